@@ -1,0 +1,1 @@
+"""Speed, quality and memory of exported models on each device, measured in child processes."""

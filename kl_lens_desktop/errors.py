@@ -1,0 +1,47 @@
+"""What the stages raise: one sentence that says what happened, why, and what to do next."""
+
+
+class KLLensError(Exception):
+    """An expected failure, in words for the person at the keyboard.
+
+    Parameters
+    ----------
+    what : str
+        What could not be done, without a full stop.
+    why : str
+        The reason, without a full stop.
+    next_step : str
+        What the person can do about it, without a full stop.
+    """
+
+    def __init__(self, what: str, why: str = "", next_step: str = "") -> None:
+        super().__init__(what, why, next_step)
+        self.what, self.why, self.next_step = what, why, next_step
+
+    def __str__(self) -> str:
+        text = self.what + (f": {self.why}" if self.why else "")
+        return " ".join((f"{text}. {self.next_step}." if self.next_step else f"{text}.").split())
+
+
+class InputError(KLLensError):
+    """A file, folder, text or option that cannot be used as it is."""
+
+
+class ModelError(KLLensError):
+    """A model that cannot be opened, is damaged or is not supported."""
+
+
+class HubError(KLLensError):
+    """A failure between here and the Hugging Face Hub."""
+
+
+class ExportError(KLLensError):
+    """The exported model is not what the plan says, or could not be written."""
+
+
+class ChildError(KLLensError):
+    """A child process crashed, hung, ran out of memory or was ended from outside."""
+
+
+class Cancelled(Exception):  # noqa: N818  (a decision of the person's, not an error)
+    """The person asked to stop."""

@@ -1,0 +1,150 @@
+"""Files that are either whole or not there: atomic writes, bounded reads, hashes."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kl_lens_desktop.errors import InputError
+
+JSON_LIMIT = 256 * 2**20
+_WRITE_ADVICE = "Choose a folder you may write to, with free space"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 so that a reader sees the old file or the new one, never half of either.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    except OSError as error:
+        raise InputError(f"Cannot write {path}", _reason(error), _WRITE_ADVICE) from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}", _reason(error), _WRITE_ADVICE) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` atomically as indented JSON; NaN and infinity, which JSON has no words for, are refused."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
+    """Read a JSON file of at most `limit` bytes from anyone.
+
+    Raises
+    ------
+    InputError
+        If the file is absent, too large, not UTF-8, not JSON, nested too deeply, holds a key twice or a number
+        JSON does not allow.
+    """
+    try:
+        if path.stat().st_size > limit:
+            raise InputError(f"Cannot read {path}", f"it is larger than {limit // 2**20} MB", "Choose another file")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"Cannot read {path}", _reason(error), "Check the name") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"Cannot read {path}", "it is not UTF-8 text", "Choose another file") from error
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise InputError(f"Cannot read {path}", "it is nested too deeply", "Choose another file") from error
+    except ValueError as error:
+        raise InputError(f"Cannot read {path}", f"it is not valid JSON ({error})", "Choose another file") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key appears twice")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A staging folder beside `target` that takes its place if the block ends well and vanishes if not.
+
+    An existing `target` is replaced only if it is empty or holds a file `plan.json` or `openvino_model.xml`, that
+    is, if it is plainly a folder of ours; anything else is left alone.
+
+    Raises
+    ------
+    InputError
+        If `target` is somebody else's folder or cannot be written.
+    """
+    target = target.absolute()
+    ours = ("plan.json", "openvino_model.xml")
+    if target.exists() and not target.is_dir():
+        raise InputError(f"Cannot write {target}", "a file of that name exists", "Choose another folder")
+    if target.is_dir() and any(target.iterdir()) and not any((target / name).exists() for name in ours):
+        raise InputError(f"Cannot write {target}", "it holds other files", "Choose an empty or new folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
+    except OSError as error:
+        raise InputError(f"Cannot write {target}", _reason(error), _WRITE_ADVICE) from error
+    try:
+        yield staging
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `InputError` now, before hours of work, if nothing can be written into `folder`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"Cannot write into {folder}", _reason(error), _WRITE_ADVICE) from error
+
+
+def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file in hexadecimal; `on_bytes` is told the size of each piece as it is read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(4 * 2**20):
+            digest.update(piece)
+            if on_bytes:
+                on_bytes(len(piece))
+    return digest.hexdigest()
+
+
+def _reason(error: OSError) -> str:
+    reasons = {
+        errno.ENOENT: "there is no such file",
+        errno.EACCES: "permission is denied",
+        errno.EPERM: "permission is denied",
+        errno.EROFS: "the disk is read-only",
+        errno.ENOSPC: "the disk is full",
+        errno.EISDIR: "it is a folder",
+        errno.ENOTDIR: "a part of its path is a file",
+    }
+    return reasons.get(error.errno or 0, error.strerror or str(error))

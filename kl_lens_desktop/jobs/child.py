@@ -1,0 +1,182 @@
+"""The parent's side: a task in a process of its own, that may crash, hang or be killed without harm to us."""
+
+import collections
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+
+from kl_lens_desktop.errors import Cancelled, ChildError
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Event, Failed, Note, from_line
+
+GRACE_S = 0.6  # between asking a child to stop and ending it: cancel answers within a second
+_POLL_S = 0.05
+_STDERR_LINES = 40
+
+
+class Child:
+    """One task in one child process.
+
+    Parameters
+    ----------
+    task, params
+        A name of `kl_lens_desktop.tasks.TASKS` and its JSON-able parameters.
+    time_limit_s : float, optional
+        Seconds after which the child is ended and `ChildError` raised.
+    memory_limit_mb : float, optional
+        Resident set size in MB above which the child is ended and `ChildError` raised.
+    environment : dict of str, optional
+        Environment variables set for the child besides ours.
+
+    Attributes
+    ----------
+    peak_rss_mb : float
+        The largest resident set size sampled so far, in MB (2**20 bytes).
+    """
+
+    def __init__(self, task: str, params: dict[str, Any], *, time_limit_s: float | None = None,
+                 memory_limit_mb: float | None = None, environment: dict[str, str] | None = None) -> None:
+        self.task, self.peak_rss_mb = task, 0.0
+        self._limit_s, self._limit_mb = time_limit_s, memory_limit_mb
+        self._words: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        flags = subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0
+        self._process = subprocess.Popen(
+            worker_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            encoding="utf-8", errors="replace", creationflags=flags,
+            env={**os.environ, "PYTHONUTF8": "1", **(environment or {})},
+        )  # fmt: skip
+        self._pumps = [threading.Thread(target=pump, daemon=True, name=f"{task} {pump.__name__}")
+                       for pump in (self._pump_stdout, self._pump_stderr)]  # fmt: skip
+        for pump in self._pumps:
+            pump.start()
+        self._tell(json.dumps({"task": task, "params": params}))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def events(self, cancel: Cancel | None = None) -> Iterator[Event]:
+        """Yield the child's events until it ends, passing on what `cancel` asks for.
+
+        Raises
+        ------
+        Cancelled
+            Within a second of `cancel.cancel()`.
+        ChildError
+            If the child failed, crashed, hung or passed a limit: with the last words of its standard error.
+        """
+        cancel = cancel or Cancel()
+        deadline = None if self._limit_s is None else time.monotonic() + self._limit_s
+        end_by: float | None = None
+        paused, failed = False, None
+        try:
+            while True:
+                if cancel.cancelled and end_by is None:
+                    end_by = time.monotonic() + GRACE_S
+                    self._tell("cancel")
+                if end_by is not None and time.monotonic() > end_by:
+                    raise Cancelled
+                if cancel.paused != paused:
+                    paused = cancel.paused
+                    self._tell("pause" if paused else "resume")
+                self._enforce_limits(deadline)
+                try:
+                    line = self._lines.get(timeout=_POLL_S)
+                except queue.Empty:
+                    continue
+                if line is None:
+                    break
+                event = self._parse(line)
+                if isinstance(event, Failed):
+                    failed = event
+                else:
+                    yield event
+            self._finish(cancel, failed)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the child and everything it started, if any of it still runs."""
+        if self._process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in psutil.Process(self._process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+            self._process.kill()
+            self._process.wait()
+        for pump in self._pumps:
+            pump.join(timeout=2)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+
+    def _finish(self, cancel: Cancel, failed: Failed | None) -> None:
+        status = self._process.wait()
+        if cancel.cancelled:
+            raise Cancelled
+        if failed:
+            error = ChildError(failed.what, failed.why, failed.next_step)
+            error.add_note(failed.traceback)
+            raise error
+        if status:
+            raise ChildError(f"The {self.task} process ended early", self._last_words(status),
+                             "Try again; if it recurs, choose a smaller model or another device")  # fmt: skip
+
+    def _enforce_limits(self, deadline: float | None) -> None:
+        if deadline is not None and time.monotonic() > deadline:
+            raise ChildError(f"The {self.task} process was ended", f"it took longer than {self._limit_s:.0f} s",
+                             "Try another device or a smaller model")  # fmt: skip
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            self.peak_rss_mb = max(self.peak_rss_mb, psutil.Process(self._process.pid).memory_info().rss / 2**20)
+        if self._limit_mb is not None and self.peak_rss_mb > self._limit_mb:
+            raise ChildError(f"The {self.task} process was ended", f"it used more than {self._limit_mb:.0f} MB",
+                             "Try a smaller model or a smaller format")  # fmt: skip
+
+    def _parse(self, line: str) -> Event:
+        try:
+            return from_line(line)
+        except ValueError:
+            return Note(f"{self.task} wrote a line that is no event: {line[:200]!r}", "warning")
+
+    def _last_words(self, status: int) -> str:
+        words = " / ".join(list(self._words)[-3:])
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        return f"{how}{', its last words: ' + words if words else ''}"
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # the child may be gone already; its outcome says so
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def _pump_stdout(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(ValueError):
+            for line in self._process.stdout:
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def _pump_stderr(self) -> None:
+        assert self._process.stderr is not None
+        with contextlib.suppress(ValueError):
+            for line in self._process.stderr:
+                if line.strip():
+                    self._words.append(line.strip())
+
+
+def worker_command() -> list[str]:
+    """How to start this program as a worker, from a checkout or frozen."""
+    if getattr(sys, "frozen", False):
+        return [sys.executable, "worker"]
+    return [sys.executable, "-m", "kl_lens_desktop", "worker"]

@@ -1,0 +1,99 @@
+"""The typed events that stages yield, and their JSON lines between processes."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage is: `done` of `total` in `unit`; `eta_s` is the time left in seconds where it can be told."""
+
+    stage: str
+    done: float
+    total: float
+    message: str = ""
+    unit: str = ""
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A remark worth keeping in the log; `level` is ``info`` or ``warning``."""
+
+    text: str
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The inventory a stage works on, before its first result: the rows of ``kl-lens inspect``."""
+
+    weights: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One finished (weight, format): an entry of the score file (schema ``kl-lens/scores/1``)."""
+
+    entry: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One finished row of the benchmark (schema ``kl-lens/bench/1``)."""
+
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Newly generated text of one variant in a side-by-side trial."""
+
+    variant: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a task that ended well: paths and summary values, as the task documents."""
+
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last event of a task that did not: the sentence of a `KLLensError`, and the traceback for the log."""
+
+    what: str
+    why: str = ""
+    next_step: str = ""
+    kind: str = "KLLensError"
+    traceback: str = ""
+
+
+Event = Progress | Note | Weights | Scored | Measured | Generated | Finished | Failed
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Progress, Note, Weights, Scored, Measured, Generated, Finished, Failed)
+}
+
+
+def to_line(event: Event) -> str:
+    """One line of JSON without a line break."""
+    return json.dumps({"event": type(event).__name__, **asdict(event)}, ensure_ascii=False)
+
+
+def from_line(line: str) -> Event:
+    """The event of a line written by `to_line`.
+
+    Raises
+    ------
+    ValueError
+        If the line is not one of ours.
+    """
+    try:
+        value = json.loads(line)
+        event: Event = _KINDS[value.pop("event")](**value)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an event: {line[:200]}") from error
+    return event

@@ -1,0 +1,1 @@
+"""Opening a model folder, and the inventory of its weight matrices."""

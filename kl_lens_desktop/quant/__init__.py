@@ -1,0 +1,1 @@
+"""What each number format means: integers, scales, groups and bytes, identical to what NNCF writes."""

@@ -1,0 +1,1 @@
+"""How much the output distribution changes when one weight matrix is quantized."""
