@@ -43,5 +43,5 @@ class ChildError(KLLensError):
     """A child process crashed, hung, ran out of memory or was ended from outside."""
 
 
-class Cancelled(Exception):  # noqa: N818  (a decision of the person's, not an error)
+class Cancelled(Exception):
     """The person asked to stop."""

@@ -59,7 +59,9 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
     """
     try:
         if path.stat().st_size > limit:
-            raise InputError(f"Cannot read {path}", f"it is larger than {limit // 2**20} MB", "Choose another file")
+            raise InputError(
+                f"Cannot read {path}", f"it is larger than {limit // 2**20} MB", "Choose another file"
+            )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"Cannot read {path}", _reason(error), "Check the name") from error
@@ -70,7 +72,9 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
     except RecursionError as error:
         raise InputError(f"Cannot read {path}", "it is nested too deeply", "Choose another file") from error
     except ValueError as error:
-        raise InputError(f"Cannot read {path}", f"it is not valid JSON ({error})", "Choose another file") from error
+        raise InputError(
+            f"Cannot read {path}", f"it is not valid JSON ({error})", "Choose another file"
+        ) from error
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

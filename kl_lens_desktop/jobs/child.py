@@ -43,8 +43,15 @@ class Child:
         The largest resident set size sampled so far, in MB (2**20 bytes).
     """
 
-    def __init__(self, task: str, params: dict[str, Any], *, time_limit_s: float | None = None,
-                 memory_limit_mb: float | None = None, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        task: str,
+        params: dict[str, Any],
+        *,
+        time_limit_s: float | None = None,
+        memory_limit_mb: float | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.task, self.peak_rss_mb = task, 0.0
         self._limit_s, self._limit_mb = time_limit_s, memory_limit_mb
         self._words: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
@@ -138,7 +145,9 @@ class Child:
             raise ChildError(f"The {self.task} process was ended", f"it took longer than {self._limit_s:.0f} s",
                              "Try another device or a smaller model")  # fmt: skip
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            self.peak_rss_mb = max(self.peak_rss_mb, psutil.Process(self._process.pid).memory_info().rss / 2**20)
+            self.peak_rss_mb = max(
+                self.peak_rss_mb, psutil.Process(self._process.pid).memory_info().rss / 2**20
+            )
         if self._limit_mb is not None and self.peak_rss_mb > self._limit_mb:
             raise ChildError(f"The {self.task} process was ended", f"it used more than {self._limit_mb:.0f} MB",
                              "Try a smaller model or a smaller format")  # fmt: skip

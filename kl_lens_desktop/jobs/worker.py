@@ -34,15 +34,34 @@ def serve(tasks: dict[str, Task]) -> int:
     except Cancelled:
         return CANCELLED_EXIT
     except KLLensError as error:
-        _write(output, Failed(error.what, error.why, error.next_step, type(error).__name__, traceback.format_exc()))
+        _write(
+            output,
+            Failed(error.what, error.why, error.next_step, type(error).__name__, traceback.format_exc()),
+        )
         return 1
     except MemoryError:
-        _write(output, Failed("Not enough memory", "the computer has no more to give", "Close other programs",
-                              "MemoryError", traceback.format_exc()))
+        _write(
+            output,
+            Failed(
+                "Not enough memory",
+                "the computer has no more to give",
+                "Close other programs",
+                "MemoryError",
+                traceback.format_exc(),
+            ),
+        )
         return 1
     except Exception as error:  # noqa: BLE001  (the process's last frame: whatever it is, the parent must hear it)
-        _write(output, Failed(f"{request['task']} failed", f"{type(error).__name__}: {error}", "See the log",
-                              type(error).__name__, traceback.format_exc()))
+        _write(
+            output,
+            Failed(
+                f"{request['task']} failed",
+                f"{type(error).__name__}: {error}",
+                "See the log",
+                type(error).__name__,
+                traceback.format_exc(),
+            ),
+        )
         return 1
     return 0
 

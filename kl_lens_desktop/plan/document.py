@@ -1,0 +1,90 @@
+"""The plan as a file: one JSON document that another laptop can apply."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import read_json, write_json
+from kl_lens_desktop.schema import check_schema
+from kl_lens_desktop.sensitivity.scores import ModelIdentity
+
+SCHEMA = "kl-lens/plan/1"
+FILE_LIMIT = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which weight gets which format.
+
+    Attributes
+    ----------
+    model : ModelIdentity
+    assignments : dict of str to str
+        State-dict name ending in ``.weight`` to format.
+    budget : dict or None
+        ``{"bytes": …}``, ``{"bits": …}`` or ``{"max_kl": …}``; None where the method sets its own size.
+    method : str
+        ``kl``, ``sqnr``, ``mse``, ``paper`` or ``uniform-FORMAT``.
+    predicted : dict
+        ``kl`` (nats per token, or None), ``se`` and ``bytes`` of the exported weights.
+    measured : dict or None
+        The joint measurement of the whole plan, when verified.
+    pins : list of str
+        Weights whose format a person chose.
+    provenance : dict
+        With what and when it was made.
+    """
+
+    model: ModelIdentity
+    assignments: dict[str, str]
+    budget: dict[str, float] | None
+    method: str
+    predicted: dict[str, float | None]
+    measured: dict[str, Any] | None = None
+    pins: list[str] = field(default_factory=list)
+    provenance: dict[str, str | float | None] = field(default_factory=dict)
+
+    def with_measured(self, measured: dict[str, Any]) -> "Plan":
+        return replace(self, measured=measured)
+
+
+def save_plan(path: Path, plan: Plan) -> None:
+    """Write a plan atomically, weights in canonical order, so that two plans can be compared line by line."""
+    value = {"schema": SCHEMA, **asdict(plan)}
+    value["assignments"] = dict(sorted(plan.assignments.items(), key=lambda item: natural_order(item[0])))
+    value["pins"] = sorted(plan.pins, key=natural_order)
+    write_json(path, value)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan from anyone.
+
+    Raises
+    ------
+    InputError
+        In one sentence, if it is no plan, damaged, too large or of a newer version.
+    """
+    value = read_json(path, FILE_LIMIT)
+    check_schema(value, SCHEMA, path)
+    return Plan(
+        ModelIdentity(**value["model"]), value["assignments"], value["budget"], value["method"], value["predicted"],
+        value.get("measured"), value.get("pins", []), value.get("provenance", {}),
+    )  # fmt: skip
+
+
+def check_applies(plan: Plan, model: ModelIdentity, weights: Sequence[str], path: Path) -> None:
+    """Raise `InputError` saying what differs unless `plan` was made for exactly these weights."""
+    unknown = [name for name in plan.assignments if name not in set(weights)]
+    differences = plan.model.differences(model)
+    if unknown:
+        differences.append(f"{len(unknown)} weights the model does not have, such as {unknown[0]}")
+    if differences:
+        raise InputError(f"The plan {path} is for another model", "; ".join(differences),
+                         "Open the model it was made for, or make a plan for this one")  # fmt: skip
+
+
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which ``layers.2`` comes before ``layers.10``."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split(".")]

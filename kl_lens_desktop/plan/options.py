@@ -1,0 +1,98 @@
+"""What there is to choose from: for each weight its formats, their exact bytes and what each costs in quality."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.sensitivity.scores import Entry, Scores
+
+METRICS = ("kl", "kl_qp", "mse", "sqnr")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One format for one weight: bytes in the file, and the loss with its standard error, in the metric's unit."""
+
+    format: str
+    bytes: int
+    loss: float
+    se: float
+
+
+@dataclass(frozen=True, slots=True)
+class WeightOptions:
+    """A weight and its choices, FP16 first and then by falling bytes."""
+
+    weight: str
+    kind: str
+    block: int | None
+    shape: tuple[int, ...]
+    choices: tuple[Choice, ...]
+
+    @property
+    def parameters(self) -> int:
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    def choice(self, name: str) -> Choice:
+        """The choice of format `name`; `InputError` if it was not measured for this weight."""
+        for choice in self.choices:
+            if choice.format == name:
+                return choice
+        raise InputError(f"{self.weight} cannot be {name}", "that format was not measured for it",
+                         "Run the analysis with this format as well")  # fmt: skip
+
+
+def weight_options(scores: Scores, metric: str = "kl") -> list[WeightOptions]:
+    """The choices of every quantizable weight of a score file.
+
+    Parameters
+    ----------
+    metric : str
+        The loss to be minimized, additive over weights: ``kl`` is KL(full‖quantized) and ``kl_qp`` the reverse, in
+        nats per token; ``mse`` is on logits; ``sqnr`` is the noise-to-signal power ratio, 10^(−SQNR/10).
+
+    Notes
+    -----
+    FP16 is always a choice, at no loss: it is how the full-precision model is stored. A negative or undefined
+    estimate counts as zero or is left out, for no format improves on the model it approximates.
+    """
+    by_weight: dict[str, list[Entry]] = {}
+    for entry in scores.entries:
+        by_weight.setdefault(entry.weight, []).append(entry)
+    options = []
+    for weight in scores.weights:
+        entries = by_weight.get(weight["name"])
+        if not entries:
+            continue
+        shape = tuple(weight["shape"])
+        full = Choice("fp16", stored_bytes(shape, parse_format("fp16")), 0.0, 0.0)
+        rest = [
+            choice
+            for entry in entries
+            if entry.format != "fp16" and (choice := _choice(entry, shape, metric))
+        ]
+        rest.sort(key=lambda choice: (-choice.bytes, choice.format))
+        options.append(WeightOptions(weight["name"], weight["kind"], weight["block"], shape, (full, *rest)))
+    return options
+
+
+def _choice(entry: Entry, shape: tuple[int, ...], metric: str) -> Choice | None:
+    size = stored_bytes(shape, parse_format(entry.format))
+    if metric == "sqnr":
+        loss = 10 ** (-entry.sqnr_db.mean / 10)
+        return Choice(entry.format, size, loss, loss * entry.sqnr_db.se * 0.2302585)
+    estimate = {"kl": entry.kl_pq, "kl_qp": entry.kl_qp, "mse": entry.mse}[metric]
+    return Choice(entry.format, size, max(estimate.mean, 0.0), estimate.se) if estimate.n else None
+
+
+def total(options: Iterable[WeightOptions], assignments: dict[str, str]) -> tuple[int, float, float]:
+    """Bytes, summed loss and its standard error of an assignment; weights it does not name stay FP16."""
+    size, loss, variance = 0, 0.0, 0.0
+    for option in options:
+        choice = option.choice(assignments.get(option.weight, "fp16"))
+        size, loss, variance = size + choice.bytes, loss + choice.loss, variance + choice.se**2
+    return size, loss, variance**0.5

@@ -1,0 +1,126 @@
+"""From a score file and a wish to a plan."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from kl_lens_desktop import __version__
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.plan.allocate import Front, paper_greedy
+from kl_lens_desktop.plan.document import Plan
+from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
+from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
+
+METRIC_OF_METHOD = {"kl": "kl", "sqnr": "sqnr", "mse": "mse", "paper": "kl_qp"}
+
+
+def propose(scores: Scores, *, size_bytes: int | None = None, bits: float | None = None, max_kl: float | None = None,
+            method: str = "kl", pins: Mapping[str, str] | None = None) -> Plan:  # fmt: skip
+    """A plan that spends one budget as well as `method` can.
+
+    Parameters
+    ----------
+    size_bytes : int, optional
+        Bytes of all exported weights, the FP16 rest included, tokenizer excluded.
+    bits : float, optional
+        Average bits per parameter of the quantizable weights, scales and zero points included.
+    max_kl : float, optional
+        Limit on the summed KL(full‖quantized), nats per token.
+    method : str
+        ``kl``, ``sqnr``, ``mse``, ``paper``, or ``uniform-FORMAT``, which needs no budget.
+    pins : mapping of str to str, optional
+        Formats a person chose; the rest of the budget goes to the other weights.
+
+    Raises
+    ------
+    InputError
+        If no plan fits, or the budget and the method do not go together.
+    """
+    pins = pins or {}
+    if method.startswith("uniform-"):
+        name = parse_format(method.removeprefix("uniform-")).name
+        assignments = {weight["name"]: name for weight in scores.weights if weight["kind"] != "conv"} | dict(
+            pins
+        )
+        return _plan(scores, assignments, None, method, pins)
+    if method not in METRIC_OF_METHOD:
+        raise InputError(f"Unknown method {method!r}", f"it is none of {', '.join(METRIC_OF_METHOD)}, uniform-FORMAT",
+                         "Choose one of these")  # fmt: skip
+    options = weight_options(scores, METRIC_OF_METHOD[method])
+    if not options:
+        raise InputError("Cannot make a plan", "the score file has no entries", "Run the analysis first")
+    if sum(wish is not None for wish in (size_bytes, bits, max_kl)) != 1:
+        raise InputError(
+            "Cannot make a plan", "it needs exactly one budget", "Give a size, bits or a largest KL"
+        )
+    budget: dict[str, float]
+    if max_kl is not None:
+        if METRIC_OF_METHOD[method] != "kl":
+            raise InputError("Cannot make a plan", f"a KL limit does not go with the method {method}",
+                             "Use the method kl, or a size")  # fmt: skip
+        assignments, budget = Front(options, pins).within_loss(max_kl), {"max_kl": max_kl}
+    else:
+        if bits is not None:
+            limit = int(bits * sum(option.parameters for option in options) / 8)
+            budget = {"bits": bits}
+        else:
+            assert size_bytes is not None
+            limit = size_bytes - fixed_bytes(scores, options)
+            budget = {"bytes": size_bytes}
+        assignments = (
+            paper_greedy(options, limit) if method == "paper" else Front(options, pins).within_bytes(limit)
+        )
+    return _plan(scores, assignments, budget, method, pins)
+
+
+def uniform_plan(model: ModelIdentity, weights: list[dict[str, object]], kept_bytes: int, name: str) -> Plan:
+    """Every quantizable weight in the one format `name`; needs no scores."""
+    return propose(Scores(model, {}, weights, kept_bytes), method=f"uniform-{parse_format(name).name}")
+
+
+def fixed_bytes(scores: Scores, options: list[WeightOptions]) -> int:
+    """Bytes of what the options do not cover: kept parameters, and weights that were not measured, in FP16."""
+    covered = {option.weight for option in options}
+    fp16 = parse_format("fp16")
+    rest = (w for w in scores.weights if w["kind"] != "conv" and w["name"] not in covered)
+    return scores.kept_bytes + sum(stored_bytes(w["shape"], fp16) for w in rest)
+
+
+def predicted(scores: Scores, assignments: Mapping[str, str]) -> dict[str, float | None]:
+    """Bytes of an assignment, and its KL with standard error where every format in it was measured."""
+    size = scores.kept_bytes
+    for weight in scores.weights:
+        if weight["kind"] != "conv":
+            size += stored_bytes(weight["shape"], parse_format(assignments.get(weight["name"], "fp16")))
+    options = weight_options(scores)
+    measured = {(option.weight, choice.format) for option in options for choice in option.choices}
+    if any(name != "fp16" and (weight, name) not in measured for weight, name in assignments.items()):
+        return {"kl": None, "se": None, "bytes": size}
+    _, kl, se = total(options, dict(assignments))
+    return {"kl": kl, "se": se, "bytes": size}
+
+
+def average_bits(scores: Scores, assignments: Mapping[str, str]) -> float:
+    """Bits per parameter over the quantizable weights, scales and zero points included."""
+    weights = [weight for weight in scores.weights if weight["kind"] != "conv"]
+    size = sum(stored_bytes(w["shape"], parse_format(assignments.get(w["name"], "fp16"))) for w in weights)
+    return 8 * size / sum(w["parameters"] for w in weights)
+
+
+def _plan(scores: Scores, assignments: dict[str, str], budget: dict[str, float] | None, method: str,
+          pins: Mapping[str, str]) -> Plan:  # fmt: skip
+    provenance: dict[str, str | float | None] = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kl_lens_desktop": __version__,
+        "scored_on": scores.text.get("name"),
+    }
+    return Plan(
+        scores.model,
+        assignments,
+        budget,
+        method,
+        predicted(scores, assignments),
+        None,
+        list(pins),
+        provenance,
+    )
