@@ -73,13 +73,13 @@ def parse_format(name: str) -> Format:
             name, scheme, 4 if base == "nf4" else int(base[3]), None if group == "pc" else int(group[1:])
         )
     raise InputError(f"Unknown format {name!r}", "it is none of " + ", ".join(all_formats()),
-                     "Choose one of these")  # fmt: skip
+                     "Choose one of these")
 
 
 def all_formats() -> list[str]:
     """Every name of the contract, finest first."""
     grouped = [f"{base}_{group}" for base in ("int4_sym", "int4_asym", "nf4", "int3_sym", "int2_sym")
-               for group in (*(f"g{n}" for n in GROUP_SIZES), "pc")]  # fmt: skip
+               for group in (*(f"g{n}" for n in GROUP_SIZES), "pc")]
     return ["fp16", "int8_sym", "int8_asym", *grouped]
 
 

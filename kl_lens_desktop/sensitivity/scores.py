@@ -56,7 +56,7 @@ class ModelIdentity:
             for name, mine, theirs in (("id", self.id, other.id), ("revision", self.revision, other.revision))
             if mine != theirs
         ]
-        return [*words, f"weights {self.sha256[:12]} against {other.sha256[:12]}"]  # fmt: skip
+        return [*words, f"weights {self.sha256[:12]} against {other.sha256[:12]}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def load_scores(path: Path) -> Scores:
         ModelIdentity(**{key: value["model"][key] for key in ("id", "revision", "sha256")}),
         value["text"], value["weights"], value["kept_bytes"], value.get("settings", {}),
         value.get("environment", {}), entries,
-    )  # fmt: skip
+    )
 
 
 def entry_from_json(item: dict[str, Any]) -> Entry:

@@ -1,0 +1,85 @@
+"""A model folder's safetensors files: present, whole, and identified by their hash. Needs no torch."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.files import sha256
+
+_HEADER_LIMIT = 100 * 2**20  # the limit of the safetensors format itself
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder in order of name, each checked to be whole.
+
+    Raises
+    ------
+    ModelError
+        If there are none, one that the index names is missing, or one is cut short or damaged.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"Cannot open {folder}", f"{index.name} is damaged", "Download it again") from error
+        files = sorted(folder / Path(name).name for name in names)
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(
+            f"Cannot open {folder}",
+            "it holds no safetensors files, the only weight format that is safe to open",
+            "Choose a folder or a model that has them",
+        )
+    for file in files:
+        _check_whole(file)
+    return files
+
+
+def tensor_sizes(files: list[Path]) -> dict[str, tuple[str, list[int]]]:
+    """Data type (as safetensors names it) and shape of every tensor, from the files' headers alone."""
+    sizes = {}
+    for file in files:
+        for name, entry in _header(file).items():
+            if name != "__metadata__":
+                sizes[name] = (entry["dtype"], entry["shape"])
+    return sizes
+
+
+def weights_sha256(files: list[Path], on_bytes: Callable[[int], None] | None = None) -> str:
+    """The identity of a checkpoint: the file's SHA-256 or, of several, the SHA-256 of their lines "name sha256"."""
+    digests = [f"{file.name} {sha256(file, on_bytes)}" for file in files]
+    if len(digests) == 1:
+        return digests[0].split()[-1]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _check_whole(file: Path) -> None:
+    if not file.is_file():
+        raise ModelError(f"Cannot open {file.parent}", f"{file.name} is missing", "Download the model again")
+    header = _header(file)
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    with file.open("rb") as opened:
+        start = 8 + int.from_bytes(opened.read(8), "little")
+    if start + max(ends, default=0) != file.stat().st_size:
+        raise ModelError(f"Cannot open {file}", "the file is cut short or damaged", "Download it again")
+
+
+def _header(file: Path) -> dict[str, dict[str, list[int]]]:
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            if not 0 < length <= min(_HEADER_LIMIT, os.path.getsize(file)):
+                raise ValueError("the header does not fit")
+            header = json.loads(opened.read(length))
+            if not all(isinstance(entry, dict) for entry in header.values()):
+                raise ValueError("the header holds something else")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"Cannot open {file}", "the file is cut short or damaged", "Download it again") from error
+    except OSError as error:
+        raise ModelError(f"Cannot open {file}", error.strerror or str(error), "Check the file") from error
+    return dict(header)

@@ -1,0 +1,42 @@
+"""The architectures this program knows, by the `model_type` of their configuration. Needs no torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kl_lens_desktop.errors import ModelError
+
+# Tried by the tests from small configurations: analysis against full forwards, export against torch's logits.
+SUPPORTED = {
+    "granitemoehybrid": "Granite 4 hybrid (Mamba-2 and attention)",
+    "mamba2": "Mamba-2",
+    "bamba": "Bamba (Mamba-2 and attention)",
+    "zamba2": "Zamba2 (Mamba-2 and a shared transformer block)",
+    "falcon_h1": "Falcon-H1 (Mamba-2 beside attention)",
+    "lfm2": "LFM2 (short convolutions and attention)",
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a model folder, of a supported architecture.
+
+    Raises
+    ------
+    ModelError
+        If there is none, it is damaged, or its architecture is not supported.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"Cannot open {folder}", "it holds no config.json", "Choose a folder with a Hugging Face model")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Cannot open {folder}", "its config.json is damaged", "Download the model again") from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind not in SUPPORTED:
+        raise ModelError(
+            f"Cannot open {folder}",
+            f"the architecture {kind!r} is not supported; these are: {', '.join(sorted(SUPPORTED))}",
+            "Choose another model",
+        )
+    return dict(config)

@@ -1,0 +1,110 @@
+"""Which weight matrices a model has, where they sit and what they belong to."""
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+# The nearest enclosing module whose class name says what it is decides; the names are those of transformers.
+_KINDS = (
+    ("ssm", re.compile(r"Mamba|Mixer(?!Block)|ShortConv|DeltaNet|RecurrentBlock")),
+    ("attention", re.compile(r"Attention$|Attention[A-Z]?\w*(?<!Layer)$")),
+    ("mlp", re.compile(r"MLP|Mlp|MoE|Moe(?!Hybrid)|Expert|FeedForward|Router")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One weight matrix.
+
+    Attributes
+    ----------
+    name : str
+        State-dict name ending in ``.weight``; of a shared or tied weight, that of its first use.
+    kind : str
+        ``ssm``, ``attention``, ``mlp``, ``embedding``, ``head``, or ``conv``, which no format applies to.
+    block : int or None
+        Index of its first block; None for embeddings and the head.
+    shape : tuple of int
+    parameters : int
+    uses : int
+        Places in the model that read it.
+    """
+
+    name: str
+    kind: str
+    block: int | None
+    shape: tuple[int, ...]
+    parameters: int
+    uses: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "shape": list(self.shape)}
+
+
+def blocks(model: PreTrainedModel) -> nn.ModuleList:
+    """The stack of blocks of any transformers decoder."""
+    stack = model.base_model.layers
+    assert isinstance(stack, nn.ModuleList)
+    return stack
+
+
+def inventory(model: PreTrainedModel) -> list[Weight]:
+    """Every matrix of a Linear, Embedding or Conv1d once, in the order of the forward pass."""
+    stack_name = next(name for name, module in model.named_modules() if module is blocks(model))
+    modules = dict(model.named_modules(remove_duplicate=False))
+    found: dict[int, Weight] = {}
+    for name, module in modules.items():
+        if not isinstance(module, (nn.Linear, nn.Embedding, nn.Conv1d)):
+            continue
+        key = id(module.weight)
+        if key in found:
+            known = found[key]
+            found[key] = Weight(known.name, known.kind, known.block, known.shape, known.parameters, known.uses + 1)
+            continue
+        block = re.match(rf"{re.escape(stack_name)}\.(\d+)\.", name)
+        shape = tuple(module.weight.shape)
+        found[key] = Weight(
+            f"{name}.weight",
+            _kind(name, module, modules, model),
+            int(block[1]) if block else None,
+            shape,
+            module.weight.numel(),
+            1,
+        )
+    return list(found.values())
+
+
+def quantizable(weights: list[Weight]) -> list[Weight]:
+    """The weights that a format applies to."""
+    return [weight for weight in weights if weight.kind != "conv"]
+
+
+def kept_bytes(model: PreTrainedModel, weights: list[Weight]) -> int:
+    """Bytes in FP16 of all parameters that are not among the quantizable weights."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return 2 * (total - sum(weight.parameters for weight in quantizable(weights)))
+
+
+def _kind(name: str, module: nn.Module, modules: dict[str, nn.Module], model: PreTrainedModel) -> str:
+    if isinstance(module, nn.Conv1d):
+        return "conv"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if module is model.get_output_embeddings():
+        return "head"
+    parts = name.split(".")
+    for depth in range(len(parts) - 1, 0, -1):
+        class_name = type(modules[".".join(parts[:depth])]).__name__
+        for kind, pattern in _KINDS:
+            if pattern.search(_without_family(class_name, model)):
+                return kind
+    return "mlp"
+
+
+def _without_family(class_name: str, model: PreTrainedModel) -> str:
+    """``MambaMixer`` of the family Mamba, ``MambaLayer`` of GraniteMoeHybrid: the family's name says nothing."""
+    family = type(model.base_model).__name__.removesuffix("Model")
+    return class_name.removeprefix(family)

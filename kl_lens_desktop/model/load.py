@@ -1,0 +1,71 @@
+"""A model folder as a transformers model in memory: safetensors only, no code from the folder."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.model.checkpoint import weight_files
+from kl_lens_desktop.model.families import read_config
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run, with its tokenizer and the files it came from."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    files: list[Path]
+
+
+def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
+    """Open a model folder for inference.
+
+    Raises
+    ------
+    ModelError
+        If the folder is not a supported model, or lacks weights or a tokenizer.
+    """
+    read_config(folder)
+    files = weight_files(folder)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    tokenizer = load_tokenizer(folder)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"Cannot open {folder}", reason, "Download the model again") from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"Cannot open {folder}", f"{len(missing)} weights are missing, such as {missing[0]}", "Download it again"
+        )
+    return LoadedModel(model.eval().requires_grad_(False).to(device), tokenizer, files)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer; `ModelError` if it has none that opens without its own code."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"Cannot open {folder}", "it holds no tokenizer that opens without its own code", "Add the tokenizer files"
+        ) from error
+
+
+def empty_model(folder: Path) -> PreTrainedModel:
+    """The model's structure without memory for its weights: for an inventory in a second at any size."""
+    read_config(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)

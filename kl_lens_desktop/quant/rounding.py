@@ -1,0 +1,106 @@
+"""Rounding a weight to a format in torch: the same integers and scales that NNCF 3.4 writes.
+
+Source of the formulas: nncf/quantization/algorithms/weight_compression/weight_lowering.py. The elements are
+rounded with the float32 scale, the file stores the scale as float16, and the runtime multiplies by the latter; so
+does `fake_quantize`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kl_lens_desktop.quant.formats import Format, group_size
+
+_EPS = torch.finfo(torch.float32).eps
+NF4_VALUES = torch.tensor(
+    [
+        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+        -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+    ]
+)  # fmt: skip
+NF4_BOUNDARIES = torch.tensor(
+    [
+        -0.84809643, -0.6106329, -0.45999527, -0.33967942, -0.2346074, -0.13791174, -0.045525018, 0.03979015,
+        0.120255254, 0.20352125, 0.29201376, 0.38931254, 0.5016634, 0.6427869, 0.8614784,
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A weight as stored, in groups along the last axis.
+
+    Attributes
+    ----------
+    elements : Tensor
+        int16, (…, groups, group): integers of the format's range, or indices into `NF4_VALUES`.
+    scale : Tensor
+        float16, (…, groups, 1).
+    zero_point : Tensor or None
+        int16, (…, groups, 1).
+    fmt : Format
+    """
+
+    elements: Tensor
+    scale: Tensor
+    zero_point: Tensor | None
+    fmt: Format
+
+    def dequantize(self) -> Tensor:
+        """The float32 weight (…, input channels) that the runtime computes with."""
+        if self.fmt.scheme == "nf4":
+            values = NF4_VALUES.half().float().to(self.elements.device)[self.elements.long()]  # as the plugin does
+        else:
+            values = self.elements.float()
+        if self.zero_point is not None:
+            values = values - self.zero_point.float()
+        return (values * self.scale.float()).flatten(-2)
+
+
+def quantize(weight: Tensor, fmt: Format) -> Quantized:
+    """Round a weight (…, input channels) to an integer format or NF4, group by group along the last axis."""
+    size = group_size(fmt, weight.shape[-1])
+    grouped = weight.detach().float().unflatten(-1, (-1, size))
+    if fmt.scheme == "nf4":
+        scale = _away_from_zero(grouped.abs().amax(-1, keepdim=True))
+        elements = torch.bucketize(grouped / scale, NF4_BOUNDARIES.to(weight.device))
+        return Quantized(elements.to(torch.int16), scale.half(), None, fmt)
+    if fmt.scheme == "int_sym":
+        return _symmetric(grouped, fmt)
+    if fmt.scheme == "int_asym":
+        return _asymmetric(grouped, fmt)
+    raise ValueError(f"{fmt.name} has no integers")
+
+
+def fake_quantize(weight: Tensor, fmt: Format) -> Tensor:
+    """The weight as it comes back from the exported file: same shape and dtype, values of the format.
+
+    FP16 rounds to half precision, which saturates nothing: a value beyond its range becomes infinite, as in the file.
+    """
+    if fmt.scheme == "fp16":
+        return weight.detach().half().to(weight.dtype)
+    return quantize(weight, fmt).dequantize().to(weight.dtype)
+
+
+def _symmetric(grouped: Tensor, fmt: Format) -> Quantized:
+    # The scale carries a sign so that the element of largest magnitude falls on the one level that has no mirror.
+    half = 2 ** (fmt.bits - 1)
+    lowest, highest = grouped.amin(-1, keepdim=True).abs(), grouped.amax(-1, keepdim=True)
+    scale = _away_from_zero(torch.where(lowest >= highest, lowest, -highest) / half)
+    elements = (grouped / scale).round().clamp(-half, half - 1)
+    return Quantized(elements.to(torch.int16), scale.half(), None, fmt)
+
+
+def _asymmetric(grouped: Tensor, fmt: Format) -> Quantized:
+    levels = 2**fmt.bits - 1
+    lowest, highest = grouped.amin(-1, keepdim=True).clamp(max=0), grouped.amax(-1, keepdim=True).clamp(min=0)
+    scale = _away_from_zero((highest - lowest) / levels)
+    zero_point = (-(lowest / scale).round()).clamp(0, levels)
+    elements = (grouped / scale + zero_point).round().clamp(0, levels)
+    return Quantized(elements.to(torch.int16), scale.half(), zero_point.to(torch.int16), fmt)
+
+
+def _away_from_zero(scale: Tensor) -> Tensor:
+    return torch.where(scale.abs() < _EPS, torch.full_like(scale, _EPS), scale)

@@ -1,0 +1,100 @@
+"""Text as windows of token ids."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl_lens_desktop import resources
+from kl_lens_desktop.errors import InputError
+
+_FILE_LIMIT = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class TextIdentity:
+    """What was read: `sha256` is over the files' bytes, `tokens` what was used of them."""
+
+    name: str
+    sha256: str
+    tokens: int
+    window: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def calibration_text() -> Path:
+    """The bundled text for scoring: slices of twelve public-domain novels."""
+    return resources.path("texts", "calibration-novels.txt")
+
+
+def held_out_text() -> Path:
+    """The bundled text for verification and benchmarks: part of Conrad's Nostromo."""
+    return resources.path("texts", "heldout-nostromo.txt")
+
+
+def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> tuple[Tensor, TextIdentity]:
+    """Consecutive windows from the start of each file's token ids, no special tokens added.
+
+    Parameters
+    ----------
+    tokens : int
+        How many to use at most, shared evenly between the files and rounded down to whole windows.
+    window : int
+        Tokens per window.
+
+    Returns
+    -------
+    Tensor, TextIdentity
+        Token ids (windows, window), and what they came from.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or is shorter than one window, or there are fewer than two windows in all, from
+        which no standard error can be told.
+    """
+    if window < 2 or tokens < 2 * window:
+        raise InputError(
+            f"Cannot use {tokens} tokens in windows of {window}",
+            "error bars need two windows of two tokens or more",
+            "Ask for more tokens or shorter windows",
+        )
+    digest, pieces = hashlib.sha256(), []
+    for file in files:
+        text = _read(file)
+        digest.update(text.encode("utf-8"))
+        ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        if len(ids) < window:
+            raise InputError(
+                f"Cannot use {file}",
+                f"it has {len(ids)} tokens and one window takes {window}",
+                "Choose a longer text or a shorter window",
+            )
+        count = min(len(ids), tokens // len(files)) // window
+        pieces.append(torch.tensor(ids[: count * window], dtype=torch.long).view(count, window))
+    ids = torch.cat(pieces)
+    if len(ids) < 2:
+        raise InputError(
+            f"Cannot use {', '.join(map(str, files))}",
+            f"it fills only one window of {window} tokens and error bars need two",
+            "Choose a longer text or a shorter window",
+        )
+    name = " + ".join(file.name for file in files)
+    return ids, TextIdentity(name, digest.hexdigest(), ids.numel(), window)
+
+
+def _read(file: Path) -> str:
+    try:
+        if file.stat().st_size > _FILE_LIMIT:
+            raise InputError(f"Cannot use {file}", "it is larger than 64 MB", "Cut a part out of it")
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"Cannot read {file}", error.strerror or str(error), "Check the name") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"Cannot read {file}", "it is not UTF-8 text", "Save it as UTF-8") from error

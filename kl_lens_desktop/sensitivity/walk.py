@@ -1,0 +1,185 @@
+"""Running only the blocks that a change can reach.
+
+The model's own forward stays in charge of masks, rotary embeddings and shared blocks; blocks before the changed one
+are stood in for by stubs that return the stored clean state.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.model.inventory import blocks
+from kl_lens_desktop.sensitivity.metrics import Tally
+
+SLICE_ELEMENTS = 2**23  # logits per slice: 32 MB a tensor in float32
+CACHE_ELEMENTS = 2**26  # full-precision logits kept, if they are no more than this (256 MB)
+BATCH_TOKENS = 2048
+
+
+class _Reached(Exception):  # noqa: N818  (ends a forward pass early, by design)
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
+
+
+class Walk:
+    """A model on a text, and its clean state before one block at a time.
+
+    Memory is one hidden state per token for the current block and one for the last, whatever the depth.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+    ids : Tensor
+        Token ids (windows, window).
+    cancel : Cancel
+        Checked before every batch.
+
+    Attributes
+    ----------
+    block : int
+        The block whose clean input is held.
+    """
+
+    def __init__(self, model: PreTrainedModel, ids: Tensor, cancel: Cancel) -> None:
+        self._model, self._cancel = model, cancel
+        self._blocks = blocks(model)
+        self._returns_tuple = False
+        self.block = 0
+        count, window = ids.shape
+        per_batch = max(1, BATCH_TOKENS // window)
+        self._ids = list(ids.to(model.device).split(per_batch))
+        self._rows = list(torch.arange(count).split(per_batch))
+        self._labels = list(nn.functional.pad(ids[:, 1:], (0, 1), value=-1).to(model.device).split(per_batch))
+        self._shape = (count, window)
+        self._state: list[Tensor] | None = None  # before block 0 the embeddings run as they are
+        self._head_output: type[Any] | None = None
+        self._final = [self._trunk(batch, None) for batch in range(len(self._ids))]
+        self._full: list[tuple[Tensor, Tensor]] | None = None
+        if ids.numel() * model.config.get_text_config().vocab_size <= CACHE_ELEMENTS:
+            self._full = [self._full_logits(hidden) for hidden in map(self._flat, self._final)]
+
+    @property
+    def depth(self) -> int:
+        return len(self._blocks)
+
+    def advance(self, block: int) -> None:
+        """Move the clean state on to the input of `block`."""
+        while self.block < block:
+            self._state = [self._trunk(batch, self.block + 1) for batch in range(len(self._ids))]
+            self.block += 1
+
+    def compare(self, swaps: dict[nn.Parameter, Tensor], *, head_only: bool = False) -> Tally:
+        """The model with some weights replaced, against the full-precision one, on the whole text.
+
+        Parameters
+        ----------
+        swaps : dict of Parameter to Tensor
+            New values; none may sit in a block before the current one.
+        head_only : bool
+            The swaps touch nothing before the output embedding.
+        """
+        tally = Tally(*self._shape)
+        for batch in range(len(self._ids)):
+            self._cancel.check()
+            with swapped(swaps):
+                hidden = self._final[batch] if head_only else self._trunk(batch, None)
+            self._tally(tally, batch, hidden, swaps)
+        return tally
+
+    def _tally(self, tally: Tally, batch: int, hidden: Tensor, swaps: dict[nn.Parameter, Tensor]) -> None:
+        changed, clean = self._flat(hidden), self._flat(self._final[batch])
+        labels = self._labels[batch].flatten()
+        rows = self._rows[batch].repeat_interleave(self._shape[1])
+        size = max(1, SLICE_ELEMENTS // self._model.config.get_text_config().vocab_size)
+        for start in range(0, len(changed), size):
+            cut = slice(start, start + size)
+            if self._full:
+                full, log_p = (tensor[cut] for tensor in self._full[batch])
+            else:
+                full, log_p = self._full_logits(clean[cut])
+            with swapped(swaps):
+                logits = self._head(changed[cut])
+            tally.add(full, log_p, logits, labels[cut], rows[cut])
+
+    def _full_logits(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self._head(hidden)
+        return logits, nn.functional.log_softmax(logits, -1)
+
+    def _trunk(self, batch: int, stop: int | None) -> Tensor:
+        """Hidden state after the final norm or, with `stop`, the input of that block."""
+        with contextlib.ExitStack() as stack:
+            if self._state is not None:
+                for block in self._blocks[: self.block]:
+                    stack.enter_context(_forward_replaced(block, self._stub(self._state[batch])))
+            if stop is not None and stop < self.depth:
+                stack.enter_context(_forward_replaced(self._blocks[stop], _raise_reached))
+            elif stop is not None:
+                return self._final[batch]
+            first = self._blocks[min(self.block, self.depth - 1)]
+            stack.enter_context(_observed(first, self._note_output))
+            try:
+                output = self._model.base_model(input_ids=self._ids[batch], use_cache=False)
+            except _Reached as reached:
+                return reached.hidden
+        self._head_output = type(output)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        """Float32 logits (tokens, vocabulary) of hidden states, scaled and capped as the model does it."""
+        assert self._head_output is not None
+        output = self._head_output(last_hidden_state=hidden[None])
+        with _forward_replaced(self._model.base_model, lambda *_, **__: output):
+            logits: Tensor = self._model(input_ids=self._ids[0][:1, :1], use_cache=False).logits
+        return logits[0].float()
+
+    def _note_output(self, _: nn.Module, __: Any, output: Any) -> None:
+        self._returns_tuple = isinstance(output, tuple)
+
+    def _stub(self, hidden: Tensor) -> Any:
+        value = (hidden,) if self._returns_tuple else hidden
+        return lambda *_, **__: value
+
+    @staticmethod
+    def _flat(hidden: Tensor) -> Tensor:
+        return hidden.flatten(0, 1)
+
+
+@contextlib.contextmanager
+def swapped(swaps: dict[nn.Parameter, Tensor]) -> Iterator[None]:
+    """Exchange the values of parameters, without a copy, for the length of the block."""
+    kept = {parameter: parameter.data for parameter in swaps}
+    try:
+        for parameter, value in swaps.items():
+            parameter.data = value
+        yield
+    finally:
+        for parameter, value in kept.items():
+            parameter.data = value
+
+
+@contextlib.contextmanager
+def _forward_replaced(module: nn.Module, forward: Any) -> Iterator[None]:
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+@contextlib.contextmanager
+def _observed(module: nn.Module, hook: Any) -> Iterator[None]:
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _raise_reached(hidden_states: Tensor, *_: Any, **__: Any) -> None:
+    raise _Reached(hidden_states)
