@@ -1,0 +1,271 @@
+"""A small Hub on loopback, with its CDN on a second port: real HTTP, real ranges, and every way to fail."""
+
+import contextlib
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+COMMIT = "3fa9c1d2e4b5a6978877665544332211ffeeddcc"
+
+
+@dataclass
+class Repository:
+    """A model's repository at one commit; `listed` overrides what the API says of its files."""
+
+    files: dict[str, bytes]
+    commit: str = COMMIT
+    gated: bool = False
+    private: bool = False
+    listed: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a server was asked: `server` is ``hub`` or ``cdn``."""
+
+    server: str
+    path: str
+    headers: dict[str, str]
+
+
+@dataclass
+class Hub:
+    """The state of both servers, changed by the tests while they run.
+
+    Attributes
+    ----------
+    drop_after : dict
+        File name to byte counts: each body is cut there, one count per request, until none is left.
+    corrupt : dict
+        File name to how many more times its first body byte is wrong.
+    refuse : list of (status, headers)
+        Answers given instead of file bodies, one per request, until none is left.
+    stall : str
+        ``api``, or the file whose body stops after 1,000 bytes and stays open until the test ends.
+    resumes : bool
+        Whether ``Range`` is obeyed.
+    """
+
+    repositories: dict[str, Repository]
+    token: str = "hf_right"
+    requests: list[Request] = field(default_factory=list)
+    drop_after: dict[str, list[int]] = field(default_factory=dict)
+    corrupt: dict[str, int] = field(default_factory=dict)
+    refuse: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    stall: str = ""
+    resumes: bool = True
+    login_page: bool = False
+    slow_s: float = 0.0
+    url: str = ""
+    cdn: str = ""
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def bodies(self, name: str) -> list[Request]:
+        """The requests for that file which were answered with bytes, or should have been."""
+        return [request for request in self.requests if request.path.endswith(f"/{name}")]
+
+
+def listing(files: dict[str, bytes]) -> list[dict[str, Any]]:
+    """The API's list of files: Git LFS for the weights, plain blobs for the rest."""
+    rows = []
+    for name, data in files.items():
+        blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        row: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": blob}
+        if name.endswith(".safetensors"):
+            row["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        rows.append(row)
+    return rows
+
+
+def folder_files(folder: Path) -> dict[str, bytes]:
+    """The files of a model folder, as a repository's."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@contextlib.contextmanager
+def serve(repositories: dict[str, Repository]) -> Iterator[Hub]:
+    """Run both servers until the block ends."""
+    hub = Hub(repositories)
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub, name)) for name in ("hub", "cdn")]
+    hub.url, hub.cdn = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
+    hub.cdn = hub.cdn.replace("127.0.0.1", "localhost")
+    threads = [threading.Thread(target=server.serve_forever, args=(0.02,)) for server in servers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield hub
+    finally:
+        hub.over.set()
+        for server, thread in zip(servers, threads, strict=True):
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+def _handler(hub: Hub, server: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(_Handler):
+        pass
+
+    Handler.hub, Handler.server_name = hub, server
+    return Handler
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+    server_name: str
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        path = unquote(address.path)
+        self.hub.requests.append(
+            Request(self.server_name, path, {k.lower(): v for k, v in self.headers.items()})
+        )
+        with contextlib.suppress(ConnectionError):  # the client may leave in the middle
+            if self.server_name == "cdn":
+                self._cdn(path)
+            elif self.hub.login_page:
+                self._answer(
+                    200, b"<html>Welcome to the hotel's network</html>", {"Content-Type": "text/html"}
+                )
+            elif path == "/api/models":
+                self._search(parse_qs(address.query))
+            elif match := re.fullmatch(r"/api/models/(.+)/revision/(.+)", path):
+                self._info(match[1], match[2])
+            elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+                self._resolve(match[1], match[3])
+            else:
+                self._refuse(404, "RepoNotFound")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _search(self, query: dict[str, list[str]]) -> None:
+        rows = [
+            {
+                "id": name,
+                "downloads": 1200,
+                "likes": 7,
+                "gated": "auto" if repository.gated else False,
+                "tags": ["safetensors", "mamba2"],
+                "library_name": "transformers",
+                "config": {"model_type": "granitemoehybrid"},
+                "safetensors": {"total": 7_970_000},
+            }
+            for name, repository in self.hub.repositories.items()
+            if query["search"][0].lower() in name.lower() and not repository.private
+        ]
+        self._json(rows[: int(query["limit"][0])])
+
+    def _info(self, name: str, revision: str) -> None:
+        if self.hub.stall == "api":
+            self.hub.over.wait(30)
+            return
+        repository = self._open(name)
+        if repository is None:
+            return
+        if revision not in ("main", repository.commit):
+            self._refuse(404, "RevisionNotFound")
+            return
+        siblings = repository.listed if repository.listed is not None else listing(repository.files)
+        self._json(
+            {
+                "id": name,
+                "sha": repository.commit,
+                "gated": "auto" if repository.gated else False,
+                "siblings": siblings,
+            }
+        )
+
+    def _resolve(self, name: str, file: str) -> None:
+        repository = self._open(name)
+        if repository is None:
+            return
+        if repository.gated and not self._token_is_right():
+            self._refuse(401, "GatedRepo")
+        elif repository.gated:
+            self._refuse(403, "GatedRepo")
+        elif self.hub.refuse:
+            status, headers = self.hub.refuse.pop(0)
+            self._answer(status, b"busy", headers)
+        elif file not in repository.files:
+            self._refuse(404, "EntryNotFound")
+        elif file.endswith(".safetensors"):
+            self._answer(
+                302, b"", {"Location": f"{self.hub.cdn}/{name}/{file}", "X-Repo-Commit": repository.commit}
+            )
+        else:
+            self._body(file, repository.files[file])
+
+    def _cdn(self, path: str) -> None:
+        owner, name, file = path.strip("/").split("/")
+        self._body(file, self.hub.repositories[f"{owner}/{name}"].files[file])
+
+    def _open(self, name: str) -> Repository | None:
+        signed = "Authorization" in self.headers
+        repository = self.hub.repositories.get(name)
+        if signed and not self._token_is_right():
+            self._refuse(401, "", "Invalid credentials in Authorization header")
+        elif repository is None or (repository.private and not signed):
+            self._refuse(404 if signed else 401, "RepoNotFound", "Repository not found")
+        else:
+            return repository
+        return None
+
+    def _token_is_right(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+
+    def _body(self, name: str, data: bytes) -> None:
+        start = 0
+        if self.hub.resumes and (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))):
+            start = int(match[1])
+        if start and start >= len(data):
+            self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+            return
+        body = data[start:]
+        if self.hub.corrupt.get(name, 0) > 0:
+            self.hub.corrupt[name] -= 1
+            body = bytes([body[0] ^ 255]) + body[1:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{hashlib.md5(data).hexdigest()}"')
+        self.send_header("Accept-Ranges", "bytes")
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        cuts = self.hub.drop_after.get(name)
+        if self.hub.stall == name:
+            self.wfile.write(body[:1000])
+            self.hub.over.wait(30)
+        elif cuts:
+            self.wfile.write(body[: cuts.pop(0)])
+        else:
+            self._pour(body)
+            return
+        self.close_connection = True
+
+    def _pour(self, body: bytes) -> None:
+        for at in range(0, len(body), 2**20):
+            self.wfile.write(body[at : at + 2**20])
+            time.sleep(self.hub.slow_s)
+
+    def _json(self, value: Any) -> None:
+        self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _refuse(self, status: int, code: str, words: str = "") -> None:
+        self._answer(status, b"", {"X-Error-Code": code, "X-Error-Message": words})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
