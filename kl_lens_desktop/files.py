@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from kl_lens_desktop.errors import InputError
 
@@ -25,26 +26,22 @@ def write_text(path: Path, text: str) -> None:
     InputError
         If the folder cannot be written.
     """
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    except OSError as error:
-        raise InputError(f"Cannot write {path}", _reason(error), _WRITE_ADVICE) from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with partial.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(partial, path)
     except OSError as error:
-        raise InputError(f"Cannot write {path}", _reason(error), _WRITE_ADVICE) from error
+        raise InputError(f"Cannot write {path}", reason(error), _WRITE_ADVICE) from error
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` atomically as indented JSON; NaN and infinity, which JSON has no words for, are refused."""
+    """Write `value` atomically as indented JSON; NaN and infinity, which JSON lacks, are refused."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -54,8 +51,8 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
     Raises
     ------
     InputError
-        If the file is absent, too large, not UTF-8, not JSON, nested too deeply, holds a key twice or a number
-        JSON does not allow.
+        If the file is absent, too large, not UTF-8, not JSON, nested too deeply, or holds a key twice or a
+        number that JSON does not allow.
     """
     try:
         if path.stat().st_size > limit:
@@ -64,7 +61,7 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
             )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"Cannot read {path}", _reason(error), "Check the name") from error
+        raise InputError(f"Cannot read {path}", reason(error), "Check the name") from error
     except UnicodeDecodeError as error:
         raise InputError(f"Cannot read {path}", "it is not UTF-8 text", "Choose another file") from error
     try:
@@ -92,8 +89,8 @@ def _refuse_constant(name: str) -> Any:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A staging folder beside `target` that takes its place if the block ends well and vanishes if not.
 
-    An existing `target` is replaced only if it is empty or holds a file `plan.json` or `openvino_model.xml`, that
-    is, if it is plainly a folder of ours; anything else is left alone.
+    An existing `target` is replaced only if it is empty or plainly a folder of ours, holding a `plan.json` or
+    `openvino_model.xml`; anything else is left alone.
 
     Raises
     ------
@@ -108,9 +105,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         raise InputError(f"Cannot write {target}", "it holds other files", "Choose an empty or new folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial"))
+        staging = target.with_name(f".{target.name}.{uuid4().hex[:8]}.partial")
+        staging.mkdir()
     except OSError as error:
-        raise InputError(f"Cannot write {target}", _reason(error), _WRITE_ADVICE) from error
+        raise InputError(f"Cannot write {target}", reason(error), _WRITE_ADVICE) from error
     try:
         yield staging
         if target.exists():
@@ -127,7 +125,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"Cannot write into {folder}", _reason(error), _WRITE_ADVICE) from error
+        raise InputError(f"Cannot write into {folder}", reason(error), _WRITE_ADVICE) from error
 
 
 def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
@@ -141,7 +139,8 @@ def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Why the operating system refused, in plain words."""
     reasons = {
         errno.ENOENT: "there is no such file",
         errno.EACCES: "permission is denied",

@@ -1,4 +1,4 @@
-"""Where the bundled sample model, texts, icons and schemas lie: in a checkout, a wheel or a frozen application."""
+"""Where the bundled model, texts, icons and schemas lie: in a checkout, a wheel or a frozen application."""
 
 from importlib.resources import files
 from pathlib import Path

@@ -12,14 +12,17 @@ from kl_lens_desktop.errors import InputError
 
 
 def check_schema(value: Any, schema: str, path: Path) -> None:
-    """Raise `InputError`, in one sentence, unless `value` follows `schema` (for example ``kl-lens/plan/1``)."""
+    """Raise `InputError`, in one sentence, unless `value` follows `schema`, such as ``kl-lens/plan/1``."""
     kind, version = schema.split("/")[1:]
     said = value.get("schema") if isinstance(value, dict) else None
     if not isinstance(said, str) or not said.startswith(f"kl-lens/{kind}/"):
         raise InputError(f"Cannot use {path}", f"it is not a KL Lens {kind} file", "Choose another file")
     if said != schema:
-        raise InputError(f"Cannot use {path}", f"it says {said[:40]!r} and this program reads version {version}",
-                         "Update KL Lens Desktop")  # fmt: skip
+        raise InputError(
+            f"Cannot use {path}",
+            f"it says {said[:40]!r} and this program reads version {version}",
+            "Update KL Lens Desktop",
+        )
     error = next(
         iter(
             sorted(_validator(f"{kind}-{version}").iter_errors(value), key=lambda e: list(map(str, e.path)))

@@ -1,4 +1,175 @@
-"""The tasks a worker process can be asked for, by name; heavy libraries are imported only by the task that runs.
+"""The tasks a worker process can be asked for, by name; heavy libraries are imported only by the task that
+runs.
 
-Each takes JSON-able parameters and yields typed events, the last of which is `Finished`.
+Each takes JSON-able parameters and yields typed events, the last of which is `Finished` with the result
+stated in its docstring. The window runs them in child processes, the command line in its own.
 """
+
+from collections.abc import Generator, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from kl_lens_desktop.hub.download import pull
+from kl_lens_desktop.hub.library import is_model_id
+from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel, resolve_model
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Event, Finished, Progress, Weights
+from kl_lens_desktop.jobs.worker import Task
+
+Params = dict[str, Any]
+
+
+def pull_task(params: Params, cancel: Cancel) -> Iterator[Event]:
+    """``model``, ``revision`` → ``folder``, ``id``, ``revision``."""
+    if params["model"] != SAMPLE and is_model_id(params["model"]) and not Path(params["model"]).is_dir():
+        yield from pull(params["model"], params.get("revision"), cancel)
+        return
+    local = resolve_model(params["model"])
+    yield Finished({"folder": str(local.folder), "id": local.id, "revision": local.revision})
+
+
+def inspect_task(params: Params, cancel: Cancel) -> Iterator[Event]:
+    """``model`` → ``model`` (what it is), ``weights``, ``kept_bytes``, ``fit`` (needs by stage)."""
+    from dataclasses import asdict
+
+    from kl_lens_desktop.model.checkpoint import weight_files
+    from kl_lens_desktop.model.families import SUPPORTED
+    from kl_lens_desktop.model.fit import stage_needs
+    from kl_lens_desktop.model.inventory import blocks, inventory, kept_bytes
+    from kl_lens_desktop.model.load import empty_model
+
+    local = yield from _local(params, cancel)
+    size = sum(file.stat().st_size for file in weight_files(local.folder))
+    yield Progress("inspect", 0, 1, "Reading the structure")
+    model = empty_model(local.folder)
+    weights = [weight.as_dict() for weight in inventory(model)]
+    yield Weights(weights)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    by_block: dict[int, set[str]] = {}
+    for weight in weights:
+        if weight["block"] is not None:
+            by_block.setdefault(weight["block"], set()).add(weight["kind"])
+    kinds = {kind: sum(kind in held for held in by_block.values()) for kind in ("ssm", "attention", "mlp")}
+    about = {
+        "id": local.id,
+        "folder": str(local.folder),
+        "revision": local.revision,
+        "architecture": SUPPORTED[model.config.model_type],
+        "model_type": model.config.model_type,
+        "parameters": parameters,
+        "blocks": len(blocks(model)),
+        "block_kinds": {kind: count for kind, count in kinds.items() if count},
+        "size_bytes": size,
+        "vocabulary": model.config.get_text_config().vocab_size,
+    }
+    yield Finished(
+        {
+            "model": about,
+            "weights": weights,
+            "kept_bytes": kept_bytes(model, inventory(model)),
+            "fit": [asdict(need) for need in stage_needs(parameters, size)],
+        }
+    )
+
+
+def analyze_task(params: Params, cancel: Cancel) -> Iterator[Event]:
+    """``model``, ``out``, ``text`` (paths or []), ``tokens``, ``window``, ``formats`` → ``scores``."""
+    from kl_lens_desktop.sensitivity import engine
+
+    local = yield from _local(params, cancel)
+    yield from engine.analyze(
+        local,
+        Path(params["out"]),
+        _texts(params),
+        cancel,
+        formats=params.get("formats") or engine.DEFAULT_FORMATS,
+        tokens=params.get("tokens") or engine.DEFAULT_TOKENS,
+        window=params.get("window") or engine.DEFAULT_WINDOW,
+    )
+    yield Finished({"scores": params["out"]})
+
+
+def verify_task(params: Params, cancel: Cancel) -> Iterator[Event]:
+    """``model``, ``plan`` (path), ``text``, ``tokens``, ``window`` → ``plan``, ``measured``, also in the file."""
+    from kl_lens_desktop.plan.verify import verify
+
+    local = yield from _local(params, cancel)
+    yield from verify(local, Path(params["plan"]), cancel, **_given(params, "text", "tokens", "window"))
+
+
+def agree_task(params: Params, cancel: Cancel) -> Iterator[Event]:
+    """``model``, ``scores`` (path), ``out`` → ``metrics`` (τ with its interval), ``points``, ``text``."""
+    from kl_lens_desktop.sensitivity.agreement import agree
+
+    local = yield from _local(params, cancel)
+    out = Path(params["out"]) if params.get("out") else None
+    yield from agree(local, Path(params["scores"]), out, cancel, **_given(params, "text", "tokens", "window"))
+
+
+def export_task(params: Params, cancel: Cancel) -> Iterator[Event]:
+    """``model``, ``plan`` or ``format``, ``out`` → ``folder``, ``size_bytes``, ``audit``, ``seconds``."""
+    from kl_lens_desktop.plan.document import load_plan
+
+    source = Path(params["plan"]) if params.get("plan") else None
+    plan = load_plan(source) if source else params["format"]
+    local = yield from _local(params, cancel)
+    yield Progress("export", 0, 6, "Starting")
+    from kl_lens_desktop.export.bundle import export_model
+
+    yield from export_model(local, plan, Path(params["out"]), cancel, source)
+
+
+def run_task(params: Params, cancel: Cancel) -> Iterator[Event]:
+    """``model``, ``out`` (folder), ``bits`` and others → ``scores``, ``plan``, ``bench``, ``folders``."""
+    from kl_lens_desktop.pipeline import Wishes, compress_model
+
+    local = yield from _local(params, cancel)
+    wishes = Wishes(**_given(params, *Wishes.__dataclass_fields__))
+    yield from compress_model(local, Path(params["out"]), wishes, cancel)
+
+
+def _local(params: Params, cancel: Cancel) -> Generator[Event, None, LocalModel]:
+    """The model as a local folder, pulled from the Hub first where it is not here yet."""
+    model, revision = params["model"], params.get("revision")
+    if model != SAMPLE and is_model_id(model) and not Path(model).is_dir():
+        for event in pull(model, revision, cancel):
+            if not isinstance(event, Finished):
+                yield event
+    return resolve_model(model, revision)
+
+
+def _texts(params: Params) -> list[Path]:
+    from kl_lens_desktop.sensitivity.texts import calibration_text
+
+    return [Path(text) for text in params.get("text") or []] or [calibration_text()]
+
+
+def _given(params: Params, *names: str) -> Params:
+    return {name: params[name] for name in names if params.get(name) is not None}
+
+
+def _later(target: str) -> Task:
+    """A task that imports its room when it runs."""
+    module, function = target.split(":")
+
+    def run(params: Params, cancel: Cancel) -> Iterator[Event]:
+        yield from getattr(import_module(f"kl_lens_desktop.{module}"), function)(params, cancel)
+
+    return run
+
+
+TASKS: dict[str, Task] = {
+    "pull": pull_task,
+    "inspect": inspect_task,
+    "analyze": analyze_task,
+    "verify": verify_task,
+    "agree": agree_task,
+    "export": export_task,
+    "run": run_task,
+    "bench": _later("bench.lab:bench_task"),
+    "bench-speed": _later("bench.measure:speed_task"),
+    "bench-quality": _later("bench.measure:quality_task"),
+    "devices": _later("bench.devices:devices_task"),
+    "generate": _later("bench.generate:generate_task"),
+}

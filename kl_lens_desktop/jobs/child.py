@@ -56,14 +56,21 @@ class Child:
         self._limit_s, self._limit_mb = time_limit_s, memory_limit_mb
         self._words: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
         self._lines: queue.Queue[str | None] = queue.Queue()
-        flags = subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0
+        flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows only: no console flashes up
         self._process = subprocess.Popen(
-            worker_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            encoding="utf-8", errors="replace", creationflags=flags,
+            worker_command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            creationflags=flags,
             env={**os.environ, "PYTHONUTF8": "1", **(environment or {})},
-        )  # fmt: skip
-        self._pumps = [threading.Thread(target=pump, daemon=True, name=f"{task} {pump.__name__}")
-                       for pump in (self._pump_stdout, self._pump_stderr)]  # fmt: skip
+        )
+        self._pumps = [
+            threading.Thread(target=pump, daemon=True, name=f"{task} {pump.__name__}")
+            for pump in (self._pump_stdout, self._pump_stderr)
+        ]
         for pump in self._pumps:
             pump.start()
         self._tell(json.dumps({"task": task, "params": params}))
@@ -137,20 +144,29 @@ class Child:
             error.add_note(failed.traceback)
             raise error
         if status:
-            raise ChildError(f"The {self.task} process ended early", self._last_words(status),
-                             "Try again; if it recurs, choose a smaller model or another device")  # fmt: skip
+            raise ChildError(
+                f"The {self.task} process ended early",
+                self._last_words(status),
+                "Try again; if it recurs, choose a smaller model or another device",
+            )
 
     def _enforce_limits(self, deadline: float | None) -> None:
         if deadline is not None and time.monotonic() > deadline:
-            raise ChildError(f"The {self.task} process was ended", f"it took longer than {self._limit_s:.0f} s",
-                             "Try another device or a smaller model")  # fmt: skip
+            raise ChildError(
+                f"The {self.task} process was ended",
+                f"it took longer than {self._limit_s:.0f} s",
+                "Try another device or a smaller model",
+            )
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             self.peak_rss_mb = max(
                 self.peak_rss_mb, psutil.Process(self._process.pid).memory_info().rss / 2**20
             )
         if self._limit_mb is not None and self.peak_rss_mb > self._limit_mb:
-            raise ChildError(f"The {self.task} process was ended", f"it used more than {self._limit_mb:.0f} MB",
-                             "Try a smaller model or a smaller format")  # fmt: skip
+            raise ChildError(
+                f"The {self.task} process was ended",
+                f"it used more than {self._limit_mb:.0f} MB",
+                "Try a smaller model or a smaller format",
+            )
 
     def _parse(self, line: str) -> Event:
         try:

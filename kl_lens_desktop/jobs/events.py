@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage is: `done` of `total` in `unit`; `eta_s` is the time left in seconds where it can be told."""
+    """How far a stage is: `done` of `total` in `unit`; `eta_s` is the time left in seconds, where known."""
 
     stage: str
     done: float
@@ -63,7 +63,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The last event of a task that did not: the sentence of a `KLLensError`, and the traceback for the log."""
+    """The last event of a task that did not: a `KLLensError` in parts, and the traceback for the log."""
 
     what: str
     why: str = ""

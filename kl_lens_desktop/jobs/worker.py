@@ -22,9 +22,11 @@ CANCELLED_EXIT = 130
 
 
 def serve(tasks: dict[str, Task]) -> int:
-    """Run the one task asked for on standard input; return the exit status (0 done, 1 failed, 130 cancelled)."""
+    """Run the one task asked for on standard input; return 0 when done, 1 if it failed, 130 if cancelled."""
     output = _claim_stdout()
-    requests = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8")
+    # Unbuffered: a daemon thread inside a buffered reader holds its lock and aborts the interpreter at its
+    # end.
+    requests = io.FileIO(sys.stdin.fileno(), closefd=False)
     request = json.loads(requests.readline())
     cancel = Cancel()
     threading.Thread(target=_obey, args=(requests, cancel), daemon=True, name="parent").start()
@@ -80,9 +82,9 @@ def _write(output: TextIO, event: Event) -> None:
     output.flush()
 
 
-def _obey(requests: TextIO, cancel: Cancel) -> None:
-    actions = {"cancel": cancel.cancel, "pause": cancel.pause, "resume": cancel.resume}
-    for line in requests:
+def _obey(requests: io.FileIO, cancel: Cancel) -> None:
+    actions = {b"cancel": cancel.cancel, b"pause": cancel.pause, b"resume": cancel.resume}
+    while line := requests.readline():
         if action := actions.get(line.strip()):
             action()
     os._exit(CANCELLED_EXIT)

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import sha256
@@ -25,7 +26,9 @@ def weight_files(folder: Path) -> list[Path]:
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(f"Cannot open {folder}", f"{index.name} is damaged", "Download it again") from error
+            raise ModelError(
+                f"Cannot open {folder}", f"{index.name} is damaged", "Download it again"
+            ) from error
         files = sorted(folder / Path(name).name for name in names)
     else:
         files = sorted(folder.glob("*.safetensors"))
@@ -51,7 +54,7 @@ def tensor_sizes(files: list[Path]) -> dict[str, tuple[str, list[int]]]:
 
 
 def weights_sha256(files: list[Path], on_bytes: Callable[[int], None] | None = None) -> str:
-    """The identity of a checkpoint: the file's SHA-256 or, of several, the SHA-256 of their lines "name sha256"."""
+    """A checkpoint's identity: its file's SHA-256 or, of several, the SHA-256 of their lines "name sha256"."""
     digests = [f"{file.name} {sha256(file, on_bytes)}" for file in files]
     if len(digests) == 1:
         return digests[0].split()[-1]
@@ -69,7 +72,7 @@ def _check_whole(file: Path) -> None:
         raise ModelError(f"Cannot open {file}", "the file is cut short or damaged", "Download it again")
 
 
-def _header(file: Path) -> dict[str, dict[str, list[int]]]:
+def _header(file: Path) -> dict[str, dict[str, Any]]:
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
@@ -79,7 +82,9 @@ def _header(file: Path) -> dict[str, dict[str, list[int]]]:
             if not all(isinstance(entry, dict) for entry in header.values()):
                 raise ValueError("the header holds something else")
     except (ValueError, AttributeError) as error:
-        raise ModelError(f"Cannot open {file}", "the file is cut short or damaged", "Download it again") from error
+        raise ModelError(
+            f"Cannot open {file}", "the file is cut short or damaged", "Download it again"
+        ) from error
     except OSError as error:
         raise ModelError(f"Cannot open {file}", error.strerror or str(error), "Check the file") from error
     return dict(header)

@@ -27,11 +27,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise ModelError(f"Cannot open {folder}", "it holds no config.json", "Choose a folder with a Hugging Face model")
+        raise ModelError(
+            f"Cannot open {folder}", "it holds no config.json", "Choose a folder with a Hugging Face model"
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"Cannot open {folder}", "its config.json is damaged", "Download the model again") from error
+        raise ModelError(
+            f"Cannot open {folder}", "its config.json is damaged", "Download the model again"
+        ) from error
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in SUPPORTED:
         raise ModelError(

@@ -62,7 +62,9 @@ def inventory(model: PreTrainedModel) -> list[Weight]:
         key = id(module.weight)
         if key in found:
             known = found[key]
-            found[key] = Weight(known.name, known.kind, known.block, known.shape, known.parameters, known.uses + 1)
+            found[key] = Weight(
+                known.name, known.kind, known.block, known.shape, known.parameters, known.uses + 1
+            )
             continue
         block = re.match(rf"{re.escape(stack_name)}\.(\d+)\.", name)
         shape = tuple(module.weight.shape)
@@ -105,6 +107,6 @@ def _kind(name: str, module: nn.Module, modules: dict[str, nn.Module], model: Pr
 
 
 def _without_family(class_name: str, model: PreTrainedModel) -> str:
-    """``MambaMixer`` of the family Mamba, ``MambaLayer`` of GraniteMoeHybrid: the family's name says nothing."""
+    """``Mixer`` of ``MambaMixer`` where the family is Mamba: a family's name says nothing of the part."""
     family = type(model.base_model).__name__.removesuffix("Model")
     return class_name.removeprefix(family)

@@ -1,12 +1,12 @@
 """A model folder as a transformers model in memory: safetensors only, no code from the folder."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.model.checkpoint import weight_files
@@ -32,7 +32,8 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
     """
     read_config(folder)
     files = weight_files(folder)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     tokenizer = load_tokenizer(folder)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -48,7 +49,9 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
         raise ModelError(f"Cannot open {folder}", reason, "Download the model again") from error
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
-            f"Cannot open {folder}", f"{len(missing)} weights are missing, such as {missing[0]}", "Download it again"
+            f"Cannot open {folder}",
+            f"{len(missing)} weights are missing, such as {missing[0]}",
+            "Download it again",
         )
     return LoadedModel(model.eval().requires_grad_(False).to(device), tokenizer, files)
 
@@ -59,7 +62,9 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"Cannot open {folder}", "it holds no tokenizer that opens without its own code", "Add the tokenizer files"
+            f"Cannot open {folder}",
+            "it holds no tokenizer that opens without its own code",
+            "Add the tokenizer files",
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Mamba-2's scan in its dual (matrix) form, several times faster in torch on a CPU than the stock one.
 
-Dao and Gu, "Transformers are SSMs", arXiv 2405.21060, section 6. Used in place of the modelling modules' own function
-only inside `fast_scans`, and traced by the exporter, for it has no loop and no padding.
+Dao and Gu, "Transformers are SSMs", arXiv 2405.21060, section 6. Used in place of the modelling modules' own
+function only inside `fast_scans`, and traced by the exporter, for it has no loop and no padding.
 """
 
 import contextlib

@@ -1,12 +1,14 @@
 """Which format for which weight under a budget of bytes: a multiple-choice knapsack on the measured losses.
 
-Along the lower convex hull of each weight's (bytes, loss) points, taking the steps of all weights in order of loss
-added per byte saved is optimal at every size it passes through (Sinha and Zoltners, Operations Research 27(3), 1979).
-Between two such sizes the bytes left over are spent on the best single improvement that fits, until none does.
+Along the lower convex hull of each weight's (bytes, loss) points, taking the steps of all weights in order
+of loss added per byte saved is optimal at every size it passes through (Sinha and Zoltners, Operations
+Research 27(3), 1979). Between two such sizes the bytes left over are spent on the best single improvement
+that fits, until none does.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.options import Choice, WeightOptions
@@ -52,8 +54,9 @@ class Front:
             raise InputError(f"Cannot pin {unknown}", "the score file has no such weight", "Check the name")
         hulls = {option.weight: self._hull(option) for option in options}
         self._start = {weight: hull[0] for weight, hull in hulls.items()}
-        steps = [Step(weight, before, after) for weight, hull in hulls.items()
-                 for before, after in zip(hull, hull[1:], strict=False)]  # fmt: skip
+        steps = [
+            Step(weight, before, after) for weight, hull in hulls.items() for before, after in pairwise(hull)
+        ]
         self._steps = sorted(steps, key=lambda step: (step.rate, step.weight))
         self.points = self._walk()
 
@@ -71,9 +74,11 @@ class Front:
             If even the smallest plan is larger.
         """
         if budget < self.smallest:
-            raise InputError(f"No plan fits into {budget / 1e6:.2f} MB",
-                             f"the smallest one takes {self.smallest / 1e6:.2f} MB with the formats measured",
-                             "Allow more, or analyze smaller formats too")  # fmt: skip
+            raise InputError(
+                f"No plan fits into {budget / 1e6:.2f} MB",
+                f"the smallest one takes {self.smallest / 1e6:.2f} MB with the formats measured",
+                "Allow more, or analyze smaller formats too",
+            )
         count = next(i for i, point in enumerate(self.points) if point.bytes <= budget)
         return self._spend(self._assignment(count), budget - self.points[count].bytes)
 
@@ -90,9 +95,12 @@ class Front:
         for choice in sorted(choices, key=lambda c: (-c.bytes, c.loss)):
             if hull and choice.bytes == hull[-1].bytes:
                 continue
-            # A larger format that loses more than this one, or lies above the line to it, is never the right choice.
-            while hull and (choice.loss <= hull[-1].loss or
-                            (len(hull) > 1 and _rate(hull[-2], hull[-1]) >= _rate(hull[-1], choice))):  # fmt: skip
+            # A larger format that loses more than this one, or lies above the line to it, is never the right
+            # choice.
+            while hull and (
+                choice.loss <= hull[-1].loss
+                or (len(hull) > 1 and _rate(hull[-2], hull[-1]) >= _rate(hull[-1], choice))
+            ):
                 hull.pop()
             hull.append(choice)
         return hull
@@ -119,8 +127,11 @@ class Front:
             if weight in self._pins:
                 continue
             now = self._options[weight].choice(name)
-            gains += [(now.loss - better.loss, weight, better) for better in self._options[weight].choices
-                      if now.bytes < better.bytes <= now.bytes + spare and better.loss < now.loss]  # fmt: skip
+            gains += [
+                (now.loss - better.loss, weight, better)
+                for better in self._options[weight].choices
+                if now.bytes < better.bytes <= now.bytes + spare and better.loss < now.loss
+            ]
         for _, weight, better in sorted(gains, key=lambda gain: (-gain[0], gain[1], gain[2].bytes)):
             now = self._options[weight].choice(chosen[weight])
             if better.loss < now.loss and better.bytes - now.bytes <= spare:
@@ -134,13 +145,16 @@ def _rate(before: Choice, after: Choice) -> float:
 
 
 def paper_greedy(options: Sequence[WeightOptions], budget: int) -> dict[str, str]:
-    """The paper's walk down one merged list, stopped at a size instead of a perplexity (section "Allocation").
+    """The paper's walk down one merged list, stopped at a size instead of a perplexity (section
+    "Allocation").
 
-    All (weight, low format) entries in ascending order of loss are accepted cumulatively, a smaller format replacing
-    a larger one accepted before, until the weights take at most `budget` bytes.
+    All (weight, low format) entries in ascending order of loss are accepted cumulatively, a smaller format
+    replacing a larger one accepted before, until the weights take at most `budget` bytes.
     """
-    entries = sorted(((choice.loss, option.weight, choice) for option in options for choice in option.choices[1:]),
-                     key=lambda entry: (entry[0], entry[1], entry[2].bytes))  # fmt: skip
+    entries = sorted(
+        ((choice.loss, option.weight, choice) for option in options for choice in option.choices[1:]),
+        key=lambda entry: (entry[0], entry[1], entry[2].bytes),
+    )
     chosen = {option.weight: option.choices[0] for option in options}
     size = sum(choice.bytes for choice in chosen.values())
     for _, weight, choice in entries:
@@ -150,6 +164,9 @@ def paper_greedy(options: Sequence[WeightOptions], budget: int) -> dict[str, str
             size -= chosen[weight].bytes - choice.bytes
             chosen[weight] = choice
     if size > budget:
-        raise InputError(f"No plan fits into {budget / 1e6:.2f} MB", f"the smallest takes {size / 1e6:.2f} MB",
-                         "Allow more, or analyze smaller formats too")  # fmt: skip
+        raise InputError(
+            f"No plan fits into {budget / 1e6:.2f} MB",
+            f"the smallest takes {size / 1e6:.2f} MB",
+            "Allow more, or analyze smaller formats too",
+        )
     return {weight: choice.format for weight, choice in chosen.items()}

@@ -69,9 +69,15 @@ def load_plan(path: Path) -> Plan:
     value = read_json(path, FILE_LIMIT)
     check_schema(value, SCHEMA, path)
     return Plan(
-        ModelIdentity(**value["model"]), value["assignments"], value["budget"], value["method"], value["predicted"],
-        value.get("measured"), value.get("pins", []), value.get("provenance", {}),
-    )  # fmt: skip
+        ModelIdentity(**value["model"]),
+        value["assignments"],
+        value["budget"],
+        value["method"],
+        value["predicted"],
+        value.get("measured"),
+        value.get("pins", []),
+        value.get("provenance", {}),
+    )
 
 
 def check_applies(plan: Plan, model: ModelIdentity, weights: Sequence[str], path: Path) -> None:
@@ -81,8 +87,11 @@ def check_applies(plan: Plan, model: ModelIdentity, weights: Sequence[str], path
     if unknown:
         differences.append(f"{len(unknown)} weights the model does not have, such as {unknown[0]}")
     if differences:
-        raise InputError(f"The plan {path} is for another model", "; ".join(differences),
-                         "Open the model it was made for, or make a plan for this one")  # fmt: skip
+        raise InputError(
+            f"The plan {path} is for another model",
+            "; ".join(differences),
+            "Open the model it was made for, or make a plan for this one",
+        )
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:

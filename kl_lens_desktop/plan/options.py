@@ -1,4 +1,4 @@
-"""What there is to choose from: for each weight its formats, their exact bytes and what each costs in quality."""
+"""What there is to choose from: each weight's formats, their exact bytes and what each costs in quality."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ METRICS = ("kl", "kl_qp", "mse", "sqnr")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One format for one weight: bytes in the file, and the loss with its standard error, in the metric's unit."""
+    """One format for one weight: bytes in the file, the loss and its standard error in the metric's unit."""
 
     format: str
     bytes: int
@@ -42,8 +42,11 @@ class WeightOptions:
         for choice in self.choices:
             if choice.format == name:
                 return choice
-        raise InputError(f"{self.weight} cannot be {name}", "that format was not measured for it",
-                         "Run the analysis with this format as well")  # fmt: skip
+        raise InputError(
+            f"{self.weight} cannot be {name}",
+            "that format was not measured for it",
+            "Run the analysis with this format as well",
+        )
 
 
 def weight_options(scores: Scores, metric: str = "kl") -> list[WeightOptions]:
@@ -52,8 +55,9 @@ def weight_options(scores: Scores, metric: str = "kl") -> list[WeightOptions]:
     Parameters
     ----------
     metric : str
-        The loss to be minimized, additive over weights: ``kl`` is KL(full‖quantized) and ``kl_qp`` the reverse, in
-        nats per token; ``mse`` is on logits; ``sqnr`` is the noise-to-signal power ratio, 10^(−SQNR/10).
+        The loss to be minimized, additive over weights: ``kl`` is KL(full‖quantized) and ``kl_qp`` the
+        reverse, in nats per token; ``mse`` is on logits; ``sqnr`` is the noise-to-signal power ratio,
+        10^(−SQNR/10).
 
     Notes
     -----

@@ -14,8 +14,15 @@ from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 METRIC_OF_METHOD = {"kl": "kl", "sqnr": "sqnr", "mse": "mse", "paper": "kl_qp"}
 
 
-def propose(scores: Scores, *, size_bytes: int | None = None, bits: float | None = None, max_kl: float | None = None,
-            method: str = "kl", pins: Mapping[str, str] | None = None) -> Plan:  # fmt: skip
+def propose(
+    scores: Scores,
+    *,
+    size_bytes: int | None = None,
+    bits: float | None = None,
+    max_kl: float | None = None,
+    method: str = "kl",
+    pins: Mapping[str, str] | None = None,
+) -> Plan:
     """A plan that spends one budget as well as `method` can.
 
     Parameters
@@ -44,8 +51,11 @@ def propose(scores: Scores, *, size_bytes: int | None = None, bits: float | None
         )
         return _plan(scores, assignments, None, method, pins)
     if method not in METRIC_OF_METHOD:
-        raise InputError(f"Unknown method {method!r}", f"it is none of {', '.join(METRIC_OF_METHOD)}, uniform-FORMAT",
-                         "Choose one of these")  # fmt: skip
+        raise InputError(
+            f"Unknown method {method!r}",
+            f"it is none of {', '.join(METRIC_OF_METHOD)}, uniform-FORMAT",
+            "Choose one of these",
+        )
     options = weight_options(scores, METRIC_OF_METHOD[method])
     if not options:
         raise InputError("Cannot make a plan", "the score file has no entries", "Run the analysis first")
@@ -56,8 +66,11 @@ def propose(scores: Scores, *, size_bytes: int | None = None, bits: float | None
     budget: dict[str, float]
     if max_kl is not None:
         if METRIC_OF_METHOD[method] != "kl":
-            raise InputError("Cannot make a plan", f"a KL limit does not go with the method {method}",
-                             "Use the method kl, or a size")  # fmt: skip
+            raise InputError(
+                "Cannot make a plan",
+                f"a KL limit does not go with the method {method}",
+                "Use the method kl, or a size",
+            )
         assignments, budget = Front(options, pins).within_loss(max_kl), {"max_kl": max_kl}
     else:
         if bits is not None:
@@ -79,7 +92,7 @@ def uniform_plan(model: ModelIdentity, weights: list[dict[str, object]], kept_by
 
 
 def fixed_bytes(scores: Scores, options: list[WeightOptions]) -> int:
-    """Bytes of what the options do not cover: kept parameters, and weights that were not measured, in FP16."""
+    """Bytes of what the options do not cover, in FP16: kept parameters and weights that were not measured."""
     covered = {option.weight for option in options}
     fp16 = parse_format("fp16")
     rest = (w for w in scores.weights if w["kind"] != "conv" and w["name"] not in covered)
@@ -104,11 +117,16 @@ def average_bits(scores: Scores, assignments: Mapping[str, str]) -> float:
     """Bits per parameter over the quantizable weights, scales and zero points included."""
     weights = [weight for weight in scores.weights if weight["kind"] != "conv"]
     size = sum(stored_bytes(w["shape"], parse_format(assignments.get(w["name"], "fp16"))) for w in weights)
-    return 8 * size / sum(w["parameters"] for w in weights)
+    return 8 * size / sum(int(w["parameters"]) for w in weights)
 
 
-def _plan(scores: Scores, assignments: dict[str, str], budget: dict[str, float] | None, method: str,
-          pins: Mapping[str, str]) -> Plan:  # fmt: skip
+def _plan(
+    scores: Scores,
+    assignments: dict[str, str],
+    budget: dict[str, float] | None,
+    method: str,
+    pins: Mapping[str, str],
+) -> Plan:
     provenance: dict[str, str | float | None] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "kl_lens_desktop": __version__,

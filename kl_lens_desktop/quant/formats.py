@@ -72,14 +72,18 @@ def parse_format(name: str) -> Format:
         return Format(
             name, scheme, 4 if base == "nf4" else int(base[3]), None if group == "pc" else int(group[1:])
         )
-    raise InputError(f"Unknown format {name!r}", "it is none of " + ", ".join(all_formats()),
-                     "Choose one of these")
+    raise InputError(
+        f"Unknown format {name!r}", "it is none of " + ", ".join(all_formats()), "Choose one of these"
+    )
 
 
 def all_formats() -> list[str]:
     """Every name of the contract, finest first."""
-    grouped = [f"{base}_{group}" for base in ("int4_sym", "int4_asym", "nf4", "int3_sym", "int2_sym")
-               for group in (*(f"g{n}" for n in GROUP_SIZES), "pc")]
+    grouped = [
+        f"{base}_{group}"
+        for base in ("int4_sym", "int4_asym", "nf4", "int3_sym", "int2_sym")
+        for group in (*(f"g{n}" for n in GROUP_SIZES), "pc")
+    ]
     return ["fp16", "int8_sym", "int8_asym", *grouped]
 
 
@@ -95,7 +99,7 @@ def group_size(fmt: Format, channels: int) -> int:
 
 
 def stored_bytes(shape: Sequence[int], fmt: Format) -> int:
-    """Bytes of a weight of `shape` (…, input channels) in the exported file: elements, scales and zero points."""
+    """Bytes of a weight of `shape` (…, input channels) in the file: elements, scales and zero points."""
     rows, channels = 1, shape[-1]
     for size in shape[:-1]:
         rows *= size

@@ -1,8 +1,8 @@
 """Rounding a weight to a format in torch: the same integers and scales that NNCF 3.4 writes.
 
 Source of the formulas: nncf/quantization/algorithms/weight_compression/weight_lowering.py. The elements are
-rounded with the float32 scale, the file stores the scale as float16, and the runtime multiplies by the latter; so
-does `fake_quantize`.
+rounded with the float32 scale, the file stores the scale as float16, and the runtime multiplies by the
+latter; so does `fake_quantize`.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ NF4_VALUES = torch.tensor(
     [
         -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
         -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
-        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+        0.7229568362236023, 1.0,
     ]
 )  # fmt: skip
 NF4_BOUNDARIES = torch.tensor(
@@ -51,7 +52,9 @@ class Quantized:
     def dequantize(self) -> Tensor:
         """The float32 weight (…, input channels) that the runtime computes with."""
         if self.fmt.scheme == "nf4":
-            values = NF4_VALUES.half().float().to(self.elements.device)[self.elements.long()]  # as the plugin does
+            values = (
+                NF4_VALUES.half().float().to(self.elements.device)[self.elements.long()]
+            )  # as the plugin does
         else:
             values = self.elements.float()
         if self.zero_point is not None:
@@ -77,7 +80,8 @@ def quantize(weight: Tensor, fmt: Format) -> Quantized:
 def fake_quantize(weight: Tensor, fmt: Format) -> Tensor:
     """The weight as it comes back from the exported file: same shape and dtype, values of the format.
 
-    FP16 rounds to half precision, which saturates nothing: a value beyond its range becomes infinite, as in the file.
+    FP16 rounds to half precision, which saturates nothing: a value beyond its range becomes infinite, as in
+    the file.
     """
     if fmt.scheme == "fp16":
         return weight.detach().half().to(weight.dtype)
@@ -85,7 +89,8 @@ def fake_quantize(weight: Tensor, fmt: Format) -> Tensor:
 
 
 def _symmetric(grouped: Tensor, fmt: Format) -> Quantized:
-    # The scale carries a sign so that the element of largest magnitude falls on the one level that has no mirror.
+    # The scale carries a sign so that the element of largest magnitude falls on the one level that has no
+    # mirror.
     half = 2 ** (fmt.bits - 1)
     lowest, highest = grouped.amin(-1, keepdim=True).abs(), grouped.amax(-1, keepdim=True)
     scale = _away_from_zero(torch.where(lowest >= highest, lowest, -highest) / half)

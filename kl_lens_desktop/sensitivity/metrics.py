@@ -1,6 +1,7 @@
 """How two output distributions differ, per token, accumulated by window so that the error bars are honest.
 
-Tokens inside a window are correlated, so standard errors come from the means of windows (batch means), not of tokens.
+Tokens inside a window are correlated, so standard errors come from the means of windows (batch means), not
+of tokens.
 """
 
 import math
@@ -89,7 +90,9 @@ class Tally:
     def _mean(self, column: str, divisor: int, tokens: int | None = None) -> Estimate:
         means = self._column(column) / divisor
         return Estimate(
-            means.mean().item(), _standard_error(means), self._windows * (divisor if tokens is None else tokens)
+            means.mean().item(),
+            _standard_error(means),
+            self._windows * (divisor if tokens is None else tokens),
         )
 
     def _sqnr(self) -> Estimate:

@@ -1,4 +1,4 @@
-"""The score file: what was measured, on which model and text, readable by strangers' tools. Needs no torch."""
+"""The score file: what was measured, on which model and text, readable by other tools. Needs no torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -67,7 +67,8 @@ class Scores:
     ----------
     model : ModelIdentity
     text : dict
-        ``name``, ``sha256``, ``tokens``, ``window``: consecutive windows from the start of the text's token ids.
+        ``name``, ``sha256``, ``tokens``, ``window``: consecutive windows from the start of the text's token
+        ids.
     weights : list of dict
         The inventory: name, kind, block, shape, parameters, uses; the kept ones too.
     kept_bytes : int
@@ -112,8 +113,12 @@ def load_scores(path: Path) -> Scores:
         parse_format(entry.format)
     return Scores(
         ModelIdentity(**{key: value["model"][key] for key in ("id", "revision", "sha256")}),
-        value["text"], value["weights"], value["kept_bytes"], value.get("settings", {}),
-        value.get("environment", {}), entries,
+        value["text"],
+        value["weights"],
+        value["kept_bytes"],
+        value.get("settings", {}),
+        value.get("environment", {}),
+        entries,
     )
 
 

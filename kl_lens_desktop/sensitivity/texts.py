@@ -56,8 +56,8 @@ def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> 
     Raises
     ------
     InputError
-        If a file cannot be read, or is shorter than one window, or there are fewer than two windows in all, from
-        which no standard error can be told.
+        If a file cannot be read, or is shorter than one window, or there are fewer than two windows in all,
+        from which no standard error can be told.
     """
     if window < 2 or tokens < 2 * window:
         raise InputError(
@@ -69,7 +69,9 @@ def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> 
     for file in files:
         text = _read(file)
         digest.update(text.encode("utf-8"))
-        ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
         if len(ids) < window:
             raise InputError(
                 f"Cannot use {file}",
@@ -93,7 +95,7 @@ def _read(file: Path) -> str:
     try:
         if file.stat().st_size > _FILE_LIMIT:
             raise InputError(f"Cannot use {file}", "it is larger than 64 MB", "Cut a part out of it")
-        return file.read_text(encoding="utf-8")
+        return file.read_bytes().decode("utf-8")  # line ends as they are: the hash is of what was read
     except OSError as error:
         raise InputError(f"Cannot read {file}", error.strerror or str(error), "Check the name") from error
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
 """Running only the blocks that a change can reach.
 
-The model's own forward stays in charge of masks, rotary embeddings and shared blocks; blocks before the changed one
-are stood in for by stubs that return the stored clean state.
+The model's own forward stays in charge of masks, rotary embeddings and shared blocks; blocks before the
+changed one are stood in for by stubs that return the stored clean state.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ CACHE_ELEMENTS = 2**26  # full-precision logits kept, if they are no more than t
 BATCH_TOKENS = 2048
 
 
-class _Reached(Exception):  # noqa: N818  (ends a forward pass early, by design)
+class _Reached(Exception):
     def __init__(self, hidden: Tensor) -> None:
         self.hidden = hidden
 

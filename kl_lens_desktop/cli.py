@@ -1,0 +1,499 @@
+"""The command line: the same stages as the window, progress on standard error, results on standard output."""
+
+import argparse
+import io
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kl_lens_desktop import __version__
+from kl_lens_desktop.errors import Cancelled, KLLensError
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Event, Failed, Finished, Measured, Note, Progress, Weights
+
+FAILED, USAGE, CANCELLED = 1, 2, 130
+Arguments = argparse.Namespace
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; return its exit status: 0 done, 1 failed, 2 usage, 130 cancelled."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # Windows consoles default to a legacy code page
+    arguments = _parser().parse_args(argv or ["app"])
+    try:
+        return int(arguments.command(arguments) or 0)
+    except (KeyboardInterrupt, Cancelled):
+        print("Cancelled.", file=sys.stderr)
+        return CANCELLED
+    except KLLensError as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"kl-lens: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        return FAILED
+    except Exception as error:  # noqa: BLE001  (the program's last frame: one line instead of a traceback)
+        if arguments.debug:
+            traceback.print_exc()
+        print(
+            f"kl-lens: {type(error).__name__}: {error}. Run again with --debug and report it.",
+            file=sys.stderr,
+        )
+        return FAILED
+
+
+# Commands
+# --------------------------------------------------------------------------------------------------------
+
+
+def _app(arguments: Arguments) -> int:
+    from kl_lens_desktop.gui.application import run as run_application
+
+    return run_application(arguments.model)
+
+
+def _pull(arguments: Arguments) -> None:
+    result = _finish("pull", {"model": arguments.model, "revision": arguments.revision})
+    print(result["folder"])
+
+
+def _inspect(arguments: Arguments) -> None:
+    result = _finish("inspect", {"model": arguments.model})
+    if arguments.json:
+        _print_json({"model": result["model"], "weights": result["weights"]})
+        return
+    about = result["model"]
+    print(
+        f"{about['id']}: {about['architecture']}, "
+        f"{about['parameters']:,} parameters in {about['blocks']} blocks"
+    )
+    rows = [
+        [
+            w["name"],
+            w["kind"],
+            "" if w["block"] is None else w["block"],
+            _shape(w["shape"]),
+            w["parameters"],
+            w["uses"],
+        ]
+        for w in result["weights"]
+    ]
+    _print_table(["weight", "kind", "block", "shape", "parameters", "uses"], rows)
+
+
+def _analyze(arguments: Arguments) -> None:
+    params = {
+        "model": arguments.model,
+        "out": str(arguments.out),
+        "text": [str(path) for path in arguments.text],
+        "tokens": arguments.tokens,
+        "window": arguments.window,
+        "formats": arguments.formats.split(",") if arguments.formats else None,
+    }
+    result = _finish("analyze", params)
+    if arguments.json:
+        print(Path(result["scores"]).read_text(encoding="utf-8"))
+        return
+    from kl_lens_desktop.sensitivity.scores import load_scores
+
+    entries = sorted(load_scores(arguments.out).entries, key=lambda entry: -entry.kl_pq.mean)
+    rows = [
+        [e.weight, e.format, f"{e.kl_pq.mean:.3g} ± {e.kl_pq.se:.1g}", f"{e.sqnr_db.mean:.1f}"]
+        for e in entries
+    ]
+    _print_table(["weight", "format", "KL(full‖quantized), nats/token", "SQNR, dB"], rows[: arguments.top])
+    print(f"{len(rows)} entries in {arguments.out}")
+
+
+def _agree(arguments: Arguments) -> None:
+    params = {
+        "model": arguments.model,
+        "scores": str(arguments.scores),
+        "out": str(arguments.out or "") or None,
+    }
+    result = _finish("agree", params)
+    if arguments.json:
+        _print_json(result)
+        return
+    rows = [
+        [name, f"{a['tau']:.3f}", f"{a['low']:.3f} … {a['high']:.3f}"]
+        for name, a in result["metrics"].items()
+    ]
+    _print_table(["metric", "Kendall τ with perplexity", "95 % interval"], rows)
+
+
+def _plan(arguments: Arguments) -> None:
+    from kl_lens_desktop.plan.document import save_plan
+    from kl_lens_desktop.plan.propose import average_bits, propose
+    from kl_lens_desktop.sensitivity.scores import load_scores
+
+    scores = load_scores(arguments.scores)
+    size = None if arguments.size_mb is None else int(arguments.size_mb * 1e6)
+    plan = propose(
+        scores,
+        size_bytes=size,
+        bits=arguments.bits,
+        max_kl=arguments.max_kl,
+        method=arguments.method,
+        pins={},
+    )
+    save_plan(arguments.out, plan)
+    if arguments.json:
+        print(arguments.out.read_text(encoding="utf-8"))
+        return
+    counts: dict[str, int] = {}
+    for name in plan.assignments.values():
+        counts[name] = counts.get(name, 0) + 1
+    formats = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    kl = plan.predicted["kl"]
+    predicted = "" if kl is None else f", predicted KL {kl:.3g} ± {plan.predicted['se']:.1g} nats per token"
+    megabytes = (plan.predicted["bytes"] or 0) / 1e6
+    bits = average_bits(scores, plan.assignments)
+    print(f"{formats}; {megabytes:.2f} MB, {bits:.2f} bits per weight{predicted}")
+    print(f"Wrote {arguments.out}")
+
+
+def _verify(arguments: Arguments) -> None:
+    params = {"model": arguments.model, "plan": str(arguments.plan), "tokens": arguments.tokens}
+    measured = _finish("verify", {**params, "text": str(arguments.text) if arguments.text else None})[
+        "measured"
+    ]
+    if arguments.json:
+        _print_json(measured)
+        return
+    rows = [[name, f"{v['mean']:.5g}", f"{v['se']:.2g}"] for name, v in measured.items() if name != "text"]
+    _print_table(["figure", "measured", "± se"], rows)
+
+
+def _export(arguments: Arguments) -> None:
+    params = {"model": arguments.model, "out": str(arguments.out)}
+    plan = {"plan": str(arguments.plan)} if arguments.plan else {"format": arguments.format}
+    result = _finish("export", {**params, **plan})
+    if arguments.json:
+        _print_json(result)
+        return
+    formats = ", ".join(f"{count} {name}" for name, count in result["audit"]["formats"].items())
+    print(f"Wrote {result['folder']}: {result['size_bytes'] / 1e6:.2f} MB; audited: {formats}")
+
+
+def _bench(arguments: Arguments) -> None:
+    params = {
+        "folders": [str(folder) for folder in arguments.folders],
+        "devices": arguments.devices.split(",") if arguments.devices else None,
+        "text": str(arguments.text) if arguments.text else None,
+        "out": str(arguments.out),
+    }
+    rows = [event.row for event in _events("bench", params) if isinstance(event, Measured)]
+    if arguments.json:
+        print(arguments.out.read_text(encoding="utf-8"))
+        return
+    print_bench(rows)
+    print(f"Wrote {arguments.out}")
+
+
+def _run(arguments: Arguments) -> None:
+    params: dict[str, Any] = {"model": arguments.model, "out": str(arguments.out), "bits": arguments.bits}
+    params |= {"tokens": arguments.tokens, "text": [str(path) for path in arguments.text] or None}
+    rows, result = [], {}
+    for event in _events("run", params):
+        if isinstance(event, Measured):
+            rows.append(event.row)
+        elif isinstance(event, Finished):
+            result = event.result
+    if arguments.json:
+        _print_json({**result, "rows": rows})
+        return
+    print_bench(rows)
+    print(f"Wrote scores.json, plan.json, bench.json and {', '.join(result['folders'])} into {arguments.out}")
+
+
+# Events to text
+# --------------------------------------------------------------------------------------------------
+
+
+def _events(task: str, params: dict[str, Any]) -> Iterator[Event]:
+    """The events of a task, with its progress shown as they pass."""
+    from kl_lens_desktop.tasks import TASKS
+
+    meter = _Meter()
+    try:
+        for event in TASKS[task](params, Cancel()):
+            if isinstance(event, Progress):
+                meter.show(event)
+            elif isinstance(event, Note):
+                meter.say(event.text)
+            elif not isinstance(event, (Weights, Failed)):
+                yield event
+    finally:
+        meter.clear()
+
+
+def _finish(task: str, params: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for event in _events(task, params):
+        if isinstance(event, Finished):
+            result = event.result
+    return result
+
+
+class _Meter:
+    """One line of progress, rewritten on a terminal; elsewhere a new one when the stage or message changes."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last = ""
+        self._width = 0
+
+    def show(self, progress: Progress) -> None:
+        share = f" {100 * progress.done / progress.total:3.0f} %" if progress.total else ""
+        left = f", {duration(progress.eta_s)} left" if progress.eta_s is not None else ""
+        if self._terminal:
+            text = f"{progress.stage}{share}{left}: {progress.message}"[:110]
+            print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)
+            self._width = len(text)
+        elif (step := f"{progress.stage}: {progress.message}") != self._last and not progress.unit:
+            print(step, file=sys.stderr, flush=True)
+            self._last = step
+
+    def say(self, text: str) -> None:
+        self.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._terminal and self._width:
+            print(f"\r{'':<{self._width}}\r", end="", file=sys.stderr, flush=True)
+            self._width = 0
+
+
+def print_bench(rows: list[dict[str, Any]]) -> None:
+    """The closing table: one row a variant and device."""
+    header = [
+        "variant",
+        "device",
+        "size, MB",
+        "perplexity",
+        "KL to FP16",
+        "tokens/s",
+        "TTFT, ms",
+        "peak RSS, MB",
+    ]
+    table = []
+    for row in rows:
+        if row["status"] != "ok":
+            table.append([row["variant"], row["device"], row["status"], *[""] * 5])
+            continue
+        table.append(
+            [
+                row["variant"],
+                row["device"],
+                f"{row['size_bytes'] / 1e6:.2f}",
+                _plus_minus(row["perplexity"], "se"),
+                _plus_minus(row["kl_to_fp16"], "se"),
+                _plus_minus(row["tokens_per_s"], "sd"),
+                _plus_minus(row["ttft_ms"], "sd"),
+                "" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:,.0f}",
+            ]
+        )
+    _print_table(header, table)
+
+
+def _plus_minus(value: dict[str, Any] | None, spread: str) -> str:
+    if not value or value.get("mean") is None:
+        return "–"
+    return f"{value['mean']:.4g} ± {value[spread] or 0:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """``2 min 10 s``."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def _print_table(header: list[str], rows: list[list[Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, name in enumerate(header):
+        numbers = all(isinstance(row[column], (int, float)) for row in rows)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    console.print(table)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _shape(shape: list[int]) -> str:
+    return " × ".join(map(str, shape))
+
+
+# Arguments
+# -------------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}. See {self.prog} --help.", file=sys.stderr)
+        raise SystemExit(USAGE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="kl-lens",
+        description="Make hybrid SSM-Transformer language models small and fast on Intel laptops.",
+        epilog="MODEL is a Hub id, a local folder, or `sample`. "
+        "Exit status: 0 done, 1 failed, 2 usage, 130 cancelled.",
+    )
+    parser.add_argument("--version", action="version", version=f"KL Lens Desktop {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(
+        name: str, function: Any, summary: str, *examples: str, table: bool = True
+    ) -> argparse.ArgumentParser:
+        text = "examples:\n" + "\n".join(f"  kl-lens {example}" for example in examples)
+        layout = argparse.RawDescriptionHelpFormatter
+        command: argparse.ArgumentParser = commands.add_parser(
+            name, help=summary, description=summary, epilog=text, formatter_class=layout
+        )
+        command.set_defaults(command=function)
+        command.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+        if table:
+            command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        return command
+
+    app = add("app", _app, "Open the window.", "app", "app sample", "app plan.json", table=False)
+    app.add_argument("model", nargs="?", metavar="MODEL", help="a model or a plan.json to open")
+
+    pull = add(
+        "pull",
+        _pull,
+        "Download a model, or go on with it.",
+        "pull ibm-granite/granite-4.0-h-350m",
+        table=False,
+    )
+    pull.add_argument("model", metavar="MODEL")
+    pull.add_argument("--revision", help="branch, tag or commit")
+
+    inspect = add(
+        "inspect", _inspect, "List a model's weight matrices.", "inspect sample", "inspect sample --json"
+    )
+    inspect.add_argument("model", metavar="MODEL")
+
+    analyze = add(
+        "analyze",
+        _analyze,
+        "Measure how much each weight matters; interrupted, the same command resumes.",
+        "analyze sample --out scores.json",
+        "analyze sample --out scores.json --formats int4_sym_g64,int4_sym_g128,int8_sym --tokens 16384",
+    )
+    analyze.add_argument("model", metavar="MODEL")
+    analyze.add_argument("--out", type=Path, required=True, metavar="scores.json")
+    analyze.add_argument(
+        "--text", type=Path, nargs="+", default=[], metavar="FILE", help="your own calibration text"
+    )
+    analyze.add_argument("--tokens", type=_positive, help="tokens of text (default 4096)")
+    analyze.add_argument("--window", type=_positive, default=256, help="tokens per window (default 256)")
+    analyze.add_argument("--formats", help="comma-separated (default int4_sym_g64,int8_sym)")
+    analyze.add_argument(
+        "--exhaustive", action="store_true", help="use all of the text for every entry (now always so)"
+    )
+    analyze.add_argument("--seed", type=int, default=0, help="of what is drawn at random (now nothing is)")
+    analyze.add_argument("--top", type=_positive, default=20, help="rows to print (default 20)")
+
+    agree = add(
+        "agree",
+        _agree,
+        "Kendall's τ of every metric against measured perplexity.",
+        "agree sample --scores scores.json --out agree.json",
+    )
+    agree.add_argument("model", metavar="MODEL")
+    agree.add_argument("--scores", type=Path, required=True, metavar="scores.json")
+    agree.add_argument("--out", type=Path, metavar="agree.json")
+
+    plan = add(
+        "plan",
+        _plan,
+        "Choose a format for every weight under a budget.",
+        "plan scores.json --out plan.json --bits 5",
+        "plan scores.json --out plan.json --size-mb 5.5 --method sqnr",
+        "plan scores.json --out plan.json --method uniform-int8_sym",
+    )
+    plan.add_argument("scores", type=Path)
+    plan.add_argument("--out", type=Path, required=True, metavar="plan.json")
+    budget = plan.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--size-mb", type=float, help="all exported weights, in MB of 10^6 bytes, without the tokenizer"
+    )
+    budget.add_argument("--bits", type=float, help="average bits per quantizable weight, scales included")
+    budget.add_argument("--max-kl", type=float, help="largest summed KL(full‖quantized), nats per token")
+    plan.add_argument("--method", default="kl", help="kl (default), sqnr, mse, paper, or uniform-FORMAT")
+
+    verify = add(
+        "verify", _verify, "Measure a whole plan on held-out text.", "verify sample --plan plan.json"
+    )
+    verify.add_argument("model", metavar="MODEL")
+    verify.add_argument("--plan", type=Path, required=True, metavar="plan.json")
+    verify.add_argument("--text", type=Path, metavar="FILE")
+    verify.add_argument("--tokens", type=_positive, help="tokens of text (default 8192)")
+
+    export = add(
+        "export",
+        _export,
+        "Write an OpenVINO folder.",
+        "export sample --plan plan.json --out sample-mixed",
+        "export sample --format int8_sym --out sample-int8",
+    )
+    export.add_argument("model", metavar="MODEL")
+    source = export.add_mutually_exclusive_group(required=True)
+    source.add_argument("--plan", type=Path, metavar="plan.json")
+    source.add_argument("--format", help="every weight in this one format")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    bench = add(
+        "bench",
+        _bench,
+        "Measure exported folders side by side.",
+        "bench out/fp16 out/plan --out bench.json",
+        "bench out/* --devices CPU,GPU",
+    )
+    bench.add_argument("folders", type=Path, nargs="+", metavar="DIR")
+    bench.add_argument("--devices", help="comma-separated OpenVINO devices (default: all there are)")
+    bench.add_argument("--text", type=Path, metavar="FILE")
+    bench.add_argument("--out", type=Path, default=Path("bench.json"), metavar="bench.json")
+
+    everything = add(
+        "run",
+        _run,
+        "Analyze, plan, export with baselines and benchmark: all of it.",
+        "run sample --out kl-lens-out",
+        "run ./my-model --out out --bits 4.5",
+    )
+    everything.add_argument("model", metavar="MODEL")
+    everything.add_argument("--out", type=Path, required=True, metavar="DIR")
+    everything.add_argument(
+        "--bits", type=float, help="average bits per quantizable weight of the plan (default 5)"
+    )
+    everything.add_argument("--tokens", type=_positive, help="tokens of calibration text (default 4096)")
+    everything.add_argument("--text", type=Path, nargs="+", default=[], metavar="FILE")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value

@@ -1,0 +1,154 @@
+"""The IR folder: graph, tokenizer models, the Hugging Face files, the plan, and a card saying what it is."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+import torch
+from openvino_tokenizers import convert_tokenizer
+
+from kl_lens_desktop import __version__
+from kl_lens_desktop.errors import ExportError
+from kl_lens_desktop.export.compress import audit, compress
+from kl_lens_desktop.export.stateful import make_stateful
+from kl_lens_desktop.export.trace import trace
+from kl_lens_desktop.files import atomic_folder, write_json
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Event, Finished, Progress
+from kl_lens_desktop.model.checkpoint import weights_sha256
+from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
+from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
+from kl_lens_desktop.plan.propose import uniform_plan
+from kl_lens_desktop.sensitivity.scores import ModelIdentity
+
+PREFILL_CHUNK = 256  # tokens per call at most: the scan's matrix part grows with the square
+_COPIED = ("*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt")
+_NOT_COPIED = ("*.index.json",)
+STAGE = "export"
+
+
+def export_model(
+    local: LocalModel, plan: Plan | str, out: Path, cancel: Cancel, source: Path | None = None
+) -> Iterator[Event]:
+    """Write the IR folder of a plan, or of the uniform plan of a format.
+
+    Parameters
+    ----------
+    plan : Plan or str
+        A plan made for this model, or the name of a format.
+    out : Path
+        The folder to make; it appears when it is complete.
+    source : Path, optional
+        Where the plan was read from, for messages.
+
+    Yields
+    ------
+    Progress, and last Finished with ``folder``, ``size_bytes`` (of the weights file), ``audit`` and
+    ``seconds``.
+
+    Raises
+    ------
+    InputError
+        If the plan is for another model, or `out` cannot be written.
+    ExportError
+        If a weight did not come out as planned.
+    """
+    started, steps = time.monotonic(), 6
+
+    def step(number: int, message: str) -> Progress:
+        cancel.check()
+        return Progress(STAGE, number, steps, message)
+
+    with atomic_folder(out) as staging:
+        yield step(0, "Opening the model")
+        loaded = load_model(local.folder)
+        weights = inventory(loaded.model)
+        identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
+        if isinstance(plan, str):
+            plan = uniform_plan(
+                identity, [w.as_dict() for w in weights], kept_bytes(loaded.model, weights), plan
+            )
+        check_applies(plan, identity, [w.name for w in quantizable(weights)], source or out)
+        yield step(1, "Tracing the graph")
+        graph, states = trace(loaded.model)
+        make_stateful(graph, states)
+        yield step(2, "Compressing the weights")
+        for label in compress(graph, plan.assignments):
+            yield step(2, f"Compressing the weights: {label}")
+        yield step(3, "Writing the model")
+        _describe(graph, local, plan)
+        ov.save_model(graph, staging / "openvino_model.xml", compress_to_fp16=True)
+        del graph
+        yield step(4, "Converting the tokenizer")
+        _write_tokenizer(loaded, local.folder, staging)
+        save_plan(staging / "plan.json", plan)
+        yield step(5, "Checking every weight against the plan")
+        checked = audit(ov.Core().read_model(staging / "openvino_model.xml"), plan.assignments)
+        _write_card(staging, local, plan, asdict(checked))
+        cancel.check()
+    size = (out / "openvino_model.bin").stat().st_size
+    yield Progress(STAGE, steps, steps, "Exported")
+    yield Finished(
+        {
+            "folder": str(out),
+            "size_bytes": size,
+            "audit": {"weights": checked.checked, "checked": checked.checked, "formats": checked.formats},
+            "seconds": time.monotonic() - started,
+        }
+    )
+
+
+def _describe(graph: ov.Model, local: LocalModel, plan: Plan) -> None:
+    """Provenance inside the graph, where OpenVINO's own tools show it."""
+    about = {
+        "version": __version__,
+        "model": local.id,
+        "revision": local.revision or "",
+        "method": plan.method,
+    }
+    for key, value in about.items():
+        graph.set_rt_info(value, ["kl_lens_desktop", key])
+    graph.set_rt_info(str(PREFILL_CHUNK), ["kl_lens_desktop", "prefill_chunk"])
+
+
+def _write_tokenizer(loaded: LoadedModel, folder: Path, staging: Path) -> None:
+    for pattern in _COPIED:
+        for file in folder.glob(pattern):
+            if not any(file.match(skip) for skip in _NOT_COPIED):
+                shutil.copyfile(file, staging / file.name)
+    try:
+        models = convert_tokenizer(loaded.tokenizer, with_detokenizer=True)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise ExportError(
+            "Cannot convert the tokenizer",
+            " ".join(str(error).split())[:200],
+            "Choose a model with a fast tokenizer",
+        ) from error
+    for part, graph in zip(("tokenizer", "detokenizer"), models, strict=True):
+        ov.save_model(graph, staging / f"openvino_{part}.xml")
+
+
+def _write_card(staging: Path, local: LocalModel, plan: Plan, checked: dict[str, Any]) -> None:
+    packages = ("torch", "transformers", "openvino", "openvino-tokenizers", "nncf")
+    write_json(
+        staging / "kl_lens.json",
+        {
+            "made_by": f"KL Lens Desktop {__version__}",
+            "model": asdict(plan.model),
+            "source": local.id,
+            "prefill_chunk": PREFILL_CHUNK,
+            "inputs": "input_ids, attention_mask, position_ids (batch, tokens); beam_idx (batch)",
+            "output": "logits (batch, tokens, vocabulary), every position; state is kept between calls",
+            "rows_of_a_batch": "must be of equal length: recurrent layers do not skip padding",
+            "audit": checked,
+            "packages": {name: version(name) for name in packages},
+            "threads": torch.get_num_threads(),
+        },
+    )

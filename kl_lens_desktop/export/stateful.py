@@ -1,0 +1,54 @@
+"""From a graph with states as inputs and outputs to one that keeps them between calls."""
+
+import numpy as np
+import openvino as ov
+from openvino import opset15 as ops
+from openvino._offline_transformations import apply_make_stateful_transformation
+
+from kl_lens_desktop.export.trace import INPUT_NAMES, State
+
+
+def make_stateful(graph: ov.Model, states: list[State]) -> None:
+    """Turn the states of a traced graph into variables, in place.
+
+    After a reset every state is zero with the batch size of ``input_ids``, keys and values with no tokens.
+    The graph then has exactly the inputs of `INPUT_NAMES` and the one output ``logits``.
+    """
+    offset, pairs = len(graph.inputs) - len(states), {}
+    for k, state in enumerate(states):
+        past, present = f"past.{state.name}", f"present.{state.name}"
+        shape = [-1, *state.shape[1:]]
+        if state.kind in ("key", "value"):
+            shape[2] = -1
+        graph.inputs[offset + k].get_tensor().set_names({past})
+        graph.inputs[offset + k].get_node().set_partial_shape(ov.PartialShape(shape))
+        graph.outputs[1 + k].get_tensor().set_names({present})
+        pairs[past] = present
+    graph.outputs[0].get_tensor().set_names({"logits"})
+    graph.validate_nodes_and_infer_types()
+    apply_make_stateful_transformation(graph, pairs)
+    _initialize_from_batch(graph)
+    _add_missing_inputs(graph)
+    graph.validate_nodes_and_infer_types()
+
+
+def _initialize_from_batch(graph: ov.Model) -> None:
+    ids = graph.input("input_ids").get_node()
+    first = ops.constant(np.array([0], np.int64)), ops.constant(np.int64(0))
+    batch = ops.gather(ops.shape_of(ids, output_type="i64"), *first)
+    zero = ops.constant(np.float32(0))
+    for op in graph.get_ops():
+        if op.get_type_name() == "ReadValue":
+            sizes = [0 if d.is_dynamic else d.get_length() for d in list(op.get_output_partial_shape(0))[1:]]
+            shape = ops.concat([batch, ops.constant(np.array(sizes, np.int64))], 0)
+            op.set_arguments([ops.broadcast(zero, shape)])
+
+
+def _add_missing_inputs(graph: ov.Model) -> None:
+    """Models without attention read no mask and no positions; their clients feed all four inputs still."""
+    present = {name for port in graph.inputs for name in port.get_names()}
+    for name in INPUT_NAMES:
+        if name not in present:
+            parameter = ops.parameter([-1, -1], np.int64, name=name)
+            parameter.output(0).get_tensor().set_names({name})
+            graph.add_parameters([parameter])

@@ -1,0 +1,218 @@
+"""A transformers model traced to an OpenVINO graph in which the cache's tensors go in and come out.
+
+One path for every family: the model's own forward with its own cache object, filled from flat tensors. What
+differs between families is in `model.families`, and how a cache layer is updated in `_functional_cache`.
+"""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import openvino as ov
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import LinearAttentionLayer
+
+from kl_lens_desktop.model.scan import fast_scans, scan
+
+INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
+MODEL_ATTRIBUTE = "model"  # constants are called self.<this>.<state-dict name>
+_PURE_SSM = ("mamba2",)  # these take `cache_params` and neither mask nor positions
+_PREFIX, _STEP = 5, 7  # tokens before and in the traced call: unequal, so that no size is taken for another
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One tensor of the cache.
+
+    Attributes
+    ----------
+    layer : int
+    kind : str
+        ``conv``, ``ssm``, ``key`` or ``value``.
+    index : int
+        Which of several convolution or recurrent states of a layer.
+    shape : tuple of int
+        Of the example; the first axis is the batch and, for keys and values, the third the tokens so far.
+    """
+
+    layer: int
+    kind: str
+    index: int
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}.{self.layer}.{self.index}"
+
+
+def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
+    """Trace a float32 model on the CPU.
+
+    Returns
+    -------
+    ov.Model
+        Inputs: those of `INPUT_NAMES` that the model uses, by name, then one per state. Outputs: ``logits``
+        for all positions, then one per state.
+    list of State
+        In the order of those inputs and outputs.
+    """
+    ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
+    with torch.no_grad(), fast_scans(model, scan), _functional_cache(), _quiet():
+        cache = DynamicCache(config=model.config)
+        key = "cache_params" if _is_pure_ssm(model) else "past_key_values"
+        model(ids[:, :_PREFIX], use_cache=True, **{key: cache})
+        tensors, states = _flatten(cache)
+        example = (
+            ids[:, _PREFIX:],
+            torch.ones(1, _PREFIX + _STEP, dtype=torch.long),
+            torch.arange(_PREFIX, _PREFIX + _STEP)[None],
+            torch.zeros(1, dtype=torch.int32),
+            tuple(tensors),
+        )
+        graph = ov.convert_model(_Step(model, states).eval(), example_input=example)
+    used = len(graph.inputs) - len(states)
+    names = INPUT_NAMES if used == len(INPUT_NAMES) else ("input_ids", "beam_idx")
+    for port, name in zip(graph.inputs[:used], names, strict=True):
+        port.get_tensor().set_names({name})
+        port.get_node().set_friendly_name(name)
+        port.get_node().set_partial_shape(ov.PartialShape([-1] if name == "beam_idx" else [-1, -1]))
+    return graph, states
+
+
+class _Step(nn.Module):
+    """The model as a function of tokens and flat states."""
+
+    def __init__(self, model: PreTrainedModel, states: list[State]) -> None:
+        super().__init__()
+        setattr(self, MODEL_ATTRIBUTE, model)
+        self._states = states
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        beam_idx: Tensor,
+        states: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
+        cache = _filled(DynamicCache(config=model.config), self._states, states, beam_idx)
+        if _is_pure_ssm(model):
+            logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
+        else:
+            mask = _causal_mask(input_ids.shape[1], attention_mask)
+            # Ready masks by layer type, so that the model builds none; recurrent layers see no padding.
+            masks = {
+                **dict.fromkeys(("full_attention", "attention", "hybrid"), mask),
+                **dict.fromkeys(("linear_attention", "mamba", "conv"), None),
+            }
+            logits = model(
+                input_ids=input_ids,
+                attention_mask=masks,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+        return (logits, *_flatten(cache)[0])
+
+
+def _is_pure_ssm(model: PreTrainedModel) -> bool:
+    return model.config.model_type in _PURE_SSM
+
+
+def _causal_mask(new: Any, attention_mask: Tensor) -> Tensor:
+    total = attention_mask.shape[1]
+    position = torch.arange(new) + (total - new)
+    seen = (torch.arange(total)[None] <= position[:, None])[None, None] & (attention_mask[:, None, None] > 0)
+    return torch.where(seen, 0.0, torch.finfo(torch.float32).min)
+
+
+def _flatten(cache: DynamicCache) -> tuple[list[Tensor], list[State]]:
+    tensors, states = [], []
+
+    def add(layer: int, kind: str, index: int, tensor: Tensor) -> None:
+        tensors.append(tensor)
+        states.append(State(layer, kind, index, tuple(tensor.shape)))
+
+    for i, layer in enumerate(cache.layers):
+        for kind, attribute in (("conv", "conv_states"), ("ssm", "recurrent_states")):
+            held = getattr(layer, attribute, None) or {}
+            for index, tensor in held.items() if isinstance(held, dict) else enumerate(held):
+                if tensor is not None:
+                    add(i, kind, index, tensor)
+        if getattr(layer, "keys", None) is not None and layer.is_initialized:
+            add(i, "key", 0, layer.keys)
+            add(i, "value", 0, layer.values)
+    return tensors, states
+
+
+def _filled(
+    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor
+) -> DynamicCache:
+    for state, held in zip(states, tensors, strict=True):
+        tensor = held.index_select(0, beam_idx)
+        layer: Any = cache.layers[state.layer]
+        layer.dtype, layer.device = tensor.dtype, tensor.device
+        if state.kind == "conv":
+            layer.conv_states[state.index] = tensor
+            layer.is_conv_states_initialized[state.index] = True
+            layer.has_previous_state[state.index] = True
+            layer.conv_kernel_size[state.index] = state.shape[-1]
+        elif state.kind == "ssm":
+            layer.recurrent_states[state.index] = tensor
+            layer.is_recurrent_states_initialized[state.index] = True
+        elif state.kind == "key":
+            layer.keys, layer.is_initialized = tensor, True
+        else:
+            layer.values = tensor
+    return cache
+
+
+@contextlib.contextmanager
+def _functional_cache() -> Iterator[None]:
+    """Let cache updates return new tensors: tracing does not see what is copied in place."""
+
+    def update_conv_state(
+        self: Any, conv_states: Tensor, state_idx: int = 0, conv_kernel_size: int | None = None, **_: Any
+    ) -> Tensor:
+        size = conv_kernel_size or self.conv_kernel_size[state_idx]
+        if self.is_conv_states_initialized[state_idx]:
+            full = torch.cat([self.conv_states[state_idx], conv_states], -1)
+        else:
+            full = F.pad(conv_states, (size, 0))
+        self.conv_states[state_idx] = full[..., -size:]
+        self.is_conv_states_initialized[state_idx] = True
+        return full
+
+    def update_recurrent_state(self: Any, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
+        self.recurrent_states[state_idx] = recurrent_states
+        self.is_recurrent_states_initialized[state_idx] = True
+        return recurrent_states
+
+    stock = LinearAttentionLayer.update_conv_state, LinearAttentionLayer.update_recurrent_state
+    LinearAttentionLayer.update_conv_state = update_conv_state
+    LinearAttentionLayer.update_recurrent_state = update_recurrent_state
+    try:
+        yield
+    finally:
+        LinearAttentionLayer.update_conv_state, LinearAttentionLayer.update_recurrent_state = stock
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracing warns of every Python branch it takes; each is checked by the tests against torch's logits."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

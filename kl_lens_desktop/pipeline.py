@@ -1,0 +1,108 @@
+"""The whole main job: from a model folder to measured OpenVINO folders, in one folder that can be resumed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kl_lens_desktop.bench.lab import Settings as BenchSettings
+from kl_lens_desktop.bench.lab import bench
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import check_writable
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.child import Child
+from kl_lens_desktop.jobs.events import Event, Finished, Progress
+from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
+from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.sensitivity.scores import load_scores
+
+BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
+DEFAULT_BITS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a person may ask of the main job; the defaults suit a first run.
+
+    Attributes
+    ----------
+    bits : float
+        Average bits per quantizable parameter of the plan.
+    tokens, window, formats, text
+        Of the analysis; None for its own defaults.
+    devices : list of str, optional
+        Of the benchmark; None for all there are.
+    """
+
+    bits: float = DEFAULT_BITS
+    tokens: int | None = None
+    window: int | None = None
+    formats: Sequence[str] | None = None
+    text: Sequence[str] | None = None
+    devices: Sequence[str] | None = None
+
+
+def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel) -> Iterator[Event]:
+    """Analyze, plan, verify, export the plan and its baselines, and benchmark them side by side.
+
+    Stages that need torch run one after another in child processes, so that the memory of one is free for
+    the next.
+
+    Yields
+    ------
+    All events of the stages, and last Finished with ``scores``, ``plan``, ``bench`` (paths) and ``folders``
+    (variant to path).
+    """
+    out = out.absolute()
+    check_writable(out)
+    model = str(local.folder) if local.id != "sample" else "sample"
+    scores_path, plan_path = out / "scores.json", out / "plan.json"
+    given = {"tokens": wishes.tokens, "window": wishes.window, "formats": wishes.formats, "text": wishes.text}
+    given = {name: value for name, value in given.items() if value is not None}
+    yield from _stage("analyze", {"model": model, "out": str(scores_path), **given}, cancel)
+
+    yield Progress("plan", 0, 1, "Making the plan")
+    plan = propose(load_scores(scores_path), bits=wishes.bits)
+    plan = replace(plan, measured=_still_measured(plan_path, plan))
+    save_plan(plan_path, plan)
+    yield Progress("plan", 1, 1, "Made the plan")
+    if plan.measured is None:
+        yield from _stage("verify", {"model": model, "plan": str(plan_path)}, cancel)
+
+    folders = {name: out / name for name in BASELINES}
+    for name, folder in folders.items():
+        yield from _stage("export", {"model": model, "format": name, "out": str(folder)}, cancel)
+    folders["plan"] = out / "plan"
+    yield from _stage("export", {"model": model, "plan": str(plan_path), "out": str(folders["plan"])}, cancel)
+
+    bench_path = out / "bench.json"
+    for event in bench(list(folders.values()), wishes.devices, None, bench_path, cancel, BenchSettings()):
+        if not isinstance(event, Finished):
+            yield event
+    yield Finished(
+        {
+            "scores": str(scores_path),
+            "plan": str(plan_path),
+            "bench": str(bench_path),
+            "folders": {name: str(folder) for name, folder in folders.items()},
+        }
+    )
+
+
+def _stage(task: str, params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
+    for event in Child(task, params).events(cancel):
+        if not isinstance(event, Finished):
+            yield event
+
+
+def _still_measured(path: Path, plan: Plan) -> dict[str, Any] | None:
+    """The measurement of an earlier run, if it was of this same plan."""
+    if not path.exists():
+        return None
+    try:
+        earlier = load_plan(path)
+    except InputError:
+        return None
+    same = earlier.assignments == plan.assignments and earlier.model.sha256 == plan.model.sha256
+    return earlier.measured if same else None

@@ -1,0 +1,137 @@
+"""How well each metric foretells the perplexity of the model with that one weight quantized: Kendall's τ.
+
+Re-does Table 2 of arXiv 2604.13440 on the user's own model. The metrics come from the score file; the
+perplexities are measured on other text, so that no metric is compared with its own sample.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import write_json
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Event, Finished, Progress
+from kl_lens_desktop.model.checkpoint import weights_sha256
+from kl_lens_desktop.model.inventory import Weight, inventory
+from kl_lens_desktop.model.load import load_model
+from kl_lens_desktop.model.scan import fast_scans
+from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
+from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_scores
+from kl_lens_desktop.sensitivity.texts import held_out_text, windows
+from kl_lens_desktop.sensitivity.walk import Walk
+
+METRICS = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce")
+DEFAULT_TOKENS = 8192
+RESAMPLES = 1000
+STAGE = "agree"
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Kendall's τ-b of a metric's ranking with the perplexity ranking, and its 95 % bootstrap interval."""
+
+    tau: float
+    low: float
+    high: float
+
+
+def agree(
+    local: LocalModel,
+    path: Path,
+    out: Path | None,
+    cancel: Cancel,
+    *,
+    text: Path | str | None = None,
+    tokens: int = DEFAULT_TOKENS,
+    window: int = 256,
+    seed: int = 0,
+) -> Iterator[Event]:
+    """Measure the perplexity of every scored (weight, format) alone, and its agreement with each metric.
+
+    Yields
+    ------
+    Progress, and last Finished with ``metrics`` (name to tau, low, high), ``points`` (weight, format,
+    perplexity and every metric's mean), ``text`` and ``perplexity_full``; `out` holds the same.
+
+    Raises
+    ------
+    InputError
+        If the scores are of another model, or are fewer than three.
+    """
+    scores = load_scores(path)
+    if len(scores.entries) < 3:
+        raise InputError(
+            f"Cannot rank {path}", "it holds fewer than three entries", "Let the analysis finish"
+        )
+    yield Progress(STAGE, 0, 0, "Opening the model")
+    loaded = load_model(local.folder)
+    use_cores()
+    differences = scores.model.differences(
+        ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
+    )
+    if differences:
+        raise InputError(
+            f"{path} is of another model", "; ".join(differences), "Open the model that was scored"
+        )
+    weights = {weight.name: weight for weight in inventory(loaded.model)}
+    ids, about = windows(loaded.tokenizer, [Path(text) if text else held_out_text()], tokens, window)
+    parameters = dict(loaded.model.named_parameters(remove_duplicate=False))
+    points: list[dict[str, Any]] = []
+    full = math.nan
+    with torch.no_grad(), fast_scans(loaded.model):
+        walk = Walk(loaded.model, ids, cancel)
+        for entry, weight in _in_order(scores.entries, weights):
+            cancel.check()
+            if weight.block is not None:
+                walk.advance(weight.block)
+            parameter = parameters[weight.name]
+            swap = {parameter: fake_quantize(parameter, parse_format(entry.format))}
+            tally = walk.compare(swap, head_only=weight.kind == "head")
+            full = tally.perplexity("ce_full").mean
+            metrics = {name: getattr(entry, name).mean for name in METRICS}
+            point = {"weight": entry.weight, "kind": entry.kind, "format": entry.format, **metrics}
+            points.append({**point, "perplexity": tally.perplexity().mean})
+            yield Progress(STAGE, len(points), len(scores.entries), entry.weight, "entries")
+    agreements = {name: asdict(value) for name, value in agreement(points, seed).items()}
+    result = {"metrics": agreements, "points": points, "text": about.as_dict(), "perplexity_full": full}
+    if out:
+        write_json(out, {"schema": "kl-lens/agreement/1", "model": asdict(scores.model), **result})
+    yield Finished(result)
+
+
+def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreement]:
+    """τ-b of every metric against perplexity, with a percentile bootstrap over the points.
+
+    SQNR falls where the others rise, so its sign is turned.
+    """
+    generator = np.random.default_rng(seed)
+    perplexity = np.array([point["perplexity"] for point in points])
+    draws = generator.integers(0, len(points), (RESAMPLES, len(points)))
+    result = {}
+    for name in METRICS:
+        values = np.array([point[name] for point in points]) * (-1 if name == "sqnr_db" else 1)
+        resampled = [_tau(values[draw], perplexity[draw]) for draw in draws]
+        low, high = np.nanpercentile(resampled, (2.5, 97.5))
+        result[name] = Agreement(_tau(values, perplexity), float(low), float(high))
+    return result
+
+
+def _tau(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    return float(kendalltau(a, b).statistic)
+
+
+def _in_order(entries: list[Entry], weights: dict[str, Weight]) -> list[tuple[Entry, Weight]]:
+    order = {weight.name: place for place, weight in enumerate(in_forward_order(list(weights.values())))}
+    return [
+        (entry, weights[entry.weight]) for entry in sorted(entries, key=lambda entry: order[entry.weight])
+    ]
