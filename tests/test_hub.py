@@ -277,7 +277,7 @@ def test_paused_nothing_arrives_and_resumed_it_ends_well(hub: Hub) -> None:
 
 
 def test_the_time_left_is_about_right(hub: Hub) -> None:
-    hub.repositories["tiny/hybrid"].files[WEIGHTS] = bytes(40 * 2**20)
+    hub.repositories["tiny/hybrid"].files[WEIGHTS] = bytes(25 * 2**20)
     hub.slow_s = 0.05
     told: list[tuple[float, float]] = []
     for event in pull("tiny/hybrid"):
@@ -397,6 +397,7 @@ def test_offline_in_all_its_forms(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
         (f"http://127.0.0.1:{closed}", "cannot be reached"),
         ("http://no-such-host.invalid", "no-such-host.invalid cannot be reached"),
         ("huggingface.co", "HF_ENDPOINT is 'huggingface.co', which is no address"),
+        ("http://[", "which is no address"),
     ):
         monkeypatch.setenv("HF_ENDPOINT", address)
         with pytest.raises(HubError, match=words):
@@ -627,7 +628,7 @@ def test_the_token_lives_in_the_keyring_and_the_environment_wins(
     assert client.read_token() == "hf_environment"
     monkeypatch.delenv("HF_TOKEN")
     client.forget_token()
-    client.forget_token()
+    client.forget_token()  # of nothing, it is done already
     assert client.read_token() is None
 
 
@@ -638,3 +639,10 @@ def test_a_locked_keyring_is_no_token_and_says_so_when_saving(own_keyring: Memor
         client.save_token("hf_x")
     with pytest.raises(HubError, match="not removed"):
         client.forget_token()
+
+
+def test_a_garbled_token_is_said_and_not_sent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_two words")
+    with pytest.raises(HubError, match="characters that no token has"):
+        events_of("tiny/hybrid")
+    assert hub.requests == []

@@ -19,6 +19,7 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 _KEYRING = ("kl-lens", "huggingface")
+_ADDRESS = re.compile(r"https?://[\w.-]+(:\d+)?(/[\w./-]*)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SMALL_FILES = re.compile(
@@ -109,8 +110,7 @@ def endpoint() -> str:
         If ``HF_ENDPOINT`` is not an http or https address.
     """
     address = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).strip().rstrip("/")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not _ADDRESS.fullmatch(address):
         raise HubError(
             "The Hub cannot be reached",
             f"HF_ENDPOINT is {address!r}, which is no address",
@@ -183,7 +183,7 @@ def open_client() -> httpx.Client:
     Raises
     ------
     HubError
-        If ``HF_HUB_OFFLINE`` forbids the network.
+        If ``HF_HUB_OFFLINE`` forbids the network, or the token is malformed.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE"):
         raise HubError(
@@ -191,6 +191,12 @@ def open_client() -> httpx.Client:
         )
     headers = {"User-Agent": f"kl-lens/{__version__}", "Accept-Encoding": "identity"}
     if token := read_token():
+        if not re.fullmatch(r"[!-~]+", token):
+            raise HubError(
+                "The Hub was not asked",
+                "the saved token (or HF_TOKEN) holds characters that no token has",
+                f"Copy it again from {endpoint()}/settings/tokens",
+            )
         headers["Authorization"] = f"Bearer {token}"
     context = httpx.create_ssl_context()
     context.load_default_certs()  # company networks put their own authority there

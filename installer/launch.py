@@ -1,0 +1,341 @@
+"""Set the program up, then run it: ``python3 installer/launch.py run``, ``app`` or ``test``.
+
+Standard library only, since it runs before anything is installed. It also parses on Python versions too old
+to run it (from 3.6), so that they can say so: hence no newer syntax here, annotations included.
+"""
+
+import argparse
+import ctypes
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+OLDEST, NEWEST = (3, 11), (3, 13)
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+GIGABYTES_NEEDED = 4
+LONGEST_SAFE_ROOT = 55  # of the 260 characters of a Windows path, torch in .venv takes 200
+
+# What Qt asks of the system, by library: its package on Debian and Ubuntu, and on Arch. Where packages are
+# RPMs (Fedora, openSUSE), the library's own name can be asked for.
+QT_NEEDS = {
+    "libEGL.so.1": ("libegl1", "libglvnd"),
+    "libGL.so.1": ("libgl1", "libglvnd"),
+    "libX11.so.6": ("libx11-6", "libx11"),
+    "libdbus-1.so.3": ("libdbus-1-3", "dbus"),
+    "libfontconfig.so.1": ("libfontconfig1", "fontconfig"),
+    "libfreetype.so.6": ("libfreetype6", "freetype2"),
+    "libglib-2.0.so.0": ("libglib2.0-0", "glib2"),
+    "libxkbcommon.so.0": ("libxkbcommon0", "libxkbcommon"),
+    "libzstd.so.1": ("libzstd1", "zstd"),
+}
+X11_NEEDS = {
+    "libX11-xcb.so.1": ("libx11-xcb1", "libx11"),
+    "libxcb-cursor.so.0": ("libxcb-cursor0", "xcb-util-cursor"),
+    "libxcb-icccm.so.4": ("libxcb-icccm4", "xcb-util-wm"),
+    "libxcb-image.so.0": ("libxcb-image0", "xcb-util-image"),
+    "libxcb-keysyms.so.1": ("libxcb-keysyms1", "xcb-util-keysyms"),
+    "libxcb-randr.so.0": ("libxcb-randr0", "libxcb"),
+    "libxcb-render-util.so.0": ("libxcb-render-util0", "xcb-util-renderutil"),
+    "libxcb-shape.so.0": ("libxcb-shape0", "libxcb"),
+    "libxcb-util.so.1": ("libxcb-util1", "xcb-util"),
+    "libxcb-xkb.so.1": ("libxcb-xkb1", "libxcb"),
+    "libxkbcommon-x11.so.0": ("libxkbcommon-x11-0", "libxkbcommon-x11"),
+}
+WAYLAND_NEEDS = {
+    "libwayland-client.so.0": ("libwayland-client0", "wayland"),
+    "libwayland-cursor.so.0": ("libwayland-cursor0", "wayland"),
+    "libwayland-egl.so.1": ("libwayland-egl1", "wayland"),
+}
+
+
+class SetupError(Exception):
+    """Something the person must put right, in words."""
+
+
+def main(arguments: list) -> int:
+    """Set up what `arguments` ask for and run it; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="launch.py",
+        usage="launch.py {run,app,test} ...",
+        description="Set KL Lens Desktop up, once, and run it.",
+        epilog="run: compress and measure the bundled sample model into ./kl-lens-out; app: open the window; "
+        "test: ruff, mypy and the test suite. Further arguments go on to what is run (pytest, for test).",
+    )
+    parser.add_argument("command", choices=("run", "app", "test"))
+    parser.add_argument("further", nargs=argparse.REMAINDER)
+    chosen = parser.parse_args(arguments)
+    try:
+        check_python(sys.version_info[:2])
+        if chosen.command != "run" and sys.platform == "linux":
+            check_qt_libraries(chosen.command, dict(os.environ))
+        set_up(chosen.command == "test")
+        return {"run": run, "app": app, "test": test}[chosen.command](chosen.further)
+    except SetupError as error:
+        say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        say("Cancelled. The next call repairs a set-up that was cut short.")
+        return 130
+
+
+def run(further: list) -> int:
+    """The whole main job on the bundled sample model."""
+    return in_venv("-m", "kl_lens_desktop", "run", "sample", "--out", "./kl-lens-out", *further)
+
+
+def app(further: list) -> int:
+    """The window."""
+    return in_venv("-m", "kl_lens_desktop", "app", *further)
+
+
+def test(further: list) -> int:
+    """The checks, then the tests; the first that fails ends it."""
+    os.chdir(str(ROOT))
+    if sys.platform == "linux" and not has_display(dict(os.environ)):
+        os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["pytest", *further]):
+        status = in_venv("-m", *tool)
+        if status:
+            return status
+    return 0
+
+
+def in_venv(*arguments: str) -> int:
+    """Run the environment's Python in the foreground; Ctrl-C reaches it too, and it decides how to end."""
+    process = subprocess.Popen([str(venv_python()), *arguments], env=dict(os.environ, PYTHONUTF8="1"))
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def check_python(version: tuple) -> None:
+    """Refuse a Python that some pinned package has no build for."""
+    if not OLDEST <= version <= NEWEST:
+        call = "py -3.13 installer\\launch.py" if os.name == "nt" else "python3.13 installer/launch.py"
+        versions = "Python {}.{} to {}.{}, and this is {}.{}".format(*OLDEST, *NEWEST, *version)
+        raise SetupError(
+            f"KL Lens Desktop needs {versions}: install one from python.org and name it, as in `{call} run`."
+        )
+
+
+def check_qt_libraries(command: str, variables: dict) -> None:
+    """Name the system's packages that Qt lacks, before 1.7 GB are fetched in vain."""
+    needs = dict(QT_NEEDS)
+    if command == "app" and not variables.get("QT_QPA_PLATFORM"):
+        if not has_display(variables):
+            raise SetupError(
+                "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set): start "
+                "it on a desktop, or use `run`, which needs none."
+            )
+        needs.update(WAYLAND_NEEDS if variables.get("WAYLAND_DISPLAY") else X11_NEEDS)
+    missing = {library: packages for library, packages in needs.items() if not can_load(library)}
+    if missing:
+        names, command = ", ".join(sorted(missing)), install_command(missing, os_release())
+        raise SetupError(
+            f"Qt needs system libraries that are missing here: {names}. Install them with:\n  {command}"
+        )
+
+
+def has_display(variables: dict) -> bool:
+    """Whether a desktop is there."""
+    return bool(variables.get("DISPLAY") or variables.get("WAYLAND_DISPLAY"))
+
+
+def can_load(library: str) -> bool:
+    """Whether the system has a shared library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def os_release(path: Path = Path("/etc/os-release")) -> dict:
+    """What the Linux distribution says of itself."""
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {key: value.strip("\"'") for key, _, value in (line.partition("=") for line in lines)}
+
+
+def install_command(missing: dict, release: dict) -> str:
+    """The command by which this distribution installs these libraries."""
+    family = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
+    debian = " ".join(sorted({packages[0] for packages in missing.values()}))
+    arch = " ".join(sorted({packages[1] for packages in missing.values()}))
+    rpm = " ".join(f"'{library}()(64bit)'" for library in sorted(missing))
+    sudo = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo "
+    if family & {"debian", "ubuntu"}:
+        return f"{sudo}apt install {debian}"
+    if family & {"fedora", "rhel", "centos"}:
+        return f"{sudo}dnf install {rpm}"
+    if any(name.startswith(("suse", "opensuse")) for name in family):
+        return f"{sudo}zypper install {rpm}"
+    if "arch" in family:
+        return f"{sudo}pacman -S {arch}"
+    return f"your package manager (on Debian the packages are called {debian})"
+
+
+def set_up(testing: bool) -> None:
+    """Make ``.venv`` hold what is pinned; nothing to do if its stamp says that it does.
+
+    The file ``kl-lens-unfinished`` stands there from the first step to the last. A set-up that was cut short
+    may have left packages that look installed and are not, so the next one starts from an empty folder.
+    """
+    if digest(testing) in stamps() and venv_python().is_file():
+        return
+    say(f"Setting up in {VENV} (once, about 1.7 GB) ...")
+    make_venv()
+    unfinished().touch()
+    if stamp_file().exists():
+        stamp_file().unlink()
+    install_packages(testing)
+    # The test extras come on top of the plain set-up, so they are good for both.
+    done = [digest(False), digest(True)] if testing else [digest(False)]
+    stamp_file().write_text("\n".join(done) + "\n", encoding="utf-8")
+    unfinished().unlink()
+    say("Set-up is done.")
+
+
+def make_venv() -> None:
+    """A virtual environment of this Python: the one that is there, or a new one."""
+    if VENV.exists() and any(VENV.iterdir()) and not unfinished().exists():
+        if not stamp_file().exists():
+            raise SetupError(f"{VENV} was not made by this script: rename or delete it, then try again.")
+        if venv_version() == sys.version_info[:2]:
+            return
+    check_room()
+    VENV.mkdir(exist_ok=True)
+    unfinished().touch()
+    for path in VENV.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(str(path))
+        elif path != unfinished():
+            path.unlink()
+    if subprocess.call([sys.executable, "-m", "venv", str(VENV)], stdout=sys.stderr):
+        raise SetupError(f"Python could not make a virtual environment in {VENV} (see above).")
+
+
+def check_room() -> None:
+    """Refuse what would fail only after minutes: a full disk, or a Python without its venv parts."""
+    free = shutil.disk_usage(str(ROOT)).free / 1e9
+    if free < GIGABYTES_NEEDED:
+        raise SetupError(
+            f"Set-up needs {GIGABYTES_NEEDED} GB for a while, and {free:.1f} GB are free on this disk."
+        )
+    if os.name == "nt" and len(str(ROOT)) > LONGEST_SAFE_ROOT:
+        say("The path of this folder is long; if set-up fails, move it to a short one such as C:\\kl-lens.")
+    if importlib.util.find_spec("ensurepip") is None:  # Debian ships it apart
+        package = "python{}.{}-venv".format(*sys.version_info[:2])
+        raise SetupError(
+            f"Python's venv module is incomplete. Install the rest with:\n  sudo apt install {package}"
+        )
+
+
+def install_packages(testing: bool) -> None:
+    """The pinned packages, torch first and as CPU build, then the program itself."""
+    folder = ROOT / "installer"
+    install_torch(pinned(folder / "requirements.txt", "torch"))
+    wanted = ["-r", str(folder / "requirements.txt")]
+    if testing:
+        wanted += ["-r", str(folder / "requirements-test.txt")]
+    if pip(*wanted) or pip("--no-deps", "--no-build-isolation", "--editable", str(ROOT)):
+        raise SetupError(
+            "Set-up failed: pip could not install the packages (see above). Check the network and the disk, "
+            "then run the same command again."
+        )
+
+
+def install_torch(version: str) -> None:
+    """Take torch's CPU build; on Linux the registry's is the CUDA build, which is gigabytes larger.
+
+    First where pip is configured to look anyway (a mirror or a folder of wheels may have it), then in
+    PyTorch's own index, which not every network can reach. If neither has it, the registry's build works too.
+    """
+    if not version or sys.platform != "linux":
+        return
+    cpu = f"torch=={version}+cpu"
+    for where in ([], ["--index-url", TORCH_CPU_INDEX, "--retries", "1", "--timeout", "15"]):
+        if pip("--no-deps", *where, cpu, quiet=True) == 0:
+            return
+    say(
+        f"The CPU build of torch is neither where pip is configured to look nor at {TORCH_CPU_INDEX}: taking "
+        "the registry's build, which brings some 4 GB of CUDA libraries that are of no use here."
+    )
+
+
+def pip(*arguments: str, quiet: bool = False) -> int:
+    """``pip install`` in the environment, its progress on standard error; `quiet` hides its complaints."""
+    command = [str(venv_python()), "-m", "pip", "--disable-pip-version-check", "install", "--no-input"]
+    complaints = subprocess.DEVNULL if quiet else None
+    variables = dict(os.environ, PIP_USER="0")
+    return subprocess.call([*command, *arguments], stdout=sys.stderr, stderr=complaints, env=variables)
+
+
+def pinned(requirements: Path, name: str) -> str:
+    """The version at which a requirements file pins a package; empty if it does not."""
+    for line in requirements.read_text(encoding="utf-8").splitlines():
+        package, _, version = line.partition(";")[0].strip().partition("==")
+        if package == name:
+            return version
+    return ""
+
+
+def digest(testing: bool) -> str:
+    """A hash of all that decides what ``.venv`` must hold."""
+    names = ["pyproject.toml", "installer/requirements.txt"]
+    if testing:
+        names.append("installer/requirements-test.txt")
+    value = hashlib.sha256(repr((sys.version_info[:2], sys.platform, str(ROOT))).encode("utf-8"))
+    for name in names:
+        value.update((ROOT / name).read_bytes())
+    return value.hexdigest()
+
+
+def stamps() -> set:
+    """The digests of what ``.venv`` holds in full; none while a set-up is unfinished."""
+    if unfinished().exists() or not stamp_file().is_file():
+        return set()
+    return set(stamp_file().read_text(encoding="utf-8").split())
+
+
+def stamp_file() -> Path:
+    """Names what was set up, once it is."""
+    return VENV / "kl-lens-set-up"
+
+
+def unfinished() -> Path:
+    """Stands while a set-up is under way."""
+    return VENV / "kl-lens-unfinished"
+
+
+def venv_python() -> Path:
+    """The environment's own Python."""
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def venv_version() -> tuple:
+    """The Python version of ``.venv``; empty if it does not start."""
+    code = "import sys; print(*sys.version_info[:2])"
+    try:
+        done = subprocess.run([str(venv_python()), "-c", code], stdout=subprocess.PIPE, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ()
+    return tuple(int(part) for part in done.stdout.split())
+
+
+def say(text: str) -> None:
+    """Progress goes to standard error: standard output holds results alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
