@@ -8,10 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import hub_server
 import keyring
 import pytest
-from hub_server import COMMIT, Hub, Repository
 from hypothesis import example, given
 from hypothesis import strategies as st
 from keyring.backend import KeyringBackend
@@ -24,6 +22,8 @@ from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
+from tests import hub_server
+from tests.hub_server import COMMIT, Hub, Repository
 
 WEIGHTS = "model.safetensors"
 SMALL = {
@@ -151,6 +151,22 @@ def test_a_commit_that_is_here_needs_no_network(hub: Hub, monkeypatch: pytest.Mo
     first = events_of("tiny/hybrid")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert events_of("tiny/hybrid", COMMIT) == first[-1:]
+
+
+def test_without_the_hub_the_copy_that_is_here_is_used_and_said(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = events_of("tiny/hybrid")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    *_, note, last = events_of("tiny/hybrid")
+    assert last == first[-1]
+    assert note == Note(
+        "The Hub was not asked: HF_HUB_OFFLINE is set. Unset it, or choose a model on this computer. "
+        "The copy pulled before, at 3fa9c1d, is used.",
+        "warning",
+    )
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
+        events_of("tiny/hybrid", "v2")
 
 
 def test_files_come_from_one_commit_even_if_the_branch_moves_on(hub: Hub) -> None:

@@ -48,14 +48,15 @@ def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = Non
     Progress
         Stage ``pull``, in bytes of all files together, with the time left; the total is 0 until it is known.
     Note
-        Connections that broke, and what is done about it.
+        Connections that broke, and what is done about it; without the Hub, a copy pulled before is used.
     Finished
         ``{"folder": str, "id": str, "revision": str}``; the revision is the commit.
 
     Raises
     ------
     HubError
-        If the Hub refuses or cannot be reached, the repository is unusable, or a file arrives wrong twice.
+        If the Hub refuses or cannot be reached and no copy was pulled before, the repository is unusable, or
+        a file arrives wrong twice.
     InputError
         If the disk is too small or cannot be written.
     Cancelled
@@ -67,9 +68,18 @@ def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = Non
         yield _finished(stored.folder, stored.id, stored.revision)
         return
     yield Progress(STAGE, 0, 0, f"asking the Hub for {model_id}", "bytes")
-    with hub.open_client() as client:
-        sockets = OpenSockets(client)
-        info = _ask(client, sockets, model_id, asked, cancel)
+    with contextlib.ExitStack() as held:
+        try:
+            client = held.enter_context(hub.open_client())
+            sockets = OpenSockets(client)
+            info = _ask(client, sockets, model_id, asked, cancel)
+        except HubError as error:
+            stored = library.find(model_id, revision)
+            if stored is None:
+                raise
+            yield Note(f"{error} The copy pulled before, at {stored.revision[:7]}, is used.", "warning")
+            yield _finished(stored.folder, stored.id, stored.revision)
+            return
         folder = library.folder_for(info.id, info.revision)
         chosen = hub.choose_files(info)
         missing = [file for file in chosen if not _is_there(folder, file)]
