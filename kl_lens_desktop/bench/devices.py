@@ -1,0 +1,188 @@
+"""Which devices OpenVINO can use here, and why the others cannot be used."""
+
+import functools
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from kl_lens_desktop.errors import ChildError, InputError
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.child import Child
+from kl_lens_desktop.jobs.events import Event, Finished
+
+KINDS = ("CPU", "GPU", "NPU")
+ENUMERATE_LIMIT_S = 60.0
+PROBE_LIMIT_S = 120.0
+_COMPOSED = ("AUTO", "HETERO", "MULTI", "BATCH")
+_ADVICE = {
+    ("GPU", "win32"): "install the Intel Arc and Iris Xe graphics driver",
+    ("GPU", "linux"): "install the OpenCL runtime intel-opencl-icd and join the group render",
+    ("NPU", "win32"): "install the Intel NPU driver",
+    ("NPU", "linux"): "install intel-driver-compiler-npu and intel-level-zero-npu and join the group render",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device by the name OpenVINO gives it.
+
+    Attributes
+    ----------
+    name : str
+        ``CPU``, ``GPU``, ``GPU.0``, ``NPU``, …
+    full_name : str
+        The maker's name; empty where there is no such device.
+    available : bool
+    reason : str
+        Why it is not available, in words; empty where it is.
+    driver, architecture : str or None
+        Where OpenVINO tells.
+    memory_mb : float or None
+        Memory the device can use, in MB (2**20 bytes), where OpenVINO tells.
+    precisions : tuple of str
+        What OpenVINO says the device computes in, such as ``FP16`` and ``INT8``.
+    """
+
+    name: str
+    full_name: str
+    available: bool
+    reason: str = ""
+    driver: str | None = None
+    architecture: str | None = None
+    memory_mb: float | None = None
+    precisions: tuple[str, ...] = ()
+
+
+def list_devices(cancel: Cancel | None = None) -> list[Device]:
+    """Every device OpenVINO reports, each tried with a small model, and why the other kinds are missing.
+
+    Drivers are asked and tried in child processes, since a driver may hang or abort: what kills the child is
+    the device's reason, not the end of this program.
+    """
+    try:
+        found = [device_from(value) for value in _ask({}, ENUMERATE_LIMIT_S, cancel)]
+    except ChildError as error:
+        why = f"asking for devices failed ({error.why or error.what})"
+        missing = [Device(kind, "", False, why) for kind in KINDS if kind != "CPU"]
+        return [Device("CPU", platform.processor() or platform.machine(), True), *missing]
+    return [_tried(device, cancel) if device.available else device for device in found]
+
+
+def device_named(name: str, devices: list[Device], cancel: Cancel | None = None) -> Device:
+    """The device a person asked for: one of `devices`, or a combination such as ``AUTO:GPU,CPU``."""
+    name = name.strip().upper()
+    for device in devices:
+        if device.name == name:
+            return device
+    if name.partition(":")[0] in _COMPOSED:
+        return _tried(Device(name, name, True), cancel)
+    known = ", ".join(device.name for device in devices if device.available)
+    return Device(name, "", False, f"OpenVINO reports no device {name} here; it reports {known}")
+
+
+def devices_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
+    """Ask OpenVINO for its devices or, with ``{"probe": NAME}``, run a small model on one of them.
+
+    Ends in ``Finished({"devices": [Device as a dict, …]})``, empty after a probe that went well.
+    """
+    import openvino
+
+    core = openvino.Core()
+    if "probe" in params:
+        _probe(core, params["probe"])
+        yield Finished({"devices": []})
+        return
+    found = [_describe(core, name) for name in core.available_devices]
+    for kind in KINDS:
+        cancel.check()
+        if not any(device.name.partition(".")[0] == kind for device in found):
+            found.append(Device(kind, "", False, _why_missing(core, kind)))
+    yield Finished({"devices": [asdict(device) for device in sorted(found, key=lambda each: each.name)]})
+
+
+def device_from(value: dict[str, Any]) -> Device:
+    """The device of a dict made by `dataclasses.asdict`, perhaps by way of JSON."""
+    return Device(**{**value, "precisions": tuple(value["precisions"])})
+
+
+def properties(source: Callable[[str], Any], wanted: dict[str, str]) -> dict[str, Any]:
+    """What a compiled model's ``get_property`` says of `wanted`, {key: OpenVINO's name of the property}.
+
+    Properties that it does not know are left out; element types become their short names (``bf16``).
+    """
+    known = source("SUPPORTED_PROPERTIES")
+    said = {key: source(name) for key, name in wanted.items() if name in known}
+    return {
+        key: value.get_type_name() if hasattr(value, "get_type_name") else value
+        for key, value in said.items()
+    }
+
+
+def device_properties(core: Any, device: str, wanted: dict[str, str]) -> dict[str, Any]:
+    """The same of a device; of a combination such as ``AUTO:GPU,CPU``, which cannot be asked, nothing."""
+    return {} if ":" in device else properties(functools.partial(core.get_property, device), wanted)
+
+
+def _ask(params: dict[str, Any], limit_s: float, cancel: Cancel | None) -> list[dict[str, Any]]:
+    answer: list[dict[str, Any]] = []
+    for event in Child("devices", params, time_limit_s=limit_s).events(cancel):
+        if isinstance(event, Finished):
+            answer = event.result["devices"]
+    return answer
+
+
+def _tried(device: Device, cancel: Cancel | None) -> Device:
+    # The CPU needs no trial of its own: the reference that every other device is held against runs there.
+    if device.name == "CPU":
+        return device
+    try:
+        _ask({"probe": device.name}, PROBE_LIMIT_S, cancel)
+    except ChildError as error:
+        return replace(
+            device, available=False, reason=f"it failed a small trial model ({error.why or error.what})"
+        )
+    return device
+
+
+def _describe(core: Any, name: str) -> Device:
+    said = device_properties(core, name, {
+        "full_name": "FULL_DEVICE_NAME", "architecture": "DEVICE_ARCHITECTURE",
+        "precisions": "OPTIMIZATION_CAPABILITIES", "gpu_driver": "GPU_DRIVER_VERSION",
+        "npu_driver": "NPU_DRIVER_VERSION", "gpu_memory": "GPU_DEVICE_TOTAL_MEM_SIZE",
+        "npu_memory": "NPU_DEVICE_TOTAL_MEM_SIZE",
+    })  # fmt: skip
+    driver = said.get("gpu_driver") or said.get("npu_driver")
+    memory = said.get("gpu_memory") or said.get("npu_memory")
+    return Device(
+        name, str(said.get("full_name", name)).strip(), True, "",
+        None if driver is None else str(driver), said.get("architecture"),
+        None if memory is None else memory / 2**20, tuple(sorted(said.get("precisions", ()))),
+    )  # fmt: skip
+
+
+def _why_missing(core: Any, kind: str) -> str:
+    try:
+        core.get_property(kind, "AVAILABLE_DEVICES")
+        cause = f"OpenVINO finds no Intel {kind} here"
+    except RuntimeError as error:
+        # 'Cannot load library "<path>": libOpenCL.so.1: cannot open …': the path says nothing to a person
+        detail = str(error).strip().rpartition("\n")[2].rpartition('": ')[2]
+        cause = f"OpenVINO cannot use an Intel {kind} here ({detail})"
+    advice = _ADVICE.get((kind, sys.platform))
+    return f"{cause}; if this computer has one, {advice}" if advice else cause
+
+
+def _probe(core: Any, name: str) -> None:
+    import numpy as np
+    from openvino import Model
+    from openvino import opset15 as ops
+
+    weight = np.arange(64, dtype=np.float32).reshape(8, 8) / 64
+    given = ops.parameter([1, 8], np.float32)
+    model = Model([ops.matmul(given, ops.constant(weight), False, True)], [given])
+    ones = np.ones((1, 8), dtype=np.float32)
+    answer = core.compile_model(model, name)([ones])[0]
+    if not np.allclose(answer, ones @ weight.T, rtol=0.02, atol=0.02):
+        raise InputError(f"Cannot trust {name}", "it multiplied a small matrix wrongly", "Update its driver")

@@ -1,0 +1,66 @@
+"""Try it: one prompt, one variant, the text as it comes."""
+
+import queue
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from kl_lens_desktop.bench.measure import open_pipeline
+from kl_lens_desktop.errors import Cancelled
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Event, Finished, Generated, Progress
+
+
+def generate_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
+    """Generate greedily from a prompt as users of `openvino_genai.LLMPipeline` do, chat template included.
+
+    Parameters
+    ----------
+    params : dict
+        ``folder``, ``device``, ``prompt``, ``max_new_tokens``, and ``variant``, the name that the events
+        carry (the folder's name without it).
+
+    Yields
+    ------
+    Event
+        ``Generated`` pieces of text, then ``Finished`` with ``tokens_per_s``, ``ttft_ms`` and ``tokens``;
+        ``tokens_per_s`` is None where fewer than two tokens came.
+    """
+    import openvino_genai
+
+    folder, device = Path(params["folder"]), str(params["device"])
+    variant = str(params.get("variant") or folder.name)
+    yield Progress("generate", 0, 1, f"Loading {variant} on {device}")
+    pipeline, _ = open_pipeline(folder, device)
+    cancel.check()
+    settings = openvino_genai.GenerationConfig(max_new_tokens=int(params["max_new_tokens"]), do_sample=False)
+    settings.set_eos_token_id(pipeline.get_generation_config().eos_token_id)
+    pieces: queue.Queue[str | None] = queue.Queue()
+
+    def on_text(text: str) -> Any:
+        pieces.put(text)
+        try:
+            cancel.check()
+        except Cancelled:
+            return openvino_genai.StreamingStatus.CANCEL
+        return openvino_genai.StreamingStatus.RUNNING
+
+    def work() -> Any:
+        try:
+            return pipeline.generate([params["prompt"]], settings, on_text).perf_metrics
+        finally:
+            pieces.put(None)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="generate") as pool:
+        running = pool.submit(work)
+        while (piece := pieces.get()) is not None:
+            yield Generated(variant, piece)
+        metrics = running.result()
+    cancel.check()
+    tokens = metrics.get_num_generated_tokens()
+    yield Finished({
+        "tokens_per_s": metrics.get_throughput().mean if tokens > 1 else None,
+        "ttft_ms": metrics.get_ttft().mean,
+        "tokens": tokens,
+    })  # fmt: skip

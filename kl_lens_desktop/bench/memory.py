@@ -1,0 +1,36 @@
+"""How much memory a run took, each figure for what it is; they overlap and are never summed."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from kl_lens_desktop.bench.devices import device_properties
+
+
+def peak_rss_mb() -> float | None:
+    """Largest resident set size of this process so far as the system counts it, in MB (2**20 bytes).
+
+    It includes the pages of memory-mapped weights. None where the system keeps no such count per program;
+    then the parent's samples are all there is.
+    """
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    if sys.platform == "linux":
+        # VmHWM, not getrusage: ru_maxrss survives exec and starts at the parent's size
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return None
+
+
+def system_used_mb() -> float:
+    """Memory in use on the whole computer, in MB: where an integrated GPU's buffers show up too."""
+    return float(psutil.virtual_memory().used) / 2**20
+
+
+def gpu_memory_mb(core: Any, device: str) -> dict[str, float] | None:
+    """OpenVINO's GPU_MEMORY_STATISTICS of `device` in MB by kind of allocation; None where there are none."""
+    said = device_properties(core, device, {"kinds": "GPU_MEMORY_STATISTICS"})
+    return {str(kind): size / 2**20 for kind, size in said["kinds"].items()} if "kinds" in said else None

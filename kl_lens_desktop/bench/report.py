@@ -1,0 +1,154 @@
+"""The bench file read back: checked, as a table to print, as CSV."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kl_lens_desktop.bench.compare import within_noise
+from kl_lens_desktop.bench.lab import SCHEMA
+from kl_lens_desktop.files import read_json, write_text
+from kl_lens_desktop.schema import check_schema
+
+FILE_LIMIT = 32 * 2**20
+_REPEATED = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s", "load_ms")
+_OVER_TEXT = ("perplexity", "nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce", "top1_agreement")
+_FIGURES = {
+    **dict.fromkeys(_REPEATED, ("mean", "sd", "n", "median")),
+    **dict.fromkeys(_OVER_TEXT, ("mean", "se", "n")),
+    "fidelity": ("relative_difference", "bound"),
+}
+_PLAIN = (
+    "variant", "device", "status", "reason", "method", "size_bytes", "folder_bytes", "peak_rss_mb",
+    "system_used_change_mb", "backend", "precision", "quality_precision", "kv_cache_precision",
+    "dynamic_quantization_group_size", "threads",
+)  # fmt: skip
+
+
+def load_bench(path: Path) -> dict[str, Any]:
+    """Read a bench file from anyone.
+
+    Raises
+    ------
+    InputError
+        In one sentence, if it is no bench file, damaged, too large or of a newer version.
+    """
+    value: dict[str, Any] = read_json(path, FILE_LIMIT)
+    check_schema(value, SCHEMA, path)
+    return value
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """The rows as words and numbers to print, spreads included; one line for each device that is not here.
+
+    ``speed`` says which row of a device decodes fastest, and marks with ``≈ fastest`` those whose difference
+    from it is within the noise.
+    """
+    printed = []
+    missing: set[str] = set()
+    for row in rows:
+        if row["status"] == "unavailable":
+            if row["device"] not in missing:
+                missing.add(row["device"])
+                about = {"variant": "–", "device": row["device"], "status": "unavailable"}
+                printed.append({**_line({}), **about, "note": row.get("reason") or ""})
+            continue
+        line = {**_line(row), "variant": row["variant"], "device": row["device"]}
+        status, _, why = row["status"].partition(": ")
+        printed.append({**line, "status": status, "note": why, "speed": _standing(row, rows)})
+    return printed
+
+
+def export_csv(bench: dict[str, Any], path: Path) -> None:
+    """Write the rows of a bench file as CSV, one column per number, with the byte order mark for Excel."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    columns = [*_PLAIN, *(f"{name}_{part}" for name, parts in _FIGURES.items() for part in parts)]
+    writer.writerow(columns)
+    writer.writerows([_cell(value) for value in _values(row)] for row in bench["rows"])
+    write_text(path, "\ufeff" + text.getvalue())
+
+
+def figure(value: float | None, spread: float | None = None, unit: str = "") -> str:
+    """Three significant digits, with the spread to the same decimal place: ``12.3 ± 0.4 ms``."""
+    if value is None:
+        return "–"
+    digits = _decimals(value)
+    text = f"{value:,.{digits}f}"
+    if spread is not None:
+        # a small error deserves its own leading digit: 60.6 ± 0.04, not ± 0.0
+        text = f"{text} ± {spread:,.{max(digits, min(_decimals(spread) - 1, digits + 1))}f}"
+    return f"{text} {unit}".strip()
+
+
+def small(value: float | None, spread: float | None = None) -> str:
+    """A divergence: plain from 0.001 up, scientific below."""
+    if value is None:
+        return "–"
+    if value == 0 or abs(value) >= 1e-3:
+        return f"{value:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+    return f"{value:.1e}" + ("" if spread is None else f" ± {spread:.0e}")
+
+
+def _line(row: dict[str, Any]) -> dict[str, str]:
+    def of(name: str, show: Any, spread: str, *unit: str) -> str:
+        value = row.get(name)
+        return "–" if value is None else show(value["mean"], value[spread], *unit)
+
+    size, peak = row.get("size_bytes"), row.get("peak_rss_mb")
+    return {
+        "variant": "",
+        "device": "",
+        "status": "",
+        "size": "–" if size is None else figure(size / 1e6, None, "MB"),
+        "perplexity": of("perplexity", figure, "se"),
+        "kl_to_fp16": of("kl_to_fp16", small, "se"),
+        "tokens_per_s": of("tokens_per_s", figure, "sd"),
+        "speed": "",
+        "ttft": of("ttft_ms", figure, "sd", "ms"),
+        "prefill_tokens_per_s": of("prefill_tokens_per_s", figure, "sd"),
+        "peak_rss": figure(peak, None, "MiB"),
+        "precision": row.get("precision") or "–",
+        "backend": row.get("backend") or "–",
+        "note": "",
+    }
+
+
+def _standing(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    fastest = fastest_on(row["device"], rows)
+    if fastest is None or row["tokens_per_s"] is None:
+        return ""
+    if row is fastest:
+        return "fastest"
+    return "≈ fastest" if within_noise(row, fastest) else ""
+
+
+def fastest_on(device: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row with the highest mean decode speed on a device, among those that are ok."""
+    timed = [row for row in rows if row["device"] == device and row["status"] == "ok" and row["tokens_per_s"]]
+    return max(timed, key=lambda row: float(row["tokens_per_s"]["mean"]), default=None)
+
+
+def _values(row: dict[str, Any]) -> Iterator[Any]:
+    for name in _PLAIN:
+        yield row.get(name)
+    for name, parts in _FIGURES.items():
+        for part in parts:
+            yield (row.get(name) or {}).get(part)
+
+
+def _cell(value: Any) -> Any:
+    # a spreadsheet runs text that starts like a formula; bench files come from strangers
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else value
+    )
+
+
+def _decimals(value: float) -> int:
+    if value == 0:
+        return 0
+    magnitude = len(f"{abs(value):.0f}") if abs(value) >= 1 else 0
+    return max(0, 3 - magnitude)
