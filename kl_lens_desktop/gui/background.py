@@ -1,0 +1,52 @@
+"""Short waits (reading a large file, asking the network) outside the window's thread; the answer comes back inside it."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from PySide6.QtCore import QObject, Qt, Signal
+
+from kl_lens_desktop.errors import KLLensError
+
+CLOSE_S = 1.0
+
+
+class Background(QObject):
+    """Runs functions in threads of their own; anything but a `KLLensError` goes to the crash hook."""
+
+    _answered = Signal(object, object)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._threads: list[threading.Thread] = []
+        self._answered.connect(self._call, Qt.ConnectionType.QueuedConnection)
+
+    def run(
+        self,
+        function: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[KLLensError], None],
+    ) -> None:
+        """Call `function` in a thread, then `done` with its result or `failed` with its error in this one."""
+
+        def work() -> None:
+            try:
+                result = function()
+            except KLLensError as error:
+                self._answered.emit(failed, error)
+            else:
+                self._answered.emit(done, result)
+
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        thread = threading.Thread(target=work, daemon=True, name="background")
+        self._threads.append(thread)
+        thread.start()
+
+    def close(self) -> None:
+        """Deliver nothing more, and wait a moment for what runs; the network may take longer and is left."""
+        self._answered.disconnect()
+        for thread in self._threads:
+            thread.join(CLOSE_S)
+
+    def _call(self, callback: Callable[[Any], None], value: object) -> None:
+        callback(value)

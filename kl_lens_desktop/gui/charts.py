@@ -1,0 +1,99 @@
+"""Charts in the window's look: light or dark with it, one pixel lines, labelled axes, log axes with plain numbers."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import QEvent, Qt
+from PySide6.QtGui import QColor, QFont
+from PySide6.QtWidgets import QWidget
+
+from kl_lens_desktop.gui import quantities, theme
+
+pg.setConfigOptions(antialias=True)
+
+
+class LogAxis(pg.AxisItem):
+    """An axis of log10 values that shows the values themselves: 0.001, 0.01, 0.1."""
+
+    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
+        decades = [float(d) for d in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
+        if len(decades) > 7:
+            return [(1.0, decades[:: math.ceil(len(decades) / 7)])]
+        between = [
+            d + math.log10(step)
+            for d in range(math.floor(low), math.ceil(high) + 1)
+            for step in ((2, 5) if len(decades) <= 3 else ())
+        ]
+        return [(1.0, decades), (0.3, [value for value in between if low <= value <= high])]
+
+    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+        return [quantities.significant(10.0**value, 1) for value in values]
+
+
+class Chart(pg.PlotWidget):
+    """A plot that is read, not dragged about; subclasses draw in `redraw`, again after each change of theme."""
+
+    def __init__(self, name: str, x: str, y: str, *, log_y: bool = False, parent: QWidget | None = None) -> None:
+        self._x, self._y, self._ready = x, y, False  # Qt sends changes while it is still being made
+        axes = {"left": LogAxis("left")} if log_y else {}
+        super().__init__(parent, axisItems=axes)
+        self.setAccessibleName(name)
+        self.setMenuEnabled(False)
+        self.hideButtons()
+        self.setMouseEnabled(False, False)
+        self.setFrameShape(self.Shape.NoFrame)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.plotItem.setContentsMargins(0, 8, 12, 0)
+        self.recolour()
+        self._ready = True
+
+    def redraw(self) -> None:
+        """Draw all items anew in the colours of the moment."""
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.PaletteChange and self._ready:
+            self.recolour()
+            self.redraw()
+
+    def recolour(self) -> None:
+        colours = theme.colours()
+        self.setBackground(colours.surface)
+        font = QFont(self.font())
+        font.setPointSizeF(9)
+        for side, words in (("left", self._y), ("bottom", self._x)):
+            axis = self.getAxis(side)
+            axis.setPen(pg.mkPen(colours.line, width=1))
+            axis.setTextPen(pg.mkPen(colours.secondary))
+            axis.setTickPen(pg.mkPen(colours.line, width=1))
+            axis.setStyle(tickFont=font, tickLength=-4)
+            axis.setLabel(words, color=colours.secondary, **{"font-size": "9pt"})
+            axis.enableAutoSIPrefix(False)
+
+    def label_at(self, x: float, y: float, text: str, anchor: tuple[float, float] = (0.5, 1.2)) -> None:
+        """A small label beside a mark."""
+        item = pg.TextItem(text, color=theme.colours().text, anchor=anchor)
+        font = QFont(self.font())
+        font.setPointSizeF(9)
+        item.setFont(font)
+        self.addItem(item)
+        item.setPos(x, y)
+
+    def error_bar(self, x: float, y: float, below: float, above: float, colour: str) -> None:
+        self.addItem(
+            pg.ErrorBarItem(
+                x=np.array([x]), y=np.array([y]), top=np.array([above]), bottom=np.array([below]),
+                beam=0, pen=pg.mkPen(colour, width=1.5),
+            )
+        )  # fmt: skip
+
+    def mark(self, x: float, y: float, *, size: float, fill: QColor | str | None, edge: str, symbol: str = "o",
+             width: float = 1.5) -> None:  # fmt: skip
+        brush: Any = pg.mkBrush(fill) if fill is not None else pg.mkBrush(None)
+        self.addItem(
+            pg.ScatterPlotItem(
+                [x], [y], size=size, symbol=symbol, brush=brush, pen=pg.mkPen(edge, width=width)
+            )
+        )

@@ -1,0 +1,345 @@
+"""The small parts every page is made of: titles, cards, buttons that say why they cannot be pressed, table cells."""
+
+from collections.abc import Callable, Sequence
+
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QRectF, QSize, Qt
+from PySide6.QtGui import QBrush, QColor, QPainter, QPaintEvent, QPalette, QPen, QResizeEvent
+from PySide6.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLayout,
+    QPushButton,
+    QSizePolicy,
+    QSplitter,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QToolButton,
+    QToolTip,
+    QVBoxLayout,
+    QWidget,
+)
+
+from kl_lens_desktop.gui import icons, theme
+from kl_lens_desktop.gui.session import Session
+
+ERROR_ROLE = Qt.ItemDataRole.UserRole + 10
+ROW_HEIGHT = 28
+
+
+def label(text: str = "", role: str = "", *, wrap: bool = False, select: bool = False) -> QLabel:
+    """A text in the style `role` of the theme's sheet."""
+    widget = QLabel(text)
+    widget.setTextFormat(Qt.TextFormat.PlainText)
+    if role:
+        widget.setProperty("role", role)
+    if wrap:
+        widget.setWordWrap(True)
+    if select:
+        widget.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return widget
+
+
+class Elided(QLabel):
+    """A line that gives way to what stands beside it; the whole text is its tooltip."""
+
+    def __init__(self, text: str = "", role: str = "", mode: Qt.TextElideMode = Qt.TextElideMode.ElideRight) -> None:
+        super().__init__()
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self._mode, self._whole = mode, ""
+        if role:
+            self.setProperty("role", role)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.set_text(text)
+
+    def set_text(self, text: str) -> None:
+        self._whole = text
+        self.setToolTip(text)
+        self.setAccessibleName(text)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        width = max(self.contentsRect().width(), 40)
+        self.setText(self.fontMetrics().elidedText(self._whole, self._mode, width))
+
+
+class Picture(QWidget):
+    """An icon on its own, drawn in a token of the theme."""
+
+    def __init__(self, icon: str, colour: str = "text", size: int = 18) -> None:
+        super().__init__()
+        self._icon, self._colour = icon, colour
+        self.setFixedSize(size, size)
+        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+
+    def set_icon(self, icon: str, colour: str) -> None:
+        self._icon, self._colour = icon, colour
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        icons.draw(QPainter(self), self._icon, QRectF(self.rect()), getattr(theme.colours(), self._colour))
+
+
+def card(layout: QLayout | None = None, margins: int = 12) -> QFrame:
+    """A surface with a line around it."""
+    frame = QFrame()
+    frame.setProperty("role", "card")
+    if layout is not None:
+        layout.setContentsMargins(margins, margins, margins, margins)
+        frame.setLayout(layout)
+    return frame
+
+
+def rule() -> QFrame:
+    line = QFrame()
+    line.setProperty("role", "rule")
+    line.setFixedHeight(1)
+    return line
+
+
+def row(*items: QWidget | QLayout | None, spacing: int = 8) -> QHBoxLayout:
+    """Widgets side by side; None is a space that stretches."""
+    layout = QHBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(spacing)
+    _fill(layout, items)
+    return layout
+
+
+def column(*items: QWidget | QLayout | None, spacing: int = 8) -> QVBoxLayout:
+    """Widgets one below the other; None is a space that stretches."""
+    layout = QVBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(spacing)
+    _fill(layout, items)
+    return layout
+
+
+def _fill(layout: QHBoxLayout | QVBoxLayout, items: Sequence[QWidget | QLayout | None]) -> None:
+    for item in items:
+        if item is None:
+            layout.addStretch(1)
+        elif isinstance(item, QLayout):
+            layout.addLayout(item)
+        else:
+            layout.addWidget(item)
+
+
+def button(text: str, on_click: Callable[[], object], role: str = "", icon: str = "", tip: str = "") -> QPushButton:
+    widget = QPushButton(text)
+    widget.setAutoDefault(False)
+    if role:
+        widget.setProperty("role", role)
+    if icon:
+        widget.setIcon(icons.icon(icon, "on_accent" if role in ("primary", "compress") else "text"))
+        widget.setIconSize(QSize(18, 18))
+    widget.setToolTip(tip)
+    widget.clicked.connect(lambda: on_click())
+    return widget
+
+
+def tool(icon: str, name: str, on_click: Callable[[], object]) -> QToolButton:
+    """A button that is only an icon; `name` is its tooltip and what a screen reader says."""
+    widget = QToolButton()
+    widget.setIcon(icons.icon(icon))
+    widget.setIconSize(QSize(18, 18))
+    widget.setToolTip(name)
+    widget.setAccessibleName(name)
+    widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+    widget.clicked.connect(lambda: on_click())
+    return widget
+
+
+def hint(text: str) -> QToolButton:
+    """The ⓘ beside a word that needs explaining; it opens on a click and from the keyboard too."""
+
+    def show() -> None:
+        QToolTip.showText(widget.mapToGlobal(widget.rect().bottomLeft()), widget.toolTip(), widget)
+
+    widget = tool("info", "", show)
+    widget.setToolTip(f"<p style='white-space:pre-wrap'>{text}</p>")
+    widget.setAccessibleName("Explanation")
+    widget.setAccessibleDescription(text)
+    return widget
+
+
+def combo(name: str, choices: Sequence[tuple[str, object]], tip: str = "") -> QComboBox:
+    """A drop-down of (words, value); `name` is what a screen reader calls it."""
+    widget = QComboBox()
+    widget.setAccessibleName(name)
+    widget.setToolTip(tip or name)
+    widget.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+    for words, value in choices:
+        widget.addItem(words, value)
+    return widget
+
+
+class JobButton(QPushButton):
+    """Starts a job; while that cannot be, it is disabled and its tooltip says why.
+
+    Parameters
+    ----------
+    missing : callable
+        What is still needed before this job, in words; empty when nothing is.
+    """
+
+    def __init__(self, text: str, session: Session, missing: Callable[[], str], on_click: Callable[[], object],
+                 tip: str, role: str = "", icon: str = "") -> None:  # fmt: skip
+        super().__init__(text)
+        self._session, self._missing, self._tip = session, missing, tip
+        self.setAutoDefault(False)
+        self.setAccessibleName(text)
+        if role:
+            self.setProperty("role", role)
+        if icon:
+            self.setIcon(icons.icon(icon, "on_accent" if role else "text"))
+            self.setIconSize(QSize(18, 18))
+        self.clicked.connect(lambda: on_click())
+        for signal in (session.model_changed, session.scores_changed, session.plan_changed, session.exports_changed,
+                       session.devices_changed, session.job.started, session.job.ended):  # fmt: skip
+            signal.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self, *_: object) -> None:
+        reason = self._missing() or self._session.job.reason
+        self.setEnabled(not reason)
+        self.setToolTip(reason or self._tip)
+
+
+class Page(QWidget):
+    """A page: title and tools above, body, and a foot with the page's actions."""
+
+    def __init__(self, session: Session, title: str) -> None:
+        super().__init__()
+        self.session = session
+        self.setAccessibleName(title)
+        self.tools = row()
+        self.body = QVBoxLayout()
+        self.body.setSpacing(12)
+        self.foot = row(spacing=12)
+        heading = label(title, "page-title")
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(24, 16, 24, 16)
+        whole.setSpacing(12)
+        whole.addLayout(row(heading, None, self.tools))
+        whole.addLayout(self.body, 1)
+        whole.addLayout(self.foot)
+
+    def start(self) -> None:
+        """F5: the page's main job, if it can start."""
+
+    def opened(self) -> None:
+        """The page was turned to."""
+
+    def splitter(self, name: str, orientation: Qt.Orientation, *parts: QWidget, sizes: Sequence[int]) -> QSplitter:
+        """Resizable panes that keep their sizes between starts."""
+        splitter = QSplitter(orientation)
+        splitter.setChildrenCollapsible(False)
+        splitter.setHandleWidth(12)
+        for index, part in enumerate(parts):
+            splitter.addWidget(part)
+            splitter.setStretchFactor(index, sizes[index])
+        splitter.setSizes(list(sizes))
+        splitter.restoreState(self.session.settings.state(name))
+        splitter.splitterMoved.connect(lambda: self.session.settings.keep_state(name, splitter.saveState()))
+        return splitter
+
+
+class Empty(QWidget):
+    """What stands where there is nothing yet: what would be here, and the button that leads to it."""
+
+    def __init__(self, icon: str, title: str, text: str, action: QPushButton | None = None) -> None:
+        super().__init__()
+        picture = Picture(icon, "secondary", 36)
+        heading = label(title, "title")
+        words = label(text, "secondary", wrap=True)
+        words.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        words.setMaximumWidth(420)
+        words.setMinimumWidth(200)
+        inside = column(None, row(None, picture, None), row(None, heading, None), row(None, words, None), spacing=8)
+        if action:
+            inside.addSpacing(8)
+            inside.addLayout(row(None, action, None))
+        inside.addStretch(1)
+        self.setLayout(inside)
+
+
+def set_up_table(table: QTableView, name: str, *, stretch: int = 0) -> None:
+    """The manners all tables share."""
+    table.setAccessibleName(name)
+    table.setShowGrid(False)
+    table.setAlternatingRowColors(False)
+    table.setSelectionBehavior(QTableView.SelectionBehavior.SelectRows)
+    table.setVerticalScrollMode(QTableView.ScrollMode.ScrollPerPixel)
+    table.setHorizontalScrollMode(QTableView.ScrollMode.ScrollPerPixel)
+    table.setWordWrap(False)
+    table.setTabKeyNavigation(False)
+    table.verticalHeader().setVisible(False)
+    table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+    header = table.horizontalHeader()
+    header.setHighlightSections(False)
+    header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+    header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+    if table.model() is not None and stretch >= 0:
+        header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
+
+
+class NumberDelegate(QStyledItemDelegate):
+    """Numbers to the right in tabular figures; what follows “±” is in the secondary colour."""
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        options = QStyleOptionViewItem(option)
+        self.initStyleOption(options, index)
+        text, options.text = options.text, ""
+        style = QApplication.style()
+        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, options, painter, options.widget)
+        mean, separator, rest = text.partition(" ±")
+        painter.save()
+        painter.setFont(options.font)
+        area = options.rect.adjusted(8, 0, -8, 0)
+        error = separator + rest
+        colour = index.data(Qt.ItemDataRole.ForegroundRole)
+        metrics = options.fontMetrics
+        width = metrics.horizontalAdvance(error)
+        if width + metrics.horizontalAdvance(mean) > area.width():  # the error is in the tooltip; a cut number would lie
+            mean, error, width = metrics.elidedText(mean, Qt.TextElideMode.ElideRight, area.width()), "", 0
+        aligned = index.data(Qt.ItemDataRole.TextAlignmentRole)
+        left = bool(aligned is not None and Qt.AlignmentFlag(aligned) & Qt.AlignmentFlag.AlignLeft)
+        painter.setPen(QColor(theme.colours().secondary))
+        painter.drawText(area, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, error)
+        text_colour = options.palette.color(QPalette.ColorRole.Text)
+        painter.setPen(colour.color() if isinstance(colour, QBrush) else QColor(colour) if colour else text_colour)
+        align = Qt.AlignmentFlag.AlignLeft if left else Qt.AlignmentFlag.AlignRight
+        painter.drawText(area.adjusted(0, 0, -width, 0), align | Qt.AlignmentFlag.AlignVCenter, mean)
+        painter.restore()
+
+
+def draw_swatch(painter: QPainter, rect: QRect, format_name: str) -> None:
+    """The colour of a format with an edge, since some of them are pale on white."""
+    painter.save()
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(QPen(QColor(theme.colours().edge), 1))
+    painter.setBrush(theme.format_colour(format_name))
+    painter.drawRoundedRect(rect.adjusted(0, 0, -1, -1), 2, 2)
+    painter.restore()
+
+
+def clear(layout: QLayout) -> None:
+    """Take everything out of a layout."""
+    while item := layout.takeAt(0):
+        if widget := item.widget():
+            widget.hide()
+            widget.deleteLater()
+        elif inner := item.layout():
+            clear(inner)

@@ -1,0 +1,135 @@
+"""The plan in the making: scores, method, budget and pins become an assignment, fast enough to follow a slider."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from kl_lens_desktop import __version__
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.gui import quantities
+from kl_lens_desktop.plan.allocate import Front, paper_greedy
+from kl_lens_desktop.plan.document import Plan
+from kl_lens_desktop.plan.options import Choice, WeightOptions, weight_options
+from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes
+from kl_lens_desktop.quant.formats import all_formats, parse_format
+from kl_lens_desktop.sensitivity.scores import Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What an assignment costs: bytes of all exported weights, average bits, summed KL with its standard error."""
+
+    bytes: int
+    bits: float
+    kl: float
+    se: float
+
+
+class Draft:
+    """All that planning needs of one score file, computed once.
+
+    Parameters
+    ----------
+    scores : Scores
+        With at least one entry.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        self.scores = scores
+        self.options = weight_options(scores)
+        self.fixed = fixed_bytes(scores, self.options)
+        self._parameters = sum(option.parameters for option in self.options)
+        self._choices = {(o.weight, c.format): c for o in self.options for c in o.choices}
+        self._by_metric: dict[str, list[WeightOptions]] = {"kl": self.options}
+        self._fronts: dict[tuple[str, frozenset[tuple[str, str]]], Front] = {}
+
+    def front(self, metric: str = "kl", pins: Mapping[str, str] | None = None) -> Front:
+        """The optimal plans in a metric, with some weights decided already."""
+        key = metric, frozenset((pins or {}).items())
+        if key not in self._fronts:
+            if len(self._fronts) > 40:  # every pin makes another; only the last few are asked for again
+                self._fronts.clear()
+            self._fronts[key] = Front(self._options_in(metric), pins)
+        return self._fronts[key]
+
+    @property
+    def formats(self) -> list[str]:
+        """The formats measured for every weight, FP16 first."""
+        return [name for name in all_formats() if all((o.weight, name) in self._choices for o in self.options)]
+
+    @property
+    def smallest(self) -> int:
+        return self.fixed + self.front().smallest
+
+    @property
+    def largest(self) -> int:
+        return self.uniform("fp16").bytes
+
+    def uniform(self, name: str) -> Totals:
+        return self.totals({option.weight: name for option in self.options})
+
+    def choice(self, weight: str, name: str) -> Choice | None:
+        """A weight's choice of a format, if it was measured."""
+        return self._choices.get((weight, name))
+
+    def assign(self, method: str, budget: int, pins: Mapping[str, str]) -> dict[str, str]:
+        """The assignment of a method in `budget` bytes of all exported weights; `uniform-FORMAT` sets its own size.
+
+        Raises
+        ------
+        InputError
+            If no plan with these pins is as small as that.
+        """
+        if method.startswith("uniform-"):
+            name = method.removeprefix("uniform-")
+            return {option.weight: name for option in self.options} | dict(pins)
+        metric = METRIC_OF_METHOD[method]
+        if method == "paper":
+            return paper_greedy(self._options_in(metric), budget - self.fixed) | dict(pins)
+        return self.front(metric, pins).within_bytes(budget - self.fixed)
+
+    def totals(self, assignments: Mapping[str, str]) -> Totals:
+        """Size and predicted KL; a format that was not measured for a weight is refused.
+
+        Raises
+        ------
+        InputError
+        """
+        size, loss, variance = 0, 0.0, 0.0
+        for option in self.options:
+            choice = self._choices.get((option.weight, assignments.get(option.weight, "fp16")))
+            if choice is None:
+                raise InputError(f"{option.weight} cannot be {assignments[option.weight]}",
+                                 "that format was not measured for it", "Measure this format as well")  # fmt: skip
+            size, loss, variance = size + choice.bytes, loss + choice.loss, variance + choice.se**2
+        return Totals(self.fixed + size, 8 * size / self._parameters, loss, variance**0.5)
+
+    def plan(self, method: str, budget: int, pins: Mapping[str, str], assignments: dict[str, str]) -> Plan:
+        """The assignment as a plan, ready to be saved."""
+        totals = self.totals(assignments)
+        uniform = method.startswith("uniform-")
+        return Plan(
+            self.scores.model, assignments, None if uniform else {"bytes": budget}, method,
+            {"kl": totals.kl, "se": totals.se, "bytes": totals.bytes}, None, sorted(pins),
+            {"made": datetime.now(UTC).isoformat(timespec="seconds"), "kl_lens_desktop": __version__,
+             "scored_on": self.scores.text.get("name")},
+        )  # fmt: skip
+
+    def _options_in(self, metric: str) -> list[WeightOptions]:
+        if metric not in self._by_metric:
+            self._by_metric[metric] = weight_options(self.scores, metric)
+        return self._by_metric[metric]
+
+
+def summary(plan: Plan, draft: Draft) -> str:
+    """The plan in one sentence."""
+    totals = draft.totals(plan.assignments)
+    formats = [parse_format(plan.assignments.get(option.weight, "fp16")) for option in draft.options]
+    fine = sum(fmt.bits >= 8 for fmt in formats)
+    if plan.measured:
+        kl = plan.measured["kl_pq"]
+        loss = f"KL {quantities.plus_minus(kl['mean'], kl['se'])} nats per token on held-out text"
+    else:
+        loss = f"KL {quantities.plus_minus(totals.kl, totals.se)} nats per token predicted, not yet verified"
+    return (f"{fine:,} of {len(formats):,} weights stay INT8 or FP16; {quantities.size(totals.bytes)}, "
+            f"{quantities.percent(totals.bytes / draft.largest)} of FP16; {loss}.")  # fmt: skip

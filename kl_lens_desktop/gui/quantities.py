@@ -1,0 +1,87 @@
+"""Numbers as people read them: three significant digits, units, errors, times."""
+
+import math
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """`value` with `digits` significant digits: ``0.00410``, ``1.80e-4``, ``12.3``, ``1,096``."""
+    if not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -3 or exponent >= 15:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(power)}"
+    return f"{value:,.{max(digits - 1 - exponent, 0)}f}"
+
+
+def with_error(mean: float, se: float) -> tuple[str, str]:
+    """The mean and its standard error as they can be told apart: ``("0.0041", "0.0002")``.
+
+    The error has one digit, two if the first is a 1; the mean ends where the error does, with at most three significant
+    digits. Below a thousandth both have the same exponent, so that they can be compared at a glance.
+    """
+    if not (se > 0 and math.isfinite(se) and math.isfinite(mean)):
+        return significant(mean), ""
+    exponent = math.floor(math.log10(max(abs(mean), se)))
+    scale, suffix = (10.0**exponent, f"e{exponent}") if exponent < -3 else (1.0, "")
+    mean, se = mean / scale, se / scale
+    error_places = _error_places(se)
+    first = math.floor(math.log10(abs(mean))) if mean else 0
+    places = max(min(error_places, max(2 - first, 0)), 0)
+    return f"{mean:,.{places}f}{suffix}", f"{se:,.{error_places}f}{suffix}"
+
+
+def _error_places(se: float) -> int:
+    exponent = math.floor(math.log10(se))
+    digits = 2 if se / 10.0**exponent < 1.95 else 1
+    return min(max(digits - 1 - exponent, 0), 7)
+
+
+def plus_minus(mean: float, se: float, unit: str = "") -> str:
+    """``0.0041 ± 0.0002 nats``."""
+    value, error = with_error(mean, se)
+    text = f"{value} ± {error}" if error else value
+    return f"{text} {unit}" if unit else text
+
+
+def parameters(count: float) -> str:
+    """``340 M``, ``1.20 B``."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size * 0.9995:
+            return f"{significant(count / size)} {unit}"
+    return f"{count:,.0f}"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, as file managers and download pages give them: ``174 MB``, ``8.45 GB``."""
+    for unit_size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit_size * 0.9995:
+            return f"{significant(count / unit_size)} {unit}"
+    return f"{count:,.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``2 min 10 s``, ``1 h 05 min``."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def percent(fraction: float) -> str:
+    """``27 %``; one decimal below ten per cent."""
+    return f"{100 * fraction:.{0 if fraction >= 0.0995 or fraction == 0 else 1}f} %"
+
+
+def shape(sizes: tuple[int, ...] | list[int]) -> str:
+    """``1,096 × 256``."""
+    return " × ".join(f"{part:,}" for part in sizes)
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 weight``, ``1,222 weights``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
