@@ -241,7 +241,7 @@ def _finish(task: str, params: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Meter:
-    """One line of progress, rewritten on a terminal; elsewhere a new one when the stage or message changes."""
+    """One line of progress, rewritten on a terminal; elsewhere a new one for every new stage or message."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()

@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from kl_lens_desktop.hub import library
 from kl_lens_desktop.hub.download import pull
-from kl_lens_desktop.hub.library import is_model_id
 from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel, resolve_model
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Progress, Weights
@@ -22,7 +22,7 @@ Params = dict[str, Any]
 
 def pull_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``revision`` → ``folder``, ``id``, ``revision``."""
-    if params["model"] != SAMPLE and is_model_id(params["model"]) and not Path(params["model"]).is_dir():
+    if _is_on_the_hub(params["model"]):
         yield from pull(params["model"], params.get("revision"), cancel)
         return
     local = resolve_model(params["model"])
@@ -132,11 +132,15 @@ def run_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 def _local(params: Params, cancel: Cancel) -> Generator[Event, None, LocalModel]:
     """The model as a local folder, pulled from the Hub first where it is not here yet."""
     model, revision = params["model"], params.get("revision")
-    if model != SAMPLE and is_model_id(model) and not Path(model).is_dir():
+    if _is_on_the_hub(model) and library.find(model, revision) is None:
         for event in pull(model, revision, cancel):
             if not isinstance(event, Finished):
                 yield event
     return resolve_model(model, revision)
+
+
+def _is_on_the_hub(model: str) -> bool:
+    return model != SAMPLE and not Path(model).is_dir() and library.is_model_id(model)
 
 
 def _texts(params: Params) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import openvino as ov
 import torch
+from openvino._offline_transformations import compress_model_transformation
 from openvino_tokenizers import convert_tokenizer
 
 from kl_lens_desktop import __version__
@@ -79,12 +80,14 @@ def export_model(
         yield step(1, "Tracing the graph")
         graph, states = trace(loaded.model)
         make_stateful(graph, states)
+        # Before NNCF: the writer's own FP16 conversion leaves a graph alone that has decompression in it
+        # already.
+        compress_model_transformation(graph)
         yield step(2, "Compressing the weights")
-        for label in compress(graph, plan.assignments):
-            yield step(2, f"Compressing the weights: {label}")
+        compress(graph, plan.assignments, cancel)
         yield step(3, "Writing the model")
         _describe(graph, local, plan)
-        ov.save_model(graph, staging / "openvino_model.xml", compress_to_fp16=True)
+        ov.save_model(graph, staging / "openvino_model.xml", compress_to_fp16=False)
         del graph
         yield step(4, "Converting the tokenizer")
         _write_tokenizer(loaded, local.folder, staging)

@@ -1,19 +1,27 @@
-"""Weights compressed by NNCF as a plan says, one pass per kind of format, and the audit of what came out."""
+"""Weights compressed by NNCF as a plan says, and the audit of what came out."""
 
-import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import nncf
 import openvino as ov
+from nncf.common.factory import build_graph
+from nncf.openvino.graph.model_utils import remove_friendly_name_duplicates
+from nncf.quantization.algorithms.weight_compression.algorithm import WeightCompression
+from nncf.quantization.algorithms.weight_compression.config import WeightCompressionConfig
+from nncf.quantization.algorithms.weight_compression.openvino_backend import OVWeightCompressionAlgoBackend
 
 from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export.trace import MODEL_ATTRIBUTE
+from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
 
+_FAULT = "Report this as a fault"
+
 _ELEMENT_TYPES = {
-    "fp16": ("f16", "f32"),  # saving rounds to f16
+    "fp16": ("f16",),
     "int8_sym": ("i8",),
     "int8_asym": ("u8",),
     "int4_sym": ("i4",),
@@ -32,36 +40,45 @@ class Audit:
     formats: dict[str, int]
 
 
-def compress(graph: ov.Model, assignments: Mapping[str, str]) -> Iterator[str]:
-    """Compress the weights of a graph in place, yielding the label of each format as its turn comes.
+def compress(graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel) -> None:
+    """Compress the weights of a graph in place, each by its own format, in one pass of NNCF.
 
-    NNCF has no per-weight precision map: each pass compresses the weights of one mode and group size and
-    ignores all other operations by name; weights that an earlier pass made integers are skipped by a later
-    one.
+    NNCF has no public per-weight precision map, and one public call per format stumbles over types of an
+    earlier call (3.4 cannot read ``u3`` back). So its own algorithm lists the weights, their configurations
+    are set from the plan, and its own code rounds, packs and rewires them. `audit` checks the outcome.
     """
-    nncf.set_log_level(logging.ERROR)
-    constants = weight_constants(graph)
-    passes: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for weight, name in assignments.items():
-        fmt = parse_format(name)
+    remove_friendly_name_duplicates(graph)
+    nncf_graph = build_graph(graph)
+    algorithm = WeightCompression(
+        mode=nncf.CompressWeightsMode.INT8_SYM,
+        ratio=1.0,
+        group_size=-1,
+        ignored_scope=nncf.IgnoredScope(),
+        all_layers=True,
+        sensitivity_metric=nncf.SensitivityMetric.WEIGHT_QUANTIZATION_ERROR,
+        awq=False,
+        subset_size=1,
+        scale_estimation=False,
+        gptq=False,
+        lora_correction=False,
+        backup_mode=nncf.BackupMode.INT8_SYM,
+    )
+    algorithm.set_backend_entity(graph)
+    listed, _, _ = algorithm.get_weight_compression_parameters(graph, nncf_graph)
+    names = {constant.get_friendly_name(): weight for weight, constant in weight_constants(graph).items()}
+    planned = []
+    for parameters in listed:
+        fmt = parse_format(assignments.get(names.get(parameters.weight_name, ""), "fp16"))
         if fmt.scheme != "fp16":
-            channels = _constant(constants, weight).get_output_shape(0)[-1]
+            channels = parameters.weight_shape[-1]
             size = group_size(fmt, channels)
-            passes[base_name(fmt), -1 if size == channels else size].append(weight)
-    for (base, size), weights in sorted(passes.items()):
-        yield f"{base.upper().replace('_', ' ')}{'' if size < 0 else f' g{size}'}"
-        targets = {name for weight in weights for name in _consumers(_constant(constants, weight))}
-        # A constant named here would be ignored itself, so only the operations that compute are.
-        computing = (op.get_friendly_name() for op in graph.get_ops() if op.get_type_name() != "Constant")
-        others = [name for name in computing if name not in targets]
-        options = {} if base.startswith("int8") else {"group_size": size, "all_layers": True, "ratio": 1.0}
-        nncf.compress_weights(
-            graph,
-            mode=getattr(nncf.CompressWeightsMode, base.upper()),
-            ignored_scope=nncf.IgnoredScope(names=others, validate=False),
-            **options,
-        )
-        constants = weight_constants(graph)
+            mode = nncf.CompressWeightsMode[base_name(fmt).upper()]
+            parameters.compression_config = WeightCompressionConfig(mode, -1 if size == channels else size)
+            planned.append(parameters)
+    # Larger weights first, as NNCF does: the peak of memory is then at the start, while little else is held.
+    planned.sort(key=lambda parameters: int(parameters.num_weights), reverse=True)
+    backend = OVWeightCompressionAlgoBackend(graph)
+    backend.transform_model(graph, nncf_graph, _until_cancelled(planned, cancel))
 
 
 def audit(graph: ov.Model, assignments: Mapping[str, str]) -> Audit:
@@ -78,18 +95,11 @@ def audit(graph: ov.Model, assignments: Mapping[str, str]) -> Audit:
         fmt = parse_format(name)
         constant = _constant(constants, weight)
         found = constant.get_output_element_type(0).get_type_name()
-        shape = list(constant.get_output_shape(0))
         if found not in _ELEMENT_TYPES[base_name(fmt)]:
-            raise ExportError(
-                f"{weight} came out as {found}", f"the plan says {fmt.label}", "Report this as a fault"
-            )
-        grouped = fmt.group is not None and group_size(fmt, _channels(shape, fmt)) != _channels(shape, fmt)
-        if grouped and shape[-1] != group_size(fmt, _channels(shape, fmt)):
-            raise ExportError(
-                f"{weight} came out with groups of {shape[-1]}",
-                f"the plan says {fmt.label}",
-                "Report this as a fault",
-            )
+            raise ExportError(f"{weight} came out as {found}", f"the plan says {fmt.label}", _FAULT)
+        channels, size = _groups(list(constant.get_output_shape(0)), fmt)
+        if fmt.scheme != "fp16" and size != group_size(fmt, channels):
+            raise ExportError(f"{weight} came out in groups of {size}", f"the plan says {fmt.label}", _FAULT)
         counts[name] += 1
     return Audit(sum(counts.values()), dict(sorted(counts.items())))
 
@@ -110,9 +120,11 @@ def base_name(fmt: Format) -> str:
     return fmt.name if fmt.scheme == "fp16" or fmt.bits == 8 else fmt.name.rsplit("_", 1)[0]
 
 
-def _channels(shape: list[int], fmt: Format) -> int:
-    """Input channels of a weight constant, whose last two axes are groups and group where it is grouped."""
-    return shape[-1] * shape[-2] if len(shape) == 3 and fmt.scheme != "fp16" else shape[-1]
+def _groups(shape: list[int], fmt: Format) -> tuple[int, int]:
+    """Input channels and group size of a stored matrix, which has a third axis where it is grouped."""
+    if len(shape) == 3 and fmt.scheme != "fp16":
+        return shape[-1] * shape[-2], shape[-1]
+    return shape[-1], shape[-1]
 
 
 def _constant(constants: Mapping[str, ov.Node], weight: str) -> ov.Node:
@@ -126,15 +138,7 @@ def _constant(constants: Mapping[str, ov.Node], weight: str) -> ov.Node:
         ) from error
 
 
-def _consumers(constant: ov.Node) -> set[str]:
-    """Names of the operations that compute with a constant, looking through conversions."""
-    names, edge = set(), [constant]
-    while edge:
-        node = edge.pop()
-        for port in node.output(0).get_target_inputs():
-            consumer = port.get_node()
-            if consumer.get_type_name() in ("Convert", "Reshape", "Transpose"):
-                edge.append(consumer)
-            else:
-                names.add(consumer.get_friendly_name())
-    return names
+def _until_cancelled(items: Iterable[Any], cancel: Cancel) -> Iterator[Any]:
+    for item in items:
+        cancel.check()
+        yield item

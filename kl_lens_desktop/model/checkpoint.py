@@ -54,7 +54,7 @@ def tensor_sizes(files: list[Path]) -> dict[str, tuple[str, list[int]]]:
 
 
 def weights_sha256(files: list[Path], on_bytes: Callable[[int], None] | None = None) -> str:
-    """A checkpoint's identity: its file's SHA-256 or, of several, the SHA-256 of their lines "name sha256"."""
+    """A checkpoint's identity: its file's SHA-256 or, of several, that of their lines "name sha256"."""
     digests = [f"{file.name} {sha256(file, on_bytes)}" for file in files]
     if len(digests) == 1:
         return digests[0].split()[-1]

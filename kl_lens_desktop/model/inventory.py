@@ -87,7 +87,7 @@ def quantizable(weights: list[Weight]) -> list[Weight]:
 def kept_bytes(model: PreTrainedModel, weights: list[Weight]) -> int:
     """Bytes in FP16 of all parameters that are not among the quantizable weights."""
     total = sum(parameter.numel() for parameter in model.parameters())
-    return 2 * (total - sum(weight.parameters for weight in quantizable(weights)))
+    return int(2 * (total - sum(weight.parameters for weight in quantizable(weights))))
 
 
 def _kind(name: str, module: nn.Module, modules: dict[str, nn.Module], model: PreTrainedModel) -> str:

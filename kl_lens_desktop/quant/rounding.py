@@ -52,9 +52,7 @@ class Quantized:
     def dequantize(self) -> Tensor:
         """The float32 weight (…, input channels) that the runtime computes with."""
         if self.fmt.scheme == "nf4":
-            values = (
-                NF4_VALUES.half().float().to(self.elements.device)[self.elements.long()]
-            )  # as the plugin does
+            values = NF4_VALUES.to(self.elements.device)[self.elements.long()]
         else:
             values = self.elements.float()
         if self.zero_point is not None:
@@ -63,9 +61,12 @@ class Quantized:
 
 
 def quantize(weight: Tensor, fmt: Format) -> Quantized:
-    """Round a weight (…, input channels) to an integer format or NF4, group by group along the last axis."""
+    """Round a weight (…, input channels) to an integer format or NF4, group by group along the last axis.
+
+    The weight is rounded to FP16 first, for that is what the exporter hands to NNCF.
+    """
     size = group_size(fmt, weight.shape[-1])
-    grouped = weight.detach().float().unflatten(-1, (-1, size))
+    grouped = weight.detach().half().float().unflatten(-1, (-1, size))
     if fmt.scheme == "nf4":
         scale = _away_from_zero(grouped.abs().amax(-1, keepdim=True))
         elements = torch.bucketize(grouped / scale, NF4_BOUNDARIES.to(weight.device))

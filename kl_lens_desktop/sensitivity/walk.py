@@ -48,7 +48,9 @@ class Walk:
     def __init__(self, model: PreTrainedModel, ids: Tensor, cancel: Cancel) -> None:
         self._model, self._cancel = model, cancel
         self._blocks = blocks(model)
-        self._returns_tuple = False
+        self._beside: tuple[Any, ...] | None = (
+            None  # what a block returns beside the hidden state, if a tuple
+        )
         self.block = 0
         count, window = ids.shape
         per_batch = max(1, BATCH_TOKENS // window)
@@ -139,10 +141,10 @@ class Walk:
         return logits[0].float()
 
     def _note_output(self, _: nn.Module, __: Any, output: Any) -> None:
-        self._returns_tuple = isinstance(output, tuple)
+        self._beside = (None,) * (len(output) - 1) if isinstance(output, tuple) else None
 
     def _stub(self, hidden: Tensor) -> Any:
-        value = (hidden,) if self._returns_tuple else hidden
+        value = hidden if self._beside is None else (hidden, *self._beside)
         return lambda *_, **__: value
 
     @staticmethod

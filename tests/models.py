@@ -1,0 +1,94 @@
+"""Small models of other architectures, built from configurations, in folders like those of the Hub."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from kl_lens_desktop import resources
+
+VOCABULARY = 4096  # the sample's, so that its tokenizer serves
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+_ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96}
+_MAMBA2 = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 16,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 16,
+}
+_RECURRENT, _FULL = "linear_attention", "full_attention"
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "granitemoehybrid": {
+        **_ATTENTION,
+        **_MAMBA2,
+        "layer_types": [_RECURRENT, _RECURRENT, _FULL, _RECURRENT],
+        "shared_intermediate_size": 96,
+        "num_local_experts": 0,
+        "num_experts_per_tok": 0,
+        "position_embedding_type": "rope",
+        "tie_word_embeddings": True,
+    },
+    "mamba2": {
+        "num_heads": 8,
+        "head_dim": 16,
+        "state_size": 16,
+        "n_groups": 2,
+        "chunk_size": 16,
+        "expand": 2,
+        "tie_word_embeddings": False,
+    },
+    "bamba": {**_ATTENTION, **_MAMBA2, "attn_layer_indices": [2]},
+    "zamba2": {
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "intermediate_size": 96,
+        "mamba_d_state": 16,
+        "mamba_headdim": 16,
+        "n_mamba_heads": 8,
+        "mamba_ngroups": 1,
+        "num_mem_blocks": 1,
+        "layers_block_type": [_RECURRENT, _RECURRENT, "hybrid", _RECURRENT, _RECURRENT, "hybrid"],
+        "chunk_size": 16,
+        "use_mem_rope": True,
+        "adapter_rank": 8,
+    },
+    "falcon_h1": {**_ATTENTION, **_MAMBA2, "mamba_d_ssm": 128, "head_dim": 16},
+    "lfm2": {
+        **_ATTENTION,
+        "layer_types": ["conv", "conv", _FULL, "conv"],
+        "block_ff_dim": 96,
+        "block_multiple_of": 8,
+    },
+}
+
+
+def build(family: str, **changes: Any) -> PreTrainedModel:
+    """A model with random weights, the same at every call."""
+    config = CONFIG_MAPPING[family](**{**_COMMON, **CONFIGURATIONS[family], **changes})
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2 and "A_log" not in name:
+            parameter.data.normal_(0, 0.08, generator=generator)
+    return model
+
+
+def build_folder(family: str, folder: Path, **changes: Any) -> Path:
+    """The same as a folder, with the sample's tokenizer."""
+    build(family, **changes).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(resources.path("sample-hybrid", name), folder / name)
+    return folder

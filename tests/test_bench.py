@@ -1,0 +1,597 @@
+"""The benchmark: figures that can be believed, and failures that cost their own row only."""
+
+import csv
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import psutil
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kl_lens_desktop import resources
+from kl_lens_desktop.bench import compare, divergence, memory, report
+from kl_lens_desktop.bench.devices import list_devices
+from kl_lens_desktop.bench.figures import by_window, perplexity
+from kl_lens_desktop.bench.lab import Settings, bench, bench_task, find_variants
+from kl_lens_desktop.bench.measure import answer_bound, logit_difference, quality_task
+from kl_lens_desktop.bench.page import export_html
+from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
+from kl_lens_desktop.bench.text import held_out_text, read_text, token_ids, windows
+from kl_lens_desktop.errors import Cancelled, InputError
+from kl_lens_desktop.files import read_json, write_json
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.child import Child
+from kl_lens_desktop.jobs.events import Event, Finished, Generated, Measured, Note, Progress
+
+QUICK = Settings(tokens=512, window=128, prompt_tokens=32, new_tokens=8, repeats=2, rounds=2)
+ABSENT = "GPU.9"
+
+
+def run(folders: list[Path], devices: list[str], out: Path, settings: Settings = QUICK) -> list[Event]:
+    return list(bench(folders, devices, None, out, None, settings))
+
+
+def rows_of(events: list[Event]) -> list[dict]:
+    return [event.row for event in events if isinstance(event, Measured)]
+
+
+def quality(folder: Path, reference: Path | None, **changes: object) -> dict:
+    params = {
+        "folder": str(folder),
+        "device": "CPU",
+        "reference": str(reference) if reference else None,
+        "tokens": 1024,
+        "window": 256,
+        "chunk": 256,
+        "precision": "f32",
+    }
+    (result,) = (e.result for e in quality_task(params | changes, Cancel()) if isinstance(e, Finished))
+    return result
+
+
+def first_windows(folder: Path, count: int, window: int = 256) -> list[list[int]]:
+    return windows(token_ids(folder, read_text(held_out_text())), window, count * window)
+
+
+def seconds_to_cancel(events: Iterator[Event], cancel: Cancel) -> float:
+    started = time.monotonic()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        list(events)
+    return time.monotonic() - started
+
+
+def with_weight_changed(folder: Path, copy: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    """A copy of an FP16 variant in which one output projection holds other numbers."""
+    import openvino
+
+    model = openvino.Core().read_model(folder / "openvino_model.xml")
+    (weight,) = (op for op in model.get_ops() if "layers.0.mamba.out_proj.weight" in op.get_friendly_name()
+                 and op.get_type_name() == "Constant")  # fmt: skip
+    changed = openvino.op.Constant(np.ascontiguousarray(change(weight.data)))
+    for target in weight.output(0).get_target_inputs():
+        target.replace_source_output(changed.output(0))
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("openvino_model.*"))
+    openvino.save_model(model, copy / "openvino_model.xml", compress_to_fp16=False)
+    return copy
+
+
+@pytest.fixture(autouse=True)
+def no_orphans() -> Iterator[None]:
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    yield
+    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    assert [process.cmdline() for process in left if "worker" in process.cmdline()] == []
+
+
+@pytest.fixture(scope="module")
+def events(sample_ir: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
+    """Two variants, on a device that is here and on one that is not."""
+    out = tmp_path_factory.mktemp("bench") / "bench.json"
+    return run([sample_ir["fp16"], sample_ir["int4"]], ["cpu", ABSENT], out)
+
+
+@pytest.fixture(scope="module")
+def benched(events: list[Event]) -> Path:
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    return Path(finished.result["path"])
+
+
+# Figures
+# -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bench_file_holds_every_variant_on_every_device(benched: Path) -> None:
+    document = report.load_bench(benched)
+    assert [row["device"] for row in document["rows"]] == ["CPU", "CPU", ABSENT, ABSENT]
+    full, small = document["rows"][:2]
+    for row in (full, small):
+        assert row["status"] == "ok"
+        assert row["tokens_per_s"]["n"] == QUICK.rounds * QUICK.repeats
+        assert len(row["tokens_per_s"]["rounds"]) == QUICK.rounds
+        assert row["tokens_per_s"]["mean"] > 0
+        assert row["perplexity"]["n"] == 4 * 127
+        assert row["perplexity"]["se"] > 0
+        assert row["backend"] in ("PA", "SDPA")
+        assert row["fidelity"]["ok"]
+        assert row["peak_rss_mb"] > 50
+    assert small["kl_to_fp16"]["mean"] > full["kl_to_fp16"]["mean"] >= 0
+    assert small["size_bytes"] < full["size_bytes"] < full["folder_bytes"]
+    text = document["environment"]["text"]
+    assert (text["name"], text["tokens"], text["window"]) == ("heldout-nostromo.txt", 512, 128)
+    assert document["environment"]["packages"]["openvino"]
+
+
+def test_variants_take_turns_and_progress_never_goes_back(events: list[Event]) -> None:
+    progress = [event for event in events if isinstance(event, Progress)][1:]
+    turns = list(dict.fromkeys(event.message.replace("_sym_g64", "") for event in progress))
+    assert turns == [
+        "fp16 on CPU: speed, round 1 of 2", "int4 on CPU: speed, round 1 of 2",
+        "int4 on CPU: speed, round 2 of 2", "fp16 on CPU: speed, round 2 of 2",
+        "fp16 on CPU: quality", "int4 on CPU: quality",
+    ]  # fmt: skip
+    done = [event.done for event in progress]
+    assert done == sorted(done)
+    assert done[-1] == progress[-1].total == 6
+
+
+def test_an_absent_device_is_unavailable_with_a_reason(benched: Path) -> None:
+    absent = [row for row in report.load_bench(benched)["rows"] if row["device"] == ABSENT]
+    assert [row["status"] for row in absent] == ["unavailable"] * 2
+    assert all("OpenVINO reports no device GPU.9 here" in row["reason"] for row in absent)
+    assert all(row["tokens_per_s"] is None and row["perplexity"] is None for row in absent)
+
+
+def test_a_combination_of_devices_is_measured_like_one(sample_ir: dict[str, Path], tmp_path: Path) -> None:
+    events = run(
+        [sample_ir["fp16"]], ["auto:cpu"], tmp_path / "b.json", replace(QUICK, rounds=1, precision="f32")
+    )
+    (row,) = rows_of(events)
+    assert (row["device"], row["status"]) == ("AUTO:CPU", "ok")
+    assert row["kl_to_fp16"]["mean"] == pytest.approx(0, abs=1e-9)
+
+
+def test_every_kind_of_device_is_listed_with_its_name_or_the_reason() -> None:
+    devices = {device.name.partition(".")[0]: device for device in list_devices()}
+    assert set(devices) >= {"CPU", "GPU", "NPU"}
+    assert devices["CPU"].available
+    for device in devices.values():
+        assert device.full_name if device.available else device.reason
+
+
+def test_perplexity_of_the_exported_model_is_that_of_torch(sample_ir: dict[str, Path]) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(resources.path("sample-hybrid"), dtype=torch.float32).eval()
+    losses = []
+    for ids in first_windows(sample_ir["fp16"], 4):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, :-1]
+        losses.append(torch.nn.functional.cross_entropy(logits.double(), torch.tensor(ids[1:])).item())
+    measured = quality(sample_ir["fp16"], None)
+    assert measured["perplexity"]["mean"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-3)
+    assert measured["nats_per_token"]["se"] == pytest.approx(np.std(losses, ddof=1) / 2, rel=1e-2)
+    assert measured.get("kl_to_fp16") is None
+
+
+def test_divergence_from_fp16_is_that_of_two_full_forwards(sample_ir: dict[str, Path]) -> None:
+    import openvino
+
+    def log_softmax(folder: Path, ids: list[int]) -> np.ndarray:
+        compiled = openvino.Core().compile_model(folder / "openvino_model.xml", "CPU", FULL_PRECISION)
+        request, size = compiled.create_infer_request(), len(ids)
+        request.infer({
+            "input_ids": np.array([ids]), "attention_mask": np.ones((1, size), dtype=np.int64),
+            "position_ids": np.arange(size)[None], "beam_idx": np.zeros(1, dtype=np.int32),
+        })  # fmt: skip
+        logits = request.get_tensor("logits").data[0].astype(np.float64)
+        return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+    expected = []
+    for ids in first_windows(sample_ir["fp16"], 2):
+        p, q = log_softmax(sample_ir["fp16"], ids), log_softmax(sample_ir["int4"], ids)
+        agreement = (p.argmax(-1) == q.argmax(-1)).mean()
+        kl, reverse = (np.exp(p) * (p - q)).sum(-1), (np.exp(q) * (q - p)).sum(-1)
+        expected.append((kl.mean(), reverse.mean(), agreement))
+    measured = quality(sample_ir["int4"], sample_ir["fp16"], tokens=512)
+    got = [measured[name]["mean"] for name in ("kl_to_fp16", "kl_reverse", "top1_agreement")]
+    assert got == pytest.approx([float(value) for value in np.mean(expected, axis=0)], rel=1e-6)
+    assert measured["kl_to_fp16"]["n"] == 512
+
+
+def test_fp16_in_full_precision_equals_itself_however_it_is_fed(sample_ir: dict[str, Path]) -> None:
+    whole = quality(sample_ir["fp16"], sample_ir["fp16"], tokens=512)
+    pieces = quality(sample_ir["fp16"], sample_ir["fp16"], tokens=512, chunk=50)
+    for measured in (whole, pieces):
+        assert measured["kl_to_fp16"]["mean"] == 0
+        assert measured["top1_agreement"]["mean"] == 1
+        assert measured["fidelity"]["relative_difference"] < 1e-4
+    assert pieces["nats_per_token"]["mean"] == pytest.approx(whole["nats_per_token"]["mean"], rel=1e-5)
+
+
+def test_speed_counts_tokens_exactly_and_reads_another_text_each_time(sample_ir: dict[str, Path]) -> None:
+    params = {
+        "folder": str(sample_ir["int4"]), "device": "CPU", "prompt_tokens": 48, "new_tokens": 8, "repeats": 3,
+    }  # fmt: skip
+    events = list(Child("bench-speed", params).events())
+    result = events[-1].result
+    samples = result["samples"]
+    assert [len(values) for values in samples.values()] == [3, 3, 3]
+    for ttft, prefill in zip(samples["ttft_ms"], samples["prefill_tokens_per_s"], strict=True):
+        assert prefill == pytest.approx(48_000 / ttft)
+    assert result["load_ms"] > 0
+    assert result["settings"]["precision"] in ("f32", "f16", "bf16")
+    assert [event.done for event in events if isinstance(event, Progress)] == [0, 1, 2, 3, 4]
+
+
+@given(st.integers(0, 2**31), st.floats(1e-6, 3))
+def test_divergences_keep_their_digits(seed: int, distance: float) -> None:
+    random = np.random.default_rng(seed)
+    logits = (3 * random.standard_normal((3, 40))).astype(np.float32)
+    other = (logits + distance * random.standard_normal((3, 40))).astype(np.float32)
+    (log_p, p), (log_q, _) = divergence.probabilities(logits), divergence.probabilities(other)
+    forward, backward = divergence.kl_both_ways(log_p, p, log_q)
+    wide_p, wide_q = log_p.astype(np.longdouble), log_q.astype(np.longdouble)
+    # the plain sum in 80 bits still loses what its own rounding is worth, hence the absolute part
+    assert forward == pytest.approx(
+        (np.exp(wide_p) * (wide_p - wide_q)).sum(-1).astype(float), rel=1e-4, abs=1e-15
+    )
+    assert backward == pytest.approx(
+        (np.exp(wide_q) * (wide_q - wide_p)).sum(-1).astype(float), rel=1e-4, abs=1e-15
+    )
+    assert (forward >= 0).all()
+    assert (backward >= -1e-18).all()
+    assert p.sum(-1) == pytest.approx(1)
+
+
+def test_standard_errors_come_from_the_spread_between_windows() -> None:
+    nats = by_window([2.0, 2.2, 1.8, 2.0], tokens=400)
+    assert nats == {"mean": 2.0, "se": statistics.stdev([2.0, 2.2, 1.8, 2.0]) / 2, "n": 400}
+    ppl = perplexity(nats)
+    assert ppl == {"mean": np.exp(2.0), "se": pytest.approx(np.exp(2.0) * nats["se"]), "n": 400}
+    assert by_window([2.0], tokens=100) == {"mean": 2.0, "se": None, "n": 100}
+    assert by_window([2.0, float("nan")], tokens=200) is None
+    assert perplexity({"mean": 800.0, "se": 1.0, "n": 1}) is None
+
+
+def test_peak_rss_remembers_what_was_freed() -> None:
+    before = memory.peak_rss_mb()
+    if before is None:
+        pytest.skip("this system keeps no peak for a program")
+    rss = psutil.Process().memory_info().rss / 2**20
+    block = np.ones(int(max(before - rss, 0) + 200) * 2**17)
+    peak = psutil.Process().memory_info().rss / 2**20
+    del block
+    assert memory.peak_rss_mb() == pytest.approx(peak, rel=0.03)
+
+
+# Noise
+# -----------------------------------------------------------------------------------------------------------
+
+
+def speed(rounds: list[float]) -> dict:
+    spread = {"mean": statistics.fmean(rounds), "sd": statistics.stdev(rounds), "n": len(rounds)}
+    return {"tokens_per_s": {**spread, "median": statistics.median(rounds), "rounds": rounds}}
+
+
+def test_equal_speeds_are_within_noise_and_slower_ones_are_not() -> None:
+    random = np.random.default_rng(0)
+
+    def rounds(mean: float) -> list[float]:
+        return list(mean * (1 + 0.02 * random.standard_normal(3)))
+
+    alike = sum(compare.within_noise(speed(rounds(100)), speed(rounds(100))) for _ in range(400))
+    apart = sum(not compare.within_noise(speed(rounds(100)), speed(rounds(85))) for _ in range(400))
+    assert alike >= 0.95 * 400
+    assert apart >= 0.90 * 400
+
+
+def test_what_cannot_be_compared_is_said_plainly() -> None:
+    fast, slow = speed([100.0, 101.0, 99.0]), speed([50.0, 51.0, 49.0])
+    once = {"tokens_per_s": {"mean": 10.0, "sd": None, "n": 1, "median": 10.0, "rounds": [10.0]}}
+    assert not compare.within_noise(fast, slow)
+    assert compare.within_noise(fast, once)
+    assert not compare.within_noise(fast, {"tokens_per_s": None})
+    assert compare.within_noise(speed([5.0, 5.0]), speed([5.0, 5.0]))
+    assert not compare.within_noise(speed([5.0, 5.0]), speed([6.0, 6.0]))
+
+
+def test_the_noise_test_is_welchs() -> None:
+    a, b = [100.0, 103.0, 99.0], [92.0, 97.0, 90.0, 95.0]
+    ours = compare.p_value(
+        statistics.fmean(a), statistics.variance(a) / 3, 3, statistics.fmean(b), statistics.variance(b) / 4, 4
+    )
+    assert ours == pytest.approx(scipy.stats.ttest_ind(a, b, equal_var=False).pvalue)
+
+
+# Failures
+# -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_variant_costs_its_own_row_and_the_comparison_with_it(
+    sample_ir: dict[str, Path], tmp_path: Path
+) -> None:
+    damaged = shutil.copytree(sample_ir["fp16"], tmp_path / "fp16")
+    xml = (damaged / "openvino_model.xml").read_bytes()
+    (damaged / "openvino_model.xml").write_bytes(xml[: len(xml) // 2])
+    out = tmp_path / "bench.json"
+    events = run([damaged, sample_ir["int4"]], ["CPU"], out, replace(QUICK, rounds=1, tokens=256))
+    broken, whole = rows_of(events)
+    assert broken["status"].startswith("failed: OpenVINO cannot open fp16 on CPU: ")
+    assert "at offset" in broken["status"]
+    assert whole["status"] == "ok"
+    assert whole["perplexity"] is not None
+    assert whole["kl_to_fp16"] is None
+    assert any("is not compared with FP16" in event.text for event in events if isinstance(event, Note))
+    assert report.load_bench(out)["rows"] == [broken, whole]
+
+
+def test_a_child_killed_from_outside_costs_only_its_own_row(
+    sample_ir: dict[str, Path], tmp_path: Path
+) -> None:
+    twin = shutil.copytree(sample_ir["int4"], tmp_path / "twin")
+    events, killed = [], 0
+    settings = replace(QUICK, rounds=1, tokens=128)
+    for event in bench([twin, sample_ir["int4"]], ["CPU"], None, tmp_path / "b.json", None, settings):
+        events.append(event)
+        if isinstance(event, Progress) and event.message.startswith("twin") and event.done > 0 and not killed:
+            for process in psutil.Process().children():
+                process.kill()
+                killed += 1
+    assert killed == 1
+    lost, whole = rows_of(events)
+    assert lost["status"].startswith("failed: The bench-speed process ended early")
+    assert whole["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"time_limit_s": 0.3}, "it took longer than"),
+        ({"memory_limit_mb": 40.0}, "it used more than 40 MB"),
+    ],
+)
+def test_a_child_past_a_limit_is_ended_and_says_so(
+    limits: dict, words: str, sample_ir: dict[str, Path], tmp_path: Path
+) -> None:
+    (row,) = rows_of(run([sample_ir["int4"]], ["CPU"], tmp_path / "b.json", replace(QUICK, **limits)))
+    assert row["status"].startswith("failed: The bench-speed process was ended")
+    assert words in row["status"]
+
+
+def test_answers_that_are_no_numbers_are_wrong_answers(sample_ir: dict[str, Path], tmp_path: Path) -> None:
+    spoilt = with_weight_changed(sample_ir["fp16"], tmp_path / "spoilt", lambda weight: weight * np.nan)
+    out = tmp_path / "bench.json"
+    (row,) = rows_of(run([spoilt], ["CPU"], out, replace(QUICK, rounds=1)))
+    assert row["status"].startswith("failed: wrong answers (its logits against CPU f32: they are not numbers")
+    assert row["tokens_per_s"]["mean"] > 0
+    assert row["perplexity"] is None
+    assert row["fidelity"] == {
+        "relative_difference": None,
+        "bound": answer_bound(row["quality_precision"]),
+        "ok": False,
+    }
+    assert report.load_bench(out)["rows"] == [row]
+
+
+def test_the_gate_tells_rounding_from_wrong_answers(sample_ir: dict[str, Path], tmp_path: Path) -> None:
+    import openvino
+
+    core = openvino.Core()
+    (ids,) = first_windows(sample_ir["fp16"], 1)
+    wrong = with_weight_changed(sample_ir["fp16"], tmp_path / "wrong", lambda weight: weight[::-1])
+
+    def opened(folder: Path, hints: dict[str, str]) -> StatefulModel:
+        return StatefulModel(core, folder, "CPU", hints, 100)
+
+    exact, user = opened(sample_ir["fp16"], FULL_PRECISION), opened(sample_ir["fp16"], {})
+    bound = answer_bound("f32")
+    assert logit_difference(exact, opened(sample_ir["fp16"], FULL_PRECISION), ids) == 0
+    assert logit_difference(user, exact, ids) < answer_bound(user.settings["precision"]) / 2
+    assert logit_difference(opened(sample_ir["int4"], FULL_PRECISION), exact, ids) < bound
+    assert logit_difference(opened(wrong, FULL_PRECISION), exact, ids) > 2 * answer_bound("bf16")
+
+
+def test_cancel_answers_within_a_second_and_keeps_finished_rows(
+    sample_ir: dict[str, Path], tmp_path: Path
+) -> None:
+    out, cancel = tmp_path / "bench.json", Cancel()
+    events = bench([sample_ir["int4"]], [ABSENT, "CPU"], None, out, cancel, QUICK)
+    next(event for event in events if isinstance(event, Progress) and event.done > 0)
+    assert seconds_to_cancel(events, cancel) < 1
+    assert [row["device"] for row in report.load_bench(out)["rows"]] == [ABSENT]
+
+
+def test_a_bench_left_in_the_middle_ends_its_child(sample_ir: dict[str, Path], tmp_path: Path) -> None:
+    events = bench([sample_ir["int4"]], ["CPU"], None, tmp_path / "b.json", None, QUICK)
+    next(event for event in events if isinstance(event, Progress) and event.done > 0)
+    assert psutil.Process().children()
+    events.close()
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"folders": []}, "no folder was given"),
+        ({"folders": ["."]}, "it holds no openvino_model.xml"),
+        ({"text": "short.txt"}, "The text is too short"),
+        ({"text": "absent.txt"}, "Cannot read absent.txt"),
+        ({"text": "binary.txt"}, "it is not UTF-8 text"),
+        ({"new_tokens": 1}, "new_tokens is less than 2"),
+        ({"precision": "f64"}, "'f64' is no precision"),
+        ({"window": 1}, "Choose a window of at least 2"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_any_child_starts(
+    params: dict, words: str, sample_ir: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("short.txt").write_text("Hello there.", encoding="utf-8")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+    good = {"folders": [str(sample_ir["int4"])], "out": "bench.json"}
+    started = time.monotonic()
+    with pytest.raises(InputError, match=words):
+        list(bench_task(good | params, Cancel()))
+    assert time.monotonic() - started < 2
+    assert not Path("bench.json").exists()
+
+
+# Variants
+# -----------------------------------------------------------------------------------------------------------
+
+
+def test_variants_find_the_fp16_of_their_own_model(sample_ir: dict[str, Path], tmp_path: Path) -> None:
+    full, small = sample_ir["fp16"], sample_ir["int4"]
+    other = shutil.copytree(full, tmp_path / "other")
+    plan = read_json(other / "plan.json")
+    write_json(other / "plan.json", plan | {"model": plan["model"] | {"sha256": "0" * 64}})
+    stranger = shutil.copytree(small, tmp_path / "deep" / small.name)
+    (stranger / "plan.json").unlink()
+    variants = find_variants([small, full, other, stranger])
+    assert [variant.reference for variant in variants] == [full, full, other, full]
+    assert [variant.name for variant in variants] == [
+        f"{small.parent.name}/{small.name}", full.name, "other", f"deep/{small.name}",
+    ]  # fmt: skip
+    assert [variant.name for variant in find_variants([full, full])] == [
+        f"{full.parent.name}/{full.name} (1)", f"{full.parent.name}/{full.name} (2)",
+    ]  # fmt: skip
+
+
+# Reports
+# -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_newer_or_damaged_bench_file_is_refused_in_words(benched: Path, tmp_path: Path) -> None:
+    good, path = read_json(benched), tmp_path / "bench.json"
+    for change, words in [
+        ({"schema": "kl-lens/bench/2"}, "this program reads version 1"),
+        ({"schema": "kl-lens/plan/1"}, "it is not a KL Lens bench file"),
+        ({"rows": [good["rows"][0] | {"status": "fine"}]}, "at rows/0/status"),
+        ({"rows": [good["rows"][0] | {"surprise": 1}]}, "surprise"),
+        ({"rows": None}, "at rows"),
+    ]:
+        write_json(path, good | change)
+        with pytest.raises(InputError, match=words):
+            report.load_bench(path)
+
+
+def test_the_table_says_what_happened_in_words(benched: Path) -> None:
+    rows = report.load_bench(benched)["rows"]
+    rows.append(rows[0] | {"variant": "odd", "status": "failed: it broke: badly", "tokens_per_s": None})
+    lines = report.table(rows)
+    assert [line["device"] for line in lines] == ["CPU", "CPU", ABSENT, "CPU"]
+    assert sum(line["speed"] == "fastest" for line in lines) == 1
+    assert lines[2]["status"] == "unavailable"
+    assert "no device GPU.9" in lines[2]["note"]
+    assert (lines[3]["status"], lines[3]["note"], lines[3]["speed"]) == ("failed", "it broke: badly", "")
+    assert all(" ± " in line["tokens_per_s"] for line in lines[:2])
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "words"),
+    [
+        (60.63, 0.041, "60.6 ± 0.04"), (365.4, 37.2, "365 ± 37"), (8.0491, None, "8.05"),
+        (1234.5, 100.2, "1,234 ± 100"), (0.0, 0.0, "0 ± 0"), (None, None, "–"),
+    ],
+)  # fmt: skip
+def test_figures_are_shown_to_three_digits(value: float | None, spread: float | None, words: str) -> None:
+    assert report.figure(value, spread) == words
+
+
+def test_csv_and_html_hold_every_row_and_trust_no_name(benched: Path, tmp_path: Path) -> None:
+    document = report.load_bench(benched)
+    document["rows"][0]["variant"] = "<script>alert(1)</script>"
+    document["rows"][1]["variant"] = "=HYPERLINK(1)"
+    report.export_csv(document, tmp_path / "bench.csv")
+    export_html(document, tmp_path / "bench.html")
+
+    with (tmp_path / "bench.csv").open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 4
+    assert lines[1]["variant"] == "'=HYPERLINK(1)"
+    assert float(lines[0]["perplexity_mean"]) == document["rows"][0]["perplexity"]["mean"]
+
+    page = (tmp_path / "bench.html").read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(page)
+    assert "script" not in tags.seen
+    assert tags.outside == []
+    assert tags.seen.count("circle") == 4
+    for chart in page.split("<svg")[1:]:
+        ElementTree.fromstring("<svg" + chart.partition("</svg>")[0] + "</svg>")
+
+
+class Tags(HTMLParser):
+    """The names of all elements, and every reference that would leave the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.outside += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_a_page_can_be_made_of_nothing_and_of_extremes(benched: Path, tmp_path: Path) -> None:
+    document = report.load_bench(benched)
+    row = document["rows"][0]
+    huge = row | {"perplexity": {"mean": 1e300, "se": 1e299, "n": 1}, "peak_rss_mb": None}
+    for rows in ([], [huge], [huge, row], [row | {"status": "failed: x"}]):
+        export_html(document | {"rows": rows}, tmp_path / "bench.html")
+        assert "nan" not in (tmp_path / "bench.html").read_text(encoding="utf-8").lower().split("settings")[0]
+
+
+# Try it
+# -----------------------------------------------------------------------------------------------------------
+
+
+def test_generated_text_streams_and_is_what_the_pipeline_says(sample_ir: dict[str, Path]) -> None:
+    import openvino_genai
+
+    params = {
+        "folder": str(sample_ir["int4"]), "device": "CPU", "prompt": "The captain", "max_new_tokens": 16,
+        "variant": "small",
+    }  # fmt: skip
+    events = list(Child("generate", params).events())
+    pieces = [event for event in events if isinstance(event, Generated)]
+    pipeline = openvino_genai.LLMPipeline(str(sample_ir["int4"]), "CPU")
+    expected = pipeline.generate("The captain", max_new_tokens=16, do_sample=False)
+    assert len(pieces) > 1
+    assert {piece.variant for piece in pieces} == {"small"}
+    assert "".join(piece.text for piece in pieces) == expected
+    result = events[-1].result
+    assert result["tokens"] == 16
+    assert result["tokens_per_s"] > 0
+    assert result["ttft_ms"] > 0
+
+
+def test_generation_can_be_cancelled(sample_ir: dict[str, Path]) -> None:
+    cancel = Cancel()
+    params = {
+        "folder": str(sample_ir["int4"]), "device": "CPU", "prompt": "The captain", "max_new_tokens": 100_000,
+    }  # fmt: skip
+    events = Child("generate", params).events(cancel)
+    next(event for event in events if isinstance(event, Generated))
+    assert seconds_to_cancel(events, cancel) < 1
+
+
+def test_the_schema_is_itself_valid() -> None:
+    import jsonschema
+
+    schema = json.loads(resources.path("schemas", "bench-1.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)

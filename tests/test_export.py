@@ -1,0 +1,259 @@
+"""The exported folder is the model: same logits, same greedy tokens, and every constant as the plan says, bit for bit."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import openvino_genai as genai
+import pytest
+import torch
+from openvino import opset13 as ops
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from kl_lens_desktop.errors import ExportError, InputError
+from kl_lens_desktop.export.bundle import export_model
+from kl_lens_desktop.export.compress import audit, weight_constants
+from kl_lens_desktop.export.stateful import make_stateful
+from kl_lens_desktop.export.trace import INPUT_NAMES, trace
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Finished
+from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
+from kl_lens_desktop.plan.propose import predicted, propose
+from kl_lens_desktop.quant.formats import all_formats, parse_format
+from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
+from tests.models import CONFIGURATIONS, build, build_folder
+
+F32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+
+
+class Client:
+    """A loop that feeds the four inputs, as any client of the folder does."""
+
+    def __init__(self, graph: ov.Model) -> None:
+        self._request = ov.Core().compile_model(graph, "CPU", F32).create_infer_request()
+        self.past = 0
+
+    def reset(self) -> None:
+        self._request.reset_state()
+        self.past = 0
+
+    def __call__(self, ids: np.ndarray, beams: list[int] | None = None) -> np.ndarray:
+        rows, new = ids.shape
+        feed = {
+            "input_ids": ids,
+            "attention_mask": np.ones((rows, self.past + new), np.int64),
+            "position_ids": np.tile(np.arange(self.past, self.past + new), (rows, 1)),
+            "beam_idx": np.array(beams or range(rows), np.int32),
+        }
+        self.past += new
+        return self._request.infer(feed)["logits"].copy()
+
+    def pieces(self, ids: np.ndarray, sizes: list[int]) -> np.ndarray:
+        self.reset()
+        ends = np.cumsum([0, *sizes])
+        return np.concatenate([self(ids[:, a:b]) for a, b in zip(ends, ends[1:], strict=False)], 1)
+
+
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_logits_for_any_feeding(family: str) -> None:
+    model = build(family)
+    ids = torch.randint(1, 4000, (2, 40), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = model(ids).logits.numpy()
+    graph, states = trace(model)
+    make_stateful(graph, states)
+    assert [port.get_any_name() for port in graph.inputs if port.get_any_name() in INPUT_NAMES] == [
+        port.get_any_name() for port in graph.inputs
+    ]
+    assert {port.get_any_name() for port in graph.inputs} == set(INPUT_NAMES)
+    assert [port.get_any_name() for port in graph.outputs] == ["logits"]
+    client, ids, bound = Client(graph), ids.numpy(), 2e-3 * expected.std()
+    for sizes in ([40], [7, 13, 1, 1, 18], [1] * 40):
+        assert np.abs(client.pieces(ids, sizes) - expected).max() < bound, sizes
+    # Beams change places in the middle: what follows must follow the other row's past.
+    client.reset()
+    client(ids[:, :20])
+    swapped = client(ids[::-1, 20:].copy(), [1, 0])
+    assert np.abs(swapped - expected[::-1, 20:]).max() < bound
+
+
+def test_transformers_is_as_it_was_after_an_export() -> None:
+    from transformers.cache_utils import LinearAttentionLayer
+
+    model = build("granitemoehybrid")
+    module = sys.modules[type(model).__module__]
+    before = (
+        module.mamba2_chunk_scan,
+        LinearAttentionLayer.update_conv_state,
+        LinearAttentionLayer.update_recurrent_state,
+    )
+    trace(model)
+    model.lm_head.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trace(model)
+    after = (
+        module.mamba2_chunk_scan,
+        LinearAttentionLayer.update_conv_state,
+        LinearAttentionLayer.update_recurrent_state,
+    )
+    assert after == before
+
+
+@pytest.fixture(scope="module")
+def motley(
+    sample: LocalModel, sample_scores: Scores, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Plan]:
+    """The sample under a plan that uses every format there is."""
+    names = [weight["name"] for weight in sample_scores.weights if weight["kind"] != "conv"]
+    formats = all_formats()
+    assignments = {name: formats[i % len(formats)] for i, name in enumerate(names)}
+    plan = Plan(sample_scores.model, assignments, None, "kl", predicted(sample_scores, assignments))
+    folder = tmp_path_factory.mktemp("motley") / "ir"
+    result = list(export_model(sample, plan, folder, Cancel()))[-1]
+    assert isinstance(result, Finished)
+    assert set(result.result["audit"]["formats"]) == set(formats)
+    return folder, plan
+
+
+_CONSUMERS = ("MatMul", "Gather")
+
+
+def _seen_by(consumer: str, output: ov.Output, shape: tuple[int, int]) -> np.ndarray:
+    """The weight that the plugin's own operation computes with: a product with an identity, or every row looked up."""
+    rows, channels = shape
+    if consumer == "MatMul":
+        x = ops.parameter([-1, channels], np.float32)
+        model, feed = ov.Model([ops.matmul(x, output, False, True)], [x]), np.eye(channels, dtype=np.float32)
+        return ov.Core().compile_model(model, "CPU", F32)(feed)[0].T
+    ids = ops.parameter([-1], np.int64)
+    model = ov.Model([ops.gather(output, ids, ops.constant(np.int64(0)))], [ids])
+    return ov.Core().compile_model(model, "CPU", F32)(np.arange(rows))[0]
+
+
+def test_constants_dequantize_to_what_was_simulated(sample: LocalModel, motley: tuple[Path, Plan]) -> None:
+    folder, plan = motley
+    graph = ov.Core().read_model(folder / "openvino_model.xml")
+    model = AutoModelForCausalLM.from_pretrained(sample.folder, dtype=torch.float32)
+    parameters = dict(model.named_parameters())
+    for weight, constant in weight_constants(graph).items():
+        if weight not in plan.assignments:
+            continue
+        output = constant.output(0)
+        # Down the decompression, to where the weight meets the activations.
+        while (node := next(iter(output.get_target_inputs())).get_node()).get_type_name() not in _CONSUMERS:
+            output = node.output(0)
+        values = _seen_by(node.get_type_name(), output, parameters[weight].shape)
+        ours = fake_quantize(parameters[weight], parse_format(plan.assignments[weight])).numpy()
+        assert np.array_equal(values, ours), (weight, plan.assignments[weight])
+
+
+def test_predicted_bytes_are_the_files(motley: tuple[Path, Plan], sample_scores: Scores) -> None:
+    folder, plan = motley
+    size = (folder / "openvino_model.bin").stat().st_size
+    assert plan.predicted["bytes"] == pytest.approx(size, rel=1e-3)
+
+
+def test_the_audit_finds_a_wrong_type(sample_ir: dict[str, Path]) -> None:
+    graph = ov.Core().read_model(sample_ir["int4"] / "openvino_model.xml")
+    planned = load_plan(sample_ir["int4"] / "plan.json").assignments
+    assert audit(graph, planned).checked == 37
+    weight = "model.layers.5.mamba.in_proj.weight"
+    for wrong in ("int8_sym", "fp16", "int4_asym_g64", "int4_sym_g32", "int4_sym_pc"):
+        with pytest.raises(ExportError, match=re.escape(weight)):
+            audit(graph, {**planned, weight: wrong})
+
+
+def test_perplexity_of_the_fp16_folder_is_torchs(sample: LocalModel, sample_ir: dict[str, Path]) -> None:
+    from kl_lens_desktop.sensitivity.texts import held_out_text
+
+    tokenizer = AutoTokenizer.from_pretrained(sample.folder)
+    text = held_out_text().read_bytes().decode("utf-8")
+    ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"][:2048]).view(-1, 256)
+    model = AutoModelForCausalLM.from_pretrained(sample.folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = model(ids).logits
+    client = Client(ov.Core().read_model(sample_ir["fp16"] / "openvino_model.xml"))
+    logits = torch.from_numpy(np.concatenate([client.pieces(row[None], [100, 156]) for row in ids.numpy()]))
+    ours, theirs = (
+        torch.nn.functional.cross_entropy(z[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).exp().item()
+        for z in (logits, expected)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_llm_pipeline_generates_what_transformers_does(
+    sample: LocalModel, sample_ir: dict[str, Path]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(sample.folder)
+    model = AutoModelForCausalLM.from_pretrained(sample.folder, dtype=torch.float32).eval()
+    pipeline = genai.LLMPipeline(str(sample_ir["fp16"]), "CPU", **F32)
+    for prompt in ("It was a dark night", "The captain said that", "She opened the letter and"):
+        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            out = model.generate(ids, max_new_tokens=64, min_new_tokens=64, do_sample=False)
+        expected = out[0, ids.shape[1] :].tolist()
+        encoded = genai.TokenizedInputs(ov.Tensor(ids.numpy()), ov.Tensor(np.ones_like(ids.numpy())))
+        result = pipeline.generate(encoded, max_new_tokens=64, ignore_eos=True, do_sample=False)
+        assert result.tokens[0] == expected
+
+
+def test_the_folder_holds_what_clients_need(sample_ir: dict[str, Path]) -> None:
+    names = {path.name for path in sample_ir["int4"].iterdir()}
+    assert names >= {
+        "openvino_model.xml", "openvino_model.bin", "openvino_tokenizer.xml", "openvino_detokenizer.xml",
+        "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "plan.json",
+    }  # fmt: skip
+    assert "model.safetensors" not in names
+    assert (
+        json.loads((sample_ir["int4"] / "kl_lens.json").read_text(encoding="utf-8"))["prefill_chunk"] == 256
+    )
+
+
+def test_the_same_plan_gives_the_same_bytes_twice(
+    sample: LocalModel, export_sample: Callable[[str], Path], tmp_path: Path
+) -> None:
+    list(export_model(sample, "int4_sym_g64", tmp_path / "again", Cancel()))
+    first, second = (
+        folder / "openvino_model.bin" for folder in (export_sample("int4_sym_g64"), tmp_path / "again")
+    )
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_plan_for_another_model_is_refused_before_any_work(sample_scores: Scores, tmp_path: Path) -> None:
+    other = LocalModel("bamba", build_folder("bamba", tmp_path / "bamba"))
+    plan = propose(sample_scores, bits=6)
+    save_plan(tmp_path / "plan.json", plan)
+    with pytest.raises(InputError, match=r"is for another model: .*such as model\.layers"):
+        list(export_model(other, plan, tmp_path / "out", Cancel(), tmp_path / "plan.json"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bamba", "plan.json"], (
+        "no half folder is left"
+    )
+
+
+def test_somebody_elses_folder_is_not_overwritten(sample: LocalModel, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(InputError, match="holds other files"):
+        list(export_model(sample, "int8_sym", tmp_path, Cancel()))
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_cancel_leaves_nothing(sample: LocalModel, tmp_path: Path) -> None:
+    from kl_lens_desktop.errors import Cancelled
+
+    cancel = Cancel()
+    with pytest.raises(Cancelled):
+        for event in export_model(sample, "int8_sym", tmp_path / "out", cancel):
+            if "Compressing" in getattr(event, "message", ""):
+                cancel.cancel()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_identity_of_a_folder_travels_with_it(sample_ir: dict[str, Path], sample_scores: Scores) -> None:
+    assert load_plan(sample_ir["fp16"] / "plan.json").model == sample_scores.model
+    assert isinstance(sample_scores.model, ModelIdentity)

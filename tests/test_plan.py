@@ -1,0 +1,262 @@
+"""Plans spend their bytes well, say what they are, and open from strangers without harm."""
+
+import itertools
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.plan.allocate import Front, paper_greedy
+from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, natural_order, save_plan
+from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
+from kl_lens_desktop.plan.propose import average_bits, predicted, propose
+from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
+
+MODEL = ModelIdentity("m", None, "a" * 64)
+
+
+def _options(weights: int, seed: int) -> list[WeightOptions]:
+    draw = random.Random(seed)
+    options = []
+    for i in range(weights):
+        sizes = sorted(draw.sample(range(1, 100), 3), reverse=True)
+        choices = [Choice("fp16", sizes[0] + 100, 0.0, 0.0)]
+        choices += [
+            Choice(name, size, draw.random(), 0.1)
+            for name, size in zip(("int8_sym", "int4_sym_g64", "int2_sym_g64"), sizes, strict=True)
+        ]
+        options.append(WeightOptions(f"w{i}.weight", "mlp", i, (1, 1), tuple(choices)))
+    return options
+
+
+def _brute_force(options: list[WeightOptions], budget: int) -> float:
+    plans = itertools.product(*(option.choices for option in options))
+    return min(
+        (sum(c.loss for c in plan) for plan in plans if sum(c.bytes for c in plan) <= budget), default=-1
+    )
+
+
+def test_the_front_is_optimal_at_every_size_it_passes() -> None:
+    for seed in range(60):
+        options = _options(4, seed)
+        front = Front(options)
+        for point in front.points:
+            _, loss, _ = total(options, front.within_bytes(point.bytes))
+            assert loss == pytest.approx(_brute_force(options, point.bytes))
+
+
+def test_between_those_sizes_it_is_no_further_from_the_optimum_than_one_step() -> None:
+    for seed in range(60):
+        options = _options(4, seed)
+        front = Front(options)
+        for budget in random.Random(seed).sample(range(front.smallest, front.points[0].bytes + 1), 5):
+            size, loss, _ = total(options, front.within_bytes(budget))
+            assert size <= budget
+            above = min(point.loss for point in front.points if point.bytes <= budget)
+            assert _brute_force(options, budget) - 1e-9 <= loss <= above + 1e-9
+
+
+@given(st.integers(0, 10**6), st.integers(2, 12), st.data())
+@settings(max_examples=60, deadline=None)
+def test_more_bytes_never_cost_quality_on_the_front_and_pins_are_kept(
+    seed: int, weights: int, data: Any
+) -> None:
+    options = _options(weights, seed)
+    pinned = data.draw(
+        st.dictionaries(st.sampled_from([o.weight for o in options]), st.just("int8_sym"), max_size=3)
+    )
+    front = Front(options, pinned)
+    losses = [point.loss for point in front.points]
+    sizes = [point.bytes for point in front.points]
+    assert losses == sorted(losses)
+    assert sizes == sorted(sizes, reverse=True)
+    plan = front.within_bytes(data.draw(st.integers(front.smallest, sizes[0])))
+    assert all(plan[weight] == name for weight, name in pinned.items())
+    assert set(plan) == {option.weight for option in options}
+
+
+def test_a_thousand_weights_in_under_50_ms() -> None:
+    options = _options(1000, 0)
+    front = Front(options)
+    budget = (front.smallest + front.points[0].bytes) // 2
+    best = min(_seconds(lambda: front.within_bytes(budget)) for _ in range(5))
+    assert best < 0.05
+
+
+def _seconds(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def test_a_budget_that_is_too_small_says_how_small_it_can_be(sample_scores: Scores) -> None:
+    with pytest.raises(InputError, match=r"No plan fits into .* MB: the smallest one takes"):
+        propose(sample_scores, bits=3)
+
+
+@pytest.mark.parametrize("method", ["kl", "sqnr", "mse", "paper"])
+@pytest.mark.parametrize("bits", [4.5, 6.0, 9.0])
+def test_every_method_keeps_to_its_budget(sample_scores: Scores, method: str, bits: float) -> None:
+    plan = propose(sample_scores, bits=bits, method=method)
+    assert average_bits(sample_scores, plan.assignments) <= bits
+    assert average_bits(sample_scores, plan.assignments) > bits - 0.5
+    assert plan.predicted["bytes"]
+    assert plan.predicted["kl"] is not None
+
+
+def test_a_size_budget_covers_the_whole_file(sample_scores: Scores) -> None:
+    plan = propose(sample_scores, size_bytes=6_000_000)
+    assert 5_500_000 < (plan.predicted["bytes"] or 0) <= 6_000_000
+
+
+def test_the_kl_plan_predicts_no_more_kl_than_the_other_methods(sample_scores: Scores) -> None:
+    kl = {m: propose(sample_scores, bits=5, method=m).predicted["kl"] for m in ("kl", "sqnr", "mse", "paper")}
+    assert min(kl.values()) == kl["kl"]  # type: ignore[type-var]
+
+
+def test_a_kl_limit_is_kept(sample_scores: Scores) -> None:
+    plan = propose(sample_scores, max_kl=2e-3)
+    assert 0 < (plan.predicted["kl"] or 0) <= 2e-3
+
+
+def test_uniform_plans_cover_every_weight(sample_scores: Scores) -> None:
+    plan = propose(sample_scores, method="uniform-int4_sym_g64")
+    assert set(plan.assignments.values()) == {"int4_sym_g64"}
+    assert average_bits(sample_scores, plan.assignments) == pytest.approx(4.25)
+    assert propose(sample_scores, method="uniform-nf4_g32").predicted["kl"] is None, "it was not measured"
+
+
+def test_the_papers_walk_is_cumulative(sample_scores: Scores) -> None:
+    options = weight_options(sample_scores, "kl_qp")
+    mild = paper_greedy(options, int(sum(o.choices[0].bytes for o in options) * 0.8))
+    harsh = paper_greedy(options, int(sum(o.choices[0].bytes for o in options) * 0.4))
+    low = {weight for weight, name in mild.items() if name != "fp16"}
+    assert low < {weight for weight, name in harsh.items() if name != "fp16"}
+
+
+def test_a_plan_survives_its_file(sample_scores: Scores, tmp_path: Path) -> None:
+    plan = propose(sample_scores, bits=5, pins={"model.embed_tokens.weight": "int8_sym"})
+    save_plan(tmp_path / "plan.json", plan)
+    assert load_plan(tmp_path / "plan.json") == plan
+    save_plan(tmp_path / "again.json", load_plan(tmp_path / "plan.json"))
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "plan.json").read_bytes()
+
+
+def test_weights_stand_in_natural_order(sample_scores: Scores, tmp_path: Path) -> None:
+    names = ["a.10.weight", "a.2.weight", "a.2.b.weight"]
+    assert sorted(names, key=natural_order) == ["a.2.b.weight", "a.2.weight", "a.10.weight"]
+
+
+def test_a_plan_for_other_weights_says_what_differs(sample_scores: Scores, tmp_path: Path) -> None:
+    plan = propose(sample_scores, bits=5)
+    other = ModelIdentity("other", "abc", "b" * 64)
+    with pytest.raises(InputError, match=r"id 'sample' against 'other'.*weights .* against bbbb"):
+        check_applies(plan, other, list(plan.assignments), tmp_path / "plan.json")
+    with pytest.raises(InputError, match="weights the model does not have"):
+        check_applies(plan, plan.model, list(plan.assignments)[1:], tmp_path / "plan.json")
+
+
+# Files from strangers
+# ----------------------------------------------------------------------------------------------
+
+GOOD: dict[str, Any] = {
+    "schema": "kl-lens/plan/1",
+    "model": {"id": "m", "revision": None, "sha256": "a" * 64},
+    "assignments": {"a.weight": "int8_sym"},
+    "budget": None,
+    "method": "kl",
+    "predicted": {"kl": None, "bytes": 10},
+}
+
+
+def _with(**changes: Any) -> str:
+    return json.dumps({**GOOD, **changes})
+
+
+HOSTILE = {
+    "empty": "",
+    "not JSON": "{",
+    "binary": "\0\0\0",
+    "a list": "[]",
+    "a number": "1e400",
+    "NaN": _with(predicted={"kl": float("nan"), "bytes": 1}),
+    "infinity": _with(predicted={"kl": float("inf"), "bytes": 1}),
+    "deep": "[" * 200_000 + "]" * 200_000,
+    "deep in place": '{"schema": "kl-lens/plan/1", "model": ' + '{"a":' * 50_000 + "1" + "}" * 50_000 + "}",
+    "twice": '{"schema": "kl-lens/plan/1", "schema": "kl-lens/plan/1"}',
+    "twice the weight": _with().replace(
+        '"a.weight": "int8_sym"', '"a.weight": "int8_sym", "a.weight": "fp16"'
+    ),
+    "no schema": json.dumps({k: v for k, v in GOOD.items() if k != "schema"}),
+    "other schema": _with(schema="kl-lens/scores/1"),
+    "newer": _with(schema="kl-lens/plan/2"),
+    "much newer": _with(schema="kl-lens/plan/" + "9" * 5000),
+    "schema a list": _with(schema=["kl-lens/plan/1"]),
+    "no model": json.dumps({k: v for k, v in GOOD.items() if k != "model"}),
+    "model text": _with(model="m"),
+    "short hash": _with(model={"id": "m", "revision": None, "sha256": "abc"}),
+    "path as id key": _with(model={**GOOD["model"], "path": "/etc/passwd"}),
+    "long id": _with(model={**GOOD["model"], "id": "x" * 10_000}),
+    "no assignments": _with(assignments={}),
+    "assignments a list": _with(assignments=[["a.weight", "fp16"]]),
+    "path in name": _with(assignments={"../../etc/passwd.weight": "fp16"}),
+    "absolute path in name": _with(assignments={"/etc/x.weight": "fp16"}),
+    "windows path in name": _with(assignments={"C:\\x.weight": "fp16"}),
+    "name without weight": _with(assignments={"a.bias": "fp16"}),
+    "code in name": _with(assignments={"__import__('os').weight": "fp16"}),
+    "unknown format": _with(assignments={"a.weight": "int5_sym"}),
+    "format a number": _with(assignments={"a.weight": 4}),
+    "path as format": _with(assignments={"a.weight": "../int8_sym"}),
+    "surprise key": _with(run="rm -rf"),
+    "negative bytes": _with(predicted={"kl": 0, "bytes": -1}),
+    "huge bytes": _with(predicted={"kl": 0, "bytes": 10**400}),
+    "bytes a text": _with(predicted={"kl": 0, "bytes": "10"}),
+    "bytes a fraction": _with(predicted={"kl": 0, "bytes": 0.5}),
+    "bits too many": _with(budget={"bits": 1e308}),
+    "unknown budget": _with(budget={"euros": 3}),
+    "method an object": _with(method={}),
+    "long method": _with(method="k" * 1000),
+    "pins numbers": _with(pins=[1]),
+    "measured text": _with(measured="good"),
+    "provenance nested": _with(provenance={"a": {"b": {}}}),
+    "many digits": _with(predicted={"kl": 0, "bytes": 1}).replace('"bytes": 1', '"bytes": ' + "1" * 100_000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_plan_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(HOSTILE[name], encoding="utf-8")
+    started = time.perf_counter()
+    with pytest.raises(InputError) as refused:
+        load_plan(path)
+    assert time.perf_counter() - started < 1
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 1000
+
+
+def test_the_good_plan_beside_them_opens(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(_with(), encoding="utf-8")
+    assert load_plan(tmp_path / "plan.json").assignments == {"a.weight": "int8_sym"}
+
+
+def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    with path.open("wb") as file:
+        file.truncate(40 * 2**20)
+    with pytest.raises(InputError, match="larger than 32 MB"):
+        load_plan(path)
+
+
+def test_prediction_is_the_sum(sample_scores: Scores) -> None:
+    plan = propose(sample_scores, bits=5)
+    by_key = {(entry.weight, entry.format): entry.kl_pq.mean for entry in sample_scores.entries}
+    plain = sum(max(by_key[item], 0) for item in plan.assignments.items() if item[1] != "fp16")
+    assert predicted(sample_scores, plan.assignments)["kl"] == pytest.approx(plain)
+    assert isinstance(plan, Plan)
