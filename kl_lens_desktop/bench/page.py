@@ -10,7 +10,7 @@ from typing import Any
 from kl_lens_desktop.bench.report import figure, table
 from kl_lens_desktop.files import write_text
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 380, 64, 130, 20, 52
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 380, 64, 110, 20, 52
 _LABEL = 13  # height of a line of text in the charts
 _LARGEST = 22  # radius of the largest bubble
 _COLOURS = (
@@ -35,7 +35,6 @@ _HEADERS = {
     "peak_rss": "Peak RSS",
     "precision": "Precision",
     "backend": "Attention",
-    "note": "Note",
 }
 _STYLE = """
 :root { color-scheme: light dark; --back: #FAFAF9; --surface: #FFFFFF; --line: #E3E3E0; --text: #1C1C1A;
@@ -46,10 +45,10 @@ body { background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sa
   max-width: 1320px; padding: 0 16px; }
 h1 { font-size: 26px; } h2 { font-size: 18px; margin-top: 32px; }
 .scroll { overflow-x: auto; background: var(--surface); border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: 6px 12px; text-align: left; border-top: 1px solid var(--line); white-space: nowrap; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: 6px 10px; text-align: left; border-top: 1px solid var(--line); white-space: nowrap; }
 th { border-top: 0; color: var(--quiet); font-weight: 600; }
-td.note { white-space: normal; min-width: 16em; color: var(--quiet); }
+tr.note td { border-top: 0; padding-top: 0; white-space: normal; color: var(--quiet); }
 .failed { color: var(--bad); font-weight: 600; } .unavailable { color: var(--quiet); }
 .charts { display: flex; flex-wrap: wrap; gap: 16px; }
 figure { margin: 0; background: var(--surface); border: 1px solid var(--line); border-radius: 6px;
@@ -77,7 +76,7 @@ def export_html(bench: dict[str, Any], path: Path) -> None:
         "<h1>KL Lens benchmark</h1>",
         f"<p>{escape(bench['environment']['cpu'])}, {escape(created)}</p>",
         f'<div class="scroll">{_table(rows)}</div>',
-        "<p>“≈ fastest” marks a decode speed that Welch’s t-test at 99 % cannot tell from its device’s fastest;"
+        "<p>“≈ fastest”: Welch’s t-test at 99 % cannot tell its decode speed from the fastest on its device."
         " se is the standard error over windows of text, sd the standard deviation of one generation.</p>",
         f'<div class="charts">{"".join(charts)}</div>',
         "<h2>Where and how</h2>",
@@ -116,11 +115,13 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     head = "".join(f"<th>{escape(title)}</th>" for title in _HEADERS.values())
     lines = []
     for line in table(rows):
-        cells = []
-        for name in _HEADERS:
-            kind = line["status"] if name == "status" else "note" if name == "note" else ""
-            cells.append(f'<td class="{escape(kind)}">{escape(line[name])}</td>')
+        cells = [
+            f'<td class="{escape(line["status"]) if name == "status" else ""}">{escape(line[name])}</td>'
+            for name in _HEADERS
+        ]
         lines.append(f"<tr>{''.join(cells)}</tr>")
+        if line["note"]:
+            lines.append(f'<tr class="note"><td colspan="{len(_HEADERS)}">{escape(line["note"])}</td></tr>')
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
