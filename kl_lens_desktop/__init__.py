@@ -1,3 +1,13 @@
 """KL Lens Desktop: make hybrid SSM-Transformer language models small and fast on Intel laptops."""
 
+import os
+import sys
+from typing import Any, cast
+
 __version__ = "0.1.0"
+
+# Nothing leaves this computer but what the person asks for. Importing openvino sends a message to Google
+# Analytics, on Linux from a forked process that then hangs on our standard input; with that package barred,
+# OpenVINO and NNCF use their silent stubs.
+cast("dict[str, Any]", sys.modules).setdefault("openvino_telemetry", None)
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

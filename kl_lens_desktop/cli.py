@@ -198,6 +198,7 @@ def _bench(arguments: Arguments) -> None:
 def _run(arguments: Arguments) -> None:
     params: dict[str, Any] = {"model": arguments.model, "out": str(arguments.out), "bits": arguments.bits}
     params |= {"tokens": arguments.tokens, "text": [str(path) for path in arguments.text] or None}
+    params["quick"] = arguments.quick
     rows, result = [], {}
     for event in _events("run", params):
         if isinstance(event, Measured):
@@ -270,41 +271,31 @@ class _Meter:
 
 
 def print_bench(rows: list[dict[str, Any]]) -> None:
-    """The closing table: one row a variant and device."""
-    header = [
-        "variant",
-        "device",
-        "size, MB",
-        "perplexity",
-        "KL to FP16",
-        "tokens/s",
-        "TTFT, ms",
-        "peak RSS, MB",
-    ]
-    table = []
-    for row in rows:
-        if row["status"] != "ok":
-            table.append([row["variant"], row["device"], row["status"], *[""] * 5])
-            continue
-        table.append(
-            [
-                row["variant"],
-                row["device"],
-                f"{row['size_bytes'] / 1e6:.2f}",
-                _plus_minus(row["perplexity"], "se"),
-                _plus_minus(row["kl_to_fp16"], "se"),
-                _plus_minus(row["tokens_per_s"], "sd"),
-                _plus_minus(row["ttft_ms"], "sd"),
-                "" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:,.0f}",
-            ]
-        )
-    _print_table(header, table)
+    """The closing table: one row a variant and device, and a line on what the figures mean."""
+    from kl_lens_desktop.bench.report import table
 
-
-def _plus_minus(value: dict[str, Any] | None, spread: str) -> str:
-    if not value or value.get("mean") is None:
-        return "–"
-    return f"{value['mean']:.4g} ± {value[spread] or 0:.2g}"
+    columns = {
+        "variant": "variant",
+        "device": "device",
+        "size": "size",
+        "perplexity": "perplexity ± se",
+        "kl_to_fp16": "KL to FP16 ± se",
+        "tokens_per_s": "tokens/s ± sd",
+        "speed": "",
+        "ttft": "TTFT ± sd",
+        "peak_rss": "peak RSS",
+        "precision": "precision",
+        "status": "status",
+    }
+    lines = table(rows)
+    _print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
+    for line in lines:
+        if line["note"]:
+            print(f"{line['variant']} on {line['device']}: {line['note']}")
+    print("Perplexity and KL (nats per token, against the FP16 variant in f32) are of held-out text, on the")
+    print(
+        "device, in the precision it uses by default; ≈ marks a speed not told apart from the fastest by noise."
+    )
 
 
 def duration(seconds: float) -> str:
@@ -488,6 +479,9 @@ def _parser() -> argparse.ArgumentParser:
         "--bits", type=float, help="average bits per quantizable weight of the plan (default 5)"
     )
     everything.add_argument("--tokens", type=_positive, help="tokens of calibration text (default 4096)")
+    everything.add_argument(
+        "--quick", action="store_true", help="less text and fewer repetitions, wider errors"
+    )
     everything.add_argument("--text", type=Path, nargs="+", default=[], metavar="FILE")
     return parser
 

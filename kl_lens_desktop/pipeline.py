@@ -33,6 +33,8 @@ class Wishes:
         Of the analysis; None for its own defaults.
     devices : list of str, optional
         Of the benchmark; None for all there are.
+    quick : bool
+        Less text and fewer repetitions everywhere: a first answer whose error bars are wider.
     """
 
     bits: float = DEFAULT_BITS
@@ -41,6 +43,7 @@ class Wishes:
     formats: Sequence[str] | None = None
     text: Sequence[str] | None = None
     devices: Sequence[str] | None = None
+    quick: bool = False
 
 
 def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel) -> Iterator[Event]:
@@ -58,7 +61,12 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     check_writable(out)
     model = str(local.folder) if local.id != "sample" else "sample"
     scores_path, plan_path = out / "scores.json", out / "plan.json"
-    given = {"tokens": wishes.tokens, "window": wishes.window, "formats": wishes.formats, "text": wishes.text}
+    given = {
+        "tokens": wishes.tokens or (1024 if wishes.quick else None),
+        "window": wishes.window,
+        "formats": wishes.formats,
+        "text": wishes.text,
+    }
     given = {name: value for name, value in given.items() if value is not None}
     yield from _stage("analyze", {"model": model, "out": str(scores_path), **given}, cancel)
 
@@ -68,7 +76,8 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     save_plan(plan_path, plan)
     yield Progress("plan", 1, 1, "Made the plan")
     if plan.measured is None:
-        yield from _stage("verify", {"model": model, "plan": str(plan_path)}, cancel)
+        tokens = {"tokens": 2048} if wishes.quick else {}
+        yield from _stage("verify", {"model": model, "plan": str(plan_path), **tokens}, cancel)
 
     folders = {name: out / name for name in BASELINES}
     for name, folder in folders.items():
@@ -77,7 +86,8 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     yield from _stage("export", {"model": model, "plan": str(plan_path), "out": str(folders["plan"])}, cancel)
 
     bench_path = out / "bench.json"
-    for event in bench(list(folders.values()), wishes.devices, None, bench_path, cancel, BenchSettings()):
+    settings = BenchSettings(tokens=2048, new_tokens=32, rounds=1) if wishes.quick else BenchSettings()
+    for event in bench(list(folders.values()), wishes.devices, None, bench_path, cancel, settings):
         if not isinstance(event, Finished):
             yield event
     yield Finished(

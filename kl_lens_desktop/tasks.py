@@ -91,7 +91,7 @@ def analyze_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 
 def verify_task(params: Params, cancel: Cancel) -> Iterator[Event]:
-    """``model``, ``plan`` (path), ``text``, ``tokens``, ``window`` → ``plan``, ``measured``, also in the file."""
+    """``model``, ``plan`` (path), ``text``, ``tokens``, ``window`` → ``plan``, ``measured``."""
     from kl_lens_desktop.plan.verify import verify
 
     local = yield from _local(params, cancel)
@@ -144,7 +144,7 @@ def _is_on_the_hub(model: str) -> bool:
 
 
 def _texts(params: Params) -> list[Path]:
-    from kl_lens_desktop.sensitivity.texts import calibration_text
+    from kl_lens_desktop.texts import calibration_text
 
     return [Path(text) for text in params.get("text") or []] or [calibration_text()]
 

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ def sample() -> LocalModel:
 def sample_scores_path(sample: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample, scored on 512 tokens in the default formats."""
     from kl_lens_desktop.sensitivity.engine import analyze
-    from kl_lens_desktop.sensitivity.texts import calibration_text
+    from kl_lens_desktop.texts import calibration_text
 
     path = tmp_path_factory.mktemp("scores") / "scores.json"
     for _ in analyze(sample, path, [calibration_text()], Cancel(), tokens=512, window=128):
@@ -61,5 +61,5 @@ def sample_ir(export_sample: Callable[[str], Path]) -> dict[str, Path]:
 
 
 @pytest.fixture
-def cancel() -> Iterator[Cancel]:
-    yield Cancel()
+def cancel() -> Cancel:
+    return Cancel()

@@ -26,12 +26,13 @@ from kl_lens_desktop.bench.lab import Settings, bench, bench_task, find_variants
 from kl_lens_desktop.bench.measure import answer_bound, logit_difference, quality_task
 from kl_lens_desktop.bench.page import export_html
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
-from kl_lens_desktop.bench.text import held_out_text, read_text, token_ids, windows
+from kl_lens_desktop.bench.text import token_ids, windows
 from kl_lens_desktop.errors import Cancelled, InputError
 from kl_lens_desktop.files import read_json, write_json
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.jobs.events import Event, Finished, Generated, Measured, Note, Progress
+from kl_lens_desktop.texts import held_out_text, read_text
 
 QUICK = Settings(tokens=512, window=128, prompt_tokens=32, new_tokens=8, repeats=2, rounds=2)
 ABSENT = "GPU.9"

@@ -1,9 +1,10 @@
-"""The exported folder is the model: same logits, same greedy tokens, and every constant as the plan says, bit for bit."""
+"""The exported folder is the model: the same logits and greedy tokens, every constant as the plan says."""
 
 import json
 import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ class Client:
     def pieces(self, ids: np.ndarray, sizes: list[int]) -> np.ndarray:
         self.reset()
         ends = np.cumsum([0, *sizes])
-        return np.concatenate([self(ids[:, a:b]) for a, b in zip(ends, ends[1:], strict=False)], 1)
+        return np.concatenate([self(ids[:, a:b]) for a, b in pairwise(ends)], 1)
 
 
 @pytest.mark.parametrize("family", CONFIGURATIONS)
@@ -125,7 +126,7 @@ _CONSUMERS = ("MatMul", "Gather")
 
 
 def _seen_by(consumer: str, output: ov.Output, shape: tuple[int, int]) -> np.ndarray:
-    """The weight that the plugin's own operation computes with: a product with an identity, or every row looked up."""
+    """The weight that the plugin computes with: its product with an identity, or every row looked up."""
     rows, channels = shape
     if consumer == "MatMul":
         x = ops.parameter([-1, channels], np.float32)
@@ -170,7 +171,7 @@ def test_the_audit_finds_a_wrong_type(sample_ir: dict[str, Path]) -> None:
 
 
 def test_perplexity_of_the_fp16_folder_is_torchs(sample: LocalModel, sample_ir: dict[str, Path]) -> None:
-    from kl_lens_desktop.sensitivity.texts import held_out_text
+    from kl_lens_desktop.texts import held_out_text
 
     tokenizer = AutoTokenizer.from_pretrained(sample.folder)
     text = held_out_text().read_bytes().decode("utf-8")

@@ -1,4 +1,4 @@
-"""Opening model folders: what is whole opens, what is not says why; the inventory counts every matrix once."""
+"""Opening model folders: what is whole opens, what is not says why; every matrix is counted once."""
 
 import json
 import shutil
@@ -72,7 +72,7 @@ def test_a_shard_that_the_index_names_is_missing(copy: Path) -> None:
         "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "../../model-00002-of-00002.safetensors"}
     }
     (copy / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    with pytest.raises(ModelError, match="model-00001-of-00002.safetensors is missing"):
+    with pytest.raises(ModelError, match=r"model-00001-of-00002\.safetensors is missing"):
         weight_files(copy)
 
 

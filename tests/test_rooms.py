@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kl_lens_desktop"
 ORDER = [
-    ("errors", "files", "resources", "schema", "jobs"),
+    ("errors", "files", "resources", "schema", "texts", "jobs"),
     ("hub",),
     ("model",),
     ("quant",),

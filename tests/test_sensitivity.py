@@ -1,4 +1,4 @@
-"""The scores are what a dozen lines of plain torch say they are, and nothing measured is lost or measured twice."""
+"""The scores are what a dozen lines of plain torch say, and nothing measured is lost or measured twice."""
 
 import math
 import random
@@ -23,7 +23,7 @@ from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.agreement import agree, agreement
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
-from kl_lens_desktop.sensitivity.texts import calibration_text
+from kl_lens_desktop.texts import calibration_text
 from tests.models import CONFIGURATIONS, build_folder
 
 

@@ -16,13 +16,14 @@ import psutil
 
 from kl_lens_desktop.bench.devices import Device, device_named, list_devices
 from kl_lens_desktop.bench.figures import spread
-from kl_lens_desktop.bench.text import held_out_text, read_text, token_ids, windows
+from kl_lens_desktop.bench.text import token_ids, windows
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.files import check_writable, write_json
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.jobs.events import Event, Finished, Measured, Note, Progress
 from kl_lens_desktop.plan.document import Plan, load_plan
+from kl_lens_desktop.texts import held_out_text, read_text
 
 SCHEMA = "kl-lens/bench/1"
 _PACKAGES = ("kl-lens-desktop", "openvino", "openvino-genai", "openvino-tokenizers", "nncf", "numpy")

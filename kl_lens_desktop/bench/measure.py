@@ -15,10 +15,11 @@ from kl_lens_desktop.bench import divergence
 from kl_lens_desktop.bench.figures import by_window, perplexity
 from kl_lens_desktop.bench.memory import gpu_memory_mb, peak_rss_mb, system_used_mb
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel, defaults, plugin_words
-from kl_lens_desktop.bench.text import held_out_text, read_text, token_ids, windows
+from kl_lens_desktop.bench.text import token_ids, windows
 from kl_lens_desktop.errors import InputError, ModelError
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
+from kl_lens_desktop.texts import held_out_text, read_text
 
 _DECODED = 16  # tokens of the first window that the gate feeds one by one
 # More characters than any text needs for a token: a prefix this long is tokenized instead of a whole book.

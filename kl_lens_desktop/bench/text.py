@@ -2,30 +2,8 @@
 
 from pathlib import Path
 
-from kl_lens_desktop import resources
 from kl_lens_desktop.errors import InputError
-
-
-def held_out_text() -> Path:
-    """The bundled text that no sensitivity was measured on: a part of Conrad's *Nostromo*."""
-    return resources.path("texts", "heldout-nostromo.txt")
-
-
-def read_text(path: Path) -> str:
-    """The whole file, line ends as they are in the file.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read or is not UTF-8.
-    """
-    try:
-        return path.read_bytes().decode("utf-8")
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise InputError(f"Cannot read {path}", why, "Choose another text") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"Cannot read {path}", "it is not UTF-8 text", "Choose another text") from error
+from kl_lens_desktop.texts import read_text
 
 
 def token_ids(folder: Path, text: str) -> list[int]:

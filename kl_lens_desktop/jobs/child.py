@@ -128,12 +128,16 @@ class Child:
                         process.kill()
             self._process.kill()
             self._process.wait()
-        for pump in self._pumps:
+        pipes = (self._process.stdout, self._process.stderr)
+        for pump, pipe in zip(self._pumps, pipes, strict=True):
             pump.join(timeout=2)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            with contextlib.suppress(OSError):
-                if pipe:
-                    pipe.close()
+            # A process the child left behind may hold the other end; closing a pipe that is being read would
+            # wait.
+            if pipe and not pump.is_alive():
+                pipe.close()
+        with contextlib.suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
 
     def _finish(self, cancel: Cancel, failed: Failed | None) -> None:
         status = self._process.wait()
@@ -175,7 +179,8 @@ class Child:
             return Note(f"{self.task} wrote a line that is no event: {line[:200]!r}", "warning")
 
     def _last_words(self, status: int) -> str:
-        words = " / ".join(list(self._words)[-3:])
+        fatal = [line for line in list(self._words)[:-3] if "error" in line.lower()]
+        words = " / ".join([*fatal[-1:], *list(self._words)[-3:]])
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         return f"{how}{', its last words: ' + words if words else ''}"
 

@@ -12,7 +12,7 @@ from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.plan.document import check_applies, load_plan, save_plan
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
-from kl_lens_desktop.sensitivity.texts import held_out_text
+from kl_lens_desktop.texts import held_out_text
 
 DEFAULT_TOKENS = 8192
 DEFAULT_WINDOW = 256

@@ -27,8 +27,9 @@ from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_scores
-from kl_lens_desktop.sensitivity.texts import held_out_text, windows
+from kl_lens_desktop.sensitivity.texts import windows
 from kl_lens_desktop.sensitivity.walk import Walk
+from kl_lens_desktop.texts import held_out_text
 
 METRICS = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce")
 DEFAULT_TOKENS = 8192

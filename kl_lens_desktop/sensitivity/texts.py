@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kl_lens_desktop import resources
 from kl_lens_desktop.errors import InputError
-
-_FILE_LIMIT = 64 * 2**20
+from kl_lens_desktop.texts import read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +24,6 @@ class TextIdentity:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def calibration_text() -> Path:
-    """The bundled text for scoring: slices of twelve public-domain novels."""
-    return resources.path("texts", "calibration-novels.txt")
-
-
-def held_out_text() -> Path:
-    """The bundled text for verification and benchmarks: part of Conrad's Nostromo."""
-    return resources.path("texts", "heldout-nostromo.txt")
 
 
 def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> tuple[Tensor, TextIdentity]:
@@ -67,7 +55,7 @@ def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> 
         )
     digest, pieces = hashlib.sha256(), []
     for file in files:
-        text = _read(file)
+        text = read_text(file)
         digest.update(text.encode("utf-8"))
         ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)[
             "input_ids"
@@ -89,14 +77,3 @@ def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> 
         )
     name = " + ".join(file.name for file in files)
     return ids, TextIdentity(name, digest.hexdigest(), ids.numel(), window)
-
-
-def _read(file: Path) -> str:
-    try:
-        if file.stat().st_size > _FILE_LIMIT:
-            raise InputError(f"Cannot use {file}", "it is larger than 64 MB", "Cut a part out of it")
-        return file.read_bytes().decode("utf-8")  # line ends as they are: the hash is of what was read
-    except OSError as error:
-        raise InputError(f"Cannot read {file}", error.strerror or str(error), "Check the name") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"Cannot read {file}", "it is not UTF-8 text", "Save it as UTF-8") from error

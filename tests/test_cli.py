@@ -1,0 +1,150 @@
+"""The command line as a person meets it: real processes, output, status, one sentence for a failure."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.plan.document import load_plan, save_plan
+from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.sensitivity.scores import Scores
+from tests.models import build_folder
+
+COMMANDS = ["app", "pull", "inspect", "analyze", "agree", "plan", "verify", "export", "bench", "run"]
+
+
+def kl_lens(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kl_lens_desktop", *map(str, arguments)]
+    result = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", timeout=400, check=False
+    )
+    assert result.returncode == status, result.stderr
+    return result
+
+
+def fails(*arguments: object) -> str:
+    """The one sentence of a command that must fail."""
+    result = kl_lens(*arguments, status=1)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("kl-lens: ")]
+    assert len(lines) == 1
+    assert result.stderr.splitlines()[-1] == lines[0]
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command: str) -> None:
+    assert f"kl-lens {command}" in kl_lens(command, "--help").stdout.split("examples:")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["analyze"], ["plan", "s.json", "--out", "p", "--bits", "x"]]
+)
+def test_usage_errors_are_status_2(arguments: list[str]) -> None:
+    assert "--help" in kl_lens(*arguments, status=2).stderr
+
+
+def test_inspect_as_json() -> None:
+    value = json.loads(kl_lens("inspect", "sample", "--json").stdout)
+    assert set(value) == {"model", "weights"}
+    assert set(value["weights"][0]) == {"name", "kind", "block", "shape", "parameters", "uses"}
+    assert "embed_tokens" in kl_lens("inspect", "sample").stdout
+
+
+@pytest.fixture
+def copy(sample: LocalModel, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sample.folder, tmp_path / "copy"))
+
+
+def test_failures_are_one_sentence(copy: Path, sample_scores: Scores, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    whole = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert "cut short or damaged" in fails("run", copy, "--out", out)
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "it is empty" in fails("run", empty, "--out", out)
+
+    short = tmp_path / "short.txt"
+    short.write_text("Too short.", encoding="utf-8")
+    assert "one window takes 256" in fails("analyze", "sample", "--out", tmp_path / "s.json", "--text", short)
+
+    assert "a part of its path is a file" in fails("run", "sample", "--out", short / "out")
+
+    plan = propose(sample_scores, bits=5)
+    save_plan(tmp_path / "plan.json", plan)
+    other = build_folder("bamba", tmp_path / "bamba")
+    assert "is for another model" in fails(
+        "export", other, "--plan", tmp_path / "plan.json", "--out", tmp_path / "ir"
+    )
+    assert "there is no such folder" in fails("inspect", "./nowhere")
+    assert "is not a KL Lens plan file" in fails(
+        "export", "sample", "--plan", copy / "config.json", "--out", tmp_path / "ir"
+    )
+    assert not (tmp_path / "ir").exists()
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_a_folder_one_may_not_write(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0o500)
+    if os.access(locked, os.W_OK):  # the superuser may write anywhere but here
+        locked = Path("/proc/self/task")
+    try:
+        assert "Cannot write" in fails("run", "sample", "--out", locked / "out")
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+
+
+def test_step_by_step(sample_scores_path: Path, tmp_path: Path) -> None:
+    """Plan, verify, export and bench, each from the file of the one before."""
+    plan = tmp_path / "plan.json"
+    said = kl_lens("plan", sample_scores_path, "--out", plan, "--bits", "5").stdout
+    assert "bits per weight, predicted KL" in said
+    measured = json.loads(kl_lens("verify", "sample", "--plan", plan, "--tokens", "1024", "--json").stdout)
+    assert load_plan(plan).measured == measured
+    assert 0 < measured["kl_pq"]["mean"] < 0.05
+    assert measured["perplexity"]["mean"] > measured["perplexity_full"]["mean"] - measured["perplexity"]["se"]
+    folder = tmp_path / "ir"
+    assert "audited: " in kl_lens("export", "sample", "--plan", plan, "--out", folder).stdout
+    assert load_plan(folder / "plan.json") == load_plan(plan)
+
+
+def _check_run(model: str | Path, out: Path) -> dict[str, Any]:
+    result = json.loads(kl_lens("run", model, "--out", out, "--tokens", "512", "--quick", "--json").stdout)
+    assert set(result["folders"]) == {"fp16", "int8_sym", "int4_sym_g64", "plan"}
+    rows = {row["variant"]: row for row in result["rows"] if row["device"] == "CPU"}
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    sizes = [rows[name]["size_bytes"] for name in ("int4_sym_g64", "plan", "int8_sym", "fp16")]
+    assert sizes == sorted(sizes)
+    assert all(row["tokens_per_s"]["mean"] > 0 and row["perplexity"]["mean"] > 1 for row in rows.values())
+    for row in result["rows"]:
+        if row["device"] in ("GPU", "NPU"):
+            assert row["status"] in ("ok", "unavailable")
+    return rows
+
+
+def test_run_on_half_the_sample(sample: LocalModel, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(sample.folder)
+    model.model.layers = model.model.layers[:4]
+    model.config.num_hidden_layers = 4
+    model.config.layer_types = model.config.layer_types[:4]
+    folder = Path(shutil.copytree(sample.folder, tmp_path / "half"))
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder)
+    _check_run(folder, tmp_path / "out")
+
+
+def test_run_on_another_architecture(tmp_path: Path) -> None:
+    _check_run(build_folder("zamba2", tmp_path / "zamba2"), tmp_path / "out")
