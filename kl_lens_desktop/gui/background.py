@@ -1,4 +1,4 @@
-"""Short waits (reading a large file, asking the network) outside the window's thread; the answer comes back inside it."""
+"""Short waits, for a large file or the network, outside the window's thread; the answer comes back in it."""
 
 import threading
 from collections.abc import Callable

@@ -83,7 +83,10 @@ class Bars(QWidget):
             painter.setBrush(QColor(colours.tint))
             painter.drawRoundedRect(QRectF(0.5, top + 0.5, self.width() - 1, HEIGHT - 2), 4, 4)
         icons.draw(
-            painter, bar.kind if bar.kind in icons.KINDS else "mlp", QRectF(4, top + 5, 10, 10), colours.secondary
+            painter,
+            bar.kind if bar.kind in icons.KINDS else "mlp",
+            QRectF(4, top + 5, 10, 10),
+            colours.secondary,
         )
         painter.setPen(QColor(colours.text))
         metrics = painter.fontMetrics()

@@ -16,7 +16,7 @@ DEVICE_ROLE = Qt.ItemDataRole.UserRole + 1
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One column of a device's group: where its number stands in a row, how it reads, and which end is better."""
+    """One column of a device's group: its key in a row, how it reads, and which end is better."""
 
     key: str
     heading: str
@@ -25,13 +25,24 @@ class Figure:
 
 
 FIGURES = (
-    Figure("tokens_per_s", "Tokens/s", "Decoding speed: median over the rounds' generations, ± their spread. "
-           "≈ marks what cannot be told from the best by a t-test at 99 %.", max),
+    Figure(
+        "tokens_per_s",
+        "Tokens/s",
+        "Decoding speed: median over the rounds' generations, ± their spread. "
+        "≈ marks what cannot be told from the best by a t-test at 99 %.",
+        max,
+    ),
     Figure("ttft_ms", "First token, ms", "Time from the prompt to the first new token"),
-    Figure("perplexity", "Perplexity", "Of the exported model on held-out text, on this device; ± standard error"),
+    Figure(
+        "perplexity", "Perplexity", "Of the exported model on held-out text, on this device; ± standard error"
+    ),
     Figure("kl_to_fp16", "KL to FP16", "KL(FP16‖this variant), nats per token, on this device"),
-    Figure("peak_rss_mb", "Peak RAM, MB", "Largest resident set of the process that ran it; host memory, also for a GPU"),
-)  # fmt: skip
+    Figure(
+        "peak_rss_mb",
+        "Peak RAM, MB",
+        "Largest resident set of the process that ran it; host memory, also for a GPU",
+    ),
+)
 
 
 class BenchTable(QAbstractTableModel):
@@ -52,25 +63,35 @@ class BenchTable(QAbstractTableModel):
         for device in devices:
             for figure in FIGURES:
                 candidates = [
-                    row for row in rows
-                    if row["device"] == device and row["status"] == "ok" and number(row, figure.key) is not None
+                    row
+                    for row in rows
+                    if row["device"] == device
+                    and row["status"] == "ok"
+                    and number(row, figure.key) is not None
                     and not (figure.key == "kl_to_fp16" and row["variant"] == "fp16")
-                ]  # fmt: skip
+                ]
                 if len(candidates) > 1:
-                    self._best[device, figure.key] = figure.best(candidates, key=lambda r, f=figure: number(r, f.key))
+                    self._best[device, figure.key] = figure.best(
+                        candidates, key=lambda r, f=figure: number(r, f.key)
+                    )
         self.endResetModel()
 
     def row(self, variant: str, device: str) -> dict[str, Any] | None:
         return self._rows.get((variant, device))
 
     def problem(self, variant: str, device: str) -> tuple[str, str]:
-        """Level and words where a row has no figures: ``bad`` for failures, ``grey`` for devices that are not there."""
+        """Level and words where a row has no figures: ``bad`` for failures, ``grey`` for absent devices."""
         row = self.row(variant, device)
         if row is None:
             return "grey", ""
         if row["status"] == "unavailable":
             return "grey", f"not here: {row.get('reason') or 'no such device'}"
         return ("bad", row["status"].removeprefix("failed: ")) if row["status"] != "ok" else ("", "")
+
+    def is_absent(self, device: str) -> bool:
+        """Whether no variant could be tried on a device."""
+        rows = [row for (_, name), row in self._rows.items() if name == device]
+        return bool(rows) and all(row["status"] == "unavailable" for row in rows)
 
     def figure(self, column: int) -> tuple[str, Figure] | None:
         """The device and figure of a column; None for the two columns before the groups."""
@@ -85,11 +106,15 @@ class BenchTable(QAbstractTableModel):
     def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
         return 0 if parent.isValid() else 2 + len(self.devices) * len(FIGURES)
 
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
         if orientation != Qt.Orientation.Horizontal:
             return None
         found = self.figure(section)
         if role == Qt.ItemDataRole.DisplayRole:
+            if found and self.is_absent(found[0]):
+                return ""
             return found[1].heading if found else ("Variant", "Size")[section]
         if role == Qt.ItemDataRole.ToolTipRole and found:
             return found[1].tip
@@ -110,10 +135,15 @@ class BenchTable(QAbstractTableModel):
         if level:
             return self._problem(level, words, role)
         row = self._rows[variant, device]
-        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleTextRole):
+        if role in (
+            Qt.ItemDataRole.DisplayRole,
+            Qt.ItemDataRole.ToolTipRole,
+            Qt.ItemDataRole.AccessibleTextRole,
+        ):
             text = self._text(row, figure)
             if role == Qt.ItemDataRole.AccessibleTextRole:
-                return f"{variant} on {device}, {figure.heading}: {text}{', best' if self._is_best(row, figure) else ''}"
+                best = ", best" if self._is_best(row, figure) else ""
+                return f"{variant} on {device}, {figure.heading}: {text}{best}"
             return text
         if role == Qt.ItemDataRole.FontRole and self._is_best(row, figure):
             font = QFont()
@@ -134,7 +164,11 @@ class BenchTable(QAbstractTableModel):
         return None
 
     def _problem(self, level: str, words: str, role: int) -> Any:
-        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleTextRole):
+        if role in (
+            Qt.ItemDataRole.DisplayRole,
+            Qt.ItemDataRole.ToolTipRole,
+            Qt.ItemDataRole.AccessibleTextRole,
+        ):
             return words
         if role == Qt.ItemDataRole.ForegroundRole:
             return QColor(theme.colours().danger if level == "bad" else theme.colours().secondary)
@@ -151,7 +185,9 @@ class BenchTable(QAbstractTableModel):
         error = value.get("se") if "se" in value else value.get("sd")
         text = quantities.plus_minus(value["mean"], error or 0.0)
         best = self._best.get((row["device"], figure.key))
-        alike = figure.key == "tokens_per_s" and best is not None and best is not row and within_noise(best, row)
+        alike = (
+            figure.key == "tokens_per_s" and best is not None and best is not row and within_noise(best, row)
+        )
         return f"≈ {text}" if alike else text
 
     def _is_best(self, row: dict[str, Any], figure: Figure) -> bool:
@@ -184,9 +220,10 @@ class GroupHeader(QHeaderView):
         painter.drawText(lower, flags, heading)
         if device:
             members = [
-                i for i in range(self.count())
+                i
+                for i in range(self.count())
                 if model.headerData(i, Qt.Orientation.Horizontal, DEVICE_ROLE) == device
-            ]  # fmt: skip
+            ]
             left = self.sectionViewportPosition(members[0])
             right = self.sectionViewportPosition(members[-1]) + self.sectionSize(members[-1])
             group = QRect(left, rect.top(), right - left, 26).adjusted(8, 0, -8, 0)
@@ -195,7 +232,7 @@ class GroupHeader(QHeaderView):
             painter.setClipRect(rect)
             painter.setFont(font)
             painter.setPen(QColor(colours.text))
-            # Inside what is visible of the group, so that the name stays in view while one scrolls through it.
+            # Inside what is visible of the group, so that the name stays in view while one scrolls.
             shown = group.intersected(self.viewport().rect().adjusted(8, 0, -8, 0))
             painter.drawText(shown, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, device)
             painter.setPen(QPen(QColor(colours.line), 1))

@@ -1,4 +1,4 @@
-"""Charts in the window's look: light or dark with it, one pixel lines, labelled axes, log axes with plain numbers."""
+"""Charts in the window's look: light or dark with it, thin lines, log axes with plain numbers."""
 
 import math
 from typing import Any
@@ -33,9 +33,11 @@ class LogAxis(pg.AxisItem):
 
 
 class Chart(pg.PlotWidget):
-    """A plot that is read, not dragged about; subclasses draw in `redraw`, again after each change of theme."""
+    """A plot that is read, not dragged about; subclasses draw in `redraw`, again after a change of theme."""
 
-    def __init__(self, name: str, x: str, y: str, *, log_y: bool = False, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, name: str, x: str, y: str, *, log_y: bool = False, parent: QWidget | None = None
+    ) -> None:
         self._x, self._y, self._ready = x, y, False  # Qt sends changes while it is still being made
         axes = {"left": LogAxis("left")} if log_y else {}
         super().__init__(parent, axisItems=axes)
@@ -84,13 +86,26 @@ class Chart(pg.PlotWidget):
     def error_bar(self, x: float, y: float, below: float, above: float, colour: str) -> None:
         self.addItem(
             pg.ErrorBarItem(
-                x=np.array([x]), y=np.array([y]), top=np.array([above]), bottom=np.array([below]),
-                beam=0, pen=pg.mkPen(colour, width=1.5),
+                x=np.array([x]),
+                y=np.array([y]),
+                top=np.array([above]),
+                bottom=np.array([below]),
+                beam=0,
+                pen=pg.mkPen(colour, width=1.5),
             )
-        )  # fmt: skip
+        )
 
-    def mark(self, x: float, y: float, *, size: float, fill: QColor | str | None, edge: str, symbol: str = "o",
-             width: float = 1.5) -> None:  # fmt: skip
+    def mark(
+        self,
+        x: float,
+        y: float,
+        *,
+        size: float,
+        fill: QColor | str | None,
+        edge: str,
+        symbol: str = "o",
+        width: float = 1.5,
+    ) -> None:
         brush: Any = pg.mkBrush(fill) if fill is not None else pg.mkBrush(None)
         self.addItem(
             pg.ScatterPlotItem(

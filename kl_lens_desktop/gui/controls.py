@@ -1,4 +1,4 @@
-"""The small parts every page is made of: titles, cards, buttons that say why they cannot be pressed, table cells."""
+"""What every page is made of: titles, cards, buttons that say why they cannot be pressed, table cells."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,11 +14,13 @@ from PySide6.QtWidgets import (
     QLayout,
     QPushButton,
     QSizePolicy,
+    QSpinBox,
     QSplitter,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
     QTableView,
+    QTableWidget,
     QToolButton,
     QToolTip,
     QVBoxLayout,
@@ -48,7 +50,9 @@ def label(text: str = "", role: str = "", *, wrap: bool = False, select: bool = 
 class Elided(QLabel):
     """A line that gives way to what stands beside it; the whole text is its tooltip."""
 
-    def __init__(self, text: str = "", role: str = "", mode: Qt.TextElideMode = Qt.TextElideMode.ElideRight) -> None:
+    def __init__(
+        self, text: str = "", role: str = "", mode: Qt.TextElideMode = Qt.TextElideMode.ElideRight
+    ) -> None:
         super().__init__()
         self.setTextFormat(Qt.TextFormat.PlainText)
         self._mode, self._whole = mode, ""
@@ -134,7 +138,9 @@ def _fill(layout: QHBoxLayout | QVBoxLayout, items: Sequence[QWidget | QLayout |
             layout.addWidget(item)
 
 
-def button(text: str, on_click: Callable[[], object], role: str = "", icon: str = "", tip: str = "") -> QPushButton:
+def button(
+    text: str, on_click: Callable[[], object], role: str = "", icon: str = "", tip: str = ""
+) -> QPushButton:
     widget = QPushButton(text)
     widget.setAutoDefault(False)
     if role:
@@ -183,6 +189,18 @@ def combo(name: str, choices: Sequence[tuple[str, object]], tip: str = "") -> QC
     return widget
 
 
+def spin(name: str, low: int, high: int, value: int, step: int = 1) -> QSpinBox:
+    """A whole number; `name` is what a screen reader calls it."""
+    widget = QSpinBox()
+    widget.setAccessibleName(name)
+    widget.setRange(low, high)
+    widget.setSingleStep(step)
+    widget.setGroupSeparatorShown(True)
+    widget.setValue(value)
+    widget.lineEdit().setTextMargins(6, 0, 0, 0)
+    return widget
+
+
 class JobButton(QPushButton):
     """Starts a job; while that cannot be, it is disabled and its tooltip says why.
 
@@ -192,8 +210,16 @@ class JobButton(QPushButton):
         What is still needed before this job, in words; empty when nothing is.
     """
 
-    def __init__(self, text: str, session: Session, missing: Callable[[], str], on_click: Callable[[], object],
-                 tip: str, role: str = "", icon: str = "") -> None:  # fmt: skip
+    def __init__(
+        self,
+        text: str,
+        session: Session,
+        missing: Callable[[], str],
+        on_click: Callable[[], object],
+        tip: str,
+        role: str = "",
+        icon: str = "",
+    ) -> None:
         super().__init__(text)
         self._session, self._missing, self._tip = session, missing, tip
         self.setAutoDefault(False)
@@ -204,8 +230,15 @@ class JobButton(QPushButton):
             self.setIcon(icons.icon(icon, "on_accent" if role else "text"))
             self.setIconSize(QSize(18, 18))
         self.clicked.connect(lambda: on_click())
-        for signal in (session.model_changed, session.scores_changed, session.plan_changed, session.exports_changed,
-                       session.devices_changed, session.job.started, session.job.ended):  # fmt: skip
+        for signal in (
+            session.model_changed,
+            session.scores_changed,
+            session.plan_changed,
+            session.exports_changed,
+            session.devices_changed,
+            session.job.started,
+            session.job.ended,
+        ):
             signal.connect(self.refresh)
         self.refresh()
 
@@ -240,7 +273,9 @@ class Page(QWidget):
     def opened(self) -> None:
         """The page was turned to."""
 
-    def splitter(self, name: str, orientation: Qt.Orientation, *parts: QWidget, sizes: Sequence[int]) -> QSplitter:
+    def splitter(
+        self, name: str, orientation: Qt.Orientation, *parts: QWidget, sizes: Sequence[int]
+    ) -> QSplitter:
         """Resizable panes that keep their sizes between starts."""
         splitter = QSplitter(orientation)
         splitter.setChildrenCollapsible(False)
@@ -265,7 +300,9 @@ class Empty(QWidget):
         words.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         words.setMaximumWidth(420)
         words.setMinimumWidth(200)
-        inside = column(None, row(None, picture, None), row(None, heading, None), row(None, words, None), spacing=8)
+        inside = column(
+            None, row(None, picture, None), row(None, heading, None), row(None, words, None), spacing=8
+        )
         if action:
             inside.addSpacing(8)
             inside.addLayout(row(None, action, None))
@@ -293,6 +330,13 @@ def set_up_table(table: QTableView, name: str, *, stretch: int = 0) -> None:
         header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
 
 
+def align_heading(table: QTableWidget, column: int) -> None:
+    """Put a column's heading to the right, over its numbers."""
+    item = table.horizontalHeaderItem(column)
+    assert item is not None
+    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+
+
 class NumberDelegate(QStyledItemDelegate):
     """Numbers to the right in tabular figures; what follows “±” is in the secondary colour."""
 
@@ -312,14 +356,18 @@ class NumberDelegate(QStyledItemDelegate):
         colour = index.data(Qt.ItemDataRole.ForegroundRole)
         metrics = options.fontMetrics
         width = metrics.horizontalAdvance(error)
-        if width + metrics.horizontalAdvance(mean) > area.width():  # the error is in the tooltip; a cut number would lie
+        if (
+            width + metrics.horizontalAdvance(mean) > area.width()
+        ):  # the error is in the tooltip; a cut number would lie
             mean, error, width = metrics.elidedText(mean, Qt.TextElideMode.ElideRight, area.width()), "", 0
         aligned = index.data(Qt.ItemDataRole.TextAlignmentRole)
         left = bool(aligned is not None and Qt.AlignmentFlag(aligned) & Qt.AlignmentFlag.AlignLeft)
         painter.setPen(QColor(theme.colours().secondary))
         painter.drawText(area, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, error)
         text_colour = options.palette.color(QPalette.ColorRole.Text)
-        painter.setPen(colour.color() if isinstance(colour, QBrush) else QColor(colour) if colour else text_colour)
+        painter.setPen(
+            colour.color() if isinstance(colour, QBrush) else QColor(colour) if colour else text_colour
+        )
         align = Qt.AlignmentFlag.AlignLeft if left else Qt.AlignmentFlag.AlignRight
         painter.drawText(area.adjusted(0, 0, -width, 0), align | Qt.AlignmentFlag.AlignVCenter, mean)
         painter.restore()

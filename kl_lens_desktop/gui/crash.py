@@ -1,4 +1,4 @@
-"""What happens when something happens that nobody foresaw: it is written down, and the person is told in words."""
+"""When something happens that nobody foresaw: it is written down, and the person is told in words."""
 
 import contextlib
 import faulthandler
@@ -8,7 +8,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
@@ -21,8 +20,8 @@ _log = logging.getLogger("kl_lens_desktop")
 _fault_file: TextIO | None = None
 
 
-def install(tell: Callable[[str], None]) -> Path:
-    """Catch errors of every thread and of native code from now on; `tell` shows a sentence. Returns the log folder."""
+def install(tell: Callable[[str], None]) -> None:
+    """Catch errors of every thread and of native code from now on; `tell` shows a sentence to the person."""
     global _fault_file
     folder = log_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,8 +41,10 @@ def install(tell: Callable[[str], None]) -> Path:
             return
         _log.error("".join(traceback.format_exception(kind, error, trace)))
         sys.__excepthook__(kind, error, trace)
-        tell(f"Something unexpected happened: {kind.__name__}: {error}. "
-             "It is in the log; save your plan and start again if the window behaves oddly.")  # fmt: skip
+        tell(
+            f"Something unexpected happened: {kind.__name__}: {error}. "
+            "It is in the log; save your plan and start again if the window behaves oddly."
+        )
 
     def thread_hook(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None:
@@ -51,7 +52,6 @@ def install(tell: Callable[[str], None]) -> Path:
 
     sys.excepthook = hook
     threading.excepthook = thread_hook
-    return folder
 
 
 def uninstall() -> None:

@@ -1,4 +1,4 @@
-"""The plan in the making: scores, method, budget and pins become an assignment, fast enough to follow a slider."""
+"""The plan in the making: scores, method, budget and pins become an assignment, as fast as a slider moves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from kl_lens_desktop.sensitivity.scores import Scores
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What an assignment costs: bytes of all exported weights, average bits, summed KL with its standard error."""
+    """What an assignment costs: bytes of all exported weights, average bits, summed KL and its error."""
 
     bytes: int
     bits: float
@@ -55,7 +55,9 @@ class Draft:
     @property
     def formats(self) -> list[str]:
         """The formats measured for every weight, FP16 first."""
-        return [name for name in all_formats() if all((o.weight, name) in self._choices for o in self.options)]
+        return [
+            name for name in all_formats() if all((o.weight, name) in self._choices for o in self.options)
+        ]
 
     @property
     def smallest(self) -> int:
@@ -73,12 +75,9 @@ class Draft:
         return self._choices.get((weight, name))
 
     def assign(self, method: str, budget: int, pins: Mapping[str, str]) -> dict[str, str]:
-        """The assignment of a method in `budget` bytes of all exported weights; `uniform-FORMAT` sets its own size.
+        """The assignment of a method in `budget` bytes of exported weights; `uniform-FORMAT` sets its own.
 
-        Raises
-        ------
-        InputError
-            If no plan with these pins is as small as that.
+        Pins come first: where they alone take more than the budget, the smallest plan with them is returned.
         """
         if method.startswith("uniform-"):
             name = method.removeprefix("uniform-")
@@ -86,7 +85,8 @@ class Draft:
         metric = METRIC_OF_METHOD[method]
         if method == "paper":
             return paper_greedy(self._options_in(metric), budget - self.fixed) | dict(pins)
-        return self.front(metric, pins).within_bytes(budget - self.fixed)
+        front = self.front(metric, pins)
+        return front.within_bytes(max(budget - self.fixed, front.smallest))
 
     def totals(self, assignments: Mapping[str, str]) -> Totals:
         """Size and predicted KL; a format that was not measured for a weight is refused.
@@ -99,8 +99,11 @@ class Draft:
         for option in self.options:
             choice = self._choices.get((option.weight, assignments.get(option.weight, "fp16")))
             if choice is None:
-                raise InputError(f"{option.weight} cannot be {assignments[option.weight]}",
-                                 "that format was not measured for it", "Measure this format as well")  # fmt: skip
+                raise InputError(
+                    f"{option.weight} cannot be {assignments[option.weight]}",
+                    "that format was not measured for it",
+                    "Measure this format as well",
+                )
             size, loss, variance = size + choice.bytes, loss + choice.loss, variance + choice.se**2
         return Totals(self.fixed + size, 8 * size / self._parameters, loss, variance**0.5)
 
@@ -109,11 +112,19 @@ class Draft:
         totals = self.totals(assignments)
         uniform = method.startswith("uniform-")
         return Plan(
-            self.scores.model, assignments, None if uniform else {"bytes": budget}, method,
-            {"kl": totals.kl, "se": totals.se, "bytes": totals.bytes}, None, sorted(pins),
-            {"made": datetime.now(UTC).isoformat(timespec="seconds"), "kl_lens_desktop": __version__,
-             "scored_on": self.scores.text.get("name")},
-        )  # fmt: skip
+            self.scores.model,
+            assignments,
+            None if uniform else {"bytes": budget},
+            method,
+            {"kl": totals.kl, "se": totals.se, "bytes": totals.bytes},
+            None,
+            sorted(pins),
+            {
+                "made": datetime.now(UTC).isoformat(timespec="seconds"),
+                "kl_lens_desktop": __version__,
+                "scored_on": self.scores.text.get("name"),
+            },
+        )
 
     def _options_in(self, metric: str) -> list[WeightOptions]:
         if metric not in self._by_metric:
@@ -131,5 +142,7 @@ def summary(plan: Plan, draft: Draft) -> str:
         loss = f"KL {quantities.plus_minus(kl['mean'], kl['se'])} nats per token on held-out text"
     else:
         loss = f"KL {quantities.plus_minus(totals.kl, totals.se)} nats per token predicted, not yet verified"
-    return (f"{fine:,} of {len(formats):,} weights stay INT8 or FP16; {quantities.size(totals.bytes)}, "
-            f"{quantities.percent(totals.bytes / draft.largest)} of FP16; {loss}.")  # fmt: skip
+    return (
+        f"{fine:,} of {len(formats):,} weights stay INT8 or FP16; {quantities.size(totals.bytes)}, "
+        f"{quantities.percent(totals.bytes / draft.largest)} of FP16; {loss}."
+    )

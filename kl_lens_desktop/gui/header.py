@@ -29,7 +29,7 @@ class Usage:
 
 
 class Sampler:
-    """Looks at the computer once a second in a thread of its own: listing processes takes too long for the window's."""
+    """Looks at the computer once a second in its own thread: listing processes would hold the window up."""
 
     def __init__(self, folder: str) -> None:
         self.latest: Usage | None = None
@@ -46,9 +46,12 @@ class Sampler:
         while not self._stop.wait(PERIOD_MS / 1000):
             memory = psutil.virtual_memory()
             self.latest = Usage(
-                psutil.cpu_percent() / 100, memory.total - memory.available, memory.total, _own_bytes(),
+                psutil.cpu_percent() / 100,
+                memory.total - memory.available,
+                memory.total,
+                _own_bytes(),
                 psutil.disk_usage(self._folder).free,
-            )  # fmt: skip
+            )
 
 
 def _own_bytes() -> int:
@@ -86,7 +89,9 @@ class Sparkline(QWidget):
             return
         step = area.width() / (HISTORY - 1)
         left = area.right() - step * (len(self._values) - 1)
-        line = [QPointF(left + i * step, area.bottom() - v * area.height()) for i, v in enumerate(self._values)]
+        line = [
+            QPointF(left + i * step, area.bottom() - v * area.height()) for i, v in enumerate(self._values)
+        ]
         fill = QColor(colours.accent)
         fill.setAlphaF(0.18)
         painter.setPen(Qt.PenStyle.NoPen)

@@ -36,7 +36,9 @@ def hatch(painter: QPainter, rect: QRectF) -> None:
     """Fill with the pattern of what is not yet measured."""
     colours = theme.colours()
     painter.fillRect(rect, QColor(colours.sunken))
-    painter.fillRect(rect, QBrush(theme.mixed(colours.edge, colours.sunken, 0.45), Qt.BrushStyle.BDiagPattern))
+    painter.fillRect(
+        rect, QBrush(theme.mixed(colours.edge, colours.sunken, 0.45), Qt.BrushStyle.BDiagPattern)
+    )
 
 
 class Heatmap(QWidget):
@@ -57,7 +59,9 @@ class Heatmap(QWidget):
         self.setMouseTracking(True)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self._rows: list[tuple[str, str]] = []  # component, kind
-        self._cells: dict[tuple[int, int], list[str]] = {}  # (row, column) to weights; several where experts share one
+        self._cells: dict[
+            tuple[int, int], list[str]
+        ] = {}  # (row, column) to weights; several where experts share one
         self._place: dict[str, tuple[int, int]] = {}
         self._columns = 1
         self._values: Mapping[str, float] = {}
@@ -85,7 +89,9 @@ class Heatmap(QWidget):
         self.updateGeometry()
         self.update()
 
-    def show_values(self, values: Mapping[str, float], texts: Mapping[str, str], low: float, high: float) -> None:
+    def show_values(
+        self, values: Mapping[str, float], texts: Mapping[str, str], low: float, high: float
+    ) -> None:
         """log10(harm) and the words of every measured weight, and the colours' range in decades."""
         self._values, self._texts, self._low, self._high = values, texts, low, high
         self.update()
@@ -170,8 +176,11 @@ class Heatmap(QWidget):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         steps = {
-            Qt.Key.Key_Left: (0, -1), Qt.Key.Key_Right: (0, 1), Qt.Key.Key_Up: (-1, 0), Qt.Key.Key_Down: (1, 0),
-        }  # fmt: skip
+            Qt.Key.Key_Left: (0, -1),
+            Qt.Key.Key_Right: (0, 1),
+            Qt.Key.Key_Up: (-1, 0),
+            Qt.Key.Key_Down: (1, 0),
+        }
         step = steps.get(Qt.Key(event.key()))
         if not self._cells or (step is None and event.key() not in (Qt.Key.Key_Home, Qt.Key.Key_End)):
             super().keyPressEvent(event)
@@ -205,7 +214,7 @@ class Heatmap(QWidget):
         self.selected.emit(self._worst_of(cell))
 
     def _next(self, cell: tuple[int, int], down: int, right: int) -> tuple[int, int] | None:
-        """The nearest present cell in a direction: along the row, or in the nearest row at the nearest column."""
+        """The nearest present cell in a direction: along the row, or in the nearest row."""
         row, column = cell
         if right:
             ahead = [c for c in self._cells if c[0] == row and (c[1] - column) * right > 0]
@@ -248,7 +257,7 @@ class Heatmap(QWidget):
 class Legend(QWidget):
     """What the colours mean: a log scale, and the pattern of what is not measured yet."""
 
-    BAR, LEFT = 200, 14
+    LEFT = 14
 
     def __init__(self) -> None:
         super().__init__()
@@ -267,18 +276,19 @@ class Legend(QWidget):
             return
         painter = QPainter(self)
         colours = theme.colours()
-        for x in range(self.BAR):
-            decades = self._low + (self._high - self._low) * x / self.BAR
+        bar = min(200, max(self.width() - 340, 100))
+        for x in range(bar):
+            decades = self._low + (self._high - self._low) * x / bar
             painter.fillRect(QRectF(self.LEFT + x, 2, 1.5, 12), shade(decades, self._low, self._high))
         painter.setPen(QColor(colours.secondary))
         span = max(self._high - self._low, 1)
         for decade in range(self._low, self._high + 1, max(1, math.ceil(span / 4))):
-            x = round(self.LEFT + (decade - self._low) / span * (self.BAR - 1))
+            x = round(self.LEFT + (decade - self._low) / span * (bar - 1))
             painter.drawLine(QPoint(x, 14), QPoint(x, 17))
             text = self._measure.tick(decade)
             painter.drawText(QPoint(max(x - self.fontMetrics().horizontalAdvance(text) // 2, 0), 34), text)
         unit = f"{self._measure.unit} per token, " if self._measure.unit == "nats" else ""
-        x = self.LEFT + self.BAR + 24
+        x = self.LEFT + bar + 24
         words = f"{unit}log scale"
         painter.drawText(QRectF(x, 0, 240, 17), Qt.AlignmentFlag.AlignVCenter, words)
         x += self.fontMetrics().horizontalAdvance(words) + 24

@@ -1,4 +1,4 @@
-"""Icons drawn in the text colour of the moment, sharp at every scale and right in light and dark without reloading."""
+"""Icons drawn in the colours of the moment: sharp at every scale, right in light and dark."""
 
 from functools import cache
 

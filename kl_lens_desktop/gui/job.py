@@ -1,6 +1,6 @@
-"""The one heavy job: its tasks run in child processes, one thread listens, one timer turns events into signals.
+"""The one heavy job: tasks in child processes, a thread that listens, a timer that turns events into signals.
 
-Events wait in a queue and are delivered together every 50 ms, so a fast stage cannot flood the window with repaints.
+Events wait in a queue and are delivered together every 50 ms, so no stage can flood the window with repaints.
 """
 
 import threading
@@ -131,7 +131,7 @@ class Job(QObject):
         return self.running and self._cancel.cancelled
 
     def close(self) -> None:
-        """End the job, its thread and its child for good, in less than two seconds; nothing is emitted any more."""
+        """End the job, its thread and its child for good, within two seconds; nothing is emitted any more."""
         self._timer.stop()
         if self._thread:
             self._cancel.cancel()
@@ -181,7 +181,9 @@ class Job(QObject):
         self.ended.emit(how)
 
 
-def _listen(steps: Sequence[Step], queue: "deque[tuple[Step, Event | _Outcome | None]]", cancel: Cancel) -> None:
+def _listen(
+    steps: Sequence[Step], queue: "deque[tuple[Step, Event | _Outcome | None]]", cancel: Cancel
+) -> None:
     step = steps[0]
     try:
         for step in steps:
@@ -196,5 +198,7 @@ def _listen(steps: Sequence[Step], queue: "deque[tuple[Step, Event | _Outcome | 
         queue.append((step, Failed(error.what, error.why, error.next_step, type(error).__name__, details)))
         queue.append((step, _Outcome("failed")))
     except OSError as error:
-        queue.append((step, Failed(f"{step.task} could not start", str(error), "Close other programs and try again")))
+        queue.append(
+            (step, Failed(f"{step.task} could not start", str(error), "Close other programs and try again"))
+        )
         queue.append((step, _Outcome("failed")))

@@ -38,7 +38,15 @@ class JobBar(QStackedWidget):
         for widget in (self.pause, self.cancel):
             widget.setFixedWidth(96)
         self.addWidget(
-            _line(self._stage, self._count, (self._message, 1), (self._bar, 1), self._left, self.pause, self.cancel)
+            _line(
+                self._stage,
+                self._count,
+                (self._message, 1),
+                (self._bar, 1),
+                self._left,
+                self.pause,
+                self.cancel,
+            )
         )
         self.keep = button("Keep going", self._keep, "primary")
         self.stop = button("Stop", self._cancel)

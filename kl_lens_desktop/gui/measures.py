@@ -18,7 +18,7 @@ class Measure:
         Its name in the score file.
     label, unit, help : str
     harm : callable
-        From a value to how much it hurts: above zero, larger is worse. Colours and rankings follow its logarithm.
+        From a value to how much it hurts: above zero, larger is worse. Colours follow its logarithm.
     value : callable
         Back from harm to a value, for the legend.
     low, high : int
@@ -60,20 +60,59 @@ def _same(value: float) -> float:
 
 
 MEASURES = (
-    Measure("kl_pq", "KL full‖quantized", "nats",
-            "How surprised the quantized model's predictions leave one who expects the full model's: "
-            "Σ p·log(p/q), averaged over the text's tokens.", _same, _same, -7, -1),
-    Measure("kl_qp", "KL quantized‖full", "nats",
-            "The other direction, Σ q·log(q/p): it punishes probability where the full model has none.",
-            _same, _same, -7, -1),
+    Measure(
+        "kl_pq",
+        "KL full‖quantized",
+        "nats",
+        "How surprised the quantized model's predictions leave one who expects the full model's: "
+        "Σ p·log(p/q), averaged over the text's tokens.",
+        _same,
+        _same,
+        -7,
+        -1,
+    ),
+    Measure(
+        "kl_qp",
+        "KL quantized‖full",
+        "nats",
+        "The other direction, Σ q·log(q/p): it punishes probability where the full model has none.",
+        _same,
+        _same,
+        -7,
+        -1,
+    ),
     Measure("mse", "Logit error (MSE)", "", "Mean squared difference of the logits.", _same, _same, -6, 1),
-    Measure("sqnr_db", "SQNR", "dB", "Signal-to-quantization-noise ratio of the logits, in decibels; high is good.",
-            lambda db: 10 ** (-db / 10), lambda harm: -10 * math.log10(harm), -7, 0),
-    Measure("delta_ce", "ΔCE", "nats", "Change of the cross-entropy on the text itself; noise can make it negative.",
-            abs, _same, -7, -1),
-    Measure("top1_agreement", "Top-1 agreement", "", "Share of tokens whose most likely next token stays the same.",
-            lambda share: 1 - share, lambda harm: 1 - harm, -4, 0),
-)  # fmt: skip
+    Measure(
+        "sqnr_db",
+        "SQNR",
+        "dB",
+        "Signal-to-quantization-noise ratio of the logits, in decibels; high is good.",
+        lambda db: 10 ** (-db / 10),
+        lambda harm: -10 * math.log10(harm),
+        -7,
+        0,
+    ),
+    Measure(
+        "delta_ce",
+        "ΔCE",
+        "nats",
+        "Change of the cross-entropy on the text itself; noise can make it negative.",
+        abs,
+        _same,
+        -7,
+        -1,
+    ),
+    Measure(
+        "top1_agreement",
+        "Top-1 agreement",
+        "",
+        "Share of tokens whose most likely next token stays the same.",
+        lambda share: 1 - share,
+        lambda harm: 1 - harm,
+        -4,
+        0,
+    ),
+)
 
 
 def measure(key: str) -> Measure:
@@ -81,7 +120,7 @@ def measure(key: str) -> Measure:
 
 
 def component(weight: str, block: int | None) -> str:
-    """The part of a weight's name after its block: ``mamba.in_proj``, ``self_attn.q_proj``, ``embed_tokens``."""
+    """The part of a weight's name after its block: ``mamba.in_proj``, ``embed_tokens``."""
     name = weight.removesuffix(".weight")
     if block is None:
         return name.rpartition(".")[2]

@@ -18,13 +18,21 @@ from PySide6.QtCore import (
     Signal,
 )
 from PySide6.QtGui import QIcon, QPainter, QResizeEvent
-from PySide6.QtWidgets import QApplication, QComboBox, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QTableView, QWidget
+from PySide6.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QWidget,
+)
 
 from kl_lens_desktop.gui import icons, quantities, theme
 from kl_lens_desktop.gui.controls import draw_swatch
 from kl_lens_desktop.gui.draft import Draft
+from kl_lens_desktop.gui.measures import short_name
 from kl_lens_desktop.gui.session import KIND_NAMES
-from kl_lens_desktop.plan.document import natural_order
 from kl_lens_desktop.quant.formats import parse_format
 
 HEADINGS = ("Weight", "Kind", "Shape", "Format", "KL alone, nats", "Size")
@@ -74,7 +82,9 @@ class PlanTable(QAbstractTableModel):
     def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
         return 0 if parent.isValid() else len(HEADINGS)
 
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
         if orientation == Qt.Orientation.Horizontal:
             if role == Qt.ItemDataRole.DisplayRole:
                 return HEADINGS[section]
@@ -106,7 +116,11 @@ class PlanTable(QAbstractTableModel):
             return _kind_icon(option.kind)
         if role == Qt.ItemDataRole.ToolTipRole:
             pinned = f"\nPinned to {parse_format(name).label} by hand" if option.weight in self._pins else ""
-            return f"{option.weight}{pinned}" if column in (WEIGHT, FORMAT) else self._text(index.row(), name, column)
+            return (
+                f"{option.weight}{pinned}"
+                if column in (WEIGHT, FORMAT)
+                else self._text(index.row(), name, column)
+            )
         if role == Qt.ItemDataRole.AccessibleTextRole:
             pinned = ", pinned" if column == FORMAT and option.weight in self._pins else ""
             return f"{HEADINGS[column]}: {self._text(index.row(), name, column)}{pinned}"
@@ -123,7 +137,7 @@ class PlanTable(QAbstractTableModel):
         option = self._draft.options[row]
         choice = self._draft.choice(option.weight, name)
         if column == WEIGHT:
-            return option.weight.removesuffix(".weight").removeprefix("model.")
+            return short_name(option.weight, option.block)
         if column == KIND:
             return KIND_NAMES.get(option.kind, option.kind)
         if column == SHAPE:
@@ -163,9 +177,9 @@ class PlanFilter(QSortFilterProxyModel):
 
 
 class PlanView(QTableView):
-    """The name takes what room the other columns leave, and never less than it needs to be told from its neighbours."""
+    """The name takes what room the other columns leave, and never less than it needs to be read."""
 
-    NAME_WIDTH = 170
+    NAME_WIDTH = 150
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -180,7 +194,9 @@ class FormatDelegate(QStyledItemDelegate):
         options = QStyleOptionViewItem(option)
         self.initStyleOption(options, index)
         text, options.text = options.text, ""
-        QApplication.style().drawControl(QStyle.ControlElement.CE_ItemViewItem, options, painter, options.widget)
+        QApplication.style().drawControl(
+            QStyle.ControlElement.CE_ItemViewItem, options, painter, options.widget
+        )
         colours = theme.colours()
         area = options.rect.adjusted(8, 0, -8, 0)
         middle = area.center().y()
@@ -188,12 +204,15 @@ class FormatDelegate(QStyledItemDelegate):
         painter.save()
         painter.setFont(options.font)
         painter.setPen(colours.text)
-        painter.drawText(area.adjusted(20, 0, -36, 0), Qt.AlignmentFlag.AlignVCenter, text)
+        painter.drawText(area.adjusted(20, 0, -14, 0), Qt.AlignmentFlag.AlignVCenter, text)
         painter.restore()
         if index.data(PINNED_ROLE):
-            icons.draw(painter, "pin", QRectF(area.right() - 32, middle - 7, 15, 15), colours.accent)
+            icons.draw(painter, "pin", QRectF(area.right() - 30, middle - 7, 14, 14), colours.accent)
         icons.draw(
-            painter, f"chevron-down-{colours.name}", QRectF(area.right() - 10, middle - 5, 11, 11), colours.secondary
+            painter,
+            f"chevron-down-{colours.name}",
+            QRectF(area.right() - 10, middle - 5, 11, 11),
+            colours.secondary,
         )
 
     def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:

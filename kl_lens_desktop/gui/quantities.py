@@ -17,26 +17,20 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def with_error(mean: float, se: float) -> tuple[str, str]:
-    """The mean and its standard error as they can be told apart: ``("0.0041", "0.0002")``.
+    """The mean with three significant digits and its standard error beside it: ``("0.00410", "0.00021")``.
 
-    The error has one digit, two if the first is a 1; the mean ends where the error does, with at most three significant
-    digits. Below a thousandth both have the same exponent, so that they can be compared at a glance.
+    The error ends where the mean does, unless nothing would be left of it; then its first digit is shown.
+    Below a thousandth both have the same exponent, to be compared at a glance.
     """
     if not (se > 0 and math.isfinite(se) and math.isfinite(mean)):
         return significant(mean), ""
     exponent = math.floor(math.log10(max(abs(mean), se)))
     scale, suffix = (10.0**exponent, f"e{exponent}") if exponent < -3 else (1.0, "")
     mean, se = mean / scale, se / scale
-    error_places = _error_places(se)
-    first = math.floor(math.log10(abs(mean))) if mean else 0
-    places = max(min(error_places, max(2 - first, 0)), 0)
+    first_of_mean, first_of_error = (math.floor(math.log10(abs(x))) if x else 0 for x in (mean, se))
+    places = max(2 - max(first_of_mean, first_of_error), 0)
+    error_places = min(max(places, -first_of_error), 7)
     return f"{mean:,.{places}f}{suffix}", f"{se:,.{error_places}f}{suffix}"
-
-
-def _error_places(se: float) -> int:
-    exponent = math.floor(math.log10(se))
-    digits = 2 if se / 10.0**exponent < 1.95 else 1
-    return min(max(digits - 1 - exponent, 0), 7)
 
 
 def plus_minus(mean: float, se: float, unit: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What the window is looking at: one model, what was measured of it, its plan, its exports and their benchmark.
+"""What the window is looking at: one model, its measurements, its plan, its exports and their benchmark.
 
 The pages read from here and listen to its signals; none of them knows another.
 """
@@ -23,11 +23,20 @@ if TYPE_CHECKING:
     from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, Scores
 
 KIND_NAMES = {
-    "ssm": "state-space", "attention": "attention", "mlp": "MLP", "embedding": "embedding", "head": "head",
+    "ssm": "SSM",
+    "attention": "attention",
+    "mlp": "MLP",
+    "embedding": "embedding",
+    "head": "head",
     "conv": "convolution",
-}  # fmt: skip
-BLOCK_NAMES = {"ssm": "state-space", "attention": "attention", "mlp": "MLP"}
+}
+BLOCK_NAMES = {"ssm": "SSM", "attention": "attention", "mlp": "MLP"}
 COMPRESS_BITS = 5.0
+# Settings of the benchmark by how much patience there is; nothing given is its own default.
+EFFORTS: dict[str, dict[str, int]] = {
+    "Thorough": {},
+    "Quick look": {"rounds": 1, "repeats": 2, "tokens": 2048},
+}
 MISSING = "No model is open; choose one on the Model page"
 
 
@@ -59,7 +68,10 @@ class Model:
         """The header's line: name, size, blocks, revision."""
         about = self.about
         mixing = {kind: count for kind, count in about["block_kinds"].items() if kind != "mlp"}
-        blocks = " + ".join(f"{count:,} {BLOCK_NAMES.get(kind, kind)}" for kind, count in mixing.items()) + " blocks"
+        blocks = (
+            " + ".join(f"{count:,} {BLOCK_NAMES.get(kind, kind)}" for kind, count in mixing.items())
+            + " blocks"
+        )
         revision = f"rev {about['revision'][:7]}" if about.get("revision") else "local"
         return " · ".join((str(about["id"]), quantities.parameters(about["parameters"]), blocks, revision))
 
@@ -116,6 +128,7 @@ class Session(QObject):
         self.model: Model | None = None
         self.opening: str | None = None
         self.devices: list[dict[str, Any]] = []
+        self.effort = "Thorough"
         self._forget_results()
         self._plan_to_apply: Path | None = None
         self._stage = ""
@@ -163,7 +176,9 @@ class Session(QObject):
         if path.is_dir():
             self.open_model(str(path))
         else:
-            self.background.run(lambda: _plan_and_model(path, self.settings), self._open_plan_model, self.say_error)
+            self.background.run(
+                lambda: _plan_and_model(path, self.settings), self._open_plan_model, self.say_error
+            )
 
     @property
     def analysis(self) -> Analysis:
@@ -191,6 +206,7 @@ class Session(QObject):
         assert self.model is not None
         params = {"model": self.model.reference, "out": str(self.workspace.folder), "bits": COMPRESS_BITS}
         analysis = {key: value or None for key, value in self.analysis.params.items()}
+        analysis["bench"] = EFFORTS[self.effort]
         self.bench = []
         self.bench_changed.emit()
         self.job.start(Step("run", params | analysis))
@@ -230,7 +246,9 @@ class Session(QObject):
         """Read again what the work folder of the open model holds, outside the window's thread."""
         if self.model is not None:
             model, workspace, exports = self.model, self.workspace, dict(self.exports)
-            self.background.run(lambda: _read_results(model, workspace, exports), self._take_results, self.say_error)
+            self.background.run(
+                lambda: _read_results(model, workspace, exports), self._take_results, self.say_error
+            )
 
     def forget_results(self) -> None:
         """The work folder of the open model is gone or another one."""
@@ -281,10 +299,10 @@ class Session(QObject):
 
     def _step_started(self, step: Step) -> None:
         self._stage = ""
-        self.write_log("info", f"Started: {step.task} {step.about}".rstrip())
+        self.write_log("info", f"{_step_words(step)}: started")
 
     def _step_finished(self, step: Step, result: dict[str, Any]) -> None:
-        self.write_log("info", f"Finished: {step.task} {step.about}".rstrip())
+        self.write_log("info", f"{_step_words(step)}: done")
         if step.task == "inspect":
             self._take_model(step.params["model"], result)
         elif step.task == "export":
@@ -322,12 +340,21 @@ class Session(QObject):
         self.reload()
 
     def _announce_everything(self) -> None:
-        for signal in (self.model_changed, self.entries_changed, self.scores_changed, self.plan_changed,
-                       self.exports_changed, self.bench_changed, self.agreement_changed):  # fmt: skip
+        for signal in (
+            self.model_changed,
+            self.entries_changed,
+            self.scores_changed,
+            self.plan_changed,
+            self.exports_changed,
+            self.bench_changed,
+            self.agreement_changed,
+        ):
             signal.emit()
 
     def _take_results(self, results: "_Results") -> None:
-        if self.model is None or results.model is not self.model and results.reference != self.model.reference:
+        if self.model is None or (
+            results.model is not self.model and results.reference != self.model.reference
+        ):
             return
         for problem in results.problems:
             self.say("warning", problem)
@@ -354,18 +381,34 @@ class Session(QObject):
     def _open_plan_model(self, found: tuple[Path, str]) -> None:
         self._plan_to_apply, reference = found
         if self.job.running:
-            self.say("warning", f"Cannot open {self._plan_to_apply}: a job is running. Wait for it or cancel it.")
+            self.say(
+                "warning", f"Cannot open {self._plan_to_apply}: a job is running. Wait for it or cancel it."
+            )
             self._plan_to_apply = None
         else:
             self.open_model(reference)
 
 
 STAGE_NAMES = {
-    "pull": "Download", "download": "Downloading", "inspect": "Reading the model", "load": "Loading the model",
-    "analyze": "Measuring sensitivity", "plan": "Planning", "verify": "Verifying on held-out text",
-    "export": "Exporting", "bench": "Benchmarking", "devices": "Looking for devices", "generate": "Generating",
-    "agree": "Measuring each weight's perplexity", "run": "Compressing",
-}  # fmt: skip
+    "pull": "Download",
+    "download": "Downloading",
+    "inspect": "Reading the model",
+    "load": "Loading the model",
+    "analyze": "Measuring sensitivity",
+    "plan": "Planning",
+    "verify": "Verifying on held-out text",
+    "export": "Exporting",
+    "bench": "Benchmarking",
+    "devices": "Looking for devices",
+    "generate": "Generating",
+    "agree": "Measuring each weight's perplexity",
+    "run": "Compressing",
+}
+
+
+def _step_words(step: Step) -> str:
+    words = STAGE_NAMES.get(step.task, step.task)
+    return f"{words} ({step.about})" if step.about else words
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +454,16 @@ def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, P
     elsewhere = {name: folder for name, folder in known_exports.items() if (folder / MODEL_XML).is_file()}
     exports = workspace.exported() | elsewhere
     audits = {name: audit for name, folder in exports.items() if (audit := _read_audit(folder)) is not None}
-    return _Results(model, scores, plan, exports, audits, bench.get("rows", []), read(workspace.agree, read_json), problems)
+    return _Results(
+        model,
+        scores,
+        plan,
+        exports,
+        audits,
+        bench.get("rows", []),
+        read(workspace.agree, read_json),
+        problems,
+    )
 
 
 def _read_audit(folder: Path) -> dict[str, Any] | None:
@@ -421,7 +473,11 @@ def _read_audit(folder: Path) -> dict[str, Any] | None:
     try:
         audit: dict[str, Any] = read_json(folder / "kl_lens.json")["audit"]
         return {**audit, "assignments": read_json(folder / "plan.json")["assignments"]}
-    except (InputError, KeyError, TypeError):  # somebody else's folder, or an older one: it has no such record
+    except (
+        InputError,
+        KeyError,
+        TypeError,
+    ):  # somebody else's folder, or an older one: it has no such record
         return None
 
 
@@ -430,7 +486,9 @@ def _identity(model: Model) -> "ModelIdentity":
     from kl_lens_desktop.sensitivity.scores import ModelIdentity
 
     about = model.about
-    return ModelIdentity(about["id"], about.get("revision"), weights_sha256(weight_files(Path(about["folder"]))))
+    return ModelIdentity(
+        about["id"], about.get("revision"), weights_sha256(weight_files(Path(about["folder"])))
+    )
 
 
 def _plan_and_model(path: Path, settings: Settings) -> tuple[Path, str]:
@@ -443,5 +501,8 @@ def _plan_and_model(path: Path, settings: Settings) -> tuple[Path, str]:
     for reference in settings.recent:
         if Path(reference).name == wanted and Path(reference).is_dir():
             return path, reference
-    raise InputError(f"Cannot open {path}", f"its model, {wanted}, is not on this computer",
-                     "Open or download the model first, then the plan")  # fmt: skip
+    raise InputError(
+        f"Cannot open {path}",
+        f"its model, {wanted}, is not on this computer",
+        "Open or download the model first, then the plan",
+    )

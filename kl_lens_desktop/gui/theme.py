@@ -1,6 +1,6 @@
-"""The look in one place: colours of light and dark, the palette, the style sheet, and the colours of charts."""
+"""The look in one place: the colours of light and dark, the palette, the style sheet."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from string import Template
 
 from PySide6.QtCore import Qt
@@ -42,13 +42,47 @@ class Colours:
 
 
 LIGHT = Colours(
-    "light", "#FAFAF9", "#FFFFFF", "#F2F2F0", "#E3E3E0", "#8E8E88", "#1C1C1A", "#5F5F5A", "#1F6FEB", "#1A5FCC",
-    "#FFFFFF", "#E4EEFD", "#EFEFEC", "#B3261E", "#FBE9E7", "#7A5200", "#FCF3DC", "#1B6E35", "#E5F4E9",
-)  # fmt: skip
+    "light",
+    "#FAFAF9",
+    "#FFFFFF",
+    "#F2F2F0",
+    "#E3E3E0",
+    "#8E8E88",
+    "#1C1C1A",
+    "#5F5F5A",
+    "#1F6FEB",
+    "#1A5FCC",
+    "#FFFFFF",
+    "#E4EEFD",
+    "#EFEFEC",
+    "#B3261E",
+    "#FBE9E7",
+    "#7A5200",
+    "#FCF3DC",
+    "#1B6E35",
+    "#E5F4E9",
+)
 DARK = Colours(
-    "dark", "#161615", "#1F1F1D", "#191918", "#34342F", "#75756E", "#F1F1EE", "#A6A69E", "#6CA8FF", "#8ABAFF",
-    "#0D1626", "#21314A", "#2A2A27", "#FF8A80", "#3B2220", "#E8BC5A", "#352C18", "#77D192", "#1D3325",
-)  # fmt: skip
+    "dark",
+    "#161615",
+    "#1F1F1D",
+    "#191918",
+    "#34342F",
+    "#75756E",
+    "#F1F1EE",
+    "#A6A69E",
+    "#6CA8FF",
+    "#8ABAFF",
+    "#0D1626",
+    "#21314A",
+    "#2A2A27",
+    "#FF8A80",
+    "#3B2220",
+    "#E8BC5A",
+    "#352C18",
+    "#77D192",
+    "#1D3325",
+)
 
 
 def colours() -> Colours:
@@ -57,7 +91,7 @@ def colours() -> Colours:
 
 
 def apply(app: QApplication, choice: str) -> None:
-    """Dress the application in ``system``, ``light`` or ``dark``; every widget hears of it by a palette change."""
+    """Dress the application in ``system``, ``light`` or ``dark``; widgets hear of it by a palette change."""
     hints = app.styleHints()
     wanted = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}.get(choice, Qt.ColorScheme.Unknown)
     if hints.colorScheme() != wanted:
@@ -89,21 +123,38 @@ def format_colour(name: str) -> QColor:
 def mixed(first: str, second: str, share: float) -> QColor:
     """`first` with `share` of `second` in it."""
     a, b = QColor(first), QColor(second)
-    return QColor.fromRgbF(*(x + (y - x) * share for x, y in zip(a.getRgbF()[:3], b.getRgbF()[:3], strict=True)))
+    return QColor.fromRgbF(*(x + (y - x) * share for x, y in zip(_rgb(a), _rgb(b), strict=True)))
+
+
+def _rgb(colour: QColor) -> tuple[float, float, float]:
+    return colour.redF(), colour.greenF(), colour.blueF()
 
 
 def _palette(scheme: Colours) -> QPalette:
     role = QPalette.ColorRole
     palette = QPalette()
     for name, colour in (
-        (role.Window, scheme.background), (role.WindowText, scheme.text), (role.Base, scheme.surface),
-        (role.AlternateBase, scheme.sunken), (role.Text, scheme.text), (role.Button, scheme.surface),
-        (role.ButtonText, scheme.text), (role.Highlight, scheme.accent), (role.HighlightedText, scheme.on_accent),
-        (role.ToolTipBase, scheme.surface), (role.ToolTipText, scheme.text), (role.Link, scheme.accent),
-        (role.PlaceholderText, scheme.secondary), (role.Mid, scheme.line), (role.Midlight, scheme.line),
-        (role.Light, scheme.surface), (role.Dark, scheme.edge), (role.Shadow, scheme.line),
-        (role.BrightText, scheme.danger), (role.Accent, scheme.accent),
-    ):  # fmt: skip
+        (role.Window, scheme.background),
+        (role.WindowText, scheme.text),
+        (role.Base, scheme.surface),
+        (role.AlternateBase, scheme.sunken),
+        (role.Text, scheme.text),
+        (role.Button, scheme.surface),
+        (role.ButtonText, scheme.text),
+        (role.Highlight, scheme.accent),
+        (role.HighlightedText, scheme.on_accent),
+        (role.ToolTipBase, scheme.surface),
+        (role.ToolTipText, scheme.text),
+        (role.Link, scheme.accent),
+        (role.PlaceholderText, scheme.secondary),
+        (role.Mid, scheme.line),
+        (role.Midlight, scheme.line),
+        (role.Light, scheme.surface),
+        (role.Dark, scheme.edge),
+        (role.Shadow, scheme.line),
+        (role.BrightText, scheme.danger),
+        (role.Accent, scheme.accent),
+    ):
         palette.setColor(name, QColor(colour))
     faded = mixed(scheme.secondary, scheme.surface, 0.35)
     for name in (role.WindowText, role.Text, role.ButtonText):
@@ -112,7 +163,7 @@ def _palette(scheme: Colours) -> QPalette:
 
 
 def _style_sheet(scheme: Colours) -> str:
-    values = {field: getattr(scheme, field) for field in scheme.__slots__}
+    values = {field: str(value) for field, value in asdict(scheme).items()}
     values["faded"] = mixed(scheme.secondary, scheme.surface, 0.35).name()
     values["icons"] = resources.path("icons").as_posix()
     return Template(_SHEET).substitute(values)
@@ -121,6 +172,8 @@ def _style_sheet(scheme: Colours) -> str:
 # Borders grow to two pixels with the focus; the padding shrinks by as much, so nothing moves.
 _SHEET = """
 QToolTip { background: $surface; color: $text; border: 1px solid $edge; padding: 4px 6px; }
+QAbstractScrollArea { background: transparent; border: none; }
+QScrollArea > QWidget, QScrollArea > QWidget > QWidget { background: transparent; }
 QLabel { background: transparent; }
 QLabel[role="page-title"] { font-size: 20pt; font-weight: 600; }
 QLabel[role="title"] { font-size: 13pt; font-weight: 600; }
@@ -135,13 +188,15 @@ QWidget#header { background: $surface; border-bottom: 1px solid $line; }
 QWidget#rail { background: $surface; border-right: 1px solid $line; }
 QWidget#jobbar { background: $surface; border-top: 1px solid $line; }
 
-QPushButton { background: $surface; color: $text; border: 1px solid $edge; border-radius: 6px; padding: 5px 14px;
+QPushButton { background: $surface; color: $text; border: 1px solid $edge; border-radius: 6px;
+  padding: 5px 14px;
   min-height: 18px; }
 QPushButton:hover { background: $hover; }
 QPushButton:pressed { background: $line; }
 QPushButton:focus { border: 2px solid $accent; padding: 4px 13px; }
 QPushButton:disabled { color: $faded; border-color: $line; background: $background; }
-QPushButton[role="primary"] { background: $accent; color: $on_accent; border: 1px solid $accent; font-weight: 600; }
+QPushButton[role="primary"] { background: $accent; color: $on_accent; border: 1px solid $accent;
+  font-weight: 600; }
 QPushButton[role="primary"]:hover { background: $accent_hover; border-color: $accent_hover; }
 QPushButton[role="primary"]:focus { border: 2px solid $text; }
 QPushButton[role="primary"]:disabled { background: $line; color: $secondary; border-color: $line; }
@@ -151,12 +206,14 @@ QPushButton[role="quiet"]:focus { border: 2px solid $accent; }
 QPushButton[role="start"] { padding: 3px; border: 1px solid $line; min-height: 72px; }
 QPushButton[role="start"]:hover { border-color: $accent; background: $tint; }
 QPushButton[role="start"]:focus { border: 2px solid $accent; padding: 2px; }
-QPushButton[role="compress"] { background: $accent; color: $on_accent; border: 1px solid $accent; font-weight: 600;
+QPushButton[role="compress"] { background: $accent; color: $on_accent; border: 1px solid $accent;
+  font-weight: 600;
   font-size: 11pt; padding: 9px 12px; }
 QPushButton[role="compress"]:hover { background: $accent_hover; border-color: $accent_hover; }
 QPushButton[role="compress"]:focus { border: 2px solid $text; padding: 8px 11px; }
 QPushButton[role="compress"]:disabled { background: $line; color: $secondary; border-color: $line; }
-QPushButton[role="rail"] { background: transparent; border: 1px solid transparent; border-radius: 6px; text-align: left;
+QPushButton[role="rail"] { background: transparent; border: 1px solid transparent; border-radius: 6px;
+  text-align: left;
   padding: 7px 9px; }
 QPushButton[role="rail"]:hover { background: $hover; }
 QPushButton[role="rail"]:checked { background: $tint; font-weight: 600; }
@@ -188,8 +245,9 @@ QComboBox QAbstractItemView { background: $surface; color: $text; border: 1px so
   selection-background-color: $tint; selection-color: $text; padding: 2px; }
 QSpinBox { padding: 4px 22px 4px 2px; }
 QSpinBox:focus { padding: 3px 21px 3px 1px; }
-QSpinBox > QLineEdit { border: none; background: transparent; padding: 0 0 0 6px; min-height: 0; }
-QSpinBox::up-button, QSpinBox::down-button { subcontrol-origin: border; width: 20px; border: none; background: none; }
+QSpinBox > QLineEdit { border: none; background: transparent; padding: 0; min-height: 0; }
+QSpinBox::up-button, QSpinBox::down-button { subcontrol-origin: border; width: 20px; border: none;
+  background: none; }
 QSpinBox::up-button { subcontrol-position: top right; }
 QSpinBox::down-button { subcontrol-position: bottom right; }
 QSpinBox::up-arrow { image: url("$icons/chevron-up-$name.svg"); width: 9px; height: 9px; }
@@ -197,11 +255,13 @@ QSpinBox::down-arrow { image: url("$icons/chevron-down-$name.svg"); width: 9px; 
 QCheckBox, QRadioButton { spacing: 8px; padding: 3px; border: 1px solid transparent; border-radius: 4px; }
 QCheckBox:focus, QRadioButton:focus { border: 2px solid $accent; padding: 2px; }
 QCheckBox:disabled { color: $faded; }
-QCheckBox::indicator, QTableView::indicator { width: 14px; height: 14px; border: 1px solid $edge; border-radius: 3px;
+QCheckBox::indicator, QTableView::indicator { width: 14px; height: 14px; border: 1px solid $edge;
+  border-radius: 3px;
   background: $surface; }
 QCheckBox::indicator:checked, QTableView::indicator:checked { background: $accent; border-color: $accent;
   image: url("$icons/check-$name.svg"); }
-QCheckBox::indicator:disabled, QTableView::indicator:disabled { border-color: $line; background: $background; }
+QCheckBox::indicator:disabled, QTableView::indicator:disabled { border-color: $line;
+  background: $background; }
 QCheckBox::indicator:checked:disabled, QTableView::indicator:checked:disabled { background: $line;
   image: url("$icons/check-$name.svg"); }
 
@@ -213,10 +273,10 @@ QMenu::indicator { width: 14px; height: 14px; left: 8px; border: 1px solid $edge
 QMenu::indicator:checked { background: $accent; border-color: $accent; image: url("$icons/check-$name.svg"); }
 QMenu::separator { height: 1px; background: $line; margin: 4px 6px; }
 
-QAbstractScrollArea { background: transparent; border: none; }
-QScrollArea > QWidget, QScrollArea > QWidget > QWidget { background: transparent; }
-QTableView, QListView, QTreeView { background: $surface; alternate-background-color: $sunken; border: 1px solid $line;
-  border-radius: 6px; gridline-color: $line; selection-background-color: $tint; selection-color: $text; outline: none; }
+QTableView, QListView, QTreeView { background: $surface; alternate-background-color: $sunken;
+  border: 1px solid $line;
+  border-radius: 6px; gridline-color: $line; selection-background-color: $tint; selection-color: $text;
+  outline: none; }
 QTableView:focus, QListView:focus { border: 1px solid $accent; }
 QTableView::item { padding: 2px 6px; }
 QTableView::item:selected { background: $tint; color: $text; }
@@ -224,7 +284,8 @@ QTableView::item:focus { border: 1px solid $accent; }
 QListView::item { padding: 6px 8px; border-radius: 4px; }
 QListView::item:selected { background: $tint; color: $text; }
 QListView::item:hover { background: $hover; }
-QFrame[role="card"] QTableView, QFrame[role="card"] QListView, QFrame[role="card"] QPlainTextEdit[role="plain"] {
+QFrame[role="card"] QTableView, QFrame[role="card"] QListView,
+  QFrame[role="card"] QPlainTextEdit[role="plain"] {
   border: none; }
 QHeaderView { background: $surface; border: none; }
 QHeaderView::section { background: $surface; color: $secondary; border: none; border-bottom: 1px solid $line;
@@ -245,7 +306,8 @@ QScrollBar::add-page, QScrollBar::sub-page { background: none; }
 
 QSlider::groove:horizontal { height: 4px; border-radius: 2px; background: $line; }
 QSlider::sub-page:horizontal { height: 4px; border-radius: 2px; background: $accent; }
-QSlider::handle:horizontal { width: 16px; height: 16px; margin: -7px 0; border-radius: 9px; background: $surface;
+QSlider::handle:horizontal { width: 16px; height: 16px; margin: -7px 0; border-radius: 9px;
+  background: $surface;
   border: 2px solid $accent; }
 QSlider::handle:horizontal:hover, QSlider::handle:horizontal:focus { background: $accent; }
 QSlider::sub-page:horizontal:disabled { background: $line; }

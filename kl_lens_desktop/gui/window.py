@@ -1,11 +1,21 @@
 """The window: rail, header, banner, pages, job bar; shortcuts; and a closing that leaves nothing behind."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 
 from PySide6.QtCore import QRectF, QSize, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QKeySequence, QPainter, QPaintEvent, QShortcut
-from PySide6.QtWidgets import QApplication, QButtonGroup, QHBoxLayout, QMainWindow, QPushButton, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QApplication,
+    QButtonGroup,
+    QHBoxLayout,
+    QMainWindow,
+    QPushButton,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from kl_lens_desktop.gui import icons, theme
 from kl_lens_desktop.gui.banner import Banner
@@ -15,7 +25,7 @@ from kl_lens_desktop.gui.jobbar import JobBar
 from kl_lens_desktop.gui.session import MISSING, Session
 from kl_lens_desktop.gui.workspace import Settings
 
-# Name on the rail, icon and module, class. A page is built when it is first shown, or while the window is idle.
+# Name on the rail, icon and module, class. A page is built when first shown, or while the window is idle.
 PAGES = (
     ("Model", "model", "ModelPage"),
     ("Sensitivity", "sensitivity", "SensitivityPage"),
@@ -49,15 +59,25 @@ class Window(QMainWindow):
         for _ in PAGES:
             self.stack.addWidget(QWidget())
         self.compress = JobButton(
-            "Compress", self.session, self._missing_model, self._start_compress,
-            "Measure, plan, export and benchmark this model with the defaults", "compress", "compress",
-        )  # fmt: skip
+            "Compress",
+            self.session,
+            self._missing_model,
+            self._start_compress,
+            "Measure, plan, export and benchmark this model with the defaults",
+            "compress",
+            "compress",
+        )
         self.setCentralWidget(self._frame())
         self._make_shortcuts()
         self.session.said.connect(self.banner.say)
         self.session.job.started.connect(self.banner.hide)
-        for signal in (self.session.model_changed, self.session.scores_changed, self.session.plan_changed,
-                       self.session.exports_changed, self.session.bench_changed):  # fmt: skip
+        for signal in (
+            self.session.model_changed,
+            self.session.scores_changed,
+            self.session.plan_changed,
+            self.session.exports_changed,
+            self.session.bench_changed,
+        ):
             signal.connect(self._mark_done)
         self.restoreGeometry(settings.state("window"))
         self.show_page("Model")
@@ -69,16 +89,18 @@ class Window(QMainWindow):
         """The page called `name`, built if it is not there yet."""
         if name not in self._pages:
             index = [entry[0] for entry in PAGES].index(name)
-            _, module, cls = PAGES[index]
-            page: Page = getattr(import_module(f"kl_lens_desktop.gui.pages.{module}"), cls)(self.session, self)
+            _, file, cls = PAGES[index]
+            module = import_module(f"kl_lens_desktop.gui.pages.{file}")
+            page: Page = getattr(module, cls)(self.session, self)
             self._pages[name] = page
             placeholder = self.stack.widget(index)
+            assert placeholder is not None
             self.stack.insertWidget(index, page)
             self.stack.removeWidget(placeholder)
             placeholder.deleteLater()
         return self._pages[name]
 
-    def show_page(self, name: str) -> None:
+    def show_page(self, name: str, *_: object) -> None:
         page = self.page(name)
         self.stack.setCurrentWidget(page)
         entry = self._rail.button([each[0] for each in PAGES].index(name))
@@ -86,6 +108,17 @@ class Window(QMainWindow):
             entry.setFocus()
         entry.setChecked(True)
         page.opened()
+
+    def rail_entry(self, index: int) -> "RailButton":
+        """The rail's button of a page, counted from the top."""
+        entry = self._rail.button(index)
+        assert isinstance(entry, RailButton)
+        return entry
+
+    @property
+    def still_building(self) -> bool:
+        """Whether pages are still to be built while the window is idle."""
+        return self._idle.isActive()
 
     @property
     def shown(self) -> str:
@@ -138,7 +171,7 @@ class Window(QMainWindow):
                 layout.addWidget(rule())
                 layout.addSpacing(8)
             entry = RailButton(name, icon, index)
-            entry.clicked.connect(lambda _=False, page=name: self.show_page(page))
+            entry.clicked.connect(partial(self.show_page, name))
             self._rail.addButton(entry, index)
             layout.addWidget(entry)
         layout.addStretch(1)
@@ -146,10 +179,10 @@ class Window(QMainWindow):
 
     def _make_shortcuts(self) -> None:
         def shortcut(keys: str, action: Callable[[], object]) -> None:
-            QShortcut(QKeySequence(keys), self, activated=action)
+            QShortcut(QKeySequence(keys), self).activated.connect(lambda: action())
 
         for index, (name, _, _) in enumerate(PAGES):
-            shortcut(f"Ctrl+{index + 1}", lambda page=name: self.show_page(page))
+            shortcut(f"Ctrl+{index + 1}", partial(self.show_page, name))
         shortcut("Ctrl+O", lambda: self._on_page("Model", "choose_folder"))
         shortcut("Ctrl+S", lambda: self._on_page("Plan", "save"))
         shortcut("F5", lambda: self.page(self.shown).start())
@@ -170,9 +203,7 @@ class Window(QMainWindow):
         session = self.session
         done = (session.model, session.scores, session.plan, session.exports, session.bench)
         for index, result in enumerate(done):
-            entry = self._rail.button(index)
-            assert isinstance(entry, RailButton)
-            entry.mark(done=bool(result))
+            self.rail_entry(index).mark(done=bool(result))
 
     def _build_next(self) -> None:
         """One page a turn, so that the window stays quick while it completes itself."""

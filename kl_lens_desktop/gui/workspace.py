@@ -62,7 +62,9 @@ class Settings:
     def recent(self) -> list[str]:
         """References of the models opened last, newest first."""
         value = self._store.value("recent", [])
-        return [value] if isinstance(value, str) else [str(item) for item in value or []]
+        if isinstance(value, str):  # the ini format keeps a list of one as a plain text
+            return [value]
+        return [str(item) for item in value] if isinstance(value, list) else []
 
     def remember(self, reference: str) -> None:
         self._store.setValue(
@@ -169,8 +171,13 @@ class Analysis:
     @property
     def params(self) -> dict[str, Any]:
         """As the tasks take it."""
-        return {"text": list(self.text), "tokens": self.tokens, "window": self.window, "formats": list(self.formats)}
+        return {
+            "text": list(self.text),
+            "tokens": self.tokens,
+            "window": self.window,
+            "formats": list(self.formats),
+        }
 
     def continues(self, other: "Analysis") -> bool:
-        """Whether the scores of `other` can be added to: same text, same windows; further formats may come."""
+        """Whether the scores of `other` can be added to: same text and windows; further formats may come."""
         return (self.text, self.tokens, self.window) == (other.text, other.tokens, other.window)

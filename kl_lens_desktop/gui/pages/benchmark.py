@@ -10,7 +10,6 @@ from PySide6.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QPlainTextEdit,
-    QSpinBox,
     QStackedWidget,
     QTableView,
     QVBoxLayout,
@@ -31,13 +30,15 @@ from kl_lens_desktop.gui.controls import (
     card,
     clear,
     column,
+    combo,
     hint,
     label,
     row,
     set_up_table,
+    spin,
 )
 from kl_lens_desktop.gui.job import Step
-from kl_lens_desktop.gui.session import MISSING, Session
+from kl_lens_desktop.gui.session import EFFORTS, MISSING, Session
 from kl_lens_desktop.jobs.events import Generated
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
 NOTHING = "There is nothing to measure yet; export a model first"
 ORDER = ("fp16", "int8_sym", "int4_sym_g64", "plan")
-WIDTHS = (132, 128, 118, 146, 108)
+WIDTHS = (104, 114, 96, 136, 106)
+PROBLEM_WIDTH = 300
 
 
 class BenchmarkPage(Page):
@@ -57,13 +59,28 @@ class BenchmarkPage(Page):
         self.stack = QStackedWidget()
         self._empty_button = button("Export models", lambda: window.show_page("Export"), "primary")
         self.stack.addWidget(
-            Empty("benchmark", "Nothing to measure yet", "Exported models are timed and checked here, side by side on each "
-                  "device, with error bars.", self._empty_button)
-        )  # fmt: skip
-        self.run = JobButton("Benchmark", session, self._missing, self._start,
-                             "Measure speed, quality and memory of every exported model (F5)", "primary")  # fmt: skip
-        self.find = JobButton("Find devices", session, lambda: "", self._find,
-                              "Ask OpenVINO which devices this computer has, and try each")  # fmt: skip
+            Empty(
+                "benchmark",
+                "Nothing to measure yet",
+                "Exported models are timed and checked here, side by side on each device, with error bars.",
+                self._empty_button,
+            )
+        )
+        self.run = JobButton(
+            "Benchmark",
+            session,
+            self._missing,
+            self._start,
+            "Measure speed, quality and memory of every exported model (F5)",
+            "primary",
+        )
+        self.look = JobButton(
+            "Find devices",
+            session,
+            lambda: "",
+            self._find,
+            "Ask OpenVINO which devices this computer has, and try each",
+        )
         self.stack.addWidget(self._make_body())
         self.body.addWidget(self.stack, 1)
         self.sentence = label("", "secondary", wrap=True)
@@ -88,7 +105,10 @@ class BenchmarkPage(Page):
     def _make_body(self) -> QWidget:
         self._devices = QHBoxLayout()
         self._devices.setSpacing(12)
-        device_row = row(label("Devices", "secondary"), self._devices, None, self.find)
+        self.effort = combo("Effort", [(words, words) for words in EFFORTS])
+        self.effort.currentTextChanged.connect(self._choose_effort)
+        self.effort.setToolTip("A quick look times fewer generations on less text; its error bars are wider")
+        device_row = row(label("Devices", "secondary"), self._devices, None, self.effort, self.look)
         self.table = BenchTable(self)
         self.view = QTableView()
         self.view.setModel(self.table)
@@ -100,15 +120,20 @@ class BenchmarkPage(Page):
         table_card = card(column(device_row, self.view))
         self.chart = SpeedChart()
         chart_card = card(
-            column(row(label("Speed against quality", "heading"), None, hint(
-                "Each bubble is a variant on a device; its area is the peak memory. Down and to the right is better.")),
-                self.chart)
-        )  # fmt: skip
-        left = self.splitter(
-            "bench-left", Qt.Orientation.Vertical, table_card, chart_card, sizes=(330, 260)
+            column(
+                row(
+                    label("Speed against quality", "heading"),
+                    None,
+                    hint(
+                        "A bubble is a variant on a device, its area the peak memory. Down and right is good."
+                    ),
+                ),
+                self.chart,
+            )
         )
+        left = self.splitter("bench-left", Qt.Orientation.Vertical, table_card, chart_card, sizes=(290, 310))
         self.trial = Trial(self.session)
-        return self.splitter("bench", Qt.Orientation.Horizontal, left, self.trial, sizes=(730, 320))
+        return self.splitter("bench", Qt.Orientation.Horizontal, left, self.trial, sizes=(750, 286))
 
     def _show(self) -> None:
         session = self.session
@@ -121,21 +146,26 @@ class BenchmarkPage(Page):
         self.table.show_rows(names, devices, session.bench)
         self._fit_columns()
         self.chart.show_rows(session.bench)
-        self.trial.show_variants({name: str(path) for name, path in session.exports.items()}, self._available())
+        self.trial.show_variants(
+            {name: str(path) for name, path in session.exports.items()}, self._available()
+        )
         self.sentence.setText(_summary(session.bench))
         self.run.refresh()
 
     def _fit_columns(self) -> None:
         self.view.clearSpans()
-        self.view.setColumnWidth(0, 96)
-        self.view.setColumnWidth(1, 84)
+        self.view.setColumnWidth(0, 92)
+        self.view.setColumnWidth(1, 80)
         for place in range(1, self.table.columnCount()):
             self.view.setItemDelegateForColumn(place, self.numbers)
             if place >= 2:
-                self.view.setColumnWidth(place, WIDTHS[(place - 2) % len(FIGURES)])
+                group, figure = divmod(place - 2, len(FIGURES))
+                absent = self.table.is_absent(self.table.devices[group])
+                self.view.setColumnHidden(place, absent and figure > 0)  # its one column says why
+                self.view.setColumnWidth(place, PROBLEM_WIDTH if absent else WIDTHS[figure])
         for line, variant in enumerate(self.table.variants):
             for group, device in enumerate(self.table.devices):
-                if self.table.problem(variant, device)[0]:
+                if self.table.problem(variant, device)[0] and not self.table.is_absent(device):
                     self.view.setSpan(line, 2 + group * len(FIGURES), 1, len(FIGURES))
 
     def _show_devices(self) -> None:
@@ -165,7 +195,14 @@ class BenchmarkPage(Page):
             return MISSING
         if not self.session.exports:
             return NOTHING
-        return "Choose at least one device" if self._boxes and not any(b.isChecked() for b in self._boxes.values()) else ""
+        return (
+            "Choose at least one device"
+            if self._boxes and not any(b.isChecked() for b in self._boxes.values())
+            else ""
+        )
+
+    def _choose_effort(self, words: str) -> None:
+        self.session.effort = words
 
     def _find(self) -> None:
         self.session.job.start(Step("devices", {}))
@@ -178,8 +215,11 @@ class BenchmarkPage(Page):
         params = {
             "folders": [str(session.exports[name]) for name in names],
             # the absent ones too: their rows say why they are not here
-            "devices": [*chosen, *absent] or None, "text": None, "out": str(session.workspace.bench),
-        }  # fmt: skip
+            "devices": [*chosen, *absent] or None,
+            "text": None,
+            "out": str(session.workspace.bench),
+            **EFFORTS[self.session.effort],
+        }
         session.bench = []
         session.bench_changed.emit()
         session.job.start(Step("bench", params))
@@ -194,9 +234,12 @@ class SpeedChart(Chart):
 
     def show_rows(self, rows: list[dict[str, Any]]) -> None:
         self._rows = [
-            row_ for row_ in rows
-            if row_["status"] == "ok" and number(row_, "tokens_per_s") is not None and number(row_, "perplexity") is not None
-        ]  # fmt: skip
+            row_
+            for row_ in rows
+            if row_["status"] == "ok"
+            and number(row_, "tokens_per_s") is not None
+            and number(row_, "perplexity") is not None
+        ]
         self.redraw()
 
     def redraw(self) -> None:
@@ -216,9 +259,14 @@ class SpeedChart(Chart):
             self.label_at(speed, quality, name, anchor=(0.5, 1.9))
         xs = [number(row_, "tokens_per_s") or 0.0 for row_ in self._rows]
         ys = [number(row_, "perplexity") or 0.0 for row_ in self._rows]
-        x_pad, y_pad = (max(xs) - min(xs)) * 0.18 or max(xs) * 0.1, (max(ys) - min(ys)) * 0.35 or max(ys) * 0.02
+        x_pad, y_pad = (
+            (max(xs) - min(xs)) * 0.18 or max(xs) * 0.1,
+            (max(ys) - min(ys)) * 0.4 or max(ys) * 0.02,
+        )
         self.setRange(
-            xRange=(min(xs) - x_pad, max(xs) + x_pad), yRange=(min(ys) - y_pad, max(ys) + y_pad * 1.4), padding=0
+            xRange=(min(xs) - x_pad, max(xs) + x_pad),
+            yRange=(min(ys) - y_pad, max(ys) + y_pad * 1.8),
+            padding=0,
         )
 
 
@@ -233,17 +281,20 @@ class Trial(QWidget):
         self.prompt.setAccessibleName("Prompt")
         self.prompt.setFixedHeight(64)
         self.prompt.setTabChangesFocus(True)
-        self.tokens = QSpinBox()
-        self.tokens.setAccessibleName("New tokens at most")
-        self.tokens.setRange(8, 1024)
-        self.tokens.setValue(64)
+        self.tokens = spin("New tokens at most", 8, 1024, 64)
         self.device = QComboBox()
         self.device.setAccessibleName("Device to try on")
         self.sides = (_Side("First variant"), _Side("Second variant"))
-        self.go = JobButton("Generate", session, self._missing, self._start,
-                            "Continue the prompt with both variants, one after the other")  # fmt: skip
-        head = row(label("Try it", "heading"), None)
-        options = row(label("Tokens", "secondary"), self.tokens, label("on", "secondary"), self.device, None, self.go)
+        self.go = JobButton(
+            "Generate",
+            session,
+            self._missing,
+            self._start,
+            "Continue the prompt with both variants, one after the other",
+        )
+        head = row(label("Try it", "heading"), None, self.go)
+        self.device.setMinimumContentsLength(5)
+        options = row(label("Tokens", "secondary"), self.tokens, label("on", "secondary"), self.device, None)
         self.setMinimumWidth(280)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -260,7 +311,7 @@ class Trial(QWidget):
             self._folders = folders
             names = sorted(folders, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
             for place, side in enumerate(self.sides):
-                side.offer(names, names[0] if place == 0 and names else names[-1] if names else "")
+                side.offer(names, names[0 if place == 0 else -1] if names else "")
         if [self.device.itemText(i) for i in range(self.device.count())] != devices:
             self.device.clear()
             self.device.addItems(devices)
@@ -277,9 +328,12 @@ class Trial(QWidget):
             name = side.variant.currentData()
             side.clear()
             params = {
-                "folder": self._folders[name], "device": self.device.currentText(),
-                "prompt": self.prompt.toPlainText(), "max_new_tokens": self.tokens.value(), "variant": str(place),
-            }  # fmt: skip
+                "folder": self._folders[name],
+                "device": self.device.currentText(),
+                "prompt": self.prompt.toPlainText(),
+                "max_new_tokens": self.tokens.value(),
+                "variant": str(place),
+            }
             steps.append(Step("generate", params, variant_title(name)))
         self._session.job.start(*steps)
 
@@ -298,9 +352,8 @@ class Trial(QWidget):
         if side := self._side_of(step):
             speed = result.get("tokens_per_s")
             words = f"{quantities.significant(speed)} tokens/s" if speed else "too short to time"
-            side.figures.set_text(
-                f"{words} · first token after {quantities.significant(result['ttft_ms'])} ms · {result['tokens']} tokens"
-            )
+            first = quantities.significant(result["ttft_ms"])
+            side.figures.set_text(f"{words} · {result['tokens']} tokens · first after {first} ms")
 
 
 class _Side(QWidget):
@@ -310,6 +363,8 @@ class _Side(QWidget):
         super().__init__()
         self.variant = QComboBox()
         self.variant.setAccessibleName(name)
+        self.variant.activated.connect(lambda _: setattr(self, "_picked", True))
+        self._picked = False
         self.text = QPlainTextEdit()
         self.text.setReadOnly(True)
         self.text.setAccessibleName(f"{name}: generated text")
@@ -326,7 +381,9 @@ class _Side(QWidget):
         self.variant.clear()
         for name in names:
             self.variant.addItem(variant_title(name), name)
-        self.variant.setCurrentIndex(self.variant.findData(kept if kept in names else chosen))
+        self.variant.setCurrentIndex(
+            self.variant.findData(kept if self._picked and kept in names else chosen)
+        )
 
     def clear(self) -> None:
         self.text.clear()

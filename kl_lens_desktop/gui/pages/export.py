@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QBrush, QColor
 from PySide6.QtWidgets import QFileDialog, QLineEdit, QStackedWidget, QTableWidget, QTableWidgetItem, QWidget
 
@@ -17,6 +17,7 @@ from kl_lens_desktop.gui.controls import (
     JobButton,
     NumberDelegate,
     Page,
+    align_heading,
     button,
     card,
     column,
@@ -58,14 +59,24 @@ class ExportPage(Page):
         self._chosen = {PLAN: True, **dict.fromkeys(BASELINES, True)}
         self.stack = QStackedWidget()
         self.stack.addWidget(
-            Empty("export", "No model open", "The plan and, to compare, the uniform formats are written here as folders "
-                  "that OpenVINO GenAI opens as they are.",
-                  button("Choose a model", lambda: window.show_page("Model"), "primary"))
-        )  # fmt: skip
+            Empty(
+                "export",
+                "No model open",
+                "The plan and, to compare, the uniform formats are written here as folders "
+                "that OpenVINO GenAI opens as they are.",
+                button("Choose a model", lambda: window.show_page("Model"), "primary"),
+            )
+        )
         self.stack.addWidget(self._make_body())
         self.body.addWidget(self.stack, 1)
-        self.export = JobButton("Export", session, self._missing, self._export,
-                                "Write the chosen models and check every weight (F5)", "primary")  # fmt: skip
+        self.export = JobButton(
+            "Export",
+            session,
+            self._missing,
+            self._export,
+            "Write the chosen models and check every weight (F5)",
+            "primary",
+        )
         self.next = button("Benchmark →", lambda: window.show_page("Benchmark"))
         self.foot.addWidget(button("← Plan", lambda: window.show_page("Plan"), "quiet"))
         self.foot.addStretch(1)
@@ -94,14 +105,20 @@ class ExportPage(Page):
         counts: dict[str, int] = {}
         for name in plan.assignments.values() if plan else ():
             counts[parse_format(name).label] = counts.get(parse_format(name).label, 0) + 1
-        words = ", ".join(f"{count:,} × {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+        words = ", ".join(
+            f"{count:,} × {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])
+        )
         size = weight_bytes(model, plan.assignments) if plan else None
         own = Variant(PLAN, "The plan", words or "no plan yet", size)
         uniform = [
-            Variant(name, parse_format(name).label, "as stored in full precision" if name == "fp16" else "every weight alike",
-                    weight_bytes(model, {w["name"]: name for w in model.matrices}))
+            Variant(
+                name,
+                parse_format(name).label,
+                "as stored in full precision" if name == "fp16" else "every weight alike",
+                weight_bytes(model, {w["name"]: name for w in model.matrices}),
+            )
             for name in BASELINES
-        ]  # fmt: skip
+        ]
         return [own, *uniform]
 
     def choose(self, name: str, wanted: bool) -> None:
@@ -109,19 +126,22 @@ class ExportPage(Page):
         self._chosen[name] = wanted
         self._show()
 
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "export"):
+            self._show()  # the words' colours belong to the scheme
+
     def _make_body(self) -> QWidget:
         self.table = QTableWidget(0, len(HEADINGS))
         self.table.setHorizontalHeaderLabels(HEADINGS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         set_up_table(self.table, "Models to write", stretch=4)
         numbers = NumberDelegate(self.table)
-        for place, width in ((0, 140), (1, 260), (2, 120), (3, 120)):
+        for place, width in ((0, 130), (1, 210), (2, 116), (3, 92)):
             self.table.setColumnWidth(place, width)
         for place in (2, 3):
             self.table.setItemDelegateForColumn(place, numbers)
-            self.table.horizontalHeaderItem(place).setTextAlignment(
-                Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-            )
+            align_heading(self.table, place)
         self.table.itemChanged.connect(self._toggled)
         self.path = QLineEdit()
         self.path.setReadOnly(True)
@@ -134,9 +154,11 @@ class ExportPage(Page):
         body = card(column(where, self.table, self.total, spacing=12))
         inside = QWidget()
         note = label(
-            "Each model becomes a folder with its graph, weights, tokenizer and plan. After writing, every weight is read "
-            "back and its type held against the plan; a folder appears only once all of it is right.", "secondary", wrap=True,
-        )  # fmt: skip
+            "Each model becomes a folder with its graph, weights, tokenizer and plan. After writing, every "
+            "weight is read back and its type held against the plan; a folder appears once all is right.",
+            "secondary",
+            wrap=True,
+        )
         inside.setLayout(column(note, body, spacing=12))
         inside.layout().setStretch(1, 1)  # type: ignore[union-attr]
         return inside
@@ -159,7 +181,9 @@ class ExportPage(Page):
         chosen = [v for v in variants if self._writes(v)]
         size = sum(v.bytes or 0 for v in chosen)
         self.total.setText(
-            f"{quantities.plural(len(chosen), 'model')}, together about {quantities.size(size)}." if chosen else "Nothing chosen."
+            f"{quantities.plural(len(chosen), 'model')}, together about {quantities.size(size)}."
+            if chosen
+            else "Nothing chosen."
         )
         self.next.setEnabled(bool(self.session.exports))
         self.next.setToolTip("" if self.session.exports else "Export at least one model first")
@@ -181,8 +205,11 @@ class ExportPage(Page):
         checked = QTableWidgetItem(f"{words}; of an earlier plan" if stale else words)
         if audit is not None:
             checked.setForeground(QBrush(QColor(theme.colours().warning if stale else theme.colours().good)))
-        texts = (variant.words, quantities.size(variant.bytes) if variant.bytes else "–",
-                 quantities.size(written) if written else "not written")  # fmt: skip
+        texts = (
+            variant.words,
+            quantities.size(variant.bytes) if variant.bytes else "–",
+            quantities.size(written) if written else "not written",
+        )
         cells = [check, *(QTableWidgetItem(text) for text in texts), checked]
         for cell in cells:
             cell.setToolTip(cell.text())
@@ -190,7 +217,12 @@ class ExportPage(Page):
 
     def _is_stale(self, name: str) -> bool:
         plan, audit = self.session.plan, self.session.audits.get(name)
-        return name == PLAN and plan is not None and audit is not None and audit.get("assignments") != plan.assignments
+        return (
+            name == PLAN
+            and plan is not None
+            and audit is not None
+            and audit.get("assignments") != plan.assignments
+        )
 
     def _writes(self, variant: Variant) -> bool:
         return variant.bytes is not None and self._chosen.get(variant.name, False)
@@ -213,7 +245,10 @@ class ExportPage(Page):
             for variant in self.variants():
                 if not self._writes(variant):
                     continue
-                params: dict[str, Any] = {"model": session.model.reference, "out": str(self.folder / variant.name)}
+                params: dict[str, Any] = {
+                    "model": session.model.reference,
+                    "out": str(self.folder / variant.name),
+                }
                 if variant.name == PLAN:
                     assert session.plan is not None
                     save_plan(session.workspace.plan, session.plan)
@@ -249,5 +284,5 @@ def _binary_size(folder: Path) -> int | None:
 
 
 def _audit_words(audit: Mapping[str, Any]) -> str:
-    formats = ", ".join(f"{count:,} {name}" for name, count in audit["formats"].items())
+    formats = ", ".join(f"{count:,} {parse_format(name).label}" for name, count in audit["formats"].items())
     return f"✓ {audit['checked']:,} weights as planned ({formats})"

@@ -5,12 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QTableWidget, QTableWidgetItem, QWidget
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui import quantities
-from kl_lens_desktop.gui.controls import NumberDelegate, Page, button, card, column, label, row, set_up_table
+from kl_lens_desktop.gui.controls import (
+    NumberDelegate,
+    Page,
+    align_heading,
+    button,
+    card,
+    column,
+    label,
+    row,
+    set_up_table,
+)
 from kl_lens_desktop.gui.desktop import open_folder
 from kl_lens_desktop.gui.session import Session
 from kl_lens_desktop.gui.workspace import MODEL_XML, folder_size
@@ -39,15 +48,15 @@ class LibraryPage(Page):
     def __init__(self, session: Session, window: "Window") -> None:
         super().__init__(session, "On this computer")
         self._window = window
-        self._holdings: list[Holding] = []
+        self.holdings: list[Holding] = []
         self.table = QTableWidget(0, len(HEADINGS))
         self.table.setHorizontalHeaderLabels(HEADINGS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
         set_up_table(self.table, "Models and work folders", stretch=3)
         self.table.setItemDelegateForColumn(2, NumberDelegate(self.table))
-        self.table.horizontalHeaderItem(2).setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        for place, width in ((0, 260), (1, 260), (2, 90)):
+        align_heading(self.table, 2)
+        for place, width in ((0, 220), (1, 330), (2, 90)):
             self.table.setColumnWidth(place, width)
         self.table.itemSelectionChanged.connect(self._selected)
         self.table.itemActivated.connect(lambda _: self._open())
@@ -86,7 +95,7 @@ class LibraryPage(Page):
             self.refresh()
 
     def _show(self, holdings: list[Holding]) -> None:
-        self._holdings = holdings
+        self.holdings = holdings
         self.table.setRowCount(len(holdings))
         for index, holding in enumerate(holdings):
             texts = (holding.name, holding.words, quantities.size(holding.bytes), str(holding.folder))
@@ -96,14 +105,15 @@ class LibraryPage(Page):
                 self.table.setItem(index, place, item)
         total = quantities.size(sum(holding.bytes for holding in holdings))
         self.words.setText(
-            f"{quantities.plural(len(holdings), 'folder')}, {total} in all." if holdings
+            f"{quantities.plural(len(holdings), 'folder')}, {total} in all."
+            if holdings
             else "Nothing yet. Models pulled from the Hub and the results of your work will be listed here."
-        )  # fmt: skip
+        )
         self._selected()
 
     def _chosen(self) -> Holding | None:
         rows = self.table.selectionModel().selectedRows()
-        return self._holdings[rows[0].row()] if rows and rows[0].row() < len(self._holdings) else None
+        return self.holdings[rows[0].row()] if rows and rows[0].row() < len(self.holdings) else None
 
     def _selected(self) -> None:
         holding = self._chosen()
@@ -128,8 +138,10 @@ class LibraryPage(Page):
 
     def _ask(self) -> None:
         if holding := self._chosen():
-            self._asked.setText(f"Delete {holding.name} ({quantities.size(holding.bytes)}) from this computer? "
-                                "This cannot be undone.")  # fmt: skip
+            self._asked.setText(
+                f"Delete {holding.name} ({quantities.size(holding.bytes)}) from this computer? "
+                "This cannot be undone."
+            )
             self._question.show()
             self.keep.setFocus()
 
@@ -155,17 +167,30 @@ def _look(work_folder: Path) -> list[Holding]:
     from kl_lens_desktop.hub import library
 
     pulled = [
-        Holding(m.id, f"pulled model, revision {m.revision[:7]}" if m.complete else "unfinished download", m.bytes, m.folder, m)
+        Holding(
+            m.id,
+            f"pulled model, revision {m.revision[:7]}" if m.complete else "unfinished download",
+            m.bytes,
+            m.folder,
+            m,
+        )
         for m in library.list_models()
-    ]  # fmt: skip
+    ]
     folders = sorted(work_folder.iterdir()) if work_folder.is_dir() else []
-    work = [Holding(f.name, _contents(f), folder_size(f), f) for f in folders if f.is_dir() and not f.name.startswith(".")]
+    work = [
+        Holding(f.name, _contents(f), folder_size(f), f)
+        for f in folders
+        if f.is_dir() and not f.name.startswith(".")
+    ]
     return [*pulled, *work]
 
 
 def _contents(folder: Path) -> str:
-    there = [words for name, words in (("scores.json", "scores"), ("plan.json", "plan"), ("bench.json", "benchmark"))
-             if (folder / name).is_file()]  # fmt: skip
+    there = [
+        words
+        for name, words in (("scores.json", "scores"), ("plan.json", "plan"), ("bench.json", "benchmark"))
+        if (folder / name).is_file()
+    ]
     models = len(list(folder.glob(f"[!.]*/{MODEL_XML}")))
     if models:
         there.append(quantities.plural(models, "exported model"))
@@ -181,6 +206,9 @@ def _remove(holding: Holding) -> Holding:
     try:
         shutil.rmtree(holding.folder)
     except OSError as error:
-        raise InputError(f"Cannot delete {holding.folder}", error.strerror or str(error),
-                         "Close what uses it and try again") from error  # fmt: skip
+        raise InputError(
+            f"Cannot delete {holding.folder}",
+            error.strerror or str(error),
+            "Close what uses it and try again",
+        ) from error
     return holding

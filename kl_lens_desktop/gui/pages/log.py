@@ -36,16 +36,21 @@ class LogPage(Page):
         self.text.setReadOnly(True)
         self.text.setAccessibleName("Log")
         self.text.setMaximumBlockCount(LINE_LIMIT)
-        self.text.setPlaceholderText("Nothing yet. Jobs, warnings and failures of this session are listed here.")
+        self.text.setPlaceholderText(
+            "Nothing yet. Jobs, warnings and failures of this session are listed here."
+        )
         self.text.setTabChangesFocus(True)
         top = row(self.search, self.level)
         top.setStretch(0, 1)
         self.body.addLayout(top)
         self.body.addWidget(card(column(self.text)), 1)
         self.foot.addLayout(
-            row(None, button("Copy", self.copy, tip="Copy the lines shown"),
-                button("Open log folder", lambda: open_folder(log_folder())))
-        )  # fmt: skip
+            row(
+                None,
+                button("Copy", self.copy, tip="Copy the lines shown"),
+                button("Open log folder", lambda: open_folder(log_folder())),
+            )
+        )
         self.level.currentIndexChanged.connect(self._show)
         self.search.textChanged.connect(self._show)
         session.logged.connect(self._add)
@@ -85,5 +90,7 @@ class LogPage(Page):
 def _words(line: LogLine) -> str:
     when = datetime.fromtimestamp(line.when).strftime("%H:%M:%S")
     level = "" if line.level == "info" else f"{line.level}: "
-    details = "\n" + "\n".join(f"    {each}" for each in line.details.strip().splitlines()) if line.details else ""
+    details = (
+        "\n" + "\n".join(f"    {each}" for each in line.details.strip().splitlines()) if line.details else ""
+    )
     return f"{when}  {level}{line.text}{details}"

@@ -76,8 +76,14 @@ class ModelPage(Page):
         self.body.addWidget(
             self.splitter("model", Qt.Orientation.Horizontal, left, self.details, sizes=(600, 420)), 1
         )
-        self.download = JobButton("Download and open", session, self._missing_hit, self._download,
-                                  "Fetch this model's files, verify them and open it", "primary")  # fmt: skip
+        self.download = JobButton(
+            "Download and open",
+            session,
+            self._missing_hit,
+            self._download,
+            "Fetch this model's files, verify them and open it",
+            "primary",
+        )
         self.next = button("Measure sensitivity →", lambda: window.show_page("Sensitivity"), "primary")
         self.foot.addStretch(1)
         self.foot.addWidget(self.download)
@@ -152,16 +158,25 @@ class ModelPage(Page):
     def _make_starts(self) -> QWidget:
         starts = QWidget()
         self._starts = [
-            _start("sample", "Try the sample",
-                   "A small trained hybrid, 8 M weights, bundled. No network; everything takes a few minutes.",
-                   lambda: self.open("sample")),
-            _start("folder", "Open a folder…",
-                   "A model in transformers' layout: config.json and safetensors. Ctrl+O",
-                   self.choose_folder),
-            _start("search", "Search the Hub",
-                   "Granite 4 H, Falcon H1, Zamba2, Bamba, LFM2, Mamba-2 and other hybrids.",
-                   self.query.setFocus),
-        ]  # fmt: skip
+            _start(
+                "sample",
+                "Try the sample",
+                "A small trained hybrid, 8 M weights, bundled. No network; everything takes a few minutes.",
+                lambda: self.open("sample"),
+            ),
+            _start(
+                "folder",
+                "Open a folder…",
+                "A model in transformers' layout: config.json and safetensors. Ctrl+O",
+                self.choose_folder,
+            ),
+            _start(
+                "search",
+                "Search the Hub",
+                "Granite 4 H, Falcon H1, Zamba2, Bamba, LFM2, Mamba-2 and other hybrids.",
+                self.query.setFocus,
+            ),
+        ]
         self.recent_title = label("Opened before", "heading")
         self.recent = QListWidget()
         self.recent.setAccessibleName("Models opened before")
@@ -211,8 +226,9 @@ class ModelPage(Page):
         self._hits = hits
         self.searching.setText(
             f"{quantities.plural(len(hits), 'model')} with safetensors, most downloaded first"
-            if hits else "No model with safetensors matches; try fewer or other words"
-        )  # fmt: skip
+            if hits
+            else "No model with safetensors matches; try fewer or other words"
+        )
         self.results.setRowCount(len(hits))
         for index, hit in enumerate(hits):
             size = quantities.parameters(hit.parameters) if hit.parameters else "–"
@@ -284,8 +300,8 @@ class ModelPage(Page):
             self.details.show_model(session.model, session.settings.work_folder)
         else:
             self.details.show_words(
-                "Choose a model on the left. Its architecture, its size and what each stage needs of this computer's "
-                "memory and disk appear here before anything starts."
+                "Choose a model on the left. Its architecture, its size and what each stage needs of this "
+                "computer's memory and disk appear here before anything starts."
             )
 
     def _fill_recent(self) -> None:
@@ -306,7 +322,7 @@ class _Details(QScrollArea):
     def __init__(self) -> None:
         super().__init__()
         self.setWidgetResizable(True)
-        self.setMinimumWidth(320)
+        self.setMinimumWidth(404)
         self.setAccessibleName("About this model")
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._inside = QVBoxLayout()
@@ -419,8 +435,12 @@ def _fit_table(fit: list[dict[str, Any]], work_folder: Path) -> QGridLayout:
         fits = ram_need <= ram and disk_need <= disk
         short = "memory" if ram_need > ram else "disk"
         stage = STAGE_NAMES.get(need["stage"], need["stage"])
-        cells = (label(stage), label(quantities.size(ram_need)), label(quantities.size(disk_need)),
-                 label("✓ fits" if fits else f"✗ too little {short}", "good" if fits else "bad"))  # fmt: skip
+        cells = (
+            label(stage),
+            label(quantities.size(ram_need)),
+            label(quantities.size(disk_need)),
+            label("✓ fits" if fits else f"✗ too little {short}", "good" if fits else "bad"),
+        )
         for place, cell in enumerate(cells):
             grid.addWidget(cell, index, place)
     words = f"This computer has {quantities.size(ram)} of memory and {quantities.size(disk)} of free disk."
@@ -440,5 +460,3 @@ def _reference_words(reference: str) -> str:
         return "Sample model (bundled)"
     path = Path(reference)
     return f"{path.name}   {path.parent}" if path.is_absolute() else reference
-
-

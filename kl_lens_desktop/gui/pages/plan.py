@@ -1,12 +1,22 @@
-"""Plan: a budget slider, the table of weights with overrides, the Pareto front, and the measurement of the whole."""
+"""Plan: a budget slider, the weights with overrides, the Pareto front, and the measurement of the whole."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QPoint, QSize, Qt, QTimer
-from PySide6.QtGui import QColor, QKeySequence, QPainter, QPaintEvent, QPen, QShortcut, QUndoCommand, QUndoStack
+from PySide6.QtGui import (
+    QColor,
+    QKeySequence,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QShortcut,
+    QUndoCommand,
+    QUndoStack,
+)
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
@@ -22,7 +32,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from kl_lens_desktop.errors import InputError, KLLensError
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui import quantities, theme
 from kl_lens_desktop.gui.charts import Chart
 from kl_lens_desktop.gui.controls import (
@@ -42,7 +52,17 @@ from kl_lens_desktop.gui.controls import (
 )
 from kl_lens_desktop.gui.draft import Draft, summary
 from kl_lens_desktop.gui.job import Step
-from kl_lens_desktop.gui.plan_table import FORMAT, KIND, LOSS, SHAPE, SIZE, FormatDelegate, PlanFilter, PlanTable, PlanView
+from kl_lens_desktop.gui.plan_table import (
+    FORMAT,
+    KIND,
+    LOSS,
+    SHAPE,
+    SIZE,
+    FormatDelegate,
+    PlanFilter,
+    PlanTable,
+    PlanView,
+)
 from kl_lens_desktop.gui.session import MISSING, Session
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.quant.formats import parse_format
@@ -76,15 +96,25 @@ class PlanPage(Page):
         self.stack = QStackedWidget()
         self._empty_button = button("Measure sensitivity", self._to_sensitivity, "primary")
         self.stack.addWidget(
-            Empty("plan", "No scores yet", "A plan weighs what each weight costs in bytes against what it costs in quality. "
-                  "Measure sensitivity first; the plan then follows the slider at once.", self._empty_button)
-        )  # fmt: skip
+            Empty(
+                "plan",
+                "No scores yet",
+                "A plan weighs what each weight costs in bytes against what it costs in quality. "
+                "Measure sensitivity first; the plan then follows the slider at once.",
+                self._empty_button,
+            )
+        )
         self.stack.addWidget(self._make_body())
         self.body.addWidget(self.stack, 1)
         self.sentence = label("", wrap=True, select=True)
         self.sentence.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.verify = JobButton("Verify", session, self._missing, self._verify,
-                                "Measure the whole plan at once on text not used for scoring (F5)")  # fmt: skip
+        self.verify = JobButton(
+            "Verify",
+            session,
+            self._missing,
+            self._verify,
+            "Measure the whole plan at once on text not used for scoring (F5)",
+        )
         self.open_button = button("Open…", self.choose_plan, tip="Open a plan file for this model")
         self.save_button = button("Save…", self.save, tip="Save this plan as a JSON file (Ctrl+S)")
         self.next = button("Export →", lambda: window.show_page("Export"), "primary")
@@ -94,7 +124,6 @@ class PlanPage(Page):
         session.model_changed.connect(self._new_model)
         session.scores_changed.connect(self._new_scores)
         session.plan_changed.connect(self._take_plan)
-        session.bench_changed.connect(self._show_chart)
         session.job.started.connect(lambda _: self._show_actions())
         session.job.ended.connect(lambda _: self._show_actions())
         self._new_scores()
@@ -109,11 +138,7 @@ class PlanPage(Page):
         """Make the plan anew from method, budget and pins; under 50 ms."""
         if self._draft is None:
             return
-        try:
-            self._assignments = self._draft.assign(self.method.currentData(), self.budget, self.pins)
-        except KLLensError as error:
-            self.session.say_error(error)
-            return
+        self._assignments = self._draft.assign(self.method.currentData(), self.budget, self.pins)
         plan = self._draft.plan(self.method.currentData(), self.budget, self.pins, self._assignments)
         known = next((p for p in self._measured if p.assignments == plan.assignments), None)
         self._own_plan = known.with_measured(known.measured) if known and known.measured else plan
@@ -185,32 +210,48 @@ class PlanPage(Page):
         left_side, right_side = QWidget(), QWidget()
         left_side.setLayout(left)
         self.chart = ParetoChart()
-        chart_card = card(column(row(label("Size against quality", "heading"), None, hint(
-            "The line is the least predicted KL at each size. The filled point is this plan as predicted; a ring with an "
-            "error bar was measured on held-out text. Squares are uniform formats, as predicted."
-        )), self.chart))  # fmt: skip
+        chart_card = card(
+            column(
+                row(
+                    label("Size against quality", "heading"),
+                    None,
+                    hint(
+                        "The line is the least predicted KL at each size. The filled point is this plan as "
+                        "predicted; a ring with an error bar was measured on held-out text (Verify). Squares "
+                        "are uniform formats, as predicted; choose one as the method to verify it too."
+                    ),
+                ),
+                self.chart,
+            )
+        )
         self.measured = _MeasuredCard()
         right = column(chart_card, self.measured, spacing=12)
         right.setStretch(0, 1)
         right_side.setLayout(right)
-        return self.splitter("plan", Qt.Orientation.Horizontal, left_side, right_side, sizes=(700, 350))
+        return self.splitter("plan", Qt.Orientation.Horizontal, left_side, right_side, sizes=(730, 306))
 
     def _make_budget(self) -> QWidget:
         grid = QGridLayout()
         grid.setHorizontalSpacing(24)
         grid.setVerticalSpacing(0)
         for place, (name, words) in enumerate(
-            (("size", "Size of all weights"), ("bits", "Average bits"), ("kl", "Predicted KL, nats per token"))
+            (
+                ("size", "Size of all weights"),
+                ("bits", "Average bits"),
+                ("kl", "Predicted KL, nats per token"),
+            )
         ):
             grid.addWidget(label(words, "secondary"), 0, place)
             self.readings[name].setFont(theme.text_font(13, semibold=True))
             grid.addWidget(self.readings[name], 1, place)
             grid.setColumnStretch(place, 1)
         explain = hint(
-            "The budget is the size of the exported weights with scales and everything kept in FP16, without the "
-            "tokenizer. The predicted KL adds up what each weight does alone."
+            "The budget is the size of the exported weights with scales and everything kept in FP16, without "
+            "the tokenizer. The predicted KL adds up what each weight does alone."
         )
-        top = row(label("Method", "secondary"), self.method, None, explain)
+        self.over = label("", "bad")
+        self.over.hide()
+        top = row(label("Method", "secondary"), self.method, self.over, None, explain)
         return card(column(top, grid, self.slider, spacing=10))
 
     def _make_table(self) -> QWidget:
@@ -234,7 +275,7 @@ class PlanPage(Page):
         numbers = NumberDelegate(self.view)
         for place in (LOSS, SIZE):
             self.view.setItemDelegateForColumn(place, numbers)
-        for place, width in ((KIND, 90), (SHAPE, 106), (FORMAT, 128), (LOSS, 142), (SIZE, 76)):
+        for place, width in ((KIND, 92), (SHAPE, 100), (FORMAT, 126), (LOSS, 136), (SIZE, 74)):
             self.view.setColumnWidth(place, width)
         self.search = QLineEdit()
         self.search.setPlaceholderText("Filter: name, kind or format")
@@ -252,8 +293,11 @@ class PlanPage(Page):
         for action, widget in ((self.undo.canUndoChanged, undo), (self.undo.canRedoChanged, redo)):
             widget.setEnabled(False)
             action.connect(widget.setEnabled)
-        for keys, act in ((QKeySequence.StandardKey.Undo, self.undo.undo), (QKeySequence.StandardKey.Redo, self.undo.redo)):
-            QShortcut(QKeySequence(keys), self, activated=act)
+        for keys, act in (
+            (QKeySequence.StandardKey.Undo, self.undo.undo),
+            (QKeySequence.StandardKey.Redo, self.undo.redo),
+        ):
+            QShortcut(QKeySequence(keys), self).activated.connect(act)
         self.reset_button = button("Reset to algorithm", self.reset, tip="Remove all pins; can be undone")
         top = row(self.search, self.set_selected, undo, redo, self.reset_button)
         top.setStretch(0, 1)
@@ -279,7 +323,10 @@ class PlanPage(Page):
             self.slider.set_marks(self._marks(self._draft))
             self.chart.show_draft(self._draft)
             if self.session.plan is None:
-                wanted = round(DEFAULT_BITS / 8 * sum(o.parameters for o in self._draft.options)) + self._draft.fixed
+                wanted = (
+                    round(DEFAULT_BITS / 8 * sum(o.parameters for o in self._draft.options))
+                    + self._draft.fixed
+                )
                 self._move_slider(wanted)
                 self.replan()
             else:
@@ -303,8 +350,11 @@ class PlanPage(Page):
             self.pins = {w: plan.assignments[w] for w in plan.pins if w in plan.assignments}
             self.undo.clear()
             self._choose_method(plan.method)
-            self._move_slider(int(plan.predicted["bytes"] or 0) if "bytes" not in (plan.budget or {})
-                              else int((plan.budget or {})["bytes"]))  # fmt: skip
+            self._move_slider(
+                int(plan.predicted["bytes"] or 0)
+                if "bytes" not in (plan.budget or {})
+                else int((plan.budget or {})["bytes"])
+            )
         if plan.measured and all(p.assignments != plan.assignments for p in self._measured):
             self._measured.append(plan)
         self._assignments = plan.assignments
@@ -317,7 +367,13 @@ class PlanPage(Page):
         self.readings["size"].setText(quantities.size(totals.bytes))
         self.readings["bits"].setText(f"{totals.bits:.2f}")
         self.readings["kl"].setText(quantities.plus_minus(totals.kl, totals.se))
-        self.slider.setAccessibleDescription(f"{quantities.size(totals.bytes)}, {totals.bits:.2f} bits on average")
+        self.slider.setAccessibleDescription(
+            f"{quantities.size(totals.bytes)}, {totals.bits:.2f} bits on average"
+        )
+        over = totals.bytes - self.budget
+        uniform = plan.method.startswith("uniform-")
+        self.over.setVisible(over > 0 and bool(self.pins) and not uniform)
+        self.over.setText(f"The pins take {quantities.size(max(over, 0))} more than the budget.")
         self.table.show_plan(plan.assignments, self.pins)
         self.measured.show_plan(plan)
         self.sentence.setText(summary(plan, self._draft))
@@ -327,7 +383,7 @@ class PlanPage(Page):
     def _show_chart(self) -> None:
         if self._draft is not None and self.session.plan is not None:
             try:
-                self.chart.show_plan(self.session.plan, self._measured, self.session.bench)
+                self.chart.show_plan(self.session.plan, self._measured)
             except InputError:
                 return  # said when the plan was opened
 
@@ -372,7 +428,7 @@ class PlanPage(Page):
         self.method.blockSignals(False)
         self._formats.clear()
         for name in draft.formats:
-            self._formats.addAction(parse_format(name).label, lambda chosen=name: self._pin_selected(chosen))
+            self._formats.addAction(parse_format(name).label, partial(self._pin_selected, name))
         self._formats.addSeparator()
         self._formats.addAction("As the algorithm chooses", lambda: self._pin_selected(None))
 
@@ -443,14 +499,14 @@ class BudgetSlider(QSlider):
         self.setSingleStep(2)
         self.setPageStep(50)
         self.setAccessibleName("Budget")
-        self.setMinimumHeight(50)
+        self.setMinimumHeight(58)
 
     def set_marks(self, marks: dict[int, str]) -> None:
         self.marks = marks
         self.update()
 
     def sizeHint(self) -> QSize:
-        return QSize(300, 50)
+        return QSize(300, 58)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)
@@ -464,10 +520,10 @@ class BudgetSlider(QSlider):
             width = metrics.horizontalAdvance(text)
             left = min(max(x - width // 2, 0), self.width() - width)
             painter.setPen(QPen(QColor(colours.edge), 1))
-            painter.drawLine(QPoint(x, middle + 9), QPoint(x, middle + 12))
+            painter.drawLine(QPoint(x, middle + 5), QPoint(x, middle + 10))
             if left > taken + 6:
                 painter.setPen(QColor(colours.secondary))
-                painter.drawText(QPoint(left, self.height() - 5), text)
+                painter.drawText(QPoint(left, self.height() - 4), text)
                 taken = left + width
 
 
@@ -478,7 +534,6 @@ class ParetoChart(Chart):
         self._draft: Draft | None = None
         self._plan: Plan | None = None
         self._measured: list[Plan] = []
-        self._bench: list[dict[str, Any]] = []
         self._point: pg.ScatterPlotItem | None = None
         super().__init__("Size against KL", "size, MB", "KL, nats per token", log_y=True)
 
@@ -486,10 +541,10 @@ class ParetoChart(Chart):
         self._draft, self._plan = draft, None
         self.redraw()
 
-    def show_plan(self, plan: Plan, measured: list[Plan], bench: list[dict[str, Any]]) -> None:
-        """Move this plan's point; draw the rest anew only if it changed, so that the slider is followed at once."""
-        same = self._measured == measured and self._bench == bench
-        self._plan, self._measured, self._bench = plan, list(measured), bench
+    def show_plan(self, plan: Plan, measured: list[Plan]) -> None:
+        """Move this plan's point; draw the rest anew only if it changed, for the slider's sake."""
+        same = self._measured == measured
+        self._plan, self._measured = plan, list(measured)
         if same and self._point is not None:
             self._place_point()
         else:
@@ -511,12 +566,10 @@ class ParetoChart(Chart):
             totals = draft.uniform(name)
             if totals.kl > 0:
                 place = totals.bytes / 1e6, float(np.log10(totals.kl))
-                self.mark(*place, size=9, fill=theme.format_colour(name), edge=colours.text, symbol="s", width=1)
+                self.mark(
+                    *place, size=9, fill=theme.format_colour(name), edge=colours.text, symbol="s", width=1
+                )
                 self.label_at(*place, parse_format(name).label, anchor=(-0.12, 0.85))
-        for row_ in self._bench:
-            kl = row_.get("kl_to_fp16")
-            if row_.get("status") == "ok" and kl and kl["mean"] > 0 and row_["variant"] != "plan":
-                self._ring(row_["size_bytes"], kl, colours.secondary)
         for plan in self._measured:
             if plan.measured:
                 self._ring(int(plan.predicted["bytes"] or 0), plan.measured["kl_pq"], colours.text)
@@ -526,7 +579,11 @@ class ParetoChart(Chart):
         self.addItem(self._point)
         self._place_point()
         low = max(float(y.min()), -7.0)
-        self.setRange(xRange=(draft.smallest / 1e6, draft.largest / 1e6), yRange=(low, float(y.max()) + 0.35), padding=0.05)
+        self.setRange(
+            xRange=(draft.smallest / 1e6, draft.largest / 1e6),
+            yRange=(low, float(y.max()) + 0.35),
+            padding=0.05,
+        )
 
     def _place_point(self) -> None:
         assert self._draft is not None
@@ -558,10 +615,15 @@ class _MeasuredCard(QWidget):
         grid.setHorizontalSpacing(16)
         grid.setVerticalSpacing(4)
         grid.setColumnStretch(1, 1)
-        for index, (key, words) in enumerate((
-            ("predicted", "KL predicted"), ("kl", "KL measured"), ("top1", "Top-1 agreement"),
-            ("perplexity", "Perplexity"), ("full", "… in full precision"),
-        )):  # fmt: skip
+        for index, (key, words) in enumerate(
+            (
+                ("predicted", "KL predicted"),
+                ("kl", "KL measured"),
+                ("top1", "Top-1 agreement"),
+                ("perplexity", "Perplexity"),
+                ("full", "… in full precision"),
+            )
+        ):
             self._figures[key] = label("–", select=True)
             self._figures[key].setFont(theme.text_font())
             grid.addWidget(label(words, "secondary"), index, 0)
@@ -574,16 +636,27 @@ class _MeasuredCard(QWidget):
 
     def show_plan(self, plan: Plan) -> None:
         kl = plan.predicted.get("kl")
-        texts = {"predicted": "–" if kl is None else quantities.plus_minus(kl, plan.predicted.get("se") or 0.0, "nats")}
+        texts = {
+            "predicted": "–"
+            if kl is None
+            else quantities.plus_minus(kl, plan.predicted.get("se") or 0.0, "nats")
+        }
         measured = plan.measured or {}
-        for key, name, unit in (("kl", "kl_pq", "nats"), ("top1", "top1_agreement", ""), ("perplexity", "perplexity", ""),
-                                ("full", "perplexity_full", "")):  # fmt: skip
+        for key, name, unit in (
+            ("kl", "kl_pq", "nats"),
+            ("top1", "top1_agreement", ""),
+            ("perplexity", "perplexity", ""),
+            ("full", "perplexity_full", ""),
+        ):
             value = measured.get(name)
-            texts[key] = quantities.plus_minus(value["mean"], value["se"], unit) if value else "not measured yet"
+            texts[key] = (
+                quantities.plus_minus(value["mean"], value["se"], unit) if value else "not measured yet"
+            )
         for key, text in texts.items():
             self._figures[key].setText(text)
-        text = measured.get("text")
+        read = measured.get("text")
         self._words.setText(
-            f"{text['tokens']:,} tokens of {text['name']}" if text
+            f"{read['tokens']:,} tokens of {read['name']}"
+            if read
             else "Verify measures the whole plan at once, on text that no weight was scored on."
-        )  # fmt: skip
+        )

@@ -1,4 +1,4 @@
-"""Sensitivity: which weights matter, filling in live, with error bars; and whether the measure can be trusted."""
+"""Sensitivity: which weights matter, live and with error bars, and whether the measure can be trusted."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,6 @@ from PySide6.QtWidgets import (
     QMenu,
     QPushButton,
     QScrollArea,
-    QSpinBox,
     QStackedWidget,
     QTableWidget,
     QTableWidgetItem,
@@ -33,6 +32,7 @@ from kl_lens_desktop.gui.controls import (
     NumberDelegate,
     Page,
     Picture,
+    align_heading,
     button,
     card,
     column,
@@ -41,6 +41,7 @@ from kl_lens_desktop.gui.controls import (
     label,
     row,
     set_up_table,
+    spin,
 )
 from kl_lens_desktop.gui.heatmap import Heatmap, Legend
 from kl_lens_desktop.gui.job import Step
@@ -71,15 +72,24 @@ class SensitivityPage(Page):
         self.tools.addLayout(row(self.measure, self.format, self._hint))
         self.heatmap, self.legend, self.bars = Heatmap(), Legend(), Bars()
         self.settings_row = _SettingsRow(self)
-        self.run_button = JobButton("Start", session, self._missing, self._start,
-                                    "Measure every weight in every chosen format (F5)", "primary")  # fmt: skip
+        self.run_button = JobButton(
+            "Start",
+            session,
+            self._missing,
+            self._start,
+            "Measure every weight in every chosen format (F5)",
+            "primary",
+        )
         self.settings_row.layout().addWidget(self.run_button)  # type: ignore[union-attr]
         self.stack = QStackedWidget()
         self.stack.addWidget(
-            Empty("sensitivity", "No model open",
-                  "Here you will see, block by block, how much each weight matters to the model's predictions.",
-                  button("Choose a model", lambda: window.show_page("Model"), "primary"))
-        )  # fmt: skip
+            Empty(
+                "sensitivity",
+                "No model open",
+                "Here you will see, block by block, how much each weight matters to the model's predictions.",
+                button("Choose a model", lambda: window.show_page("Model"), "primary"),
+            )
+        )
         self.stack.addWidget(self._make_body())
         self.body.addWidget(self.stack, 1)
         self.next = button("Make a plan →", lambda: window.show_page("Plan"))
@@ -215,7 +225,9 @@ class SensitivityPage(Page):
             return
         analysis = self.settings_row.analysis
         over = bool(self.session.entries) and not analysis.continues(self.session.analysis)
-        self.run_button.setText("Start over" if over else "Continue" if self.session.entries and self._left() else "Start")
+        self.run_button.setText(
+            "Start over" if over else "Continue" if self.session.entries and self._left() else "Start"
+        )
 
     def _left(self) -> int:
         """How many (weight, format) pairs the chosen settings still want."""
@@ -224,7 +236,11 @@ class SensitivityPage(Page):
             return 0
         analysis = self.settings_row.analysis
         wanted = {(w["name"], name) for w in model.matrices for name in analysis.formats}
-        return len(wanted - self.session.entries.keys()) if analysis.continues(self.session.analysis) else len(wanted)
+        return (
+            len(wanted - self.session.entries.keys())
+            if analysis.continues(self.session.analysis)
+            else len(wanted)
+        )
 
     def _missing(self) -> str:
         if self.session.model is None:
@@ -232,7 +248,7 @@ class SensitivityPage(Page):
         if not self.settings_row.analysis.formats:
             return "Choose at least one format"
         if not self._left():
-            return "All is measured with these settings; choose another text, more tokens or further formats to go on"
+            return "All is measured with these settings; choose another text, more tokens or further formats"
         return ""
 
     def _start(self) -> None:
@@ -256,6 +272,7 @@ class _SettingsRow(QWidget):
         super().__init__()
         self._page = page
         self._text: tuple[str, ...] = ()
+        self._window = Analysis().window
         self.text = button("", lambda: None)
         self.text.setProperty("menu", "true")
         self.text.setAccessibleName("Calibration text")
@@ -263,11 +280,7 @@ class _SettingsRow(QWidget):
         texts.addAction("The bundled novels (public domain, English)", lambda: self._set_text(()))
         texts.addAction("Own text files…", self._choose_text)
         self.text.setMenu(texts)
-        self.tokens = QSpinBox()
-        self.tokens.setAccessibleName("Tokens of text to measure on")
-        self.tokens.setRange(512, 262_144)
-        self.tokens.setSingleStep(512)
-        self.tokens.setGroupSeparatorShown(True)
+        self.tokens = spin("Tokens of text to measure on", 512, 262_144, 4096, step=512)
         self.tokens.setToolTip("More text: smaller error bars, longer wait, in proportion")
         self.formats = QPushButton()
         self.formats.setAutoDefault(False)
@@ -291,10 +304,10 @@ class _SettingsRow(QWidget):
     @property
     def analysis(self) -> Analysis:
         formats = tuple(name for name, action in self._actions.items() if action.isChecked())
-        return Analysis(self._text, self.tokens.value(), 256, formats)
+        return Analysis(self._text, self.tokens.value(), self._window, formats)
 
     def show_analysis(self, analysis: Analysis) -> None:
-        self._text = analysis.text
+        self._text, self._window = analysis.text, analysis.window
         self.tokens.blockSignals(True)
         self.tokens.setValue(analysis.tokens)
         self.tokens.blockSignals(False)
@@ -313,7 +326,9 @@ class _SettingsRow(QWidget):
         self._changed()
 
     def _choose_text(self) -> None:
-        files, _ = QFileDialog.getOpenFileNames(self, "Text to measure on", "", "Text (*.txt *.md);;All files (*)")
+        files, _ = QFileDialog.getOpenFileNames(
+            self, "Text to measure on", "", "Text (*.txt *.md);;All files (*)"
+        )
         if files:
             self._set_text(tuple(files))
 
@@ -323,12 +338,16 @@ class _SettingsRow(QWidget):
 
     def _show_words(self) -> None:
         names = [Path(path).name for path in self._text]
-        self.text.setText("Bundled novels" if not names else names[0] if len(names) == 1 else f"{len(names)} files")
+        self.text.setText(
+            "Bundled novels" if not names else names[0] if len(names) == 1 else f"{len(names)} files"
+        )
         self.text.setToolTip("\n".join(self._text) or "Slices of twelve public-domain English novels")
         labels = [parse_format(name).label for name in self.analysis.formats]
         words = ", ".join(labels) if len(labels) <= 3 else f"{len(labels)} formats"
         self.formats.setText(words or "none")
-        self.formats.setToolTip("Each chosen format is measured for every weight: " + (", ".join(labels) or "none"))
+        self.formats.setToolTip(
+            "Each chosen format is measured for every weight: " + (", ".join(labels) or "none")
+        )
 
     def _lock(self, locked: bool) -> None:
         for widget in (self.text, self.tokens, self.formats):
@@ -355,8 +374,7 @@ class _Detail(QWidget):
         numbers = NumberDelegate(self.table)
         for place in range(1, len(self.COLUMNS)):
             self.table.setItemDelegateForColumn(place, numbers)
-            header = self.table.horizontalHeaderItem(place)
-            header.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            align_heading(self.table, place)
             self.table.setColumnWidth(place, self.WIDTHS[place])
         self.table.setColumnWidth(0, self.WIDTHS[0])
         top = row(self._kind, self._name, self._facts)
@@ -381,13 +399,17 @@ class _Detail(QWidget):
         where = "" if about["block"] is None else f" · block {about['block']}"
         count = quantities.parameters(about["parameters"])
         self._facts.setText(
-            f"{KIND_NAMES.get(kind, kind)}{where} · {quantities.shape(about['shape'])} · {count} weights{uses}"
+            f"{KIND_NAMES.get(kind, kind)}{where} · {quantities.shape(about['shape'])} · "
+            f"{count} weights{uses}"
         )
         entries = sorted(entries, key=lambda entry: -entry.bytes)
         self.table.setRowCount(len(entries))
         for index, entry in enumerate(entries):
-            texts = (parse_format(entry.format).label, quantities.size(entry.bytes),
-                     *(each.words(entry).removesuffix(" nats") for each in MEASURES))  # fmt: skip
+            texts = (
+                parse_format(entry.format).label,
+                quantities.size(entry.bytes),
+                *(each.words(entry).removesuffix(" nats") for each in MEASURES),
+            )
             for place, text in enumerate(texts):
                 item = QTableWidgetItem(text)
                 if place:
@@ -400,7 +422,9 @@ class _Scatter(Chart):
 
     def __init__(self) -> None:
         self._points: list[tuple[str, float, float]] = []
-        super().__init__("Rank by measure against rank by perplexity", "rank by measure (1 = worst)", "rank by perplexity")
+        super().__init__(
+            "Rank by measure against rank by perplexity", "rank by measure (1 = worst)", "rank by perplexity"
+        )
 
     def show_points(self, points: list[dict[str, Any]], chosen: Measure) -> None:
         key = chosen.key if points and chosen.key in points[0] else "kl_pq"
@@ -417,13 +441,23 @@ class _Scatter(Chart):
             return
         colours = theme.colours()
         end = len(self._points)
-        self.addItem(pg.PlotDataItem([1, end], [1, end], pen=pg.mkPen(colours.edge, width=1, style=Qt.PenStyle.DashLine)))
+        self.addItem(
+            pg.PlotDataItem(
+                [1, end], [1, end], pen=pg.mkPen(colours.edge, width=1, style=Qt.PenStyle.DashLine)
+            )
+        )
         for name in dict.fromkeys(point[0] for point in self._points):
             mine = [(x, y) for fmt, x, y in self._points if fmt == name]
-            self.addItem(pg.ScatterPlotItem(
-                [x for x, _ in mine], [y for _, y in mine], size=8, brush=pg.mkBrush(theme.format_colour(name)),
-                pen=pg.mkPen(colours.edge, width=1), symbol="o" if name.startswith("int8") else "s",
-            ))  # fmt: skip
+            self.addItem(
+                pg.ScatterPlotItem(
+                    [x for x, _ in mine],
+                    [y for _, y in mine],
+                    size=8,
+                    brush=pg.mkBrush(theme.format_colour(name)),
+                    pen=pg.mkPen(colours.edge, width=1),
+                    symbol="o" if name.startswith("int8") else "s",
+                )
+            )
         self.setRange(xRange=(0, end + 1), yRange=(0, end + 1), padding=0.02)
 
 
@@ -441,12 +475,19 @@ class _Agreement(QWidget):
         set_up_table(self.table, "Agreement of each measure with perplexity")
         for place, width in ((1, 90), (2, 140)):
             self.table.setColumnWidth(place, width)
-        self.button = JobButton("Check against perplexity", session, self._missing, self._start,
-                                "Quantize each weight alone, measure the perplexity on held-out text, and compare ranks")  # fmt: skip
+        self.button = JobButton(
+            "Check against perplexity",
+            session,
+            self._missing,
+            self._start,
+            "Quantize each weight alone, measure the perplexity on held-out text, and compare ranks",
+        )
         words = label(
-            "Does the measure rank weights as perplexity does? This quantizes each weight alone and measures the model's "
-            "perplexity on held-out text.", "secondary", wrap=True,
-        )  # fmt: skip
+            "Does the measure rank weights as perplexity does? This quantizes each weight alone and "
+            "measures the model's perplexity on held-out text.",
+            "secondary",
+            wrap=True,
+        )
         right = column(words, self.table, row(self.button, None))
         right.setStretch(1, 1)
         layout = QHBoxLayout(self)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLineEdit, QScrollArea, QWidget
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLayout, QLineEdit, QScrollArea, QWidget
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import InputError
@@ -41,7 +41,9 @@ class SettingsPage(Page):
         self.token.returnPressed.connect(self._save_token)
         self.token_state = label("", "secondary", wrap=True)
         self.save_token = button("Save", self._save_token, tip="Keep the token in the system's keyring")
-        self.forget_token = button("Remove", self._forget_token, tip="Remove the token from the system's keyring")
+        self.forget_token = button(
+            "Remove", self._forget_token, tip="Remove the token from the system's keyring"
+        )
         self.endpoint = QLineEdit(settings.endpoint)
         self.endpoint.setPlaceholderText("https://huggingface.co")
         self.endpoint.setAccessibleName("Hub address")
@@ -57,19 +59,31 @@ class SettingsPage(Page):
                 _section("Look", "", ("Theme", row(self.theme, None))),
                 _section(
                     "Hugging Face Hub",
-                    "A token is needed only for gated or private models. It is kept in the system's keyring, never in a "
-                    "file, and never shown again.",
-                    ("Token", row(self.token, self.save_token, self.forget_token)), ("", self.token_state),
+                    "A token is needed only for gated or private models. It is kept in the system's keyring, "
+                    "never in a file, and never shown again.",
+                    ("Token", row(self.token, self.save_token, self.forget_token)),
+                    ("", self.token_state),
                     ("Address", row(self.endpoint)),
                 ),
-                _section("Work", "Scores, plans, exported models and benchmarks, one folder for each model.",
-                         ("Folder", row(self.work, self.choose_work, open_work))),
-                _section("About", "", ("KL Lens Desktop", label(f"{__version__}, Apache-2.0 licence", select=True)),
-                         ("Runs on", label(f"Python {platform.python_version()}, {platform.platform()}", select=True)),
-                         ("With", label(_packages(), wrap=True, select=True))),
-                None, spacing=12,
+                _section(
+                    "Work",
+                    "Scores, plans, exported models and benchmarks, one folder for each model.",
+                    ("Folder", row(self.work, self.choose_work, open_work)),
+                ),
+                _section(
+                    "About",
+                    "",
+                    ("KL Lens Desktop", label(f"{__version__}, Apache-2.0 licence", select=True)),
+                    (
+                        "Runs on",
+                        label(f"Python {platform.python_version()}, {platform.platform()}", select=True),
+                    ),
+                    ("With", label(_packages(), wrap=True, select=True)),
+                ),
+                None,
+                spacing=12,
             )
-        )  # fmt: skip
+        )
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -80,10 +94,12 @@ class SettingsPage(Page):
         self._lock()
 
     def opened(self) -> None:
-        """Ask the keyring whether a token is there; it may be slow or locked, so not in the window's thread."""
+        """Ask the keyring whether a token is there, outside the window's thread: it may be slow or locked."""
         from kl_lens_desktop.hub import client
 
-        self.session.background.run(lambda: client.read_token() is not None, self._show_token, self.session.say_error)
+        self.session.background.run(
+            lambda: client.read_token() is not None, self._show_token, self.session.say_error
+        )
 
     def _change_theme(self) -> None:
         self.session.settings.theme = self.theme.currentData()
@@ -92,9 +108,12 @@ class SettingsPage(Page):
     def _show_token(self, stored: bool) -> None:
         from_environment = bool(os.environ.get("HF_TOKEN", "").strip())
         self.token_state.setText(
-            "The token of the environment variable HF_TOKEN is used." if from_environment
-            else "A token is stored." if stored else "No token is stored; public models need none."
-        )  # fmt: skip
+            "The token of the environment variable HF_TOKEN is used."
+            if from_environment
+            else "A token is stored."
+            if stored
+            else "No token is stored; public models need none."
+        )
         self.forget_token.setEnabled(stored and not from_environment)
 
     def _save_token(self) -> None:
@@ -103,7 +122,9 @@ class SettingsPage(Page):
         token = self.token.text().strip()
         self.token.clear()
         if token:
-            self.session.background.run(lambda: client.save_token(token), lambda _: self.opened(), self.session.say_error)
+            self.session.background.run(
+                lambda: client.save_token(token), lambda _: self.opened(), self.session.say_error
+            )
 
     def _forget_token(self) -> None:
         from kl_lens_desktop.hub import client
@@ -114,7 +135,9 @@ class SettingsPage(Page):
         address = self.endpoint.text().strip().rstrip("/")
         parts = urlsplit(address)
         if address and (parts.scheme not in ("http", "https") or not parts.hostname):
-            self.session.say("error", f"{address} is no address. Write it like https://huggingface.co, or leave it empty.")
+            self.session.say(
+                "error", f"{address} is no address. Write it like https://huggingface.co, or leave it empty."
+            )
             return
         self.session.settings.endpoint = address
         if address:
@@ -145,7 +168,7 @@ class SettingsPage(Page):
         self.choose_work.setToolTip(reason or "Keep results in another folder from now on")
 
 
-def _section(title: str, words: str, *lines: tuple[str, QWidget | object]) -> QWidget:
+def _section(title: str, words: str, *lines: tuple[str, QWidget | QLayout]) -> QWidget:
     grid = QGridLayout()
     grid.setHorizontalSpacing(16)
     grid.setVerticalSpacing(8)
@@ -156,8 +179,12 @@ def _section(title: str, words: str, *lines: tuple[str, QWidget | object]) -> QW
         if isinstance(value, QWidget):
             grid.addWidget(value, index, 1)
         else:
-            grid.addLayout(value, index, 1)  # type: ignore[arg-type]
-    parts = [label(title, "heading"), *([label(words, "secondary", wrap=True)] if words else []), grid]
+            grid.addLayout(value, index, 1)
+    parts: list[QWidget | QLayout | None] = [
+        label(title, "heading"),
+        *([label(words, "secondary", wrap=True)] if words else []),
+        grid,
+    ]
     frame = card(column(*parts), margins=16)
     frame.setMaximumWidth(760)
     return frame

@@ -1,0 +1,93 @@
+"""A window of its own for each test, and proof that nothing of it is left afterwards."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
+
+from kl_lens_desktop.gui import application, theme
+from kl_lens_desktop.gui.job import Step
+from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.gui.workspace import Analysis
+from kl_lens_desktop.jobs.child import Child
+from kl_lens_desktop.jobs.events import Finished
+from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.sensitivity.scores import Scores, save_scores
+
+OURS = ("job", "resources", "background")
+SMALL = Analysis(tokens=512, window=128)
+JOB_MS = 300_000
+
+
+@pytest.fixture(scope="session")
+def inspected() -> dict[str, Any]:
+    """What the task `inspect` says of the sample, asked once."""
+    (result,) = [e.result for e in Child("inspect", {"model": "sample"}).events() if isinstance(e, Finished)]
+    return result
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KL_LENS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def window(qapp: QApplication, qtbot: QtBot, home: Path) -> Iterator[Window]:
+    """The window as the application makes it; afterwards no thread, child or half-written file may remain."""
+    app = application.make_application()
+    theme.apply(app, "light")
+    made = application.make_window()
+    made.show()
+    qtbot.waitExposed(made)
+    yield made
+    closing = time.monotonic()
+    made.close()
+    assert time.monotonic() - closing < 2
+    made.deleteLater()
+    qapp.processEvents()
+    assert leftovers(home) == []
+
+
+@pytest.fixture
+def opened(window: Window, inspected: dict[str, Any], qtbot: QtBot) -> Window:
+    """The window with the sample open and nothing measured yet."""
+    window.session.job.step_finished.emit(Step("inspect", {"model": "sample"}), inspected)
+    window.session.set_analysis(SMALL)
+    window.session.model_changed.emit()
+    return window
+
+
+@pytest.fixture
+def scored(opened: Window, sample_scores: Scores, qtbot: QtBot) -> Window:
+    """The window with the sample's scores in place, as an earlier session left them."""
+    save_scores(opened.session.workspace.scores, sample_scores)
+    with qtbot.waitSignal(opened.session.scores_changed):
+        opened.session.reload()
+    opened.show_page("Plan")
+    return opened
+
+
+@pytest.fixture
+def plan_of(sample_scores: Scores) -> Callable[..., Any]:
+    return lambda **wishes: propose(sample_scores, **wishes)
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Threads and children of ours that still run, and unfinished files below `folder`."""
+    threads = [t.name for t in threading.enumerate() if t.name.split()[0] in OURS and t.is_alive()]
+    children = [str(child) for child in psutil.Process().children(recursive=True) if _is_worker(child)]
+    return threads + children + [str(path) for path in folder.rglob("*.partial")]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and "worker" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False

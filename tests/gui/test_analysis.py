@@ -1,0 +1,156 @@
+"""Sensitivity measured from the window: live, cancellable, resumable, and never in the window's way."""
+
+import time
+
+import pytest
+from PySide6.QtCore import Qt, QTimer
+from pytestqt.qtbot import QtBot
+
+from kl_lens_desktop.gui.pages.sensitivity import SensitivityPage
+from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.sensitivity.scores import load_scores
+from tests.gui.conftest import JOB_MS, leftovers
+
+BLOCKED_MS = 100
+
+
+class Pulse:
+    """Notes the longest time between two turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.longest_ms, self._last = 0.0, time.perf_counter()
+        self._timer = QTimer(interval=5, timerType=Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self._beat)
+        self._timer.start()
+
+    def _beat(self) -> None:
+        now = time.perf_counter()
+        self.longest_ms = max(self.longest_ms, 1000 * (now - self._last))
+        self._last = now
+
+
+def test_an_analysis_fills_the_heatmap_and_never_blocks_the_window(
+    opened: Window, qtbot: QtBot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened.show_page("Sensitivity")
+    page = opened.page("Sensitivity")
+    assert isinstance(page, SensitivityPage)
+    qtbot.waitUntil(lambda: not opened.still_building, timeout=10_000)
+    seen: list[int] = []
+    opened.session.entries_changed.connect(lambda: seen.append(len(opened.session.entries)))
+    pulse = Pulse()
+    with qtbot.waitSignals([opened.session.scores_changed, opened.session.job.ended], timeout=JOB_MS):
+        page.start()
+        assert opened.jobbar.isVisible()
+        assert not page.run_button.isEnabled()
+        assert "running" in page.run_button.toolTip()
+    with capsys.disabled():
+        print(f"\nthe event loop was held up for at most {pulse.longest_ms:.0f} ms during the analysis")
+    matrices = {weight["name"] for weight in opened.session.model.matrices}  # type: ignore[union-attr]
+    assert {weight for weight, _ in opened.session.entries} == matrices
+    assert len(seen) > 5, "entries are to appear while the analysis runs, not at its end"
+    assert not opened.jobbar.isVisible()
+    assert pulse.longest_ms < BLOCKED_MS
+
+
+def test_cancel_answers_within_a_second_and_the_next_start_goes_on(opened: Window, qtbot: QtBot) -> None:
+    session = opened.session
+    opened.show_page("Sensitivity")
+    page = opened.page("Sensitivity")
+    page.start()
+    qtbot.waitUntil(lambda: len(session.entries) >= 5, timeout=JOB_MS)
+    asked = time.monotonic()
+    with qtbot.waitSignal(session.job.ended, timeout=5000) as ended:
+        opened.jobbar.cancel.click()
+    assert ended.args == ["cancelled"]
+    assert time.monotonic() - asked < 1.5  # a second, and half of one for a machine that is busy otherwise
+    assert leftovers(session.workspace.folder) == [
+        "resources"
+    ]  # the strip's own thread, while the window lives
+    kept = load_scores(session.workspace.scores).entries
+    assert len(kept) >= 5
+
+    measured: list[str] = []
+    session.job.scored.connect(lambda entry: measured.append(entry["weight"] + entry["format"]))
+    with qtbot.waitSignal(session.job.ended, timeout=JOB_MS) as ended:
+        page.start()
+    assert ended.args == ["finished"]
+    assert measured[: len(kept)] == [entry.weight + entry.format for entry in kept]
+    assert len(set(measured)) == len(measured) == 2 * len(session.model.matrices)  # type: ignore[union-attr]
+    done = load_scores(session.workspace.scores).entries
+    assert done[: len(kept)] == kept
+
+
+def test_pause_holds_the_measuring_and_resume_lets_it_go_on(opened: Window, qtbot: QtBot) -> None:
+    session = opened.session
+    opened.show_page("Sensitivity")
+    opened.page("Sensitivity").start()
+    qtbot.waitUntil(lambda: len(session.entries) >= 3, timeout=JOB_MS)
+    opened.jobbar.pause.click()
+    qtbot.wait(600)  # the step that was under way may still arrive
+    held = len(session.entries)
+    qtbot.wait(600)
+    assert len(session.entries) == held
+    opened.jobbar.pause.click()
+    qtbot.waitUntil(lambda: len(session.entries) > held, timeout=JOB_MS)
+
+
+def test_esc_asks_before_it_stops_and_keeping_on_is_the_default(opened: Window, qtbot: QtBot) -> None:
+    session = opened.session
+    opened.page("Sensitivity").start()
+    qtbot.waitUntil(lambda: opened.jobbar.isVisible())
+    opened.activateWindow()
+    qtbot.keyClick(opened, Qt.Key.Key_Escape)
+    assert session.job.running
+    assert opened.jobbar.keep.isVisible()
+    assert opened.jobbar.keep.hasFocus() or opened.focusWidget() is opened.jobbar.keep
+    opened.jobbar.keep.click()
+    assert session.job.running
+    assert not session.job.cancelling
+
+
+def test_other_settings_start_over_and_keep_the_earlier_scores(scored: Window, qtbot: QtBot) -> None:
+    session = scored.session
+    page = scored.page("Sensitivity")
+    assert isinstance(page, SensitivityPage)
+    assert not page.run_button.isEnabled()
+    assert "All is measured" in page.run_button.toolTip()
+    page.settings_row.tokens.setValue(1024)
+    assert page.run_button.isEnabled()
+    assert page.run_button.text() == "Start over"
+    session.set_analysis(page.settings_row.analysis)
+    assert session.workspace.scores.with_name("scores-before.json").is_file()
+    assert not session.entries
+
+
+def test_the_heatmap_is_driven_from_the_keyboard(scored: Window, qtbot: QtBot) -> None:
+    scored.show_page("Sensitivity")
+    page = scored.page("Sensitivity")
+    assert isinstance(page, SensitivityPage)
+    chosen: list[str] = []
+    page.heatmap.selected.connect(chosen.append)
+    for key in (Qt.Key.Key_Home, Qt.Key.Key_Right, Qt.Key.Key_Down, Qt.Key.Key_End):
+        qtbot.keyClick(page.heatmap, key)
+    assert chosen == [
+        "model.layers.0.mamba.in_proj.weight",
+        "model.layers.1.mamba.in_proj.weight",
+        "model.layers.1.mamba.out_proj.weight",
+        "model.embed_tokens.weight",
+    ]
+    assert "nats" in page.heatmap.accessibleDescription()
+
+
+def test_closing_in_mid_job_leaves_nothing(opened: Window, qtbot: QtBot) -> None:
+    opened.page("Sensitivity").start()
+    qtbot.waitUntil(lambda: len(opened.session.entries) >= 2, timeout=JOB_MS)
+    # The fixture closes the window now and looks for threads, children and half files.
+    assert opened.session.job.running
+
+
+def test_closing_while_a_model_is_being_written_leaves_no_half_folder(opened: Window, qtbot: QtBot) -> None:
+    session = opened.session
+    messages: list[str] = []
+    session.job.progress.connect(lambda progress: messages.append(progress.message))
+    opened.page("Export").start()
+    qtbot.waitUntil(lambda: any("Tracing" in message for message in messages), timeout=JOB_MS)
+    assert list(session.workspace.folder.glob(".*.partial")), "the export is under way"

@@ -1,0 +1,126 @@
+"""Searching, downloading, the library and the token, against a small Hub on loopback."""
+
+from collections.abc import Iterator
+
+import keyring
+import pytest
+from keyring.backend import KeyringBackend
+from pytestqt.qtbot import QtBot
+
+from kl_lens_desktop import resources
+from kl_lens_desktop.gui.pages.library import LibraryPage
+from kl_lens_desktop.gui.pages.model import ModelPage
+from kl_lens_desktop.gui.pages.settings import SettingsPage
+from kl_lens_desktop.gui.window import Window
+from tests import hub_server
+from tests.hub_server import Hub, Repository
+
+ID = "tiny/hybrid"
+
+
+class MemoryKeyring(KeyringBackend):
+    """A keyring that lives as long as a test."""
+
+    priority = 1  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[tuple[str, str], str] = {}
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.kept.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.kept[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        del self.kept[service, username]
+
+
+@pytest.fixture
+def vault() -> Iterator[MemoryKeyring]:
+    before, mine = keyring.get_keyring(), MemoryKeyring()
+    keyring.set_keyring(mine)
+    yield mine
+    keyring.set_keyring(before)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, vault: MemoryKeyring) -> Iterator[Hub]:
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    files = hub_server.folder_files(resources.path("sample-hybrid"))
+    with hub_server.serve({ID: Repository(files)}) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+def test_a_model_is_found_downloaded_and_opened_and_can_be_deleted(
+    hub: Hub, window: Window, qtbot: QtBot
+) -> None:
+    session = window.session
+    page = window.page("Model")
+    assert isinstance(page, ModelPage)
+    page.query.setText("hybrid")
+    page.search()
+    qtbot.waitUntil(lambda: page.results.rowCount() == 1, timeout=20_000)
+    page.results.selectRow(0)
+    qtbot.waitUntil(lambda: page.download.isEnabled(), timeout=20_000)
+    with qtbot.waitSignal(session.job.ended, timeout=120_000) as ended:
+        page.download.click()
+    assert ended.args == ["finished"], session.log[-1]
+    assert session.model is not None
+    assert session.model.about["id"] == ID
+    assert session.model.about["revision"] == hub_server.COMMIT
+
+    library = window.page("Library")
+    assert isinstance(library, LibraryPage)
+    window.show_page("Library")
+    qtbot.waitUntil(lambda: library.table.rowCount() >= 1, timeout=10_000)
+    folder = session.model.about["folder"]
+    row = next(r for r in range(library.table.rowCount()) if library.table.item(r, 3).text() == folder)
+    library.table.selectRow(row)
+    library.delete_button.click()
+    assert library.keep.isVisible(), "deleting asks first"
+    library.delete.click()
+    qtbot.waitUntil(lambda: all(h.folder != folder for h in library.holdings), timeout=10_000)
+
+
+def test_no_network_is_said_in_words_beside_the_search(
+    window: Window, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, vault: MemoryKeyring
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    page = window.page("Model")
+    assert isinstance(page, ModelPage)
+    page.query.setText("granite")
+    page.search()
+    qtbot.waitUntil(lambda: "cannot be reached" in page.searching.text(), timeout=30_000)
+    assert "Traceback" not in page.searching.text()
+
+
+def test_the_token_goes_to_the_keyring_and_is_never_shown(
+    window: Window, qtbot: QtBot, vault: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    page = window.page("Settings")
+    assert isinstance(page, SettingsPage)
+    page.token.setText("hf_secret")
+    page.save_token.click()
+    assert page.token.text() == ""
+    qtbot.waitUntil(lambda: "stored" in page.token_state.text() and page.forget_token.isEnabled())
+    assert list(vault.kept.values()) == ["hf_secret"]
+    assert "hf_secret" not in page.token_state.text()
+    assert all("hf_secret" not in line.text for line in window.session.log)
+    page.forget_token.click()
+    qtbot.waitUntil(lambda: vault.kept == {})
+
+
+def test_an_address_that_is_none_is_refused(window: Window) -> None:
+    page = window.page("Settings")
+    assert isinstance(page, SettingsPage)
+    page.endpoint.setText("huggingface")
+    page.endpoint.editingFinished.emit()
+    assert "is no address" in window.banner.text.text()
+    assert window.session.settings.endpoint == ""

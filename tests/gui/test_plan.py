@@ -1,0 +1,202 @@
+"""The Plan page: the slider, pins by hand with undo and redo, files, and refusals."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+
+from kl_lens_desktop.gui.draft import Draft
+from kl_lens_desktop.gui.pages.export import weight_bytes
+from kl_lens_desktop.gui.pages.plan import PlanPage
+from kl_lens_desktop.gui.plan_table import FORMAT, LOSS
+from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.plan.document import load_plan, save_plan
+from kl_lens_desktop.sensitivity.scores import Scores
+from tests.gui.conftest import JOB_MS
+
+
+def page_of(window: Window) -> PlanPage:
+    page = window.page("Plan")
+    assert isinstance(page, PlanPage)
+    return page
+
+
+def test_the_slider_is_followed_within_fifty_milliseconds(
+    scored: Window, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = page_of(scored)
+    times, sizes = [], []
+    for value in range(0, 1001, 100):
+        page.slider.setValue(value)
+        started = time.perf_counter()
+        page.replan()
+        times.append(1000 * (time.perf_counter() - started))
+        plan = scored.session.plan
+        assert plan is not None
+        assert (plan.predicted["bytes"] or 0) <= page.budget
+        sizes.append(plan.predicted["bytes"])
+    with capsys.disabled():
+        print(f"\nre-planning took {sorted(times)[len(times) // 2]:.1f} ms, at most {max(times):.1f} ms")
+    assert sizes == sorted(sizes)
+    assert sorted(times)[len(times) // 2] < 50
+
+
+def test_a_front_for_a_large_model_is_asked_within_fifty_milliseconds(sample_scores: Scores) -> None:
+    many = _enlarged(sample_scores, 1000)
+    draft = Draft(many)
+    draft.assign("kl", draft.largest, {})
+    started = time.perf_counter()
+    assignments = draft.assign("kl", (draft.smallest + draft.largest) // 2, {})
+    draft.totals(assignments)
+    assert time.perf_counter() - started < 0.05
+
+
+def test_an_override_is_a_pin_that_can_be_undone_and_redone(scored: Window, qtbot: QtBot) -> None:
+    page = page_of(scored)
+    weight = page.table.weight(0)
+    index = page.filter.mapFromSource(page.table.index(0, FORMAT))
+    before = scored.session.plan
+    assert before is not None
+    wanted = "fp16" if before.assignments[weight] != "fp16" else "int8_sym"
+
+    page.filter.setData(index, wanted)
+    assert scored.session.plan.assignments[weight] == wanted  # type: ignore[union-attr]
+    assert scored.session.plan.pins == [weight]  # type: ignore[union-attr]
+    page.undo.undo()
+    assert scored.session.plan.assignments == before.assignments  # type: ignore[union-attr]
+    page.undo.redo()
+    assert scored.session.plan.assignments[weight] == wanted  # type: ignore[union-attr]
+    page.reset_button.click()
+    assert scored.session.plan.pins == []  # type: ignore[union-attr]
+    page.undo.undo()
+    assert scored.session.plan.pins == [weight]  # type: ignore[union-attr]
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")  # Qt's offscreen platform, of any popup
+def test_the_format_is_chosen_in_the_table_from_the_keyboard(scored: Window, qtbot: QtBot) -> None:
+    page = page_of(scored)
+    index = page.filter.mapFromSource(page.table.index(0, FORMAT))
+    page.view.setCurrentIndex(index)
+    page.view.edit(index)
+    editor = page.view.findChild(type(page.method), "")
+    assert editor is not None
+    editor.setCurrentIndex(editor.findData("int4_sym_g64"))
+    editor.activated.emit(editor.currentIndex())
+    assert scored.session.plan.assignments[page.table.weight(0)] == "int4_sym_g64"  # type: ignore[union-attr]
+
+
+def test_pins_beyond_the_budget_are_kept_and_said(scored: Window) -> None:
+    page = page_of(scored)
+    page.slider.setValue(0)
+    page.replan()
+    assert not page.over.isVisible()
+    page.pin({page.table.weight(row): "fp16" for row in range(3)})
+    plan = scored.session.plan
+    assert plan is not None
+    assert len(plan.pins) == 3
+    assert (plan.predicted["bytes"] or 0) > page.budget
+    assert page.over.isVisible()
+
+
+def test_sorting_and_filtering_find_the_worst_weight(scored: Window) -> None:
+    page = page_of(scored)
+    page.view.sortByColumn(LOSS, Qt.SortOrder.DescendingOrder)
+    losses = [
+        page.filter.index(row, LOSS).data(Qt.ItemDataRole.UserRole + 1)
+        for row in range(page.filter.rowCount())
+    ]
+    assert losses == sorted(losses, reverse=True)
+    page.search.setText("mamba.in_proj")
+    assert page.filter.rowCount() == 6
+    page.search.setText("attention")
+    assert page.filter.rowCount() == 8
+
+
+@pytest.mark.parametrize("method", ["kl", "sqnr", "mse", "paper", "uniform-int8_sym"])
+def test_every_method_makes_a_plan(scored: Window, method: str) -> None:
+    page = page_of(scored)
+    page.method.setCurrentIndex(page.method.findData(method))
+    plan = scored.session.plan
+    assert plan is not None
+    assert plan.method == method
+    assert page.slider.isEnabled() is not method.startswith("uniform")
+    model = scored.session.model
+    assert model is not None
+    assert weight_bytes(model, plan.assignments) == plan.predicted["bytes"]
+
+
+def test_a_plan_is_saved_and_opened_again(scored: Window, qtbot: QtBot, tmp_path: Path) -> None:
+    page = page_of(scored)
+    with qtbot.waitSignal(scored.session.plan_changed):
+        page.slider.setValue(400)
+    page.pin({page.table.weight(2): "fp16"})
+    saved = scored.session.plan
+    page.save_to(tmp_path / "mine.json")
+    page.reset()
+    with qtbot.waitSignal(scored.session.plan_changed):
+        scored.session.load_plan(tmp_path / "mine.json")
+    assert scored.session.plan.assignments == saved.assignments  # type: ignore[union-attr]
+    assert page.pins == {page.table.weight(2): "fp16"}
+
+
+def test_a_plan_of_another_model_is_refused_in_words(
+    scored: Window, qtbot: QtBot, tmp_path: Path, plan_of: Callable[..., Any]
+) -> None:
+    plan = plan_of(bits=5.0)
+    stranger = replace(plan, model=replace(plan.model, id="somebody/else", sha256="0" * 64))
+    save_plan(tmp_path / "other.json", stranger)
+    before = scored.session.plan
+    with qtbot.waitSignal(scored.session.said):
+        scored.session.load_plan(tmp_path / "other.json")
+    assert scored.banner.isVisible()
+    assert "another model" in scored.banner.text.text()
+    assert "somebody/else" in scored.banner.text.text()
+    assert scored.session.plan is before
+
+
+def test_a_file_that_is_no_plan_is_refused_in_words(scored: Window, qtbot: QtBot, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[1, 2", encoding="utf-8")
+    with qtbot.waitSignal(scored.session.said):
+        scored.session.load_plan(tmp_path / "x.json")
+    assert "not valid JSON" in scored.banner.text.text()
+
+
+def test_a_plan_file_given_at_the_start_opens_its_model(
+    window: Window, qtbot: QtBot, tmp_path: Path, sample_scores: Scores, plan_of: Callable[..., Any]
+) -> None:
+    from kl_lens_desktop.gui import application
+
+    plan = plan_of(bits=6.0)
+    save_plan(tmp_path / "p.json", plan)
+    with qtbot.waitSignal(window.session.plan_changed, timeout=60_000, check_params_cb=None):
+        application.open_in(window, str(tmp_path / "p.json"))
+    qtbot.waitUntil(lambda: window.session.plan is not None, timeout=60_000)
+    assert window.session.plan.assignments == plan.assignments  # type: ignore[union-attr]
+
+
+def test_verifying_writes_the_measurement_into_the_plan(scored: Window, qtbot: QtBot) -> None:
+    page = page_of(scored)
+    with qtbot.waitSignal(scored.session.job.ended, timeout=JOB_MS):
+        page.start()
+    qtbot.waitUntil(lambda: bool(scored.session.plan and scored.session.plan.measured), timeout=10_000)
+    assert "held-out" in page.sentence.text()
+    assert not page.verify.isEnabled()
+    assert load_plan(scored.session.workspace.plan).measured == scored.session.plan.measured  # type: ignore[union-attr]
+    page.slider.setValue(page.slider.value() + 100)
+    page.replan()
+    assert page.verify.isEnabled()
+
+
+def _enlarged(scores: Scores, count: int) -> Scores:
+    """The sample's weights over and over under new names, as a model of `count` weights."""
+    weights, entries = [], []
+    while len(weights) < count:
+        tag = f"copy{len(weights)}."
+        weights += [{**w, "name": tag + w["name"]} for w in scores.weights]
+        entries += [replace(entry, weight=tag + entry.weight) for entry in scores.entries]
+    return replace(scores, weights=weights, entries=entries)

@@ -1,0 +1,58 @@
+"""Numbers as the window writes them."""
+
+import pytest
+
+from kl_lens_desktop.gui import quantities
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.0041, "0.00410"),
+        (1.8e-4, "1.80e-4"),
+        (12.34, "12.3"),
+        (1096, "1,096"),
+        (-0.5, "-0.500"),
+        (float("nan"), "–"),
+        (12345678, "12,345,678"),
+    ],
+)
+def test_three_significant_digits(value: float, text: str) -> None:
+    assert quantities.significant(value) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "se", "text"),
+    [
+        (0.0041, 0.0002, "0.00410 ± 0.00020"),
+        (7.38e-4, 2.3e-5, "7.38e-4 ± 0.23e-4"),
+        (71.6, 2.8, "71.6 ± 2.8"),
+        (50.697, 0.0049, "50.7 ± 0.005"),
+        (332.2, 43.1, "332 ± 43"),
+        (12.3, 0, "12.3"),
+        (0, 0.12, "0.00 ± 0.12"),
+        (-0.0012, 0.0030, "-0.00120 ± 0.00300"),
+    ],
+)
+def test_an_error_stands_beside_its_mean_in_the_same_digits(mean: float, se: float, text: str) -> None:
+    assert quantities.plus_minus(mean, se) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (45, "45 s"), (130, "2 min 10 s"), (3900, "1 h 05 min")]
+)
+def test_times_are_read_aloud(seconds: float, text: str) -> None:
+    assert quantities.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(12, "12 B"), (557_000, "557 kB"), (15_900_000, "15.9 MB"), (8_450_000_000, "8.45 GB")]
+)
+def test_sizes_have_decimal_units(size: float, text: str) -> None:
+    assert quantities.size(size) == text
+
+
+def test_counts_of_parameters() -> None:
+    assert quantities.parameters(7_970_000) == "7.97 M"
+    assert quantities.parameters(1_200_000_000) == "1.20 B"

@@ -1,0 +1,95 @@
+"""From weights to measured models: once through the one button, and once page by page."""
+
+from pathlib import Path
+
+from pytestqt.qtbot import QtBot
+
+from kl_lens_desktop.files import read_json
+from kl_lens_desktop.gui.bench_table import FIGURES
+from kl_lens_desktop.gui.pages.benchmark import BenchmarkPage
+from kl_lens_desktop.gui.pages.export import BASELINES, ExportPage
+from kl_lens_desktop.gui.window import Window
+from tests.gui.conftest import JOB_MS
+
+VARIANTS = {"plan", *BASELINES}
+
+
+def test_compress_takes_the_sample_to_measured_models_and_fills_every_page(
+    opened: Window, qtbot: QtBot
+) -> None:
+    session = opened.session
+    session.effort = "Quick look"
+    stages: list[str] = []
+    session.job.progress.connect(lambda progress: stages.append(progress.stage))
+    with qtbot.waitSignal(session.job.ended, timeout=2 * JOB_MS) as ended:
+        opened.compress.click()
+        assert opened.shown == "Sensitivity"
+    assert ended.args == ["finished"], session.log[-1]
+    assert list(dict.fromkeys(stages)) == ["analyze", "plan", "verify", "export", "bench"]
+    qtbot.waitUntil(lambda: session.exports.keys() >= VARIANTS and session.audits.keys() >= VARIANTS)
+
+    assert session.scores is not None
+    assert session.plan is not None
+    assert session.plan.measured is not None
+    for name, audit in session.audits.items():
+        assert audit["checked"] == len(session.plan.assignments), name
+    measured = {row["variant"] for row in session.bench if row["device"] == "CPU" and row["status"] == "ok"}
+    assert measured == VARIANTS
+    unavailable = [row for row in session.bench if row["status"] == "unavailable"]
+    assert all(row["reason"] for row in unavailable)
+
+    bench = opened.page("Benchmark")
+    assert isinstance(bench, BenchmarkPage)
+    texts = {
+        bench.table.index(row, column).data()
+        for row in range(bench.table.rowCount())
+        for column in range(2, 2 + len(FIGURES))
+    }
+    assert None not in texts
+    assert "" not in texts
+    assert "the plan runs at" in bench.sentence.text()
+    for index in range(5):
+        assert opened.rail_entry(index).accessibleName().endswith("done")
+
+
+def test_export_and_benchmark_run_from_their_buttons_and_a_prompt_is_tried(
+    scored: Window, qtbot: QtBot, tmp_path: Path
+) -> None:
+    session = scored.session
+    export = scored.page("Export")
+    assert isinstance(export, ExportPage)
+    for name in ("fp16", "int8_sym"):
+        export.choose(name, False)
+    with qtbot.waitSignal(session.job.ended, timeout=JOB_MS) as ended:
+        export.start()
+    assert ended.args == ["finished"], session.log[-1]
+    qtbot.waitUntil(lambda: session.audits.keys() == {"plan", "int4_sym_g64"})
+    assert session.plan is not None
+    assert session.audits["plan"]["assignments"] == session.plan.assignments
+    for variant in export.variants():
+        if variant.name in session.exports:
+            written = (session.exports[variant.name] / "openvino_model.bin").stat().st_size
+            assert variant.bytes is not None
+            assert abs(written - variant.bytes) < 0.01 * variant.bytes
+
+    scored.show_page("Benchmark")  # looks for devices by itself the first time
+    qtbot.waitUntil(lambda: bool(session.devices) and not session.job.running, timeout=JOB_MS)
+    page = scored.page("Benchmark")
+    assert isinstance(page, BenchmarkPage)
+    page.effort.setCurrentText("Quick look")
+    with qtbot.waitSignal(session.job.ended, timeout=JOB_MS) as ended:
+        page.start()
+    assert ended.args == ["finished"], session.log[-1]
+    rows = read_json(session.workspace.bench)["rows"]
+    qtbot.waitUntil(lambda: session.bench == rows)
+    absent = [device["name"] for device in session.devices if not device["available"]]
+    assert {row["device"] for row in rows} == {"CPU", *absent}
+
+    trial = page.trial
+    trial.tokens.setValue(8)
+    with qtbot.waitSignal(session.job.ended, timeout=JOB_MS) as ended:
+        trial.go.click()
+    assert ended.args == ["finished"], session.log[-1]
+    for side in trial.sides:
+        assert side.text.toPlainText().strip()
+        assert "tokens/s" in side.figures.text() or "tokens/s" in side.figures.toolTip()
