@@ -79,11 +79,10 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
         tokens = {"tokens": 2048} if wishes.quick else {}
         yield from _stage("verify", {"model": model, "plan": str(plan_path), **tokens}, cancel)
 
-    folders = {name: out / name for name in BASELINES}
-    for name, folder in folders.items():
-        yield from _stage("export", {"model": model, "format": name, "out": str(folder)}, cancel)
-    folders["plan"] = out / "plan"
-    yield from _stage("export", {"model": model, "plan": str(plan_path), "out": str(folders["plan"])}, cancel)
+    folders = {name: out / name for name in (*BASELINES, "plan")}
+    variants: dict[str, Any] = {name: {"format": name, "out": str(out / name)} for name in BASELINES}
+    variants["plan"] = {"plan": str(plan_path), "out": str(folders["plan"])}
+    yield from _stage("export-all", {"model": model, "variants": variants}, cancel)
 
     bench_path = out / "bench.json"
     settings = BenchSettings(tokens=2048, new_tokens=32, rounds=1) if wishes.quick else BenchSettings()

@@ -6,6 +6,7 @@ stated in its docstring. The window runs them in child processes, the command li
 """
 
 from collections.abc import Generator, Iterator
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,6 @@ def pull_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 def inspect_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model`` → ``model`` (what it is), ``weights``, ``kept_bytes``, ``fit`` (needs by stage)."""
-    from dataclasses import asdict
-
     from kl_lens_desktop.model.checkpoint import weight_files
     from kl_lens_desktop.model.families import SUPPORTED
     from kl_lens_desktop.model.fit import stage_needs
@@ -120,6 +119,18 @@ def export_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     yield from export_model(local, plan, Path(params["out"]), cancel, source)
 
 
+def export_all_task(params: Params, cancel: Cancel) -> Iterator[Event]:
+    """``model``, ``variants`` (name to the params of `export_task`) → ``variants`` (name to its result)."""
+    results = {}
+    for name, variant in params["variants"].items():
+        for event in export_task({"model": params["model"], **variant}, cancel):
+            if isinstance(event, Finished):
+                results[name] = event.result
+            elif isinstance(event, Progress):
+                yield replace(event, message=f"{name}: {event.message}")
+    yield Finished({"variants": results})
+
+
 def run_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``out`` (folder), ``bits`` and others → ``scores``, ``plan``, ``bench``, ``folders``."""
     from kl_lens_desktop.pipeline import Wishes, compress_model
@@ -170,6 +181,7 @@ TASKS: dict[str, Task] = {
     "verify": verify_task,
     "agree": agree_task,
     "export": export_task,
+    "export-all": export_all_task,
     "run": run_task,
     "bench": _later("bench.lab:bench_task"),
     "bench-speed": _later("bench.measure:speed_task"),
