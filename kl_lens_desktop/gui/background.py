@@ -8,7 +8,7 @@ from PySide6.QtCore import QObject, Qt, Signal
 
 from kl_lens_desktop.errors import KLLensError
 
-CLOSE_S = 1.0
+CLOSE_S = 0.5
 
 
 class Background(QObject):

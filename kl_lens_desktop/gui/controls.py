@@ -298,8 +298,7 @@ class Empty(QWidget):
         heading = label(title, "title")
         words = label(text, "secondary", wrap=True)
         words.setAlignment(Qt.AlignmentFlag.AlignHCenter)
-        words.setMaximumWidth(420)
-        words.setMinimumWidth(200)
+        words.setFixedWidth(420)
         inside = column(
             None, row(None, picture, None), row(None, heading, None), row(None, words, None), spacing=8
         )

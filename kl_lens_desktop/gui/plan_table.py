@@ -31,7 +31,7 @@ from PySide6.QtWidgets import (
 from kl_lens_desktop.gui import icons, quantities, theme
 from kl_lens_desktop.gui.controls import draw_swatch
 from kl_lens_desktop.gui.draft import Draft
-from kl_lens_desktop.gui.measures import short_name
+from kl_lens_desktop.gui.measures import component
 from kl_lens_desktop.gui.session import KIND_NAMES
 from kl_lens_desktop.quant.formats import parse_format
 
@@ -41,6 +41,7 @@ SORT_ROLE = Qt.ItemDataRole.UserRole + 1
 FORMAT_ROLE = Qt.ItemDataRole.UserRole + 2
 PINNED_ROLE = Qt.ItemDataRole.UserRole + 3
 CHOICES_ROLE = Qt.ItemDataRole.UserRole + 4
+SEARCH_ROLE = Qt.ItemDataRole.UserRole + 5
 Index = QModelIndex | QPersistentModelIndex
 
 
@@ -110,6 +111,8 @@ class PlanTable(QAbstractTableModel):
             return name
         if role == PINNED_ROLE:
             return option.weight in self._pins
+        if role == SEARCH_ROLE:
+            return f"{option.weight} {KIND_NAMES.get(option.kind, option.kind)} {parse_format(name).label}"
         if role == CHOICES_ROLE:
             return [choice.format for choice in option.choices]
         if role == Qt.ItemDataRole.DecorationRole and column == WEIGHT:
@@ -137,7 +140,7 @@ class PlanTable(QAbstractTableModel):
         option = self._draft.options[row]
         choice = self._draft.choice(option.weight, name)
         if column == WEIGHT:
-            return short_name(option.weight, option.block)
+            return _row_name(option.weight, option.block)
         if column == KIND:
             return KIND_NAMES.get(option.kind, option.kind)
         if column == SHAPE:
@@ -166,13 +169,14 @@ class PlanTable(QAbstractTableModel):
 
 
 class PlanFilter(QSortFilterProxyModel):
-    """Sorts by value and filters by any column's words."""
+    """Sorts by value and filters by the words of name, kind and format."""
 
     def __init__(self, source: PlanTable) -> None:
         super().__init__(source)
         self.setSourceModel(source)
         self.setSortRole(SORT_ROLE)
-        self.setFilterKeyColumn(-1)
+        self.setFilterRole(SEARCH_ROLE)
+        self.setFilterKeyColumn(WEIGHT)
         self.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
 
 
@@ -251,6 +255,13 @@ class FormatDelegate(QStyledItemDelegate):
     def _commit(self, editor: QComboBox) -> None:
         self.commitData.emit(editor)
         self.closeEditor.emit(editor)
+
+
+def _row_name(weight: str, block: int | None) -> str:
+    """``0 · in_proj``: the module it belongs to is told by its kind, and by the tooltip in full."""
+    part = component(weight, block)
+    part = part.partition(".")[2] or part
+    return part if block is None else f"{block} · {part}"
 
 
 def _kind_icon(kind: str) -> QIcon:

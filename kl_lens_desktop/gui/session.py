@@ -33,9 +33,10 @@ KIND_NAMES = {
 BLOCK_NAMES = {"ssm": "SSM", "attention": "attention", "mlp": "MLP"}
 COMPRESS_BITS = 5.0
 # Settings of the benchmark by how much patience there is; nothing given is its own default.
+QUICK = "Quick look"
 EFFORTS: dict[str, dict[str, int]] = {
     "Thorough": {},
-    "Quick look": {"rounds": 1, "repeats": 2, "tokens": 2048},
+    QUICK: {"rounds": 1, "new_tokens": 32, "tokens": 2048},
 }
 MISSING = "No model is open; choose one on the Model page"
 
@@ -206,7 +207,7 @@ class Session(QObject):
         assert self.model is not None
         params = {"model": self.model.reference, "out": str(self.workspace.folder), "bits": COMPRESS_BITS}
         analysis = {key: value or None for key, value in self.analysis.params.items()}
-        analysis["bench"] = EFFORTS[self.effort]
+        analysis["quick"] = self.effort == QUICK
         self.bench = []
         self.bench_changed.emit()
         self.job.start(Step("run", params | analysis))

@@ -1,6 +1,7 @@
 """Sensitivity measured from the window: live, cancellable, resumable, and never in the window's way."""
 
 import time
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt, QTimer
@@ -15,18 +16,31 @@ BLOCKED_MS = 100
 
 
 class Pulse:
-    """Notes the longest time between two turns of the event loop."""
+    """Notes the longest time between two turns of the event loop.
+
+    On a busy machine the system may leave our thread waiting for a core; that is no fault of the window's,
+    so where the system tells that time it is taken off.
+    """
 
     def __init__(self) -> None:
-        self.longest_ms, self._last = 0.0, time.perf_counter()
+        self.longest_ms, self.longest_with_waiting_ms = 0.0, 0.0
+        self._last = time.perf_counter(), _waited_for_a_core_s()
         self._timer = QTimer(interval=5, timerType=Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._beat)
         self._timer.start()
 
     def _beat(self) -> None:
-        now = time.perf_counter()
-        self.longest_ms = max(self.longest_ms, 1000 * (now - self._last))
+        now = time.perf_counter(), _waited_for_a_core_s()
+        between, waited = now[0] - self._last[0], now[1] - self._last[1]
+        self.longest_with_waiting_ms = max(self.longest_with_waiting_ms, 1000 * between)
+        self.longest_ms = max(self.longest_ms, 1000 * (between - waited))
         self._last = now
+
+
+def _waited_for_a_core_s() -> float:
+    """How long this thread was ready to run and did not (Linux: the second field of schedstat, in ns)."""
+    statistics = Path("/proc/thread-self/schedstat")
+    return int(statistics.read_text(encoding="ascii").split()[1]) / 1e9 if statistics.exists() else 0.0
 
 
 def test_an_analysis_fills_the_heatmap_and_never_blocks_the_window(
@@ -45,7 +59,10 @@ def test_an_analysis_fills_the_heatmap_and_never_blocks_the_window(
         assert not page.run_button.isEnabled()
         assert "running" in page.run_button.toolTip()
     with capsys.disabled():
-        print(f"\nthe event loop was held up for at most {pulse.longest_ms:.0f} ms during the analysis")
+        print(
+            f"\nthe event loop was held up for at most {pulse.longest_ms:.0f} ms during the analysis "
+            f"({pulse.longest_with_waiting_ms:.0f} ms with the time it waited for a core)"
+        )
     matrices = {weight["name"] for weight in opened.session.model.matrices}  # type: ignore[union-attr]
     assert {weight for weight, _ in opened.session.entries} == matrices
     assert len(seen) > 5, "entries are to appear while the analysis runs, not at its end"

@@ -86,6 +86,7 @@ class BenchmarkPage(Page):
         self.sentence = label("", "secondary", wrap=True)
         self.foot.addWidget(button("← Export", lambda: window.show_page("Export"), "quiet"))
         self.foot.addWidget(self.sentence, 1)
+        self.foot.addWidget(self.effort)
         self.foot.addWidget(self.run)
         session.model_changed.connect(self._show)
         session.exports_changed.connect(self._show)
@@ -108,7 +109,7 @@ class BenchmarkPage(Page):
         self.effort = combo("Effort", [(words, words) for words in EFFORTS])
         self.effort.currentTextChanged.connect(self._choose_effort)
         self.effort.setToolTip("A quick look times fewer generations on less text; its error bars are wider")
-        device_row = row(label("Devices", "secondary"), self._devices, None, self.effort, self.look)
+        device_row = row(label("Devices", "secondary"), self._devices, None, self.look)
         self.table = BenchTable(self)
         self.view = QTableView()
         self.view.setModel(self.table)
@@ -181,8 +182,6 @@ class BenchmarkPage(Page):
             box.toggled.connect(lambda _: self.run.refresh())
             self._boxes[device["name"]] = box
             self._devices.addWidget(box)
-            if not device["available"]:
-                box.setText(f"{device['name']} – not here")
         if not self.session.devices:
             self._devices.addWidget(label("not looked for yet", "secondary"))
         self.trial.show_variants({n: str(p) for n, p in self.session.exports.items()}, self._available())

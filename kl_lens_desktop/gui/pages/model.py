@@ -1,6 +1,6 @@
 """Model: choose what to work on, and see before starting what it is and whether it fits."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +39,12 @@ from kl_lens_desktop.gui.controls import (
     tool,
 )
 from kl_lens_desktop.gui.session import BLOCK_NAMES, STAGE_NAMES, Model, Session
+from kl_lens_desktop.model.families import SUPPORTED
+from kl_lens_desktop.model.fit import stage_needs
 
 if TYPE_CHECKING:
     from kl_lens_desktop.gui.window import Window
     from kl_lens_desktop.hub.client import HubFile, SearchHit
-
-# Analysis holds the model in f32 and one clean hidden state; a rough figure for models that are not here yet.
-_RAM_BYTES_PER_PARAMETER = 4.4
-_RAM_BYTES_BESIDE = 1.2e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +194,10 @@ class ModelPage(Page):
     def _make_results(self) -> QWidget:
         self.searching = label("", "secondary", wrap=True)
         self.results = QTableWidget(0, 4)
-        self.results.setHorizontalHeaderLabels(["Model", "Architecture", "Weights", "Fits here?"])
+        self.results.setHorizontalHeaderLabels(["Model", "Architecture", "Weights", "Usable here?"])
         self.results.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         set_up_table(self.results, "Models found on the Hub")
-        for index, width in ((1, 150), (2, 84), (3, 84)):
+        for index, width in ((1, 140), (2, 76), (3, 126)):
             self.results.setColumnWidth(index, width)
         self.results.itemSelectionChanged.connect(self._select_hit)
         self.results.itemActivated.connect(lambda _: self.download.click())
@@ -233,7 +231,7 @@ class ModelPage(Page):
         for index, hit in enumerate(hits):
             size = quantities.parameters(hit.parameters) if hit.parameters else "–"
             name = f"{hit.id}  (gated)" if hit.gated else hit.id
-            for place, text in enumerate((name, hit.architecture or "–", size, _fits_here(hit.parameters))):
+            for place, text in enumerate((name, hit.architecture or "–", size, _verdict(hit))):
                 item = QTableWidgetItem(text)
                 item.setToolTip(text)
                 self.results.setItem(index, place, item)
@@ -248,8 +246,9 @@ class ModelPage(Page):
             return
         hit = self._hits[chosen[0].row()]
         self._hit, self._hub = hit, None
+        work_folder = self.session.settings.work_folder
         self._refresh()
-        self.details.show_hit(hit, None, "Reading the list of files …")
+        self.details.show_hit(hit, None, "Reading the list of files …", work_folder)
 
         def ask() -> HubDetails:
             from kl_lens_desktop.hub import client
@@ -261,16 +260,18 @@ class ModelPage(Page):
         def answer(details: HubDetails) -> None:
             if self._hit is hit:
                 self._hub = details
-                self.details.show_hit(hit, details, "")
+                self.details.show_hit(hit, details, "", work_folder)
                 self._refresh()
 
         def refuse(error: KLLensError) -> None:
             if self._hit is hit:
-                self.details.show_hit(hit, None, str(error))
+                self.details.show_hit(hit, None, str(error), work_folder)
 
         self.session.background.run(ask, answer, refuse)
 
     def _missing_hit(self) -> str:
+        if self._hit is not None and not _is_supported(self._hit):
+            return f"The architecture {self._hit.architecture} is not supported; these are: {', '.join(SUPPORTED)}"
         return "" if self._hub else "Choose a model from the list first"
 
     def _download(self) -> None:
@@ -363,7 +364,7 @@ class _Details(QScrollArea):
         self._inside.addLayout(_fit_table(model.fit, work_folder))
         self._inside.addStretch(1)
 
-    def show_hit(self, hit: "SearchHit", details: HubDetails | None, words: str) -> None:
+    def show_hit(self, hit: "SearchHit", details: HubDetails | None, words: str, work_folder: Path) -> None:
         clear(self._inside)
         self._inside.addWidget(Elided(hit.id, "title", Qt.TextElideMode.ElideMiddle))
         facts: list[tuple[str, Any]] = [
@@ -377,6 +378,11 @@ class _Details(QScrollArea):
         self._inside.addLayout(_facts(*facts))
         if words:
             self._inside.addWidget(label(words, "secondary", wrap=True))
+        if details and hit.parameters:
+            self._inside.addWidget(rule())
+            self._inside.addWidget(label("Does it fit this computer?", "heading"))
+            needs = [asdict(need) for need in stage_needs(hit.parameters, details.bytes)]
+            self._inside.addLayout(_fit_table(needs, work_folder))
         if details:
             self._inside.addWidget(rule())
             self._inside.addWidget(label("Files", "heading"))
@@ -448,11 +454,18 @@ def _fit_table(fit: list[dict[str, Any]], work_folder: Path) -> QGridLayout:
     return grid
 
 
-def _fits_here(parameters: int | None) -> str:
-    if not parameters:
+def _is_supported(hit: "SearchHit") -> bool:
+    return hit.architecture is None or hit.architecture in SUPPORTED
+
+
+def _verdict(hit: "SearchHit") -> str:
+    """Whether a model found on the Hub can be worked on here, as far as the Hub tells."""
+    if not _is_supported(hit):
+        return "✗ not supported"
+    if not hit.parameters:
         return "–"
-    need = parameters * _RAM_BYTES_PER_PARAMETER + _RAM_BYTES_BESIDE
-    return "✓ yes" if need <= psutil.virtual_memory().total else "✗ too large"
+    need_mb = max(need.ram_mb for need in stage_needs(hit.parameters, 2 * hit.parameters))
+    return "✓ yes" if need_mb * 2**20 <= psutil.virtual_memory().total else "✗ too large"
 
 
 def _reference_words(reference: str) -> str:

@@ -26,6 +26,7 @@ from kl_lens_desktop.gui import icons, quantities, theme
 from kl_lens_desktop.gui.bars import COUNT, Bar, Bars
 from kl_lens_desktop.gui.charts import Chart
 from kl_lens_desktop.gui.controls import (
+    ROW_HEIGHT,
     Elided,
     Empty,
     JobButton,
@@ -140,16 +141,13 @@ class SensitivityPage(Page):
             "sensitivity-upper", Qt.Orientation.Horizontal, heat_card, bars_card, sizes=(700, 320)
         )
         self.detail, self.agreement = _Detail(), _Agreement(self)
+        lower = card(column(self.detail))
+        by_block = self.splitter("sensitivity", Qt.Orientation.Vertical, upper, lower, sizes=(420, 160))
         self.tabs = QTabWidget()
-        self.tabs.addTab(self.detail, "Selected weight")
-        self.tabs.addTab(self.agreement, "Agreement with perplexity")
-        lower = card(column(self.tabs))
+        self.tabs.addTab(by_block, "By block")
+        self.tabs.addTab(card(column(self.agreement)), "Agreement with perplexity")
         inside = QWidget()
-        layout = column(
-            self.settings_row,
-            self.splitter("sensitivity", Qt.Orientation.Vertical, upper, lower, sizes=(400, 200)),
-            spacing=12,
-        )
+        layout = column(self.settings_row, self.tabs, spacing=8)
         layout.setStretch(1, 1)
         inside.setLayout(layout)
         return inside
@@ -357,7 +355,7 @@ class _SettingsRow(QWidget):
 class _Detail(QWidget):
     """The selected weight: what it is, and each measure in each format."""
 
-    WIDTHS = (90, 80, 158, 158, 158, 116, 138, 124)
+    WIDTHS = (86, 74, 146, 146, 150, 126, 154, 128)
     COLUMNS = ("Format", "Size", *(each.label for each in MEASURES))
 
     def __init__(self) -> None:
@@ -380,7 +378,7 @@ class _Detail(QWidget):
         top = row(self._kind, self._name, self._facts)
         top.setStretch(1, 1)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 8, 0, 0)
+        layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
         layout.addLayout(top)
         layout.addWidget(self.table, 1)
@@ -469,6 +467,7 @@ class _Agreement(QWidget):
         self._page = page
         session = page.session
         self.scatter = _Scatter()
+        self.read_on = label("", "secondary", wrap=True)
         self.table = QTableWidget(0, 3)
         self.table.setHorizontalHeaderLabels(["Measure", "Kendall τ", "95 % interval"])
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
@@ -488,23 +487,31 @@ class _Agreement(QWidget):
             "secondary",
             wrap=True,
         )
-        right = column(words, self.table, row(self.button, None))
-        right.setStretch(1, 1)
+        right = column(words, row(self.button, None), self.table, self.read_on, None)
         layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 8, 0, 0)
+        layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(16)
-        layout.addWidget(self.scatter, 1)
-        layout.addLayout(right, 1)
+        layout.addWidget(self.scatter, 3)
+        layout.addLayout(right, 2)
 
     def show_result(self, result: dict[str, Any] | None, chosen: Measure) -> None:
         self.scatter.setVisible(bool(result))
         self.table.setVisible(bool(result))
+        self.read_on.setVisible(bool(result))
         self.button.refresh()
         if not result:
             return
+        about = result["text"]
+        self.read_on.setText(
+            f"{len(result['points']):,} points, each a weight in a format: circles INT8, squares others. "
+            f"Perplexity on {about['tokens']:,} tokens of {about['name']}; "
+            f"{quantities.significant(result['perplexity_full'])} in full precision."
+        )
         self.scatter.show_points(result["points"], chosen)
         metrics = sorted(result["metrics"].items(), key=lambda item: -item[1]["tau"])
         self.table.setRowCount(len(metrics))
+        heading = self.table.horizontalHeader().sizeHint().height()
+        self.table.setFixedHeight(heading + ROW_HEIGHT * len(metrics) + 4)
         for index, (key, value) in enumerate(metrics):
             interval = f"{value['low']:.2f} to {value['high']:.2f}"
             for place, text in enumerate((measure(key).label, f"{value['tau']:.3f}", interval)):
