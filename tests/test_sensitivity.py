@@ -85,8 +85,8 @@ def test_every_entry_of_other_families_against_plain_torch(family: str, tmp_path
 def test_standard_errors_are_of_window_means(sample: LocalModel, tmp_path: Path) -> None:
     """Four times the text must halve the error bars, roughly; naive per-token errors would be far smaller."""
     few, many = tmp_path / "few.json", tmp_path / "many.json"
-    for path, tokens in ((few, 512), (many, 2048)):
-        _run(sample, path, tokens=tokens, window=64, formats=["int4_sym_g64"])
+    for path, tokens in ((few, 256), (many, 1024)):
+        _run(sample, path, tokens=tokens, window=32, formats=["int4_sym_g64"])
     ratios = [
         a.kl_pq.se / b.kl_pq.se
         for a, b in zip(load_scores(few).entries, load_scores(many).entries, strict=True)

@@ -61,8 +61,10 @@ def agree(
 
     Yields
     ------
-    Progress, and last Finished with ``metrics`` (name to tau, low, high), ``points`` (weight, format,
-    perplexity and every metric's mean), ``text`` and ``perplexity_full``; `out` holds the same.
+    Progress, and last Finished with ``metrics`` (name to tau, low, high), ``ceiling`` (τ between the
+    perplexities of two halves of the text: where noise keeps it low, it keeps every metric's low),
+    ``points`` (weight, format, perplexity and every metric's mean), ``text`` and ``perplexity_full``; `out`
+    holds the same.
 
     Raises
     ------
@@ -101,10 +103,18 @@ def agree(
             full = tally.perplexity("ce_full").mean
             metrics = {name: getattr(entry, name).mean for name in METRICS}
             point = {"weight": entry.weight, "kind": entry.kind, "format": entry.format, **metrics}
-            points.append({**point, "perplexity": tally.perplexity().mean})
+            halves = tally.perplexity_of_halves()
+            points.append({**point, "perplexity": tally.perplexity().mean, "perplexity_halves": list(halves)})
             yield Progress(STAGE, len(points), len(scores.entries), entry.weight, "entries")
     agreements = {name: asdict(value) for name, value in agreement(points, seed).items()}
-    result = {"metrics": agreements, "points": points, "text": about.as_dict(), "perplexity_full": full}
+    halves = np.array([point["perplexity_halves"] for point in points])
+    result = {
+        "metrics": agreements,
+        "ceiling": _tau(halves[:, 0], halves[:, 1]),
+        "points": points,
+        "text": about.as_dict(),
+        "perplexity_full": full,
+    }
     if out:
         write_json(out, {"schema": "kl-lens/agreement/1", "model": asdict(scores.model), **result})
     yield Finished(result)

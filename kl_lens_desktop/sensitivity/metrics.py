@@ -72,6 +72,11 @@ class Tally:
             "top1_agreement": self._mean("top1", tokens),
         }
 
+    def perplexity_of_halves(self) -> tuple[float, float]:
+        """Perplexity from the first, third, … window and from the others: two measurements of one thing."""
+        nats = self._column("ce") / (self._window - 1)
+        return math.exp(nats[::2].mean().item()), math.exp(nats[1::2].mean().item())
+
     def perplexity(self, column: str = "ce") -> Estimate:
         """exp(mean cross-entropy of the next token), its standard error to first order.
 
