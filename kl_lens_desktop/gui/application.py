@@ -84,10 +84,10 @@ def make_window() -> Window:
 def open_in(window: Window, open_path: str) -> None:
     """Open a model or a plan file in the window."""
     path = Path(open_path)
-    if path.is_file():
-        window.session.open_path(path)
+    if open_path == "sample" or not path.exists():
+        window.session.open_model(open_path)
     else:
-        window.session.open_model(str(path.resolve()) if path.is_dir() else open_path)
+        window.session.open_path(path.resolve())
 
 
 def _show_crash(sentence: str) -> None:

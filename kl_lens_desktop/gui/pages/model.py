@@ -271,7 +271,8 @@ class ModelPage(Page):
 
     def _missing_hit(self) -> str:
         if self._hit is not None and not _is_supported(self._hit):
-            return f"The architecture {self._hit.architecture} is not supported; these are: {', '.join(SUPPORTED)}"
+            known = ", ".join(SUPPORTED)
+            return f"The architecture {self._hit.architecture} is not supported; these are: {known}"
         return "" if self._hub else "Choose a model from the list first"
 
     def _download(self) -> None:

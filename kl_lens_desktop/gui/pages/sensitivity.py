@@ -505,7 +505,7 @@ class _Agreement(QWidget):
         self.read_on.setText(
             f"{len(result['points']):,} points, each a weight in a format: circles INT8, squares others. "
             f"Perplexity on {about['tokens']:,} tokens of {about['name']}; "
-            f"{quantities.significant(result['perplexity_full'])} in full precision."
+            f"{quantities.significant(result['perplexity_full'])} in full precision.{_ceiling(result)}"
         )
         self.scatter.show_points(result["points"], chosen)
         metrics = sorted(result["metrics"].items(), key=lambda item: -item[1]["tau"])
@@ -529,6 +529,16 @@ class _Agreement(QWidget):
         place = session.workspace
         params = {"model": session.model.reference, "scores": str(place.scores), "out": str(place.agree)}
         session.job.start(Step("agree", params))
+
+
+def _ceiling(result: dict[str, Any]) -> str:
+    """How far noise in perplexity itself limits every measure, in words; results of older versions lack it."""
+    if "ceiling" not in result:
+        return ""
+    return (
+        f" Two halves of the text agree with each other by τ = {result['ceiling']:.2f}: where noise keeps that low, "
+        "it keeps every measure low."
+    )
 
 
 def _bar(entry: "Entry", chosen: Measure) -> Bar:
