@@ -7,7 +7,7 @@ differs between families is in `model.families`, and how a cache layer is update
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import LinearAttentionLayer
+from transformers.cache_utils import Cache, LinearAttentionLayer
 
-from kl_lens_desktop.model.scan import fast_scans, scan
+from kl_lens_desktop.export.experts import dense_experts
+from kl_lens_desktop.export.recurrence import Recurrences, conversion_extensions
+from kl_lens_desktop.model.scan import DELTA, MAMBA1, MAMBA2, replaced_kernels, scan
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
 MODEL_ATTRIBUTE = "model"  # constants are called self.<this>.<state-dict name>
-_PURE_SSM = ("mamba2",)  # these take `cache_params` and neither mask nor positions
+_PURE_SSM = ("mamba", "mamba2", "falcon_mamba")  # these take `cache_params` and neither mask nor positions
 _PREFIX, _STEP = 5, 7  # tokens before and in the traced call: unequal, so that no size is taken for another
 
 
@@ -63,7 +65,19 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
         In the order of those inputs and outputs.
     """
     ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
-    with torch.no_grad(), fast_scans(model, scan), _functional_cache(), _quiet():
+    loops = Recurrences()
+    kernels: dict[str, Callable[..., Any]] = {
+        MAMBA2: scan,
+        MAMBA1: loops.selective_scan,
+        DELTA: loops.delta_rule,
+    }
+    with (
+        torch.no_grad(),
+        replaced_kernels(model, kernels),
+        dense_experts(model),
+        _functional_cache(loops),
+        _quiet(),
+    ):
         cache = DynamicCache(config=model.config)
         key = "cache_params" if _is_pure_ssm(model) else "past_key_values"
         model(ids[:, :_PREFIX], use_cache=True, **{key: cache})
@@ -75,7 +89,8 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
             torch.zeros(1, dtype=torch.int32),
             tuple(tensors),
         )
-        graph = ov.convert_model(_Step(model, states).eval(), example_input=example)
+        step = _Step(model, states, loops).eval()
+        graph = ov.convert_model(step, example_input=example, extension=conversion_extensions())
     used = len(graph.inputs) - len(states)
     names = INPUT_NAMES if used == len(INPUT_NAMES) else ("input_ids", "beam_idx")
     for port, name in zip(graph.inputs[:used], names, strict=True):
@@ -88,10 +103,10 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
 class _Step(nn.Module):
     """The model as a function of tokens and flat states."""
 
-    def __init__(self, model: PreTrainedModel, states: list[State]) -> None:
+    def __init__(self, model: PreTrainedModel, states: list[State], loops: Recurrences) -> None:
         super().__init__()
         setattr(self, MODEL_ATTRIBUTE, model)
-        self._states = states
+        self._states, self._loops = states, loops
 
     def forward(
         self,
@@ -175,8 +190,16 @@ def _filled(
 
 
 @contextlib.contextmanager
-def _functional_cache() -> Iterator[None]:
-    """Let cache updates return new tensors: tracing does not see what is copied in place."""
+def _functional_cache(loops: Recurrences) -> Iterator[None]:
+    """Let cache updates return new tensors: tracing does not see what is copied in place.
+
+    The state that a layer reads is noted for its scan.
+    """
+
+    def get_recurrent_state(self: Any, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        state: Tensor | None = stock_get(self, layer_idx, state_idx)
+        loops.past = [] if state is None else list(state.unbind(1)) if state.dim() == 4 else [state]
+        return state
 
     def update_conv_state(
         self: Any, conv_states: Tensor, state_idx: int = 0, conv_kernel_size: int | None = None, **_: Any
@@ -196,11 +219,14 @@ def _functional_cache() -> Iterator[None]:
         return recurrent_states
 
     stock = LinearAttentionLayer.update_conv_state, LinearAttentionLayer.update_recurrent_state
+    stock_get = Cache.get_recurrent_state
+    Cache.get_recurrent_state = get_recurrent_state
     LinearAttentionLayer.update_conv_state = update_conv_state
     LinearAttentionLayer.update_recurrent_state = update_recurrent_state
     try:
         yield
     finally:
+        Cache.get_recurrent_state = stock_get
         LinearAttentionLayer.update_conv_state, LinearAttentionLayer.update_recurrent_state = stock
 
 
