@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
+import torch.nn.functional as F
 from openvino import opset13 as ops
 from openvino.frontend.pytorch import ConversionExtension, ModuleExtension
 from torch import Tensor, nn
 
+from kl_lens_desktop.export.dual import DualScan, DualState, dual_parts, dual_scan, dual_state
 from kl_lens_desktop.model.selective import gated, step_sizes
-
-_SELECTIVE, _DELTA, _FINAL = "kl_lens.selective_scan", "kl_lens.delta_rule", "kl_lens.final_state"
 
 
 class Recurrences(nn.Module):
@@ -33,6 +33,8 @@ class Recurrences(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.past: list[Tensor] = []
+        self.parts = dual_parts(torch.zeros(1, 1, dtype=torch.long))
+        self._dual, self._dual_state = DualScan(), DualState()
         self._selective, self._delta, self._final = _Selective(), _Delta(), _Final()
 
     def selective_scan(
@@ -57,6 +59,41 @@ class Recurrences(nn.Module):
         state = self._final(y, past)
         y = gated(y.transpose(1, 2), x, D, z)
         return (y, state) if return_last_state else y
+
+    def dual_scan(
+        self,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        chunk_size: int | None = None,
+        *,
+        D: Tensor | None = None,
+        dt_bias: Tensor | None = None,
+        initial_states: Tensor | None = None,
+        dt_softplus: bool = False,
+        dt_limit: tuple[float, float] = (0.0, float("inf")),
+        return_final_states: bool = False,
+        **_: Any,
+    ) -> Any:
+        """In place of ``mamba2_chunk_scan``: see `model.scan.scan`."""
+        heads, head_size, groups, size = (int(n) for n in (*x.shape[2:], *B.shape[2:]))
+        if dt_bias is not None:
+            dt = dt + dt_bias
+        if dt_softplus:
+            dt = F.softplus(dt)
+        if tuple(dt_limit) != (0.0, float("inf")):
+            dt = dt.clamp(*dt_limit)
+        past = initial_states
+        if past is None:
+            past = x.new_zeros(x.shape[0], heads, head_size, size)
+        sizes = torch.tensor([heads, head_size, groups, size])
+        y = self._dual(x, dt, A, B, C, past, *self.parts, sizes)
+        state = self._dual_state(y, past, sizes)
+        if D is not None:
+            y = y + x * (D[..., None] if D.dim() == 1 else D)
+        return (y, state) if return_final_states else y
 
     def delta_rule(
         self,
@@ -89,18 +126,17 @@ class Recurrences(nn.Module):
         return y.transpose(1, 2), self._final(y, initial_state)
 
 
-def conversion_extensions() -> list[Any]:
-    """What `ov.convert_model` needs to turn the stand-ins into loops."""
-    pairs: list[tuple[type[nn.Module], str, Callable[[Any], list[ov.Output]]]] = [
-        (_Selective, _SELECTIVE, _selective_loop),
-        (_Delta, _DELTA, _delta_loop),
-        (_Final, _FINAL, _final_state),
+def recurrence_extensions() -> tuple[dict[type[nn.Module], Any], list[Any]]:
+    """What OpenVINO's converter needs: the stand-ins, and what each is built from."""
+    built: list[tuple[type[nn.Module], str, Callable[[Any], list[ov.Output]]]] = [
+        (DualScan, "kl_lens.dual_scan", dual_scan),
+        (DualState, "kl_lens.dual_state", dual_state),
+        (_Selective, "kl_lens.selective_scan", _selective_loop),
+        (_Delta, "kl_lens.delta_rule", _delta_loop),
+        (_Final, "kl_lens.final_state", _final_state),
     ]
-    return [
-        extension
-        for module, name, build in pairs
-        for extension in (ModuleExtension(module, name), ConversionExtension(name, build))
-    ]
+    modules = {module: ModuleExtension(module, name) for module, name, _ in built}
+    return modules, [ConversionExtension(name, build) for _, name, build in built]
 
 
 class _Selective(nn.Module):

@@ -19,6 +19,7 @@ from kl_lens_desktop.model.selective import selective_scan
 CHUNK = 128  # tokens; the matrix part grows with its square
 # The kernel functions of transformers' modelling modules.
 MAMBA2, MAMBA1, DELTA = "mamba2_chunk_scan", "mamba_selective_scan", "torch_chunk_gated_delta_rule"
+CONVOLUTION = "causal_conv1d_fn"
 
 
 def scan(
