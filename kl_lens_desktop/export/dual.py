@@ -27,6 +27,9 @@ class DualScan(nn.Module):
         past: Tensor,
         parts: Tensor,
         mask: Tensor,
+        beam_idx: Tensor,
+        kept: Tensor,
+        moved: Tensor,
         sizes: Tensor,
     ) -> Tensor:
         return torch.zeros_like(x)
@@ -39,18 +42,27 @@ class DualState(nn.Module):
         return torch.zeros_like(past)
 
 
-def dual_parts(input_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """What all layers share: the two lengths (before the last token, one), and the causal mask to add."""
+def dual_parts(input_ids: Tensor, beam_idx: Tensor) -> tuple[Tensor, ...]:
+    """What all layers share.
+
+    Returns
+    -------
+    tuple of Tensor
+        The two lengths, before the last token and one; the causal mask to add; `beam_idx`; which rows keep
+        their own past (batch, 1, 1); and 1 if any row takes another's.
+    """
     before = input_ids.shape[1] - 1
     position = torch.arange(before)
     mask = torch.where(position[None] <= position[:, None], 0.0, -1e30)
-    return torch.stack([torch.as_tensor(before), torch.ones((), dtype=torch.long)]), mask
+    lengths = torch.stack([torch.as_tensor(before), torch.ones((), dtype=torch.long)])
+    kept = beam_idx == torch.arange(beam_idx.shape[0])
+    return lengths, mask, beam_idx, kept[:, None, None], 1 - kept.long().min()
 
 
 def dual_scan(context: Any) -> list[ov.Output]:
     """The operations of a `DualScan`, for OpenVINO's converter."""
-    x, dt, A, B, C, past, parts, mask = (context.get_input(i) for i in range(8))
-    heads, head_size, groups, size = (int(n) for n in context.get_values_from_const_input(8))
+    x, dt, A, B, C, stored, parts, mask, beam_idx, kept, moved = (context.get_input(i) for i in range(11))
+    heads, head_size, groups, size = (int(n) for n in context.get_values_from_const_input(11))
     token, last, second_last = (ops.constant(np.int64(n)) for n in (1, -1, -2))
     spread, several = groups not in (1, heads), groups > 1
     head_group = ops.constant(np.arange(heads) * groups // heads)
@@ -71,6 +83,16 @@ def dual_scan(context: Any) -> list[ov.Output]:
     c_before, c_last = parted(C)
     s_before, s_last = parted(log_decay)
 
+    first, none = ops.constant(np.int64(0)), ops.constant(np.array([0]))
+    unit = ops.constant(np.array([1]))
+    some = ops.minimum(ops.gather(parts, first, first), token)  # 1 if there are tokens before the last
+
+    # Rows of the state in the order of the beams. Gathering all of it costs a pass over it and is needed for
+    # tokens before the last or when rows change places; else one head of it stands in, and is not read.
+    needed = ops.maximum(some, moved)
+    end = ops.add(ops.multiply(needed, ops.constant(np.array([heads - 1]))), unit)
+    past = ops.gather(ops.slice(stored, none, end, unit, unit), beam_idx, first)
+
     # The tokens before the last: nothing of this runs when there are none.
     u = ops.transpose(u_before, ops.constant(np.array([0, 2, 1, 3])))  # (b, h, t, p)
     b, c = by_head(b_before), by_head(c_before)
@@ -83,15 +105,11 @@ def dual_scan(context: Any) -> list[ov.Output]:
     s_end = ops.reshape(s_last, ops.constant(np.array([0, heads, 1])), True)
     remaining = ops.unsqueeze(ops.exp(ops.subtract(s_end, s)), last)
     # With no tokens the product is zeros of one row and one head, which broadcast, not a state of zeros.
-    first = ops.constant(np.int64(0))
-    some = ops.minimum(ops.gather(parts, first, first), token)  # 0 or 1
     spans = ops.multiply(some, ops.constant(np.array([heads - 1, head_size - 1])))
     start, step, axes = (ops.constant(np.array(n)) for n in ([0, 0], [1, 1], [1, 3]))
     ends = ops.add(spans, step)
     weighted = ops.slice(ops.multiply(u, remaining), start, ends, step, axes)
-    head_end = ops.gather(ends, ops.constant(np.array([0])), first)
-    one = [ops.constant(np.array([n])) for n in (0, 1)]
-    written = ops.slice(b, one[0], head_end, one[1], one[1]) if several else b
+    written = ops.slice(b, none, ops.gather(ends, none, first), unit, unit) if several else b
     gathered = ops.matmul(weighted, written, True, False)
 
     # The last token: the recurrence itself. Each product in the shape in which the CPU plugin's loop over
@@ -101,7 +119,8 @@ def dual_scan(context: Any) -> list[ov.Output]:
 
     rows = heads * head_size
     # The exponential before the reshape: right before the product the plugin would take it of every element.
-    decayed = ops.multiply(shaped(past, 0, heads, -1), shaped(ops.exp(s_last), 0, heads, 1))
+    own = ops.select(kept, shaped(stored, 0, heads, -1), shaped(past, 0, -1, head_size * size))
+    decayed = ops.multiply(own, shaped(ops.exp(s_last), 0, heads, 1))
     if several:
         update = shaped(ops.multiply(shaped(u_last, 0, heads, -1, 1), by_head(b_last)), 0, rows, -1)
     else:

@@ -33,7 +33,7 @@ class Recurrences(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.past: list[Tensor] = []
-        self.parts = dual_parts(torch.zeros(1, 1, dtype=torch.long))
+        self.parts = dual_parts(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
         self._dual, self._dual_state = DualScan(), DualState()
         self._selective, self._delta, self._final = _Selective(), _Delta(), _Final()
 

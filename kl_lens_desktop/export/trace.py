@@ -25,7 +25,7 @@ from kl_lens_desktop.export.convolution import convolution, remove_cuts
 from kl_lens_desktop.export.dual import dual_parts
 from kl_lens_desktop.export.experts import dense_experts
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
-from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, replaced_kernels
+from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_kernel, replaced_kernels
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
 MODEL_ATTRIBUTE = "model"  # constants are called self.<this>.<state-dict name>
@@ -141,8 +141,9 @@ class _Step(nn.Module):
         states: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
-        self._loops.parts = dual_parts(input_ids)
-        cache = _filled(DynamicCache(config=model.config), self._states, states, beam_idx)
+        self._loops.parts = dual_parts(input_ids, beam_idx)
+        dual = has_kernel(model, MAMBA2)
+        cache = _filled(DynamicCache(config=model.config), self._states, states, beam_idx, dual)
         if _is_pure_ssm(model):
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
         else:
@@ -193,10 +194,11 @@ def _flatten(cache: DynamicCache) -> tuple[list[Tensor], list[State]]:
 
 
 def _filled(
-    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor
+    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor, dual: bool
 ) -> DynamicCache:
     for state, held in zip(states, tensors, strict=True):
-        tensor = held.index_select(0, beam_idx)
+        # The dual scan takes its state in the order of the beams itself.
+        tensor = held if state.kind == "ssm" and dual else held.index_select(0, beam_idx)
         layer: Any = cache.layers[state.layer]
         layer.dtype, layer.device = tensor.dtype, tensor.device
         if state.kind == "conv":

@@ -134,6 +134,11 @@ def fast_scans(model: PreTrainedModel, kernel: Callable[..., Any] = scan_in_chun
         yield
 
 
+def has_kernel(model: PreTrainedModel, name: str) -> bool:
+    """Whether the modelling module has a kernel function of that name."""
+    return hasattr(sys.modules[type(model).__module__], name)
+
+
 @contextlib.contextmanager
 def replaced_kernels(model: PreTrainedModel, kernels: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
     """Replace those functions that the modelling module has; it is as it was afterwards, errors or not."""
