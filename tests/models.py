@@ -28,6 +28,15 @@ _MAMBA2 = {
     "mamba_chunk_size": 16,
 }
 _RECURRENT, _FULL = "linear_attention", "full_attention"
+_JAMBA = {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8, "mamba_dt_rank": 8}
+_DELTA = {
+    "layer_types": [_RECURRENT, _RECURRENT, _FULL, _RECURRENT],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "head_dim": 16,
+}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {
         **_ATTENTION,
@@ -71,17 +80,61 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "block_ff_dim": 96,
         "block_multiple_of": 8,
     },
+    "mamba": {"state_size": 8, "tie_word_embeddings": True},
+    "falcon_mamba": {"state_size": 8, "use_conv_bias": True, "tie_word_embeddings": False},
+    "zamba": {
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "intermediate_size": 96,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "mamba_d_state": 8,
+        "n_mamba_heads": 2,
+    },
+    "jamba": {**_ATTENTION, **_JAMBA, "num_experts": 1, "num_experts_per_tok": 1},
+    "jamba with experts": {**_ATTENTION, **_JAMBA, "num_experts": 4, "num_experts_per_tok": 2},
+    "granitemoehybrid with experts": {
+        **_ATTENTION,
+        **{**_MAMBA2, "mamba_n_groups": 2},
+        "layer_types": [_RECURRENT, _FULL, _RECURRENT, _RECURRENT],
+        "shared_intermediate_size": 96,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "position_embedding_type": None,
+        "tie_word_embeddings": False,
+    },
+    "nemotron_h": {
+        **_ATTENTION,
+        "hybrid_override_pattern": "M-*M",
+        "mamba_num_heads": 8,
+        "mamba_head_dim": 16,
+        "ssm_state_size": 16,
+        "n_groups": 2,
+        "chunk_size": 16,
+        "head_dim": 16,
+    },
+    "qwen3_next": {**_ATTENTION, **_DELTA, "num_experts": 0, "mlp_only_layers": [0, 1, 2, 3]},
+    "qwen3_next with experts": {
+        **_ATTENTION,
+        **_DELTA,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 32,
+    },
+    "olmo_hybrid": {**_ATTENTION, "layer_types": [_RECURRENT, _RECURRENT, _FULL, _RECURRENT]},
 }
 
 
 def build(family: str, **changes: Any) -> PreTrainedModel:
-    """A model with random weights, the same at every call."""
-    config = CONFIG_MAPPING[family](**{**_COMMON, **CONFIGURATIONS[family], **changes})
+    """A model with random weights, the same at every call; `family` is a key of `CONFIGURATIONS`."""
+    config = CONFIG_MAPPING[family.split()[0]](**{**_COMMON, **CONFIGURATIONS[family], **changes})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
-        if parameter.dim() == 2 and "A_log" not in name:
+        if parameter.dim() >= 2 and "A_log" not in name and "conv" not in name:
             parameter.data.normal_(0, 0.08, generator=generator)
     return model
 

@@ -7,22 +7,29 @@ differs between families is in `model.families`, and how a cache layer is update
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import openvino as ov
 import torch
 import torch.nn.functional as F
+from openvino._offline_transformations import apply_moc_transformations
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import LinearAttentionLayer
+from transformers.cache_utils import Cache, LinearAttentionLayer
 
-from kl_lens_desktop.model.scan import fast_scans, scan
+from kl_lens_desktop.export.convolution import convolution, remove_cuts
+from kl_lens_desktop.export.dual import dual_parts
+from kl_lens_desktop.export.experts import dense_experts
+from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
+from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_kernel, replaced_kernels
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
 MODEL_ATTRIBUTE = "model"  # constants are called self.<this>.<state-dict name>
-_PURE_SSM = ("mamba2",)  # these take `cache_params` and neither mask nor positions
+_PURE_SSM = ("mamba", "mamba2", "falcon_mamba")  # these take `cache_params` and neither mask nor positions
 _PREFIX, _STEP = 5, 7  # tokens before and in the traced call: unequal, so that no size is taken for another
 
 
@@ -63,7 +70,20 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
         In the order of those inputs and outputs.
     """
     ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
-    with torch.no_grad(), fast_scans(model, scan), _functional_cache(), _quiet():
+    loops = Recurrences()
+    kernels: dict[str, Callable[..., Any]] = {
+        MAMBA2: loops.dual_scan,
+        MAMBA1: loops.selective_scan,
+        DELTA: loops.delta_rule,
+        CONVOLUTION: convolution,
+    }
+    with (
+        torch.no_grad(),
+        replaced_kernels(model, kernels),
+        dense_experts(model),
+        _functional_cache(loops),
+        _quiet(),
+    ):
         cache = DynamicCache(config=model.config)
         key = "cache_params" if _is_pure_ssm(model) else "past_key_values"
         model(ids[:, :_PREFIX], use_cache=True, **{key: cache})
@@ -75,7 +95,8 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
             torch.zeros(1, dtype=torch.int32),
             tuple(tensors),
         )
-        graph = ov.convert_model(_Step(model, states).eval(), example_input=example)
+        graph = _converted(_Step(model, states, loops).eval(), example)
+    remove_cuts(graph)
     used = len(graph.inputs) - len(states)
     names = INPUT_NAMES if used == len(INPUT_NAMES) else ("input_ids", "beam_idx")
     for port, name in zip(graph.inputs[:used], names, strict=True):
@@ -85,13 +106,31 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
     return graph, states
 
 
+def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
+    """What `ov.convert_model` does, in a third of its time: traced once instead of three times to compare.
+
+    The traced graph is compared with the model by the tests; a model of this program's own families needs no
+    checks of its inputs either.
+    """
+    modules, operations = recurrence_extensions()
+    decoder = TorchScriptPythonDecoder(
+        step, example_input=example, module_extensions=modules, trace_kwargs={"check_trace": False}
+    )
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    for operation in operations:
+        frontend.add_extension(operation)
+    graph = frontend.convert(frontend.load(decoder))
+    apply_moc_transformations(graph, cf=False, smart_reshape=False)
+    return graph
+
+
 class _Step(nn.Module):
     """The model as a function of tokens and flat states."""
 
-    def __init__(self, model: PreTrainedModel, states: list[State]) -> None:
+    def __init__(self, model: PreTrainedModel, states: list[State], loops: Recurrences) -> None:
         super().__init__()
         setattr(self, MODEL_ATTRIBUTE, model)
-        self._states = states
+        self._states, self._loops = states, loops
 
     def forward(
         self,
@@ -102,7 +141,9 @@ class _Step(nn.Module):
         states: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
-        cache = _filled(DynamicCache(config=model.config), self._states, states, beam_idx)
+        self._loops.parts = dual_parts(input_ids, beam_idx)
+        dual = has_kernel(model, MAMBA2)
+        cache = _filled(DynamicCache(config=model.config), self._states, states, beam_idx, dual)
         if _is_pure_ssm(model):
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
         else:
@@ -153,17 +194,18 @@ def _flatten(cache: DynamicCache) -> tuple[list[Tensor], list[State]]:
 
 
 def _filled(
-    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor
+    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor, dual: bool
 ) -> DynamicCache:
     for state, held in zip(states, tensors, strict=True):
-        tensor = held.index_select(0, beam_idx)
+        # The dual scan takes its state in the order of the beams itself.
+        tensor = held if state.kind == "ssm" and dual else held.index_select(0, beam_idx)
         layer: Any = cache.layers[state.layer]
         layer.dtype, layer.device = tensor.dtype, tensor.device
         if state.kind == "conv":
             layer.conv_states[state.index] = tensor
             layer.is_conv_states_initialized[state.index] = True
             layer.has_previous_state[state.index] = True
-            layer.conv_kernel_size[state.index] = state.shape[-1]
+            layer.conv_kernel_size[state.index] = state.shape[1] + 1
         elif state.kind == "ssm":
             layer.recurrent_states[state.index] = tensor
             layer.is_recurrent_states_initialized[state.index] = True
@@ -175,20 +217,30 @@ def _filled(
 
 
 @contextlib.contextmanager
-def _functional_cache() -> Iterator[None]:
-    """Let cache updates return new tensors: tracing does not see what is copied in place."""
+def _functional_cache(loops: Recurrences) -> Iterator[None]:
+    """Let cache updates return new tensors: tracing does not see what is copied in place.
+
+    The state that a layer reads is noted for its scan.
+    """
+
+    def get_recurrent_state(self: Any, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        state: Tensor | None = stock_get(self, layer_idx, state_idx)
+        loops.past = [] if state is None else list(state.unbind(1)) if state.dim() == 4 else [state]
+        return state
 
     def update_conv_state(
         self: Any, conv_states: Tensor, state_idx: int = 0, conv_kernel_size: int | None = None, **_: Any
     ) -> Tensor:
-        size = conv_kernel_size or self.conv_kernel_size[state_idx]
+        new = conv_states.transpose(1, 2)
         if self.is_conv_states_initialized[state_idx]:
-            full = torch.cat([self.conv_states[state_idx], conv_states], -1)
+            full = torch.cat([self.conv_states[state_idx], new], 1)
+            size = self.conv_states[state_idx].shape[1]
         else:
-            full = F.pad(conv_states, (size, 0))
-        self.conv_states[state_idx] = full[..., -size:]
+            size = (conv_kernel_size or self.conv_kernel_size[state_idx]) - 1
+            full = F.pad(new, (0, 0, size, 0))
+        self.conv_states[state_idx] = full[:, -int(size) :]
         self.is_conv_states_initialized[state_idx] = True
-        return full
+        return full.transpose(1, 2)
 
     def update_recurrent_state(self: Any, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
         self.recurrent_states[state_idx] = recurrent_states
@@ -196,11 +248,14 @@ def _functional_cache() -> Iterator[None]:
         return recurrent_states
 
     stock = LinearAttentionLayer.update_conv_state, LinearAttentionLayer.update_recurrent_state
+    stock_get = Cache.get_recurrent_state
+    Cache.get_recurrent_state = get_recurrent_state
     LinearAttentionLayer.update_conv_state = update_conv_state
     LinearAttentionLayer.update_recurrent_state = update_recurrent_state
     try:
         yield
     finally:
+        Cache.get_recurrent_state = stock_get
         LinearAttentionLayer.update_conv_state, LinearAttentionLayer.update_recurrent_state = stock
 
 

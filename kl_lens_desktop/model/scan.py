@@ -6,7 +6,7 @@ function only inside `fast_scans`, and traced by the exporter, for it has no loo
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,8 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kl_lens_desktop.model.selective import selective_scan
+
 CHUNK = 128  # tokens; the matrix part grows with its square
-_KERNEL = "mamba2_chunk_scan"
+# The kernel functions of transformers' modelling modules.
+MAMBA2, MAMBA1, DELTA = "mamba2_chunk_scan", "mamba_selective_scan", "torch_chunk_gated_delta_rule"
+CONVOLUTION = "causal_conv1d_fn"
 
 
 def scan(
@@ -121,17 +125,29 @@ def scan_in_chunks(
 
 @contextlib.contextmanager
 def fast_scans(model: PreTrainedModel, kernel: Callable[..., Any] = scan_in_chunks) -> Iterator[None]:
-    """Let a model use `kernel` inside the block; the modelling module is as it was afterwards, errors or not.
+    """Let a model use fast scans inside the block, `kernel` for Mamba-2's.
 
     On CUDA the model's own dispatch stays in place, for there mamba-ssm's kernels are faster.
     """
-    module = sys.modules[type(model).__module__]
-    stock = getattr(module, _KERNEL, None)
-    if stock is None or (model.device.type == "cuda" and kernel is scan_in_chunks):
+    kernels = {} if model.device.type == "cuda" else {MAMBA2: kernel, MAMBA1: selective_scan}
+    with replaced_kernels(model, kernels):
         yield
-        return
-    setattr(module, _KERNEL, kernel)
+
+
+def has_kernel(model: PreTrainedModel, name: str) -> bool:
+    """Whether the modelling module has a kernel function of that name."""
+    return hasattr(sys.modules[type(model).__module__], name)
+
+
+@contextlib.contextmanager
+def replaced_kernels(model: PreTrainedModel, kernels: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Replace those functions that the modelling module has; it is as it was afterwards, errors or not."""
+    module = sys.modules[type(model).__module__]
+    stock = {name: getattr(module, name) for name in kernels if hasattr(module, name)}
+    for name in stock:
+        setattr(module, name, kernels[name])
     try:
         yield
     finally:
-        setattr(module, _KERNEL, stock)
+        for name, function in stock.items():
+            setattr(module, name, function)
