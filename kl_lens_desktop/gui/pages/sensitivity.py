@@ -532,12 +532,12 @@ class _Agreement(QWidget):
 
 
 def _ceiling(result: dict[str, Any]) -> str:
-    """How far noise in perplexity itself limits every measure, in words; results of older versions lack it."""
+    """How far noise in perplexity itself limits every measure; results of older versions lack it."""
     if "ceiling" not in result:
         return ""
     return (
-        f" Two halves of the text agree with each other by τ = {result['ceiling']:.2f}: where noise keeps that low, "
-        "it keeps every measure low."
+        f" Two halves of the text agree with each other by τ = {result['ceiling']:.2f}: where noise keeps "
+        "that low, it keeps every measure low."
     )
 
 
