@@ -1,6 +1,5 @@
 """Weights compressed by NNCF as a plan says, and the audit of what came out."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ import nncf
 import openvino as ov
 from nncf.common.factory import build_graph
 from nncf.openvino.graph.model_utils import remove_friendly_name_duplicates
-from nncf.openvino.optimized_functions import clear_ov_model_cache
-from nncf.quantization.algorithms.weight_compression import openvino_backend
 from nncf.quantization.algorithms.weight_compression.algorithm import WeightCompression
 from nncf.quantization.algorithms.weight_compression.config import WeightCompressionConfig
 from nncf.quantization.algorithms.weight_compression.openvino_backend import OVWeightCompressionAlgoBackend
@@ -81,8 +78,7 @@ def compress(graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel) ->
     # Larger weights first, as NNCF does: the peak of memory is then at the start, while little else is held.
     planned.sort(key=lambda parameters: int(parameters.num_weights), reverse=True)
     backend = OVWeightCompressionAlgoBackend(graph)
-    with _rounding_compiled_once_per_shape():
-        backend.transform_model(graph, nncf_graph, _until_cancelled(planned, cancel))
+    backend.transform_model(graph, nncf_graph, _until_cancelled(planned, cancel))
 
 
 def audit(graph: ov.Model, assignments: Mapping[str, str]) -> Audit:
@@ -140,21 +136,6 @@ def _constant(constants: Mapping[str, ov.Node], weight: str) -> ov.Node:
             "the plan names a weight that the model does not use",
             "Make the plan again for this model",
         ) from error
-
-
-@contextlib.contextmanager
-def _rounding_compiled_once_per_shape() -> Iterator[None]:
-    """NNCF rounds with small OpenVINO graphs and has a cache of them that it turns off while transforming.
-
-    Compiling one anew for each of 137 weights took half the time of a compression.
-    """
-    stock = openvino_backend.disable_results_caching
-    openvino_backend.disable_results_caching = contextlib.nullcontext
-    try:
-        yield
-    finally:
-        openvino_backend.disable_results_caching = stock
-        clear_ov_model_cache()
 
 
 def _until_cancelled(items: Iterable[Any], cancel: Cancel) -> Iterator[Any]:
