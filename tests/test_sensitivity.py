@@ -27,6 +27,12 @@ from kl_lens_desktop.texts import calibration_text
 from tests.models import CONFIGURATIONS, build_folder
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    """A random hybrid of four blocks, for what does not depend on trained weights."""
+    return LocalModel("small", build_folder("granitemoehybrid", tmp_path_factory.mktemp("small") / "model"))
+
+
 def _run(local: LocalModel, out: Path, cancel: Cancel | None = None, **options: object) -> list[object]:
     return list(analyze(local, out, [calibration_text()], cancel or Cancel(), **options))  # type: ignore[arg-type]
 
@@ -82,11 +88,11 @@ def test_every_entry_of_other_families_against_plain_torch(family: str, tmp_path
         assert abs(entry.kl_qp.mean - plain["kl_qp"]) < 1e-5, entry.weight
 
 
-def test_standard_errors_are_of_window_means(sample: LocalModel, tmp_path: Path) -> None:
+def test_standard_errors_are_of_window_means(small: LocalModel, tmp_path: Path) -> None:
     """Four times the text must halve the error bars, roughly; naive per-token errors would be far smaller."""
     few, many = tmp_path / "few.json", tmp_path / "many.json"
     for path, tokens in ((few, 256), (many, 1024)):
-        _run(sample, path, tokens=tokens, window=32, formats=["int4_sym_g64"])
+        _run(small, path, tokens=tokens, window=32, formats=["int4_sym_g64"])
     ratios = [
         a.kl_pq.se / b.kl_pq.se
         for a, b in zip(load_scores(few).entries, load_scores(many).entries, strict=True)
@@ -94,8 +100,8 @@ def test_standard_errors_are_of_window_means(sample: LocalModel, tmp_path: Path)
     assert 1.4 < sorted(ratios)[len(ratios) // 2] < 2.9
 
 
-def test_events_come_in_order(sample: LocalModel, tmp_path: Path) -> None:
-    events = _run(sample, tmp_path / "scores.json", tokens=256, window=128, formats=["int8_sym"])
+def test_events_come_in_order(small: LocalModel, tmp_path: Path) -> None:
+    events = _run(small, tmp_path / "scores.json", tokens=256, window=128, formats=["int8_sym"])
     kinds = [type(event) for event in events]
     assert kinds.index(Weights) < kinds.index(Scored)
     scored = [event.entry for event in events if isinstance(event, Scored)]
@@ -105,30 +111,30 @@ def test_events_come_in_order(sample: LocalModel, tmp_path: Path) -> None:
     assert progress[-1].eta_s == pytest.approx(0, abs=1e-6)
 
 
-def test_more_formats_extend_the_file(sample: LocalModel, tmp_path: Path) -> None:
+def test_more_formats_extend_the_file(small: LocalModel, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
-    _run(sample, out, tokens=256, window=128, formats=["int8_sym"])
+    _run(small, out, tokens=256, window=128, formats=["int8_sym"])
     first = load_scores(out).entries
-    _run(sample, out, tokens=256, window=128, formats=["int8_sym", "int4_asym_g128"])
+    _run(small, out, tokens=256, window=128, formats=["int8_sym", "int4_asym_g128"])
     both = load_scores(out).entries
     assert both[: len(first)] == first
     assert len(both) == 2 * len(first)
 
 
 def test_cancel_keeps_what_was_measured_and_resuming_gives_the_same_bits(
-    sample: LocalModel, tmp_path: Path
+    small: LocalModel, tmp_path: Path
 ) -> None:
     whole, parted = tmp_path / "whole.json", tmp_path / "parted.json"
     options = {"tokens": 256, "window": 128, "formats": ["int4_sym_g64"]}
-    _run(sample, whole, **options)
+    _run(small, whole, **options)
     cancel, seen = Cancel(), 0
     with pytest.raises(Cancelled):
-        for event in analyze(sample, parted, [calibration_text()], cancel, **options):  # type: ignore[arg-type]
+        for event in analyze(small, parted, [calibration_text()], cancel, **options):  # type: ignore[arg-type]
             seen += isinstance(event, Scored)
             if seen == 7:
                 cancel.cancel()
     assert len(load_scores(parted).entries) == 7
-    _run(sample, parted, **options)
+    _run(small, parted, **options)
     assert load_scores(parted).entries == load_scores(whole).entries
 
 
@@ -152,12 +158,12 @@ def test_killed_and_run_again_measures_at_most_one_weight_twice(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"], "no half file is left"
 
 
-def test_scores_measured_otherwise_are_not_continued(sample: LocalModel, tmp_path: Path) -> None:
+def test_scores_measured_otherwise_are_not_continued(small: LocalModel, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
-    _run(sample, out, tokens=256, window=128, formats=["int8_sym"])
+    _run(small, out, tokens=256, window=128, formats=["int8_sym"])
     before = out.read_bytes()
     with pytest.raises(InputError, match=r"measured otherwise: text tokens 256 against 512"):
-        _run(sample, out, tokens=512, window=128)
+        _run(small, out, tokens=512, window=128)
     assert out.read_bytes() == before
 
 

@@ -103,14 +103,14 @@ def agree(
             full = tally.perplexity("ce_full").mean
             metrics = {name: getattr(entry, name).mean for name in METRICS}
             point = {"weight": entry.weight, "kind": entry.kind, "format": entry.format, **metrics}
-            halves = tally.perplexity_of_halves()
-            points.append({**point, "perplexity": tally.perplexity().mean, "perplexity_halves": list(halves)})
+            both = tally.perplexity_of_halves()
+            points.append({**point, "perplexity": tally.perplexity().mean, "perplexity_halves": list(both)})
             yield Progress(STAGE, len(points), len(scores.entries), entry.weight, "entries")
     agreements = {name: asdict(value) for name, value in agreement(points, seed).items()}
-    halves = np.array([point["perplexity_halves"] for point in points])
+    halves = np.array([point["perplexity_halves"] for point in points]).T
     result = {
         "metrics": agreements,
-        "ceiling": _tau(halves[:, 0], halves[:, 1]),
+        "ceiling": _tau(halves[0], halves[1]),
         "points": points,
         "text": about.as_dict(),
         "perplexity_full": full,
