@@ -1,6 +1,7 @@
 """Short waits, for a large file or the network, outside the window's thread; the answer comes back in it."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from PySide6.QtCore import QObject, Qt, Signal
 
 from kl_lens_desktop.errors import KLLensError
 
-CLOSE_S = 0.5
+CLOSE_S = 1.0
 
 
 class Background(QObject):
@@ -45,8 +46,9 @@ class Background(QObject):
     def close(self) -> None:
         """Deliver nothing more, and wait a moment for what runs; the network may take longer and is left."""
         self._answered.disconnect()
+        until = time.monotonic() + CLOSE_S
         for thread in self._threads:
-            thread.join(CLOSE_S)
+            thread.join(max(until - time.monotonic(), 0))
 
     def _call(self, callback: Callable[[Any], None], value: object) -> None:
         callback(value)

@@ -3,7 +3,17 @@
 from collections.abc import Callable, Sequence
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QRectF, QSize, Qt
-from PySide6.QtGui import QBrush, QColor, QPainter, QPaintEvent, QPalette, QPen, QResizeEvent
+from PySide6.QtGui import (
+    QBrush,
+    QColor,
+    QFont,
+    QFontMetrics,
+    QPainter,
+    QPaintEvent,
+    QPalette,
+    QPen,
+    QResizeEvent,
+)
 from PySide6.QtWidgets import (
     QApplication,
     QComboBox,
@@ -32,6 +42,8 @@ from kl_lens_desktop.gui.session import Session
 
 ERROR_ROLE = Qt.ItemDataRole.UserRole + 10
 ROW_HEIGHT = 28
+LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
 def label(text: str = "", role: str = "", *, wrap: bool = False, select: bool = False) -> QLabel:
@@ -323,7 +335,7 @@ def set_up_table(table: QTableView, name: str, *, stretch: int = 0) -> None:
     table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
     header = table.horizontalHeader()
     header.setHighlightSections(False)
-    header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+    header.setDefaultAlignment(LEFT)
     header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
     if table.model() is not None and stretch >= 0:
         header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
@@ -333,7 +345,7 @@ def align_heading(table: QTableWidget, column: int) -> None:
     """Put a column's heading to the right, over its numbers."""
     item = table.horizontalHeaderItem(column)
     assert item is not None
-    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+    item.setTextAlignment(RIGHT)
 
 
 class NumberDelegate(QStyledItemDelegate):
@@ -348,28 +360,33 @@ class NumberDelegate(QStyledItemDelegate):
         style = QApplication.style()
         style.drawControl(QStyle.ControlElement.CE_ItemViewItem, options, painter, options.widget)
         mean, separator, rest = text.partition(" ±")
+        error, area = separator + rest, options.rect.adjusted(8, 0, -8, 0)
+        font, plain = QFont(options.font), QFont(options.font)
+        plain.setBold(False)
+        for each in (font, plain):
+            each.setFeature(QFont.Tag("tnum"), 1)
+        width = QFontMetrics(plain).horizontalAdvance(error)
+        needed = QFontMetrics(font).horizontalAdvance(mean)
+        if width + needed > area.width():  # the tooltip has the error; a number cut in two would lie
+            error, width = "", 0
+            mean = QFontMetrics(font).elidedText(mean, Qt.TextElideMode.ElideRight, area.width())
         painter.save()
-        painter.setFont(options.font)
-        area = options.rect.adjusted(8, 0, -8, 0)
-        error = separator + rest
-        colour = index.data(Qt.ItemDataRole.ForegroundRole)
-        metrics = options.fontMetrics
-        width = metrics.horizontalAdvance(error)
-        if (
-            width + metrics.horizontalAdvance(mean) > area.width()
-        ):  # the error is in the tooltip; a cut number would lie
-            mean, error, width = metrics.elidedText(mean, Qt.TextElideMode.ElideRight, area.width()), "", 0
-        aligned = index.data(Qt.ItemDataRole.TextAlignmentRole)
-        left = bool(aligned is not None and Qt.AlignmentFlag(aligned) & Qt.AlignmentFlag.AlignLeft)
+        painter.setFont(plain)
         painter.setPen(QColor(theme.colours().secondary))
-        painter.drawText(area, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, error)
-        text_colour = options.palette.color(QPalette.ColorRole.Text)
-        painter.setPen(
-            colour.color() if isinstance(colour, QBrush) else QColor(colour) if colour else text_colour
-        )
-        align = Qt.AlignmentFlag.AlignLeft if left else Qt.AlignmentFlag.AlignRight
-        painter.drawText(area.adjusted(0, 0, -width, 0), align | Qt.AlignmentFlag.AlignVCenter, mean)
+        painter.drawText(area, RIGHT, error)
+        painter.setFont(font)
+        painter.setPen(_text_colour(options, index))
+        aligned = index.data(Qt.ItemDataRole.TextAlignmentRole)
+        left = aligned is not None and bool(Qt.AlignmentFlag(aligned) & Qt.AlignmentFlag.AlignLeft)
+        painter.drawText(area.adjusted(0, 0, -width, 0), LEFT if left else RIGHT, mean)
         painter.restore()
+
+
+def _text_colour(options: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QColor:
+    colour = index.data(Qt.ItemDataRole.ForegroundRole)
+    if isinstance(colour, QBrush):
+        return colour.color()
+    return QColor(colour) if colour else options.palette.color(QPalette.ColorRole.Text)
 
 
 def draw_swatch(painter: QPainter, rect: QRect, format_name: str) -> None:

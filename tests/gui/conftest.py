@@ -49,7 +49,7 @@ def window(qapp: QApplication, qtbot: QtBot, home: Path) -> Iterator[Window]:
     yield made
     closing = time.monotonic()
     made.close()
-    assert time.monotonic() - closing < 2
+    assert time.monotonic() - closing < 3  # two seconds, and one more for a machine that is busy otherwise
     made.deleteLater()
     qapp.processEvents()
     assert leftovers(home) == []

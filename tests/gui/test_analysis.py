@@ -1,5 +1,6 @@
 """Sensitivity measured from the window: live, cancellable, resumable, and never in the window's way."""
 
+import os
 import time
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def _waited_for_a_core_s() -> float:
     return int(statistics.read_text(encoding="ascii").split()[1]) / 1e9 if statistics.exists() else 0.0
 
 
+def _busy_factor() -> float:
+    """By how much everything takes longer because others keep the cores busy, ourselves included."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 1.0
+    return max(1.0, load / (os.cpu_count() or 1))
+
+
 def test_an_analysis_fills_the_heatmap_and_never_blocks_the_window(
     opened: Window, qtbot: QtBot, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,7 +77,9 @@ def test_an_analysis_fills_the_heatmap_and_never_blocks_the_window(
     assert pulse.longest_ms < BLOCKED_MS
 
 
-def test_cancel_answers_within_a_second_and_the_next_start_goes_on(opened: Window, qtbot: QtBot) -> None:
+def test_cancel_answers_within_a_second_and_the_next_start_goes_on(
+    opened: Window, qtbot: QtBot, capsys: pytest.CaptureFixture[str]
+) -> None:
     session = opened.session
     opened.show_page("Sensitivity")
     page = opened.page("Sensitivity")
@@ -80,7 +89,10 @@ def test_cancel_answers_within_a_second_and_the_next_start_goes_on(opened: Windo
     with qtbot.waitSignal(session.job.ended, timeout=5000) as ended:
         opened.jobbar.cancel.click()
     assert ended.args == ["cancelled"]
-    assert time.monotonic() - asked < 1.5  # a second, and half of one for a machine that is busy otherwise
+    answered = time.monotonic() - asked
+    with capsys.disabled():
+        print(f"\ncancel answered after {answered:.2f} s")
+    assert answered < 1.2 * _busy_factor()
     assert leftovers(session.workspace.folder) == [
         "resources"
     ]  # the strip's own thread, while the window lives

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 NOTHING = "There is nothing to measure yet; export a model first"
 ORDER = ("fp16", "int8_sym", "int4_sym_g64", "plan")
-WIDTHS = (104, 114, 96, 150, 106)
+WIDTHS = (98, 112, 92, 150, 106)
 PROBLEM_WIDTH = 300
 
 
@@ -156,7 +156,7 @@ class BenchmarkPage(Page):
     def _fit_columns(self) -> None:
         self.view.clearSpans()
         self.view.setColumnWidth(0, 92)
-        self.view.setColumnWidth(1, 80)
+        self.view.setColumnWidth(1, 74)
         for place in range(1, self.table.columnCount()):
             self.view.setItemDelegateForColumn(place, self.numbers)
             if place >= 2:
