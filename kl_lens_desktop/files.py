@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import psutil
 
 from kl_lens_desktop.errors import InputError
 
@@ -26,7 +29,7 @@ def write_text(path: Path, text: str) -> None:
     InputError
         If the folder cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    partial = _partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("x", encoding="utf-8", newline="\n") as file:
@@ -105,7 +108,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         raise InputError(f"Cannot write {target}", "it holds other files", "Choose an empty or new folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = target.with_name(f".{target.name}.{uuid4().hex[:8]}.partial")
+        staging = _partial_of(target)
+        _sweep(target)
         staging.mkdir()
     except OSError as error:
         raise InputError(f"Cannot write {target}", reason(error), _WRITE_ADVICE) from error
@@ -116,6 +120,18 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         os.replace(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _partial_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.partial")
+
+
+def _sweep(target: Path) -> None:
+    """Remove what earlier processes, killed before they could, left of `target`."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        owner = left.name.removesuffix(".partial").rpartition(".")[2].partition("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:

@@ -140,9 +140,9 @@ class Child:
                 self._process.stdin.close()
 
     def _finish(self, cancel: Cancel, failed: Failed | None) -> None:
-        status = self._process.wait()
         if cancel.cancelled:
-            raise Cancelled
+            raise Cancelled  # without waiting for its libraries to unload; `close` ends it
+        status = self._process.wait()
         if failed:
             error = ChildError(failed.what, failed.why, failed.next_step)
             error.add_note(failed.traceback)
