@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ def write_text(path: Path, text: str) -> None:
     InputError
         If the folder cannot be written.
     """
+    if not path.name:
+        raise InputError(f"Cannot write {str(path)!r}", "it names no file", "Give a file name")
     partial = _partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,11 +40,12 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        _replace(partial, path)
     except OSError as error:
         raise InputError(f"Cannot write {path}", reason(error), _WRITE_ADVICE) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -89,11 +94,11 @@ def _refuse_constant(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path, manifest: str) -> Iterator[Path]:
     """A staging folder beside `target` that takes its place if the block ends well and vanishes if not.
 
-    An existing `target` is replaced only if it is empty or plainly a folder of ours, holding a `plan.json` or
-    `openvino_model.xml`; anything else is left alone.
+    An existing `target` is replaced only if it is empty, or its file `manifest` lists under ``files`` every name
+    in it: one file of somebody else's, and the folder is left alone.
 
     Raises
     ------
@@ -101,25 +106,49 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         If `target` is somebody else's folder or cannot be written.
     """
     target = target.absolute()
-    ours = ("plan.json", "openvino_model.xml")
     if target.exists() and not target.is_dir():
         raise InputError(f"Cannot write {target}", "a file of that name exists", "Choose another folder")
-    if target.is_dir() and any(target.iterdir()) and not any((target / name).exists() for name in ours):
+    if target.is_dir() and not {path.name for path in target.iterdir()} <= _listed(target / manifest):
         raise InputError(f"Cannot write {target}", "it holds other files", "Choose an empty or new folder")
+    staging, aside = _partial_of(target), _partial_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = _partial_of(target)
         _sweep(target)
         staging.mkdir()
     except OSError as error:
         raise InputError(f"Cannot write {target}", reason(error), _WRITE_ADVICE) from error
     try:
         yield staging
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(staging, target)
+        try:
+            if target.exists():
+                _replace(target, aside)  # a rename, which fails whole where a file in it is open
+            _replace(staging, target)
+        except OSError as error:
+            if aside.exists() and not target.exists():
+                os.replace(aside, target)
+            raise InputError(f"Cannot replace {target}", reason(error), "Close what uses it") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _listed(manifest: Path) -> set[str]:
+    try:
+        return set(read_json(manifest)["files"])
+    except (InputError, KeyError, TypeError):
+        return set()
+
+
+def _replace(source: Path, target: Path) -> None:
+    """`os.replace`, tried for a second: on Windows a virus scanner or a reader may hold a file for a moment."""
+    for attempt in range(10):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if attempt == 9 or sys.platform != "win32":
+                raise
+            time.sleep(0.1)
 
 
 def _partial_of(path: Path) -> Path:
@@ -165,5 +194,6 @@ def reason(error: OSError) -> str:
         errno.ENOSPC: "the disk is full",
         errno.EISDIR: "it is a folder",
         errno.ENOTDIR: "a part of its path is a file",
+        errno.EEXIST: "a part of its path is a file",
     }
     return reasons.get(error.errno or 0, error.strerror or str(error))

@@ -24,13 +24,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 def test_a_folder_appears_when_it_is_complete_and_vanishes_if_it_is_not(tmp_path: Path) -> None:
     target = tmp_path / "ir"
-    with pytest.raises(ZeroDivisionError), atomic_folder(target) as staging:
+    with pytest.raises(ZeroDivisionError), atomic_folder(target, "card.json") as staging:
         (staging / "openvino_model.xml").write_text("half", encoding="utf-8")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
     for text in ("first", "second"):
-        with atomic_folder(target) as staging:
+        with atomic_folder(target, "card.json") as staging:
             (staging / "plan.json").write_text(text, encoding="utf-8")
+            write_json(staging / "card.json", {"files": ["card.json", "plan.json"]})
     assert (target / "plan.json").read_text(encoding="utf-8") == "second"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -38,20 +39,31 @@ def test_a_folder_appears_when_it_is_complete_and_vanishes_if_it_is_not(tmp_path
 def test_a_target_that_is_a_file_or_somebody_elses_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     for target in (tmp_path / "file", tmp_path, tmp_path / "file" / "below"):
-        with pytest.raises(InputError, match="Cannot write"), atomic_folder(target):
+        with pytest.raises(InputError, match="Cannot write"), atomic_folder(target, "card.json"):
             pass
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_folder_with_one_file_more_than_ours_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "ir"
+    with atomic_folder(target, "card.json") as staging:
+        write_json(staging / "card.json", {"files": ["card.json"]})
+    (target / "thesis.txt").write_text("years of work", encoding="utf-8")
+    (target / "photos").mkdir()
+    with pytest.raises(InputError, match="holds other files"), atomic_folder(target, "card.json"):
+        pass
+    assert (target / "thesis.txt").read_text(encoding="utf-8") == "years of work"
 
 
 def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None:
     target = tmp_path / "ir"
     code = "import os, sys; from pathlib import Path; from kl_lens_desktop.files import atomic_folder\n"
-    code += "with atomic_folder(Path(sys.argv[1])) as s: (s / 'half').touch(); os._exit(9)"
+    code += "with atomic_folder(Path(sys.argv[1]), 'card.json') as s: (s / 'half').touch(); os._exit(9)"
     subprocess.run([sys.executable, "-c", code, str(target)], check=False, cwd=Path(__file__).parents[1])
     (left,) = tmp_path.iterdir()
     assert left.suffix == ".partial"
     mine = tmp_path / f".ir.{os.getpid()}-abc.partial"
     mine.mkdir()
-    with atomic_folder(target) as staging:
+    with atomic_folder(target, "card.json") as staging:
         (staging / "plan.json").touch()
     assert sorted(tmp_path.iterdir()) == sorted([target, mine]), "a running process's staging folder is kept"

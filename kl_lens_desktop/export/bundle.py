@@ -30,8 +30,9 @@ from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 
 PREFILL_CHUNK = 256  # tokens per call at most: the scan's matrix part grows with the square
+CARD = "kl_lens.json"
 _COPIED = ("*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt")
-_NOT_COPIED = ("*.index.json",)
+_NOT_COPIED = ("*.index.json", "kl-lens*.json", "kl_lens*.json", "plan.json", "scores.json", "bench.json")
 STAGE = "export"
 
 
@@ -67,7 +68,7 @@ def export_model(
         cancel.check()
         return Progress(STAGE, number, steps, message)
 
-    with atomic_folder(out) as staging:
+    with atomic_folder(out, CARD) as staging:
         yield step(0, "Opening the model")
         loaded = load_model(local.folder)
         weights = inventory(loaded.model)
@@ -102,7 +103,7 @@ def export_model(
         {
             "folder": str(out),
             "size_bytes": size,
-            "audit": {"weights": checked.checked, "checked": checked.checked, "formats": checked.formats},
+            "audit": {"checked": checked.checked, "formats": checked.formats},
             "seconds": time.monotonic() - started,
         }
     )
@@ -141,7 +142,7 @@ def _write_tokenizer(loaded: LoadedModel, folder: Path, staging: Path) -> None:
 def _write_card(staging: Path, local: LocalModel, plan: Plan, checked: dict[str, Any]) -> None:
     packages = ("torch", "transformers", "openvino", "openvino-tokenizers", "nncf")
     write_json(
-        staging / "kl_lens.json",
+        staging / CARD,
         {
             "made_by": f"KL Lens Desktop {__version__}",
             "model": asdict(plan.model),
@@ -151,6 +152,7 @@ def _write_card(staging: Path, local: LocalModel, plan: Plan, checked: dict[str,
             "output": "logits (batch, tokens, vocabulary), every position; state is kept between calls",
             "rows_of_a_batch": "must be of equal length: recurrent layers do not skip padding",
             "audit": checked,
+            "files": sorted([CARD, *(path.name for path in staging.iterdir())]),
             "packages": {name: version(name) for name in packages},
             "threads": torch.get_num_threads(),
         },
