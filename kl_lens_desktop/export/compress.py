@@ -10,8 +10,7 @@ import nncf
 import openvino as ov
 from nncf.common.factory import build_graph
 from nncf.openvino.graph.model_utils import remove_friendly_name_duplicates
-from nncf.openvino.optimized_functions import clear_ov_model_cache
-from nncf.quantization.algorithms.weight_compression import openvino_backend
+from nncf.openvino.optimized_functions import models
 from nncf.quantization.algorithms.weight_compression.algorithm import WeightCompression
 from nncf.quantization.algorithms.weight_compression.config import WeightCompressionConfig
 from nncf.quantization.algorithms.weight_compression.openvino_backend import OVWeightCompressionAlgoBackend
@@ -81,7 +80,7 @@ def compress(graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel) ->
     # Larger weights first, as NNCF does: the peak of memory is then at the start, while little else is held.
     planned.sort(key=lambda parameters: int(parameters.num_weights), reverse=True)
     backend = OVWeightCompressionAlgoBackend(graph)
-    with _rounding_compiled_once_per_shape():
+    with _rounding_compiled_once():
         backend.transform_model(graph, nncf_graph, _until_cancelled(planned, cancel))
 
 
@@ -143,18 +142,43 @@ def _constant(constants: Mapping[str, ov.Node], weight: str) -> ov.Node:
 
 
 @contextlib.contextmanager
-def _rounding_compiled_once_per_shape() -> Iterator[None]:
-    """NNCF rounds with small OpenVINO graphs and has a cache of them that it turns off while transforming.
+def _rounding_compiled_once() -> Iterator[None]:
+    """NNCF compiles a small OpenVINO graph for every weight anew: half the time of a compression.
 
-    Compiling one anew for each of 137 weights took half the time of a compression.
+    Its own cache of them would not do, for results stay in the memory of the one request that made them.
     """
-    stock = openvino_backend.disable_results_caching
-    openvino_backend.disable_results_caching = contextlib.nullcontext
+    stock, compiled = models._compile_ov_model, dict[tuple[Any, ...], ov.CompiledModel]()
+
+    def compile_once(model: ov.Model, device_name: str, config: dict[str, str]) -> ov.CompiledModel:
+        key = _structure(model), device_name, repr(config)
+        if key not in compiled:
+            compiled[key] = stock(model, device_name, config)
+        return ov.CompiledModel(compiled[key])  # with a request, so results, of its own
+
+    models._compile_ov_model = compile_once
     try:
         yield
     finally:
-        openvino_backend.disable_results_caching = stock
-        clear_ov_model_cache()
+        models._compile_ov_model = stock
+
+
+def _structure(model: ov.Model) -> tuple[Any, ...]:
+    """All that a graph computes, without the names of its nodes."""
+    ops = model.get_ordered_ops()
+    place = {op.get_friendly_name(): index for index, op in enumerate(ops)}
+    return tuple(
+        (
+            op.get_type_name(),
+            repr(op.get_attributes()),
+            repr([output.get_partial_shape() for output in op.outputs()]),
+            tuple(
+                (place[value.get_node().get_friendly_name()], value.get_index())
+                for value in op.input_values()
+            ),
+            op.data.tobytes() if op.get_type_name() == "Constant" else b"",
+        )
+        for op in ops
+    )
 
 
 def _until_cancelled(items: Iterable[Any], cancel: Cancel) -> Iterator[Any]:
