@@ -2,11 +2,12 @@
 
     python -m tests.benchmarks.bench_export granite --baseline other/openvino_model.xml
 
-Random weights in the shape of a known model, INT4 in groups of 128. Graphs run alternately, each in a process
-of its own, for two compiled models in one process disturb each other; medians of the rounds are compared.
+Random weights in the shape of a known model, INT4 in groups of 128. Graphs take turns, each in a process of
+its own, for two compiled models in one process disturb each other; the ratio is the median over the turns.
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -45,7 +46,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }  # fmt: skip
-PROMPT, CHUNK, DECODED, WARM = 512, 256, 40, 5
+PROMPT, CHUNK, DECODED = 512, 256, 8
 
 
 def export(shape: str, path: Path) -> dict[str, float]:
@@ -92,55 +93,68 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def measure(path: Path, hints: dict[str, str]) -> dict[str, Any]:
-    """Prefill and decode with no profiling, then nodes and shares of time with it."""
+def serve(path: Path, hints: dict[str, str]) -> None:
+    """Answer each line of the input: ``decode`` in ms per token, ``prefill`` in s, ``profile`` as JSON."""
+    request, step = _client(path, hints)
+    past = 0
+    for line in sys.stdin:
+        if line.strip() == "prefill":
+            request.reset_state()
+            answer: Any = sum(step(past, CHUNK) for past in range(0, PROMPT, CHUNK))
+            past = PROMPT
+        elif line.strip() == "decode":
+            times = [step(past + i, 1) for i in range(DECODED)]
+            past += DECODED
+            answer = 1e3 * statistics.median(times)
+        else:
+            del request, step
+            answer = _profile(path, hints)
+        print(json.dumps(answer), flush=True)
+
+
+def _client(path: Path, hints: dict[str, str]) -> tuple[Any, Any]:
     import openvino as ov
 
-    def client(options: dict[str, str]) -> tuple[Any, Any]:
-        request = ov.Core().compile_model(path, "CPU", {**hints, **options}).create_infer_request()
-        names = {port.get_any_name() for port in request.model_inputs}
+    request = ov.Core().compile_model(path, "CPU", hints).create_infer_request()
+    names = {port.get_any_name() for port in request.model_inputs}
 
-        def step(past: int, new: int) -> float:
-            feed = {
-                "input_ids": np.arange(past, past + new)[None] % 1000,
-                "attention_mask": np.ones((1, past + new), np.int64),
-                "position_ids": np.arange(past, past + new)[None],
-                "beam_idx": np.zeros(1, np.int32),
-            }
-            started = time.perf_counter()
-            request.infer({name: value for name, value in feed.items() if name in names})
-            return time.perf_counter() - started
+    def step(past: int, new: int) -> float:
+        feed = {
+            "input_ids": np.arange(past, past + new)[None] % 1000,
+            "attention_mask": np.ones((1, past + new), np.int64),
+            "position_ids": np.arange(past, past + new)[None],
+            "beam_idx": np.zeros(1, np.int32),
+        }
+        started = time.perf_counter()
+        request.infer({name: value for name, value in feed.items() if name in names})
+        return time.perf_counter() - started
 
-        return request, step
+    return request, step
 
-    request, step = client({})
-    prefill = []
-    for _ in range(3):
-        request.reset_state()
-        prefill.append(sum(step(past, CHUNK) for past in range(0, PROMPT, CHUNK)))
-    decode = [step(PROMPT + i, 1) for i in range(DECODED)][WARM:]
-    del request, step
-    request, step = client({"PERF_COUNT": "YES"})
+
+def _profile(path: Path, hints: dict[str, str]) -> dict[str, Any]:
+    """Nodes executed per token, and the share of their time that is not spent in products with weights."""
+    request, step = _client(path, {**hints, "PERF_COUNT": "YES"})
     step(0, 16)
-    spent: dict[str, list[float]] = {}
-    for i in range(DECODED):
+    spent: dict[tuple[str, str], list[float]] = {}
+    rounds = 4 * DECODED
+    for i in range(rounds):
         step(16 + i, 1)
         for node in request.profiling_info:
-            if node.status == node.Status.EXECUTED and i >= WARM:
-                key = f"{node.node_type}\t{node.node_name}"
-                spent.setdefault(key, []).append(node.real_time.total_seconds())
-    rounds = DECODED - WARM
-    nodes = sum(len(times) for times in spent.values()) / rounds
+            if node.status == node.Status.EXECUTED:
+                times = spent.setdefault((node.node_type, node.node_name), [])
+                times.append(1e3 * node.real_time.total_seconds())
     by_type: Counter[str] = Counter()
-    for key, times in spent.items():
-        by_type[key.split("\t")[0]] += statistics.median(times) * len(times) / rounds
-    weights = sum(seconds for kind, seconds in by_type.items() if kind.startswith("FullyConnected"))
+    for (kind, _), times in spent.items():
+        # The lower quartile: other work on the machine only adds.
+        by_type[kind] += sorted(times)[len(times) // 4] * len(times) / rounds
+    weights = sum(ms for kind, ms in by_type.items() if kind.startswith("FullyConnected"))
     return {
-        "decode_ms": 1e3 * statistics.median(decode), "decode_best_ms": 1e3 * min(decode),
-        "prefill_s": min(prefill), "nodes": nodes,
+        "nodes": sum(len(times) for times in spent.values()) / rounds,
+        "weights_ms": weights,
         "outside_percent": 100 * (1 - weights / sum(by_type.values())),
-        "largest": {kind: round(1e3 * seconds, 2) for kind, seconds in by_type.most_common(6)},
-    }  # fmt: skip
+        "largest": {kind: round(ms, 2) for kind, ms in by_type.most_common(6)},
+    }
 
 
 def read_bandwidth(size: int) -> float:
@@ -153,59 +167,87 @@ def read_bandwidth(size: int) -> float:
     return size / best / 1e9
 
 
-def _child(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.benchmarks.bench_export", *arguments]
-    out = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout
-    return dict(json.loads(out.splitlines()[-1]))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--baseline", type=Path, help="openvino_model.xml, or its folder, to compare with")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ours", type=Path, help="a graph exported before, instead of exporting one")
+    parser.add_argument("--turns", type=int, default=15)
     parser.add_argument(
         "--f32", action="store_true", help="with the hint f32 instead of the device's default"
     )
     parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    hints = {"INFERENCE_PRECISION_HINT": "f32"} if options.f32 else {}
     if options.export_to:
         print(json.dumps(export(options.shape, options.export_to)))
-        return
-    if options.measure:
-        print(json.dumps(measure(options.measure, hints)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        ours = Path(folder) / "openvino_model.xml"
-        made = _child(options.shape, "--export-to", str(ours))
+    elif options.serve:
+        serve(options.serve, {"INFERENCE_PRECISION_HINT": "f32"} if options.f32 else {})
+    else:
+        _compare(options)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        ours = options.ours
+        if ours is None:
+            ours = Path(folder) / "openvino_model.xml"
+            out = subprocess.check_output(_command(options, "--export-to", ours), text=True)
+            made = json.loads(out.splitlines()[-1])
+            print("export:", ", ".join(f"{name} {value:.1f}" for name, value in made.items()))
+        graphs = {"ours": ours, **({"baseline": options.baseline} if options.baseline else {})}
+        servers = {}
+        for name, path in graphs.items():
+            graph = path / "openvino_model.xml" if path.is_dir() else path
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            server = subprocess.Popen(_command(options, "--serve", graph), **pipes)
+            stack.callback(server.wait)
+            stack.enter_context(server.stdin)
+            servers[name] = server
+
+        def ask(name: str, question: str) -> Any:
+            servers[name].stdin.write(question + "\n")
+            servers[name].stdin.flush()
+            return json.loads(servers[name].stdout.readline())
+
+        asked = {"prefill": options.turns // 3 + 1, "decode": options.turns, "profile": 1}
+        answers: dict[tuple[str, str], list[Any]] = {}
+        for question, turns in asked.items():
+            for _ in range(turns):
+                for name in graphs:
+                    answers.setdefault((name, question), []).append(ask(name, question))
         size = ours.with_suffix(".bin").stat().st_size
-        print(
-            f"export: {', '.join(f'{name} {value:.1f}' for name, value in made.items())}; {size / 1e6:.0f} MB"
-        )
-        graphs = {"ours": ours}
+        for name in graphs:
+            profile = answers[name, "profile"][0]
+            # The first turn warms up.
+            ms, prefill = (answers[name, question][1:] for question in ("decode", "prefill"))
+            print(f"{name}: decode {statistics.median(ms):.1f} ms per token (best turn {min(ms):.1f})")
+            print(
+                f"  prefill of {PROMPT} tokens {statistics.median(prefill):.2f} s (best {min(prefill):.2f})"
+            )
+            print(
+                f"  {profile['nodes']:.0f} nodes, {profile['outside_percent']:.0f} % of time outside weights"
+            )
+            print(f"  ms per token: {profile['largest']}")
+        plain, best = read_bandwidth(size), min(answers["ours", "decode"])
+        reached = size / best / 1e6
+        print(f"bandwidth: {reached:.1f} GB/s of {plain:.1f} in a plain read, {100 * reached / plain:.0f} %")
         if options.baseline:
-            baseline = options.baseline
-            graphs["baseline"] = baseline / "openvino_model.xml" if baseline.is_dir() else baseline
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in graphs}
-        for _ in range(options.rounds):
-            for name, path in graphs.items():
-                extra = ("--f32",) if options.f32 else ()
-                rows[name].append(_child(options.shape, "--measure", str(path), *extra))
-        middle = {
-            name: {key: statistics.median(row[key] for row in of) for key in of[0] if key != "largest"}
-            for name, of in rows.items()
-        }
-        for name, row in middle.items():
-            print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in row.items()))
-            print(f"  largest, ms per token: {rows[name][-1]['largest']}")
-        plain = read_bandwidth(size)
-        reached = size / middle["ours"]["decode_best_ms"] / 1e6
-        print(f"bandwidth: {reached:.1f} GB/s of {plain:.1f} GB/s plain read, {100 * reached / plain:.0f} %")
-        if options.baseline:
-            for key in ("decode_ms", "decode_best_ms", "prefill_s", "nodes", "outside_percent"):
-                print(f"baseline / ours, {key}: {middle['baseline'][key] / middle['ours'][key]:.2f}")
+            for question in ("decode", "prefill"):
+                pairs = zip(answers["baseline", question][1:], answers["ours", question][1:], strict=True)
+                ratios = sorted(theirs / mine for theirs, mine in pairs)
+                middle = statistics.median(ratios)
+                print(
+                    f"baseline / ours, {question}: {middle:.2f} (turns {ratios[0]:.2f} to {ratios[-1]:.2f})"
+                )
+            theirs, mine = (answers[name, "profile"][0]["nodes"] for name in ("baseline", "ours"))
+            print(f"baseline / ours, nodes: {theirs / mine:.2f}")
+
+
+def _command(options: argparse.Namespace, *arguments: Any) -> list[str]:
+    extra = ["--f32"] if options.f32 else []
+    module = [sys.executable, "-m", "tests.benchmarks.bench_export", options.shape]
+    return [*module, *map(str, arguments), *extra]
 
 
 if __name__ == "__main__":
