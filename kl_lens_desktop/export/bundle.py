@@ -24,7 +24,7 @@ from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Progress
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
@@ -84,6 +84,8 @@ def export_model(
         # Before NNCF: the writer's own FP16 conversion leaves a graph alone that has decompression in it
         # already.
         compress_model_transformation(graph)
+        tokenizer = loaded.tokenizer
+        del loaded  # the graph has its own FP16 copy now: less memory while it is compressed and written
         yield step(2, "Compressing the weights")
         compress(graph, plan.assignments, cancel)
         yield step(3, "Writing the model")
@@ -91,7 +93,7 @@ def export_model(
         ov.save_model(graph, staging / "openvino_model.xml", compress_to_fp16=False)
         del graph
         yield step(4, "Converting the tokenizer")
-        _write_tokenizer(loaded, local.folder, staging)
+        _write_tokenizer(tokenizer, local.folder, staging)
         save_plan(staging / "plan.json", plan)
         yield step(5, "Checking every weight against the plan")
         checked = audit(ov.Core().read_model(staging / "openvino_model.xml"), plan.assignments)
@@ -122,13 +124,13 @@ def _describe(graph: ov.Model, local: LocalModel, plan: Plan) -> None:
     graph.set_rt_info(str(PREFILL_CHUNK), ["kl_lens_desktop", "prefill_chunk"])
 
 
-def _write_tokenizer(loaded: LoadedModel, folder: Path, staging: Path) -> None:
+def _write_tokenizer(tokenizer: Any, folder: Path, staging: Path) -> None:
     for pattern in _COPIED:
         for file in folder.glob(pattern):
             if not any(file.match(skip) for skip in _NOT_COPIED):
                 shutil.copyfile(file, staging / file.name)
     try:
-        models = convert_tokenizer(loaded.tokenizer, with_detokenizer=True)
+        models = convert_tokenizer(tokenizer, with_detokenizer=True)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise ExportError(
             "Cannot convert the tokenizer",

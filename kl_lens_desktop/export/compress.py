@@ -1,5 +1,6 @@
 """Weights compressed by NNCF as a plan says, and the audit of what came out."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import nncf
 import openvino as ov
 from nncf.common.factory import build_graph
 from nncf.openvino.graph.model_utils import remove_friendly_name_duplicates
+from nncf.openvino.optimized_functions import models
 from nncf.quantization.algorithms.weight_compression.algorithm import WeightCompression
 from nncf.quantization.algorithms.weight_compression.config import WeightCompressionConfig
 from nncf.quantization.algorithms.weight_compression.openvino_backend import OVWeightCompressionAlgoBackend
@@ -78,7 +80,8 @@ def compress(graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel) ->
     # Larger weights first, as NNCF does: the peak of memory is then at the start, while little else is held.
     planned.sort(key=lambda parameters: int(parameters.num_weights), reverse=True)
     backend = OVWeightCompressionAlgoBackend(graph)
-    backend.transform_model(graph, nncf_graph, _until_cancelled(planned, cancel))
+    with _rounding_compiled_once():
+        backend.transform_model(graph, nncf_graph, _until_cancelled(planned, cancel))
 
 
 def audit(graph: ov.Model, assignments: Mapping[str, str]) -> Audit:
@@ -136,6 +139,46 @@ def _constant(constants: Mapping[str, ov.Node], weight: str) -> ov.Node:
             "the plan names a weight that the model does not use",
             "Make the plan again for this model",
         ) from error
+
+
+@contextlib.contextmanager
+def _rounding_compiled_once() -> Iterator[None]:
+    """NNCF compiles a small OpenVINO graph for every weight anew: half the time of a compression.
+
+    Its own cache of them would not do, for results stay in the memory of the one request that made them.
+    """
+    stock, compiled = models._compile_ov_model, dict[tuple[Any, ...], ov.CompiledModel]()
+
+    def compile_once(model: ov.Model, device_name: str, config: dict[str, str]) -> ov.CompiledModel:
+        key = _structure(model), device_name, repr(config)
+        if key not in compiled:
+            compiled[key] = stock(model, device_name, config)
+        return ov.CompiledModel(compiled[key])  # with a request, so results, of its own
+
+    models._compile_ov_model = compile_once
+    try:
+        yield
+    finally:
+        models._compile_ov_model = stock
+
+
+def _structure(model: ov.Model) -> tuple[Any, ...]:
+    """All that a graph computes, without the names of its nodes."""
+    ops = model.get_ordered_ops()
+    place = {op.get_friendly_name(): index for index, op in enumerate(ops)}
+    return tuple(
+        (
+            op.get_type_name(),
+            repr(op.get_attributes()),
+            repr([output.get_partial_shape() for output in op.outputs()]),
+            tuple(
+                (place[value.get_node().get_friendly_name()], value.get_index())
+                for value in op.input_values()
+            ),
+            op.data.tobytes() if op.get_type_name() == "Constant" else b"",
+        )
+        for op in ops
+    )
 
 
 def _until_cancelled(items: Iterable[Any], cancel: Cancel) -> Iterator[Any]:

@@ -90,8 +90,10 @@ def dual_scan(context: Any) -> list[ov.Output]:
     # Rows of the state in the order of the beams. Gathering all of it costs a pass over it and is needed for
     # tokens before the last or when rows change places; else one head of it stands in, and is not read.
     needed = ops.maximum(some, moved)
-    end = ops.add(ops.multiply(needed, ops.constant(np.array([heads - 1]))), unit)
-    past = ops.gather(ops.slice(stored, none, end, unit, unit), beam_idx, first)
+    count = ops.add(ops.multiply(needed, ops.constant(np.int64(heads - 1))), token)
+    # Not a Slice, for which the CPU plugin would keep the whole state transposed.
+    some_heads = ops.gather(stored, ops.range(first, count, token, "i64"), token)
+    past = ops.gather(some_heads, beam_idx, first)
 
     # The tokens before the last: nothing of this runs when there are none.
     u = ops.transpose(u_before, ops.constant(np.array([0, 2, 1, 3])))  # (b, h, t, p)
@@ -119,13 +121,19 @@ def dual_scan(context: Any) -> list[ov.Output]:
 
     rows = heads * head_size
     # The exponential before the reshape: right before the product the plugin would take it of every element.
-    own = ops.select(kept, shaped(stored, 0, heads, -1), shaped(past, 0, -1, head_size * size))
-    decayed = ops.multiply(own, shaped(ops.exp(s_last), 0, heads, 1))
+    decay = shaped(ops.exp(s_last), 0, heads, 1)
+    held, other = shaped(stored, 0, heads, -1), shaped(past, 0, -1, head_size * size)
+    own = ops.select(kept, held, other)
+    decayed = ops.multiply(own, decay)
+    flat_decayed = shaped(decayed, 0, rows, -1)
     if several:
-        update = shaped(ops.multiply(shaped(u_last, 0, heads, -1, 1), by_head(b_last)), 0, rows, -1)
+        product = ops.multiply(shaped(u_last, 0, heads, -1, 1), by_head(b_last))
+        update = shaped(product, 0, rows, -1)
     else:
-        update = ops.multiply(shaped(u_last, 0, rows, 1), shaped(b_last, 0, 1, -1))
-    flat = ops.add(ops.add(update, shaped(decayed, 0, rows, -1)), shaped(gathered, 0, -1, size))
+        product = update = ops.multiply(shaped(u_last, 0, rows, 1), shaped(b_last, 0, 1, -1))
+    earlier = shaped(gathered, 0, -1, size)
+    added = ops.add(update, flat_decayed)
+    flat = ops.add(added, earlier)
     state = shaped(flat, 0, heads, head_size, -1)
     if several:
         read = ops.matmul(state, by_head(c_last), False, True)
@@ -141,5 +149,5 @@ def dual_state(context: Any) -> list[ov.Output]:
     y, sizes = context.get_input(0), context.get_values_from_const_input(2)
     read = y.get_node().input_value(1).get_node().input_value(0).get_node()
     heads, head_size, _, size = (int(n) for n in sizes)
-    shape = ops.constant(np.array([0, heads, head_size, size]))
-    return [ops.reshape(read.input_value(0), shape, True).output(0)]
+    state = ops.reshape(read.input_value(0), ops.constant(np.array([0, heads, head_size, size])), True)
+    return [state.output(0)]

@@ -1,0 +1,254 @@
+"""What an exported graph costs: time and memory to make it, nodes and time per token, against a baseline's.
+
+    python -m tests.benchmarks.bench_export granite --baseline other/openvino_model.xml
+
+Random weights in the shape of a known model, INT4 in groups of 128. Graphs take turns, each in a process of
+its own, for two compiled models in one process disturb each other; the ratio is the median over the turns.
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+_RECURRENT, _FULL = "linear_attention", "full_attention"
+_SPECIAL = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "tie_word_embeddings": True}
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "granite": (  # Granite-4.0-H-350M
+        "granitemoehybrid",
+        {
+            "vocab_size": 100352, "hidden_size": 768, "num_hidden_layers": 32,
+            "layer_types": [_FULL if i in (10, 13, 17, 27) else _RECURRENT for i in range(32)],
+            "num_attention_heads": 12, "num_key_value_heads": 4, "intermediate_size": 2048,
+            "shared_intermediate_size": 2048, "num_local_experts": 0, "num_experts_per_tok": 0,
+            "mamba_n_heads": 48, "mamba_d_head": 32, "mamba_d_state": 128, "mamba_n_groups": 1,
+            "position_embedding_type": None,
+        },
+    ),
+    "mamba": (  # mamba-130m
+        "mamba", {"vocab_size": 50280, "hidden_size": 768, "num_hidden_layers": 24, "state_size": 16},
+    ),
+    "mamba2": (  # mamba2-130m
+        "mamba2",
+        {
+            "vocab_size": 50288, "hidden_size": 768, "num_hidden_layers": 24, "num_heads": 24,
+            "head_dim": 64, "state_size": 128, "n_groups": 1, "expand": 2,
+        },
+    ),
+}  # fmt: skip
+PROMPT, CHUNK, DECODED = 512, 256, 8
+
+
+def export(shape: str, path: Path) -> dict[str, float]:
+    """Write the INT4 graph; seconds by stage and the peak of resident memory, the model included, in MB."""
+    import openvino as ov
+    import torch
+    from openvino._offline_transformations import compress_model_transformation
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    from kl_lens_desktop.export.compress import compress
+    from kl_lens_desktop.export.stateful import make_stateful
+    from kl_lens_desktop.export.trace import trace
+    from kl_lens_desktop.jobs.cancel import Cancel
+    from kl_lens_desktop.model.inventory import inventory, quantizable
+
+    family, changes = SHAPES[shape]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**_SPECIAL, **changes)).float().eval()
+    assignments = {weight.name: "int4_sym_g128" for weight in quantizable(inventory(model))}
+    marks = [time.perf_counter()]
+    graph, states = trace(model)
+    make_stateful(graph, states)
+    marks.append(time.perf_counter())
+    compress_model_transformation(graph)
+    del model  # as `export_model` does
+    compress(graph, assignments, Cancel())
+    marks.append(time.perf_counter())
+    ov.save_model(graph, path, compress_to_fp16=False)
+    marks.append(time.perf_counter())
+    stages = {
+        name: after - before
+        for name, before, after in zip(("trace", "compress", "write"), marks, marks[1:], strict=False)
+    }
+    return {**stages, "total": marks[-1] - marks[0], "peak_mb": _peak_mb()}
+
+
+def _peak_mb() -> float:
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):
+        return float(memory.peak_wset / 2**20)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def serve(path: Path, hints: dict[str, str]) -> None:
+    """Answer each line of the input: ``decode`` in ms per token, ``prefill`` in s, ``profile`` as JSON."""
+    request, step = _client(path, hints)
+    past = 0
+    for line in sys.stdin:
+        if line.strip() == "prefill":
+            request.reset_state()
+            answer: Any = sum(step(past, CHUNK) for past in range(0, PROMPT, CHUNK))
+            past = PROMPT
+        elif line.strip() == "decode":
+            times = [step(past + i, 1) for i in range(DECODED)]
+            past += DECODED
+            answer = 1e3 * statistics.median(times)
+        else:
+            del request, step
+            answer = _profile(path, hints)
+        print(json.dumps(answer), flush=True)
+
+
+def _client(path: Path, hints: dict[str, str]) -> tuple[Any, Any]:
+    import openvino as ov
+
+    request = ov.Core().compile_model(path, "CPU", hints).create_infer_request()
+    names = {port.get_any_name() for port in request.model_inputs}
+
+    def step(past: int, new: int) -> float:
+        feed = {
+            "input_ids": np.arange(past, past + new)[None] % 1000,
+            "attention_mask": np.ones((1, past + new), np.int64),
+            "position_ids": np.arange(past, past + new)[None],
+            "beam_idx": np.zeros(1, np.int32),
+        }
+        started = time.perf_counter()
+        request.infer({name: value for name, value in feed.items() if name in names})
+        return time.perf_counter() - started
+
+    return request, step
+
+
+def _profile(path: Path, hints: dict[str, str]) -> dict[str, Any]:
+    """Nodes executed per token, and the share of their time that is not spent in products with weights."""
+    request, step = _client(path, {**hints, "PERF_COUNT": "YES"})
+    step(0, 16)
+    spent: dict[tuple[str, str], list[float]] = {}
+    rounds = 4 * DECODED
+    for i in range(rounds):
+        step(16 + i, 1)
+        for node in request.profiling_info:
+            if node.status == node.Status.EXECUTED:
+                times = spent.setdefault((node.node_type, node.node_name), [])
+                times.append(1e3 * node.real_time.total_seconds())
+    by_type: Counter[str] = Counter()
+    for (kind, _), times in spent.items():
+        # The lower quartile: other work on the machine only adds.
+        by_type[kind] += sorted(times)[len(times) // 4] * len(times) / rounds
+    weights = sum(ms for kind, ms in by_type.items() if kind.startswith("FullyConnected"))
+    return {
+        "nodes": sum(len(times) for times in spent.values()) / rounds,
+        "weights_ms": weights,
+        "outside_percent": 100 * (1 - weights / sum(by_type.values())),
+        "largest": {kind: round(ms, 2) for kind, ms in by_type.most_common(6)},
+    }
+
+
+def read_bandwidth(size: int) -> float:
+    """GB/s of a plain read of as many bytes, the best of five."""
+    data, best = np.ones(size // 8), 1e9
+    for _ in range(5):
+        started = time.perf_counter()
+        data.sum()
+        best = min(best, time.perf_counter() - started)
+    return size / best / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("--baseline", type=Path, help="openvino_model.xml, or its folder, to compare with")
+    parser.add_argument("--ours", type=Path, help="a graph exported before, instead of exporting one")
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument(
+        "--f32", action="store_true", help="with the hint f32 instead of the device's default"
+    )
+    parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.export_to:
+        print(json.dumps(export(options.shape, options.export_to)))
+    elif options.serve:
+        serve(options.serve, {"INFERENCE_PRECISION_HINT": "f32"} if options.f32 else {})
+    else:
+        _compare(options)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        ours = options.ours
+        if ours is None:
+            ours = Path(folder) / "openvino_model.xml"
+            out = subprocess.check_output(_command(options, "--export-to", ours), text=True)
+            made = json.loads(out.splitlines()[-1])
+            print("export:", ", ".join(f"{name} {value:.1f}" for name, value in made.items()))
+        graphs = {"ours": ours, **({"baseline": options.baseline} if options.baseline else {})}
+        servers = {}
+        for name, path in graphs.items():
+            graph = path / "openvino_model.xml" if path.is_dir() else path
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            server = subprocess.Popen(_command(options, "--serve", graph), **pipes)
+            stack.callback(server.wait)
+            stack.enter_context(server.stdin)
+            servers[name] = server
+
+        def ask(name: str, question: str) -> Any:
+            servers[name].stdin.write(question + "\n")
+            servers[name].stdin.flush()
+            return json.loads(servers[name].stdout.readline())
+
+        asked = {"prefill": options.turns // 3 + 1, "decode": options.turns, "profile": 1}
+        answers: dict[tuple[str, str], list[Any]] = {}
+        for question, turns in asked.items():
+            for _ in range(turns):
+                for name in graphs:
+                    answers.setdefault((name, question), []).append(ask(name, question))
+        size = ours.with_suffix(".bin").stat().st_size
+        for name in graphs:
+            profile = answers[name, "profile"][0]
+            # The first turn warms up.
+            ms, prefill = (answers[name, question][1:] for question in ("decode", "prefill"))
+            print(f"{name}: decode {statistics.median(ms):.1f} ms per token (best turn {min(ms):.1f})")
+            print(
+                f"  prefill of {PROMPT} tokens {statistics.median(prefill):.2f} s (best {min(prefill):.2f})"
+            )
+            print(
+                f"  {profile['nodes']:.0f} nodes, {profile['outside_percent']:.0f} % of time outside weights"
+            )
+            print(f"  ms per token: {profile['largest']}")
+        plain, best = read_bandwidth(size), min(answers["ours", "decode"])
+        reached = size / best / 1e6
+        print(f"bandwidth: {reached:.1f} GB/s of {plain:.1f} in a plain read, {100 * reached / plain:.0f} %")
+        if options.baseline:
+            for question in ("decode", "prefill"):
+                pairs = zip(answers["baseline", question][1:], answers["ours", question][1:], strict=True)
+                ratios = sorted(theirs / mine for theirs, mine in pairs)
+                middle = statistics.median(ratios)
+                print(
+                    f"baseline / ours, {question}: {middle:.2f} (turns {ratios[0]:.2f} to {ratios[-1]:.2f})"
+                )
+            theirs, mine = (answers[name, "profile"][0]["nodes"] for name in ("baseline", "ours"))
+            print(f"baseline / ours, nodes: {theirs / mine:.2f}")
+
+
+def _command(options: argparse.Namespace, *arguments: Any) -> list[str]:
+    extra = ["--f32"] if options.f32 else []
+    module = [sys.executable, "-m", "tests.benchmarks.bench_export", options.shape]
+    return [*module, *map(str, arguments), *extra]
+
+
+if __name__ == "__main__":
+    main()
