@@ -3,6 +3,8 @@
 import argparse
 import io
 import json
+import math
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kl_lens_desktop import __version__
-from kl_lens_desktop.errors import Cancelled, KLLensError
+from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Failed, Finished, Measured, Note, Progress, Weights
 
@@ -51,6 +53,11 @@ def run(argv: list[str]) -> int:
 
 
 def _app(arguments: Arguments) -> int:
+    places = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform.startswith("linux") and not any(os.environ.get(place) for place in places):
+        raise InputError(
+            "Cannot open a window", "there is no display here", "Use the commands: see kl-lens --help"
+        )
     from kl_lens_desktop.gui.application import run as run_application
 
     return run_application(arguments.model)
@@ -133,6 +140,13 @@ def _plan(arguments: Arguments) -> None:
     from kl_lens_desktop.sensitivity.scores import load_scores
 
     scores = load_scores(arguments.scores)
+    measured, weights = (
+        {entry.weight for entry in scores.entries},
+        [w for w in scores.weights if w["kind"] != "conv"],
+    )
+    if len(measured) < len(weights):
+        rest = f"only {len(measured)} of {len(weights)} weights are measured, the others stay FP16"
+        print(f"{arguments.scores}: {rest}.", file=sys.stderr)
     size = None if arguments.size_mb is None else int(arguments.size_mb * 1e6)
     plan = propose(
         scores,
@@ -182,6 +196,9 @@ def _export(arguments: Arguments) -> None:
 
 
 def _bench(arguments: Arguments) -> None:
+    from kl_lens_desktop.bench.page import export_html
+    from kl_lens_desktop.bench.report import export_csv, load_bench
+
     params = {
         "folders": [str(folder) for folder in arguments.folders],
         "devices": arguments.devices.split(",") if arguments.devices else None,
@@ -189,11 +206,17 @@ def _bench(arguments: Arguments) -> None:
         "out": str(arguments.out),
     }
     rows = [event.row for event in _events("bench", params) if isinstance(event, Measured)]
+    if arguments.csv:
+        export_csv(load_bench(arguments.out), arguments.csv)
+    if arguments.html:
+        export_html(load_bench(arguments.out), arguments.html)
     if arguments.json:
         print(arguments.out.read_text(encoding="utf-8"))
         return
     print_bench(rows)
     print(f"Wrote {arguments.out}")
+    if not any(row["status"] == "ok" for row in rows):
+        raise ChildError("Nothing could be measured", "every row failed", "See the reasons above")
 
 
 def _run(arguments: Arguments) -> None:
@@ -243,7 +266,7 @@ def _finish(task: str, params: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Meter:
-    """One line of progress, rewritten on a terminal; elsewhere a new one for every new stage or message."""
+    """One line of progress, rewritten on a terminal; elsewhere new lines, but not too many."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -257,9 +280,13 @@ class _Meter:
             text = f"{progress.stage}{share}{left}: {progress.message}"[:110]
             print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)
             self._width = len(text)
-        elif (step := f"{progress.stage}: {progress.message}") != self._last and not progress.unit:
-            print(step, file=sys.stderr, flush=True)
-            self._last = step
+            return
+        # In a log: each new message or, where they come by the hundred, each tenth of the way.
+        tenth = int(10 * progress.done / progress.total) if progress.total else 0
+        step = f"{tenth}0 %{left}" if progress.unit and progress.total else progress.message
+        if (key := f"{progress.stage}: {tenth if progress.unit else step}") != self._last:
+            print(f"{progress.stage}: {step}", file=sys.stderr, flush=True)
+            self._last = key
 
     def say(self, text: str) -> None:
         self.clear()
@@ -428,10 +455,10 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--out", type=Path, required=True, metavar="plan.json")
     budget = plan.add_mutually_exclusive_group()
     budget.add_argument(
-        "--size-mb", type=float, help="all exported weights, in MB of 10^6 bytes, without the tokenizer"
+        "--size-mb", type=_number, help="all exported weights, in MB of 10^6 bytes, without the tokenizer"
     )
-    budget.add_argument("--bits", type=float, help="average bits per quantizable weight, scales included")
-    budget.add_argument("--max-kl", type=float, help="largest summed KL(full‖quantized), nats per token")
+    budget.add_argument("--bits", type=_number, help="average bits per quantizable weight, scales included")
+    budget.add_argument("--max-kl", type=_number, help="largest summed KL(full‖quantized), nats per token")
     plan.add_argument("--method", default="kl", help="kl (default), sqnr, mse, paper, or uniform-FORMAT")
 
     verify = add(
@@ -467,6 +494,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--text", type=Path, metavar="FILE")
     bench.add_argument("--out", type=Path, default=Path("bench.json"), metavar="bench.json")
 
+    bench.add_argument("--csv", type=Path, metavar="FILE", help="the rows as CSV as well")
+    bench.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page as well")
+
     everything = add(
         "run",
         _run,
@@ -477,7 +507,7 @@ def _parser() -> argparse.ArgumentParser:
     everything.add_argument("model", metavar="MODEL")
     everything.add_argument("--out", type=Path, required=True, metavar="DIR")
     everything.add_argument(
-        "--bits", type=float, help="average bits per quantizable weight of the plan (default 5)"
+        "--bits", type=_number, help="average bits per quantizable weight of the plan (default 5)"
     )
     everything.add_argument("--tokens", type=_positive, help="tokens of calibration text (default 4096)")
     everything.add_argument(
@@ -488,7 +518,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
     return value

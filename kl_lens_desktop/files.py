@@ -20,6 +20,7 @@ import psutil
 from kl_lens_desktop.errors import InputError
 
 JSON_LIMIT = 256 * 2**20
+CARD = "kl_lens.json"  # says what an exported folder is, and lists its files
 _WRITE_ADVICE = "Choose a folder you may write to, with free space"
 
 
@@ -97,8 +98,8 @@ def _refuse_constant(name: str) -> Any:
 def atomic_folder(target: Path, manifest: str) -> Iterator[Path]:
     """A staging folder beside `target` that takes its place if the block ends well and vanishes if not.
 
-    An existing `target` is replaced only if it is empty, or its file `manifest` lists under ``files`` every name
-    in it: one file of somebody else's, and the folder is left alone.
+    An existing `target` is replaced only if it is empty, or its file `manifest` lists under ``files`` every
+    name in it: one file of somebody else's, and the folder is left alone.
 
     Raises
     ------
@@ -140,7 +141,7 @@ def _listed(manifest: Path) -> set[str]:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """`os.replace`, tried for a second: on Windows a virus scanner or a reader may hold a file for a moment."""
+    """`os.replace`, tried for a second: on Windows a virus scanner or a reader may hold a file."""
     for attempt in range(10):
         try:
             os.replace(source, target)

@@ -8,7 +8,7 @@ from typing import Any
 from kl_lens_desktop.bench.lab import Settings as BenchSettings
 from kl_lens_desktop.bench.lab import bench
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.files import check_writable
+from kl_lens_desktop.files import CARD, check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
@@ -71,7 +71,8 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     yield from _stage("analyze", {"model": model, "out": str(scores_path), **given}, cancel)
 
     yield Progress("plan", 0, 1, "Making the plan")
-    plan = propose(load_scores(scores_path), bits=wishes.bits)
+    scores = load_scores(scores_path)
+    plan = propose(scores, bits=wishes.bits)
     plan = replace(plan, measured=_still_measured(plan_path, plan))
     save_plan(plan_path, plan)
     yield Progress("plan", 1, 1, "Made the plan")
@@ -82,7 +83,12 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     folders = {name: out / name for name in (*BASELINES, "plan")}
     variants: dict[str, Any] = {name: {"format": name, "out": str(out / name)} for name in BASELINES}
     variants["plan"] = {"plan": str(plan_path), "out": str(folders["plan"])}
-    yield from _stage("export-all", {"model": model, "variants": variants}, cancel)
+    planned = {name: propose(scores, method=f"uniform-{name}") for name in BASELINES} | {"plan": plan}
+    left = {
+        name: params for name, params in variants.items() if not _is_exported(folders[name], planned[name])
+    }
+    if left:
+        yield from _stage("export-all", {"model": model, "variants": left}, cancel)
 
     bench_path = out / "bench.json"
     settings = BenchSettings(tokens=2048, new_tokens=32, rounds=1) if wishes.quick else BenchSettings()
@@ -103,6 +109,16 @@ def _stage(task: str, params: dict[str, Any], cancel: Cancel) -> Iterator[Event]
     for event in Child(task, params).events(cancel):
         if not isinstance(event, Finished):
             yield event
+
+
+def _is_exported(folder: Path, plan: Plan) -> bool:
+    """Whether `folder` holds this plan already; folders of ours are whole or not there."""
+    try:
+        held = load_plan(folder / "plan.json")
+    except InputError:
+        return False
+    same = held.assignments == plan.assignments and held.model.sha256 == plan.model.sha256
+    return same and (folder / CARD).is_file()
 
 
 def _still_measured(path: Path, plan: Plan) -> dict[str, Any] | None:

@@ -151,7 +151,7 @@ def _local(params: Params, cancel: Cancel) -> Generator[Event, None, LocalModel]
 
 
 def _is_on_the_hub(model: str) -> bool:
-    return model != SAMPLE and not Path(model).is_dir() and library.is_model_id(model)
+    return model != SAMPLE and not Path(model).expanduser().exists() and library.is_model_id(model)
 
 
 def _texts(params: Params) -> list[Path]:

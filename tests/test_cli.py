@@ -45,7 +45,7 @@ def test_every_command_has_help_with_examples(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["analyze"], ["plan", "s.json", "--out", "p", "--bits", "x"]]
+    "arguments", [["nonsense"], ["analyze"], ["plan", "s.json", "--out", "p", "--bits", "nan"]]
 )
 def test_usage_errors_are_status_2(arguments: list[str]) -> None:
     assert "--help" in kl_lens(*arguments, status=2).stderr
@@ -86,6 +86,7 @@ def test_failures_are_one_sentence(copy: Path, sample_scores: Scores, tmp_path: 
         "export", other, "--plan", tmp_path / "plan.json", "--out", tmp_path / "ir"
     )
     assert "there is no such folder" in fails("inspect", "./nowhere")
+    assert "it is a file, not a folder" in fails("inspect", short)
     assert "is not a KL Lens plan file" in fails(
         "export", "sample", "--plan", copy / "config.json", "--out", tmp_path / "ir"
     )
@@ -147,4 +148,10 @@ def test_run_on_half_the_sample(sample: LocalModel, tmp_path: Path) -> None:
 
 
 def test_run_on_another_architecture(tmp_path: Path) -> None:
-    _check_run(build_folder("zamba2", tmp_path / "zamba2"), tmp_path / "out")
+    folder, out = build_folder("zamba2", tmp_path / "zamba2"), tmp_path / "out"
+    _check_run(folder, out)
+    written = (out / "plan" / "openvino_model.bin").stat().st_mtime_ns
+    _check_run(folder, out)
+    assert (out / "plan" / "openvino_model.bin").stat().st_mtime_ns == written, (
+        "what is whole is not made again"
+    )

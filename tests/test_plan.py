@@ -96,8 +96,21 @@ def _seconds(work: Any) -> float:
 
 
 def test_a_budget_that_is_too_small_says_how_small_it_can_be(sample_scores: Scores) -> None:
-    with pytest.raises(InputError, match=r"No plan fits into .* MB: the smallest one takes"):
+    with pytest.raises(InputError, match=r"No plan fits into 3 bits: the smallest one takes 4\.25 bits"):
         propose(sample_scores, bits=3)
+    with pytest.raises(InputError, match=r"into 4 MB: the smallest one takes 4\.28 MB"):
+        propose(sample_scores, size_bytes=4_000_000)
+    assert propose(sample_scores, size_bytes=4_280_000).assignments, "what the sentence names is enough"
+
+
+@pytest.mark.parametrize(
+    "budget", [{"bits": 20}, {"bits": float("nan")}, {"max_kl": -1.0}, {"size_bytes": 10**15}]
+)
+def test_a_budget_that_makes_no_sense_is_refused_before_a_file_is_written(
+    sample_scores: Scores, budget: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match="a budget is a size, 0 to 16 bits, or a KL"):
+        propose(sample_scores, **budget)
 
 
 @pytest.mark.parametrize("method", ["kl", "sqnr", "mse", "paper"])
@@ -123,6 +136,19 @@ def test_the_kl_plan_predicts_no_more_kl_than_the_other_methods(sample_scores: S
 def test_a_kl_limit_is_kept(sample_scores: Scores) -> None:
     plan = propose(sample_scores, max_kl=2e-3)
     assert 0 < (plan.predicted["kl"] or 0) <= 2e-3
+    for size in range(plan.predicted["bytes"] - 200_000, plan.predicted["bytes"], 50_000):  # type: ignore[operator]
+        smaller = propose(sample_scores, size_bytes=size)
+        assert (smaller.predicted["kl"] or 0) > 2e-3 * 0.9, "no much smaller plan keeps the limit"
+
+
+def test_the_papers_walk_keeps_pins(sample_scores: Scores) -> None:
+    pins = {
+        "model.layers.0.mamba.in_proj.weight": "fp16",
+        "model.layers.7.self_attn.q_proj.weight": "int8_sym",
+    }
+    plan = propose(sample_scores, bits=6, method="paper", pins=pins)
+    assert {weight: plan.assignments[weight] for weight in pins} == pins
+    assert average_bits(sample_scores, plan.assignments) <= 6
 
 
 def test_uniform_plans_cover_every_weight(sample_scores: Scores) -> None:

@@ -18,7 +18,7 @@ from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export.compress import audit, compress
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
-from kl_lens_desktop.files import atomic_folder, write_json
+from kl_lens_desktop.files import CARD, atomic_folder, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Progress
@@ -30,7 +30,7 @@ from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 
 PREFILL_CHUNK = 256  # tokens per call at most: the scan's matrix part grows with the square
-CARD = "kl_lens.json"
+
 _COPIED = ("*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt")
 _NOT_COPIED = ("*.index.json", "kl-lens*.json", "kl_lens*.json", "plan.json", "scores.json", "bench.json")
 STAGE = "export"

@@ -84,7 +84,7 @@ class Draft:
             return {option.weight: name for option in self.options} | dict(pins)
         metric = METRIC_OF_METHOD[method]
         if method == "paper":
-            return paper_greedy(self._options_in(metric), budget - self.fixed) | dict(pins)
+            return paper_greedy(self._options_in(metric), budget - self.fixed, pins)
         front = self.front(metric, pins)
         return front.within_bytes(max(budget - self.fixed, front.smallest))
 
@@ -95,7 +95,7 @@ class Draft:
         ------
         InputError
         """
-        size, loss, variance = 0, 0.0, 0.0
+        size, loss, error = 0, 0.0, 0.0
         for option in self.options:
             choice = self._choices.get((option.weight, assignments.get(option.weight, "fp16")))
             if choice is None:
@@ -104,8 +104,8 @@ class Draft:
                     "that format was not measured for it",
                     "Measure this format as well",
                 )
-            size, loss, variance = size + choice.bytes, loss + choice.loss, variance + choice.se**2
-        return Totals(self.fixed + size, 8 * size / self._parameters, loss, variance**0.5)
+            size, loss, error = size + choice.bytes, loss + choice.loss, error + choice.se
+        return Totals(self.fixed + size, 8 * size / self._parameters, loss, error)
 
     def plan(self, method: str, budget: int, pins: Mapping[str, str], assignments: dict[str, str]) -> Plan:
         """The assignment as a plan, ready to be saved."""

@@ -103,6 +103,8 @@ class Child:
                 if cancel.paused != paused:
                     paused = cancel.paused
                     self._tell("pause" if paused else "resume")
+                if paused and deadline is not None:
+                    deadline += _POLL_S  # a pause does not count; the loop waits this long for a line
                 self._enforce_limits(deadline)
                 try:
                     line = self._lines.get(timeout=_POLL_S)

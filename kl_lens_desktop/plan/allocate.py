@@ -83,9 +83,13 @@ class Front:
         return self._spend(self._assignment(count), budget - self.points[count].bytes)
 
     def within_loss(self, limit: float) -> dict[str, str]:
-        """The smallest assignment on the front whose summed loss is at most `limit`."""
+        """A small assignment whose summed loss is at most `limit`: the smallest on the front, made smaller
+        still.
+
+        Where the pins alone lose more than `limit`, the assignment that loses least.
+        """
         count = max(i for i, point in enumerate(self.points) if i == 0 or point.loss <= limit)
-        return self._assignment(count)
+        return self._shrink(self._assignment(count), limit - self.points[count].loss)
 
     def _hull(self, option: WeightOptions) -> list[Choice]:
         choices = option.choices
@@ -120,6 +124,23 @@ class Front:
         chosen.update((step.weight, step.after.format) for step in self._steps[:count])
         return chosen
 
+    def _shrink(self, chosen: dict[str, str], spare: float) -> dict[str, str]:
+        """Save bytes with the loss left over, most bytes first."""
+        savings = [
+            (now.bytes - smaller.bytes, weight, smaller)
+            for weight, name in chosen.items()
+            if weight not in self._pins
+            for now in [self._options[weight].choice(name)]
+            for smaller in self._options[weight].choices
+            if smaller.bytes < now.bytes and smaller.loss - now.loss <= spare
+        ]
+        for _, weight, smaller in sorted(savings, key=lambda saving: (-saving[0], saving[1], saving[2].loss)):
+            now = self._options[weight].choice(chosen[weight])
+            if smaller.bytes < now.bytes and smaller.loss - now.loss <= spare:
+                spare -= smaller.loss - now.loss
+                chosen[weight] = smaller.format
+        return chosen
+
     def _spend(self, chosen: dict[str, str], spare: int) -> dict[str, str]:
         """Improve `chosen` with the bytes left over, largest gain in loss first."""
         gains = []
@@ -144,18 +165,27 @@ def _rate(before: Choice, after: Choice) -> float:
     return (after.loss - before.loss) / (before.bytes - after.bytes)
 
 
-def paper_greedy(options: Sequence[WeightOptions], budget: int) -> dict[str, str]:
+def paper_greedy(
+    options: Sequence[WeightOptions], budget: int, pins: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The paper's walk down one merged list, stopped at a size instead of a perplexity (section
     "Allocation").
 
     All (weight, low format) entries in ascending order of loss are accepted cumulatively, a smaller format
     replacing a larger one accepted before, until the weights take at most `budget` bytes.
+    Pinned weights keep their format.
     """
+    pins = pins or {}
     entries = sorted(
-        ((choice.loss, option.weight, choice) for option in options for choice in option.choices[1:]),
+        (
+            (choice.loss, option.weight, choice)
+            for option in options
+            if option.weight not in pins
+            for choice in option.choices[1:]
+        ),
         key=lambda entry: (entry[0], entry[1], entry[2].bytes),
     )
-    chosen = {option.weight: option.choices[0] for option in options}
+    chosen = {option.weight: option.choice(pins.get(option.weight, "fp16")) for option in options}
     size = sum(choice.bytes for choice in chosen.values())
     for _, weight, choice in entries:
         if size <= budget:

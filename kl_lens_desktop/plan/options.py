@@ -94,9 +94,13 @@ def _choice(entry: Entry, shape: tuple[int, ...], metric: str) -> Choice | None:
 
 
 def total(options: Iterable[WeightOptions], assignments: dict[str, str]) -> tuple[int, float, float]:
-    """Bytes, summed loss and its standard error of an assignment; weights it does not name stay FP16."""
-    size, loss, variance = 0, 0.0, 0.0
+    """Bytes, summed loss and its standard error of an assignment; weights it does not name stay FP16.
+
+    All weights were scored on the same windows, so their errors go together: they are added, not their
+    squares, which bounds the error of the sum from above.
+    """
+    size, loss, error = 0, 0.0, 0.0
     for option in options:
         choice = option.choice(assignments.get(option.weight, "fp16"))
-        size, loss, variance = size + choice.bytes, loss + choice.loss, variance + choice.se**2
-    return size, loss, variance**0.5
+        size, loss, error = size + choice.bytes, loss + choice.loss, error + choice.se
+    return size, loss, error

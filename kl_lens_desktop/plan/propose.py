@@ -1,5 +1,6 @@
 """From a score file and a wish to a plan."""
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -44,7 +45,16 @@ def propose(
         If no plan fits, or the budget and the method do not go together.
     """
     pins = pins or {}
+    wishes = [wish for wish in (size_bytes, bits, max_kl) if wish is not None]
+    if any(not 0 <= wish <= 1e12 for wish in wishes) or (bits is not None and bits > 16):
+        raise InputError(
+            "Cannot make a plan",
+            "a budget is a size, 0 to 16 bits, or a KL that is not negative",
+            "Change it",
+        )
     if method.startswith("uniform-"):
+        if wishes:
+            raise InputError("Cannot make a plan", "a uniform plan sets its own size", "Leave out the budget")
         name = parse_format(method.removeprefix("uniform-")).name
         assignments = {weight["name"]: name for weight in scores.weights if weight["kind"] != "conv"} | dict(
             pins
@@ -59,7 +69,7 @@ def propose(
     options = weight_options(scores, METRIC_OF_METHOD[method])
     if not options:
         raise InputError("Cannot make a plan", "the score file has no entries", "Run the analysis first")
-    if sum(wish is not None for wish in (size_bytes, bits, max_kl)) != 1:
+    if len(wishes) != 1:
         raise InputError(
             "Cannot make a plan", "it needs exactly one budget", "Give a size, bits or a largest KL"
         )
@@ -73,16 +83,23 @@ def propose(
             )
         assignments, budget = Front(options, pins).within_loss(max_kl), {"max_kl": max_kl}
     else:
+        fixed, parameters = fixed_bytes(scores, options), sum(option.parameters for option in options)
+        front = Front(options, pins)
         if bits is not None:
-            limit = int(bits * sum(option.parameters for option in options) / 8)
-            budget = {"bits": bits}
+            limit, budget = int(bits * parameters / 8), {"bits": bits}
+            asked, least = f"{bits:g} bits", f"{math.ceil(800 * front.smallest / parameters) / 100:g} bits"
         else:
             assert size_bytes is not None
-            limit = size_bytes - fixed_bytes(scores, options)
-            budget = {"bytes": size_bytes}
-        assignments = (
-            paper_greedy(options, limit) if method == "paper" else Front(options, pins).within_bytes(limit)
-        )
+            limit, budget = size_bytes - fixed, {"bytes": size_bytes}
+            least = f"{math.ceil((fixed + front.smallest) / 1e4) / 100:g} MB"
+            asked = f"{size_bytes / 1e6:g} MB"
+        if limit < front.smallest:
+            raise InputError(
+                f"No plan fits into {asked}",
+                f"the smallest one takes {least} with the formats measured",
+                "Allow more, or analyze smaller formats too",
+            )
+        assignments = paper_greedy(options, limit, pins) if method == "paper" else front.within_bytes(limit)
     return _plan(scores, assignments, budget, method, pins)
 
 

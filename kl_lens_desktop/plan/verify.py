@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Progress
@@ -47,6 +48,10 @@ def verify(
     yield Progress(STAGE, 1, 2, "Measuring the whole plan on held-out text")
     texts = [Path(text) if text else held_out_text()]
     measured = measure_plan(loaded, plan.assignments, texts, tokens, window, cancel)
+    if load_plan(path) != plan:
+        raise InputError(
+            f"{path} was changed while it was measured", "the figures are of the plan before", "Verify again"
+        )
     save_plan(path, plan.with_measured(measured))
     yield Progress(STAGE, 2, 2, "Measured")
     yield Finished({"plan": str(path), "measured": measured})

@@ -87,6 +87,8 @@ def agree(
             f"{path} is of another model", "; ".join(differences), "Open the model that was scored"
         )
     weights = {weight.name: weight for weight in inventory(loaded.model)}
+    if unknown := [entry.weight for entry in scores.entries if entry.weight not in weights]:
+        raise InputError(f"Cannot use {path}", f"the model has no {unknown[0]}", "Analyze the model again")
     ids, about = windows(loaded.tokenizer, [Path(text) if text else held_out_text()], tokens, window)
     parameters = dict(loaded.model.named_parameters(remove_duplicate=False))
     points: list[dict[str, Any]] = []
@@ -132,13 +134,15 @@ def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreemen
     for name in METRICS:
         values = np.array([point[name] for point in points]) * (-1 if name == "sqnr_db" else 1)
         resampled = [_tau(values[draw], perplexity[draw]) for draw in draws]
-        low, high = np.nanpercentile(resampled, (2.5, 97.5))
+        low, high = np.percentile(resampled, (2.5, 97.5))
         result[name] = Agreement(_tau(values, perplexity), float(low), float(high))
     return result
 
 
 def _tau(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    return float(kendalltau(a, b).statistic)
+    """τ-b, and 0 where one side is constant, for then nothing is ranked."""
+    tau = float(kendalltau(a, b).statistic)
+    return 0.0 if math.isnan(tau) else tau
 
 
 def _in_order(entries: list[Entry], weights: dict[str, Weight]) -> list[tuple[Entry, Weight]]:

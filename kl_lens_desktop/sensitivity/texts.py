@@ -53,6 +53,12 @@ def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> 
             "error bars need two windows of two tokens or more",
             "Ask for more tokens or shorter windows",
         )
+    if tokens // len(files) < window:
+        raise InputError(
+            f"Cannot share {tokens} tokens between {len(files)} texts",
+            f"one window takes {window} of each",
+            f"Ask for {window * len(files)} tokens or fewer texts",
+        )
     digest, pieces = hashlib.sha256(), []
     for file in files:
         text = read_text(file)
@@ -75,5 +81,5 @@ def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> 
             f"it fills only one window of {window} tokens and error bars need two",
             "Choose a longer text or a shorter window",
         )
-    name = " + ".join(file.name for file in files)
+    name = " + ".join(file.name for file in files)[:300]
     return ids, TextIdentity(name, digest.hexdigest(), ids.numel(), window)
