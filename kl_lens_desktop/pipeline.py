@@ -85,7 +85,7 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     variants["plan"] = {"plan": str(plan_path), "out": str(folders["plan"])}
     planned = {name: propose(scores, method=f"uniform-{name}") for name in BASELINES} | {"plan": plan}
     left = {
-        name: params for name, params in variants.items() if not _is_exported(folders[name], planned[name])
+        name: params for name, params in variants.items() if not is_exported(folders[name], planned[name])
     }
     if left:
         yield from _stage("export-all", {"model": model, "variants": left}, cancel)
@@ -111,7 +111,7 @@ def _stage(task: str, params: dict[str, Any], cancel: Cancel) -> Iterator[Event]
             yield event
 
 
-def _is_exported(folder: Path, plan: Plan) -> bool:
+def is_exported(folder: Path, plan: Plan) -> bool:
     """Whether `folder` holds this plan already; folders of ours are whole or not there."""
     try:
         held = load_plan(folder / "plan.json")

@@ -300,7 +300,9 @@ class PlanPage(Page):
             (QKeySequence.StandardKey.Redo, self.undo.redo),
         ):
             QShortcut(QKeySequence(keys), self).activated.connect(act)
-        self.reset_button = button("Reset to algorithm", self.reset, tip="Remove all pins; can be undone")
+        self.reset_button = button(
+            "Reset", self.reset, tip="Reset to the algorithm: remove all pins; can be undone"
+        )
         top = row(self.search, self.set_selected, undo, redo, self.reset_button)
         top.setStretch(0, 1)
         return card(column(top, self.view))
