@@ -43,16 +43,6 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def tensor_sizes(files: list[Path]) -> dict[str, tuple[str, list[int]]]:
-    """Data type (as safetensors names it) and shape of every tensor, from the files' headers alone."""
-    sizes = {}
-    for file in files:
-        for name, entry in _header(file).items():
-            if name != "__metadata__":
-                sizes[name] = (entry["dtype"], entry["shape"])
-    return sizes
-
-
 def weights_sha256(files: list[Path], on_bytes: Callable[[int], None] | None = None) -> str:
     """A checkpoint's identity: its file's SHA-256 or, of several, that of their lines "name sha256"."""
     digests = [f"{file.name} {sha256(file, on_bytes)}" for file in files]
@@ -65,7 +55,8 @@ def _check_whole(file: Path) -> None:
     if not file.is_file():
         raise ModelError(f"Cannot open {file.parent}", f"{file.name} is missing", "Download the model again")
     header = _header(file)
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    entries = (entry for name, entry in header.items() if name != "__metadata__")
+    ends = [entry.get("data_offsets", [0, 0])[1] for entry in entries]
     with file.open("rb") as opened:
         start = 8 + int.from_bytes(opened.read(8), "little")
     if start + max(ends, default=0) != file.stat().st_size:
