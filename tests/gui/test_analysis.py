@@ -93,7 +93,7 @@ def test_cancel_answers_within_a_second_and_the_next_start_goes_on(
     with capsys.disabled():
         print(f"\ncancel answered after {answered:.2f} s")
     assert answered < 1.2 * _busy_factor()
-    # The strip's own thread lives with the window; one that reads a file in the background may just be ending.
+    # The strip's own thread lives with the window; one that reads a file may just be ending.
     qtbot.waitUntil(lambda: leftovers(session.workspace.folder) == ["resources"], timeout=2_000)
     kept = load_scores(session.workspace.scores).entries
     assert len(kept) >= 5
