@@ -320,10 +320,8 @@ def print_bench(rows: list[dict[str, Any]]) -> None:
     for line in lines:
         if line["note"]:
             print(f"{line['variant']} on {line['device']}: {line['note']}")
-    print("Perplexity and KL (nats per token, against the FP16 variant in f32) are of held-out text on")
-    print(
-        "device, in its default precision; ≈ marks a speed that noise does not tell apart from the fastest."
-    )
+    print("Perplexity and KL (nats per token, against the FP16 variant in f32) are of held-out text, on the")
+    print("device in its default precision; ≈ marks a speed that noise does not tell apart from the fastest.")
 
 
 def duration(seconds: float) -> str:
