@@ -73,7 +73,8 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     yield Progress("plan", 0, 1, "Making the plan")
     scores = load_scores(scores_path)
     plan = propose(scores, bits=wishes.bits)
-    plan = replace(plan, measured=_still_measured(plan_path, plan))
+    if earlier := _held(plan_path, plan):
+        plan = replace(plan, measured=earlier.measured)
     save_plan(plan_path, plan)
     yield Progress("plan", 1, 1, "Made the plan")
     if plan.measured is None:
@@ -113,21 +114,13 @@ def _stage(task: str, params: dict[str, Any], cancel: Cancel) -> Iterator[Event]
 
 def is_exported(folder: Path, plan: Plan) -> bool:
     """Whether `folder` holds this plan already; folders of ours are whole or not there."""
-    try:
-        held = load_plan(folder / "plan.json")
-    except InputError:
-        return False
-    same = held.assignments == plan.assignments and held.model.sha256 == plan.model.sha256
-    return same and (folder / CARD).is_file()
+    return _held(folder / "plan.json", plan) is not None and (folder / CARD).is_file()
 
 
-def _still_measured(path: Path, plan: Plan) -> dict[str, Any] | None:
-    """The measurement of an earlier run, if it was of this same plan."""
-    if not path.exists():
-        return None
+def _held(path: Path, plan: Plan) -> Plan | None:
+    """The plan of an earlier run at `path`, if it is the same one."""
     try:
         earlier = load_plan(path)
     except InputError:
         return None
-    same = earlier.assignments == plan.assignments and earlier.model.sha256 == plan.model.sha256
-    return earlier.measured if same else None
+    return earlier if earlier.is_same_as(plan) else None

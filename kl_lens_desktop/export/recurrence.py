@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
-import torch.nn.functional as F
 from openvino import opset13 as ops
 from openvino.frontend.pytorch import ConversionExtension, ModuleExtension
 from torch import Tensor, nn
 
 from kl_lens_desktop.export.dual import DualScan, DualState, dual_parts, dual_scan, dual_state
+from kl_lens_desktop.model.scan import limited_steps, with_skip
 from kl_lens_desktop.model.selective import gated, step_sizes
 
 
@@ -79,20 +79,14 @@ class Recurrences(nn.Module):
     ) -> Any:
         """In place of ``mamba2_chunk_scan``: see `model.scan.scan`."""
         heads, head_size, groups, size = (int(n) for n in (*x.shape[2:], *B.shape[2:]))
-        if dt_bias is not None:
-            dt = dt + dt_bias
-        if dt_softplus:
-            dt = F.softplus(dt)
-        if tuple(dt_limit) != (0.0, float("inf")):
-            dt = dt.clamp(*dt_limit)
+        dt = limited_steps(dt, dt_bias, dt_softplus, dt_limit)
         past = initial_states
         if past is None:
             past = x.new_zeros(x.shape[0], heads, head_size, size)
         sizes = torch.tensor([heads, head_size, groups, size])
         y = self._dual(x, dt, A, B, C, past, *self.parts, sizes)
         state = self._dual_state(y, past, sizes)
-        if D is not None:
-            y = y + x * (D[..., None] if D.dim() == 1 else D)
+        y = with_skip(y, x, D)
         return (y, state) if return_final_states else y
 
     def delta_rule(

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from kl_lens_desktop import __version__
-from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui import quantities
 from kl_lens_desktop.plan.allocate import Front, paper_greedy
 from kl_lens_desktop.plan.document import Plan
-from kl_lens_desktop.plan.options import Choice, WeightOptions, weight_options
-from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes
+from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
+from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, provenance
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.scores import Scores
 
@@ -95,16 +92,7 @@ class Draft:
         ------
         InputError
         """
-        size, loss, error = 0, 0.0, 0.0
-        for option in self.options:
-            choice = self._choices.get((option.weight, assignments.get(option.weight, "fp16")))
-            if choice is None:
-                raise InputError(
-                    f"{option.weight} cannot be {assignments[option.weight]}",
-                    "that format was not measured for it",
-                    "Measure this format as well",
-                )
-            size, loss, error = size + choice.bytes, loss + choice.loss, error + choice.se
+        size, loss, error = total(self.options, assignments)
         return Totals(self.fixed + size, 8 * size / self._parameters, loss, error)
 
     def plan(self, method: str, budget: int, pins: Mapping[str, str], assignments: dict[str, str]) -> Plan:
@@ -119,11 +107,7 @@ class Draft:
             {"kl": totals.kl, "se": totals.se, "bytes": totals.bytes},
             None,
             sorted(pins),
-            {
-                "made": datetime.now(UTC).isoformat(timespec="seconds"),
-                "kl_lens_desktop": __version__,
-                "scored_on": self.scores.text.get("name"),
-            },
+            provenance(self.scores),
         )
 
     def _options_in(self, metric: str) -> list[WeightOptions]:

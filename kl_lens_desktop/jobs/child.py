@@ -92,7 +92,8 @@ class Child:
         cancel = cancel or Cancel()
         deadline = None if self._limit_s is None else time.monotonic() + self._limit_s
         end_by: float | None = None
-        paused, failed = False, None
+        paused_since: float | None = None
+        failed: Failed | None = None
         try:
             while True:
                 if cancel.cancelled and end_by is None:
@@ -100,12 +101,16 @@ class Child:
                     self._tell("cancel")
                 if end_by is not None and time.monotonic() > end_by:
                     raise Cancelled
-                if cancel.paused != paused:
-                    paused = cancel.paused
-                    self._tell("pause" if paused else "resume")
-                if paused and deadline is not None:
-                    deadline += _POLL_S  # a pause does not count; the loop waits this long for a line
-                self._enforce_limits(deadline)
+                now = time.monotonic()
+                if cancel.paused and paused_since is None:
+                    paused_since = now
+                    self._tell("pause")
+                elif not cancel.paused and paused_since is not None:
+                    if deadline is not None:
+                        deadline += now - paused_since
+                    paused_since = None
+                    self._tell("resume")
+                self._enforce_limits(None if paused_since is not None else deadline)
                 try:
                     line = self._lines.get(timeout=_POLL_S)
                 except queue.Empty:

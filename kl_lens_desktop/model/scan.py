@@ -61,13 +61,7 @@ def scan(
         Outputs shaped like `x` in float32 and, if asked for, the final states.
     """
     heads, groups = x.shape[2], B.shape[2]
-    if dt_bias is not None:
-        dt = dt + dt_bias
-    if dt_softplus:
-        dt = F.softplus(dt)
-    if tuple(dt_limit) != (0.0, float("inf")):
-        dt = dt.clamp(*dt_limit)
-    dt, x = dt.float(), x.float()
+    dt, x = limited_steps(dt, dt_bias, dt_softplus, dt_limit).float(), x.float()
     log_decay = torch.cumsum(dt * A.float(), dim=1).transpose(1, 2)  # (b, h, t): since the start
     gap = log_decay[..., :, None] - log_decay[..., None, :]  # (b, h, t, t)
     causal = torch.ones_like(gap[:1, :1]).tril() > 0
@@ -85,11 +79,23 @@ def scan(
         past = initial_states.float()
         y = y + (C @ past.transpose(-1, -2)) * torch.exp(log_decay)[..., None]
         state = state + past * torch.exp(last)[..., None]
-    y = y.transpose(1, 2)
-    if D is not None:
-        y = y + x * (D[..., None] if D.dim() == 1 else D)
+    y = with_skip(y.transpose(1, 2), x, D)
     y = y.contiguous()  # Falcon-H1 takes a view of it
     return (y, state) if return_final_states else y
+
+
+def limited_steps(dt: Tensor, bias: Tensor | None, softplus: bool, limit: tuple[float, float]) -> Tensor:
+    """The steps (batch, tokens, heads) after bias, softplus and limits."""
+    if bias is not None:
+        dt = dt + bias
+    if softplus:
+        dt = F.softplus(dt)
+    return dt if tuple(limit) == (0.0, float("inf")) else dt.clamp(*limit)
+
+
+def with_skip(y: Tensor, x: Tensor, D: Tensor | None) -> Tensor:
+    """The scan's output (batch, tokens, heads, head size) with its skip connection."""
+    return y if D is None else y + x * (D[..., None] if D.dim() == 1 else D)
 
 
 def scan_in_chunks(

@@ -46,6 +46,10 @@ class Plan:
     pins: list[str] = field(default_factory=list)
     provenance: dict[str, str | float | None] = field(default_factory=dict)
 
+    def is_same_as(self, other: "Plan") -> bool:
+        """Whether both give the same weights of the same model the same formats, however they were made."""
+        return self.assignments == other.assignments and self.model.sha256 == other.model.sha256
+
     def with_measured(self, measured: dict[str, Any]) -> "Plan":
         return replace(self, measured=measured)
 

@@ -1,6 +1,6 @@
 """What there is to choose from: each weight's formats, their exact bytes and what each costs in quality."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kl_lens_desktop.errors import InputError
@@ -93,7 +93,7 @@ def _choice(entry: Entry, shape: tuple[int, ...], metric: str) -> Choice | None:
     return Choice(entry.format, size, max(estimate.mean, 0.0), estimate.se) if estimate.n else None
 
 
-def total(options: Iterable[WeightOptions], assignments: dict[str, str]) -> tuple[int, float, float]:
+def total(options: Iterable[WeightOptions], assignments: Mapping[str, str]) -> tuple[int, float, float]:
     """Bytes, summed loss and its standard error of an assignment; weights it does not name stay FP16.
 
     All weights were scored on the same windows, so their errors go together: they are added, not their

@@ -126,8 +126,17 @@ def predicted(scores: Scores, assignments: Mapping[str, str]) -> dict[str, float
     measured = {(option.weight, choice.format) for option in options for choice in option.choices}
     if any(name != "fp16" and (weight, name) not in measured for weight, name in assignments.items()):
         return {"kl": None, "se": None, "bytes": size}
-    _, kl, se = total(options, dict(assignments))
+    _, kl, se = total(options, assignments)
     return {"kl": kl, "se": se, "bytes": size}
+
+
+def provenance(scores: Scores) -> dict[str, str | float | None]:
+    """With what, when and from which text a plan was made."""
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kl_lens_desktop": __version__,
+        "scored_on": scores.text.get("name"),
+    }
 
 
 def average_bits(scores: Scores, assignments: Mapping[str, str]) -> float:
@@ -144,11 +153,6 @@ def _plan(
     method: str,
     pins: Mapping[str, str],
 ) -> Plan:
-    provenance: dict[str, str | float | None] = {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "kl_lens_desktop": __version__,
-        "scored_on": scores.text.get("name"),
-    }
     return Plan(
         scores.model,
         assignments,
@@ -157,5 +161,5 @@ def _plan(
         predicted(scores, assignments),
         None,
         list(pins),
-        provenance,
+        provenance(scores),
     )
