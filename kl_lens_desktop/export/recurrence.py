@@ -14,9 +14,11 @@ import torch
 from openvino import opset13 as ops
 from openvino.frontend.pytorch import ConversionExtension, ModuleExtension
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
+from kl_lens_desktop.export.convolution import ShortConvolution, short_convolution
 from kl_lens_desktop.export.dual import DualScan, DualState, dual_parts, dual_scan, dual_state
-from kl_lens_desktop.model.scan import limited_steps, with_skip
+from kl_lens_desktop.model.scan import limited_steps
 from kl_lens_desktop.model.selective import gated, step_sizes
 
 
@@ -28,14 +30,33 @@ class Recurrences(nn.Module):
     past : list of Tensor
         The states that the layer in turn starts from, one per head of Zamba's scan and otherwise one. The
         modelling code of Mamba-1 hands none to its scan.
+    window : Tensor or None
+        The last tokens that the short convolution of the layer in turn keeps, the new ones included.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.past: list[Tensor] = []
+        self.window: Tensor | None = None
         self.parts = dual_parts(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
-        self._dual, self._dual_state = DualScan(), DualState()
+        self._convolution, self._dual, self._dual_state = ShortConvolution(), DualScan(), DualState()
         self._selective, self._delta, self._final = _Selective(), _Delta(), _Final()
+
+    def convolution(
+        self,
+        hidden_states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        activation: str | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """In place of ``causal_conv1d_fn``: (batch, channels, kept + new) to (batch, channels, new)."""
+        silu = activation in ("silu", "swish")
+        bias = torch.zeros(weight.shape[0]) if bias is None else bias
+        y: Tensor = self._convolution(
+            hidden_states, self.window, weight, bias, self.parts[0], torch.tensor(int(silu))
+        )
+        return y if activation is None or silu else ACT2FN[activation](y)
 
     def selective_scan(
         self,
@@ -84,9 +105,9 @@ class Recurrences(nn.Module):
         if past is None:
             past = x.new_zeros(x.shape[0], heads, head_size, size)
         sizes = torch.tensor([heads, head_size, groups, size])
-        y = self._dual(x, dt, A, B, C, past, *self.parts, sizes)
+        skip = torch.zeros(heads) if D is None else D
+        y = self._dual(x, dt, A, B, C, skip, past, *self.parts, sizes)
         state = self._dual_state(y, past, sizes)
-        y = with_skip(y, x, D)
         return (y, state) if return_final_states else y
 
     def delta_rule(
@@ -123,6 +144,7 @@ class Recurrences(nn.Module):
 def recurrence_extensions() -> tuple[dict[type[nn.Module], Any], list[Any]]:
     """What OpenVINO's converter needs: the stand-ins, and what each is built from."""
     built: list[tuple[type[nn.Module], str, Callable[[Any], list[ov.Output]]]] = [
+        (ShortConvolution, "kl_lens.short_convolution", short_convolution),
         (DualScan, "kl_lens.dual_scan", dual_scan),
         (DualState, "kl_lens.dual_state", dual_state),
         (_Selective, "kl_lens.selective_scan", _selective_loop),

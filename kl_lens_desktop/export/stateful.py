@@ -20,16 +20,26 @@ def make_stateful(graph: ov.Model, states: list[State]) -> None:
         shape = [-1, *state.shape[1:]]
         if state.kind in ("key", "value"):
             shape[2] = -1
-        graph.inputs[offset + k].get_tensor().set_names({past})
         graph.inputs[offset + k].get_node().set_partial_shape(ov.PartialShape(shape))
-        graph.outputs[1 + k].get_tensor().set_names({present})
         pairs[past] = present
+    _forget_names(graph)
+    for k, state in enumerate(states):
+        graph.inputs[offset + k].get_tensor().set_names({f"past.{state.name}"})
+        graph.outputs[1 + k].get_tensor().set_names({f"present.{state.name}"})
     graph.outputs[0].get_tensor().set_names({"logits"})
     graph.validate_nodes_and_infer_types()
     apply_make_stateful_transformation(graph, pairs)
     _initialize_from_batch(graph)
     _add_missing_inputs(graph)
     graph.validate_nodes_and_infer_types()
+
+
+def _forget_names(graph: ov.Model) -> None:
+    """Names inside the graph: a plugin that removes an operation gives its names to an input."""
+    for op in graph.get_ops():
+        if op.get_type_name() != "Parameter":
+            for output in op.outputs():
+                output.get_tensor().set_names(set())
 
 
 def _initialize_from_batch(graph: ov.Model) -> None:

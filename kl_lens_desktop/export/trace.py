@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, LinearAttentionLayer
 
-from kl_lens_desktop.export.convolution import convolution, remove_cuts
+from kl_lens_desktop.export.convolution import remove_cuts
 from kl_lens_desktop.export.dual import dual_parts
 from kl_lens_desktop.export.experts import dense_experts
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
@@ -35,27 +35,25 @@ _PREFIX, _STEP = 5, 7  # tokens before and in the traced call: unequal, so that 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One tensor of the cache.
+    """A variable of the graph.
 
     Attributes
     ----------
-    layer : int
+    name : str
     kind : str
         ``conv``, ``ssm``, ``key`` or ``value``.
-    index : int
-        Which of several convolution or recurrent states of a layer.
     shape : tuple of int
-        Of the example; the first axis is the batch and, for keys and values, the third the tokens so far.
+        Of the example; the first axis is the batch and, for keys and values, the third the tokens so far. The
+        windows of short convolutions are small and many: those of one shape are one variable (batch, layers,
+        taps, channels), read, reordered and written at once.
+    members : tuple of (int, int)
+        Layer and index within the layer of each tensor it holds.
     """
 
-    layer: int
+    name: str
     kind: str
-    index: int
     shape: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}.{self.layer}.{self.index}"
+    members: tuple[tuple[int, int], ...]
 
 
 def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
@@ -75,7 +73,7 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
         MAMBA2: loops.dual_scan,
         MAMBA1: loops.selective_scan,
         DELTA: loops.delta_rule,
-        CONVOLUTION: convolution,
+        CONVOLUTION: loops.convolution,
     }
     with (
         torch.no_grad(),
@@ -87,13 +85,13 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
         cache = DynamicCache(config=model.config)
         key = "cache_params" if _is_pure_ssm(model) else "past_key_values"
         model(ids[:, :_PREFIX], use_cache=True, **{key: cache})
-        tensors, states = _flatten(cache)
+        states = _states(cache)
         example = (
             ids[:, _PREFIX:],
             torch.ones(1, _PREFIX + _STEP, dtype=torch.long),
             torch.arange(_PREFIX, _PREFIX + _STEP)[None],
             torch.zeros(1, dtype=torch.int32),
-            tuple(tensors),
+            tuple(_flatten(cache, states)),
         )
         graph = _converted(_Step(model, states, loops).eval(), example)
     remove_cuts(graph)
@@ -160,7 +158,7 @@ class _Step(nn.Module):
                 past_key_values=cache,
                 use_cache=True,
             ).logits
-        return (logits, *_flatten(cache)[0])
+        return (logits, *_flatten(cache, self._states))
 
 
 def _is_pure_ssm(model: PreTrainedModel) -> bool:
@@ -174,23 +172,39 @@ def _causal_mask(new: Any, attention_mask: Tensor) -> Tensor:
     return torch.where(seen, 0.0, torch.finfo(torch.float32).min)
 
 
-def _flatten(cache: DynamicCache) -> tuple[list[Tensor], list[State]]:
-    tensors, states = [], []
+_HELD = {"conv": "conv_states", "ssm": "recurrent_states", "key": "keys", "value": "values"}
 
-    def add(layer: int, kind: str, index: int, tensor: Tensor) -> None:
-        tensors.append(tensor)
-        states.append(State(layer, kind, index, tuple(tensor.shape)))
 
+def _states(cache: DynamicCache) -> list[State]:
+    """The variables for what a cache holds after a call."""
+    states, windows = [], dict[tuple[int, ...], list[tuple[int, int]]]()
     for i, layer in enumerate(cache.layers):
-        for kind, attribute in (("conv", "conv_states"), ("ssm", "recurrent_states")):
-            held = getattr(layer, attribute, None) or {}
-            for index, tensor in held.items() if isinstance(held, dict) else enumerate(held):
-                if tensor is not None:
-                    add(i, kind, index, tensor)
-        if getattr(layer, "keys", None) is not None and layer.is_initialized:
-            add(i, "key", 0, layer.keys)
-            add(i, "value", 0, layer.values)
-    return tensors, states
+        for kind, attribute in _HELD.items():
+            held = getattr(layer, attribute, None)
+            items = held.items() if isinstance(held, dict) else enumerate([held])
+            for index, tensor in items:
+                if tensor is None or (kind in ("key", "value") and not layer.is_initialized):
+                    continue
+                if kind == "conv":
+                    windows.setdefault(tuple(tensor.shape), []).append((i, index))
+                else:
+                    states.append(State(f"{kind}.{i}.{index}", kind, tuple(tensor.shape), ((i, index),)))
+    for k, ((batch, *window), members) in enumerate(windows.items()):
+        shape = (batch, len(members), *window)
+        states.append(State(f"conv.{k}", "conv", shape, tuple(members)))
+    return states
+
+
+def _flatten(cache: DynamicCache, states: list[State]) -> list[Tensor]:
+    """What a cache holds, by variables."""
+    tensors: list[Tensor] = []
+    for state in states:
+        held = [getattr(cache.layers[layer], _HELD[state.kind]) for layer, _ in state.members]
+        if state.kind == "conv":
+            tensors.append(torch.stack([h[i] for h, (_, i) in zip(held, state.members, strict=True)], 1))
+        else:
+            tensors.append(held[0][state.members[0][1]] if state.kind == "ssm" else held[0])
+    return tensors
 
 
 def _filled(
@@ -199,20 +213,22 @@ def _filled(
     for state, held in zip(states, tensors, strict=True):
         # The dual scan takes its state in the order of the beams itself.
         tensor = held if state.kind == "ssm" and dual else held.index_select(0, beam_idx)
-        layer: Any = cache.layers[state.layer]
-        layer.dtype, layer.device = tensor.dtype, tensor.device
-        if state.kind == "conv":
-            layer.conv_states[state.index] = tensor
-            layer.is_conv_states_initialized[state.index] = True
-            layer.has_previous_state[state.index] = True
-            layer.conv_kernel_size[state.index] = state.shape[1] + 1
-        elif state.kind == "ssm":
-            layer.recurrent_states[state.index] = tensor
-            layer.is_recurrent_states_initialized[state.index] = True
-        elif state.kind == "key":
-            layer.keys, layer.is_initialized = tensor, True
-        else:
-            layer.values = tensor
+        windows = tensor.unbind(1) if state.kind == "conv" else [tensor]
+        for part, (place, index) in zip(windows, state.members, strict=True):
+            layer: Any = cache.layers[place]
+            layer.dtype, layer.device = part.dtype, part.device
+            if state.kind == "conv":
+                layer.conv_states[index] = part
+                layer.is_conv_states_initialized[index] = True
+                layer.has_previous_state[index] = True
+                layer.conv_kernel_size[index] = part.shape[1]
+            elif state.kind == "ssm":
+                layer.recurrent_states[index] = part
+                layer.is_recurrent_states_initialized[index] = True
+            elif state.kind == "key":
+                layer.keys, layer.is_initialized = part, True
+            else:
+                layer.values = part
     return cache
 
 
@@ -233,12 +249,12 @@ def _functional_cache(loops: Recurrences) -> Iterator[None]:
     ) -> Tensor:
         new = conv_states.transpose(1, 2)
         if self.is_conv_states_initialized[state_idx]:
-            full = torch.cat([self.conv_states[state_idx], new], 1)
-            size = self.conv_states[state_idx].shape[1]
+            kept = self.conv_states[state_idx]
         else:
-            size = (conv_kernel_size or self.conv_kernel_size[state_idx]) - 1
-            full = F.pad(new, (0, 0, size, 0))
-        self.conv_states[state_idx] = full[:, -int(size) :]
+            taps = conv_kernel_size or self.conv_kernel_size[state_idx]
+            kept = new.new_zeros(new.shape[0], int(taps), new.shape[2])
+        full = torch.cat([kept, new], 1)
+        self.conv_states[state_idx] = loops.window = full[:, -int(kept.shape[1]) :]
         self.is_conv_states_initialized[state_idx] = True
         return full.transpose(1, 2)
 
