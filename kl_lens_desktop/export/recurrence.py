@@ -16,8 +16,8 @@ from openvino.frontend.pytorch import ConversionExtension, ModuleExtension
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from kl_lens_desktop.export.convolution import ShortConvolution, short_convolution
-from kl_lens_desktop.export.dual import DualScan, DualState, dual_parts, dual_scan, dual_state
+from kl_lens_desktop.export.convolution import Convolutions, ShortConvolution
+from kl_lens_desktop.export.dual import DualScan, DualScans, DualState, dual_parts, dual_state
 from kl_lens_desktop.model.scan import limited_steps
 from kl_lens_desktop.model.selective import gated, step_sizes
 
@@ -103,11 +103,11 @@ class Recurrences(nn.Module):
         dt = limited_steps(dt, dt_bias, dt_softplus, dt_limit)
         past = initial_states
         if past is None:
-            past = x.new_zeros(x.shape[0], heads, head_size, size)
+            past = x.new_zeros(x.shape[0], heads * head_size, size)
         sizes = torch.tensor([heads, head_size, groups, size])
         skip = torch.zeros(heads) if D is None else D
         y = self._dual(x, dt, A, B, C, skip, past, *self.parts, sizes)
-        state = self._dual_state(y, past, sizes)
+        state = self._dual_state(y, past)
         return (y, state) if return_final_states else y
 
     def delta_rule(
@@ -143,9 +143,10 @@ class Recurrences(nn.Module):
 
 def recurrence_extensions() -> tuple[dict[type[nn.Module], Any], list[Any]]:
     """What OpenVINO's converter needs: the stand-ins, and what each is built from."""
+    convolutions = Convolutions()
     built: list[tuple[type[nn.Module], str, Callable[[Any], list[ov.Output]]]] = [
-        (ShortConvolution, "kl_lens.short_convolution", short_convolution),
-        (DualScan, "kl_lens.dual_scan", dual_scan),
+        (ShortConvolution, "kl_lens.short_convolution", convolutions.build),
+        (DualScan, "kl_lens.dual_scan", DualScans(convolutions).build),
         (DualState, "kl_lens.dual_state", dual_state),
         (_Selective, "kl_lens.selective_scan", _selective_loop),
         (_Delta, "kl_lens.delta_rule", _delta_loop),

@@ -45,7 +45,8 @@ class State:
     shape : tuple of int
         Of the example; the first axis is the batch and, for keys and values, the third the tokens so far. The
         windows of short convolutions are small and many: those of one shape are one variable (batch, layers,
-        taps, channels), read, reordered and written at once.
+        taps, channels), read, reordered and written at once. The states of Mamba-2 are (batch, heads · head
+        size, state), as its scan writes them.
     members : tuple of (int, int)
         Layer and index within the layer of each tensor it holds.
     """

@@ -1,0 +1,38 @@
+"""An `If` of OpenVINO from two functions of the same inputs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import openvino as ov
+from openvino import opset13 as ops
+
+Body = Callable[..., Sequence[Any]]
+
+
+def branch(condition: ov.Node, inputs: Sequence[Any], then: Body, otherwise: Body) -> list[ov.Output]:
+    """What `then` gives where `condition` holds, else what `otherwise` gives; only one of them is run.
+
+    Parameters
+    ----------
+    condition : ov.Node
+        Boolean, of one element.
+    inputs : sequence of ov.Output or ov.Node
+        What both functions are called with.
+    then, otherwise : callable
+        From nodes to as many outputs, of the same types.
+    """
+    sources = [value if isinstance(value, ov.Output) else value.output(0) for value in inputs]
+    node = ops.if_op(condition.output(0))  # 2026.4's binding loses the node itself
+    results = []
+    parameters = []
+    for body, setter in ((then, node.set_then_body), (otherwise, node.set_else_body)):
+        given = [ops.parameter(s.get_partial_shape(), s.get_element_type()) for s in sources]
+        outputs = [ops.result(output) for output in body(*given)]
+        used = [g for g in given if g.output(0).get_target_inputs()]
+        setter(ov.Model(outputs, used))
+        parameters.append([g if g in used else None for g in given])
+        results.append(outputs)
+    for source, *both in zip(sources, *parameters, strict=True):
+        if any(parameter is not None for parameter in both):
+            node.set_input(source, *both)
+    return [node.set_output(*pair) for pair in zip(*results, strict=True)]
