@@ -14,8 +14,6 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import branch
-
 _NAME = "short_convolution"
 
 
@@ -53,10 +51,12 @@ class Taps:
     def before(self, tokens: ov.Node, weight: ov.Node, bias: ov.Node, length: ov.Node) -> ov.Node:
         """The convolution of the `length` tokens before the last (batch, length, channels), from its inputs."""
         one, total = ops.constant(np.array([1])), None
+        # An index that is known at run time only, else every row would be stored as a constant of its own.
+        nought = ops.multiply(length, ops.constant(np.array([0])))
         for tap in range(self.weight.get_partial_shape()[0].get_length()):
             start = ops.constant(np.array([tap + 1]))
             shifted = ops.slice(tokens, start, ops.add(length, start), one, one)
-            row = ops.gather(weight, ops.constant(np.array([tap])), ops.constant(np.int64(0)))
+            row = ops.gather(weight, ops.add(nought, ops.constant(np.array([tap]))), ops.constant(np.int64(0)))
             product = ops.multiply(shifted, row)
             total = product if total is None else ops.add(product, total)
         return self.activated(total, bias)
@@ -81,12 +81,9 @@ class Convolutions:
         tokens = source.input_value(0) if turned else ops.transpose(hidden, turn).output(0)
         by_tap = ops.transpose(weight, ops.constant(np.array([1, 0]))).output(0)
         taps = Taps(tokens, by_tap, bias, bool(context.get_values_from_const_input(5)))
-        (before,) = branch(
-            ops.greater(length, ops.constant(np.array([0]))),
-            [*taps.inputs, length],
-            lambda *inputs: [taps.before(*inputs)],
-            lambda *inputs: [ops.slice(inputs[0], *(ops.constant(np.array([n])) for n in (0, 0, 1, 1)))],
-        )
+        # Without a branch: what follows one, an elementwise operation and a transpose reads garbage in the first
+        # call of the CPU plugin (2026.4).
+        before = taps.before(*taps.inputs, length)
         summed = ops.reduce_sum(ops.multiply(window, by_tap), ops.constant(np.array([1])), True)
         joined = ops.concat([before, taps.activated(summed, bias)], 1)
         joined.set_friendly_name(f"{_NAME}.{len(self._known)}")

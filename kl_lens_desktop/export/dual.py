@@ -116,9 +116,14 @@ class _Scan:
         """The dual form: outputs (batch, before, heads, head size) and the state after them."""
         heads, head_size, groups, size = self.heads, self.head_size, self.groups, self.size
         length, chunks, earlier = parts
-        triangle = np.tril(np.ones((CHUNK, CHUNK), np.float32))
+        # From the length, else every layer would hold the two matrices as constants.
+        start = ops.squeeze(ops.multiply(length, _numbers(0)), _axis(0))
+        order = ops.range(start, ops.add(start, _axis(CHUNK)), _axis(1), "i64")
+        until_now = ops.less_equal(_wider(order, 0), _wider(order, 1))  # (t, t)
+        up_to_it = ops.less_equal(_wider(order, 1), _wider(order, 0))
+        triangle, mask = (ops.convert(matrix, "f32") for matrix in (until_now, up_to_it))
         steps = _in_chunks(dt, length, chunks, heads)  # (b, c, t, h)
-        since = ops.matmul(ops.constant(triangle), ops.multiply(steps, A), False, False)
+        since = ops.matmul(triangle, ops.multiply(steps, A), False, False)
         since = _turned(since, 0, 3, 1, 2)  # (b, h, c, t), log decay since the start of the chunk
         inputs = ops.multiply(_in_chunks(x, length, chunks, heads, head_size), _wider(steps, -1))
         # Every product as the plugins' kernels want it, without a transpose: time last, or first for B.
@@ -128,7 +133,7 @@ class _Scan:
         scores = self.by_head(ops.matmul(b, c, False, False))
         b, c = self.by_head(b), self.by_head(c)
 
-        seen = ops.multiply(scores, ops.constant(triangle.T.copy()))
+        seen = ops.multiply(scores, mask)
         gap = ops.subtract(_wider(since, -2), _wider(since, -1))
         within = ops.matmul(inputs, ops.multiply(_decay(gap), seen), False, False)
 
