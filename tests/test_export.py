@@ -95,7 +95,7 @@ def test_logits_for_any_feeding(family: str) -> None:
 
 @pytest.mark.parametrize("family", [name for name in CONFIGURATIONS if has_kernel(build(name), MAMBA2)])
 def test_the_first_call_is_right_whatever_its_length(family: str) -> None:
-    """A branch of the graph has been seen to hand out memory that is not written yet, in a first call only."""
+    """A branch has been seen to hand out memory that is not written yet, in a first call only."""
     model = build(family)
     ids = torch.randint(1, 4000, (1, 9), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():

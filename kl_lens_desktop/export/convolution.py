@@ -1,10 +1,11 @@
 """The short causal convolution over a state and the new tokens, in the layout in which the tokens come.
 
-A convolution operation would ask the CPU plugin for two transposes and two reorders around it. With a kernel of
-three or four taps it is as many products instead, and for the last token one product with the kept window. The
-last token and those before it stay apart, so that a call with one token does nothing for the others.
+A convolution operation would ask the CPU plugin for two transposes and two reorders around it. With a kernel
+of three or four taps it is as many products instead, and for the last token one product with the kept window.
+The last token and those before it stay apart, so that a call with one token does nothing for the others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,15 +49,19 @@ class Taps:
     def inputs(self) -> list[ov.Output]:
         return [self.tokens, self.weight, self.bias]
 
-    def before(self, tokens: ov.Node, weight: ov.Node, bias: ov.Node, length: ov.Node) -> ov.Node:
-        """The convolution of the `length` tokens before the last (batch, length, channels), from its inputs."""
-        one, total = ops.constant(np.array([1])), None
+    def before(self, inputs: Sequence[Any], length: Any) -> ov.Node:
+        """The convolution of the `length` tokens before the last, (batch, length, channels)."""
+        tokens, weight, bias = inputs
+        one = ops.constant(np.array([1]))
+        total: Any = None
         # An index that is known at run time only, else every row would be stored as a constant of its own.
         nought = ops.multiply(length, ops.constant(np.array([0])))
         for tap in range(self.weight.get_partial_shape()[0].get_length()):
             start = ops.constant(np.array([tap + 1]))
             shifted = ops.slice(tokens, start, ops.add(length, start), one, one)
-            row = ops.gather(weight, ops.add(nought, ops.constant(np.array([tap]))), ops.constant(np.int64(0)))
+            row = ops.gather(
+                weight, ops.add(nought, ops.constant(np.array([tap]))), ops.constant(np.int64(0))
+            )
             product = ops.multiply(shifted, row)
             total = product if total is None else ops.add(product, total)
         return self.activated(total, bias)
@@ -81,9 +86,9 @@ class Convolutions:
         tokens = source.input_value(0) if turned else ops.transpose(hidden, turn).output(0)
         by_tap = ops.transpose(weight, ops.constant(np.array([1, 0]))).output(0)
         taps = Taps(tokens, by_tap, bias, bool(context.get_values_from_const_input(5)))
-        # Without a branch: what follows one, an elementwise operation and a transpose reads garbage in the first
-        # call of the CPU plugin (2026.4).
-        before = taps.before(*taps.inputs, length)
+        # Without a branch: what follows one, an elementwise operation and a transpose, reads garbage in the
+        # first call (CPU plugin of 2026.4).
+        before = taps.before(taps.inputs, length)
         summed = ops.reduce_sum(ops.multiply(window, by_tap), ops.constant(np.array([1])), True)
         joined = ops.concat([before, taps.activated(summed, bias)], 1)
         joined.set_friendly_name(f"{_NAME}.{len(self._known)}")

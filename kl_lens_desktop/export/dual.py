@@ -1,9 +1,9 @@
 """Mamba-2's scan as a graph whose cost for one token is that of the recurrence, for many that of matrices.
 
-The last token always goes through the recurrence. Those before it go through the dual form of arXiv 2405.21060
-(section 6: matrices inside chunks, states between them), so that time and memory grow with the length of a
-prompt and not with its square. The dual form is in a branch that a call with one token does not enter: even
-operations on empty tensors would cost it more than its own.
+The last token always goes through the recurrence. Those before it go through the dual form of arXiv
+2405.21060 (section 6: matrices inside chunks, states between them), so that time and memory grow with the
+length of a prompt and not with its square. The dual form is in a branch that a call with one token does not
+enter: even operations on empty tensors would cost it more than its own.
 """
 
 from collections.abc import Sequence
@@ -59,15 +59,17 @@ def dual_parts(input_ids: Tensor, beam_idx: Tensor) -> tuple[Tensor, ...]:
     Returns
     -------
     tuple of Tensor
-        The number of tokens before the last and of chunks they take, (1,) each; which chunks come before each
-        chunk and before the last token, (chunks + 1, chunks); `beam_idx` as a column; which rows of the batch go on from their own stored state, (batch, 1, 1); the size of the
-        batch; and 1 if some do not: if there are tokens before the last or a row takes another's place.
+        The number of tokens before the last and of chunks they take, (1,) each; which chunks come before
+        each chunk and before the last token, (chunks + 1, chunks); `beam_idx` as a column; which rows of the
+        batch go on from their own stored state, (batch, 1, 1); the size of the batch; and 1 if some do not:
+        if there are tokens before the last or a row takes another's place.
     """
     length = torch.as_tensor(input_ids.shape[1] - 1).reshape(1)
     chunks = (length + (CHUNK - 1)) // CHUNK
+    count: Any = chunks[0]
     kept = beam_idx == torch.arange(beam_idx.shape[0])
     full = torch.maximum(length.clamp(max=1), 1 - kept.long().min())
-    earlier = torch.arange(chunks[0])[None] < torch.arange(chunks[0] + 1)[:, None]
+    earlier = torch.arange(count)[None] < torch.arange(count + 1)[:, None]
     own = (kept & (length == 0))[:, None, None]
     batch = torch.as_tensor(beam_idx.shape[0]).reshape(1)
     return length, chunks, earlier.float(), beam_idx.long()[:, None], own, batch, full
@@ -87,11 +89,12 @@ class _Scan:
         group = np.arange(self.heads) * self.groups // self.heads
         return ops.gather(value, ops.constant(group), _axis(1))
 
-    def last(self, x: Any, dt: Any, A: Any, B: Any, C: Any, D: Any, past: Any) -> tuple[ov.Node, ov.Node]:
-        """The recurrence for one token: its output (batch, 1, heads, head size) and the state.
+    def last(self, xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any) -> ov.Node:
+        """The recurrence for one token: its output (batch, 1, heads, head size), read from the new state.
 
         In the shape in which the CPU plugin's loop over the state is longest.
         """
+        x, B, C = xbc
         heads, head_size, groups, size, rows = self.heads, self.head_size, self.groups, self.size, self.rows
         rates = ops.multiply(_reshaped(A, heads, 1), ops.constant(np.ones((1, head_size), np.float32)))
         decay = ops.exp(ops.multiply(_reshaped(dt, 0, heads, 1), rates))
@@ -108,7 +111,7 @@ class _Scan:
         else:
             seen = self.by_head(_reshaped(C, 0, groups, 1, size))
             read = ops.matmul(_reshaped(state, 0, heads, head_size, size), seen, False, True)
-        return ops.add(ops.multiply(x, D), _reshaped(read, 0, 1, heads, head_size)), state
+        return ops.add(ops.multiply(x, D), _reshaped(read, 0, 1, heads, head_size))
 
     def before(
         self, x: Any, dt: Any, A: Any, B: Any, C: Any, D: Any, past: Any, parts: Sequence[Any]
@@ -137,13 +140,17 @@ class _Scan:
         gap = ops.subtract(_wider(since, -2), _wider(since, -1))
         within = ops.matmul(inputs, ops.multiply(_decay(gap), seen), False, False)
 
-        # What each chunk leaves in the state, and what those before leave to each chunk and to the last token.
-        total = ops.slice(since, _numbers(CHUNK - 1), _numbers(CHUNK), _numbers(1), _numbers(3))  # (b, h, c, 1)
+        # What each chunk leaves in the state, and what those before leave to each one and to the last token.
+        total = ops.slice(
+            since, _numbers(CHUNK - 1), _numbers(CHUNK), _numbers(1), _numbers(3)
+        )  # (b, h, c, 1)
         left = ops.multiply(inputs, _wider(_decay(ops.subtract(total, since)), -2))
         left = _reshaped(ops.matmul(left, b, False, False), 0, heads, chunks, head_size * size)
         until = ops.matmul(earlier, total, False, False)  # (b, h, c + 1, 1), log decay since the start
         after = ops.slice(until, _numbers(1), _numbers(_END), _numbers(1), _numbers(2))
-        spans = ops.multiply(_decay(ops.subtract(until, _turned(after, 0, 1, 3, 2))), earlier)  # (b, h, c + 1, c)
+        spans = ops.multiply(
+            _decay(ops.subtract(until, _turned(after, 0, 1, 3, 2))), earlier
+        )  # (b, h, c + 1, c)
         carried = ops.multiply(_reshaped(past, 0, heads, 1, head_size * size), _decay(until))
         states = ops.add(carried, ops.matmul(spans, left, False, False))  # (b, h, c + 1, p·n)
         starts = ops.slice(states, _numbers(0), chunks, _numbers(1), _numbers(2))
@@ -171,8 +178,11 @@ class DualScans:
         scan = _Scan([int(n) for n in context.get_values_from_const_input(14)])
         tails = ((scan.heads, scan.head_size), (scan.groups, scan.size), (scan.groups, scan.size))
         skip = _reshaped(D, scan.heads, -1)
-        found = [self._above(value) for value in (x, B, C)]
-        if any(place is None for place in found):
+        above = [self._above(value) for value in (x, B, C)]
+        found = [place for place in above if place is not None]
+        sources: list[Any]
+        taps: Taps | None
+        if len(found) < len(above):
             last = [_rows(value, _numbers(-1), _numbers(_END)) for value in (x, B, C)]
             sources, taps = [x, B, C], None
         else:
@@ -187,7 +197,7 @@ class DualScans:
             if taps is None:
                 whole = [_rows(value, _numbers(0), length) for value in made_from]
             else:
-                split = ops.variadic_split(taps.before(*made_from, length), _axis(2), _numbers(*sizes))
+                split = ops.variadic_split(taps.before(made_from, length), _axis(2), _numbers(*sizes))
                 whole = [split.output(place[3]) for place in found]
             x, B, C = (_reshaped(value, 0, 0, *tail) for value, tail in zip(whole, tails, strict=True))
             past = ops.gather(stored, ops.squeeze(beams, _axis(1)), _axis(0))
@@ -204,7 +214,7 @@ class DualScans:
         y, reached = branch(ops.greater(full, _numbers(0)), given, before, nothing)
         held = ops.select(own, stored, reached)
         dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, 1, scan.heads)
-        y_last, _ = scan.last(last[0], dt, A, *last[1:], skip, held)
+        y_last = scan.last(last, dt, A, skip, held)
         return [ops.concat([y, y_last], 1).output(0)]
 
     def _above(self, value: ov.Output) -> tuple[ov.Node, Taps, list[int], int] | None:
@@ -218,15 +228,14 @@ class DualScans:
         if split.get_type_name() != "VariadicSplit":
             return None
         place = self._convolutions.above(split.input_value(0))
-        if place is None:
-            return None
-        return *place, [int(out.get_partial_shape()[-1].get_length()) for out in split.outputs()], value.get_index()
+        sizes = [int(out.get_partial_shape()[-1].get_length()) for out in split.outputs()]
+        return None if place is None else (*place, sizes, value.get_index())
 
 
 def dual_state(context: Any) -> list[ov.Output]:
     """The operation of a `DualState`: a part of its scan."""
     node = context.get_input(0).get_node()
-    # Up from the outputs: the last one, without the skip, unreshaped; its product; the state it was read from.
+    # Up from the outputs: the last one, without the skip, unreshaped; its product; the state it reads.
     for index in (1, 1, 0, 0):
         node = node.input_value(index).get_node()
     if node.get_type_name() == "Reshape":

@@ -13,7 +13,6 @@ from typing import Any
 
 import openvino as ov
 import torch
-import torch.nn.functional as F
 from openvino._offline_transformations import apply_moc_transformations
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder

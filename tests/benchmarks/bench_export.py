@@ -1,9 +1,11 @@
-"""What an exported graph costs: time and memory to make it, nodes and time per token, against a baseline's.
+"""What an exported graph costs to make and to run, in time, memory and nodes, against a plain export's.
 
-    python -m tests.benchmarks.bench_export granite --baseline other/openvino_model.xml
+    python -m tests.benchmarks.bench_export              # all shapes, in the device's own precision and f32
+    python -m tests.benchmarks.bench_export granite --baseline other/openvino_model.xml --f32
 
 Random weights in the shape of a known model, INT4 in groups of 128. Graphs take turns, each in a process of
 its own, for two compiled models in one process disturb each other; the ratio is the median over the turns.
+The baseline is what `plain_export` makes of the same model, or a graph made elsewhere.
 """
 
 import argparse
@@ -52,10 +54,7 @@ PROMPT, CHUNK, DECODED = 512, 256, 8
 def export(shape: str, path: Path) -> dict[str, float]:
     """Write the INT4 graph; seconds by stage and the peak of resident memory, the model included, in MB."""
     import openvino as ov
-    import torch
     from openvino._offline_transformations import compress_model_transformation
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     from kl_lens_desktop.export.compress import compress
     from kl_lens_desktop.export.stateful import make_stateful
@@ -63,9 +62,7 @@ def export(shape: str, path: Path) -> dict[str, float]:
     from kl_lens_desktop.jobs.cancel import Cancel
     from kl_lens_desktop.model.inventory import inventory, quantizable
 
-    family, changes = SHAPES[shape]
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**_SPECIAL, **changes)).float().eval()
+    model = _model(shape)
     assignments = {weight.name: "int4_sym_g128" for weight in quantizable(inventory(model))}
     marks = [time.perf_counter()]
     graph, states = trace(model)
@@ -82,6 +79,24 @@ def export(shape: str, path: Path) -> dict[str, float]:
         for name, before, after in zip(("trace", "compress", "write"), marks, marks[1:], strict=False)
     }
     return {**stages, "total": marks[-1] - marks[0], "peak_mb": _peak_mb()}
+
+
+def export_plainly(shape: str, path: Path) -> None:
+    import openvino as ov
+
+    from tests.benchmarks.plain_export import plain_export
+
+    ov.save_model(plain_export(_model(shape)), path, compress_to_fp16=True)
+
+
+def _model(shape: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    family, changes = SHAPES[shape]
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**_SPECIAL, **changes)).float().eval()
 
 
 def _peak_mb() -> float:
@@ -170,7 +185,7 @@ def read_bandwidth(size: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("shape", choices=SHAPES, nargs="?", help="one of them, in one precision")
     parser.add_argument("--baseline", type=Path, help="openvino_model.xml, or its folder, to compare with")
     parser.add_argument("--ours", type=Path, help="a graph exported before, instead of exporting one")
     parser.add_argument("--turns", type=int, default=15)
@@ -178,28 +193,47 @@ def main() -> None:
         "--f32", action="store_true", help="with the hint f32 instead of the device's default"
     )
     parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--export-plainly-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.export_to:
         print(json.dumps(export(options.shape, options.export_to)))
+    elif options.export_plainly_to:
+        export_plainly(options.shape, options.export_plainly_to)
     elif options.serve:
         serve(options.serve, {"INFERENCE_PRECISION_HINT": "f32"} if options.f32 else {})
     else:
-        _compare(options)
+        precisions = [options.f32] if options.shape else [False, True]
+        for shape in [options.shape] if options.shape else SHAPES:
+            with tempfile.TemporaryDirectory() as folder:
+                options.shape = shape
+                graphs = _graphs(options, Path(folder))
+                for options.f32 in precisions:
+                    print(f"\n{shape}, {'f32' if options.f32 else 'the precision the device chooses'}")
+                    _compare(options, graphs)
 
 
-def _compare(options: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        ours = options.ours
-        if ours is None:
-            ours = Path(folder) / "openvino_model.xml"
-            out = subprocess.check_output(_command(options, "--export-to", ours), text=True)
-            made = json.loads(out.splitlines()[-1])
-            print("export:", ", ".join(f"{name} {value:.1f}" for name, value in made.items()))
-        graphs = {"ours": ours, **({"baseline": options.baseline} if options.baseline else {})}
+def _graphs(options: argparse.Namespace, folder: Path) -> dict[str, Path]:
+    ours, baseline = options.ours, options.baseline
+    if ours is None:
+        ours = folder / "openvino_model.xml"
+        made = json.loads(_output(options, "--export-to", ours).splitlines()[-1])
+        print(f"{options.shape}, export:", ", ".join(f"{name} {value:.1f}" for name, value in made.items()))
+    if baseline is None:
+        baseline = folder / "plain.xml"
+        _output(options, "--export-plainly-to", baseline)
+    paths = {"ours": ours, "baseline": baseline}
+    return {name: path / "openvino_model.xml" if path.is_dir() else path for name, path in paths.items()}
+
+
+def _output(options: argparse.Namespace, *arguments: Any) -> str:
+    return subprocess.check_output(_command(options, *arguments), text=True)
+
+
+def _compare(options: argparse.Namespace, graphs: dict[str, Path]) -> None:
+    with contextlib.ExitStack() as stack:
         servers = {}
-        for name, path in graphs.items():
-            graph = path / "openvino_model.xml" if path.is_dir() else path
+        for name, graph in graphs.items():
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             server = subprocess.Popen(_command(options, "--serve", graph), **pipes)
             stack.callback(server.wait)
@@ -217,7 +251,7 @@ def _compare(options: argparse.Namespace) -> None:
             for _ in range(turns):
                 for name in graphs:
                     answers.setdefault((name, question), []).append(ask(name, question))
-        size = ours.with_suffix(".bin").stat().st_size
+        size = graphs["ours"].with_suffix(".bin").stat().st_size
         for name in graphs:
             profile = answers[name, "profile"][0]
             # The first turn warms up.
@@ -233,16 +267,13 @@ def _compare(options: argparse.Namespace) -> None:
         plain, best = read_bandwidth(size), min(answers["ours", "decode"])
         reached = size / best / 1e6
         print(f"bandwidth: {reached:.1f} GB/s of {plain:.1f} in a plain read, {100 * reached / plain:.0f} %")
-        if options.baseline:
-            for question in ("decode", "prefill"):
-                pairs = zip(answers["baseline", question][1:], answers["ours", question][1:], strict=True)
-                ratios = sorted(theirs / mine for theirs, mine in pairs)
-                middle = statistics.median(ratios)
-                print(
-                    f"baseline / ours, {question}: {middle:.2f} (turns {ratios[0]:.2f} to {ratios[-1]:.2f})"
-                )
-            theirs, mine = (answers[name, "profile"][0]["nodes"] for name in ("baseline", "ours"))
-            print(f"baseline / ours, nodes: {theirs / mine:.2f}")
+        for question in ("decode", "prefill"):
+            pairs = zip(answers["baseline", question][1:], answers["ours", question][1:], strict=True)
+            ratios = sorted(theirs / mine for theirs, mine in pairs)
+            middle = statistics.median(ratios)
+            print(f"baseline / ours, {question}: {middle:.2f} (turns {ratios[0]:.2f} to {ratios[-1]:.2f})")
+        theirs, mine = (answers[name, "profile"][0]["nodes"] for name in ("baseline", "ours"))
+        print(f"baseline / ours, nodes: {theirs / mine:.2f}")
 
 
 def _command(options: argparse.Namespace, *arguments: Any) -> list[str]:
