@@ -46,7 +46,6 @@ def plain_export(model: PreTrainedModel) -> ov.Model:
             tuple(tensors),
         )
         modules, operations = recurrence_extensions()
-        operations = [*operations[:3], ConversionExtension("kl_lens.selective_scan", _loop), *operations[4:]]
         step = _Step(model, keys, attends, loops).eval()
         graph = ov.convert_model(step, example_input=example, extension=[*modules.values(), *operations])
     _make_stateful(graph, keys, tensors)
