@@ -127,9 +127,66 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }
 
 
+# The same families once more, with what else their configurations allow: for the exporter's test only.
+VARIATIONS: dict[str, dict[str, Any]] = {
+    "granitemoehybrid with groups, scaled, untied": {
+        **CONFIGURATIONS["granitemoehybrid"],
+        "mamba_n_groups": 4,
+        "mamba_proj_bias": True,
+        "attention_bias": True,
+        "logits_scaling": 3.0,
+        "residual_multiplier": 0.7,
+        "embedding_multiplier": 2.0,
+        "position_embedding_type": None,
+        "tie_word_embeddings": False,
+    },
+    "mamba2 with a group a head, biases, tied": {
+        **CONFIGURATIONS["mamba2"],
+        "n_groups": 8,
+        "use_bias": True,
+        "use_conv_bias": False,
+        "tie_word_embeddings": True,
+    },
+    "bamba with groups, tied": {
+        **CONFIGURATIONS["bamba"],
+        "mamba_n_groups": 2,
+        "mamba_proj_bias": True,
+        "tie_word_embeddings": True,
+    },
+    "falcon_h1 with groups, gated norm": {
+        **CONFIGURATIONS["falcon_h1"],
+        "mamba_n_groups": 2,
+        "mamba_rms_norm": True,
+        "tie_word_embeddings": True,
+    },
+    "lfm2 with biases, untied": {
+        **CONFIGURATIONS["lfm2"],
+        "conv_bias": True,
+        "conv_L_cache": 4,
+        "tie_word_embeddings": False,
+    },
+    "mamba with biases, untied": {
+        **CONFIGURATIONS["mamba"],
+        "use_bias": True,
+        "use_conv_bias": False,
+        "tie_word_embeddings": False,
+    },
+    "jamba tied": {**CONFIGURATIONS["jamba"], "mamba_proj_bias": True, "tie_word_embeddings": True},
+    "nemotron_h with one group, tied": {
+        **CONFIGURATIONS["nemotron_h"],
+        "n_groups": 1,
+        "use_bias": True,
+        "tie_word_embeddings": True,
+    },
+    "qwen3_next tied": {**CONFIGURATIONS["qwen3_next"], "tie_word_embeddings": True},
+    "olmo_hybrid tied": {**CONFIGURATIONS["olmo_hybrid"], "tie_word_embeddings": True},
+}
+
+
 def build(family: str, **changes: Any) -> PreTrainedModel:
-    """A model with random weights, the same at every call; `family` is a key of `CONFIGURATIONS`."""
-    config = CONFIG_MAPPING[family.split()[0]](**{**_COMMON, **CONFIGURATIONS[family], **changes})
+    """A model with random weights, the same at every call; `family` is a key of one of the tables."""
+    chosen = CONFIGURATIONS.get(family) or VARIATIONS[family]
+    config = CONFIG_MAPPING[family.split()[0]](**{**_COMMON, **chosen, **changes})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     generator = torch.Generator().manual_seed(1)

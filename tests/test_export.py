@@ -29,7 +29,7 @@ from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
-from tests.models import CONFIGURATIONS, build, build_folder
+from tests.models import CONFIGURATIONS, VARIATIONS, build, build_folder
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 
@@ -62,7 +62,7 @@ class Client:
         return np.concatenate([self(ids[:, a:b]) for a, b in pairwise(ends)], 1)
 
 
-@pytest.mark.parametrize("family", CONFIGURATIONS)
+@pytest.mark.parametrize("family", [*CONFIGURATIONS, *VARIATIONS])
 def test_logits_for_any_feeding(family: str) -> None:
     model = build(family)
     # More tokens than two chunks of Mamba-2's dual form hold.

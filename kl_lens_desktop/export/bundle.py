@@ -152,6 +152,11 @@ def _write_card(staging: Path, local: LocalModel, plan: Plan, checked: dict[str,
             "prefill_chunk": PREFILL_CHUNK,
             "inputs": "input_ids, attention_mask, position_ids (batch, tokens); beam_idx (batch)",
             "output": "logits (batch, tokens, vocabulary), every position; state is kept between calls",
+            "clients_tried": [
+                "openvino_genai.LLMPipeline on the CPU, greedy and with beams: its SDPA backend, to which "
+                "the default falls back (the paged one does not take recurrent states of this form)",
+                "loops that feed the four inputs, the prompt in pieces of any length",
+            ],
             "rows_of_a_batch": "must be of equal length: recurrent layers do not skip padding",
             "audit": checked,
             "files": sorted([CARD, *(path.name for path in staging.iterdir())]),
