@@ -154,7 +154,6 @@ def _plan(arguments: Arguments) -> None:
         bits=arguments.bits,
         max_kl=arguments.max_kl,
         method=arguments.method,
-        pins={},
     )
     save_plan(arguments.out, plan)
     if arguments.json:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kl_lens_desktop.gui import quantities
-from kl_lens_desktop.plan.allocate import Front, paper_greedy
+from kl_lens_desktop.plan.allocate import Front
+from kl_lens_desktop.plan.baselines import paper_greedy
+from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, provenance
@@ -46,7 +48,7 @@ class Draft:
         if key not in self._fronts:
             if len(self._fronts) > 40:  # every pin makes another; only the last few are asked for again
                 self._fronts.clear()
-            self._fronts[key] = Front(self._options_in(metric), pins)
+            self._fronts[key] = Front(self._options_in(metric), Constraints(pins=pins or {}))
         return self._fronts[key]
 
     @property
@@ -81,7 +83,7 @@ class Draft:
             return {option.weight: name for option in self.options} | dict(pins)
         metric = METRIC_OF_METHOD[method]
         if method == "paper":
-            return paper_greedy(self._options_in(metric), budget - self.fixed, pins)
+            return paper_greedy(self._options_in(metric), budget - self.fixed, Constraints(pins=pins))
         front = self.front(metric, pins)
         return front.within_bytes(max(budget - self.fixed, front.smallest))
 
