@@ -79,6 +79,10 @@ class Front:
         solution = self._by_size.solve(budget)
         return 0.0 if solution is None else solution.cost - solution.bound
 
+    def rate(self, budget: int) -> float:
+        """Loss that one byte less would add at `budget`: the knapsack's multiplier."""
+        return self._by_size.rate(budget)
+
     @cached_property
     def _by_loss(self) -> Knapsack:
         return Knapsack(self._bytes, self._loss)

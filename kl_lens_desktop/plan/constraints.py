@@ -50,15 +50,16 @@ class Constraints:
             and not any(name == banned and of in ("*", kind) for of, banned in self.forbidden)
         )
 
-    def as_words(self) -> dict[str, str]:
+    def as_words(self) -> dict[str, str | float | None]:
         """For the provenance of a plan: only the limits that were set."""
-        words = {
+        limits = [f"{kind}>={bits}" for kind, bits in sorted(self.least_bits.items())]
+        limits += [f"{'' if kind == '*' else kind}!={name}" for kind, name in self.forbidden]
+        words: dict[str, str | float | None] = {
             "fused": "yes" if self.fused else "",
-            "least_bits": ", ".join(f"{kind} {bits}" for kind, bits in sorted(self.least_bits.items())),
-            "forbidden": ", ".join(f"{name} for {kind}" for kind, name in self.forbidden),
+            "limits": " ".join(limits),
             "device": self.device or "",
         }
-        return {key: text[:1000] for key, text in words.items() if text}
+        return {key: text for key, text in words.items() if text}
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Knapsack:
 
     def solve(self, limit: float) -> Solution | None:
         """The solution of least cost whose weight is at most `limit`; None if there is none."""
-        count = int(np.searchsorted(-self.weights, -limit))
+        count = self._count(limit)
         if count == len(self.weights):
             return None
         chosen = self.along_hull(count)
@@ -83,6 +83,15 @@ class Knapsack:
         bound = cost - rate * max(limit - weight, 0.0)
         filled = self._filled(chosen, limit - weight)
         return self._improved(Solution(filled, *self._sums(filled), bound), limit, rate)
+
+    def rate(self, limit: float) -> float:
+        """Cost that one unit of weight less would add at `limit`."""
+        steps = self.steps[max(self._count(limit), 1) - 1 :]
+        return steps[0].rate if steps else 0.0
+
+    def _count(self, limit: float) -> int:
+        """Steps along the hull until the limit is kept; one more than there are if it never is."""
+        return int(np.searchsorted(-self.weights, -limit))
 
     def along_hull(self, count: int) -> Places:
         """The choices after the first `count` steps."""

@@ -9,7 +9,7 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_greedy
-from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.constraints import Constraints, parse_limits
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
@@ -160,7 +160,18 @@ def provenance(scores: Scores) -> dict[str, str | float | None]:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "kl_lens_desktop": __version__,
         "scored_on": scores.text.get("name"),
+        "scored_sha256": scores.text.get("sha256"),
+        "scored_tokens": scores.text.get("tokens"),
     }
+
+
+def constraints_of(plan: Plan) -> Constraints:
+    """The pins and limits a plan was made under, as its file says."""
+    said = plan.provenance
+    least, forbidden = parse_limits(str(said.get("limits") or "").split())
+    pins = {weight: plan.assignments[weight] for weight in plan.pins if weight in plan.assignments}
+    device = said.get("device")
+    return Constraints(pins, said.get("fused") == "yes", least, forbidden, str(device) if device else None)
 
 
 def average_bits(scores: Scores, assignments: Mapping[str, str]) -> float:
