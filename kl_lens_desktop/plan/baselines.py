@@ -1,7 +1,7 @@
 """Other ways to choose formats, to stand beside the KL plan: the paper's list, and chance."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kl_lens_desktop.errors import InputError
@@ -89,6 +89,33 @@ def paper_prefixes(
                 chosen[entry.weights] = entry.choice
         plans[f"p{number:02}"] = _spread(chosen)
     return plans
+
+
+def paper_gamma(
+    options: Sequence[WeightOptions],
+    perplexity_ratio: Callable[[dict[str, str]], float],
+    gamma: float,
+    formats: Sequence[str] = PAPER_FORMATS,
+) -> dict[str, str]:
+    """The paper's greedy: each entry of the list is accepted if perplexity stays below gamma times the base.
+
+    The base is that of full precision throughout; the authors' script lets it move after each acceptance, so
+    that the losses allowed compound.
+
+    Parameters
+    ----------
+    perplexity_ratio : callable
+        From an assignment to its perplexity over that of full precision.
+    """
+    kept = [_only(option, formats) for option in options]
+    chosen: dict[tuple[str, ...], Choice] = {(option.weight,): option.choices[0] for option in kept}
+    for entry in paper_list(kept):
+        if entry.choice.bytes >= chosen[entry.weights].bytes:
+            continue
+        tried = {**chosen, entry.weights: entry.choice}
+        if perplexity_ratio(_spread(tried)) <= gamma:
+            chosen = tried
+    return _spread(chosen)
 
 
 def random_assignment(

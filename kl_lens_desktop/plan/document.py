@@ -1,12 +1,13 @@
 """The plan as a file: one JSON document that another laptop can apply."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_json
+from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.schema import check_schema
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 
@@ -86,16 +87,60 @@ def load_plan(path: Path) -> Plan:
 
 def check_applies(plan: Plan, model: ModelIdentity, weights: Sequence[str], path: Path) -> None:
     """Raise `InputError` saying what differs unless `plan` was made for exactly these weights."""
-    unknown = [name for name in plan.assignments if name not in set(weights)]
+    known = set(weights)
+    unknown = [name for name in plan.assignments if name not in known]
     differences = plan.model.differences(model)
     if unknown:
         differences.append(f"{len(unknown)} weights the model does not have, such as {unknown[0]}")
     if differences:
+        agree = "" if unknown else "; or, as all its weights are here by name, apply it with --other-revision"
         raise InputError(
             f"The plan {path} is for another model",
             "; ".join(differences),
-            "Open the model it was made for, or make a plan for this one",
+            f"Open the model it was made for, or make a plan for this one{agree}",
         )
+
+
+def adapted(
+    plan: Plan, model: ModelIdentity, shapes: Mapping[str, Sequence[int]], kept_bytes: int, path: Path
+) -> Plan:
+    """The plan of another revision or model made one of `model`, for a person who agreed to that.
+
+    Its figures are dropped, for they were measured on other weights; where it comes from is noted.
+
+    Parameters
+    ----------
+    shapes : mapping of str to sequence of int
+        Of the quantizable weights of `model`.
+    kept_bytes : int
+        Of its other parameters, in FP16.
+
+    Raises
+    ------
+    InputError
+        If names or shapes do not match: the sizes of all weights under the plan must add up to what it says.
+    """
+    if not plan.model.differences(model):
+        return plan
+    missing = [name for name in plan.assignments if name not in shapes]
+    formats = {name: parse_format(plan.assignments.get(name, "fp16")) for name in shapes}
+    size = kept_bytes + sum(stored_bytes(shape, formats[name]) for name, shape in shapes.items())
+    if missing or size != plan.predicted["bytes"]:
+        raise InputError(
+            f"The plan {path} cannot be applied to {model.id}",
+            f"{len(missing)} of its weights are not in the model, such as {missing[0]}"
+            if missing
+            else f"its weights take {plan.predicted['bytes']:,} bytes and those of the model {size:,}",
+            "Make a plan for this model",
+        )
+    made_for = f"{plan.model.id} {plan.model.revision or ''} {plan.model.sha256}"
+    return replace(
+        plan,
+        model=model,
+        predicted={"kl": None, "se": None, "bytes": size},
+        measured=None,
+        provenance={**plan.provenance, "made_for": " ".join(made_for.split())},
+    )
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:

@@ -62,6 +62,11 @@ class Joint:
         differences = np.subtract(self.ce, other.ce if other else self.ce_full)
         return float(differences.mean()), standard_error(differences)
 
+    @property
+    def perplexity_ratio(self) -> float:
+        """Perplexity over that of full precision."""
+        return math.exp(self.perplexity_over()[0])
+
 
 def standard_error(values: Sequence[float] | np.ndarray[Any, Any]) -> float:
     """Of the mean of windows, as everywhere: tokens inside a window are correlated."""

@@ -80,6 +80,8 @@ def propose(
             raise InputError("Cannot make a plan", "a uniform plan sets its own size", "Leave out the budget")
         name = parse_format(method.removeprefix("uniform-")).name
         assignments = {weight["name"]: name for weight in scores.weights if weight["kind"] != "conv"}
+        if unknown := sorted(set(constraints.pins) - set(assignments)):
+            raise InputError(f"Cannot pin {unknown[0]}", "the model has no such weight", "Check the name")
         return _plan(scores, assignments | dict(constraints.pins), None, method, constraints)
     if method not in METRIC_OF_METHOD:
         raise InputError(
