@@ -261,13 +261,8 @@ def _baselines(arguments: Arguments) -> None:
     _print_table(
         ["plan", "MB", "KL(full‖quantized), nats/token", "perplexity"],
         [
-            [
-                r["plan"],
-                f"{r['bytes'] / 1e6:.3f}",
-                f"{r['mean']:.4g} ± {r['se']:.1g}",
-                f"{r['perplexity']:.2f}",
-            ]
-            for r in rows
+            [row["plan"], f"{row['bytes'] / 1e6:.3f}", figure, f"{row['perplexity']:.2f}"]
+            for row, figure in zip(rows, kl, strict=True)
         ],
     )
     print(f"Wrote {len(rows)} plans into {arguments.out}; each can be exported as any other.")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.files import read_json, write_json
+from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel
@@ -26,6 +27,7 @@ from kl_lens_desktop.sensitivity.walk import Walk, swapped
 from kl_lens_desktop.texts import read_text
 
 SCHEMA = "kl-lens/joint/1"
+MEMORY_S = 5.0  # between writes of the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Bench:
         self._originals = {name: self._parameters[name].data for name in self.weights}
         self._memory, self._about = memory, dict(about or {})
         self._known = _remembered(memory, self._about)
+        self._written = time.monotonic()
 
     def measure(self, assignments: Mapping[str, str]) -> Joint:
         """The whole plan against the full-precision model."""
@@ -153,12 +156,19 @@ class Bench:
             for name, fmt in assignments.items()
         }
 
+    def remember(self) -> None:
+        """Write the memory now; it is written every few seconds anyway."""
+        if self._memory is not None:
+            measurements = {key: asdict(value) for key, value in self._known.items()}
+            value = {"schema": SCHEMA, **self._about, "measurements": measurements}
+            write_text(self._memory, json.dumps(value))
+        self._written = time.monotonic()
+
     def _keep(self, assignments: Mapping[str, str], tally: Tally) -> Joint:
         joint = Joint(*(tuple(tally.by_window(column)) for column in ("kl_pq", "ce", "ce_full")))
         self._known[_key(assignments)] = joint
-        if self._memory is not None:
-            measurements = {key: asdict(value) for key, value in self._known.items()}
-            write_json(self._memory, {"schema": SCHEMA, **self._about, "measurements": measurements})
+        if time.monotonic() - self._written > MEMORY_S:
+            self.remember()
         return joint
 
 

@@ -139,22 +139,25 @@ def _repaired(
         )
     limits = constraints_of(plan)
     last: Repair | None = None
-    for event in repair(
-        bench,
-        plan.assignments,
-        options,
-        limits,
-        starts=starts(scores, options, plan, limits) if scores else [],
-        seconds=60 * wishes.minutes,
-    ):
-        if isinstance(event, Repair):
-            last = event
-            if event.assignments != plan.assignments:
-                plan = _replaced(plan, scores, event, text)
-                save_plan(path, plan)
-                yield plan
-        else:
-            yield event
+    try:
+        for event in repair(
+            bench,
+            plan.assignments,
+            options,
+            limits,
+            starts=starts(scores, options, plan, limits) if scores else [],
+            seconds=60 * wishes.minutes,
+        ):
+            if isinstance(event, Repair):
+                last = event
+                if event.assignments != plan.assignments:
+                    plan = _replaced(plan, scores, event, text)
+                    save_plan(path, plan)
+                    yield plan
+            else:
+                yield event
+    finally:
+        bench.remember()
     assert last is not None
     gain, error = last.joint.less_than(last.start)
     if not gain:
