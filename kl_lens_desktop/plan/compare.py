@@ -51,10 +51,11 @@ class Difference:
         finer = sum(change.bits > 0 for change in self.changes)
         coarser = sum(change.bits < 0 for change in self.changes)
         size = (self.second.predicted["bytes"] or 0) - (self.first.predicted["bytes"] or 0)
+        more = f"{abs(size) / 1e6:.3g} MB {'more' if size > 0 else 'less'}"
         verb = "differs" if count == 1 else "differ"
         words = (
-            f"{count} of {total} weights {verb}: in the second plan {finer} have more bits, {coarser} fewer; "
-            f"it takes {abs(size) / 1e6:.3f} MB {'more' if size > 0 else 'less'}."
+            f"{count} of {total} weights {verb}. The second plan has more bits in {finer} of them, fewer in "
+            f"{coarser}, and takes {more if abs(size) >= 500 else 'the same bytes'}."
         )
         return words + _quality(self.first, self.second)
 
