@@ -13,7 +13,7 @@ from kl_lens_desktop.gui.session import KIND_NAMES
 from kl_lens_desktop.plan.compare import difference, place
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.options import WeightOptions
-from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 
 CELL, GAP, NAME_WIDTH = 38, 4, 190
 
@@ -54,7 +54,9 @@ class DifferenceDialog(QDialog):
         self._kinds.setHorizontalSpacing(24)
         self._kinds.setVerticalSpacing(4)
         self._kinds.setColumnStretch(3, 1)
-        legend = "Each cell: this plan above, the other below; cells alike are faint."
+        legend = (
+            "Each cell: bits and group of this plan above, of the other below; a for asymmetric, n for NF4."
+        )
         whole = column(
             row(label("This plan beside", "heading"), self.other, None),
             self.summary,
@@ -91,8 +93,8 @@ class DifferenceDialog(QDialog):
 
     def _bits(self, plan: Plan, kind: str) -> float:
         members = [option for option in self._options if option.kind == kind]
-        bits = sum(parse_format(_format(plan, o)).bits * o.parameters for o in members)
-        return bits / sum(option.parameters for option in members)
+        size = sum(stored_bytes(o.shape, parse_format(_format(plan, o))) for o in members)
+        return 8 * size / sum(option.parameters for option in members)
 
 
 class DifferenceGrid(QWidget):
@@ -176,9 +178,10 @@ def _label(name: str) -> str:
 
 
 def _short(name: str) -> str:
-    """``4·64``: bits and group, in a cell's width."""
+    """``4·64``, ``4a·64`` (asymmetric), ``n4·64`` (NF4): what a format is, in a cell's width."""
     fmt = parse_format(name)
-    return f"{fmt.bits}" if fmt.group is None else f"{fmt.bits}·{fmt.group}"
+    base = f"{'n' if fmt.scheme == 'nf4' else ''}{fmt.bits}{'a' if fmt.has_zero_point else ''}"
+    return base if fmt.group is None else f"{base}·{fmt.group}"
 
 
 def titled(plan: Plan) -> str:

@@ -37,6 +37,10 @@ from tests.stress import stressed_folder
 BITS = (3.0, 3.5, 4.25, 5.0, 6.0)
 _GROUPED = ("int4_sym", "int4_asym", "nf4", "int3_sym", "int2_sym")
 MENU = ("int8_sym", *(f"{base}_g{group}" for base in _GROUPED for group in (32, 64, 128)))
+QUICK_MENU = (
+    "int8_sym", "int4_sym_g32", "int4_sym_g64", "int4_asym_g32", "nf4_g32", "int3_sym_g32", "int3_sym_g64",
+    "int2_sym_g32",
+)  # fmt: skip
 NNCF_LOWS = ("int2_sym_g64", "int3_sym_g64", "int4_sym_g64", "int4_asym_g64", "nf4_g64")
 SEEDS = 3
 FIXED_GRACE = 1.05  # a baseline that sets its own size may take this many times the plan's bytes
@@ -225,8 +229,8 @@ def print_small_loss(loaded: LoadedModel, scores: Scores, final_tokens: int, sha
         print(f"{name}: {added:+.5f} ± {error:.5f} nats of cross-entropy over FP16, {added / error:+.1f} se")
 
 
-def scores_of(local: LocalModel, path: Path, tokens: int) -> Scores:
-    for _ in analyze(local, path, [calibration_text()], Cancel(), formats=MENU, tokens=tokens):
+def scores_of(local: LocalModel, path: Path, tokens: int, formats: Sequence[str] = MENU) -> Scores:
+    for _ in analyze(local, path, [calibration_text()], Cancel(), formats=formats, tokens=tokens):
         pass
     return load_scores(path)
 
@@ -234,6 +238,7 @@ def scores_of(local: LocalModel, path: Path, tokens: int) -> Scores:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--stressed", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="half as many formats")
     parser.add_argument("--bits", type=float, nargs="+", default=list(BITS))
     parser.add_argument("--tokens", type=int, default=8192, help="scored on")
     parser.add_argument("--repair-tokens", type=int, default=4096)
@@ -251,7 +256,8 @@ def main() -> None:
                 stressed_folder(local.folder, folder)
             local = LocalModel("stressed", folder)
         loaded = load_model(local.folder)
-        scores = scores_of(local, kept / "scores.json", arguments.tokens)
+        menu = QUICK_MENU if arguments.quick else MENU
+        scores = scores_of(local, kept / "scores.json", arguments.tokens, menu)
         parameters = sum(option.parameters for option in weight_options(scores))
         done = []
         for comparison in compare(
