@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,10 @@ class Order:
         reached = np.concatenate([[0.0], np.cumsum(sizes) / sizes.sum()])
         # NNCF takes a weight while the share with it stays below the ratio, and reads 0 as 1.
         return float(reached[count] + 1e-9) if count < len(sizes) else 1.0
+
+    def assignments(self, count: int, low: str) -> dict[str, str]:
+        """What the public call with `ratio` gives: the first `count` weights in `low`, the rest in backup."""
+        return {weight: low if place < count else BACKUP for place, weight in enumerate(self.weights)}
 
     def bytes(self, count: int, low: str) -> int:
         """Of the weights, with the first `count` in `low` and the others in the backup."""
@@ -177,24 +181,6 @@ def formats_in(graph: ov.Model) -> dict[str, str]:
                 f"{weight} came out as {kind} in groups of {group}", "no format is so", "Report"
             )
     return found
-
-
-def nncf_plans(
-    chooser: Chooser, sizes: Sequence[int], lows: Sequence[str], metrics: Sequence[str] = tuple(METRICS)
-) -> Iterator[tuple[str, str, int, dict[str, str]]]:
-    """For each metric, low format and size the plan with the fewest bytes that are no fewer than that size.
-
-    Yields
-    ------
-    metric, low format, size asked for, assignments
-    """
-    for metric in metrics:
-        order = chooser.order(metric)
-        for low in lows:
-            for size in sizes:
-                count = order.count(size, low)
-                if count is not None:
-                    yield metric, low, size, chooser.choose(metric, low, order.ratio(count))
 
 
 def _convolutions(graph: ov.Model) -> list[str]:

@@ -1,5 +1,6 @@
 """Whole plans measured at once, window by window, and each measurement kept for the next time."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -111,7 +112,7 @@ class Bench:
         """The whole plan against the full-precision model."""
         if (known := self._known.get(_key(assignments))) is not None:
             return known
-        with torch.no_grad(), fast_scans(self._model):
+        with self._ready():
             tally = Walk(self._model, self._ids, self._cancel).compare(self._rounded(assignments))
         return self._keep(assignments, tally)
 
@@ -129,12 +130,19 @@ class Bench:
         if not new:
             return
         order = {name: place for place, name in enumerate(self.weights)}
-        with torch.no_grad(), fast_scans(self._model):
+        plan = self._rounded(assignments)
+        with self._ready():
             walk = Walk(self._model, self._ids, self._cancel)
-            with swapped(self._rounded(assignments)):
-                for name, fmt in sorted(new, key=lambda move: order[move[0]]):
-                    self._cancel.check()
-                    yield (name, fmt), self._moved(walk, assignments, self.weights[name], fmt)
+        for name, fmt in sorted(new, key=lambda move: order[move[0]]):
+            # Nothing stays changed between two steps, for who asked may measure something else meanwhile.
+            with self._ready(), swapped(plan):
+                joint = self._moved(walk, assignments, self.weights[name], fmt)
+            yield (name, fmt), joint
+
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator[None]:
+        with torch.no_grad(), fast_scans(self._model):
+            yield
 
     def weight_error(self, name: str, fmt: str) -> float:
         """The squared error of a weight in a format, relative to its squared norm."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.export.nncf_choice import METRICS, Chooser
+from kl_lens_desktop.export.nncf_choice import METRICS, Chooser, Order
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Repaired
@@ -126,14 +126,7 @@ def compare(
         for seed in range(SEEDS):
             drawn = random_assignment(options, plan.bytes, int(plan.bytes * 1.004), seed)
             rows.append(row(f"random {seed}", drawn))
-        for low in nncf_lows:
-            if sum(stored_bytes(s, parse_format(low)) for s in shapes.values()) > limit:
-                continue
-            for metric, order in orders.items():
-                count = order.count(plan.bytes, low)
-                if count is not None:
-                    chosen_there = chooser.choose(metric, low, order.ratio(count))
-                    rows.append(row(f"NNCF {metric} {low}", chosen_there))
+        rows += _nncf(chooser, orders, nncf_lows, plan.bytes, row)
         near = [row(f"uniform {name}", assignment) for name, assignment in uniforms.items()
                 if _size(shapes, name) <= FIXED_GRACE * plan.bytes]  # fmt: skip
         rows += sorted(near, key=lambda r: r.joint.mean)[:3]
@@ -165,6 +158,33 @@ def _repaired(
             gain = f"{event.gain:.5f} ± {event.gain_se:.5f}"
             print(f"  repair: KL {event.kl:.5f}, less by {gain}, {len(event.changes)} formats", flush=True)
     return found
+
+
+def _nncf(
+    chooser: Chooser,
+    orders: Mapping[str, Order],
+    lows: Sequence[str],
+    least: int,
+    row: Callable[[str, Assignment], Row],
+) -> list[Row]:
+    """Every metric's and low format's plan of the fewest bytes that are enough.
+
+    All follow from NNCF's own orders; the best of them is made by its public call and read back.
+    """
+    rows, settings = [], []
+    for low in lows:
+        for metric, order in orders.items():
+            count = order.count(least, low)
+            if count is None or order.bytes(count, low) > FIXED_GRACE * least:
+                continue  # even all weights in this format take more: it is no plan of this size
+            rows.append(row(f"NNCF {metric} {low}", order.assignments(count, low)))
+            settings.append((metric, low, order.ratio(count), order.assignments(count, low)))
+    best = min(range(len(rows)), key=lambda place: rows[place].joint.mean)
+    metric, low, ratio, expected = settings[best]
+    made = chooser.choose(metric, low, ratio)
+    if made != expected:
+        raise AssertionError(f"NNCF's {metric} with ratio {ratio} gave other formats than its order says")
+    return rows
 
 
 def _paper(
