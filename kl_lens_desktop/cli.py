@@ -243,6 +243,7 @@ def _baselines(arguments: Arguments) -> None:
         "out": str(arguments.out),
         "tokens": arguments.tokens,
         "gamma": arguments.gamma,
+        "only": arguments.only.split(",") if arguments.only else None,
     }
     if arguments.text:
         params["text"] = str(arguments.text)
@@ -618,6 +619,7 @@ def _parser() -> argparse.ArgumentParser:
     baselines.add_argument("--out", type=Path, required=True, metavar="DIR")
     baselines.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
     baselines.add_argument("--tokens", type=_positive, help="tokens of it (default 8192)")
+    baselines.add_argument("--only", metavar="FAMILIES", help="of uniform,metrics,paper,random,nncf")
     baselines.add_argument("--gamma", type=_number, help="of the paper's greedy (default 1.1)")
 
     export = add(

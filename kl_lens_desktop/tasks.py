@@ -115,14 +115,14 @@ def verify_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 
 def baselines_task(params: Params, cancel: Cancel) -> Iterator[Event]:
-    """``model``, ``scores``, ``plan`` (paths), ``out`` (folder), ``text``, ``tokens``, ``gamma`` → ``plans``
-    (name to path)."""
+    """``model``, ``scores``, ``plan`` (paths), ``out`` (folder), ``text``, ``tokens``, ``gamma``, ``only``
+    (families) → ``plans`` (name to path)."""
     local = yield from _local(params, cancel)
     yield Progress("baselines", 0, 0, "Starting")
     from kl_lens_desktop.export.baselines import baselines
 
     scores, plan, out = (Path(params[name]) for name in ("scores", "plan", "out"))
-    given = _given(params, "text", "tokens", "window", "gamma")
+    given = _given(params, "text", "tokens", "window", "gamma", "only")
     yield from baselines(local, scores, plan, out, cancel, **given)
 
 

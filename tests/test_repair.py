@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -164,9 +165,7 @@ def test_texts_that_overlap_are_refused(
     whole = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
     places = [_find(whole, window.tolist()) for window in ids]
     assert min(places) >= 512
-    assert all(b - a >= WINDOW for a, b in zip(places, places[1:], strict=False)), (
-        "spread, without an overlap"
-    )
+    assert all(b - a >= WINDOW for a, b in pairwise(places)), "spread, without an overlap"
 
 
 def _find(whole: list[int], part: list[int]) -> int:

@@ -1,7 +1,7 @@
 """Every baseline as a plan file beside a plan of the same bytes, each measured on the same held-out text."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import (
     PAPER_FORMATS,
+    PREFIXES,
     paper_gamma,
     paper_prefixes,
     paper_walk,
@@ -40,7 +41,17 @@ CALIBRATION_TOKENS = 4096
 GAMMA = 1.1
 RANDOM_ROOM = 1.005  # a random plan may take up to so many times the plan's bytes
 NNCF_LOWS = ("int4_sym_g64", "int3_sym_g64", "int2_sym_g64")
+FAMILIES = ("uniform", "metrics", "paper", "random", "nncf")
 UNIFORMS = ("fp16", "int8_sym", "int4_sym_g32", "int4_sym_g64", "int4_sym_g128", "int4_sym_pc")
+
+_METRICS = {"sqnr": "sqnr", "mse": "mse", "delta-ce": "delta_ce", "kl-qp": "kl_qp"}
+_NAMES = {
+    "uniform": [f"uniform-{name}" for name in UNIFORMS],
+    "metrics": list(_METRICS),
+    "paper": ["paper", *(f"p{number:02}" for number in range(1, PREFIXES + 1)), "paper-gamma"],
+    "random": [f"random-{seed}" for seed in range(3)],
+    "nncf": [f"nncf-{metric}" for metric in METRICS],
+}
 
 Assignments = Iterator[tuple[str, dict[str, str]]]
 
@@ -56,6 +67,7 @@ def baselines(
     tokens: int = DEFAULT_TOKENS,
     window: int = DEFAULT_WINDOW,
     gamma: float = GAMMA,
+    only: Sequence[str] = FAMILIES,
 ) -> Iterator[Event]:
     """Write ``NAME.json`` into `out` for each baseline, verified on held-out text.
 
@@ -63,6 +75,11 @@ def baselines(
     bytes of the plan at `plan_path`, or the next more that they can; uniform formats, the paper's ten
     prefixes and its greedy at `gamma` have sizes of their own. What `out` holds already, verified on the
     same text, is not measured again.
+
+    Parameters
+    ----------
+    only : sequence of str
+        Which of `FAMILIES`.
 
     Yields
     ------
@@ -73,6 +90,10 @@ def baselines(
     InputError
         If scores, plan and model are not of the same weights, or `out` cannot be written.
     """
+    if unknown := sorted(set(only) - set(FAMILIES)):
+        raise InputError(
+            f"There are no baselines {unknown[0]!r}", f"only {', '.join(FAMILIES)}", "Choose of these"
+        )
     check_writable(out.absolute())
     scores, plan = load_scores(scores_path), load_plan(plan_path)
     yield Progress(STAGE, 0, 0, "Opening the model")
@@ -89,37 +110,51 @@ def baselines(
         min(int(scores.text.get("tokens") or CALIBRATION_TOKENS), CALIBRATION_TOKENS),
         window,
     )
-    names = _names(scores)
+    names = [name for family in only for name in _NAMES[family]]
     written: dict[str, str] = {}
-    for name, assignments in _all(loaded, scores, plan, calibration, gamma, cancel):
-        yield Progress(STAGE, len(written), len(names), name, "plans")
-        made = _plan(scores, name, assignments)
-        path = out / f"{name}.json"
-        if (earlier := _measured(path, made, about.as_dict())) is None:
-            earlier = measure_plan(loaded, assignments, [held_out], tokens, window, cancel)
-            save_plan(path, replace(made, measured=earlier))
-        written[name] = str(path)
-    for name in sorted(set(names) - set(written)):
-        yield Note(f"There is no plan {name} of the bytes asked for, or the formats it takes were not scored")
+    for family in only:
+        for name, assignments in _family(family, loaded, scores, plan, calibration, gamma, cancel):
+            cancel.check()
+            yield Progress(STAGE, len(written), len(names), name, "plans")
+            made = _plan(scores, name, assignments)
+            path = out / f"{name}.json"
+            measured = _measured(path, made, about.as_dict())
+            if measured is None:
+                measured = measure_plan(loaded, assignments, [held_out], tokens, window, cancel)
+                save_plan(path, replace(made, measured=measured))
+            written[name] = str(path)
+    if missing := sorted(set(names) - set(written)):
+        yield Note(f"No plan {', '.join(missing)}: not at these bytes, or not with the formats scored")
     yield Progress(STAGE, len(names), len(names), "Measured", "plans")
     yield Finished({"plans": written})
 
 
-def _all(
-    loaded: LoadedModel, scores: Scores, plan: Plan, calibration: Tensor, gamma: float, cancel: Cancel
+def _family(
+    family: str,
+    loaded: LoadedModel,
+    scores: Scores,
+    plan: Plan,
+    calibration: Tensor,
+    gamma: float,
+    cancel: Cancel,
 ) -> Assignments:
     options = weight_options(scores)
     size, _, _ = total(options, {o.weight: plan.assignments.get(o.weight, "fp16") for o in options})
-    every = [weight["name"] for weight in scores.weights if weight["kind"] != "conv"]
-    for name in UNIFORMS:
-        yield f"uniform-{name}", dict.fromkeys(every, name)
-    for method, metric in (("sqnr", "sqnr"), ("mse", "mse"), ("delta-ce", "delta_ce"), ("kl-qp", "kl_qp")):
-        yield method, Front(weight_options(scores, metric)).within_bytes(size)
-    yield from _paper(loaded, weight_options(scores, "kl_qp"), options, size, calibration, gamma, cancel)
-    for seed in range(3):
-        with contextlib.suppress(InputError):  # too few formats to come near those bytes by chance
-            yield f"random-{seed}", random_assignment(options, size, int(RANDOM_ROOM * size), seed)
-    yield from _nncf(loaded, scores, options, size, calibration, cancel)
+    if family == "uniform":
+        every = [weight["name"] for weight in scores.weights if weight["kind"] != "conv"]
+        for name in UNIFORMS:
+            yield f"uniform-{name}", dict.fromkeys(every, name)
+    elif family == "metrics":
+        for method, metric in _METRICS.items():
+            yield method, Front(weight_options(scores, metric)).within_bytes(size)
+    elif family == "paper":
+        yield from _paper(loaded, weight_options(scores, "kl_qp"), options, size, calibration, gamma, cancel)
+    elif family == "random":
+        for name in _NAMES["random"]:
+            with contextlib.suppress(InputError):  # too few formats to come near those bytes by chance
+                yield name, random_assignment(options, size, int(RANDOM_ROOM * size), int(name[-1]))
+    else:
+        yield from _nncf(loaded, options, size, calibration, cancel)
 
 
 def _paper(
@@ -141,7 +176,6 @@ def _paper(
 
 def _nncf(
     loaded: LoadedModel,
-    scores: Scores,
     options: list[WeightOptions],
     least: int,
     calibration: Tensor,
@@ -160,16 +194,6 @@ def _nncf(
                 yield f"nncf-{metric}", chooser.choose(metric, low, order.ratio(count))
     finally:
         chooser.close()
-
-
-def _names(scores: Scores) -> list[str]:
-    prefixes = [f"p{number:02}" for number in range(1, 11)]
-    return [
-        *(f"uniform-{name}" for name in UNIFORMS),
-        *("sqnr", "mse", "delta-ce", "kl-qp", "paper", *prefixes, "paper-gamma"),
-        *(f"random-{seed}" for seed in range(3)),
-        *(f"nncf-{metric}" for metric in METRICS),
-    ]
 
 
 def _plan(scores: Scores, name: str, assignments: dict[str, str]) -> Plan:

@@ -100,10 +100,14 @@ class Chooser:
 
     def order(self, metric: str) -> Order:
         """NNCF's own scores under a metric of `METRICS`, as it sorts by them."""
-        noted: list[tuple[Any, list[float]]] = []
-        with _scores_noted(metric, noted):
-            self._compressed(metric, "int4_sym_g64", 0.5)
-        ((parameters, scores),) = noted
+        with _stopped_at_scores(metric):
+            try:
+                self._compressed(metric, "int4_sym_g64", 0.5)
+                raise ExportError(
+                    f"NNCF gave no scores of {metric}", "it works otherwise now", "Leave it out"
+                )
+            except _Scored as scored:
+                parameters, scores = scored.parameters, scored.scores
         names = {node.get_friendly_name(): name for name, node in weight_constants(self._graph()).items()}
         ordered = [parameters[place] for place, _ in sorted(enumerate(scores), key=lambda pair: pair[1])]
         return Order(
@@ -202,17 +206,22 @@ def _readers(node: ov.Node) -> Iterator[Any]:
             yield target
 
 
+class _Scored(Exception):
+    def __init__(self, parameters: list[Any], scores: list[float]) -> None:
+        self.parameters, self.scores = parameters, scores
+
+
 @contextlib.contextmanager
-def _scores_noted(metric: str, into: list[tuple[Any, list[float]]]) -> Iterator[None]:
+def _stopped_at_scores(metric: str) -> Iterator[None]:
+    """NNCF goes no further than its scores: the compression itself takes most of the time."""
     criterion: type[MixedPrecisionCriterion] = MIXED_PRECISION_CRITERIA.get(METRICS[metric])
     stock = criterion._calc_sensitivity
 
-    def noting(self: Any, model: Any, graph: Any, weight_params: Any, *rest: Any) -> list[float]:
-        scores: list[float] = stock(self, model, graph, weight_params, *rest)
-        into.append((list(weight_params), list(map(float, scores))))
-        return scores
+    def stopping(self: Any, model: Any, graph: Any, weight_params: Any, *rest: Any) -> list[float]:
+        scores = stock(self, model, graph, weight_params, *rest)
+        raise _Scored(list(weight_params), list(map(float, scores)))
 
-    criterion._calc_sensitivity = noting
+    criterion._calc_sensitivity = stopping
     try:
         yield
     finally:
