@@ -18,8 +18,11 @@ from kl_lens_desktop.gui.pages.plan import PlanPage
 from kl_lens_desktop.gui.plan_difference import DifferenceDialog
 from kl_lens_desktop.gui.plan_table import FORMAT, LOSS
 from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.plan.baselines import random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import load_plan, save_plan
+from kl_lens_desktop.plan.options import weight_options
+from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.sensitivity.scores import Scores
 from tests.gui.conftest import JOB_MS
 
@@ -309,6 +312,34 @@ def test_verifying_writes_the_measurement_into_the_plan(scored: Window, qtbot: Q
     page.slider.setValue(page.slider.value() + 100)
     page.replan()
     assert page.verify.isEnabled()
+
+
+def test_a_repair_is_shown_and_can_be_taken_back(scored: Window, qtbot: QtBot, sample_scores: Scores) -> None:
+    page = page_of(scored)
+    options = weight_options(sample_scores)
+    size = 6 * sum(option.parameters for option in options) // 8
+    chosen = random_assignment(options, int(0.99 * size), size, 0)
+    poor = replace(
+        propose(sample_scores, bits=6), assignments=chosen, predicted=predicted(sample_scores, chosen)
+    )
+    scored.session.set_plan(poor)
+    gains = []
+    scored.session.job.repaired.connect(lambda event: gains.append(event.gain))
+    with qtbot.waitSignal(scored.session.job.ended, timeout=JOB_MS):
+        work = scored.session.workspace
+        small = {"minutes": 0.03, "repair_tokens": 512, "tokens": 512, "window": 128}
+        page._start("verify", repair=True, scores=str(work.scores), **small)
+    assert gains
+    assert min(gains) > 0
+    qtbot.waitUntil(lambda: bool(scored.session.plan and scored.session.plan.measured), timeout=10_000)
+    repaired = scored.session.plan
+    assert repaired is not None
+    assert repaired.assignments != poor.assignments
+    assert page.reset_button.isEnabled()
+    page.reset_button.click()
+    assert "repaired_on" not in scored.session.plan.provenance  # type: ignore[union-attr]
+    page.undo.undo()
+    assert scored.session.plan.assignments == repaired.assignments  # type: ignore[union-attr]
 
 
 def _enlarged(scores: Scores, count: int) -> Scores:
