@@ -107,13 +107,16 @@ class Bench:
         self._memory, self._about = memory, dict(about or {})
         self._known = _remembered(memory, self._about)
         self._written = time.monotonic()
+        self._start: Walk | None = None  # at the model's first block, for whole plans
 
     def measure(self, assignments: Mapping[str, str]) -> Joint:
         """The whole plan against the full-precision model."""
         if (known := self._known.get(_key(assignments))) is not None:
             return known
         with self._ready():
-            tally = Walk(self._model, self._ids, self._cancel).compare(self._rounded(assignments))
+            if self._start is None:
+                self._start = Walk(self._model, self._ids, self._cancel)
+            tally = self._start.compare(self._rounded(assignments))
         return self._keep(assignments, tally)
 
     def neighbours(
@@ -131,6 +134,7 @@ class Bench:
             return
         order = {name: place for place, name in enumerate(self.weights)}
         plan = self._rounded(assignments)
+        self._start = None  # one set of full-precision logits in memory is enough
         with self._ready():
             walk = Walk(self._model, self._ids, self._cancel)
         for name, fmt in sorted(new, key=lambda move: order[move[0]]):

@@ -13,6 +13,7 @@ import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kl_lens_desktop.errors import InputError
@@ -42,8 +43,10 @@ QUICK_MENU = (
     "int2_sym_g32",
 )  # fmt: skip
 NNCF_LOWS = ("int2_sym_g64", "int3_sym_g64", "int4_sym_g64", "int4_asym_g64", "nf4_g64")
-SEEDS = 3
+NNCF_FINEST = 3  # of these that fit, the finest: with an INT8 backup a coarser one only loses
+SEEDS = 2
 FIXED_GRACE = 1.05  # a baseline that sets its own size may take this many times the plan's bytes
+FIXED_FLOOR = 0.7  # and uniform formats smaller than this share of it are no rivals
 WINDOW = 256
 
 Assignment = Mapping[str, str]
@@ -126,9 +129,12 @@ def compare(
         for seed in range(SEEDS):
             drawn = random_assignment(options, plan.bytes, int(plan.bytes * 1.004), seed)
             rows.append(row(f"random {seed}", drawn))
-        rows += _nncf(chooser, orders, nncf_lows, plan.bytes, row)
+        fitting = sorted(
+            (low for low in nncf_lows if _size(shapes, low) <= limit), key=partial(_size, shapes)
+        )
+        rows += _nncf(chooser, orders, fitting[-NNCF_FINEST:], plan.bytes, row)
         near = [row(f"uniform {name}", assignment) for name, assignment in uniforms.items()
-                if _size(shapes, name) <= FIXED_GRACE * plan.bytes]  # fmt: skip
+                if FIXED_FLOOR * plan.bytes <= _size(shapes, name) <= FIXED_GRACE * plan.bytes]  # fmt: skip
         rows += sorted(near, key=lambda r: r.joint.mean)[:3]
         repairs.remember()
         finals.remember()
@@ -262,7 +268,7 @@ def main() -> None:
     parser.add_argument("--bits", type=float, nargs="+", default=list(BITS))
     parser.add_argument("--tokens", type=int, default=8192, help="scored on")
     parser.add_argument("--repair-tokens", type=int, default=4096)
-    parser.add_argument("--final-tokens", type=int, default=16384)
+    parser.add_argument("--final-tokens", type=int, default=8192)
     parser.add_argument("--minutes", type=float, default=20, help="for the repair of each plan")
     parser.add_argument("--keep", type=Path, help="a folder for scores and measurements, used again")
     arguments = parser.parse_args()
