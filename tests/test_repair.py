@@ -14,6 +14,7 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Repaired
 from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.pipeline import repaired_before
 from kl_lens_desktop.plan.baselines import random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
@@ -135,6 +136,17 @@ def test_a_cancelled_repair_keeps_what_it_found(
     assert plan.measured is None
     assert (tmp_path / "plan.joint.json").is_file()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_repaired_plan_is_not_made_anew_by_the_next_run(sample_scores: Scores, tmp_path: Path) -> None:
+    path, plan = tmp_path / "plan.json", propose(sample_scores, bits=5)
+    other = propose(sample_scores, bits=5, method="sqnr").assignments
+    save_plan(path, replace(plan, assignments=other))
+    assert repaired_before(path, plan) is None
+    repaired = replace(plan, assignments=other, provenance={**plan.provenance, "repaired_on": "a.txt"})
+    save_plan(path, repaired)
+    assert repaired_before(path, plan) == repaired
+    assert repaired_before(path, propose(sample_scores, bits=6)) is None
 
 
 def test_without_scores_the_plans_own_formats_are_tried(
