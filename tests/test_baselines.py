@@ -104,7 +104,7 @@ def test_large_channels_change_the_function_by_rounding_only(loaded: LoadedModel
 
 
 def test_on_large_channels_a_plan_keeps_what_uniform_int4_loses(stressed: Stressed) -> None:
-    ids, _ = windows(stressed.loaded.tokenizer, [held_out_text()], 4096, 256)
+    ids, _ = windows(stressed.loaded.tokenizer, [held_out_text()], 2048, 256)
     bench = Bench(stressed.loaded, ids, Cancel())
     options = weight_options(stressed.scores)
     fp16 = bench.measure({option.weight: "fp16" for option in options})
@@ -121,9 +121,10 @@ def test_on_large_channels_the_repaired_plan_is_ahead_of_every_baseline(stressed
         stressed.loaded,
         stressed.scores,
         [5.0],
-        repair_tokens=512,
+        repair_tokens=2048,
         final_tokens=2048,
-        seconds=5,
+        seconds=4,
+        uniform=("int4_sym_g32", "int4_sym_g64", "int4_asym_g32", "nf4_g32"),
         nncf_lows=("int4_sym_g64",),
         nncf_metrics=("data-free", "hessian"),
     )

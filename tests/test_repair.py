@@ -85,12 +85,12 @@ def test_a_repair_lowers_the_joint_kl_in_no_more_bytes(
     said = [event for event in events if isinstance(event, Repaired)]
     assert len(said) == len(found) - 1
     for event in said:
-        assert event.gain > event.gain_se
+        assert event.gain > 2 * event.gain_se
         assert event.changes
 
 
 def _wishes(scores: Path) -> RepairWishes:
-    return RepairWishes(scores, tokens=4 * WINDOW, minutes=0.1)
+    return RepairWishes(scores, tokens=4 * WINDOW, minutes=0.05)
 
 
 def _run(sample: LocalModel, path: Path, wishes: RepairWishes, cancel: Cancel | None = None) -> list[Event]:

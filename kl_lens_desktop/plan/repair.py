@@ -20,7 +20,7 @@ from kl_lens_desktop.plan.options import Choice, WeightOptions
 STAGE = "repair"
 NEAREST = 3  # other formats tried for each weight, on average
 CAUTION = (0.0, 1.0, 2.0, 4.0)  # standard errors added to each measured difference, until a plan holds
-BEYOND = 1.0  # paired standard errors that an exchange must gain
+CONFIDENCE = 0.95  # that a plan is better, by Student's t over the windows, before it is taken
 ROUNDS = 12
 
 Assignment = dict[str, str]
@@ -94,8 +94,7 @@ def repair(
         other = {option.weight: other.get(option.weight, "fp16") for option in options}
         if other != now and search.keeps(other) and search.size(other) <= limit:
             joint_there = bench.measure(other)
-            gain, error = joint_there.less_than(joint)
-            if gain > BEYOND * error:
+            if is_better(joint_there, joint):
                 yield _repaired(now, other, joint, joint_there)
                 now, joint = other, joint_there
                 yield Repair(now, joint, start, 0, size - search.size(now))
@@ -117,6 +116,12 @@ def repair(
         if time.monotonic() > until:
             break
     yield Repair(now, joint, start, number, size - search.size(now))
+
+
+def is_better(one: Joint, other: Joint) -> bool:
+    """Whether one plan has less KL beyond the paired error: few windows must differ more to count."""
+    gain, error = one.less_than(other)
+    return bool(gain > error * t.ppf((1 + CONFIDENCE) / 2, len(one.kl) - 1))
 
 
 class _Search:
@@ -180,8 +185,7 @@ class _Search:
                 continue
             tried.append(plan)
             measured = self._bench.measure(plan)
-            gain, error = measured.less_than(joint)
-            if gain > BEYOND * error and (found is None or measured.mean < found[1].mean):
+            if is_better(measured, joint) and (found is None or measured.mean < found[1].mean):
                 found = plan, measured
             elif found is not None:
                 break

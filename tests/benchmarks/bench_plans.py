@@ -26,7 +26,7 @@ from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_prefixes, paper_walk, random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.joint import Bench, Joint, spread_windows
-from kl_lens_desktop.plan.options import WeightOptions, weight_options
+from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.plan.repair import Repair, repair
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import analyze
@@ -93,6 +93,7 @@ def compare(
     seconds: float,
     nncf_lows: Sequence[str] = NNCF_LOWS,
     nncf_metrics: Sequence[str] = tuple(METRICS),
+    uniform: Sequence[str] | None = None,
     memory: Path | None = None,
     say: bool = False,
 ) -> Iterator[Comparison]:
@@ -112,7 +113,7 @@ def compare(
     chooser = Chooser(loaded, calibration, cancel)
     orders = {metric: chooser.order(metric) for metric in nncf_metrics}
     prefixes = paper_prefixes(weight_options(scores, "kl_qp"))
-    uniforms = {name: dict.fromkeys(shapes, name) for name in all_formats()}
+    uniforms = {name: dict.fromkeys(shapes, name) for name in uniform or all_formats()}
 
     def row(name: str, assignment: Assignment) -> Row:
         size = sum(stored_bytes(shapes[w], parse_format(f)) for w, f in assignment.items())
@@ -121,11 +122,12 @@ def compare(
     for each in bits:
         limit = int(each * parameters / 8)
         fronts = {m: Front(weight_options(scores, m)) for m in ("kl", "kl_qp", "sqnr", "mse", "delta_ce")}
-        rows = [row(f"knapsack {name}", front.within_bytes(limit)) for name, front in fronts.items()]
-        least = min(each_row.bytes for each_row in rows)
-        plan = row("KL, repaired", _repaired(repairs, options, fronts, least, seconds, say))
-        chosen = _paper(options, scores, plan.bytes, prefixes, row)
-        rows += chosen
+        plan = row("KL, repaired", _repaired(repairs, options, fronts, limit, seconds, say))
+        rows = [
+            row(f"knapsack {name}", _no_smaller(front, options, limit, plan.bytes))
+            for name, front in fronts.items()
+        ]
+        rows += _paper(options, scores, plan.bytes, prefixes, row)
         for seed in range(SEEDS):
             drawn = random_assignment(options, plan.bytes, int(plan.bytes * 1.004), seed)
             rows.append(row(f"random {seed}", drawn))
@@ -144,6 +146,15 @@ def compare(
 
 def _size(shapes: Mapping[str, Sequence[int]], name: str) -> int:
     return sum(stored_bytes(shape, parse_format(name)) for shape in shapes.values())
+
+
+def _no_smaller(front: Front, options: Sequence[WeightOptions], limit: int, least: int) -> Assignment:
+    """A front's plan at a budget or, where that leaves bytes unspent, at the next that takes `least`."""
+    for budget in range(limit, 2 * limit, max(limit // 5000, 1)):
+        assignment = front.within_bytes(budget)
+        if total(options, assignment)[0] >= least:
+            return assignment
+    raise AssertionError("no plan of the front is that large")
 
 
 def _repaired(
