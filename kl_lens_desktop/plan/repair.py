@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from scipy.stats import t
+
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.jobs.events import Event, Progress, Repaired
 from kl_lens_desktop.plan.allocate import Front
