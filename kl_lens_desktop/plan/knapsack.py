@@ -134,8 +134,11 @@ class Knapsack:
             if gap <= 1e-12 * abs(best.cost):
                 return best
             chosen, complete = self._searched(reduced, base, limit, rate, gap, share * gap)
-            if chosen is not None and (sums := self._sums(chosen))[0] < best.cost:
-                best = Solution(chosen, *sums, best.bound)
+            if chosen is None:
+                continue
+            cost, weight = self._sums(chosen)
+            if cost < best.cost and weight <= limit:
+                best = Solution(chosen, cost, weight, best.bound)
         return Solution(best.chosen, best.cost, best.weight, best.cost) if complete else best
 
     def _searched(
