@@ -1,5 +1,6 @@
 """A whole plan measured at once, on text that no weight was scored on; and repaired first, where asked."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from kl_lens_desktop.plan.repair import Repair, repair
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import DEFAULT_FORMATS, measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
-from kl_lens_desktop.texts import calibration_text, held_out_text
+from kl_lens_desktop.texts import calibration_text, held_out_text, read_text
 
 DEFAULT_TOKENS = 8192
 DEFAULT_WINDOW = 256
@@ -123,7 +124,7 @@ def _repaired(
             f"{wishes.scores} is of another model", "; ".join(differences), "Give the plan's own scores"
         )
     text = wishes.text or calibration_text()
-    if text.resolve() == held_out.resolve():
+    if _sha256(text) == _sha256(held_out):
         raise InputError(
             f"Cannot repair on {text}", "the result is to be measured on it", "Choose another text"
         )
@@ -219,7 +220,14 @@ def _replaced(plan: Plan, scores: Scores | None, found: Repair, text: Path) -> P
 
 def _scored(plan: Plan, scores: Scores | None, text: Path) -> int:
     """Tokens at the start of `text` that the scores have seen."""
-    name, tokens = plan.provenance.get("scored_on"), plan.provenance.get("scored_tokens")
+    made = plan.provenance
+    about = {"name": made.get("scored_on"), "sha256": made.get("scored_sha256")}
+    tokens: Any = made.get("scored_tokens")
     if scores:
-        name, tokens = scores.text.get("name"), scores.text.get("tokens")
-    return int(tokens) if isinstance(tokens, int) and text.name in str(name).split(" + ") else 0
+        about, tokens = scores.text, scores.text.get("tokens")
+    seen = text.name in str(about["name"]).split(" + ") or about.get("sha256") == _sha256(text)
+    return tokens if seen and isinstance(tokens, int) else 0
+
+
+def _sha256(text: Path) -> str:
+    return hashlib.sha256(read_text(text).encode("utf-8")).hexdigest()
