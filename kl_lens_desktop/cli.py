@@ -575,7 +575,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="q, k, v and gate, up share a format, so that they can be fused",
     )
-    plan.add_argument("--device", help="leave out formats this device is known to compute wrongly")
+    plan.add_argument(
+        "--device", type=_device, help="CPU, GPU or NPU: leave out formats it is known to compute wrongly"
+    )
 
     verify = add(
         "verify",
@@ -669,6 +671,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     everything.add_argument("--text", type=Path, nargs="+", default=[], metavar="FILE")
     return parser
+
+
+def _device(text: str) -> str:
+    name = text.upper()
+    if name.partition(".")[0] not in ("CPU", "GPU", "NPU"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of CPU, GPU, NPU")
+    return name
 
 
 def _pin(text: str) -> tuple[str, str]:

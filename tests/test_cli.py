@@ -57,6 +57,7 @@ def test_every_command_has_help_with_examples(command: str) -> None:
         ["plan", "s.json", "--bits", "4"],
         ["plan", "--diff", "a.json"],
         ["plan", "s.json", "--out", "p", "--bits", "4", "--pin", "a.weight"],
+        ["plan", "s.json", "--out", "p", "--bits", "4", "--device", "TPU"],
     ],
 )
 def test_usage_errors_are_status_2(arguments: list[str]) -> None:

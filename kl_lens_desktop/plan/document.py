@@ -30,7 +30,7 @@ class Plan:
     budget : dict or None
         ``{"bytes": …}``, ``{"bits": …}`` or ``{"max_kl": …}``; None where the method sets its own size.
     method : str
-        ``kl``, ``sqnr``, ``mse``, ``paper`` or ``uniform-FORMAT``.
+        ``kl``, ``sqnr``, ``mse``, ``delta-ce``, ``paper`` or ``uniform-FORMAT``; of a baseline, its name.
     predicted : dict
         ``kl`` (nats per token, or None), ``se`` and ``bytes`` of the exported weights.
     measured : dict or None
@@ -38,7 +38,7 @@ class Plan:
     pins : list of str
         Weights whose format a person chose.
     provenance : dict
-        With what and when it was made.
+        With what and when it was made, under which limits, and what a repair gained on which text.
     """
 
     model: ModelIdentity
