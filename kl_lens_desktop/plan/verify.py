@@ -128,8 +128,10 @@ def _repaired(
         raise InputError(
             f"Cannot repair on {text}", "the result is to be measured on it", "Choose another text"
         )
-    ids, sha256 = spread_windows(loaded.tokenizer, text, wishes.tokens, window, _scored(plan, scores, text))
-    about = {"model": plan.model.sha256, "text": sha256, "tokens": ids.numel(), "window": window}
+    skip = _scored(plan, scores, text)
+    ids, sha256 = spread_windows(loaded.tokenizer, text, wishes.tokens, window, skip)
+    read = {"text": sha256, "skip": skip, "tokens": ids.numel(), "window": window}
+    about = {"model": plan.model.sha256, **read}
     bench = Bench(loaded, ids, cancel, path.with_suffix(".joint.json"), about)
     options = weight_options(scores) if scores else unscored_options(bench, plan)
     if strange := set(plan.assignments) - {option.weight for option in options}:
