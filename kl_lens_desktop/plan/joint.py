@@ -28,6 +28,7 @@ from kl_lens_desktop.sensitivity.walk import Walk, swapped
 from kl_lens_desktop.texts import read_text
 
 SCHEMA = "kl-lens/joint/1"
+LEAST_WINDOWS = 4
 MEMORY_S = 5.0  # between writes of the memory
 
 
@@ -59,6 +60,11 @@ class Joint:
         """How much less KL than `other`, and the paired standard error of that; positive is better."""
         differences = np.subtract(other.kl, self.kl)
         return float(differences.mean()), standard_error(differences)
+
+    def half(self, which: int) -> "Joint":
+        """Every other window, from the first (0) or the second (1) on: two measurements of one thing."""
+        cut = slice(which, None, 2)
+        return Joint(self.kl[cut], self.ce[cut], self.ce_full[cut])
 
     def perplexity_over(self, other: "Joint | None" = None) -> tuple[float, float]:
         """Added cross-entropy over `other`'s, or over full precision's, with the paired standard error."""
@@ -195,17 +201,23 @@ def spread_windows(tokenizer: Any, file: Path, tokens: int, window: int, skip: i
     Raises
     ------
     InputError
-        If that part holds fewer than two windows.
+        If that part, or `tokens`, holds fewer than four windows: two to choose and two to judge.
     """
     text = read_text(file)
     ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     room = (len(ids) - skip) // window
     count = min(tokens // window, room)
-    if count < 2:
+    if room < LEAST_WINDOWS:
         raise InputError(
             f"Cannot repair on {file}",
-            f"{max(len(ids) - skip, 0)} of its {len(ids)} tokens were not scored on, too few for two windows",
+            f"{max(len(ids) - skip, 0)} of its {len(ids)} tokens were not scored on, too few for four windows",
             "Give another text",
+        )
+    if count < LEAST_WINDOWS:
+        raise InputError(
+            f"Cannot repair on {tokens} tokens",
+            f"four windows of {window} are needed, two to choose exchanges and two to judge them",
+            "Ask for more tokens",
         )
     starts = [skip + window * (place * room // count) for place in range(count)]
     pieces = torch.tensor([ids[start : start + window] for start in starts], dtype=torch.long)

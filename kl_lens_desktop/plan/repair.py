@@ -4,6 +4,10 @@ Single weights are scored in an otherwise full-precision model. Here each exchan
 is measured in the plan as it stands, the knapsack is solved again with these differences, and its answer is
 taken only if, measured as a whole, it is better by more than its paired error. Then everything starts again
 from there, until nothing helps or the time is over.
+
+Half of the windows choose the exchanges and the other half judge the plan they make: the best of a hundred
+measured exchanges owes a part of its lead to the very windows it was measured on. The halves change places in
+each round.
 """
 
 import time
@@ -57,7 +61,7 @@ def repair(
     Parameters
     ----------
     bench : Bench
-        Measures plans on a text that is neither that of the scores nor that of the final verdict: the best of
+        Measures plans on four windows or more of a text that is neither that of the scores nor that of the final verdict: the best of
         many measurements looks better than it is on the text that chose it.
     options : sequence of WeightOptions
         The formats to choose from, and the losses of single weights that tell which are near the margin.
@@ -109,7 +113,7 @@ def repair(
             yield Progress(STAGE, number - 1 + (count + 1) / len(wanted), ROUNDS, message, "rounds")
             if time.monotonic() > until:
                 break
-        better = search.best_beyond_error(now, joint, moves, limit)
+        better = search.best_beyond_error(now, joint, moves, limit, number % 2)
         if better is None:
             break
         yield _repaired(now, better[0], joint, better[1])
@@ -172,14 +176,18 @@ class _Search:
                 yield (place, name), self._bench.measure({**now, **together})
 
     def best_beyond_error(
-        self, now: Assignment, joint: Joint, moves: Moves, limit: int
+        self, now: Assignment, joint: Joint, moves: Moves, limit: int, judge: int
     ) -> tuple[Assignment, Joint] | None:
-        """The knapsack's plan with the differences measured; with more caution where they do not add up."""
+        """The knapsack's plan with the differences measured; with more caution where they do not add up.
+
+        The half `judge` of the windows decides whether it is better, the other half made it.
+        """
+        chosen_on = {move: measured.half(1 - judge) for move, measured in moves.items()}
         tried: list[Assignment] = [now]
         found: tuple[Assignment, Joint] | None = None
         for caution in CAUTION:
             options = [
-                self._with_differences(place, item, now, joint, moves, caution)
+                self._with_differences(place, item, now, joint.half(1 - judge), chosen_on, caution)
                 for place, item in enumerate(self._items)
             ]
             plan = self._spread(Front(options).within_bytes(limit))
@@ -187,7 +195,8 @@ class _Search:
                 continue
             tried.append(plan)
             measured = self._bench.measure(plan)
-            if is_better(measured, joint) and (found is None or measured.mean < found[1].mean):
+            verdict = is_better(measured.half(judge), joint.half(judge))
+            if verdict and (found is None or measured.mean < found[1].mean):
                 found = plan, measured
             elif found is not None:
                 break

@@ -327,7 +327,7 @@ def test_a_repair_is_shown_and_can_be_taken_back(scored: Window, qtbot: QtBot, s
     scored.session.job.repaired.connect(lambda event: gains.append(event.gain))
     with qtbot.waitSignal(scored.session.job.ended, timeout=JOB_MS):
         work = scored.session.workspace
-        small = {"minutes": 0.03, "repair_tokens": 512, "tokens": 512, "window": 128}
+        small = {"minutes": 0.03, "repair_tokens": 1024, "tokens": 512, "window": 128}
         page._start("verify", repair=True, scores=str(work.scores), **small)
     assert gains
     assert min(gains) > 0
