@@ -208,9 +208,10 @@ def spread_windows(tokenizer: Any, file: Path, tokens: int, window: int, skip: i
     room = (len(ids) - skip) // window
     count = min(tokens // window, room)
     if room < LEAST_WINDOWS:
+        left = max(len(ids) - skip, 0)
         raise InputError(
             f"Cannot repair on {file}",
-            f"{max(len(ids) - skip, 0)} of its {len(ids)} tokens were not scored on, too few for four windows",
+            f"{left} of its {len(ids)} tokens were not scored on, too few for four windows",
             "Give another text",
         )
     if count < LEAST_WINDOWS:

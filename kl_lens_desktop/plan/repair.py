@@ -6,8 +6,8 @@ taken only if, measured as a whole, it is better by more than its paired error. 
 from there, until nothing helps or the time is over.
 
 Half of the windows choose the exchanges and the other half judge the plan they make: the best of a hundred
-measured exchanges owes a part of its lead to the very windows it was measured on. The halves change places in
-each round.
+measured exchanges owes a part of its lead to the very windows it was measured on. Where nothing is found, the
+halves change places.
 """
 
 import time
@@ -61,8 +61,8 @@ def repair(
     Parameters
     ----------
     bench : Bench
-        Measures plans on four windows or more of a text that is neither that of the scores nor that of the final verdict: the best of
-        many measurements looks better than it is on the text that chose it.
+        Measures plans on four windows or more of a text that is neither that of the scores nor that of the
+        final verdict: the best of many measurements looks better than it is on the text that chose it.
     options : sequence of WeightOptions
         The formats to choose from, and the losses of single weights that tell which are near the margin.
     starts : sequence of assignments
@@ -113,7 +113,8 @@ def repair(
             yield Progress(STAGE, number - 1 + (count + 1) / len(wanted), ROUNDS, message, "rounds")
             if time.monotonic() > until:
                 break
-        better = search.best_beyond_error(now, joint, moves, limit, number % 2)
+        halves = (search.best_beyond_error(now, joint, moves, limit, judge) for judge in (0, 1))
+        better = next(filter(None, halves), None)
         if better is None:
             break
         yield _repaired(now, better[0], joint, better[1])
