@@ -27,7 +27,7 @@ from kl_lens_desktop.plan.baselines import paper_prefixes, paper_walk, random_as
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.joint import Bench, Joint, spread_windows
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
-from kl_lens_desktop.plan.repair import Repair, repair
+from kl_lens_desktop.plan.repair import NEAREST, Repair, repair
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
@@ -80,7 +80,7 @@ class Comparison:
     def is_no_worse(self) -> bool:
         """Whether no baseline has less KL by more than two paired standard errors."""
         gains = [self.plan.joint.less_than(row.joint) for row in self.baselines]
-        return all(gain > -2 * error for gain, error in gains)
+        return all(gain >= -2 * error for gain, error in gains)
 
 
 def compare(
@@ -93,6 +93,7 @@ def compare(
     seconds: float,
     nncf_lows: Sequence[str] = NNCF_LOWS,
     nncf_metrics: Sequence[str] = tuple(METRICS),
+    nearest: int = NEAREST,
     uniform: Sequence[str] | None = None,
     memory: Path | None = None,
     say: bool = False,
@@ -122,7 +123,7 @@ def compare(
     for each in bits:
         limit = int(each * parameters / 8)
         fronts = {m: Front(weight_options(scores, m)) for m in ("kl", "kl_qp", "sqnr", "mse", "delta_ce")}
-        plan = row("KL, repaired", _repaired(repairs, options, fronts, limit, seconds, say))
+        plan = row("KL, repaired", _repaired(repairs, options, fronts, limit, seconds, nearest, say))
         rows = [
             row(f"knapsack {name}", _no_smaller(front, options, limit, plan.bytes))
             for name, front in fronts.items()
@@ -163,12 +164,16 @@ def _repaired(
     fronts: Mapping[str, Front],
     limit: int,
     seconds: float,
+    nearest: int,
     say: bool,
 ) -> Assignment:
     start = fronts["kl"].within_bytes(limit)
     others = [front.within_bytes(limit) for name, front in fronts.items() if name != "kl"]
     found: Assignment = start
-    for event in repair(bench, start, options, Constraints(), starts=others, budget=limit, seconds=seconds):
+    limits = Constraints()
+    for event in repair(
+        bench, start, options, limits, starts=others, budget=limit, seconds=seconds, nearest=nearest
+    ):
         if isinstance(event, Repair):
             found = event.assignments
         elif isinstance(event, Repaired) and say:
@@ -281,6 +286,7 @@ def main() -> None:
     parser.add_argument("--repair-tokens", type=int, default=4096)
     parser.add_argument("--final-tokens", type=int, default=8192)
     parser.add_argument("--minutes", type=float, default=20, help="for the repair of each plan")
+    parser.add_argument("--nearest", type=int, default=NEAREST, help="formats tried for each weight")
     parser.add_argument("--keep", type=Path, help="a folder for scores and measurements, used again")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -304,6 +310,7 @@ def main() -> None:
             repair_tokens=arguments.repair_tokens,
             final_tokens=arguments.final_tokens,
             seconds=60 * arguments.minutes,
+            nearest=arguments.nearest,
             memory=kept,
             say=True,
         ):
