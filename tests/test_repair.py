@@ -73,7 +73,7 @@ def test_a_repair_lowers_the_joint_kl_in_no_more_bytes(
     pinned = {
         "model.layers.3.self_attn.o_proj.weight": poor.assignments["model.layers.3.self_attn.o_proj.weight"]
     }
-    events = list(repair(bench, poor.assignments, options, Constraints(pinned), seconds=20, nearest=1))
+    events = list(repair(bench, poor.assignments, options, Constraints(pinned), seconds=4, nearest=1))
     found = [event for event in events if isinstance(event, Repair)]
     last = found[-1]
     gain, error = last.joint.less_than(last.start)
