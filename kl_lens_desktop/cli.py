@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
 from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Failed, Finished, Measured, Note, Progress, Weights
+from kl_lens_desktop.jobs.events import Event, Failed, Finished, Measured, Note, Progress, Repaired, Weights
 
 FAILED, USAGE, CANCELLED = 1, 2, 130
 Arguments = argparse.Namespace
@@ -25,7 +25,10 @@ def run(argv: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")  # Windows consoles default to a legacy code page
-    arguments = _parser().parse_args(argv or ["app"])
+    parser = _parser()
+    arguments = parser.parse_args(argv or ["app"])
+    if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
+        parser.error("plan takes a score file and --out, or --diff")
     try:
         return int(arguments.command(arguments) or 0)
     except (KeyboardInterrupt, Cancelled):
@@ -135,6 +138,10 @@ def _agree(arguments: Arguments) -> None:
 
 
 def _plan(arguments: Arguments) -> None:
+    if arguments.diff:
+        _print_difference(arguments)
+        return
+    from kl_lens_desktop.plan.constraints import Constraints, parse_limits
     from kl_lens_desktop.plan.document import save_plan
     from kl_lens_desktop.plan.propose import average_bits, propose
     from kl_lens_desktop.sensitivity.scores import load_scores
@@ -148,13 +155,17 @@ def _plan(arguments: Arguments) -> None:
         rest = f"only {len(measured)} of {len(weights)} weights are measured, the others stay FP16"
         print(f"{arguments.scores}: {rest}.", file=sys.stderr)
     size = None if arguments.size_mb is None else int(arguments.size_mb * 1e6)
+    percent = arguments.max_perplexity_increase
+    least, forbidden = parse_limits(arguments.limit)
+    pins = dict(arguments.pin)
     plan = propose(
         scores,
         size_bytes=size,
         bits=arguments.bits,
         max_kl=arguments.max_kl,
+        max_perplexity_increase=None if percent is None else percent / 100,
         method=arguments.method,
-        pins={},
+        constraints=Constraints(pins, arguments.fused, least, forbidden, arguments.device),
     )
     save_plan(arguments.out, plan)
     if arguments.json:
@@ -172,20 +183,94 @@ def _plan(arguments: Arguments) -> None:
     print(f"Wrote {arguments.out}")
 
 
-def _verify(arguments: Arguments) -> None:
-    params = {"model": arguments.model, "plan": str(arguments.plan), "tokens": arguments.tokens}
-    measured = _finish("verify", {**params, "text": str(arguments.text) if arguments.text else None})[
-        "measured"
-    ]
+def _print_difference(arguments: Arguments) -> None:
+    from dataclasses import asdict
+
+    from kl_lens_desktop.plan.compare import difference
+    from kl_lens_desktop.plan.document import load_plan
+
+    first, second = (load_plan(path) for path in arguments.diff)
+    found = difference(first, second)
     if arguments.json:
-        _print_json(measured)
+        changes = [asdict(change) for change in found.changes]
+        _print_json({"summary": found.as_words(), "same": found.same, "changes": changes})
         return
+    if found.changes:
+        names = [str(path) for path in arguments.diff]
+        _print_table(["weight", *names], [[c.weight, c.before, c.after] for c in found.changes])
+        rows = [
+            [part, ", ".join(f"{n} × {a} → {b}" for (a, b), n in counts.most_common())]
+            for part, counts in found.by_part.items()
+        ]
+        _print_table(["part", "what became what"], rows)
+    print(found.as_words())
+
+
+def _verify(arguments: Arguments) -> None:
+    beside = arguments.plan.with_name("scores.json")
+    scores = arguments.scores or (beside if beside.is_file() else None)
+    paths = {"text": arguments.text, "scores": scores, "repair_text": arguments.repair_text}
+    params = {
+        "model": arguments.model,
+        "plan": str(arguments.plan),
+        "tokens": arguments.tokens,
+        "repair": arguments.repair,
+        "repair_tokens": arguments.repair_tokens,
+        "minutes": arguments.minutes,
+        "consent": arguments.other_revision,
+    }
+    result = _finish("verify", params | {name: str(path) for name, path in paths.items() if path})
+    measured = result["measured"]
+    if arguments.json:
+        _print_json(measured | ({"repair": result["repair"]} if "repair" in result else {}))
+        return
+    if done := result.get("repair"):
+        print(
+            f"Repaired: joint KL {done['kl_before']:.4g} → {done['kl_after']:.4g} on the repair text, "
+            f"{done['gain']:.2g} ± {done['gain_se']:.1g} less. On held-out text:"
+        )
     rows = [[name, f"{v['mean']:.5g}", f"{v['se']:.2g}"] for name, v in measured.items() if name != "text"]
     _print_table(["figure", "measured", "± se"], rows)
 
 
+def _baselines(arguments: Arguments) -> None:
+    from kl_lens_desktop.plan.document import load_plan
+
+    params = {
+        "model": arguments.model,
+        "scores": str(arguments.scores),
+        "plan": str(arguments.plan),
+        "out": str(arguments.out),
+        "tokens": arguments.tokens,
+        "gamma": arguments.gamma,
+        "only": arguments.only.split(",") if arguments.only else None,
+    }
+    if arguments.text:
+        params["text"] = str(arguments.text)
+    plans = {name: load_plan(Path(path)) for name, path in _finish("baselines", params)["plans"].items()}
+    rows = [
+        {"plan": name, "bytes": int(plan.predicted["bytes"] or 0), **measured["kl_pq"]}
+        | {"perplexity": measured["perplexity"]["mean"]}
+        for name, plan in plans.items()
+        if (measured := plan.measured)
+    ]
+    rows.sort(key=lambda row: row["mean"])
+    kl = [f"{row['mean']:.4g} ± {row['se']:.1g}" for row in rows]
+    if arguments.json:
+        _print_json(rows)
+        return
+    _print_table(
+        ["plan", "MB", "KL(full‖quantized), nats/token", "perplexity"],
+        [
+            [row["plan"], f"{row['bytes'] / 1e6:.3f}", figure, f"{row['perplexity']:.2f}"]
+            for row, figure in zip(rows, kl, strict=True)
+        ],
+    )
+    print(f"Wrote {len(rows)} plans into {arguments.out}; each can be exported as any other.")
+
+
 def _export(arguments: Arguments) -> None:
-    params = {"model": arguments.model, "out": str(arguments.out)}
+    params = {"model": arguments.model, "out": str(arguments.out), "consent": arguments.other_revision}
     plan = {"plan": str(arguments.plan)} if arguments.plan else {"format": arguments.format}
     result = _finish("export", {**params, **plan})
     if arguments.json:
@@ -251,6 +336,9 @@ def _events(task: str, params: dict[str, Any]) -> Iterator[Event]:
                 meter.show(event)
             elif isinstance(event, Note):
                 meter.say(event.text)
+            elif isinstance(event, Repaired):
+                gain = f"{event.gain:.2g} ± {event.gain_se:.1g}"
+                meter.say(f"{len(event.changes)} formats exchanged: KL {event.kl:.4g}, {gain} less")
             elif not isinstance(event, (Weights, Failed)):
                 yield event
     finally:
@@ -362,6 +450,11 @@ def _shape(shape: list[int]) -> str:
 # -------------------------------------------------------------------------------------------------------
 
 
+OTHER_REVISION = (
+    "apply a plan made for another revision or model whose weights have the same names and shapes"
+)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}. See {self.prog} --help.", file=sys.stderr)
@@ -448,24 +541,88 @@ def _parser() -> argparse.ArgumentParser:
         "plan scores.json --out plan.json --bits 5",
         "plan scores.json --out plan.json --size-mb 5.5 --method sqnr",
         "plan scores.json --out plan.json --method uniform-int8_sym",
+        "plan scores.json --out plan.json --max-perplexity-increase 1 --device GPU --fused --limit ssm>=8",
+        "plan --diff plan.json other.json",
     )
-    plan.add_argument("scores", type=Path)
-    plan.add_argument("--out", type=Path, required=True, metavar="plan.json")
+    plan.add_argument("scores", type=Path, nargs="?")
+    plan.add_argument("--out", type=Path, metavar="plan.json")
+    plan.add_argument(
+        "--diff", type=Path, nargs=2, metavar=("A", "B"), help="say what sets two plans apart, and make none"
+    )
     budget = plan.add_mutually_exclusive_group()
     budget.add_argument(
         "--size-mb", type=_number, help="all exported weights, in MB of 10^6 bytes, without the tokenizer"
     )
     budget.add_argument("--bits", type=_number, help="average bits per quantizable weight, scales included")
     budget.add_argument("--max-kl", type=_number, help="largest summed KL(full‖quantized), nats per token")
-    plan.add_argument("--method", default="kl", help="kl (default), sqnr, mse, paper, or uniform-FORMAT")
+    budget.add_argument(
+        "--max-perplexity-increase", type=_number, metavar="PERCENT", help="largest predicted increase"
+    )
+    plan.add_argument(
+        "--method", default="kl", help="kl (default), sqnr, mse, delta-ce, paper, or uniform-FORMAT"
+    )
+    plan.add_argument(
+        "--pin", type=_pin, action="append", default=[], metavar="WEIGHT=FORMAT", help="decide one weight"
+    )
+    plan.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        help="ssm>=8: no fewer bits in weights of a kind; mlp!=nf4_g64 or !=nf4_g64: not that format",
+    )
+    plan.add_argument(
+        "--fused",
+        action="store_true",
+        help="q, k, v and gate, up share a format, so that they can be fused",
+    )
+    plan.add_argument(
+        "--device", type=_device, help="CPU, GPU or NPU: leave out formats it is known to compute wrongly"
+    )
 
     verify = add(
-        "verify", _verify, "Measure a whole plan on held-out text.", "verify sample --plan plan.json"
+        "verify",
+        _verify,
+        "Measure a whole plan on held-out text; repair it first, if asked.",
+        "verify sample --plan plan.json",
+        "verify sample --plan plan.json --repair --scores scores.json --minutes 10",
     )
     verify.add_argument("model", metavar="MODEL")
     verify.add_argument("--plan", type=Path, required=True, metavar="plan.json")
     verify.add_argument("--text", type=Path, metavar="FILE")
     verify.add_argument("--tokens", type=_positive, help="tokens of text (default 8192)")
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="exchange formats at equal bytes as long as that lowers the joint KL on a third text; "
+        "interrupted, the same command goes on",
+    )
+    verify.add_argument(
+        "--scores",
+        type=Path,
+        metavar="scores.json",
+        help="formats to try (default: that beside the plan)",
+    )
+    verify.add_argument(
+        "--repair-text", type=Path, metavar="FILE", help="default: calibration text that was not scored on"
+    )
+    verify.add_argument("--repair-tokens", type=_positive, help="tokens of it (default 4096)")
+    verify.add_argument("--minutes", type=_number, help="for the repair at most (default 20)")
+    verify.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
+
+    baselines = add(
+        "baselines",
+        _baselines,
+        "Every baseline at a plan's bytes, as plans, measured on the same held-out text.",
+        "baselines sample --scores scores.json --plan plan.json --out baselines",
+    )
+    baselines.add_argument("model", metavar="MODEL")
+    baselines.add_argument("--scores", type=Path, required=True, metavar="scores.json")
+    baselines.add_argument("--plan", type=Path, required=True, metavar="plan.json")
+    baselines.add_argument("--out", type=Path, required=True, metavar="DIR")
+    baselines.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
+    baselines.add_argument("--tokens", type=_positive, help="tokens of it (default 8192)")
+    baselines.add_argument("--only", metavar="FAMILIES", help="of uniform,metrics,paper,random,nncf")
+    baselines.add_argument("--gamma", type=_number, help="of the paper's greedy (default 1.1)")
 
     export = add(
         "export",
@@ -479,6 +636,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--plan", type=Path, metavar="plan.json")
     source.add_argument("--format", help="every weight in this one format")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
 
     bench = add(
         "bench",
@@ -513,6 +671,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     everything.add_argument("--text", type=Path, nargs="+", default=[], metavar="FILE")
     return parser
+
+
+def _device(text: str) -> str:
+    name = text.upper()
+    if name.partition(".")[0] not in ("CPU", "GPU", "NPU"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of CPU, GPU, NPU")
+    return name
+
+
+def _pin(text: str) -> tuple[str, str]:
+    weight, equals, name = text.rpartition("=")
+    if not equals or not weight:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WEIGHT=FORMAT")
+    return weight, name
 
 
 def _positive(text: str) -> int:

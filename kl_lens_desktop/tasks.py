@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kl_lens_desktop.hub import library
 from kl_lens_desktop.hub.download import pull
@@ -17,6 +17,9 @@ from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel, resolve_model
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Progress, Weights
 from kl_lens_desktop.jobs.worker import Task
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.plan.document import Plan
 
 Params = dict[str, Any]
 
@@ -90,11 +93,37 @@ def analyze_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 
 def verify_task(params: Params, cancel: Cancel) -> Iterator[Event]:
-    """``model``, ``plan`` (path), ``text``, ``tokens``, ``window`` → ``plan``, ``measured``."""
-    from kl_lens_desktop.plan.verify import verify
+    """``model``, ``plan`` (path), ``text``, ``tokens``, ``window``, ``consent`` to another revision's plan;
+    to repair first, ``repair`` (true), ``scores``, ``repair_text``, ``repair_tokens``, ``minutes`` →
+    ``plan``, ``measured``, ``repair``."""
+    from kl_lens_desktop.plan.document import load_plan, save_plan
+    from kl_lens_desktop.plan.verify import REPAIR_MINUTES, REPAIR_TOKENS, RepairWishes, verify
 
+    path = Path(params["plan"])
     local = yield from _local(params, cancel)
-    yield from verify(local, Path(params["plan"]), cancel, **_given(params, "text", "tokens", "window"))
+    if params.get("consent"):
+        save_plan(path, _adapted(load_plan(path), local, path))
+    wishes = None
+    if params.get("repair"):
+        wishes = RepairWishes(
+            Path(params["scores"]) if params.get("scores") else None,
+            Path(params["repair_text"]) if params.get("repair_text") else None,
+            params.get("repair_tokens") or REPAIR_TOKENS,
+            params.get("minutes") or REPAIR_MINUTES,
+        )
+    yield from verify(local, path, cancel, repair_by=wishes, **_given(params, "text", "tokens", "window"))
+
+
+def baselines_task(params: Params, cancel: Cancel) -> Iterator[Event]:
+    """``model``, ``scores``, ``plan`` (paths), ``out`` (folder), ``text``, ``tokens``, ``gamma``, ``only``
+    (families) → ``plans`` (name to path)."""
+    local = yield from _local(params, cancel)
+    yield Progress("baselines", 0, 0, "Starting")
+    from kl_lens_desktop.export.baselines import baselines
+
+    scores, plan, out = (Path(params[name]) for name in ("scores", "plan", "out"))
+    given = _given(params, "text", "tokens", "window", "gamma", "only")
+    yield from baselines(local, scores, plan, out, cancel, **given)
 
 
 def agree_task(params: Params, cancel: Cancel) -> Iterator[Event]:
@@ -107,12 +136,15 @@ def agree_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 
 def export_task(params: Params, cancel: Cancel) -> Iterator[Event]:
-    """``model``, ``plan`` or ``format``, ``out`` → ``folder``, ``size_bytes``, ``audit``, ``seconds``."""
+    """``model``, ``plan`` or ``format``, ``out``, ``consent`` to another revision's plan → ``folder``,
+    ``size_bytes``, ``audit``, ``seconds``."""
     from kl_lens_desktop.plan.document import load_plan
 
     source = Path(params["plan"]) if params.get("plan") else None
     plan = load_plan(source) if source else params["format"]
     local = yield from _local(params, cancel)
+    if source and params.get("consent"):
+        plan = _adapted(load_plan(source), local, source)
     yield Progress("export", 0, 6, "Starting")
     from kl_lens_desktop.export.bundle import export_model
 
@@ -138,6 +170,21 @@ def run_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     local = yield from _local(params, cancel)
     wishes = Wishes(**_given(params, *Wishes.__dataclass_fields__))
     yield from compress_model(local, Path(params["out"]), wishes, cancel)
+
+
+def _adapted(plan: "Plan", local: LocalModel, path: Path) -> "Plan":
+    """A plan of another revision, made one of this model by consent."""
+    from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
+    from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
+    from kl_lens_desktop.model.load import empty_model
+    from kl_lens_desktop.plan.document import adapted
+    from kl_lens_desktop.sensitivity.scores import ModelIdentity
+
+    model = empty_model(local.folder)
+    weights = inventory(model)
+    identity = ModelIdentity(local.id, local.revision, weights_sha256(weight_files(local.folder)))
+    shapes = {weight.name: weight.shape for weight in quantizable(weights)}
+    return adapted(plan, identity, shapes, kept_bytes(model, weights), path)
 
 
 def _local(params: Params, cancel: Cancel) -> Generator[Event, None, LocalModel]:
@@ -179,6 +226,7 @@ TASKS: dict[str, Task] = {
     "inspect": inspect_task,
     "analyze": analyze_task,
     "verify": verify_task,
+    "baselines": baselines_task,
     "agree": agree_task,
     "export": export_task,
     "export-all": export_all_task,

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.sensitivity.scores import Scores
 from tests.models import build_folder
 
-COMMANDS = ["app", "pull", "inspect", "analyze", "agree", "plan", "verify", "export", "bench", "run"]
+COMMANDS = [
+    "app", "pull", "inspect", "analyze", "agree", "plan", "verify", "baselines", "export", "bench", "run",
+]  # fmt: skip
 
 
 def kl_lens(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -46,7 +49,16 @@ def test_every_command_has_help_with_examples(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["analyze"], ["plan", "s.json", "--out", "p", "--bits", "nan"]]
+    "arguments",
+    [
+        ["nonsense"],
+        ["analyze"],
+        ["plan", "s.json", "--out", "p", "--bits", "nan"],
+        ["plan", "s.json", "--bits", "4"],
+        ["plan", "--diff", "a.json"],
+        ["plan", "s.json", "--out", "p", "--bits", "4", "--pin", "a.weight"],
+        ["plan", "s.json", "--out", "p", "--bits", "4", "--device", "TPU"],
+    ],
 )
 def test_usage_errors_are_status_2(arguments: list[str]) -> None:
     assert "--help" in kl_lens(*arguments, status=2).stderr
@@ -116,9 +128,43 @@ def test_step_by_step(sample_scores_path: Path, tmp_path: Path) -> None:
     assert load_plan(plan).measured == measured
     assert 0 < measured["kl_pq"]["mean"] < 0.05
     assert measured["perplexity"]["mean"] > measured["perplexity_full"]["mean"] - measured["perplexity"]["se"]
+    finer = tmp_path / "finer.json"
+    limits = ("--limit", "ssm>=8", "--pin", "model.embed_tokens.weight=int8_sym", "--fused")
+    kl_lens("plan", sample_scores_path, "--out", finer, "--max-perplexity-increase", "0.4", *limits)
+    formats = load_plan(finer).assignments
+    assert {name for weight, name in formats.items() if "mamba" in weight} <= {"int8_sym", "fp16"}
+    said = kl_lens("plan", "--diff", plan, finer).stdout
+    assert "of 37 weights differ" in said
+    assert json.loads(kl_lens("plan", "--diff", plan, finer, "--json").stdout)["changes"]
     folder = tmp_path / "ir"
     assert "audited: " in kl_lens("export", "sample", "--plan", plan, "--out", folder).stdout
     assert load_plan(folder / "plan.json") == load_plan(plan)
+
+
+def test_baselines_are_plans_like_any_other(sample_scores_path: Path, tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.json", tmp_path / "baselines"
+    kl_lens("plan", sample_scores_path, "--out", plan, "--bits", "5")
+    same = ("--scores", sample_scores_path, "--plan", plan, "--out", out, "--tokens", "512", "--json")
+    rows = json.loads(kl_lens("baselines", "sample", *same, "--only", "metrics,uniform").stdout)
+    assert [row["mean"] for row in rows] == sorted(row["mean"] for row in rows)
+    assert {"sqnr", "mse", "delta-ce", "uniform-int4_sym_g128"} <= {row["plan"] for row in rows}
+    for row in rows:
+        made = load_plan(out / f"{row['plan']}.json")
+        assert made.predicted["bytes"] == row["bytes"]
+        assert made.measured is not None
+
+
+def test_a_plan_of_another_revision_is_exported_only_by_consent(
+    sample_scores: Scores, tmp_path: Path
+) -> None:
+    plan = propose(sample_scores, bits=5)
+    earlier = replace(plan, model=replace(plan.model, revision="abc", sha256="0" * 64))
+    save_plan(tmp_path / "plan.json", earlier)
+    arguments = ("export", "sample", "--plan", tmp_path / "plan.json", "--out", tmp_path / "ir")
+    assert "apply it with --other-revision" in fails(*arguments)
+    kl_lens(*arguments, "--other-revision")
+    exported = load_plan(tmp_path / "ir" / "plan.json")
+    assert (exported.model, exported.assignments) == (plan.model, plan.assignments)
 
 
 def _check_run(model: str | Path, out: Path) -> dict[str, Any]:

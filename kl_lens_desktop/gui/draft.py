@@ -1,10 +1,12 @@
 """The plan in the making: scores, method, budget and pins become an assignment, as fast as a slider moves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kl_lens_desktop.gui import quantities
-from kl_lens_desktop.plan.allocate import Front, paper_greedy
+from kl_lens_desktop.plan.allocate import Front
+from kl_lens_desktop.plan.baselines import paper_greedy
+from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, provenance
@@ -38,15 +40,21 @@ class Draft:
         self._parameters = sum(option.parameters for option in self.options)
         self._choices = {(o.weight, c.format): c for o in self.options for c in o.choices}
         self._by_metric: dict[str, list[WeightOptions]] = {"kl": self.options}
-        self._fronts: dict[tuple[str, frozenset[tuple[str, str]]], Front] = {}
+        self._fronts: dict[tuple[str, str], Front] = {}
 
-    def front(self, metric: str = "kl", pins: Mapping[str, str] | None = None) -> Front:
-        """The optimal plans in a metric, with some weights decided already."""
-        key = metric, frozenset((pins or {}).items())
+    def front(self, metric: str = "kl", constraints: Constraints | None = None) -> Front:
+        """The optimal plans in a metric, with some weights decided or limited already.
+
+        Raises
+        ------
+        InputError
+            If the limits leave a weight no format.
+        """
+        key = metric, repr(constraints or Constraints())
         if key not in self._fronts:
             if len(self._fronts) > 40:  # every pin makes another; only the last few are asked for again
                 self._fronts.clear()
-            self._fronts[key] = Front(self._options_in(metric), pins)
+            self._fronts[key] = Front(self._options_in(metric), constraints)
         return self._fronts[key]
 
     @property
@@ -71,18 +79,24 @@ class Draft:
         """A weight's choice of a format, if it was measured."""
         return self._choices.get((weight, name))
 
-    def assign(self, method: str, budget: int, pins: Mapping[str, str]) -> dict[str, str]:
+    def assign(self, method: str, budget: int, constraints: Constraints) -> dict[str, str]:
         """The assignment of a method in `budget` bytes of exported weights; `uniform-FORMAT` sets its own.
 
-        Pins come first: where they alone take more than the budget, the smallest plan with them is returned.
+        Limits come first: where they alone take more than the budget, the smallest plan under them is
+        returned.
+
+        Raises
+        ------
+        InputError
+            If the limits leave a weight no format.
         """
         if method.startswith("uniform-"):
             name = method.removeprefix("uniform-")
-            return {option.weight: name for option in self.options} | dict(pins)
+            return {option.weight: name for option in self.options} | dict(constraints.pins)
         metric = METRIC_OF_METHOD[method]
         if method == "paper":
-            return paper_greedy(self._options_in(metric), budget - self.fixed, pins)
-        front = self.front(metric, pins)
+            return paper_greedy(self._options_in(metric), budget - self.fixed, constraints)
+        front = self.front(metric, constraints)
         return front.within_bytes(max(budget - self.fixed, front.smallest))
 
     def totals(self, assignments: Mapping[str, str]) -> Totals:
@@ -95,7 +109,15 @@ class Draft:
         size, loss, error = total(self.options, assignments)
         return Totals(self.fixed + size, 8 * size / self._parameters, loss, error)
 
-    def plan(self, method: str, budget: int, pins: Mapping[str, str], assignments: dict[str, str]) -> Plan:
+    def within_loss(self, limit: float, constraints: Constraints) -> int:
+        """Bytes of all exported weights in the smallest plan whose predicted KL is at most `limit`."""
+        return self.totals(self.front("kl", constraints).within_loss(limit)).bytes
+
+    def bytes_of_bits(self, bits: float) -> int:
+        """Bytes of all exported weights at so many bits per quantizable parameter."""
+        return self.fixed + int(bits * self._parameters / 8)
+
+    def plan(self, method: str, budget: int, constraints: Constraints, assignments: dict[str, str]) -> Plan:
         """The assignment as a plan, ready to be saved."""
         totals = self.totals(assignments)
         uniform = method.startswith("uniform-")
@@ -106,8 +128,8 @@ class Draft:
             method,
             {"kl": totals.kl, "se": totals.se, "bytes": totals.bytes},
             None,
-            sorted(pins),
-            provenance(self.scores),
+            sorted(constraints.pins),
+            {**provenance(self.scores), **constraints.as_words()},
         )
 
     def _options_in(self, metric: str) -> list[WeightOptions]:
@@ -116,8 +138,8 @@ class Draft:
         return self._by_metric[metric]
 
 
-def summary(plan: Plan, draft: Draft) -> str:
-    """The plan in one sentence."""
+def summary(plan: Plan, draft: Draft, beside: Iterable[Plan] = ()) -> str:
+    """What a plan does, in words, and what the best baseline of about its size does, if measured too."""
     totals = draft.totals(plan.assignments)
     formats = [parse_format(plan.assignments.get(option.weight, "fp16")) for option in draft.options]
     fine = sum(fmt.bits >= 8 for fmt in formats)
@@ -126,7 +148,44 @@ def summary(plan: Plan, draft: Draft) -> str:
         loss = f"KL {quantities.plus_minus(kl['mean'], kl['se'])} nats per token on held-out text"
     else:
         loss = f"KL {quantities.plus_minus(totals.kl, totals.se)} nats per token predicted, not yet verified"
-    return (
+    words = (
         f"{fine:,} of {len(formats):,} weights stay INT8 or FP16; {quantities.size(totals.bytes)}, "
         f"{quantities.percent(totals.bytes / draft.largest)} of FP16; {loss}."
     )
+    best = best_beside(plan, beside)
+    if best is None or best.measured is None:
+        return words
+    kl = best.measured["kl_pq"]
+    return (
+        f"{words} Of the baselines of about that size, {method_name(best.method)} does best: "
+        f"KL {quantities.plus_minus(kl['mean'], kl['se'])}, {quantities.size(best.predicted['bytes'] or 0)}."
+    )
+
+
+def best_beside(plan: Plan, beside: Iterable[Plan]) -> Plan | None:
+    """The baseline of least measured KL that takes at most 5 % more bytes than a measured plan."""
+    if not plan.measured:
+        return None
+    room = 1.05 * (plan.predicted["bytes"] or 0)
+    fair = [
+        other
+        for other in beside
+        if other.measured
+        and other.measured["text"] == plan.measured["text"]
+        and (other.predicted["bytes"] or 0) <= room
+    ]
+    return min(fair, key=lambda other: float((other.measured or {})["kl_pq"]["mean"]), default=None)
+
+
+def method_name(method: str) -> str:
+    """A plan's method in words: ``NNCF (hessian)``, ``uniform INT8``, ``the paper's p05``."""
+    if method.startswith("uniform-"):
+        return f"uniform {parse_format(method.removeprefix('uniform-')).label}"
+    if method.startswith("nncf-"):
+        return f"NNCF ({method.removeprefix('nncf-').replace('-', ' ')})"
+    if method.startswith("random-"):
+        return "chance"
+    if method.startswith("p") and method[1:].isdecimal():
+        return f"the paper's {method}"
+    names = {"paper-gamma": "the paper's greedy with γ", "paper": "the paper's list", "kl": "KL"}
+    return names.get(method, method.replace("-", " ").upper() if len(method) < 6 else method)

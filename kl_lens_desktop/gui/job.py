@@ -23,6 +23,7 @@ from kl_lens_desktop.jobs.events import (
     Measured,
     Note,
     Progress,
+    Repaired,
     Scored,
     Weights,
 )
@@ -54,7 +55,8 @@ class Job(QObject):
     started(str)
         The first step's task.
     step_started(Step), step_finished(Step, dict)
-    progress(Progress), note(Note), weights(list), scored(Entry JSON), measured(dict), generated(Generated)
+    progress(Progress), note(Note), weights(list), scored(Entry JSON), measured(dict), repaired(Repaired),
+    generated(Generated)
         As the stages yield them.
     delivered()
         After each batch of events: the time to repaint.
@@ -72,6 +74,7 @@ class Job(QObject):
     weights = Signal(object)
     scored = Signal(object)
     measured = Signal(object)
+    repaired = Signal(object)
     generated = Signal(object)
     delivered = Signal()
     failed = Signal(object, object)
@@ -159,6 +162,8 @@ class Job(QObject):
             self.scored.emit(event.entry)
         elif isinstance(event, Measured):
             self.measured.emit(event.row)
+        elif isinstance(event, Repaired):
+            self.repaired.emit(event)
         elif isinstance(event, Weights):
             self.weights.emit(event.weights)
         elif isinstance(event, Note):

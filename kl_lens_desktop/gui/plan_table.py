@@ -183,7 +183,7 @@ class PlanFilter(QSortFilterProxyModel):
 class PlanView(QTableView):
     """The name takes what room the other columns leave, and never less than it needs to be read."""
 
-    NAME_WIDTH = 150
+    NAME_WIDTH = 142
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

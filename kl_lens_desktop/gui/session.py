@@ -16,7 +16,7 @@ from kl_lens_desktop.gui import quantities
 from kl_lens_desktop.gui.background import Background
 from kl_lens_desktop.gui.job import Job, Step
 from kl_lens_desktop.gui.workspace import MODEL_XML, Analysis, Settings, Workspace, workspace_of
-from kl_lens_desktop.jobs.events import Failed, Note, Progress
+from kl_lens_desktop.jobs.events import Failed, Note, Progress, Repaired
 
 if TYPE_CHECKING:
     from kl_lens_desktop.plan.document import Plan
@@ -103,6 +103,10 @@ class Session(QObject):
         A finished score file was loaded, or is gone.
     plan_changed()
         Another plan, or its measurement.
+    baselines_changed()
+        Other plans of this model were measured, to stand beside the plan.
+    consent_wanted(Path, str)
+        The plan at this path is of another revision, as the sentence says; `load_plan` with consent takes it.
     exports_changed(), bench_changed(), devices_changed(), agreement_changed()
     logged(LogLine)
     said(str level, str sentence)
@@ -113,6 +117,8 @@ class Session(QObject):
     entries_changed = Signal()
     scores_changed = Signal()
     plan_changed = Signal()
+    baselines_changed = Signal()
+    consent_wanted = Signal(object, str)
     exports_changed = Signal()
     bench_changed = Signal()
     devices_changed = Signal()
@@ -138,6 +144,7 @@ class Session(QObject):
         job.weights.connect(self._take_weights)
         job.scored.connect(self._take_score)
         job.measured.connect(self._take_row)
+        job.repaired.connect(self._take_repaired)
         job.delivered.connect(self._announce_entries)
         job.progress.connect(self._watch_stage)
         job.note.connect(self._take_note)
@@ -151,6 +158,7 @@ class Session(QObject):
         self.entries: dict[tuple[str, str], Entry] = {}
         self.scores: Scores | None = None
         self.plan: Plan | None = None
+        self.baselines: list[Plan] = []
         self.audits: dict[str, dict[str, Any]] = {}
         self.exports: dict[str, Path] = {}
         self.bench: list[dict[str, Any]] = []
@@ -216,20 +224,39 @@ class Session(QObject):
         self.plan = plan
         self.plan_changed.emit()
 
-    def load_plan(self, path: Path) -> None:
-        """Open a plan file for the model that is open; refuse another model's in words."""
-        from kl_lens_desktop.plan.document import Plan, check_applies, load_plan
+    def load_plan(self, path: Path, *, consent: bool = False) -> None:
+        """Open a plan file for the model that is open; another model's is refused in words.
+
+        One of another revision, whose names and shapes match, is first asked about (`consent_wanted`), and
+        taken with `consent`.
+        """
+        from kl_lens_desktop.plan.document import adapted, check_applies, load_plan
 
         assert self.model is not None
         model, scores = self.model, self.scores
 
-        def read() -> Plan:
+        def read() -> "tuple[Plan, str]":
             plan = load_plan(path)
             identity = scores.model if scores else _identity(model)
-            check_applies(plan, identity, [weight["name"] for weight in model.matrices], path)
-            return plan
+            try:
+                check_applies(plan, identity, [weight["name"] for weight in model.matrices], path)
+            except InputError as error:
+                shapes = {weight["name"]: weight["shape"] for weight in model.matrices}
+                try:
+                    fitting = adapted(plan, identity, shapes, model.kept_bytes, path)
+                except InputError:
+                    raise error from None
+                return fitting, "" if consent else "; ".join(plan.model.differences(identity))
+            return plan, ""
 
-        self.background.run(read, self.set_plan, self.say_error)
+        def take(found: "tuple[Plan, str]") -> None:
+            plan, differs = found
+            if differs:
+                self.consent_wanted.emit(path, differs)
+            else:
+                self.set_plan(plan)
+
+        self.background.run(read, take, self.say_error)
 
     def say(self, level: str, text: str) -> None:
         self.said.emit(level, text)
@@ -286,6 +313,13 @@ class Session(QObject):
         self.bench = [*(r for r in self.bench if (r["variant"], r["device"]) != key), row]
         self.bench_changed.emit()
 
+    def _take_repaired(self, event: Repaired) -> None:
+        """The better plan is in the file already; show it at once."""
+        changed = quantities.plural(len(event.changes), "format")
+        gain = quantities.plus_minus(event.gain, event.gain_se)
+        self.write_log("info", f"Repair: {changed} exchanged, joint KL less by {gain} nats per token")
+        self.reload()
+
     def _take_note(self, note: Note) -> None:
         self.write_log(note.level, note.text)
 
@@ -315,7 +349,7 @@ class Session(QObject):
         elif step.task == "agree":
             self.agreement = result
             self.agreement_changed.emit()
-        elif step.task in ("analyze", "verify", "bench", "run"):
+        elif step.task in ("analyze", "verify", "baselines", "bench", "run"):
             self.reload()
 
     def _step_failed(self, step: Step, failure: Failed) -> None:
@@ -346,6 +380,7 @@ class Session(QObject):
             self.entries_changed,
             self.scores_changed,
             self.plan_changed,
+            self.baselines_changed,
             self.exports_changed,
             self.bench_changed,
             self.agreement_changed,
@@ -366,6 +401,9 @@ class Session(QObject):
             self.scores_changed.emit()
         if results.plan is not None and results.plan != self.plan:
             self.set_plan(results.plan)
+        if results.baselines != self.baselines:
+            self.baselines = results.baselines
+            self.baselines_changed.emit()
         if (results.exports, results.audits) != (self.exports, self.audits):
             self.exports, self.audits = results.exports, results.audits
             self.exports_changed.emit()
@@ -398,6 +436,8 @@ STAGE_NAMES = {
     "analyze": "Measuring sensitivity",
     "plan": "Planning",
     "verify": "Verifying on held-out text",
+    "repair": "Repairing the plan",
+    "baselines": "Measuring the baselines",
     "export": "Exporting",
     "bench": "Benchmarking",
     "devices": "Looking for devices",
@@ -417,6 +457,7 @@ class _Results:
     model: Model
     scores: "Scores | None"
     plan: "Plan | None"
+    baselines: "list[Plan]"
     exports: dict[str, Path]
     audits: dict[str, dict[str, Any]]
     bench: list[dict[str, Any]]
@@ -451,6 +492,8 @@ def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, P
     if plan is not None and not known.issuperset(plan.assignments):
         problems.append(f"{workspace.plan} is for another model and was left aside.")
         plan = None
+    beside = [read(path, load_plan) for path in sorted(workspace.baselines.glob("[!.]*.json"))]
+    baselines = [p for p in beside if p is not None and scores and p.model.sha256 == scores.model.sha256]
     bench = read(workspace.bench, read_json) or {}
     elsewhere = {name: folder for name, folder in known_exports.items() if (folder / MODEL_XML).is_file()}
     exports = workspace.exported() | elsewhere
@@ -459,6 +502,7 @@ def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, P
         model,
         scores,
         plan,
+        baselines,
         exports,
         audits,
         bench.get("rows", []),

@@ -115,6 +115,11 @@ class Workspace:
         return self.folder / "plan.json"
 
     @property
+    def baselines(self) -> Path:
+        """The folder of the baselines' plans."""
+        return self.folder / "baselines"
+
+    @property
     def bench(self) -> Path:
         return self.folder / "bench.json"
 

@@ -47,6 +47,26 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Repaired:
+    """A better plan was found by measuring: its joint KL on the repair text, in nats per token.
+
+    Attributes
+    ----------
+    kl, se : float
+        Of the plan as it is now.
+    gain, gain_se : float
+        How much less than before, window by window on the same text.
+    changes : list of [weight, format before, format now]
+    """
+
+    kl: float
+    se: float
+    gain: float
+    gain_se: float
+    changes: list[list[str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Generated:
     """Newly generated text of one variant in a side-by-side trial."""
 
@@ -72,9 +92,10 @@ class Failed:
     traceback: str = ""
 
 
-Event = Progress | Note | Weights | Scored | Measured | Generated | Finished | Failed
+Event = Progress | Note | Weights | Scored | Measured | Repaired | Generated | Finished | Failed
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Progress, Note, Weights, Scored, Measured, Generated, Finished, Failed)
+    kind.__name__: kind
+    for kind in (Progress, Note, Weights, Scored, Measured, Repaired, Generated, Finished, Failed)
 }
 
 

@@ -1,17 +1,21 @@
 """The plan as a file: one JSON document that another laptop can apply."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_json
+from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.schema import check_schema
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 
 SCHEMA = "kl-lens/plan/1"
-FILE_LIMIT = 32 * 2**20
+FILE_LIMIT = 2 * 2**20  # twenty thousand weights; what a stranger can make of more would take 100 MB to read
+NAME_LIMIT = 300
+_WEIGHT = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Plan:
     budget : dict or None
         ``{"bytes": …}``, ``{"bits": …}`` or ``{"max_kl": …}``; None where the method sets its own size.
     method : str
-        ``kl``, ``sqnr``, ``mse``, ``paper`` or ``uniform-FORMAT``.
+        ``kl``, ``sqnr``, ``mse``, ``delta-ce``, ``paper`` or ``uniform-FORMAT``; of a baseline, its name.
     predicted : dict
         ``kl`` (nats per token, or None), ``se`` and ``bytes`` of the exported weights.
     measured : dict or None
@@ -34,7 +38,7 @@ class Plan:
     pins : list of str
         Weights whose format a person chose.
     provenance : dict
-        With what and when it was made.
+        With what and when it was made, under which limits, and what a repair gained on which text.
     """
 
     model: ModelIdentity
@@ -71,7 +75,7 @@ def load_plan(path: Path) -> Plan:
         In one sentence, if it is no plan, damaged, too large or of a newer version.
     """
     value = read_json(path, FILE_LIMIT)
-    check_schema(value, SCHEMA, path)
+    check_schema(_without_checked(value, path), SCHEMA, path)
     return Plan(
         ModelIdentity(**value["model"]),
         value["assignments"],
@@ -84,18 +88,98 @@ def load_plan(path: Path) -> Plan:
     )
 
 
+def _without_checked(value: Any, path: Path) -> Any:
+    """The file with its two long parts cut down to one item each, all of which are checked here: the general
+    validator takes seconds for what these lines do in milliseconds."""
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        return value  # which the validator says at once
+    short = dict(value)
+    names, pins = value.get("assignments"), value.get("pins")
+    if isinstance(names, dict):
+        for name, fmt in names.items():
+            _check_weight(name, path)
+            if not isinstance(fmt, str):
+                raise InputError(
+                    f"Cannot use {path}",
+                    f"at assignments: {str(fmt)[:40]!r} is no format",
+                    "Make the plan again",
+                )
+            try:
+                parse_format(fmt)
+            except InputError as error:
+                why = f"at assignments: {fmt[:40]!r} is no format"
+                raise InputError(f"Cannot use {path}", why, "Make the plan again") from error
+        short["assignments"] = dict(list(names.items())[:1])
+    if isinstance(pins, list):
+        for name in pins:
+            _check_weight(name, path)
+        short["pins"] = pins[:1]
+    return short
+
+
+def _check_weight(name: Any, path: Path) -> None:
+    if not isinstance(name, str) or len(name) > NAME_LIMIT or not _WEIGHT.fullmatch(name):
+        raise InputError(
+            f"Cannot use {path}", f"{str(name)[:80]!r} is not the name of a weight", "Make the plan again"
+        )
+
+
 def check_applies(plan: Plan, model: ModelIdentity, weights: Sequence[str], path: Path) -> None:
     """Raise `InputError` saying what differs unless `plan` was made for exactly these weights."""
-    unknown = [name for name in plan.assignments if name not in set(weights)]
+    known = set(weights)
+    unknown = [name for name in plan.assignments if name not in known]
     differences = plan.model.differences(model)
     if unknown:
         differences.append(f"{len(unknown)} weights the model does not have, such as {unknown[0]}")
     if differences:
+        agree = "" if unknown else "; or, as all its weights are here by name, apply it with --other-revision"
         raise InputError(
             f"The plan {path} is for another model",
             "; ".join(differences),
-            "Open the model it was made for, or make a plan for this one",
+            f"Open the model it was made for, or make a plan for this one{agree}",
         )
+
+
+def adapted(
+    plan: Plan, model: ModelIdentity, shapes: Mapping[str, Sequence[int]], kept_bytes: int, path: Path
+) -> Plan:
+    """The plan of another revision or model made one of `model`, for a person who agreed to that.
+
+    Its figures are dropped, for they were measured on other weights; where it comes from is noted.
+
+    Parameters
+    ----------
+    shapes : mapping of str to sequence of int
+        Of the quantizable weights of `model`.
+    kept_bytes : int
+        Of its other parameters, in FP16.
+
+    Raises
+    ------
+    InputError
+        If names or shapes do not match: the sizes of all weights under the plan must add up to what it says.
+    """
+    if not plan.model.differences(model):
+        return plan
+    missing = [name for name in plan.assignments if name not in shapes]
+    formats = {name: parse_format(plan.assignments.get(name, "fp16")) for name in shapes}
+    size = kept_bytes + sum(stored_bytes(shape, formats[name]) for name, shape in shapes.items())
+    if missing or size != plan.predicted["bytes"]:
+        raise InputError(
+            f"The plan {path} cannot be applied to {model.id}",
+            f"{len(missing)} of its weights are not in the model, such as {missing[0]}"
+            if missing
+            else f"its weights take {plan.predicted['bytes']:,} bytes and those of the model {size:,}",
+            "Make a plan for this model",
+        )
+    made_for = f"{plan.model.id} {plan.model.revision or ''} {plan.model.sha256}"
+    return replace(
+        plan,
+        model=model,
+        predicted={"kl": None, "se": None, "bytes": size},
+        measured=None,
+        provenance={**plan.provenance, "made_for": " ".join(made_for.split())},
+    )
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:

@@ -7,7 +7,7 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import Entry, Scores
 
-METRICS = ("kl", "kl_qp", "mse", "sqnr")
+METRICS = ("kl", "kl_qp", "mse", "sqnr", "delta_ce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def weight_options(scores: Scores, metric: str = "kl") -> list[WeightOptions]:
     metric : str
         The loss to be minimized, additive over weights: ``kl`` is KL(full‖quantized) and ``kl_qp`` the
         reverse, in nats per token; ``mse`` is on logits; ``sqnr`` is the noise-to-signal power ratio,
-        10^(−SQNR/10).
+        10^(−SQNR/10); ``delta_ce`` is the added cross-entropy of the next token, and may be negative.
 
     Notes
     -----
@@ -89,6 +89,8 @@ def _choice(entry: Entry, shape: tuple[int, ...], metric: str) -> Choice | None:
     if metric == "sqnr":
         loss = 10 ** (-entry.sqnr_db.mean / 10)
         return Choice(entry.format, size, loss, loss * entry.sqnr_db.se * 0.2302585)
+    if metric == "delta_ce":
+        return Choice(entry.format, size, entry.delta_ce.mean, entry.delta_ce.se)
     estimate = {"kl": entry.kl_pq, "kl_qp": entry.kl_qp, "mse": entry.mse}[metric]
     return Choice(entry.format, size, max(estimate.mean, 0.0), estimate.se) if estimate.n else None
 

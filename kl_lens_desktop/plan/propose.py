@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.plan.allocate import Front, paper_greedy
+from kl_lens_desktop.plan.allocate import Front
+from kl_lens_desktop.plan.baselines import paper_greedy
+from kl_lens_desktop.plan.constraints import Constraints, parse_limits
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 
-METRIC_OF_METHOD = {"kl": "kl", "sqnr": "sqnr", "mse": "mse", "paper": "kl_qp"}
+METRIC_OF_METHOD = {"kl": "kl", "sqnr": "sqnr", "mse": "mse", "delta-ce": "delta_ce", "paper": "kl_qp"}
 
 
 def propose(
@@ -21,8 +24,9 @@ def propose(
     size_bytes: int | None = None,
     bits: float | None = None,
     max_kl: float | None = None,
+    max_perplexity_increase: float | None = None,
     method: str = "kl",
-    pins: Mapping[str, str] | None = None,
+    constraints: Constraints | None = None,
 ) -> Plan:
     """A plan that spends one budget as well as `method` can.
 
@@ -34,18 +38,37 @@ def propose(
         Average bits per parameter of the quantizable weights, scales and zero points included.
     max_kl : float, optional
         Limit on the summed KL(full‖quantized), nats per token.
+    max_perplexity_increase : float, optional
+        Limit on the predicted perplexity over that of full precision, less 1: 0.01 is one per cent.
     method : str
-        ``kl``, ``sqnr``, ``mse``, ``paper``, or ``uniform-FORMAT``, which needs no budget.
-    pins : mapping of str to str, optional
-        Formats a person chose; the rest of the budget goes to the other weights.
+        ``kl``, ``sqnr``, ``mse``, ``delta-ce``, ``paper``, or ``uniform-FORMAT``, which needs no budget.
+    constraints : Constraints, optional
+        Pins, shared and forbidden formats; what budget they leave goes to the other weights.
+
+    Notes
+    -----
+    A model whose text is likely under it, as calibrated models' is, loses KL(full‖quantized) nats of
+    cross-entropy per token on average: perplexity grows by the factor exp(KL).
 
     Raises
     ------
     InputError
         If no plan fits, or the budget and the method do not go together.
     """
-    pins = pins or {}
-    wishes = [wish for wish in (size_bytes, bits, max_kl) if wish is not None]
+    constraints = constraints or Constraints()
+    if max_perplexity_increase is not None and max_kl is None and max_perplexity_increase >= 0:
+        max_kl = math.log1p(max_perplexity_increase)
+        plan = propose(
+            scores,
+            size_bytes=size_bytes,
+            bits=bits,
+            max_kl=max_kl,
+            method=method,
+            constraints=constraints,
+        )
+        asked = {"max_perplexity_increase": max_perplexity_increase}
+        return replace(plan, provenance={**plan.provenance, **asked})
+    wishes = [w for w in (size_bytes, bits, max_kl, max_perplexity_increase) if w is not None]
     if any(not 0 <= wish <= 1e12 for wish in wishes) or (bits is not None and bits > 16):
         raise InputError(
             "Cannot make a plan",
@@ -56,10 +79,10 @@ def propose(
         if wishes:
             raise InputError("Cannot make a plan", "a uniform plan sets its own size", "Leave out the budget")
         name = parse_format(method.removeprefix("uniform-")).name
-        assignments = {weight["name"]: name for weight in scores.weights if weight["kind"] != "conv"} | dict(
-            pins
-        )
-        return _plan(scores, assignments, None, method, pins)
+        assignments = {weight["name"]: name for weight in scores.weights if weight["kind"] != "conv"}
+        if unknown := sorted(set(constraints.pins) - set(assignments)):
+            raise InputError(f"Cannot pin {unknown[0]}", "the model has no such weight", "Check the name")
+        return _plan(scores, assignments | dict(constraints.pins), None, method, constraints)
     if method not in METRIC_OF_METHOD:
         raise InputError(
             f"Unknown method {method!r}",
@@ -81,26 +104,29 @@ def propose(
                 f"a KL limit does not go with the method {method}",
                 "Use the method kl, or a size",
             )
-        assignments, budget = Front(options, pins).within_loss(max_kl), {"max_kl": max_kl}
+        assignments, budget = Front(options, constraints).within_loss(max_kl), {"max_kl": max_kl}
     else:
         fixed, parameters = fixed_bytes(scores, options), sum(option.parameters for option in options)
-        front = Front(options, pins)
+        front = Front(options, constraints)
         if bits is not None:
             limit, budget = int(bits * parameters / 8), {"bits": bits}
-            asked, least = f"{bits:g} bits", f"{math.ceil(800 * front.smallest / parameters) / 100:g} bits"
+            wanted, least = f"{bits:g} bits", f"{math.ceil(800 * front.smallest / parameters) / 100:g} bits"
         else:
             assert size_bytes is not None
             limit, budget = size_bytes - fixed, {"bytes": size_bytes}
             least = f"{math.ceil((fixed + front.smallest) / 1e4) / 100:g} MB"
-            asked = f"{size_bytes / 1e6:g} MB"
+            wanted = f"{size_bytes / 1e6:g} MB"
         if limit < front.smallest:
             raise InputError(
-                f"No plan fits into {asked}",
+                f"No plan fits into {wanted}",
                 f"the smallest one takes {least} with the formats measured",
                 "Allow more, or analyze smaller formats too",
             )
-        assignments = paper_greedy(options, limit, pins) if method == "paper" else front.within_bytes(limit)
-    return _plan(scores, assignments, budget, method, pins)
+        if method == "paper":
+            assignments = paper_greedy(options, limit, constraints)
+        else:
+            assignments = front.within_bytes(limit)
+    return _plan(scores, assignments, budget, method, constraints)
 
 
 def uniform_plan(model: ModelIdentity, weights: list[dict[str, object]], kept_bytes: int, name: str) -> Plan:
@@ -136,7 +162,18 @@ def provenance(scores: Scores) -> dict[str, str | float | None]:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "kl_lens_desktop": __version__,
         "scored_on": scores.text.get("name"),
+        "scored_sha256": scores.text.get("sha256"),
+        "scored_tokens": scores.text.get("tokens"),
     }
+
+
+def constraints_of(plan: Plan) -> Constraints:
+    """The pins and limits a plan was made under, as its file says."""
+    said = plan.provenance
+    least, forbidden = parse_limits(str(said.get("limits") or "").split())
+    pins = {weight: plan.assignments[weight] for weight in plan.pins if weight in plan.assignments}
+    device = said.get("device")
+    return Constraints(pins, said.get("fused") == "yes", least, forbidden, str(device) if device else None)
 
 
 def average_bits(scores: Scores, assignments: Mapping[str, str]) -> float:
@@ -151,7 +188,7 @@ def _plan(
     assignments: dict[str, str],
     budget: dict[str, float] | None,
     method: str,
-    pins: Mapping[str, str],
+    constraints: Constraints,
 ) -> Plan:
     return Plan(
         scores.model,
@@ -160,6 +197,6 @@ def _plan(
         method,
         predicted(scores, assignments),
         None,
-        list(pins),
-        provenance(scores),
+        list(constraints.pins),
+        {**provenance(scores), **constraints.as_words()},
     )

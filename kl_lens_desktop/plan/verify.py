@@ -1,23 +1,57 @@
-"""A whole plan measured at once, on text that no weight was scored on."""
+"""A whole plan measured at once, on text that no weight was scored on; and repaired first, where asked."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Progress
+from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, quantizable
-from kl_lens_desktop.model.load import load_model
-from kl_lens_desktop.plan.document import check_applies, load_plan, save_plan
-from kl_lens_desktop.sensitivity.engine import measure_plan
-from kl_lens_desktop.sensitivity.scores import ModelIdentity
-from kl_lens_desktop.texts import held_out_text
+from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.plan.allocate import Front
+from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
+from kl_lens_desktop.plan.joint import Bench, spread_windows
+from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
+from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, constraints_of, predicted
+from kl_lens_desktop.plan.repair import Repair, repair
+from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.sensitivity.engine import DEFAULT_FORMATS, measure_plan
+from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
+from kl_lens_desktop.texts import calibration_text, held_out_text, read_text
 
 DEFAULT_TOKENS = 8192
 DEFAULT_WINDOW = 256
+REPAIR_TOKENS = 4096
+REPAIR_MINUTES = 20.0
 STAGE = "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class RepairWishes:
+    """How a plan is to be repaired before it is verified.
+
+    Attributes
+    ----------
+    scores : Path, optional
+        The score file the plan was made from: its formats are tried, the nearest to the margin first. Without
+        it the formats of the plan and the usual ones are, ranked by how much they change the weights.
+    text : Path, optional
+        By default what the bundled calibration text holds beyond the tokens that were scored on.
+    tokens : int
+    minutes : float
+        After which the best plan found so far is taken.
+    """
+
+    scores: Path | None = None
+    text: Path | None = None
+    tokens: int = REPAIR_TOKENS
+    minutes: float = REPAIR_MINUTES
 
 
 def verify(
@@ -28,30 +62,174 @@ def verify(
     text: Path | str | None = None,
     tokens: int = DEFAULT_TOKENS,
     window: int = DEFAULT_WINDOW,
+    repair_by: RepairWishes | None = None,
 ) -> Iterator[Event]:
     """Measure the joint KL and perplexity of the plan at `path` and write them into it.
 
+    With `repair_by`, better plans of the same bytes are looked for first, on a third text, and each that is
+    found replaces the one at `path`. What was measured on the way lies beside it, in ``NAME.joint.json``, so
+    that the same call, after a cancel, goes on where it was.
+
     Yields
     ------
-    Progress, and last Finished with ``plan`` and ``measured``.
+    Progress, Repaired, Note, and last Finished with ``plan``, ``measured`` and, after a repair, ``repair``:
+    ``kl_before``, ``kl_after``, ``gain``, ``gain_se`` on the repair text, ``exchanges`` and ``rounds``.
 
     Raises
     ------
     InputError
-        If the plan is for another model.
+        If the plan is for another model, the scores are, or the texts overlap.
     """
     plan = load_plan(path)
     yield Progress(STAGE, 0, 2, "Opening the model")
     loaded = load_model(local.folder)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     check_applies(plan, identity, [weight.name for weight in quantizable(inventory(loaded.model))], path)
+    held_out = Path(text) if text else held_out_text()
+    done: dict[str, Any] = {}
+    if repair_by is not None:
+        found = plan
+        for event in _repaired(loaded, path, plan, repair_by, window, held_out, cancel):
+            if isinstance(event, Plan):
+                found = event
+            elif isinstance(event, dict):
+                done = {"repair": event}
+            else:
+                yield event
+        plan = found
     yield Progress(STAGE, 1, 2, "Measuring the whole plan on held-out text")
-    texts = [Path(text) if text else held_out_text()]
-    measured = measure_plan(loaded, plan.assignments, texts, tokens, window, cancel)
+    measured = measure_plan(loaded, plan.assignments, [held_out], tokens, window, cancel)
     if load_plan(path) != plan:
         raise InputError(
             f"{path} was changed while it was measured", "the figures are of the plan before", "Verify again"
         )
     save_plan(path, plan.with_measured(measured))
     yield Progress(STAGE, 2, 2, "Measured")
-    yield Finished({"plan": str(path), "measured": measured})
+    yield Finished({"plan": str(path), "measured": measured, **done})
+
+
+def _repaired(
+    loaded: LoadedModel,
+    path: Path,
+    plan: Plan,
+    wishes: RepairWishes,
+    window: int,
+    held_out: Path,
+    cancel: Cancel,
+) -> Iterator[Event | Plan | dict[str, Any]]:
+    """The events of a repair, each better plan once it is saved, and at the end what came of it."""
+    scores = load_scores(wishes.scores) if wishes.scores else None
+    if scores and (differences := scores.model.differences(plan.model)):
+        raise InputError(
+            f"{wishes.scores} is of another model", "; ".join(differences), "Give the plan's own scores"
+        )
+    text = wishes.text or calibration_text()
+    if _sha256(text) == _sha256(held_out):
+        raise InputError(
+            f"Cannot repair on {text}", "the result is to be measured on it", "Choose another text"
+        )
+    skip = _scored(plan, scores, text)
+    ids, sha256 = spread_windows(loaded.tokenizer, text, wishes.tokens, window, skip)
+    read = {"text": sha256, "skip": skip, "tokens": ids.numel(), "window": window}
+    about = {"model": plan.model.sha256, **read}
+    bench = Bench(loaded, ids, cancel, path.with_suffix(".joint.json"), about)
+    options = weight_options(scores) if scores else unscored_options(bench, plan)
+    if strange := set(plan.assignments) - {option.weight for option in options}:
+        raise InputError(
+            f"{wishes.scores} lacks {len(strange)} weights of the plan, such as {min(strange)}",
+            "the analysis did not finish",
+            "Let it finish, or repair without scores",
+        )
+    limits = constraints_of(plan)
+    last: Repair | None = None
+    try:
+        for event in repair(
+            bench,
+            plan.assignments,
+            options,
+            limits,
+            starts=starts(scores, options, plan, limits) if scores else [],
+            seconds=60 * wishes.minutes,
+        ):
+            if isinstance(event, Repair):
+                last = event
+                if event.assignments != plan.assignments:
+                    plan = _replaced(plan, scores, event, text)
+                    save_plan(path, plan)
+                    yield plan
+            else:
+                yield event
+    finally:
+        bench.remember()
+    assert last is not None
+    gain, error = last.joint.less_than(last.start)
+    if not gain:
+        yield Note("No exchange of formats lowers the joint KL beyond its error")
+    yield {
+        "kl_before": last.start.mean,
+        "kl_after": last.joint.mean,
+        "gain": gain,
+        "gain_se": error,
+        "rounds": last.rounds,
+    }
+
+
+def starts(
+    scores: Scores, options: Sequence[WeightOptions], plan: Plan, limits: Constraints
+) -> list[dict[str, str]]:
+    """The plans of all metrics in the bytes of `plan`: a repair begins with the best of them."""
+    size, _, _ = total(options, plan.assignments)
+    found = []
+    for metric in dict.fromkeys(METRIC_OF_METHOD.values()):
+        front = Front(weight_options(scores, metric), limits)
+        if front.smallest <= size:
+            found.append(front.within_bytes(size))
+    return found
+
+
+def unscored_options(bench: Bench, plan: Plan) -> list[WeightOptions]:
+    """Formats to try where no scores are at hand; the loss of each is the relative error of the weight."""
+    names = sorted({"fp16", *DEFAULT_FORMATS, *plan.assignments.values()})
+    options = []
+    for weight in bench.weights.values():
+        sizes = {name: stored_bytes(weight.shape, parse_format(name)) for name in names}
+        choices = [Choice(name, sizes[name], bench.weight_error(weight.name, name), 0.0) for name in names]
+        choices.sort(key=lambda choice: (choice.format != "fp16", -choice.bytes, choice.format))
+        options.append(WeightOptions(weight.name, weight.kind, weight.block, weight.shape, tuple(choices)))
+    return options
+
+
+def _replaced(plan: Plan, scores: Scores | None, found: Repair, text: Path) -> Plan:
+    gain, error = found.joint.less_than(found.start)
+    notes: dict[str, str | float | None] = {
+        "repaired_on": text.name,
+        "repair_gain": gain,
+        "repair_gain_se": error,
+    }
+    if scores:
+        sums = predicted(scores, found.assignments)
+    else:
+        size = plan.predicted["bytes"] or 0
+        sums = {"kl": None, "se": None, "bytes": size - found.saved_bytes}
+    return replace(
+        plan,
+        assignments=found.assignments,
+        predicted=sums,
+        measured=None,
+        provenance={**plan.provenance, **notes},
+    )
+
+
+def _scored(plan: Plan, scores: Scores | None, text: Path) -> int:
+    """Tokens at the start of `text` that the scores have seen."""
+    made = plan.provenance
+    about = {"name": made.get("scored_on"), "sha256": made.get("scored_sha256")}
+    tokens: Any = made.get("scored_tokens")
+    if scores:
+        about, tokens = scores.text, scores.text.get("tokens")
+    seen = text.name in str(about["name"]).split(" + ") or about.get("sha256") == _sha256(text)
+    return tokens if seen and isinstance(tokens, int) else 0
+
+
+def _sha256(text: Path) -> str:
+    return hashlib.sha256(read_text(text).encode("utf-8")).hexdigest()

@@ -72,6 +72,12 @@ class Tally:
             "top1_agreement": self._mean("top1", tokens),
         }
 
+    def by_window(self, column: str) -> list[float]:
+        """The mean per token of each window: ``kl_pq``, or the next token's ``ce`` and ``ce_full``."""
+        tokens = self._window - 1 if column.startswith("ce") else self._window
+        values: list[float] = (self._column(column) / tokens).tolist()
+        return values
+
     def perplexity_of_halves(self) -> tuple[float, float]:
         """Perplexity from the first, third, … window and from the others: two measurements of one thing."""
         nats = self._column("ce") / (self._window - 1)

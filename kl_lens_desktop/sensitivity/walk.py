@@ -61,6 +61,8 @@ class Walk:
         self._state: list[Tensor] | None = None  # before block 0 the embeddings run as they are
         self._head_output: type[Any] | None = None
         self._final = [self._trunk(batch, None) for batch in range(len(self._ids))]
+        # What is compared with stays in full precision, whatever values the weights are given meanwhile.
+        self._clean_head = {weight: weight.data for weight in model.get_output_embeddings().parameters()}
         self._full: list[tuple[Tensor, Tensor]] | None = None
         if ids.numel() * model.config.get_text_config().vocab_size <= CACHE_ELEMENTS:
             self._full = [self._full_logits(hidden) for hidden in map(self._flat, self._final)]
@@ -109,7 +111,8 @@ class Walk:
             tally.add(full, log_p, logits, labels[cut], rows[cut])
 
     def _full_logits(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self._head(hidden)
+        with swapped(self._clean_head):
+            logits = self._head(hidden)
         return logits, nn.functional.log_softmax(logits, -1)
 
     def _trunk(self, batch: int, stop: int | None) -> Tensor:

@@ -1,5 +1,6 @@
 """The Plan page: the slider, pins by hand with undo and redo, files, and refusals."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,14 +9,20 @@ from typing import Any
 
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.gui.draft import Draft
 from kl_lens_desktop.gui.pages.export import weight_bytes
 from kl_lens_desktop.gui.pages.plan import PlanPage
+from kl_lens_desktop.gui.plan_difference import DifferenceDialog
 from kl_lens_desktop.gui.plan_table import FORMAT, LOSS
 from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.plan.baselines import random_assignment
+from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import load_plan, save_plan
+from kl_lens_desktop.plan.options import weight_options
+from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.sensitivity.scores import Scores
 from tests.gui.conftest import JOB_MS
 
@@ -49,9 +56,9 @@ def test_the_slider_is_followed_within_fifty_milliseconds(
 def test_a_front_for_a_large_model_is_asked_within_fifty_milliseconds(sample_scores: Scores) -> None:
     many = _enlarged(sample_scores, 1000)
     draft = Draft(many)
-    draft.assign("kl", draft.largest, {})
+    draft.assign("kl", draft.largest, Constraints())
     started = time.perf_counter()
-    assignments = draft.assign("kl", (draft.smallest + draft.largest) // 2, {})
+    assignments = draft.assign("kl", (draft.smallest + draft.largest) // 2, Constraints())
     draft.totals(assignments)
     assert time.perf_counter() - started < 0.05
 
@@ -149,7 +156,8 @@ def test_a_plan_of_another_model_is_refused_in_words(
 ) -> None:
     plan = plan_of(bits=5.0)
     stranger = replace(plan, model=replace(plan.model, id="somebody/else", sha256="0" * 64))
-    save_plan(tmp_path / "other.json", stranger)
+    assignments = {**plan.assignments, "model.layers.99.mlp.weight": "int8_sym"}
+    save_plan(tmp_path / "other.json", replace(stranger, assignments=assignments))
     before = scored.session.plan
     with qtbot.waitSignal(scored.session.said):
         scored.session.load_plan(tmp_path / "other.json")
@@ -157,6 +165,120 @@ def test_a_plan_of_another_model_is_refused_in_words(
     assert "another model" in scored.banner.text.text()
     assert "somebody/else" in scored.banner.text.text()
     assert scored.session.plan is before
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")  # Qt's offscreen platform, of any dialog
+def test_a_plan_of_another_revision_is_taken_only_by_consent(
+    scored: Window, qtbot: QtBot, tmp_path: Path, plan_of: Callable[..., Any]
+) -> None:
+    page = page_of(scored)
+    plan = plan_of(bits=7.0)
+    earlier = replace(plan, model=replace(plan.model, revision="abc", sha256="0" * 64))
+    save_plan(tmp_path / "earlier.json", earlier)
+    before = scored.session.plan
+    for role, taken in (
+        (QMessageBox.ButtonRole.RejectRole, False),
+        (QMessageBox.ButtonRole.AcceptRole, True),
+    ):
+        with qtbot.waitSignal(scored.session.consent_wanted):
+            scored.session.load_plan(tmp_path / "earlier.json")
+        question = page.findChild(QMessageBox)
+        assert question is not None
+        assert "revision 'abc' against None" in question.text()
+        assert "weights 000000000000 against" in question.text()
+        (answer,) = [b for b in question.buttons() if question.buttonRole(b) == role]
+        answer.click()
+        if not taken:
+            assert scored.session.plan is before
+            qtbot.waitUntil(lambda: page.findChild(QMessageBox) is None)
+    qtbot.waitUntil(lambda: scored.session.plan is not before)
+    assert scored.session.plan is not None
+    assert scored.session.plan.assignments == plan.assignments
+    assert scored.session.plan.model == plan.model
+    assert "0" * 64 in str(scored.session.plan.provenance["made_for"])
+
+
+def test_a_budget_is_typed_in_any_unit(scored: Window) -> None:
+    page = page_of(scored)
+    for unit, value in (("mb", 5.5), ("bits", 6.0), ("kl", 0.002), ("perplexity", 0.5)):
+        page.unit.setCurrentIndex(page.unit.findData(unit))
+        page.exact.setText(str(value))
+        page.exact.editingFinished.emit()
+        plan = scored.session.plan
+        assert plan is not None
+        size, kl = plan.predicted["bytes"] or 0, plan.predicted["kl"] or 0
+        reached = {"mb": size / 1e6, "kl": kl, "perplexity": 100 * math.expm1(kl)}
+        assert reached.get(unit, value) <= value + 1e-12
+        assert reached.get(unit, value) > 0.8 * value, "and most of it is spent"
+        if unit == "bits":
+            assert page.readings["bits"].text().startswith(("5.9", "6.0"))
+
+
+def test_a_budget_that_is_no_number_is_refused_in_words(scored: Window) -> None:
+    page = page_of(scored)
+    before = scored.session.plan
+    page.exact.setText("lots")
+    page.exact.editingFinished.emit()
+    assert "'lots' is not a budget" in scored.banner.text.text()
+    assert scored.session.plan is before
+
+
+def test_limits_are_kept_and_said(scored: Window) -> None:
+    page = page_of(scored)
+    page.slider.setValue(300)
+    page.replan()
+    page.set_limits(Constraints(fused=True, least_bits={"attention": 8}))
+    plan = scored.session.plan
+    assert plan is not None
+    attention = {w: f for w, f in plan.assignments.items() if "self_attn" in w}
+    assert set(attention.values()) <= {"int8_sym", "fp16"}
+    assert page.limits_button.text() == "Limits (2)"
+    assert plan.provenance["limits"] == "attention>=8"
+    page.set_limits(Constraints(least_bits={"mlp": 8}, forbidden=(("*", "int8_sym"), ("*", "fp16"))))
+    assert "No format is left" in scored.banner.text.text()
+    assert page.limits.fused, "limits that cannot be kept change nothing"
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")
+def test_two_plans_stand_side_by_side(scored: Window, qtbot: QtBot) -> None:
+    page = page_of(scored)
+    page.pin({page.table.weight(1): "fp16"})
+    page.compare()
+    dialog = page.findChild(DifferenceDialog)
+    assert dialog is not None
+    assert "weights differ" in dialog.summary.text() or "weight differ" in dialog.summary.text()
+    others = [dialog.other.itemText(i) for i in range(dialog.other.count())]
+    assert others[0] == "KL, as the algorithm chooses"
+    assert any(text.startswith("uniform INT8") for text in others)
+    assert page.table.weight(1) in dialog.grid.accessibleDescription()
+    assert not dialog.grid.grab().isNull()
+    dialog.accept()
+
+
+def test_baselines_measured_before_stand_in_the_chart_and_in_the_words(
+    scored: Window, qtbot: QtBot, plan_of: Callable[..., Any]
+) -> None:
+    page = page_of(scored)
+    plan = scored.session.plan
+    assert plan is not None
+    measured = _measured(0.01)
+    scored.session.set_plan(plan.with_measured(measured))
+    workspace = scored.session.workspace
+    for name, kl in (("uniform-int4_sym_g64", 0.02), ("sqnr", 0.015)):
+        given = {} if name.startswith("uniform") else {"size_bytes": plan.predicted["bytes"]}
+        other = plan_of(method=name, **given)
+        save_plan(workspace.baselines / f"{name}.json", other.with_measured(_measured(kl)))
+    with qtbot.waitSignal(scored.session.baselines_changed):
+        scored.session.reload()
+    assert "SQNR does best: KL 0.0150" in page.sentence.text()
+    assert page.baselines.isEnabled()
+
+
+def _measured(kl: float) -> dict[str, Any]:
+    text = {"name": "held-out.txt", "sha256": "c" * 64, "tokens": 512, "window": 128}
+    figure = {"mean": 1.0, "se": 0.1, "n": 512}
+    names = ("kl_qp", "top1_agreement", "perplexity", "perplexity_full")
+    return {"text": text, **dict.fromkeys(names, figure), "kl_pq": {"mean": kl, "se": 0.001, "n": 512}}
 
 
 def test_a_file_that_is_no_plan_is_refused_in_words(scored: Window, qtbot: QtBot, tmp_path: Path) -> None:
@@ -190,6 +312,34 @@ def test_verifying_writes_the_measurement_into_the_plan(scored: Window, qtbot: Q
     page.slider.setValue(page.slider.value() + 100)
     page.replan()
     assert page.verify.isEnabled()
+
+
+def test_a_repair_is_shown_and_can_be_taken_back(scored: Window, qtbot: QtBot, sample_scores: Scores) -> None:
+    page = page_of(scored)
+    options = weight_options(sample_scores)
+    size = 6 * sum(option.parameters for option in options) // 8
+    chosen = random_assignment(options, int(0.99 * size), size, 0)
+    poor = replace(
+        propose(sample_scores, bits=6), assignments=chosen, predicted=predicted(sample_scores, chosen)
+    )
+    scored.session.set_plan(poor)
+    gains = []
+    scored.session.job.repaired.connect(lambda event: gains.append(event.gain))
+    with qtbot.waitSignal(scored.session.job.ended, timeout=JOB_MS):
+        work = scored.session.workspace
+        small = {"minutes": 0.03, "repair_tokens": 1024, "tokens": 512, "window": 128}
+        page._start("verify", repair=True, scores=str(work.scores), **small)
+    assert gains
+    assert min(gains) > 0
+    qtbot.waitUntil(lambda: bool(scored.session.plan and scored.session.plan.measured), timeout=10_000)
+    repaired = scored.session.plan
+    assert repaired is not None
+    assert repaired.assignments != poor.assignments
+    assert page.reset_button.isEnabled()
+    page.reset_button.click()
+    assert "repaired_on" not in scored.session.plan.provenance  # type: ignore[union-attr]
+    page.undo.undo()
+    assert scored.session.plan.assignments == repaired.assignments  # type: ignore[union-attr]
 
 
 def _enlarged(scores: Scores, count: int) -> Scores:

@@ -1,13 +1,15 @@
 """Plan: a budget slider, the weights with overrides, the Pareto front, and the measurement of the whole."""
 
+import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pyqtgraph as pg
 from PySide6.QtCore import QPoint, QSize, Qt, QTimer
 from PySide6.QtGui import (
+    QAction,
+    QActionGroup,
     QColor,
     QKeySequence,
     QPainter,
@@ -24,6 +26,7 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QMenu,
+    QMessageBox,
     QPushButton,
     QSizePolicy,
     QSlider,
@@ -34,7 +37,6 @@ from PySide6.QtWidgets import (
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui import quantities, theme
-from kl_lens_desktop.gui.charts import Chart
 from kl_lens_desktop.gui.controls import (
     Empty,
     JobButton,
@@ -52,6 +54,8 @@ from kl_lens_desktop.gui.controls import (
 )
 from kl_lens_desktop.gui.draft import Draft, summary
 from kl_lens_desktop.gui.job import Step
+from kl_lens_desktop.gui.pareto import FAMILIES, ParetoChart
+from kl_lens_desktop.gui.plan_difference import DifferenceDialog, titled
 from kl_lens_desktop.gui.plan_table import (
     FORMAT,
     KIND,
@@ -63,8 +67,10 @@ from kl_lens_desktop.gui.plan_table import (
     PlanTable,
     PlanView,
 )
-from kl_lens_desktop.gui.session import MISSING, Session
+from kl_lens_desktop.gui.session import KIND_NAMES, MISSING, Session
+from kl_lens_desktop.plan.constraints import DISTRUSTED, KINDS, Constraints
 from kl_lens_desktop.plan.document import Plan, save_plan
+from kl_lens_desktop.plan.propose import constraints_of
 from kl_lens_desktop.quant.formats import parse_format
 
 if TYPE_CHECKING:
@@ -73,10 +79,13 @@ if TYPE_CHECKING:
 STEPS = 1000
 SNAP = 8  # slider steps around a mark within which the slider settles on it
 DEFAULT_BITS = 5.0
+BUDGETS = (("MB", "mb"), ("bits", "bits"), ("nats of KL", "kl"), ("% perplexity", "perplexity"))
+LEAST_BITS = (4, 8, 16)
 METHODS = (
     ("KL full‖quantized", "kl", "Knapsack on KL(full‖quantized): the least predicted loss at each size"),
     ("SQNR", "sqnr", "Knapsack on the noise-to-signal ratio of the logits"),
     ("Logit error (MSE)", "mse", "Knapsack on the mean squared error of the logits"),
+    ("Cross-entropy (ΔCE)", "delta-ce", "Knapsack on the added cross-entropy of the calibration text itself"),
     ("The paper's greedy", "paper", "One merged list by KL(quantized‖full), accepted from the mildest on"),
 )
 
@@ -91,7 +100,9 @@ class PlanPage(Page):
         self._own_plan: Plan | None = None
         self._assignments: dict[str, str] = {}
         self._measured: list[Plan] = []
+        self._exact: int | None = None  # bytes asked for more finely than the slider can say
         self.pins: dict[str, str] = {}
+        self.limits = Constraints()
         self.undo = QUndoStack(self)
         self.stack = QStackedWidget()
         self._empty_button = button("Measure sensitivity", self._to_sensitivity, "primary")
@@ -115,15 +126,45 @@ class PlanPage(Page):
             self._verify,
             "Measure the whole plan at once on text not used for scoring (F5)",
         )
+        self.repair = JobButton(
+            "Repair",
+            session,
+            self._missing_for_repair,
+            self._repair,
+            "Exchange formats at equal bytes as long as that lowers the joint KL, measured on a third text, "
+            "then verify; what is found is kept when you cancel",
+        )
+        self.baselines = JobButton(
+            "Baselines",
+            session,
+            self._missing_for_baselines,
+            self._measure_baselines,
+            "Measure uniform formats, NNCF's own mixed precision, other metrics, the paper's plans and "
+            "chance at about this plan's size, on the same held-out text",
+        )
+        self.compare_button = button(
+            "Compare…", self.compare, tip="This plan side by side with another, by block and kind"
+        )
         self.open_button = button("Open…", self.choose_plan, tip="Open a plan file for this model")
         self.save_button = button("Save…", self.save, tip="Save this plan as a JSON file (Ctrl+S)")
         self.next = button("Export →", lambda: window.show_page("Export"), "primary")
-        self.foot.addWidget(self.sentence, 1)
-        for widget in (self.open_button, self.save_button, self.verify, self.next):
+        self.body.addWidget(self.sentence)
+        self.foot.addStretch(1)
+        for widget in (
+            self.open_button,
+            self.save_button,
+            self.compare_button,
+            self.baselines,
+            self.repair,
+            self.verify,
+            self.next,
+        ):
             self.foot.addWidget(widget)
         session.model_changed.connect(self._new_model)
         session.scores_changed.connect(self._new_scores)
         session.plan_changed.connect(self._take_plan)
+        session.baselines_changed.connect(self._take_baselines)
+        session.consent_wanted.connect(self._ask_consent)
         session.job.started.connect(lambda _: self._show_actions())
         session.job.ended.connect(lambda _: self._show_actions())
         self._new_scores()
@@ -138,8 +179,13 @@ class PlanPage(Page):
         """Make the plan anew from method, budget and pins; under 50 ms."""
         if self._draft is None:
             return
-        self._assignments = self._draft.assign(self.method.currentData(), self.budget, self.pins)
-        plan = self._draft.plan(self.method.currentData(), self.budget, self.pins, self._assignments)
+        method, limits = self.method.currentData(), self.constraints
+        try:
+            self._assignments = self._draft.assign(method, self.budget, limits)
+        except InputError as error:
+            self.session.say_error(error)
+            return
+        plan = self._draft.plan(method, self.budget, limits, self._assignments)
         known = next((p for p in self._measured if p.assignments == plan.assignments), None)
         self._own_plan = known.with_measured(known.measured) if known and known.measured else plan
         self.session.set_plan(self._own_plan)
@@ -155,18 +201,66 @@ class PlanPage(Page):
             self.undo.push(_SetPins(self, self.pins, after, words))
 
     def reset(self) -> None:
-        """Give every weight back to the algorithm; can be undone."""
-        if self.pins:
+        """Give every weight back to the algorithm, exchanges of a repair included; can be undone."""
+        if self.pins or self._is_repaired():
             self.undo.push(_SetPins(self, self.pins, {}, "reset to the algorithm"))
 
-    def set_pins(self, pins: dict[str, str]) -> None:
+    def set_pins(self, pins: dict[str, str], plan: Plan | None = None) -> None:
+        """Plan anew with these pins or, where it was not the algorithm's, show the `plan` they came with."""
         self.pins = dict(pins)
+        if plan is None:
+            self.replan()
+        else:
+            self._own_plan = plan
+            self.session.set_plan(plan)
+
+    @property
+    def constraints(self) -> Constraints:
+        """The limits with the pins of the moment."""
+        return replace(self.limits, pins=dict(self.pins))
+
+    def set_limits(self, limits: Constraints) -> None:
+        """Plan under other limits; refused in words where they leave a weight no format."""
+        before, self.limits = self.limits, replace(limits, pins={})
+        if self._draft is not None:
+            try:
+                self._draft.front("kl", self.constraints)
+            except InputError as error:
+                self.limits = before
+                self.session.say_error(error)
+        self._show_limits()
         self.replan()
+
+    def set_budget(self, value: float, unit: str) -> None:
+        """Spend a budget in ``mb``, ``bits``, ``kl`` (nats per token) or ``perplexity`` (per cent more)."""
+        draft = self._draft
+        if draft is None:
+            return
+        if unit == "mb":
+            size = int(value * 1e6)
+        elif unit == "bits":
+            size = draft.bytes_of_bits(value)
+        else:
+            limit = value if unit == "kl" else math.log1p(value / 100)
+            size = draft.within_loss(limit, self.constraints)
+        size = min(max(size, draft.smallest), draft.largest)
+        self._move_slider(size)
+        self._exact = size
+        self.replan()
+
+    def compare(self) -> None:
+        """Show this plan beside another."""
+        if self._draft is not None and self.session.plan is not None and (others := self._others()):
+            self._dialog = DifferenceDialog(self.session.plan, others, self._draft.options, self)
+            self._dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            self._dialog.open()
 
     @property
     def budget(self) -> int:
         """Bytes of all exported weights that the slider allows."""
         assert self._draft is not None
+        if self._exact is not None:
+            return self._exact
         low, high = self._draft.smallest, self._draft.largest
         return low + round((high - low) * self.slider.value() / STEPS)
 
@@ -217,11 +311,13 @@ class PlanPage(Page):
                     None,
                     hint(
                         "The line is the least predicted KL at each size. The filled point is this plan as "
-                        "predicted; a ring with an error bar was measured on held-out text (Verify). Squares "
-                        "are uniform formats, as predicted; choose one as the method to verify it too."
+                        "predicted; a ring with an error bar was measured on held-out text (Verify). "
+                        "Coloured squares are uniform formats as predicted. Baselines measures the others, "
+                        "each kind with a symbol of its own; point at one to see which it is."
                     ),
                 ),
                 self.chart,
+                self._make_key(),
             )
         )
         self.measured = _MeasuredCard()
@@ -251,8 +347,86 @@ class PlanPage(Page):
         )
         self.over = label("", "bad")
         self.over.hide()
-        top = row(label("Method", "secondary"), self.method, None, explain)
-        return card(column(top, grid, self.over, self.slider, spacing=10))
+        self._shown_exact = ""
+        self.exact = QLineEdit()
+        self.exact.setAccessibleName("Budget as a number")
+        self.exact.setToolTip("A budget as a number: type it and press Enter")
+        self.exact.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.exact.setFixedWidth(84)
+        self.unit = combo("Unit of the budget", BUDGETS)
+        self.exact.editingFinished.connect(self._budget_typed)
+        self.unit.currentIndexChanged.connect(self._show_exact)
+        self.limits_button = QPushButton("Limits")
+        self.limits_button.setProperty("menu", "true")
+        self.limits_button.setAutoDefault(False)
+        self.limits_button.setToolTip("Formats that may not be used, and weights that share one")
+        self.limits_button.setMenu(self._make_limits())
+        top = row(label("Method", "secondary"), self.method, self.limits_button, None, explain)
+        spend = row(self.slider, self.exact, self.unit)
+        spend.setStretch(0, 1)
+        return card(column(top, grid, self.over, spend, spacing=10))
+
+    def _make_limits(self) -> QMenu:
+        menu = QMenu(self)
+        fused = menu.addAction("q, k, v and gate, up share a format, to be fused")
+        fused.setCheckable(True)
+        fused.toggled.connect(lambda on: self._limit(fused=on))
+        self._fused = fused
+        self._devices: dict[str, QAction] = {}
+        for device, names in DISTRUSTED.items():
+            words = ", ".join(parse_format(name).label for name in names)
+            action = menu.addAction(f"For {device}: without {words}, which it is known to compute wrongly")
+            action.setCheckable(True)
+            action.toggled.connect(lambda on, device=device: self._limit(device=device if on else None))
+            self._devices[device] = action
+        menu.addSeparator()
+        self._least: dict[tuple[str, int], QAction] = {}
+        for kind in KINDS:
+            inside = menu.addMenu(f"{KIND_NAMES[kind].capitalize() if kind != 'ssm' else 'SSM'}: at least")
+            choices = QActionGroup(inside)
+            for bits in (0, *LEAST_BITS):
+                action = inside.addAction(f"{bits} bits" if bits else "Any number of bits")
+                action.setCheckable(True)
+                action.triggered.connect(partial(self._limit_bits, kind, bits))
+                choices.addAction(action)
+                self._least[kind, bits] = action
+        self._show_limits()
+        return menu
+
+    def _limit(self, **changes: object) -> None:
+        self.set_limits(replace(self.limits, **changes))  # type: ignore[arg-type]
+
+    def _limit_bits(self, kind: str, bits: int, *_: object) -> None:
+        least = {k: b for k, b in {**self.limits.least_bits, kind: bits}.items() if b}
+        self.set_limits(replace(self.limits, least_bits=least))
+
+    def _show_limits(self) -> None:
+        for action, on in [
+            (self._fused, self.limits.fused),
+            *((action, self.limits.device == device) for device, action in self._devices.items()),
+            *(
+                (action, self.limits.least_bits.get(kind, 0) == bits)
+                for (kind, bits), action in self._least.items()
+            ),
+        ]:
+            action.blockSignals(True)
+            action.setChecked(on)
+            action.blockSignals(False)
+        said = self.limits.as_words()
+        count = len(str(said.get("limits", "")).split()) + ("fused" in said) + ("device" in said)
+        self.limits_button.setText(f"Limits ({count})" if count else "Limits")
+
+    def _make_key(self) -> QWidget:
+        """Which symbol is whose; it shows once there are baselines."""
+        self._key = label("", "secondary", wrap=True)
+        marks = {"s": "□", "t1": "△", "d": "◇", "p": "⬠", "x": "×"}
+        words = (
+            f"{marks[family.symbol]} {family.words}".replace(" ", "\N{NO-BREAK SPACE}") for family in FAMILIES
+        )
+        self._key.setText("   ".join(words))
+        self._key.setAccessibleName("Symbols of the baselines")
+        self._key.hide()
+        return self._key
 
     def _make_table(self) -> QWidget:
         self.table = PlanTable(self)
@@ -275,7 +449,7 @@ class PlanPage(Page):
         numbers = NumberDelegate(self.view)
         for place in (LOSS, SIZE):
             self.view.setItemDelegateForColumn(place, numbers)
-        for place, width in ((KIND, 92), (SHAPE, 100), (FORMAT, 126), (LOSS, 136), (SIZE, 74)):
+        for place, width in ((KIND, 90), (SHAPE, 98), (FORMAT, 140), (LOSS, 134), (SIZE, 74)):
             self.view.setColumnWidth(place, width)
         self.search = QLineEdit()
         self.search.setPlaceholderText("Filter: name, kind or format")
@@ -310,7 +484,8 @@ class PlanPage(Page):
     # How it follows the session.
 
     def _new_model(self) -> None:
-        self._measured, self.pins = [], {}
+        self._measured, self.pins, self.limits, self._exact = [], {}, Constraints(), None
+        self._show_limits()
         self.undo.clear()
         self._new_scores()
 
@@ -351,8 +526,10 @@ class PlanPage(Page):
                 self.session.say("warning", f"{error} The plan can be exported, but not weighed here.")
                 return
             self._own_plan = plan
-            self.pins = {w: plan.assignments[w] for w in plan.pins if w in plan.assignments}
             self.undo.clear()
+            limits = constraints_of(plan)
+            self.pins, self.limits = dict(limits.pins), replace(limits, pins={})
+            self._show_limits()
             self._choose_method(plan.method)
             self._move_slider(
                 int(plan.predicted["bytes"] or 0)
@@ -380,7 +557,8 @@ class PlanPage(Page):
         self.over.setText(f"The pins take {quantities.size(max(over, 0))} more than the budget.")
         self.table.show_plan(plan.assignments, self.pins)
         self.measured.show_plan(plan)
-        self.sentence.setText(summary(plan, self._draft))
+        self.sentence.setText(summary(plan, self._draft, self.session.baselines))
+        self._show_exact()
         self._show_chart()
         self._show_actions()
 
@@ -395,10 +573,12 @@ class PlanPage(Page):
         ready = self._draft is not None and self.session.plan is not None
         for widget in (self.save_button, self.next):
             widget.setEnabled(ready)
+        self.compare_button.setEnabled(ready and bool(self._others()))
         self.open_button.setEnabled(self.session.model is not None)
         self.open_button.setToolTip("Open a plan file for this model" if self.session.model else MISSING)
-        self.reset_button.setEnabled(bool(self.pins))
-        self.verify.refresh()
+        self.reset_button.setEnabled(bool(self.pins) or self._is_repaired())
+        for widget in (self.verify, self.repair, self.baselines):
+            widget.refresh()
 
     def _missing(self) -> str:
         if self.session.model is None:
@@ -407,7 +587,29 @@ class PlanPage(Page):
             return "There is no plan yet; measure sensitivity first"
         return "This plan is verified already" if self.session.plan.measured else ""
 
+    def _missing_for_repair(self) -> str:
+        if self.session.plan is not None and self.session.plan.method.startswith("uniform-"):
+            return "A uniform plan has nothing to exchange; choose another method"
+        return self._missing() if self.session.plan is None else ""
+
+    def _missing_for_baselines(self) -> str:
+        if self.session.model is None or self.session.plan is None:
+            return self._missing()
+        return (
+            "" if self.session.plan.measured else "Verify this plan first, to have something to compare with"
+        )
+
     def _verify(self) -> None:
+        self._start("verify")
+
+    def _repair(self) -> None:
+        self._start("verify", repair=True, scores=str(self.session.workspace.scores))
+
+    def _measure_baselines(self) -> None:
+        work = self.session.workspace
+        self._start("baselines", scores=str(work.scores), out=str(work.baselines))
+
+    def _start(self, task: str, **params: object) -> None:
         session = self.session
         assert session.model is not None
         assert session.plan is not None
@@ -417,7 +619,81 @@ class PlanPage(Page):
         except InputError as error:
             session.say_error(error)
             return
-        session.job.start(Step("verify", {"model": session.model.reference, "plan": str(path)}))
+        session.job.start(Step(task, {"model": session.model.reference, "plan": str(path), **params}))
+
+    def _take_baselines(self) -> None:
+        self.chart.show_baselines(self.session.baselines)
+        self._key.setVisible(bool(self.session.baselines))
+        if self.session.plan is not None and self._draft is not None:
+            self.sentence.setText(summary(self.session.plan, self._draft, self.session.baselines))
+        self._show_actions()
+
+    def _ask_consent(self, path: Path, differs: str) -> None:
+        """Names and shapes match, the weights do not: only a person can say whether it is meant."""
+        question = QMessageBox(self)
+        question.setIcon(QMessageBox.Icon.Question)
+        question.setWindowTitle("A plan of another revision")
+        question.setText(f"{path.name} was made for other weights of the same names and shapes: {differs}.")
+        question.setInformativeText(
+            "Its figures do not hold here and are dropped. Apply its formats to this model all the same?"
+        )
+        accept = question.addButton("Apply", QMessageBox.ButtonRole.AcceptRole)
+        question.addButton("Leave it", QMessageBox.ButtonRole.RejectRole)
+        question.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        accept.clicked.connect(lambda: self.session.load_plan(path, consent=True))
+        self._question = question
+        question.open()
+
+    def _others(self) -> list[tuple[str, Plan]]:
+        """What this plan can be compared with: the algorithm's own, what was measured, the baselines."""
+        plan, draft = self.session.plan, self._draft
+        if plan is None or draft is None:
+            return []
+        found: dict[str, Plan] = {}
+        if self.pins or self._is_repaired():
+            free = draft.assign("kl", self.budget, self.limits)
+            found["KL, as the algorithm chooses"] = draft.plan("kl", self.budget, self.limits, free)
+        for other in [*reversed(self._measured), *self.session.baselines]:
+            if other.assignments != plan.assignments:
+                found.setdefault(titled(other), other)
+        for name in draft.formats:
+            uniform = {option.weight: name for option in draft.options}
+            if uniform != plan.assignments:
+                method = f"uniform-{name}"
+                other = draft.plan(method, self.budget, Constraints(), uniform)
+                found.setdefault(titled(other), other)
+        return list(found.items())
+
+    def _is_repaired(self) -> bool:
+        plan = self.session.plan
+        return plan is not None and "repaired_on" in plan.provenance
+
+    def _budget_typed(self) -> None:
+        if self.exact.text() == self._shown_exact:
+            return
+        try:
+            value = float(self.exact.text().replace(",", "."))
+        except ValueError:
+            value = math.nan
+        if 0 <= value < 1e9:
+            self.set_budget(value, self.unit.currentData())
+        else:
+            self.session.say("warning", f"{self.exact.text()!r} is not a budget. Give a number from 0 up.")
+            self._show_exact()
+
+    def _show_exact(self) -> None:
+        """The plan in the unit chosen, until a person types something else."""
+        if self._draft is None or self.session.plan is None:
+            return
+        totals = self._draft.totals(self.session.plan.assignments)
+        value = {
+            "mb": totals.bytes / 1e6,
+            "bits": totals.bits,
+            "kl": totals.kl,
+            "perplexity": 100 * math.expm1(min(totals.kl, 100)),
+        }[self.unit.currentData()]
+        self._shown_exact = quantities.significant(value, 4).replace(",", "")
+        self.exact.setText(self._shown_exact)
 
     def _fill_methods(self, draft: Draft) -> None:
         kept = self.method.currentData()
@@ -465,6 +741,7 @@ class PlanPage(Page):
         self.slider.update()
 
     def _slid(self, value: int) -> None:
+        self._exact = None
         near = min(self.slider.marks, key=lambda mark: abs(mark - value), default=None)
         if self.slider.isSliderDown() and near is not None and abs(near - value) <= SNAP and near != value:
             self.slider.setValue(near)
@@ -482,15 +759,19 @@ class PlanPage(Page):
 
 
 class _SetPins(QUndoCommand):
+    """Undone, it brings back a plan that was not the algorithm's own: one repaired by measuring."""
+
     def __init__(self, page: PlanPage, before: dict[str, str], after: dict[str, str], words: str) -> None:
         super().__init__(words)
         self._page, self._before, self._after = page, dict(before), dict(after)
+        plan = page.session.plan
+        self._plan = plan if plan is not None and "repaired_on" in plan.provenance else None
 
     def redo(self) -> None:
         self._page.set_pins(self._after)
 
     def undo(self) -> None:
-        self._page.set_pins(self._before)
+        self._page.set_pins(self._before, self._plan)
 
 
 class BudgetSlider(QSlider):
@@ -529,84 +810,6 @@ class BudgetSlider(QSlider):
                 painter.setPen(QColor(colours.secondary))
                 painter.drawText(QPoint(left, self.height() - 4), text)
                 taken = left + width
-
-
-class ParetoChart(Chart):
-    """Size against KL: the front, this plan, what was measured, and the uniform formats."""
-
-    def __init__(self) -> None:
-        self._draft: Draft | None = None
-        self._plan: Plan | None = None
-        self._measured: list[Plan] = []
-        self._point: pg.ScatterPlotItem | None = None
-        super().__init__("Size against KL", "size, MB", "KL, nats per token", log_y=True)
-
-    def show_draft(self, draft: Draft) -> None:
-        self._draft, self._plan = draft, None
-        self.redraw()
-
-    def show_plan(self, plan: Plan, measured: list[Plan]) -> None:
-        """Move this plan's point; draw the rest anew only if it changed, for the slider's sake."""
-        same = self._measured == measured
-        self._plan, self._measured = plan, list(measured)
-        if same and self._point is not None:
-            self._place_point()
-        else:
-            self.redraw()
-
-    def redraw(self) -> None:
-        self.clear()
-        self._point = None
-        draft = self._draft
-        if draft is None:
-            return
-        colours = theme.colours()
-        points = [(draft.fixed + p.bytes, p.loss) for p in draft.front().points if p.loss > 0]
-        if not points:
-            return
-        x, y = np.array([p[0] for p in points]) / 1e6, np.log10([p[1] for p in points])
-        self.addItem(pg.PlotDataItem(x, y, pen=pg.mkPen(colours.accent, width=1.5)))
-        for name in draft.formats[1:]:
-            totals = draft.uniform(name)
-            if totals.kl > 0:
-                place = totals.bytes / 1e6, float(np.log10(totals.kl))
-                self.mark(
-                    *place, size=9, fill=theme.format_colour(name), edge=colours.text, symbol="s", width=1
-                )
-                self.label_at(*place, parse_format(name).label, anchor=(-0.12, 0.85))
-        for plan in self._measured:
-            if plan.measured:
-                self._ring(int(plan.predicted["bytes"] or 0), plan.measured["kl_pq"], colours.text)
-        self._point = pg.ScatterPlotItem(
-            size=11, brush=pg.mkBrush(colours.accent), pen=pg.mkPen(colours.surface, width=1.5)
-        )
-        self.addItem(self._point)
-        self._place_point()
-        low = max(float(y.min()), -7.0)
-        self.setRange(
-            xRange=(draft.smallest / 1e6, draft.largest / 1e6),
-            yRange=(low, float(y.max()) + 0.35),
-            padding=0.05,
-        )
-
-    def _place_point(self) -> None:
-        assert self._draft is not None
-        assert self._point is not None
-        totals = self._draft.totals(self._plan.assignments) if self._plan else None
-        if totals is None or totals.kl <= 0:  # all FP16 has no place on a log axis
-            self._point.setData([], [])
-        else:
-            self._point.setData([totals.bytes / 1e6], [float(np.log10(totals.kl))])
-
-    def _ring(self, size: int, kl: dict[str, Any], colour: str) -> None:
-        mean, se = kl["mean"], kl.get("se") or 0.0
-        if mean <= 0:
-            return
-        place = size / 1e6, float(np.log10(mean))
-        above = float(np.log10((mean + se) / mean))
-        below = float(np.log10(mean / max(mean - se, mean / 10)))
-        self.error_bar(*place, below, above, colour)
-        self.mark(*place, size=12, fill=None, edge=colour, width=2)
 
 
 class _MeasuredCard(QWidget):

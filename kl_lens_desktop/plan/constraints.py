@@ -1,0 +1,174 @@
+"""What a plan may not do: formats that are ruled out, weights that share one, and what a person decided."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.plan.options import Choice, WeightOptions
+from kl_lens_desktop.quant.formats import parse_format
+
+# OpenVINO's CPU plugin multiplies q, k and v, or gate and up, by one call (QKVProjFusion, MLPFusion), its GPU
+# plugin any matrices with one input (FullyConnectedHorizontalFusion), and only where their formats agree.
+_FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
+# Formats a device is known to compute wrongly: openvino issue 37419 (Arc 140V).
+DISTRUSTED: Mapping[str, tuple[str, ...]] = {"GPU": ("int4_asym_g64",)}
+KINDS = ("ssm", "attention", "mlp", "embedding", "head")
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Limits on a plan; none by default.
+
+    Attributes
+    ----------
+    pins : mapping of str to str
+        Weight to the format a person chose; it outranks every other limit.
+    fused : bool
+        Weights that a runtime can multiply by one call share a format.
+    least_bits : mapping of str to int
+        Kind of weight to the fewest bits of an element it may have.
+    forbidden : tuple of (str, str)
+        Kind (or ``*`` for all) and format that may not be used.
+    device : str or None
+        A device whose distrusted formats may not be used.
+    """
+
+    pins: Mapping[str, str] = field(default_factory=dict)
+    fused: bool = False
+    least_bits: Mapping[str, int] = field(default_factory=dict)
+    forbidden: tuple[tuple[str, str], ...] = ()
+    device: str | None = None
+
+    def allows(self, kind: str, name: str) -> bool:
+        """Whether a weight of `kind` may have the format `name`; pins aside."""
+        if not (self.device or self.least_bits or self.forbidden):
+            return True
+        distrusted = DISTRUSTED.get((self.device or "").split(".")[0], ())
+        return (
+            name not in distrusted
+            and parse_format(name).bits >= self.least_bits.get(kind, 0)
+            and not any(name == banned and of in ("*", kind) for of, banned in self.forbidden)
+        )
+
+    def as_words(self) -> dict[str, str | float | None]:
+        """For the provenance of a plan: only the limits that were set."""
+        limits = [f"{kind}>={bits}" for kind, bits in sorted(self.least_bits.items())]
+        limits += [f"{'' if kind == '*' else kind}!={name}" for kind, name in self.forbidden]
+        words: dict[str, str | float | None] = {
+            "fused": "yes" if self.fused else "",
+            "limits": " ".join(limits),
+            "device": self.device or "",
+        }
+        return {key: text for key, text in words.items() if text}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One decision of the knapsack: weights that get the same format, and what each format costs them."""
+
+    weights: tuple[str, ...]
+    choices: tuple[Choice, ...]
+
+
+def parse_limits(
+    texts: Iterable[str],
+) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
+    """``ssm>=8`` (fewest bits of a kind), ``mlp!=int2_sym_g64`` and ``!=nf4_g64`` (forbidden) as values.
+
+    Raises
+    ------
+    InputError
+        If a text is none of these.
+    """
+    least: dict[str, int] = {}
+    forbidden: list[tuple[str, str]] = []
+    for text in texts:
+        kind, bits = text.split(">=") if text.count(">=") == 1 else ("", "")
+        if kind in KINDS and bits.isdecimal() and int(bits) <= 16:
+            least[kind] = int(bits)
+            continue
+        kind, name = text.split("!=") if text.count("!=") == 1 else ("?", "")
+        if kind in ("", *KINDS) and name:
+            forbidden.append((kind or "*", parse_format(name).name))
+            continue
+        raise InputError(
+            f"Cannot use the limit {text!r}",
+            "it is neither KIND>=BITS nor KIND!=FORMAT",
+            f"KIND is one of {', '.join(KINDS)}",
+        )
+    return least, tuple(forbidden)
+
+
+def fused_groups(weights: Sequence[str]) -> list[tuple[str, ...]]:
+    """Which of `weights` a runtime can multiply by one call, in the order of `weights`."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    for weight in weights:
+        module, _, part = weight.removesuffix(".weight").rpartition(".")
+        for number, parts in enumerate(_FUSED):
+            if part in parts:
+                groups.setdefault((module, number), []).append(weight)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def items(options: Sequence[WeightOptions], constraints: Constraints) -> list[Item]:
+    """The decisions left to the allocation.
+
+    Raises
+    ------
+    InputError
+        If a pin names no weight or format that was measured, or pins of weights that share a format differ,
+        or nothing is left for a weight.
+    """
+    by_name = {option.weight: option for option in options}
+    for weight in constraints.pins:
+        if weight not in by_name:
+            raise InputError(f"Cannot pin {weight}", "the score file has no such weight", "Check the name")
+    grouped = fused_groups(list(by_name)) if constraints.fused else []
+    inside = {weight for group in grouped for weight in group}
+    alone = [(weight,) for weight in by_name if weight not in inside]
+    order = {weight: place for place, weight in enumerate(by_name)}
+    whole = sorted([*grouped, *alone], key=lambda group: order[group[0]])
+    return [_item([by_name[weight] for weight in group], constraints) for group in whole]
+
+
+def _item(members: Sequence[WeightOptions], constraints: Constraints) -> Item:
+    pinned = {constraints.pins[o.weight] for o in members if o.weight in constraints.pins}
+    names = tuple(option.weight for option in members)
+    if len(pinned) > 1:
+        raise InputError(
+            f"Cannot pin {', '.join(names)} to {' and '.join(sorted(pinned))}",
+            "these weights share a format",
+            "Choose one for all of them",
+        )
+    if pinned:
+        (name,) = pinned
+        return Item(names, (_sum([option.choice(name) for option in members]),))
+    if len(members) == 1:
+        (only,) = members
+        choices = tuple(choice for choice in only.choices if constraints.allows(only.kind, choice.format))
+    else:
+        tables = [{choice.format: choice for choice in option.choices} for option in members]
+        common = [
+            choice.format
+            for choice in members[0].choices
+            if all(choice.format in table for table in tables)
+            and all(constraints.allows(option.kind, choice.format) for option in members)
+        ]
+        choices = tuple(_sum([table[name] for table in tables]) for name in common)
+    if not choices:
+        raise InputError(
+            f"No format is left for {names[0]}", "the limits rule out every one measured", "Relax a limit"
+        )
+    return Item(names, choices)
+
+
+def _sum(choices: Sequence[Choice]) -> Choice:
+    """Errors are added, not their squares: all weights were scored on the same windows."""
+    if len(choices) == 1:
+        return choices[0]
+    return Choice(
+        choices[0].format,
+        sum(choice.bytes for choice in choices),
+        sum(choice.loss for choice in choices),
+        sum(choice.se for choice in choices),
+    )

@@ -1,0 +1,244 @@
+"""Whole plans measured at once, window by window, and each measurement kept for the next time."""
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import read_json, write_text
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
+from kl_lens_desktop.model.load import LoadedModel
+from kl_lens_desktop.model.scan import fast_scans
+from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
+from kl_lens_desktop.sensitivity.metrics import Tally
+from kl_lens_desktop.sensitivity.walk import Walk, swapped
+from kl_lens_desktop.texts import read_text
+
+SCHEMA = "kl-lens/joint/1"
+LEAST_WINDOWS = 4
+MEMORY_S = 5.0  # between writes of the memory
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """A plan measured on a text, window by window.
+
+    Attributes
+    ----------
+    kl : tuple of float
+        KL(full‖quantized), nats per token, of each window.
+    ce, ce_full : tuple of float
+        Cross-entropy of the next token under the plan and in full precision.
+    """
+
+    kl: tuple[float, ...]
+    ce: tuple[float, ...]
+    ce_full: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.kl))
+
+    @property
+    def se(self) -> float:
+        return standard_error(self.kl)
+
+    def less_than(self, other: "Joint") -> tuple[float, float]:
+        """How much less KL than `other`, and the paired standard error of that; positive is better."""
+        differences = np.subtract(other.kl, self.kl)
+        return float(differences.mean()), standard_error(differences)
+
+    def half(self, which: int) -> "Joint":
+        """Every other window, from the first (0) or the second (1) on: two measurements of one thing."""
+        cut = slice(which, None, 2)
+        return Joint(self.kl[cut], self.ce[cut], self.ce_full[cut])
+
+    def perplexity_over(self, other: "Joint | None" = None) -> tuple[float, float]:
+        """Added cross-entropy over `other`'s, or over full precision's, with the paired standard error."""
+        differences = np.subtract(self.ce, other.ce if other else self.ce_full)
+        return float(differences.mean()), standard_error(differences)
+
+    @property
+    def perplexity_ratio(self) -> float:
+        """Perplexity over that of full precision."""
+        return math.exp(self.perplexity_over()[0])
+
+
+def standard_error(values: Sequence[float] | np.ndarray[Any, Any]) -> float:
+    """Of the mean of windows, as everywhere: tokens inside a window are correlated."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+class Bench:
+    """Measures plans of one model on one text.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+    ids : Tensor
+        Token ids (windows, window).
+    cancel : Cancel
+    memory : Path, optional
+        A file that keeps every measurement; one of another model or text is begun anew.
+    about : mapping, optional
+        What the memory is of: a measurement counts only where this is the same.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        ids: Tensor,
+        cancel: Cancel,
+        memory: Path | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        use_cores()
+        self._model, self._ids, self._cancel = loaded.model, ids, cancel
+        self._parameters = dict(loaded.model.named_parameters(remove_duplicate=False))
+        self.weights = {w.name: w for w in in_forward_order(quantizable(inventory(loaded.model)))}
+        self._originals = {name: self._parameters[name].data for name in self.weights}
+        self._memory, self._about = memory, dict(about or {})
+        self._known = _remembered(memory, self._about)
+        self._written = time.monotonic()
+        self._start: Walk | None = None  # at the model's first block, for whole plans
+
+    def measure(self, assignments: Mapping[str, str]) -> Joint:
+        """The whole plan against the full-precision model."""
+        if (known := self._known.get(_key(assignments))) is not None:
+            return known
+        with self._ready():
+            if self._start is None:
+                self._start = Walk(self._model, self._ids, self._cancel)
+            tally = self._start.compare(self._rounded(assignments))
+        return self._keep(assignments, tally)
+
+    def neighbours(
+        self, assignments: Mapping[str, str], moves: Sequence[tuple[str, str]]
+    ) -> Iterator[tuple[tuple[str, str], Joint]]:
+        """Each move (weight, format) alone made in the plan, in the order of the forward pass.
+
+        The plan's own state before a block is held, so that only what a move can reach is run.
+        """
+        new = [move for move in moves if _key({**assignments, **dict([move])}) not in self._known]
+        yield from (
+            (move, self._known[_key({**assignments, **dict([move])})]) for move in moves if move not in new
+        )
+        if not new:
+            return
+        order = {name: place for place, name in enumerate(self.weights)}
+        plan = self._rounded(assignments)
+        self._start = None  # one set of full-precision logits in memory is enough
+        with self._ready():
+            walk = Walk(self._model, self._ids, self._cancel)
+        for name, fmt in sorted(new, key=lambda move: order[move[0]]):
+            # Nothing stays changed between two steps, for who asked may measure something else meanwhile.
+            with self._ready(), swapped(plan):
+                joint = self._moved(walk, assignments, self.weights[name], fmt)
+            yield (name, fmt), joint
+
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator[None]:
+        with torch.no_grad(), fast_scans(self._model):
+            yield
+
+    def weight_error(self, name: str, fmt: str) -> float:
+        """The squared error of a weight in a format, relative to its squared norm."""
+        weight = self._originals[name]
+        error = (fake_quantize(weight, parse_format(fmt)) - weight).square().sum()
+        return float(error / weight.square().sum().clamp(min=1e-30))
+
+    def _moved(self, walk: Walk, assignments: Mapping[str, str], weight: Weight, fmt: str) -> Joint:
+        if weight.block is not None:
+            walk.advance(weight.block)
+        parameter = self._parameters[weight.name]
+        changed = {parameter: fake_quantize(self._originals[weight.name], parse_format(fmt))}
+        # The last hidden state that is held is the full-precision model's, so the head takes the trunk too.
+        return self._keep({**assignments, weight.name: fmt}, walk.compare(changed))
+
+    def _rounded(self, assignments: Mapping[str, str]) -> dict[nn.Parameter, Tensor]:
+        return {
+            self._parameters[name]: fake_quantize(self._originals[name], parse_format(fmt))
+            for name, fmt in assignments.items()
+        }
+
+    def remember(self) -> None:
+        """Write the memory now; it is written every few seconds anyway."""
+        if self._memory is not None:
+            measurements = {key: asdict(value) for key, value in self._known.items()}
+            value = {"schema": SCHEMA, **self._about, "measurements": measurements}
+            write_text(self._memory, json.dumps(value))
+        self._written = time.monotonic()
+
+    def _keep(self, assignments: Mapping[str, str], tally: Tally) -> Joint:
+        joint = Joint(*(tuple(tally.by_window(column)) for column in ("kl_pq", "ce", "ce_full")))
+        self._known[_key(assignments)] = joint
+        if time.monotonic() - self._written > MEMORY_S:
+            self.remember()
+        return joint
+
+
+def spread_windows(tokenizer: Any, file: Path, tokens: int, window: int, skip: int) -> tuple[Tensor, str]:
+    """Windows spread evenly over the part of a text after its first `skip` tokens.
+
+    Returns
+    -------
+    Tensor, str
+        Token ids (windows, window), and the SHA-256 of the text.
+
+    Raises
+    ------
+    InputError
+        If that part, or `tokens`, holds fewer than four windows: two to choose and two to judge.
+    """
+    text = read_text(file)
+    ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    room = (len(ids) - skip) // window
+    count = min(tokens // window, room)
+    if room < LEAST_WINDOWS:
+        left = max(len(ids) - skip, 0)
+        raise InputError(
+            f"Cannot repair on {file}",
+            f"{left} of its {len(ids)} tokens were not scored on, too few for four windows",
+            "Give another text",
+        )
+    if count < LEAST_WINDOWS:
+        raise InputError(
+            f"Cannot repair on {tokens} tokens",
+            f"four windows of {window} are needed, two to choose exchanges and two to judge them",
+            "Ask for more tokens",
+        )
+    starts = [skip + window * (place * room // count) for place in range(count)]
+    pieces = torch.tensor([ids[start : start + window] for start in starts], dtype=torch.long)
+    return pieces, hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _key(assignments: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(assignments.items())).encode()).hexdigest()[:32]
+
+
+def _remembered(memory: Path | None, about: Mapping[str, Any]) -> dict[str, Joint]:
+    if memory is None or not memory.is_file():
+        return {}
+    try:
+        value = read_json(memory)
+        if value["schema"] != SCHEMA or any(value[key] != kept for key, kept in about.items()):
+            return {}
+        return {
+            key: Joint(tuple(item["kl"]), tuple(item["ce"]), tuple(item["ce_full"]))
+            for key, item in value["measurements"].items()
+        }
+    except (InputError, KeyError, TypeError):  # a damaged memory costs time, nothing else
+        return {}

@@ -1,0 +1,327 @@
+"""The KL plan, repaired, against every baseline at no fewer bytes, by joint KL on text that none has seen.
+
+    python -m tests.benchmarks.bench_plans                  # the sample
+    python -m tests.benchmarks.bench_plans --stressed       # the same with outlier channels
+
+Three texts without an overlap: weights are scored on the start of the bundled calibration novels, plans are
+repaired on windows spread over the rest of them, and the figures printed are of *Nostromo*. Differences are
+paired, window by window. A baseline that takes a budget gets no fewer bytes than the plan; one that sets its
+own size (uniform formats, the paper's prefixes) stands beside the plan if it takes at most 5 % more bytes.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.export.nncf_choice import METRICS, Chooser, Order
+from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Repaired
+from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.plan.allocate import Front
+from kl_lens_desktop.plan.baselines import paper_prefixes, paper_walk, random_assignment
+from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.joint import Bench, Joint, spread_windows
+from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
+from kl_lens_desktop.plan.repair import NEAREST, Repair, repair
+from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
+from kl_lens_desktop.sensitivity.engine import analyze
+from kl_lens_desktop.sensitivity.scores import Scores, load_scores
+from kl_lens_desktop.sensitivity.texts import windows
+from kl_lens_desktop.texts import calibration_text, held_out_text
+from tests.stress import stressed_folder
+
+BITS = (3.0, 3.5, 4.25, 5.0, 6.0)
+_GROUPED = ("int4_sym", "int4_asym", "nf4", "int3_sym", "int2_sym")
+MENU = ("int8_sym", *(f"{base}_g{group}" for base in _GROUPED for group in (32, 64, 128)))
+QUICK_MENU = (
+    "int8_sym", "int4_sym_g32", "int4_sym_g64", "int4_asym_g32", "nf4_g32", "int3_sym_g32", "int3_sym_g64",
+    "int2_sym_g32",
+)  # fmt: skip
+NNCF_LOWS = ("int2_sym_g64", "int3_sym_g64", "int4_sym_g64", "int4_asym_g64", "nf4_g64")
+NNCF_FINEST = 3  # of these that fit, the finest: with an INT8 backup a coarser one only loses
+SEEDS = 2
+FIXED_GRACE = 1.05  # a baseline that sets its own size may take this many times the plan's bytes
+FIXED_FLOOR = 0.7  # and uniform formats smaller than this share of it are no rivals
+WINDOW = 256
+
+Assignment = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One plan of one budget: the bytes of its quantizable weights and its measurement on unseen text."""
+
+    name: str
+    bytes: int
+    joint: Joint
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The repaired plan and all that stands beside it at one budget."""
+
+    bits: float
+    plan: Row
+    baselines: list[Row]
+
+    def rows_of(self, *prefixes: str) -> list[Row]:
+        return [row for row in self.baselines if row.name.startswith(prefixes)]
+
+    def beats(self, *prefixes: str, errors: float = 2.0) -> bool:
+        """Whether the plan has less KL than each of those, by more than so many paired standard errors."""
+        gains = [self.plan.joint.less_than(row.joint) for row in self.rows_of(*prefixes)]
+        return bool(gains) and all(gain > errors * error for gain, error in gains)
+
+    def is_no_worse(self) -> bool:
+        """Whether no baseline has less KL by more than two paired standard errors."""
+        gains = [self.plan.joint.less_than(row.joint) for row in self.baselines]
+        return all(gain >= -2 * error for gain, error in gains)
+
+
+def compare(
+    loaded: LoadedModel,
+    scores: Scores,
+    bits: Sequence[float],
+    *,
+    repair_tokens: int,
+    final_tokens: int,
+    seconds: float,
+    nncf_lows: Sequence[str] = NNCF_LOWS,
+    nncf_metrics: Sequence[str] = tuple(METRICS),
+    nearest: int = NEAREST,
+    uniform: Sequence[str] | None = None,
+    memory: Path | None = None,
+    say: bool = False,
+) -> Iterator[Comparison]:
+    """The comparison at each budget, as it is done."""
+    cancel = Cancel()
+    scored = int(scores.text["tokens"])
+    between, _ = spread_windows(loaded.tokenizer, calibration_text(), repair_tokens, WINDOW, scored)
+    final, _ = windows(loaded.tokenizer, [held_out_text()], final_tokens, WINDOW)
+    about = {"model": scores.model.sha256, "scored": scored, "window": WINDOW}
+    remember = [memory and memory / f"{name}.json" for name in ("repair", "final")]
+    repairs = Bench(loaded, between, cancel, remember[0], {**about, "tokens": between.numel()})
+    finals = Bench(loaded, final, cancel, remember[1], {**about, "tokens": final.numel()})
+    calibration, _ = windows(loaded.tokenizer, [calibration_text()], min(scored, 4096), WINDOW)
+    options = weight_options(scores)
+    shapes = {option.weight: option.shape for option in options}
+    parameters = sum(option.parameters for option in options)
+    chooser = Chooser(loaded, calibration, cancel)
+    orders = {metric: chooser.order(metric) for metric in nncf_metrics}
+    prefixes = paper_prefixes(weight_options(scores, "kl_qp"))
+    uniforms = {name: dict.fromkeys(shapes, name) for name in uniform or all_formats()}
+
+    def row(name: str, assignment: Assignment) -> Row:
+        size = sum(stored_bytes(shapes[w], parse_format(f)) for w, f in assignment.items())
+        return Row(name, size, finals.measure(dict(assignment)))
+
+    for each in bits:
+        limit = int(each * parameters / 8)
+        fronts = {m: Front(weight_options(scores, m)) for m in ("kl", "kl_qp", "sqnr", "mse", "delta_ce")}
+        plan = row("KL, repaired", _repaired(repairs, options, fronts, limit, seconds, nearest, say))
+        rows = [
+            row(f"knapsack {name}", _no_smaller(front, options, limit, plan.bytes))
+            for name, front in fronts.items()
+        ]
+        rows += _paper(options, scores, plan.bytes, prefixes, row)
+        for seed in range(SEEDS):
+            drawn = random_assignment(options, plan.bytes, int(plan.bytes * 1.004), seed)
+            rows.append(row(f"random {seed}", drawn))
+        fitting = sorted(
+            (low for low in nncf_lows if _size(shapes, low) <= limit), key=partial(_size, shapes)
+        )
+        rows += _nncf(chooser, orders, fitting[-NNCF_FINEST:], plan.bytes, row)
+        near = [row(f"uniform {name}", assignment) for name, assignment in uniforms.items()
+                if FIXED_FLOOR * plan.bytes <= _size(shapes, name) <= FIXED_GRACE * plan.bytes]  # fmt: skip
+        rows += sorted(near, key=lambda r: r.joint.mean)[:3]
+        repairs.remember()
+        finals.remember()
+        yield Comparison(each, plan, rows)
+    chooser.close()
+
+
+def _size(shapes: Mapping[str, Sequence[int]], name: str) -> int:
+    return sum(stored_bytes(shape, parse_format(name)) for shape in shapes.values())
+
+
+def _no_smaller(front: Front, options: Sequence[WeightOptions], limit: int, least: int) -> Assignment:
+    """A front's plan at a budget or, where that leaves bytes unspent, at the next that takes `least`."""
+    for budget in range(limit, 2 * limit, max(limit // 5000, 1)):
+        assignment = front.within_bytes(budget)
+        if total(options, assignment)[0] >= least:
+            return assignment
+    raise AssertionError("no plan of the front is that large")
+
+
+def _repaired(
+    bench: Bench,
+    options: Sequence[WeightOptions],
+    fronts: Mapping[str, Front],
+    limit: int,
+    seconds: float,
+    nearest: int,
+    say: bool,
+) -> Assignment:
+    start = fronts["kl"].within_bytes(limit)
+    others = [front.within_bytes(limit) for name, front in fronts.items() if name != "kl"]
+    found: Assignment = start
+    limits = Constraints()
+    for event in repair(
+        bench, start, options, limits, starts=others, budget=limit, seconds=seconds, nearest=nearest
+    ):
+        if isinstance(event, Repair):
+            found = event.assignments
+        elif isinstance(event, Repaired) and say:
+            gain = f"{event.gain:.5f} ± {event.gain_se:.5f}"
+            print(f"  repair: KL {event.kl:.5f}, less by {gain}, {len(event.changes)} formats", flush=True)
+    return found
+
+
+def _nncf(
+    chooser: Chooser,
+    orders: Mapping[str, Order],
+    lows: Sequence[str],
+    least: int,
+    row: Callable[[str, Assignment], Row],
+) -> list[Row]:
+    """Every metric's and low format's plan of the fewest bytes that are enough.
+
+    All follow from NNCF's own orders; the best of them is made by its public call and read back.
+    """
+    rows, settings = [], []
+    for low in lows:
+        for metric, order in orders.items():
+            count = order.count(least, low)
+            if count is None or order.bytes(count, low) > FIXED_GRACE * least:
+                continue  # even all weights in this format take more: it is no plan of this size
+            rows.append(row(f"NNCF {metric} {low}", order.assignments(count, low)))
+            settings.append((metric, low, order.ratio(count), order.assignments(count, low)))
+    best = min(range(len(rows)), key=lambda place: rows[place].joint.mean)
+    metric, low, ratio, expected = settings[best]
+    made = chooser.choose(metric, low, ratio)
+    if made != expected:
+        raise AssertionError(f"NNCF's {metric} with ratio {ratio} gave other formats than its order says")
+    return rows
+
+
+def _paper(
+    options: Sequence[WeightOptions],
+    scores: Scores,
+    least: int,
+    prefixes: Mapping[str, Assignment],
+    row: Callable[[str, Assignment], Row],
+) -> list[Row]:
+    """The paper's walk over the whole menu, and its ten prefixes, at the fewest bytes that are enough."""
+    table = {(o.weight, c.format): c.bytes for o in options for c in o.choices}
+
+    def size(assignment: Assignment) -> int:
+        return sum(table[item] for item in assignment.items())
+
+    walk = [a for a in paper_walk(weight_options(scores, "kl_qp")) if size(a) >= least]
+    rows = [row("paper's list", walk[-1])]
+    near = {name: a for name, a in prefixes.items() if size(a) <= FIXED_GRACE * least}
+    if near:
+        name = max(near, key=lambda key: size(near[key]))
+        rows.append(row(f"paper's {name}", near[name]))
+    return rows
+
+
+def print_table(comparisons: Sequence[Comparison], parameters: int) -> None:
+    """All rows of all budgets, and the verdicts."""
+    print(f"{'bits':>5}  {'plan':<34}{'bits now':>9}  {'KL ± se':<20}{'repaired is better by':<24}in se")
+    for one in comparisons:
+        print(f"{one.bits:5g}  {_cells(one.plan, parameters)}")
+        for row in sorted(one.baselines, key=lambda r: r.joint.mean):
+            gain, error = one.plan.joint.less_than(row.joint)
+            ratio = f"{gain / error:+.1f}" if error else "same plan"
+            print(f"       {_cells(row, parameters)}{f'{gain:+.5f} ± {error:.5f}':<24}{ratio}")
+    for words, holds in (
+        ("no worse than any baseline (two paired standard errors)", Comparison.is_no_worse),
+        ("better than the uniform formats by two paired standard errors", lambda c: c.beats("uniform")),
+        ("better than NNCF's best by two paired standard errors", lambda c: c.beats("NNCF")),
+        ("better than random by two paired standard errors", lambda c: c.beats("random")),
+    ):
+        true = [f"{c.bits:g}" for c in comparisons if holds(c)]
+        print(f"{words}: {len(true)} of {len(comparisons)} ({', '.join(true) or 'none'})")
+
+
+def _cells(row: Row, parameters: int) -> str:
+    measured = f"{row.joint.mean:.5f} ± {row.joint.se:.5f}"
+    return f"{row.name:<34}{8 * row.bytes / parameters:9.4f}  {measured:<20}"
+
+
+def print_small_loss(loaded: LoadedModel, scores: Scores, final_tokens: int, share: float = 0.45) -> None:
+    """Perplexity of uniform INT4 g64, and of a KL plan at `share` of the true FP16 size, against FP16."""
+    final, _ = windows(loaded.tokenizer, [held_out_text()], final_tokens, WINDOW)
+    bench = Bench(loaded, final, Cancel())
+    options = weight_options(scores)
+    full = sum(option.choices[0].bytes for option in options)
+    limit = int(share * (full + scores.kept_bytes)) - scores.kept_bytes - 1
+    fp16 = bench.measure({option.weight: "fp16" for option in options})
+    for name, assignment in (
+        ("uniform INT4 g64", {option.weight: "int4_sym_g64" for option in options}),
+        (f"KL plan at {100 * share:g} % of FP16's bytes", Front(options).within_bytes(limit)),
+    ):
+        added, error = bench.measure(assignment).perplexity_over(fp16)
+        print(f"{name}: {added:+.5f} ± {error:.5f} nats of cross-entropy over FP16, {added / error:+.1f} se")
+
+
+def scores_of(local: LocalModel, path: Path, tokens: int, formats: Sequence[str] = MENU) -> Scores:
+    for _ in analyze(local, path, [calibration_text()], Cancel(), formats=formats, tokens=tokens):
+        pass
+    return load_scores(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--stressed", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="half as many formats")
+    parser.add_argument("--bits", type=float, nargs="+", default=list(BITS))
+    parser.add_argument("--tokens", type=int, default=8192, help="scored on")
+    parser.add_argument("--repair-tokens", type=int, default=4096)
+    parser.add_argument("--final-tokens", type=int, default=8192)
+    parser.add_argument("--minutes", type=float, default=20, help="for the repair of each plan")
+    parser.add_argument("--nearest", type=int, default=NEAREST, help="formats tried for each weight")
+    parser.add_argument("--keep", type=Path, help="a folder for scores and measurements, used again")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = arguments.keep or Path(temporary)
+        kept.mkdir(parents=True, exist_ok=True)
+        local = resolve_model("sample")
+        if arguments.stressed:
+            folder = kept / "stressed"
+            if not folder.is_dir():
+                stressed_folder(local.folder, folder)
+            local = LocalModel("stressed", folder)
+        loaded = load_model(local.folder)
+        menu = QUICK_MENU if arguments.quick else MENU
+        scores = scores_of(local, kept / "scores.json", arguments.tokens, menu)
+        parameters = sum(option.parameters for option in weight_options(scores))
+        done = []
+        for comparison in compare(
+            loaded,
+            scores,
+            arguments.bits,
+            repair_tokens=arguments.repair_tokens,
+            final_tokens=arguments.final_tokens,
+            seconds=60 * arguments.minutes,
+            nearest=arguments.nearest,
+            memory=kept,
+            say=True,
+        ):
+            done.append(comparison)
+            print(f"{comparison.bits:g} bits are done", flush=True)
+        print_table(done, parameters)
+        print_small_loss(loaded, scores, arguments.final_tokens)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(str(error)) from error

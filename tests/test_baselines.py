@@ -1,0 +1,136 @@
+"""NNCF's own choice as a plan, exact bytes of any plan, and the comparison in small, on a harder sample."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import openvino as ov
+import pytest
+import torch
+from openvino._offline_transformations import compress_model_transformation
+
+from kl_lens_desktop.export.compress import compress
+from kl_lens_desktop.export.nncf_choice import Chooser, formats_in
+from kl_lens_desktop.export.stateful import make_stateful
+from kl_lens_desktop.export.trace import trace
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.plan.allocate import Front
+from kl_lens_desktop.plan.joint import Bench
+from kl_lens_desktop.plan.options import weight_options
+from kl_lens_desktop.plan.propose import predicted
+from kl_lens_desktop.quant.formats import all_formats
+from kl_lens_desktop.sensitivity.engine import analyze
+from kl_lens_desktop.sensitivity.scores import Scores, load_scores
+from kl_lens_desktop.sensitivity.texts import windows
+from kl_lens_desktop.texts import calibration_text, held_out_text
+from tests.benchmarks.bench_plans import compare
+from tests.stress import stressed_folder
+
+
+@pytest.fixture(scope="module")
+def loaded(sample: LocalModel) -> LoadedModel:
+    return load_model(sample.folder)
+
+
+@pytest.fixture(scope="module")
+def chooser(loaded: LoadedModel) -> Iterator[Chooser]:
+    ids, _ = windows(loaded.tokenizer, [calibration_text()], 256, 128)
+    made = Chooser(loaded, ids, Cancel())
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("metric", ["data-free", "hessian"])
+def test_nncfs_choice_is_read_back_from_the_graph_it_compressed(chooser: Chooser, metric: str) -> None:
+    order = chooser.order(metric)
+    assert len(order.weights) == 37
+    count = order.count(order.bytes(37, "int8_sym") * 5 // 8, "int4_sym_g64")
+    assert count is not None
+    chosen = chooser.choose(metric, "int4_sym_g64", order.ratio(count))
+    assert {weight for weight, name in chosen.items() if name == "int4_sym_g64"} == set(order.weights[:count])
+    assert {name for weight, name in chosen.items() if weight in order.weights[count:]} == {"int8_sym"}
+    assert order.bytes(count, "int4_sym_g64") >= order.bytes(37, "int8_sym") * 5 // 8
+    assert order.bytes(count + 1, "int4_sym_g64") < order.bytes(37, "int8_sym") * 5 // 8
+
+
+def test_the_bytes_of_ten_random_plans_are_those_of_their_files(
+    loaded: LoadedModel, sample_scores: Scores, tmp_path: Path
+) -> None:
+    graph, states = trace(loaded.model)
+    make_stateful(graph, states)
+    compress_model_transformation(graph)
+    ov.save_model(graph, tmp_path / "fp16.xml", compress_to_fp16=False)
+    names = [weight["name"] for weight in sample_scores.weights if weight["kind"] != "conv"]
+    for seed in range(10):
+        draw = random.Random(seed)
+        assignments = {name: draw.choice(all_formats()) for name in names}
+        graph = ov.Core().read_model(tmp_path / "fp16.xml")
+        compress(graph, assignments, Cancel())
+        assert formats_in(graph) == assignments
+        ov.save_model(graph, tmp_path / "plan.xml", compress_to_fp16=False)
+        size = (tmp_path / "plan.bin").stat().st_size
+        assert predicted(sample_scores, assignments)["bytes"] == pytest.approx(size, rel=1e-3)
+        del graph
+
+
+@dataclass(frozen=True)
+class Stressed:
+    """The sample with large channels, and its scores in two formats."""
+
+    loaded: LoadedModel
+    scores: Scores
+
+
+@pytest.fixture(scope="module")
+def stressed(sample: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Stressed:
+    root = tmp_path_factory.mktemp("stressed")
+    local = LocalModel("stressed", stressed_folder(sample.folder, root / "model"))
+    formats = ("int8_sym", "int4_sym_g32")
+    for _ in analyze(
+        local, root / "scores.json", [calibration_text()], Cancel(), formats=formats, tokens=512
+    ):
+        pass
+    return Stressed(load_model(local.folder), load_scores(root / "scores.json"))
+
+
+def test_large_channels_change_the_function_by_rounding_only(loaded: LoadedModel, stressed: Stressed) -> None:
+    ids, _ = windows(loaded.tokenizer, [held_out_text()], 128, 64)
+    with torch.no_grad():
+        before, after = (m.model(ids).logits.log_softmax(-1) for m in (loaded, stressed.loaded))
+    assert (before.exp() * (before - after)).sum(-1).mean() < 1e-4
+
+
+def test_on_large_channels_a_plan_keeps_what_uniform_int4_loses(stressed: Stressed) -> None:
+    ids, _ = windows(stressed.loaded.tokenizer, [held_out_text()], 2048, 256)
+    bench = Bench(stressed.loaded, ids, Cancel())
+    options = weight_options(stressed.scores)
+    fp16 = bench.measure({option.weight: "fp16" for option in options})
+    lost, error = bench.measure({o.weight: "int4_sym_g64" for o in options}).perplexity_over(fp16)
+    assert lost >= 5 * error
+    true_size = sum(option.choices[0].bytes for option in options) + stressed.scores.kept_bytes
+    plan = Front(options).within_bytes(int(0.449 * true_size) - stressed.scores.kept_bytes)
+    lost, error = bench.measure(plan).perplexity_over(fp16)
+    assert lost <= error
+
+
+def test_on_large_channels_the_repaired_plan_is_ahead_of_every_baseline(stressed: Stressed) -> None:
+    (comparison,) = compare(
+        stressed.loaded,
+        stressed.scores,
+        [5.0],
+        repair_tokens=2048,
+        final_tokens=2048,
+        seconds=1,
+        uniform=("int4_sym_g32", "int4_sym_g64", "int4_asym_g32", "nf4_g32"),
+        nncf_lows=("int4_sym_g64",),
+        nncf_metrics=("data-free",),
+    )
+    assert comparison.is_no_worse()
+    for family in ("uniform", "NNCF", "random"):
+        assert comparison.rows_of(family)
+        assert comparison.beats(family), family
+    for row in comparison.rows_of("NNCF", "random", "knapsack", "paper's list"):
+        assert row.bytes >= comparison.plan.bytes

@@ -1,0 +1,184 @@
+"""A plan is repaired by measuring: never larger, better on text that neither chose it nor scored it."""
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kl_lens_desktop.errors import Cancelled, InputError
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Event, Finished, Repaired
+from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.pipeline import repaired_before
+from kl_lens_desktop.plan.baselines import random_assignment
+from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
+from kl_lens_desktop.plan.joint import Bench, spread_windows
+from kl_lens_desktop.plan.options import weight_options
+from kl_lens_desktop.plan.propose import predicted, propose
+from kl_lens_desktop.plan.repair import Repair, repair
+from kl_lens_desktop.plan.verify import RepairWishes, verify
+from kl_lens_desktop.sensitivity.scores import Scores
+from kl_lens_desktop.texts import calibration_text, held_out_text
+
+WINDOW = 128
+
+
+@pytest.fixture(scope="module")
+def loaded(sample: LocalModel) -> LoadedModel:
+    return load_model(sample.folder)
+
+
+@pytest.fixture(scope="module")
+def bench(loaded: LoadedModel) -> Bench:
+    ids, _ = spread_windows(loaded.tokenizer, calibration_text(), 8 * WINDOW, WINDOW, 512)
+    return Bench(loaded, ids, Cancel())
+
+
+@pytest.fixture(scope="module")
+def poor(sample_scores: Scores) -> Plan:
+    """Formats drawn by chance at six bits: much to repair."""
+    options = weight_options(sample_scores)
+    size = 6 * sum(option.parameters for option in options) // 8
+    chosen = random_assignment(options, int(0.99 * size), size, 0)
+    return replace(
+        propose(sample_scores, bits=6), assignments=chosen, predicted=predicted(sample_scores, chosen)
+    )
+
+
+def test_an_exchange_measured_from_the_plans_state_is_that_of_the_whole_model(
+    bench: Bench, poor: Plan, loaded: LoadedModel
+) -> None:
+    names = list(poor.assignments)
+    ends = ("3.self_attn.k_proj.weight", "6.mamba.in_proj.weight")
+    picked = [names[0], *(name for name in names if name.endswith(ends))]
+    moves = [(name, "int8_sym" if poor.assignments[name] != "int8_sym" else "fp16") for name in picked]
+    fresh = Bench(loaded, bench._ids, Cancel())
+    for (name, fmt), joint in bench.neighbours(poor.assignments, moves):
+        whole = fresh.measure({**poor.assignments, name: fmt})
+        assert np.allclose(joint.kl, whole.kl, rtol=1e-3)
+        assert np.allclose(joint.ce, whole.ce, rtol=1e-5)
+        assert np.allclose(joint.ce_full, whole.ce_full)
+
+
+def test_a_repair_lowers_the_joint_kl_in_no_more_bytes(
+    bench: Bench, poor: Plan, sample_scores: Scores
+) -> None:
+    options = weight_options(sample_scores)
+    pinned = {
+        "model.layers.3.self_attn.o_proj.weight": poor.assignments["model.layers.3.self_attn.o_proj.weight"]
+    }
+    events = list(repair(bench, poor.assignments, options, Constraints(pinned), seconds=4, nearest=1))
+    found = [event for event in events if isinstance(event, Repair)]
+    last = found[-1]
+    gain, error = last.joint.less_than(last.start)
+    assert gain > 4 * error
+    assert last.saved_bytes >= 0
+    assert pinned.items() <= last.assignments.items()
+    means = [repair_.joint.mean for repair_ in found]
+    assert means == sorted(means, reverse=True)
+    said = [event for event in events if isinstance(event, Repaired)]
+    assert len(said) == len(found) - 1
+    for event in said:
+        assert event.gain > event.gain_se
+        assert event.changes
+
+
+def _wishes(scores: Path) -> RepairWishes:
+    return RepairWishes(scores, tokens=8 * WINDOW, minutes=0.05)
+
+
+def _run(sample: LocalModel, path: Path, wishes: RepairWishes, cancel: Cancel | None = None) -> list[Event]:
+    return list(verify(sample, path, cancel or Cancel(), tokens=4 * WINDOW, window=WINDOW, repair_by=wishes))
+
+
+def test_verify_repairs_first_and_says_which_text_was_for_what(
+    sample: LocalModel, poor: Plan, sample_scores_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(path, poor)
+    events = _run(sample, path, _wishes(sample_scores_path))
+    (result,) = [event.result for event in events if isinstance(event, Finished)]
+    plan = load_plan(path)
+    assert result["repair"]["kl_after"] < result["repair"]["kl_before"]
+    assert plan.assignments != poor.assignments
+    assert (plan.predicted["bytes"] or 0) <= (poor.predicted["bytes"] or 0)
+    assert plan.measured == result["measured"]
+    assert plan.provenance["repaired_on"] == calibration_text().name
+    assert plan.measured["text"]["name"] == held_out_text().name  # type: ignore[index]
+    before = json.loads((tmp_path / "plan.joint.json").read_text(encoding="utf-8"))["measurements"]
+
+    save_plan(path, poor)
+    _run(sample, path, _wishes(sample_scores_path))
+    after = json.loads((tmp_path / "plan.joint.json").read_text(encoding="utf-8"))["measurements"]
+    assert before.items() <= after.items(), "what was measured once is not measured again"
+    assert load_plan(path).provenance["repair_gain"] == pytest.approx(plan.provenance["repair_gain"], abs=0.5)
+
+
+def test_a_cancelled_repair_keeps_what_it_found(
+    sample: LocalModel, poor: Plan, sample_scores_path: Path, tmp_path: Path
+) -> None:
+    path, cancel = tmp_path / "plan.json", Cancel()
+    save_plan(path, poor)
+    with pytest.raises(Cancelled):
+        wishes = _wishes(sample_scores_path)
+        for event in verify(sample, path, cancel, window=WINDOW, repair_by=wishes):
+            if isinstance(event, Repaired):
+                saved = event
+                cancel.cancel()
+    plan = load_plan(path)
+    assert all(plan.assignments[weight] == now for weight, _, now in saved.changes)
+    assert plan.measured is None
+    assert (tmp_path / "plan.joint.json").is_file()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_repaired_plan_is_not_made_anew_by_the_next_run(sample_scores: Scores, tmp_path: Path) -> None:
+    path, plan = tmp_path / "plan.json", propose(sample_scores, bits=5)
+    other = propose(sample_scores, bits=5, method="sqnr").assignments
+    save_plan(path, replace(plan, assignments=other))
+    assert repaired_before(path, plan) is None
+    repaired = replace(plan, assignments=other, provenance={**plan.provenance, "repaired_on": "a.txt"})
+    save_plan(path, repaired)
+    assert repaired_before(path, plan) == repaired
+    assert repaired_before(path, propose(sample_scores, bits=6)) is None
+
+
+def test_without_scores_the_plans_own_formats_are_tried(
+    sample: LocalModel, poor: Plan, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(path, poor)
+    _run(sample, path, RepairWishes(tokens=8 * WINDOW, minutes=0.05))
+    plan = load_plan(path)
+    assert (plan.predicted["bytes"] or 0) <= (poor.predicted["bytes"] or 0)
+    assert plan.predicted["kl"] is None or plan.assignments == poor.assignments
+
+
+def test_texts_that_overlap_are_refused(
+    sample: LocalModel, loaded: LoadedModel, poor: Plan, sample_scores_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(path, poor)
+    with pytest.raises(InputError, match="the result is to be measured on it"):
+        _run(sample, path, replace(_wishes(sample_scores_path), text=held_out_text()))
+    short = tmp_path / calibration_text().name
+    shutil.copyfile(calibration_text(), short)
+    short.write_text(short.read_text(encoding="utf-8")[:2000], encoding="utf-8")
+    with pytest.raises(InputError, match="were not scored on, too few for four windows"):
+        _run(sample, path, replace(_wishes(sample_scores_path), text=short))
+    ids, _ = spread_windows(loaded.tokenizer, calibration_text(), 8 * WINDOW, WINDOW, 512)
+    text = calibration_text().read_bytes().decode("utf-8")
+    whole = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+    places = [_find(whole, window.tolist()) for window in ids]
+    assert min(places) >= 512
+    assert all(b - a >= WINDOW for a, b in pairwise(places)), "spread, without an overlap"
+
+
+def _find(whole: list[int], part: list[int]) -> int:
+    return next(i for i in range(len(whole)) if whole[i : i + len(part)] == part)
