@@ -449,7 +449,7 @@ class PlanPage(Page):
         numbers = NumberDelegate(self.view)
         for place in (LOSS, SIZE):
             self.view.setItemDelegateForColumn(place, numbers)
-        for place, width in ((KIND, 90), (SHAPE, 98), (FORMAT, 140), (LOSS, 134), (SIZE, 74)):
+        for place, width in ((KIND, 100), (SHAPE, 106), (FORMAT, 136), (LOSS, 114), (SIZE, 72)):
             self.view.setColumnWidth(place, width)
         self.search = QLineEdit()
         self.search.setPlaceholderText("Filter: name, kind or format")
