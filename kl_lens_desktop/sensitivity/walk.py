@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.inventory import blocks
-from kl_lens_desktop.sensitivity.metrics import Tally
+from kl_lens_desktop.sensitivity.metrics import Reference, Tally, reference
 
-SLICE_ELEMENTS = 2**23  # logits per slice: 32 MB a tensor in float32
-CACHE_ELEMENTS = 2**26  # full-precision logits kept, if they are no more than this (256 MB)
+SLICE_ELEMENTS = 2**24  # logits at a time, 64 MB: fewer tokens make a slow product of matrices
+CACHE_ELEMENTS = 2**25  # full-precision logits kept, if they are no more than this (128 MB)
 BATCH_TOKENS = 2048
 
 
@@ -61,9 +61,11 @@ class Walk:
         self._state: list[Tensor] | None = None  # before block 0 the embeddings run as they are
         self._head_output: type[Any] | None = None
         self._final = [self._trunk(batch, None) for batch in range(len(self._ids))]
-        self._full: list[tuple[Tensor, Tensor]] | None = None
-        if ids.numel() * model.config.get_text_config().vocab_size <= CACHE_ELEMENTS:
-            self._full = [self._full_logits(hidden) for hidden in map(self._flat, self._final)]
+        vocabulary = model.config.get_text_config().vocab_size
+        self._slice = max(1, SLICE_ELEMENTS // vocabulary)  # tokens
+        self._full: list[list[Reference]] | None = None
+        if ids.numel() * vocabulary <= CACHE_ELEMENTS:
+            self._full = [list(self._references(batch)) for batch in range(len(self._ids))]
 
     @property
     def depth(self) -> int:
@@ -94,23 +96,20 @@ class Walk:
         return tally
 
     def _tally(self, tally: Tally, batch: int, hidden: Tensor, swaps: dict[nn.Parameter, Tensor]) -> None:
-        changed, clean = self._flat(hidden), self._flat(self._final[batch])
-        labels = self._labels[batch].flatten()
-        rows = self._rows[batch].repeat_interleave(self._shape[1])
-        size = max(1, SLICE_ELEMENTS // self._model.config.get_text_config().vocab_size)
-        for start in range(0, len(changed), size):
-            cut = slice(start, start + size)
-            if self._full:
-                full, log_p = (tensor[cut] for tensor in self._full[batch])
-            else:
-                full, log_p = self._full_logits(clean[cut])
+        changed = hidden.flatten(0, 1).split(self._slice)
+        full = self._full[batch] if self._full else self._references(batch)
+        for each, clean in zip(changed, full, strict=True):
             with swapped(swaps):
-                logits = self._head(changed[cut])
-            tally.add(full, log_p, logits, labels[cut], rows[cut])
+                logits = self._head(each)
+            tally.add(clean, logits)
 
-    def _full_logits(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self._head(hidden)
-        return logits, nn.functional.log_softmax(logits, -1)
+    def _references(self, batch: int) -> Iterator[Reference]:
+        """The full-precision model on the tokens of a batch, slice by slice."""
+        hidden = self._final[batch].flatten(0, 1).split(self._slice)
+        labels = self._labels[batch].flatten().split(self._slice)
+        rows = self._rows[batch].repeat_interleave(self._shape[1]).split(self._slice)
+        for tokens, label, row in zip(hidden, labels, rows, strict=True):
+            yield reference(self._head(tokens), label, row)
 
     def _trunk(self, batch: int, stop: int | None) -> Tensor:
         """Hidden state after the final norm or, with `stop`, the input of that block."""
@@ -146,10 +145,6 @@ class Walk:
     def _stub(self, hidden: Tensor) -> Any:
         value = hidden if self._beside is None else (hidden, *self._beside)
         return lambda *_, **__: value
-
-    @staticmethod
-    def _flat(hidden: Tensor) -> Tensor:
-        return hidden.flatten(0, 1)
 
 
 @contextlib.contextmanager
