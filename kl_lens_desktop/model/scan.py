@@ -90,7 +90,7 @@ def _decay(log: Tensor) -> Tensor:
     Denormal numbers cost a CPU thirty times as much, in the exponential and again in every product. Above
     the diagonal the gap is positive and would overflow.
     """
-    return F.threshold_(log.clamp(math.log(_FAINTEST), 0).exp_(), 1.01 * _FAINTEST, 0.0)
+    return F.threshold(log.clamp(math.log(_FAINTEST), 0).exp_(), 1.01 * _FAINTEST, 0.0, inplace=True)
 
 
 def limited_steps(dt: Tensor, bias: Tensor | None, softplus: bool, limit: tuple[float, float]) -> Tensor:

@@ -5,13 +5,14 @@ on whole slices of logits wait for memory and take several times as long.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kl_lens_desktop.sensitivity.samples import Samples, estimates, mean, samples_of
-from kl_lens_desktop.sensitivity.scores import Estimate
+from kl_lens_desktop.sensitivity.means import estimates, mean, samples_of
+from kl_lens_desktop.sensitivity.scores import Estimate, Samples
 
 _PIECE = 2**18  # elements: 1 MB in float32
 _WILD = 60.0  # log(q/p) beyond which float32 loses p, or q/p, altogether
@@ -129,12 +130,12 @@ def _compare(full: Reference, cut: slice, logits: Tensor) -> tuple[Tensor, ...]:
     noise = d.square().mean(-1)
     d -= log_norm[:, None] - full_norm  # log q − log p
     p = (full_logits - full_norm).exp_()
-    kl = _divergences(p, d)
+    kl_pq, kl_qp = _divergences(p, d)
     if bool((wild := d.amax(-1) > _WILD).any()):
         exact = _divergences((full_logits - full_norm)[wild].double().exp_(), d[wild].double())
-        kl = tuple(each.masked_scatter(wild, value.float()) for each, value in zip(kl, exact, strict=True))
-    same = logits.gather(-1, full.top[cut, None])[:, 0] >= best
-    return log_norm, *kl, noise, same.float()
+        kl_pq[wild], kl_qp[wild] = (each.float() for each in exact)
+    same: Tensor = logits.gather(-1, full.top[cut, None])[:, 0] >= best
+    return log_norm, kl_pq, kl_qp, noise, same.float()
 
 
 def _divergences(p: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,5 +160,6 @@ def _cross_entropy(logits: Tensor, log_norm: Tensor, labels: Tensor) -> Tensor:
     return torch.where(labels >= 0, log_norm - target, 0.0)
 
 
-def _pieces(logits: Tensor) -> tuple[Tensor, ...]:
-    return logits.split(max(1, _PIECE // logits.shape[-1]))
+def _pieces(logits: Tensor) -> Sequence[Tensor]:
+    pieces: Sequence[Tensor] = logits.split(max(1, _PIECE // logits.shape[-1]))
+    return pieces

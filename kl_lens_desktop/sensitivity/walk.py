@@ -5,7 +5,9 @@ changed one are stood in for by stubs that return the stored clean state.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,12 +20,22 @@ from kl_lens_desktop.sensitivity.metrics import Reference, Tally, reference
 
 SLICE_ELEMENTS = 2**24  # logits at a time, 64 MB: fewer tokens make a slow product of matrices
 CACHE_ELEMENTS = 2**25  # full-precision logits kept, if they are no more than this (128 MB)
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 1024
 
 
 class _Reached(Exception):
     def __init__(self, hidden: Tensor) -> None:
         self.hidden = hidden
+
+
+@dataclass(slots=True)
+class Timing:
+    """Seconds spent, and the work they went into: blocks run and heads run, each counted by token."""
+
+    trunk_s: float = 0.0
+    trunk_work: int = 0
+    head_s: float = 0.0
+    head_work: int = 0
 
 
 class Walk:
@@ -39,14 +51,23 @@ class Walk:
     cancel : Cancel
         Checked before every batch.
 
+    timing : Timing, optional
+        Where comparisons add the time they take.
+
     Attributes
     ----------
     block : int
         The block whose clean input is held.
+    signal : list of float
+        Mean square of the full-precision logits in each window.
+    finite : bool
+        Whether the full-precision model predicts anything at all.
     """
 
-    def __init__(self, model: PreTrainedModel, ids: Tensor, cancel: Cancel) -> None:
-        self._model, self._cancel = model, cancel
+    def __init__(
+        self, model: PreTrainedModel, ids: Tensor, cancel: Cancel, timing: Timing | None = None
+    ) -> None:
+        self._model, self._cancel, self._timing = model, cancel, timing or Timing()
         self._blocks = blocks(model)
         self._beside: tuple[Any, ...] | None = (
             None  # what a block returns beside the hidden state, if a tuple
@@ -63,9 +84,20 @@ class Walk:
         self._final = [self._trunk(batch, None) for batch in range(len(self._ids))]
         vocabulary = model.config.get_text_config().vocab_size
         self._slice = max(1, SLICE_ELEMENTS // vocabulary)  # tokens
-        self._full: list[list[Reference]] | None = None
-        if ids.numel() * vocabulary <= CACHE_ELEMENTS:
-            self._full = [list(self._references(batch)) for batch in range(len(self._ids))]
+        self._full: list[list[Reference]] | None = [] if ids.numel() * vocabulary <= CACHE_ELEMENTS else None
+        sums = torch.zeros(count, dtype=torch.float64)
+        self.finite = True
+        for batch in range(len(self._ids)):
+            cancel.check()
+            kept = []
+            for full in self._references(batch):
+                sums.index_add_(0, full.rows.cpu(), full.signal.double().cpu())
+                self.finite &= bool(full.log_norm.isfinite().all())
+                if self._full is not None:
+                    kept.append(full)
+            if self._full is not None:
+                self._full.append(kept)
+        self.signal: list[float] = (sums / window).tolist()
 
     @property
     def depth(self) -> int:
@@ -90,14 +122,23 @@ class Walk:
         tally = Tally(*self._shape)
         for batch in range(len(self._ids)):
             self._cancel.check()
-            with swapped(swaps):
-                hidden = self._final[batch] if head_only else self._trunk(batch, None)
+            started, tokens = time.perf_counter(), self._ids[batch].numel()
+            if head_only:
+                hidden = self._final[batch]
+            else:
+                with swapped(swaps):
+                    hidden = self._trunk(batch, None)
+                self._timing.trunk_work += tokens * (self.depth - self.block)
+            reached = time.perf_counter()
             self._tally(tally, batch, hidden, swaps)
+            self._timing.trunk_s += reached - started
+            self._timing.head_s += time.perf_counter() - reached
+            self._timing.head_work += tokens
         return tally
 
     def _tally(self, tally: Tally, batch: int, hidden: Tensor, swaps: dict[nn.Parameter, Tensor]) -> None:
         changed = hidden.flatten(0, 1).split(self._slice)
-        full = self._full[batch] if self._full else self._references(batch)
+        full = self._full[batch] if self._full is not None else self._references(batch)
         for each, clean in zip(changed, full, strict=True):
             with swapped(swaps):
                 logits = self._head(each)

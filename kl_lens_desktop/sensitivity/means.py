@@ -6,40 +6,14 @@ tokens. Needs no torch.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from kl_lens_desktop.sensitivity.scores import Estimate
+from kl_lens_desktop.sensitivity.scores import COLUMNS, Estimate, Samples
 
-COLUMNS = ("kl_pq", "kl_qp", "mse", "delta_ce", "top1_agreement")
 SQNR_LIMIT_DB = 200.0  # stated where quantization changes no logit at all
 _DIGITS = 9  # of a window's mean in the file: more than float32 holds
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Means over the tokens of each window, in the order of measuring: one tuple a column."""
-
-    kl_pq: tuple[float, ...] = ()
-    kl_qp: tuple[float, ...] = ()
-    mse: tuple[float, ...] = ()
-    delta_ce: tuple[float, ...] = ()
-    top1_agreement: tuple[float, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.kl_pq)
-
-    @property
-    def finite(self) -> bool:
-        return all(math.isfinite(value) for name in COLUMNS for value in getattr(self, name))
-
-    def __add__(self, other: "Samples") -> "Samples":
-        return Samples(*(getattr(self, name) + getattr(other, name) for name in COLUMNS))
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: list(values) for name, values in asdict(self).items()}
 
 
 def samples_of(columns: Mapping[str, Sequence[float]]) -> Samples:
