@@ -8,8 +8,8 @@ windows pair by pair: what makes a window hard for both cancels. The rule, at ea
 - Looking again and again finds differences where there are none, so the k-th look spends α/2^k of an error
   probability of α in all: however many looks follow, a pair is called wrongly with probability α at most.
 - An entry's rank then lies between 1 + the number clearly above it and the number not clearly below it. It
-  stops once that range is no wider than `tolerance` of its better end: three tenths of the rank, two places at
-  the top, where a plan's decisions fall.
+  stops once that range is no wider than `tolerance` of its better end: three tenths of the rank, two places
+  at the top, where a plan's decisions fall.
 
 Formats race apart, so that further formats change nothing that was decided. Needs no torch.
 """
