@@ -72,7 +72,8 @@ def scan(
     last = log_decay[..., -1:]
     decay = _decay(log_decay[..., :, None] - log_decay[..., None, :]).tril_()  # (b, h, t, t)
     B, C = B.float().permute(0, 2, 1, 3), C.float().permute(0, 2, 1, 3)  # (b, g, t, n)
-    scores = (C @ B.transpose(-1, -2))[:, :, None] * decay.unflatten(1, shared)  # (b, g, h/g, t, t)
+    scores = (C @ B.transpose(-1, -2))[:, :, None]  # (b, g, 1, t, t)
+    scores = scores * decay.view(batch, *shared, tokens, tokens)
     steps = x * dt[..., None]
     y = (scores.flatten(1, 2) @ steps.transpose(1, 2)).transpose(1, 2)
     # The heads of a group share B and C: their states are one product of matrices, not one a head.
@@ -148,7 +149,11 @@ def fast_scans(model: PreTrainedModel, kernel: Callable[..., Any] = scan_in_chun
 
     On CUDA the model's own dispatch stays in place, for there mamba-ssm's kernels are faster.
     """
-    fast = {MAMBA2: kernel, MAMBA1: selective_scan, CONVOLUTION: causal_convolution}
+    fast: dict[str, Callable[..., Any]] = {
+        MAMBA2: kernel,
+        MAMBA1: selective_scan,
+        CONVOLUTION: causal_convolution,
+    }
     kernels = {} if model.device.type == "cuda" else fast
     with replaced_kernels(model, kernels):
         yield

@@ -8,6 +8,7 @@ only when a change can reach it.
 import contextlib
 import hashlib
 import itertools
+import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -363,6 +364,16 @@ def matrix_products(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(kept)
+
+
+def bf16_bound(kl: float, floor: float) -> float:
+    """How far a KL measured in bfloat16 may be from `kl`, both in nats per token.
+
+    To second order KL is a squared length of the change of logits, so rounding, whose own length squared is
+    the `floor` (see `Run.rounding_floor`), adds at most floor + 2·√(floor · KL). The floor is taken twice,
+    for it was measured on one change only.
+    """
+    return float(2 * floor + 2 * math.sqrt(2 * floor * kl))
 
 
 def _gains_from_bf16(device: str) -> bool:

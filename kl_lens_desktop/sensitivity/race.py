@@ -63,28 +63,33 @@ def settled(
     look : int
         How often has been looked before.
     """
+    if not racing:
+        return []
     above = np.zeros(len(racing), dtype=int)
     below = np.zeros(len(racing), dtype=int)
     counts = np.array([len(values) for values in series])
     for count in np.unique(counts[counts > 1]):
-        others = np.flatnonzero(counts == count)
-        ratio, error = _compare(
-            np.array([series[i][:count] for i in racing]), np.array([series[i] for i in others.tolist()])
-        )
-        reach = student.ppf(1 - level(look, confidence) / 2, count - 1) * error
-        above += (ratio < -reach).sum(1)
-        below += (ratio > reach).sum(1)
+        others = np.flatnonzero(counts == count).tolist()
+        mine = np.array([series[index][:count] for index in racing])
+        low, high = interval(mine, np.array([series[index] for index in others]), look, confidence)
+        above += (high < 0).sum(1)
+        below += (low > 0).sum(1)
     best, worst = 1 + above, len(series) - below
     known = worst - best <= tolerance(best)
     return [index for index, done in zip(racing, known, strict=True) if done]
 
 
-def _compare(a: Array, b: Array) -> tuple[Array, Array]:
-    """log(mean of a row of `a` / mean of a row of `b`), and its standard error from the paired windows."""
+def interval(a: Array, b: Array, look: int, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
+    """Ends of the t interval, at that look, of log(mean of a row of `a` / mean of a row of `b`).
+
+    Columns are windows, the same in both; the result is (rows of `a`, rows of `b`).
+    """
     a, b = np.maximum(a, _NOTHING), np.maximum(b, _NOTHING)
     means = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
     x, y = a / means[0] - 1, b / means[1] - 1
     count = a.shape[1]
     squares = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * (x @ y.T)
     error = np.sqrt(np.maximum(squares, 0) / (count - 1) / count)
-    return np.log(means[0] / means[1].T), error
+    reach = student.ppf(1 - level(look, confidence) / 2, count - 1) * error
+    ratio = np.log(means[0] / means[1].T)
+    return ratio - reach, ratio + reach
