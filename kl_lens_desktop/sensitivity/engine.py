@@ -39,6 +39,7 @@ from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
 from kl_lens_desktop.sensitivity.pace import Cost, Pace
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows
+from kl_lens_desktop.sensitivity.sources import SOURCES, source_text
 from kl_lens_desktop.sensitivity.texts import windows
 from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Timing, Walk
 
@@ -92,7 +93,7 @@ def analyze(
     device : str
         Of torch: ``cpu``, ``cuda`` or ``xpu``.
     source : str, optional
-        What to call the text instead of its files' names.
+        Where the text comes from if `texts` are none: one of `sources.SOURCES`.
 
     Yields
     ------
@@ -119,7 +120,11 @@ def analyze(
         precision = "f32"
     weights = inventory(loaded.model)
     yield Weights([weight.as_dict() for weight in weights])
-    ids, text = windows(loaded.tokenizer, texts, tokens, window, source)
+    if texts:
+        ids, text = windows(loaded.tokenizer, texts, tokens, window)
+    else:
+        found = yield from source_text(source or SOURCES[0], loaded, out, tokens, window, seed, cancel)
+        ids, text = windows(loaded.tokenizer, [found.file], tokens, window, found.name)
     hashes = _hashes(ids)
     settings = {
         "precision": precision,

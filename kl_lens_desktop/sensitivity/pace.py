@@ -8,7 +8,7 @@ from kl_lens_desktop.sensitivity.walk import Timing
 
 # The share of entries that goes on after each look, as on the models tried; once a look is past, its outcome
 # counts instead.
-_GO_ON = (0.45, 0.6, 0.65)
+_GO_ON = (0.4, 0.5, 0.6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,7 @@ class Pace:
         block_s = self._window * timing.trunk_s / max(timing.trunk_work, 1)
         head_s = self._window * timing.head_s / timing.head_work
         element_s = self._rounding_s / max(self._rounded, 1) / self._per_piece
-        # Twice: once as a whole, and once block by block.
-        clean_s = 2 * self._opening_s / max(self._opened, 1)
+        clean_s = self._opening_s / max(self._opened, 1)
         seconds, share, start = 0.0, 1.0, 0
         for place, bound in enumerate(bounds):
             for pair, count in measured.items():

@@ -8,7 +8,7 @@ windows pair by pair: what makes a window hard for both cancels. The rule, at ea
 - Looking again and again finds differences where there are none, so the k-th look spends α/2^k of an error
   probability of α in all: however many looks follow, a pair is called wrongly with probability α at most.
 - An entry's rank then lies between 1 + the number clearly above it and the number not clearly below it. It
-  stops once that range is no wider than `tolerance` of its better end: three tenths of the rank, two places
+  stops once that range is no wider than `tolerance` of its better end: two fifths of the rank, two places
   at the top, where a plan's decisions fall.
 
 Formats race apart, so that further formats change nothing that was decided. Needs no torch.
@@ -22,8 +22,8 @@ from scipy.stats import t as student
 
 CONFIDENCE = 0.95
 FIRST_LOOK = 4  # windows: the fewest from which a spread can be told
-_SHARE, _PLACES = 0.3, 2
-RULE = "rank within the format known to 3 in 10, or two places, by paired t intervals of log KL ratios"
+_SHARE, _PLACES = 0.4, 2
+RULE = "rank within the format known to 4 in 10, or two places, by paired t intervals of log KL ratios"
 _NOTHING = 1e-30  # stands for a KL of exactly 0, which has no logarithm
 Array = np.ndarray[Any, Any]
 

@@ -19,6 +19,7 @@ from kl_lens_desktop.model.inventory import blocks
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, reference
 
 SLICE_ELEMENTS = 2**24  # logits at a time, 64 MB: fewer tokens make a slow product of matrices
+INPUT_ELEMENTS = 2**24  # inputs of all blocks kept, if they are no more than this (64 MB)
 CACHE_ELEMENTS = 2**25  # full-precision logits kept, if they are no more than this (128 MB)
 BATCH_TOKENS = 1024
 
@@ -41,7 +42,8 @@ class Timing:
 class Walk:
     """A model on a text, and its clean state before one block at a time.
 
-    Memory is one hidden state per token for the current block and one for the last, whatever the depth.
+    Memory is one hidden state per token for the current block and one for the last or, where all of them are
+    small, one for each block, which saves running the blocks a second time.
 
     Parameters
     ----------
@@ -81,7 +83,9 @@ class Walk:
         self._shape = (count, window)
         self._state: list[Tensor] | None = None  # before block 0 the embeddings run as they are
         self._head_output: type[Any] | None = None
-        self._final = [self._trunk(batch, None) for batch in range(len(self._ids))]
+        elements = self.depth * ids.numel() * model.config.get_text_config().hidden_size
+        self._inputs: list[list[Tensor]] | None = [] if elements <= INPUT_ELEMENTS else None
+        self._final = [self._first_pass(batch) for batch in range(len(self._ids))]
         vocabulary = model.config.get_text_config().vocab_size
         self._slice = max(1, SLICE_ELEMENTS // vocabulary)  # tokens
         self._full: list[list[Reference]] | None = [] if ids.numel() * vocabulary <= CACHE_ELEMENTS else None
@@ -105,6 +109,9 @@ class Walk:
 
     def advance(self, block: int) -> None:
         """Move the clean state on to the input of `block`."""
+        if self._inputs is not None and block > self.block:
+            self._state = [inputs[block] for inputs in self._inputs]
+            self.block = block
         while self.block < block:
             self._state = [self._trunk(batch, self.block + 1) for batch in range(len(self._ids))]
             self.block += 1
@@ -135,6 +142,17 @@ class Walk:
             self._timing.head_s += time.perf_counter() - reached
             self._timing.head_work += tokens
         return tally
+
+    def _first_pass(self, batch: int) -> Tensor:
+        """The full-precision hidden state after the final norm, noting the input of each block on the way."""
+        if self._inputs is None:
+            return self._trunk(batch, None)
+        noted: list[Tensor] = []
+        self._inputs.append(noted)
+        with contextlib.ExitStack() as stack:
+            for block in self._blocks:
+                stack.enter_context(_inputs_noted(block, noted))
+            return self._trunk(batch, None)
 
     def _tally(self, tally: Tally, batch: int, hidden: Tensor, swaps: dict[nn.Parameter, Tensor]) -> None:
         changed = hidden.flatten(0, 1).split(self._slice)
@@ -213,6 +231,18 @@ def _forward_replaced(module: nn.Module, forward: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _observed(module: nn.Module, hook: Any) -> Iterator[None]:
     handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _inputs_noted(module: nn.Module, noted: list[Tensor]) -> Iterator[None]:
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        noted.append(args[0] if args else kwargs["hidden_states"])
+
+    handle = module.register_forward_pre_hook(note, with_kwargs=True)
     try:
         yield
     finally:
