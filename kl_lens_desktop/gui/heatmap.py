@@ -303,7 +303,7 @@ class Legend(QWidget):
             return
         painter = QPainter(self)
         colours = theme.colours()
-        bar = min(200, max(self.width() - 340, 100))
+        bar = min(200, max(self.width() - (530 if self._settled else 340), 100))
         for x in range(bar):
             decades = self._low + (self._high - self._low) * x / bar
             painter.fillRect(QRectF(self.LEFT + x, 2, 1.5, 12), shade(decades, self._low, self._high))

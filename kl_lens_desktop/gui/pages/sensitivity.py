@@ -391,7 +391,7 @@ class _SettingsRow(QWidget):
 class _Detail(QWidget):
     """The selected weight: what it is, and each measure in each format."""
 
-    WIDTHS = (86, 74, 122, 146, 146, 150, 126, 154, 128)
+    WIDTHS = (80, 66, 70, 144, 144, 132, 110, 144, 120)
     COLUMNS = ("Format", "Size", "Tokens", *(each.label for each in MEASURES))
 
     def __init__(self) -> None:
@@ -442,13 +442,14 @@ class _Detail(QWidget):
             texts = (
                 parse_format(entry.format).label,
                 quantities.size(entry.bytes),
-                f"{entry.kl_pq.n:,}{', settled' if entry.settled else ''}",
+                f"{entry.kl_pq.n:,}{' •' if entry.settled else ''}",  # the dot of the heatmap
                 *(each.words(entry).removesuffix(" nats") for each in MEASURES),
             )
             for place, text in enumerate(texts):
                 item = QTableWidgetItem(text)
                 if place:
-                    item.setToolTip(MEASURES[place - 3].words(entry) if place > 2 else text)
+                    tips = text, f"Measured {_used(entry)}"
+                    item.setToolTip(MEASURES[place - 3].words(entry) if place > 2 else tips[place - 1])
                 self.table.setItem(index, place, item)
 
 
