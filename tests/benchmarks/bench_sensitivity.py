@@ -187,17 +187,23 @@ def peak(folder: Path, tokens: int, precision: str, steps: int = 4) -> dict[str,
             LocalModel("granite", folder), Path(place) / "s.json", [calibration_text()], Cancel(),
             tokens=tokens, precision=precision,
         )  # fmt: skip
-        loaded, steps_s = 0.0, []
+        loaded = _resident_with_model(folder, process)
         watcher = threading.Thread(target=watch, daemon=True)
         for _ in _until_scored(events, 2 * steps):
-            if not loaded:
-                loaded = process.memory_info().rss
+            if not watcher.is_alive():
                 watcher.start()
-            steps_s.append(time.perf_counter())
         running[0] = False
         watcher.join()
         events.close()
     return {"loaded": loaded / 2**20, "above": (highest[0] - loaded) / 2**20}
+
+
+def _resident_with_model(folder: Path, process: psutil.Process) -> int:
+    """Bytes with every weight touched: a file that is mapped counts only once it was read."""
+    model = load_model(folder).model
+    for parameter in model.parameters():
+        parameter.aminmax()
+    return int(process.memory_info().rss)
 
 
 def _until_scored(events: Iterator[Any], steps: int) -> Iterator[Any]:
