@@ -103,6 +103,11 @@ def _analyze(arguments: Arguments) -> None:
         "tokens": arguments.tokens,
         "window": arguments.window,
         "formats": arguments.formats.split(",") if arguments.formats else None,
+        "source": arguments.calibration,
+        "exhaustive": arguments.exhaustive,
+        "seed": arguments.seed,
+        "precision": arguments.precision,
+        "device": arguments.device,
     }
     result = _finish("analyze", params)
     if arguments.json:
@@ -110,13 +115,24 @@ def _analyze(arguments: Arguments) -> None:
         return
     from kl_lens_desktop.sensitivity.scores import load_scores
 
-    entries = sorted(load_scores(arguments.out).entries, key=lambda entry: -entry.kl_pq.mean)
+    scores = load_scores(arguments.out)
+    entries = sorted(scores.entries, key=lambda entry: -entry.kl_pq.mean)
     rows = [
-        [e.weight, e.format, f"{e.kl_pq.mean:.3g} ± {e.kl_pq.se:.1g}", f"{e.sqnr_db.mean:.1f}"]
-        for e in entries
+        [
+            entry.weight,
+            entry.format,
+            f"{entry.kl_pq.mean:.3g} ± {entry.kl_pq.se:.1g}",
+            f"{entry.sqnr_db.mean:.1f}",
+            entry.kl_pq.n,
+            "settled" if entry.settled else "",
+        ]
+        for entry in entries
     ]
-    _print_table(["weight", "format", "KL(full‖quantized), nats/token", "SQNR, dB"], rows[: arguments.top])
-    print(f"{len(rows)} entries in {arguments.out}")
+    header = ["weight", "format", "KL(full‖quantized), nats/token", "SQNR, dB", "tokens", "racing"]
+    _print_table(header, rows[: arguments.top])
+    early = sum(entry.settled for entry in entries)
+    settled = f", {early} of them settled on fewer than {scores.text['tokens']:,} tokens" if early else ""
+    print(f"{len(rows)} entries in {arguments.out}{settled}; text: {scores.text['name']}")
 
 
 def _agree(arguments: Arguments) -> None:
@@ -512,16 +528,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     analyze.add_argument("model", metavar="MODEL")
     analyze.add_argument("--out", type=Path, required=True, metavar="scores.json")
-    analyze.add_argument(
+    text = analyze.add_mutually_exclusive_group()
+    text.add_argument(
         "--text", type=Path, nargs="+", default=[], metavar="FILE", help="your own calibration text"
+    )
+    text.add_argument(
+        "--calibration",
+        choices=("novels", "wikitext-2", "generated"),
+        help="a text of ours: bundled novels (default), WikiText-2 from the Hub, or the model's own writing",
     )
     analyze.add_argument("--tokens", type=_positive, help="tokens of text (default 4096)")
     analyze.add_argument("--window", type=_positive, default=256, help="tokens per window (default 256)")
     analyze.add_argument("--formats", help="comma-separated (default int4_sym_g64,int8_sym)")
     analyze.add_argument(
-        "--exhaustive", action="store_true", help="use all of the text for every entry (now always so)"
+        "--exhaustive",
+        action="store_true",
+        help="use all of the text for every entry, also for those whose rank is settled earlier",
     )
-    analyze.add_argument("--seed", type=int, default=0, help="of what is drawn at random (now nothing is)")
+    analyze.add_argument(
+        "--seed", type=_natural, default=0, help="of the order of windows and of generated text (default 0)"
+    )
+    analyze.add_argument(
+        "--precision",
+        choices=("f32", "bf16"),
+        default="f32",
+        help="bf16 multiplies faster where the processor can; what it costs is measured and said",
+    )
+    analyze.add_argument("--device", default="cpu", help="of torch: cpu (default), cuda or xpu")
     analyze.add_argument("--top", type=_positive, default=20, help="rows to print (default 20)")
 
     agree = add(
@@ -691,6 +724,10 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _natural(text: str) -> int:
+    return _positive(text) if text != "0" else 0
 
 
 def _number(text: str) -> float:

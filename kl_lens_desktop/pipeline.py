@@ -29,7 +29,7 @@ class Wishes:
     ----------
     bits : float
         Average bits per quantizable parameter of the plan.
-    tokens, window, formats, text
+    tokens, window, formats, text, source, exhaustive
         Of the analysis; None for its own defaults.
     devices : list of str, optional
         Of the benchmark; None for all there are.
@@ -42,6 +42,8 @@ class Wishes:
     window: int | None = None
     formats: Sequence[str] | None = None
     text: Sequence[str] | None = None
+    source: str | None = None
+    exhaustive: bool | None = None
     devices: Sequence[str] | None = None
     quick: bool = False
 
@@ -66,6 +68,8 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
         "window": wishes.window,
         "formats": wishes.formats,
         "text": wishes.text,
+        "source": wishes.source,
+        "exhaustive": wishes.exhaustive,
     }
     given = {name: value for name, value in given.items() if value is not None}
     yield from _stage("analyze", {"model": model, "out": str(scores_path), **given}, cancel)

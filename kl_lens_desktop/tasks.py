@@ -76,19 +76,14 @@ def inspect_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 
 def analyze_task(params: Params, cancel: Cancel) -> Iterator[Event]:
-    """``model``, ``out``, ``text`` (paths or []), ``tokens``, ``window``, ``formats`` → ``scores``."""
+    """``model``, ``out``, ``text`` (paths or []) or ``source``, and how to measure → ``scores``."""
     from kl_lens_desktop.sensitivity import engine
 
     local = yield from _local(params, cancel)
-    yield from engine.analyze(
-        local,
-        Path(params["out"]),
-        _texts(params),
-        cancel,
-        formats=params.get("formats") or engine.DEFAULT_FORMATS,
-        tokens=params.get("tokens") or engine.DEFAULT_TOKENS,
-        window=params.get("window") or engine.DEFAULT_WINDOW,
-    )
+    wishes = ("formats", "tokens", "window", "exhaustive", "seed", "precision", "device", "source")
+    given = {name: value for name, value in _given(params, *wishes).items() if value != []}
+    texts = [Path(text) for text in params.get("text") or []]
+    yield from engine.analyze(local, Path(params["out"]), texts, cancel, **given)
     yield Finished({"scores": params["out"]})
 
 
@@ -199,12 +194,6 @@ def _local(params: Params, cancel: Cancel) -> Generator[Event, None, LocalModel]
 
 def _is_on_the_hub(model: str) -> bool:
     return model != SAMPLE and not Path(model).expanduser().exists() and library.is_model_id(model)
-
-
-def _texts(params: Params) -> list[Path]:
-    from kl_lens_desktop.texts import calibration_text
-
-    return [Path(text) for text in params.get("text") or []] or [calibration_text()]
 
 
 def _given(params: Params, *names: str) -> Params:

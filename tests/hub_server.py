@@ -18,7 +18,10 @@ COMMIT = "3fa9c1d2e4b5a6978877665544332211ffeeddcc"
 
 @dataclass
 class Repository:
-    """A model's repository at one commit; `listed` overrides what the API says of its files."""
+    """A repository at one commit; `listed` overrides what the API says of its files.
+
+    A data set's is known to the `Hub` under ``datasets/owner/name``.
+    """
 
     files: dict[str, bytes]
     commit: str = COMMIT
@@ -138,9 +141,9 @@ class _Handler(BaseHTTPRequestHandler):
                 )
             elif path == "/api/models":
                 self._search(parse_qs(address.query))
-            elif match := re.fullmatch(r"/api/models/(.+)/revision/(.+)", path):
+            elif match := re.fullmatch(r"/api/(?:models/|(?=datasets/))(.+)/revision/(.+)", path):
                 self._info(match[1], match[2])
-            elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            elif match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 self._resolve(match[1], match[3])
             else:
                 self._refuse(404, "RepoNotFound")
@@ -178,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = repository.listed if repository.listed is not None else listing(repository.files)
         self._json(
             {
-                "id": name,
+                "id": name.removeprefix("datasets/"),
                 "sha": repository.commit,
                 "gated": "auto" if repository.gated else False,
                 "siblings": siblings,

@@ -202,3 +202,31 @@ def build_folder(family: str, folder: Path, **changes: Any) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(resources.path("sample-hybrid", name), folder / name)
     return folder
+
+
+def build_deep_sample(folder: Path, times: int = 3) -> Path:
+    """The sample with every block `times` over, at a fraction of its strength: trained weights, 24 blocks."""
+    model = AutoModelForCausalLM.from_pretrained(resources.path("sample-hybrid"))
+    config = model.config
+    deep = type(config).from_dict(
+        {
+            **config.to_dict(),
+            "num_hidden_layers": times * config.num_hidden_layers,
+            "layer_types": [kind for kind in config.layer_types for _ in range(times)],
+            "residual_multiplier": config.residual_multiplier / times,
+        }
+    )
+    made = AutoModelForCausalLM.from_config(deep).eval()
+    state = {}
+    for name, value in model.state_dict().items():
+        parts = name.split(".")
+        if parts[:2] != ["model", "layers"]:
+            state[name] = value
+            continue
+        for copy in range(times):
+            state[".".join([*parts[:2], str(times * int(parts[2]) + copy), *parts[3:]])] = value.clone()
+    made.load_state_dict(state)
+    made.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(resources.path("sample-hybrid", name), folder / name)
+    return folder

@@ -1,29 +1,38 @@
 """The scores are what a dozen lines of plain torch say, and nothing measured is lost or measured twice."""
 
 import math
+import os
 import random
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from scipy.stats import kendalltau
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from kl_lens_desktop.errors import Cancelled, InputError
+from kl_lens_desktop.errors import Cancelled, InputError, ModelError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Note, Progress, Scored, Weights
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.sensitivity import metrics, walk
 from kl_lens_desktop.sensitivity.agreement import agree, agreement
-from kl_lens_desktop.sensitivity.engine import analyze
+from kl_lens_desktop.sensitivity.engine import analyze, bf16_bound
+from kl_lens_desktop.sensitivity.metrics import Tally, reference
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
-from kl_lens_desktop.texts import calibration_text
+from kl_lens_desktop.sensitivity.texts import windows
+from kl_lens_desktop.texts import calibration_text, held_out_text
 from tests.models import CONFIGURATIONS, build_folder
 
 
@@ -92,7 +101,7 @@ def test_standard_errors_are_of_window_means(small: LocalModel, tmp_path: Path) 
     """Four times the text must halve the error bars, roughly; naive per-token errors would be far smaller."""
     few, many = tmp_path / "few.json", tmp_path / "many.json"
     for path, tokens in ((few, 256), (many, 1024)):
-        _run(small, path, tokens=tokens, window=32, formats=["int4_sym_g64"])
+        _run(small, path, tokens=tokens, window=32, formats=["int4_sym_g64"], exhaustive=True)
     ratios = [
         a.kl_pq.se / b.kl_pq.se
         for a, b in zip(load_scores(few).entries, load_scores(many).entries, strict=True)
@@ -138,33 +147,147 @@ def test_cancel_keeps_what_was_measured_and_resuming_gives_the_same_bits(
     assert load_scores(parted).entries == load_scores(whole).entries
 
 
-def test_killed_and_run_again_measures_at_most_one_weight_twice(tmp_path: Path) -> None:
-    out = tmp_path / "scores.json"
-    command = [sys.executable, "-m", "kl_lens_desktop", "analyze", "sample", "--out", str(out), "--json"]
-    command += ["--tokens", "512", "--formats", "int4_sym_g64"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (out.exists() and len(load_scores(out).entries) >= 5):
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    before = load_scores(out).entries
-    assert 5 <= len(before) < 37
-    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
-    after = load_scores(out).entries
-    assert after[: len(before)] == before, "what the file held was not measured again"
-    assert len(after) == 37
-    assert '"kl-lens/scores/1"' in result.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"], "no half file is left"
+def test_killed_at_random_moments_the_file_is_the_same_to_the_last_bit(
+    small: LocalModel, tmp_path: Path
+) -> None:
+    """KL_LENS_KILLS sets how often; the suite has time for two."""
+    whole, killed = tmp_path / "whole" / "scores.json", tmp_path / "killed" / "scores.json"
+    options = ["--tokens", "1024", "--window", "64", "--formats", "int4_sym_g64,int8_sym", "--json"]
+    command = [sys.executable, "-m", "kl_lens_desktop", "analyze", str(small.folder), *options, "--out"]
+    subprocess.run([*command, str(whole)], capture_output=True, check=True)
+    moments, held = random.Random(int(os.environ.get("KL_LENS_SEED", "6"))), 0
+    total = len(load_scores(whole).entries)
+    for _ in range(int(os.environ.get("KL_LENS_KILLS", "2"))):
+        killed.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while not killed.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 1.2))
+        process.kill()
+        process.wait()
+        before = load_scores(killed)
+        assert before.windows is not None
+        held += len(before.entries) < total or any(entry.kl_pq.n < 1024 for entry in before.entries)
+        subprocess.run([*command, str(killed)], capture_output=True, check=True)
+        after = load_scores(killed).windows
+        assert after is not None
+        for pair, samples in before.windows.samples.items():
+            assert after.samples[pair].kl_pq[: len(samples)] == samples.kl_pq, "nothing is measured again"
+        assert killed.read_bytes() == whole.read_bytes()
+        assert [path.name for path in killed.parent.iterdir()] == ["scores.json"], "no half file is left"
+    assert held, "at least one was killed in mid-run"
 
 
 def test_scores_measured_otherwise_are_not_continued(small: LocalModel, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
-    _run(small, out, tokens=256, window=128, formats=["int8_sym"])
+    options = {"tokens": 256, "window": 64, "formats": ["int8_sym"]}
+    _run(small, out, **options)
     before = out.read_bytes()
-    with pytest.raises(InputError, match=r"measured otherwise: text tokens 256 against 512"):
-        _run(small, out, tokens=512, window=128)
+    for change, words in (
+        ({"tokens": 128}, "256 tokens against 128"),
+        ({"window": 128}, "windows of 64 tokens against 128"),
+        ({"seed": 1}, "seed 0 against 1"),
+    ):
+        with pytest.raises(InputError, match=f"measured otherwise: {words}"):
+            _run(small, out, **options | change)
+    with pytest.raises(InputError, match="begins otherwise"):
+        list(analyze(small, out, [held_out_text()], Cancel(), **options))  # type: ignore[arg-type]
     assert out.read_bytes() == before
+
+
+def test_more_text_extends_the_file_without_repeating(small: LocalModel, tmp_path: Path) -> None:
+    out, whole = tmp_path / "scores.json", tmp_path / "whole.json"
+    options = {"window": 32, "formats": ["int4_sym_g64"], "exhaustive": True}
+    _run(small, out, tokens=256, **options)
+    first = load_scores(out)
+    _run(small, out, tokens=512, **options)
+    _run(small, whole, tokens=512, **options)
+    grown, direct = load_scores(out), load_scores(whole)
+    assert first.windows is not None
+    assert grown.windows is not None
+    assert grown.windows.order[:8] == first.windows.order
+    for pair, samples in first.windows.samples.items():
+        assert grown.windows.samples[pair].kl_pq[:8] == samples.kl_pq, "what was measured is kept as it was"
+    for a, b in zip(grown.entries, direct.entries, strict=True):
+        assert a.kl_pq.n == b.kl_pq.n == 512
+        assert a.kl_pq.mean == pytest.approx(b.kl_pq.mean, rel=1e-4)
+        assert a.kl_pq.se == pytest.approx(b.kl_pq.se, rel=1e-3)
+        assert a.sqnr_db.mean == pytest.approx(b.sqnr_db.mean, abs=1e-3)
+
+
+def test_racing_keeps_the_ranking_and_says_which_stopped(sample: LocalModel, tmp_path: Path) -> None:
+    raced, whole = tmp_path / "raced.json", tmp_path / "whole.json"
+    options = {"tokens": 768, "window": 48, "formats": ["int4_sym_g64"]}
+    events = _run(sample, raced, **options)
+    early = load_scores(raced)
+    shutil.copyfile(raced, whole)
+    _run(sample, whole, exhaustive=True, **options)
+    full = {entry.weight: entry for entry in load_scores(whole).entries}
+    stopped = [entry for entry in early.entries if entry.settled]
+    assert len(stopped) >= 5
+    assert {entry.kl_pq.n for entry in early.entries if not entry.settled} == {768}
+    assert {entry.kl_pq.n for entry in stopped} <= {192, 384}
+    assert any("settled" in event.text for event in events if isinstance(event, Note))
+    assert {entry.kl_pq.n for entry in full.values()} == {768}
+    assert not any(entry.settled for entry in full.values())
+    a = [entry.kl_pq.mean for entry in early.entries]
+    b = [full[entry.weight].kl_pq.mean for entry in early.entries]
+    assert kendalltau(a, b).statistic >= 0.95
+    assert set(np.argsort(b)[-10:]) <= set(np.argsort(a)[-12:])
+    again = raced.read_bytes()
+    _run(sample, raced, **options)
+    assert raced.read_bytes() == again, "what is settled stays settled"
+
+
+def test_large_vocabularies_are_compared_in_slices(
+    small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without room for the full-precision logits, in slices that cut windows, the figures are the same."""
+    options = {"tokens": 256, "window": 128, "formats": ["int4_sym_g64"]}
+    _run(small, tmp_path / "kept.json", **options)
+    monkeypatch.setattr(walk, "CACHE_ELEMENTS", 0)
+    monkeypatch.setattr(walk, "SLICE_ELEMENTS", 50 * 4096)
+    monkeypatch.setattr(metrics, "_PIECE", 3 * 4096)
+    _run(small, tmp_path / "sliced.json", **options)
+    kept, sliced = (load_scores(tmp_path / name).entries for name in ("kept.json", "sliced.json"))
+    for a, b in zip(kept, sliced, strict=True):
+        assert a.kl_pq.mean == pytest.approx(b.kl_pq.mean, rel=1e-3, abs=1e-9)
+        assert a.top1_agreement == b.top1_agreement
+
+
+def test_distributions_that_share_nothing() -> None:
+    """log(q/p) of hundreds: float32 has no number for p, nor for q/p."""
+    full = torch.tensor([[200.0, 0.0, -30.0], [0.0, 1.0, 2.0]])
+    other = torch.tensor([[0.0, 190.0, 3.0], [0.0, 1.0, 2.5]])
+    tally = Tally(1, 2)
+    tally.add(reference(full, torch.tensor([1, -1]), torch.tensor([0, 0])), other)
+    log_p, log_q = full.double().log_softmax(-1), other.double().log_softmax(-1)
+    assert tally.samples.kl_pq[0] == pytest.approx(
+        ((log_p.exp() * (log_p - log_q)).sum() / 2).item(), rel=1e-6
+    )
+    assert tally.samples.kl_qp[0] == pytest.approx(
+        ((log_q.exp() * (log_q - log_p)).sum() / 2).item(), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("family", ["granitemoehybrid", "mamba", "lfm2"])
+def test_bfloat16_differs_by_no_more_than_it_says(family: str, tmp_path: Path) -> None:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no products of bfloat16")
+    local = LocalModel(family, build_folder(family, tmp_path / family))
+    options = {"tokens": 128, "window": 64, "formats": ["int4_sym_g64"]}
+    _run(local, tmp_path / "f32.json", **options)
+    _run(local, tmp_path / "bf16.json", precision="bf16", **options)
+    exact, rounded = (load_scores(tmp_path / name) for name in ("f32.json", "bf16.json"))
+    floor = rounded.settings["rounding_floor"]["mean"]
+    assert 0 < floor < 0.01
+    for a, b in zip(exact.entries, rounded.entries, strict=True):
+        assert abs(a.kl_pq.mean - b.kl_pq.mean) < bf16_bound(a.kl_pq.mean, floor), a.weight
+    with pytest.raises(InputError, match="precision f32 against bf16"):
+        _run(local, tmp_path / "f32.json", precision="bf16", **options)
 
 
 def test_a_text_shorter_than_a_window(sample: LocalModel, tmp_path: Path) -> None:
@@ -174,19 +297,57 @@ def test_a_text_shorter_than_a_window(sample: LocalModel, tmp_path: Path) -> Non
         list(analyze(sample, tmp_path / "scores.json", [short], Cancel()))
 
 
-def test_a_weight_that_is_not_finite_stays_fp16(sample: LocalModel, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    folder = Path(shutil.copytree(sample.folder, tmp_path / "copy"))
+def _changed(family: str, folder: Path, name: str, change: Callable[[Tensor], None]) -> LocalModel:
+    """A small model with one weight changed."""
+    build_folder(family, folder)
     tensors = load_file(folder / "model.safetensors")
-    name = "model.layers.7.self_attn.q_proj.weight"
-    tensors[name][0, 0] = math.nan
+    change(tensors[name])
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    events = _run(
-        LocalModel("broken", folder), tmp_path / "s.json", tokens=256, window=128, formats=["int8_sym"]
+    return LocalModel("changed", folder)
+
+
+def test_a_model_that_predicts_nothing_is_refused(tmp_path: Path) -> None:
+    name = "model.layers.2.self_attn.q_proj.weight"
+    broken = _changed("granitemoehybrid", tmp_path / "m", name, lambda w: w[0, 0].fill_(math.nan))
+    with pytest.raises(ModelError, match=rf"not finite with the NaN or infinity in {name}"):
+        _run(broken, tmp_path / "s.json", tokens=256, window=128)
+
+
+def test_a_weight_that_is_not_finite_stays_fp16(tmp_path: Path) -> None:
+    """An infinity in a row that the text does not use."""
+    local = _changed(
+        "mamba2", tmp_path / "m", "backbone.embeddings.weight", lambda w: w[4095].fill_(math.inf)
     )
-    notes = [event.text for event in events if isinstance(event, Note)]
-    assert any(name in note and "stays FP16" in note for note in notes)
+    out = tmp_path / "s.json"
+    options = {"tokens": 256, "window": 128, "formats": ["int8_sym"]}
+    notes = [event.text for event in _run(local, out, **options) if isinstance(event, Note)]
+    assert any(
+        "embeddings" in note and "its own values are not finite; it stays FP16" in note for note in notes
+    )
+    scores = load_scores(out)
+    assert set(scores.unmeasurable) == {("backbone.embeddings.weight", "int8_sym")}
+    assert len(scores.entries) == len([w for w in scores.weights if w["kind"] != "conv"]) - 1
+    assert not [event for event in _run(local, out, **options) if isinstance(event, Note)], "not tried again"
+
+
+def test_a_format_that_changes_nothing(tmp_path: Path) -> None:
+    name = "model.layers.1.shared_mlp.output_linear.weight"
+    local = _changed("granitemoehybrid", tmp_path / "m", name, lambda w: w.zero_())
+    _run(local, tmp_path / "s.json", tokens=256, window=128, formats=["int4_sym_g64"])
+    (entry,) = [entry for entry in load_scores(tmp_path / "s.json").entries if entry.weight == name]
+    assert (entry.kl_pq.mean, entry.kl_qp.mean, entry.mse.mean, entry.delta_ce.mean) == (0, 0, 0, 0)
+    assert (entry.top1_agreement.mean, entry.sqnr_db.mean, entry.kl_pq.se) == (1, 200, 0)
+
+
+def test_files_take_turns_so_that_a_longer_text_begins_with_a_shorter_one(sample: LocalModel) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(sample.folder)
+    files = [calibration_text(), held_out_text()]
+    few, _ = windows(tokenizer, files, 256, 64)
+    many, about = windows(tokenizer, files, 1024, 64)
+    assert torch.equal(many[: len(few)], few)
+    assert about.tokens == 1024
+    alone, _ = windows(tokenizer, files[1:], 512, 64)
+    assert torch.equal(many[1::2], alone)
 
 
 def test_agreement_is_scipys_and_perplexity_is_plain(

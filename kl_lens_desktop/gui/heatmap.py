@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -41,6 +41,18 @@ def hatch(painter: QPainter, rect: QRectF) -> None:
     )
 
 
+def dot(painter: QPainter, rect: QRectF, under: QColor) -> None:
+    """Mark what is settled, dark on light colours and light on dark ones."""
+    size = min(5.0, rect.width() / 3, rect.height() / 3)
+    corner = rect.topRight()
+    painter.save()
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(QColor("#1C1C1A" if under.lightnessF() > 0.45 else "#FFFFFF"))
+    painter.drawEllipse(QRectF(corner.x() - size - 3, corner.y() + 3, size, size))
+    painter.restore()
+
+
 class Heatmap(QWidget):
     """Cells of (component, block); arrows move between them, a click or an arrow selects.
 
@@ -66,6 +78,7 @@ class Heatmap(QWidget):
         self._columns = 1
         self._values: Mapping[str, float] = {}
         self._texts: Mapping[str, str] = {}
+        self._settled: Collection[str] = ()
         self._low, self._high = -7.0, -1.0
         self._hover: tuple[int, int] | None = None
         self._cursor: tuple[int, int] | None = None
@@ -90,10 +103,19 @@ class Heatmap(QWidget):
         self.update()
 
     def show_values(
-        self, values: Mapping[str, float], texts: Mapping[str, str], low: float, high: float
+        self,
+        values: Mapping[str, float],
+        texts: Mapping[str, str],
+        low: float,
+        high: float,
+        settled: Collection[str] = (),
     ) -> None:
-        """log10(harm) and the words of every measured weight, and the colours' range in decades."""
+        """log10(harm) and the words of every measured weight, and the colours' range in decades.
+
+        Those that racing stopped, `settled`, get a dot.
+        """
         self._values, self._texts, self._low, self._high = values, texts, low, high
+        self._settled = settled
         self.update()
 
     def select(self, weight: str) -> None:
@@ -154,7 +176,10 @@ class Heatmap(QWidget):
         rect = self._rect(cell).adjusted(0.5, 0.5, -0.5, -0.5)
         values = [self._values[weight] for weight in self._cells[cell] if weight in self._values]
         if values:
-            painter.fillRect(rect, shade(max(values), self._low, self._high))
+            colour = shade(max(values), self._low, self._high)
+            painter.fillRect(rect, colour)
+            if all(weight in self._settled for weight in self._cells[cell]):
+                dot(painter, rect, colour)
         else:
             hatch(painter, rect)
 
@@ -264,9 +289,11 @@ class Legend(QWidget):
         self.setFixedHeight(38)
         self._measure: Measure | None = None
         self._low, self._high = -7, -1
+        self._settled = False
 
-    def set_scale(self, measure: Measure, low: int, high: int) -> None:
-        self._measure, self._low, self._high = measure, low, high
+    def set_scale(self, measure: Measure, low: int, high: int, *, settled: bool = False) -> None:
+        """With `settled`, say what the dots mean."""
+        self._measure, self._low, self._high, self._settled = measure, low, high, settled
         unit = f" {measure.unit}" if measure.unit else ""
         self.setAccessibleName(f"Colours: {measure.tick(low)} to {measure.tick(high)}{unit}, logarithmic")
         self.update()
@@ -276,7 +303,7 @@ class Legend(QWidget):
             return
         painter = QPainter(self)
         colours = theme.colours()
-        bar = min(200, max(self.width() - 340, 100))
+        bar = min(200, max(self.width() - (530 if self._settled else 340), 100))
         for x in range(bar):
             decades = self._low + (self._high - self._low) * x / bar
             painter.fillRect(QRectF(self.LEFT + x, 2, 1.5, 12), shade(decades, self._low, self._high))
@@ -298,6 +325,13 @@ class Legend(QWidget):
         painter.drawRect(box)
         painter.setPen(QColor(colours.secondary))
         painter.drawText(QRectF(x + 26, 0, 240, 17), Qt.AlignmentFlag.AlignVCenter, "not yet measured")
+        if self._settled:
+            x += 26 + self.fontMetrics().horizontalAdvance("not yet measured") + 20
+            box = QRectF(x, 3, 18, 12)
+            colour = shade(self._low, self._low, self._high)
+            painter.fillRect(box, colour)
+            dot(painter, box, colour)
+            painter.drawText(QRectF(x + 26, 0, 240, 17), Qt.AlignmentFlag.AlignVCenter, "settled early")
 
 
 def _row_name(weight: Mapping[str, Any]) -> str:

@@ -166,12 +166,18 @@ def folder_size(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """How sensitivity is measured; `text` holds paths, none for the bundled novels."""
+    """How sensitivity is measured.
+
+    `text` holds paths; if there are none, `source` says which text of ours it is (see
+    `sensitivity.sources`). With `exhaustive` no entry stops before the text ends.
+    """
 
     text: tuple[str, ...] = ()
     tokens: int = 4096
     window: int = 256
     formats: tuple[str, ...] = ("int4_sym_g64", "int8_sym")
+    source: str = "novels"
+    exhaustive: bool = False
 
     @property
     def params(self) -> dict[str, Any]:
@@ -181,8 +187,11 @@ class Analysis:
             "tokens": self.tokens,
             "window": self.window,
             "formats": list(self.formats),
+            "source": self.source,
+            "exhaustive": self.exhaustive,
         }
 
     def continues(self, other: "Analysis") -> bool:
-        """Whether the scores of `other` can be added to: same text and windows; further formats may come."""
-        return (self.text, self.tokens, self.window) == (other.text, other.tokens, other.window)
+        """Whether the scores of `other` can be added to: further formats and more of the text may come."""
+        same = (self.text, self.source, self.window) == (other.text, other.source, other.window)
+        return same and self.tokens >= other.tokens

@@ -88,12 +88,15 @@ class ModelInfo:
     gated : bool
     files : tuple of HubFile
         Everything it holds.
+    kind : str
+        ``models`` or ``datasets``.
     """
 
     id: str
     revision: str
     gated: bool
     files: tuple[HubFile, ...]
+    kind: str = "models"
 
 
 def is_commit(revision: str) -> bool:
@@ -238,8 +241,12 @@ def search(query: str, *, filters: Sequence[str] = ("safetensors",), limit: int 
     return [_hit(row) for row in rows if isinstance(row, dict) and is_model_id(str(row.get("id", "")))]
 
 
-def model_info(client: httpx.Client, model_id: str, revision: str | None = None) -> ModelInfo:
+def model_info(
+    client: httpx.Client, model_id: str, revision: str | None = None, kind: str = "models"
+) -> ModelInfo:
     """What a repository holds at a branch, tag or commit (``main`` by default), with sizes and hashes.
+
+    `kind` is ``models`` or ``datasets``.
 
     Raises
     ------
@@ -248,7 +255,7 @@ def model_info(client: httpx.Client, model_id: str, revision: str | None = None)
     """
     if not is_model_id(model_id):
         raise HubError(f"Cannot open {model_id}", "it is neither a folder nor a Hub id", "Write owner/name")
-    url = f"{endpoint()}/api/models/{model_id}/revision/{quote(revision or 'main', safe='')}"
+    url = f"{endpoint()}/api/{kind}/{model_id}/revision/{quote(revision or 'main', safe='')}"
     with _worded(f"Cannot open {model_id}"):
         response = client.get(url, params={"blobs": "true"})
     if not response.is_success:
@@ -260,6 +267,7 @@ def model_info(client: httpx.Client, model_id: str, revision: str | None = None)
             value["sha"],
             bool(value.get("gated")),
             tuple(_file(sibling) for sibling in value["siblings"]),
+            kind,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise _not_the_hub() from error

@@ -93,6 +93,36 @@ def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = Non
     yield _finished(folder, info.id, info.revision)
 
 
+def fetch_file(dataset: str, name: str, folder: Path, cancel: Cancel) -> Generator[Event, None, Path]:
+    """One file of a data set on the Hub, resumed and verified as a model's; returns its path below `folder`.
+
+    Raises
+    ------
+    HubError
+        If the Hub refuses or cannot be reached, or has no such file.
+    InputError
+        If the disk is too small or cannot be written.
+    Cancelled
+    """
+    yield Progress(STAGE, 0, 0, f"asking the Hub for {dataset}", "bytes")
+    with contextlib.ExitStack() as held:
+        client = held.enter_context(hub.open_client())
+        sockets = OpenSockets(client)
+        info = _ask(client, sockets, dataset, "main", cancel, "datasets")
+        chosen = tuple(file for file in info.files if file.name == name and file.size >= 0)
+        if not chosen or not (chosen[0].sha256 or chosen[0].blob_sha1):
+            raise HubError(
+                f"Cannot pull {dataset}", f"it has no {name} that can be verified", "Use a text of your own"
+            )
+        folder = folder / info.revision[:12]  # a partial file belongs to one commit
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_disk(chosen[0].size - _partial_bytes(folder, chosen[0]))
+            with _one_at_a_time(folder, dataset):
+                yield from _Pull(client, sockets, info, folder, _Meter(chosen), cancel).files(chosen)
+    return folder / name
+
+
 class _Meter:
     """Bytes done of all files, and how long the rest takes at the pace of the last seconds of this file."""
 
@@ -214,7 +244,8 @@ class _Pull:
 
     def _pieces(self, file: hub.HubFile, start: int) -> Generator[tuple[int, bytes]]:
         """(position in the file, bytes), in order; from 0 if the server does not resume at `start`."""
-        url = f"{hub.endpoint()}/{self.info.id}/resolve/{self.info.revision}/{quote(file.name)}"
+        place = self.info.id if self.info.kind == "models" else f"{self.info.kind}/{self.info.id}"
+        url = f"{hub.endpoint()}/{place}/resolve/{self.info.revision}/{quote(file.name)}"
         headers = {"Range": f"bytes={start}-"} if start else {}
         with self.client.stream("GET", url, headers=headers) as response:
             if response.status_code == 416:  # it holds less than we do: begin again
@@ -236,10 +267,15 @@ class _Pull:
 
 
 def _ask(
-    client: httpx.Client, sockets: OpenSockets, model_id: str, revision: str, cancel: Cancel
+    client: httpx.Client,
+    sockets: OpenSockets,
+    model_id: str,
+    revision: str,
+    cancel: Cancel,
+    kind: str = "models",
 ) -> hub.ModelInfo:
     def answer() -> Generator[hub.ModelInfo]:
-        yield hub.model_info(client, model_id, revision)
+        yield hub.model_info(client, model_id, revision, kind)
 
     (info,) = interruptible(answer, cancel, sockets.shut)
     return info

@@ -5,6 +5,7 @@ function only inside `fast_scans`, and traced by the exporter, for it has no loo
 """
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kl_lens_desktop.model.convolution import causal_convolution
 from kl_lens_desktop.model.selective import selective_scan
 
-CHUNK = 128  # tokens; the matrix part grows with its square
+CHUNK = 64  # tokens; the matrix part grows with its square
+_FAINTEST = 1e-20
 # The kernel functions of transformers' modelling modules.
 MAMBA2, MAMBA1, DELTA = "mamba2_chunk_scan", "mamba_selective_scan", "torch_chunk_gated_delta_rule"
 CONVOLUTION = "causal_conv1d_fn"
@@ -60,28 +63,39 @@ def scan(
     Tensor or tuple of Tensor
         Outputs shaped like `x` in float32 and, if asked for, the final states.
     """
-    heads, groups = x.shape[2], B.shape[2]
+    batch, tokens, heads, size = x.shape
+    shared = (B.shape[2], heads // B.shape[2])  # groups, and the heads of each
     dt, x = limited_steps(dt, dt_bias, dt_softplus, dt_limit).float(), x.float()
-    log_decay = torch.cumsum(dt * A.float(), dim=1).transpose(1, 2)  # (b, h, t): since the start
-    gap = log_decay[..., :, None] - log_decay[..., None, :]  # (b, h, t, t)
-    causal = torch.ones_like(gap[:1, :1]).tril() > 0
-    # Masked before the exponential: above the diagonal the gap is positive and would overflow.
-    decay = torch.exp(torch.where(causal, gap, torch.full_like(gap, -1e30)))
-    B, C = B.float().permute(0, 2, 1, 3), C.float().permute(0, 2, 1, 3)  # (b, g, t, n)
-    scores = C @ B.transpose(-1, -2)
-    if groups not in (1, heads):
-        scores, B, C = (tensor.repeat_interleave(heads // groups, 1) for tensor in (scores, B, C))
-    input_steps = (x * dt[..., None]).transpose(1, 2)  # (b, h, t, p)
-    y = (scores * decay) @ input_steps
+    log_decay = torch.cumsum(
+        (dt * A.float()).transpose(1, 2).contiguous(), dim=2
+    )  # (b, h, t): from the start
     last = log_decay[..., -1:]
-    state = (input_steps * torch.exp(last - log_decay)[..., None]).transpose(-1, -2) @ B  # (b, h, p, n)
+    decay = _decay(log_decay[..., :, None] - log_decay[..., None, :]).tril_()  # (b, h, t, t)
+    B, C = B.float().permute(0, 2, 1, 3), C.float().permute(0, 2, 1, 3)  # (b, g, t, n)
+    scores = (C @ B.transpose(-1, -2))[:, :, None]  # (b, g, 1, t, t)
+    scores = scores * decay.view(batch, *shared, tokens, tokens)
+    steps = x * dt[..., None]
+    y = (scores.flatten(1, 2) @ steps.transpose(1, 2)).transpose(1, 2)
+    # The heads of a group share B and C: their states are one product of matrices, not one a head.
+    faded = steps * _decay(last - log_decay).transpose(1, 2)[..., None]
+    state = (faded.view(batch, tokens, shared[0], -1).permute(0, 2, 3, 1) @ B).view(batch, heads, size, -1)
     if initial_states is not None:
         past = initial_states.float()
-        y = y + (C @ past.transpose(-1, -2)) * torch.exp(log_decay)[..., None]
-        state = state + past * torch.exp(last)[..., None]
-    y = with_skip(y.transpose(1, 2), x, D)
+        seen = C @ past.reshape(batch, shared[0], -1, past.shape[-1]).transpose(-1, -2)  # (b, g, t, h/g·p)
+        y = y + seen.transpose(1, 2).reshape(x.shape) * _decay(log_decay).transpose(1, 2)[..., None]
+        state = state + past * _decay(last)[..., None]
+    y = with_skip(y, x, D)
     y = y.contiguous()  # Falcon-H1 takes a view of it
     return (y, state) if return_final_states else y
+
+
+def _decay(log: Tensor) -> Tensor:
+    """exp of what is at most 0 where it counts, and 0 for what has all but died away.
+
+    Denormal numbers cost a CPU thirty times as much, in the exponential and again in every product. Above
+    the diagonal the gap is positive and would overflow.
+    """
+    return F.threshold(log.clamp(math.log(_FAINTEST), 0).exp_(), 1.01 * _FAINTEST, 0.0, inplace=True)
 
 
 def limited_steps(dt: Tensor, bias: Tensor | None, softplus: bool, limit: tuple[float, float]) -> Tensor:
@@ -131,11 +145,16 @@ def scan_in_chunks(
 
 @contextlib.contextmanager
 def fast_scans(model: PreTrainedModel, kernel: Callable[..., Any] = scan_in_chunks) -> Iterator[None]:
-    """Let a model use fast scans inside the block, `kernel` for Mamba-2's.
+    """Let a model use fast scans and convolutions inside the block, `kernel` for Mamba-2's scan.
 
     On CUDA the model's own dispatch stays in place, for there mamba-ssm's kernels are faster.
     """
-    kernels = {} if model.device.type == "cuda" else {MAMBA2: kernel, MAMBA1: selective_scan}
+    fast: dict[str, Callable[..., Any]] = {
+        MAMBA2: kernel,
+        MAMBA1: selective_scan,
+        CONVOLUTION: causal_convolution,
+    }
+    kernels = {} if model.device.type == "cuda" else fast
     with replaced_kernels(model, kernels):
         yield
 

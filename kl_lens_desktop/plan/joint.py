@@ -142,7 +142,8 @@ class Bench:
         plan = self._rounded(assignments)
         self._start = None  # one set of full-precision logits in memory is enough
         with self._ready():
-            walk = Walk(self._model, self._ids, self._cancel)
+            # Not the full-precision inputs of the blocks: the walk advances with the plan's weights in place.
+            walk = Walk(self._model, self._ids, self._cancel, keep_inputs=False)
         for name, fmt in sorted(new, key=lambda move: order[move[0]]):
             # Nothing stays changed between two steps, for who asked may measure something else meanwhile.
             with self._ready(), swapped(plan):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kl_lens_desktop.quant.formats import Format, group_size
 
+_PIECE = 2**22  # elements at a time: rounding takes six times the memory of what it rounds
 _EPS = torch.finfo(torch.float32).eps
 NF4_VALUES = torch.tensor(
     [
@@ -84,9 +85,14 @@ def fake_quantize(weight: Tensor, fmt: Format) -> Tensor:
     FP16 rounds to half precision, which saturates nothing: a value beyond its range becomes infinite, as in
     the file.
     """
-    if fmt.scheme == "fp16":
-        return weight.detach().half().to(weight.dtype)
-    return quantize(weight, fmt).dequantize().to(weight.dtype)
+    rounded = torch.empty_like(weight)
+    rows = max(1, _PIECE // weight.shape[-1])
+    for piece, source in zip(rounded.split(rows), weight.detach().split(rows), strict=True):
+        if fmt.scheme == "fp16":
+            piece.copy_(source.half())
+        else:
+            piece.copy_(quantize(source, fmt).dequantize())
+    return rounded
 
 
 def _symmetric(grouped: Tensor, fmt: Format) -> Quantized:

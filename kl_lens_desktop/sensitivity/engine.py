@@ -5,47 +5,61 @@ computed as such, per-token means with standard errors, the exported file's own 
 only when a change can reach it.
 """
 
+import contextlib
+import hashlib
+import itertools
+import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kl_lens_desktop import __version__
-from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.errors import InputError, ModelError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.model.checkpoint import weights_sha256
-from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
+from kl_lens_desktop.model.inventory import Weight, blocks, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.model.scan import fast_scans
-from kl_lens_desktop.quant.formats import Format, parse_format, stored_bytes
+from kl_lens_desktop.quant.formats import Format, parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
-from kl_lens_desktop.sensitivity.metrics import Tally
-from kl_lens_desktop.sensitivity.scores import (
-    Entry,
-    Estimate,
-    ModelIdentity,
-    Scores,
-    load_scores,
-    save_scores,
-)
-from kl_lens_desktop.sensitivity.texts import TextIdentity, windows
-from kl_lens_desktop.sensitivity.walk import Walk
+from kl_lens_desktop.sensitivity import race
+from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
+from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
+from kl_lens_desktop.sensitivity.pace import Cost, Pace
+from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows
+from kl_lens_desktop.sensitivity.sources import SOURCES, source_text
+from kl_lens_desktop.sensitivity.texts import windows
+from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Timing, Walk
 
 DEFAULT_FORMATS = ("int4_sym_g64", "int8_sym")
 DEFAULT_TOKENS = 4096
 DEFAULT_WINDOW = 256
+PIECE_TOKENS = 1024  # walked at a time: a step that can be repeated, in a moderate peak of memory
 STAGE = "analyze"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A weight in a format, to be measured."""
+
+    weight: Weight
+    format: Format
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.weight.name, self.format.name
 
 
 def analyze(
@@ -57,64 +71,251 @@ def analyze(
     formats: Sequence[str] = DEFAULT_FORMATS,
     tokens: int = DEFAULT_TOKENS,
     window: int = DEFAULT_WINDOW,
+    exhaustive: bool = False,
+    seed: int = 0,
+    precision: str = "f32",
+    device: str = "cpu",
+    source: str | None = None,
 ) -> Iterator[Event]:
-    """Score every (weight, format) and write `out` after each; what `out` holds already is not measured
-    again.
+    """Score every (weight, format), writing `out` at every step; what `out` holds is not measured again.
+
+    Parameters
+    ----------
+    tokens, window : int
+        How much text at most, and the length of its windows; `out` may hold the same text's beginning.
+    exhaustive : bool
+        Measure every entry on the whole text, instead of stopping those whose rank is settled (see `race`).
+    seed : int
+        Of the order in which windows are measured.
+    precision : str
+        ``f32``, or ``bf16`` for products of matrices in bfloat16 with float32 sums, where the CPU has them;
+        what that costs is measured and kept in the settings as ``rounding_floor``.
+    device : str
+        Of torch: ``cpu``, ``cuda`` or ``xpu``.
+    source : str, optional
+        Where the text comes from if `texts` are none: one of `sources.SOURCES`.
 
     Yields
     ------
     Weights
         The inventory, first.
     Scored
-        Each entry, those of an earlier run first.
+        Each entry, those of an earlier run first, and again whenever more is known of it.
     Progress, Note
 
     Raises
     ------
     InputError
         If `out` holds scores of another model, text or way of measuring, or cannot be written.
+    ModelError
+        If the full-precision model's own predictions are not finite.
     """
     wanted = [parse_format(name) for name in dict.fromkeys(formats) if name != "fp16"]
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")
-    loaded = load_model(local.folder)
+    loaded = load_model(local.folder, device=_checked(device))
     use_cores()
+    if precision == "bf16" and not _gains_from_bf16(device):
+        yield Note("This processor computes no faster in bfloat16; measuring in float32")
+        precision = "f32"
     weights = inventory(loaded.model)
     yield Weights([weight.as_dict() for weight in weights])
-    ids, text = windows(loaded.tokenizer, texts, tokens, window)
-    scores = _start_or_resume(out, local, loaded, weights, text)
-    for entry in scores.entries:
+    if texts:
+        ids, text = windows(loaded.tokenizer, texts, tokens, window)
+    else:
+        found = yield from source_text(source or SOURCES[0], loaded, out, tokens, window, seed, cancel)
+        ids, text = windows(loaded.tokenizer, [found.file], tokens, window, found.name)
+    hashes = _hashes(ids)
+    settings = {
+        "precision": precision,
+        "standard_error": "batch means over windows",
+        "sqnr_limit_db": SQNR_LIMIT_DB,
+        "seed": seed,
+        "stages": [len(ids)],
+        "racing": None
+        if exhaustive
+        else {"confidence": race.CONFIDENCE, "looks": race.looks(len(ids)), "rule": race.RULE},
+    }
+    fresh = Scores(
+        ModelIdentity(local.id, local.revision, weights_sha256(loaded.files)),
+        text.as_dict(),
+        [weight.as_dict() for weight in weights],
+        kept_bytes(loaded.model, weights),
+        settings,
+        _environment(loaded.model),
+        windows=Windows(hashes[-1], order_of([len(ids)], seed)),
+    )
+    ledger = open_ledger(out, fresh, hashes)
+    for entry in ledger.entries:
         yield Scored(asdict(entry))
-    done = {(entry.weight, entry.format) for entry in scores.entries}
-    todo = [
-        (weight, fmt)
-        for weight in in_forward_order(quantizable(weights))
-        for fmt in wanted
-        if (weight.name, fmt.name) not in done
+    candidates = [
+        Candidate(weight, fmt) for weight in in_forward_order(quantizable(weights)) for fmt in wanted
     ]
-    if not todo:
-        save_scores(out, scores)
-        return
-    parameters = dict(loaded.model.named_parameters(remove_duplicate=False))
-    with torch.no_grad(), fast_scans(loaded.model):
-        yield Progress(STAGE, 0, len(todo), "Running the full-precision model", "entries")
-        walk = Walk(loaded.model, ids, cancel)
-        clock = _Clock(todo, walk.depth)
-        for count, (weight, fmt) in enumerate(todo):
-            cancel.check()
-            parameter = parameters[weight.name]
-            if weight.block is not None:
-                walk.advance(weight.block)
-            tally = _compare(walk, weight, parameter, fmt) if bool(parameter.isfinite().all()) else None
-            if tally is None or not tally.finite:
-                yield Note(f"{weight.name} in {fmt.label} gives no finite result; it stays FP16", "warning")
-            else:
-                entry = _entry(weight, fmt, tally.estimates())
-                scores = scores.with_entry(entry)
-                save_scores(out, scores)
+    try:
+        with torch.no_grad(), fast_scans(loaded.model), matrix_products(precision):
+            run = Run(loaded.model, ids, ledger, candidates, cancel)
+            if precision == "bf16" and "rounding_floor" not in ledger.settings:
+                yield Progress(STAGE, 0, 0, "Measuring what bfloat16 costs")
+                ledger.settings["rounding_floor"] = floor = run.rounding_floor()
+                yield Note(
+                    f"In bfloat16, KL below {floor['mean']:.1g} nats per token is rounding, not quantization"
+                )
+            yield from run.events(racing=not exhaustive)
+    finally:
+        ledger.save(now=True)
+
+
+class Run:
+    """One run over all candidates, piece of text by piece of text."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        ids: Tensor,
+        ledger: Ledger,
+        candidates: list[Candidate],
+        cancel: Cancel,
+    ) -> None:
+        self._model, self._ids, self._ledger, self._cancel = model, ids, ledger, cancel
+        self._candidates = [each for each in candidates if not ledger.is_unmeasurable(each.pair)]
+        self._parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._total, window = ids.shape
+        vocabulary = model.config.get_text_config().vocab_size
+        fits = min(PIECE_TOKENS, CACHE_ELEMENTS // vocabulary)
+        self._per_piece = max(1, fits // window)  # windows whose full-precision logits can be kept
+        self._timing = Timing()
+        self._stopped: dict[tuple[str, str], int] = {}
+        depth = len(blocks(model))
+        costs = {
+            each.pair: Cost(_blocks_to_run(each.weight, depth), each.weight.parameters) for each in candidates
+        }
+        self._pace = Pace(self._timing, window, self._per_piece, costs)
+
+    def events(self, *, racing: bool) -> Iterator[Event]:
+        """Measure, window by window, whatever is not settled and not in the ledger yet."""
+        bounds = race.looks(self._total)
+        for look, (start, stop) in enumerate(itertools.pairwise([0, *bounds])):
+            for first in range(start, stop, self._per_piece):
+                last = min(first + self._per_piece, stop)
+                yield from self._piece(first, last, bounds[look:] if racing else [self._total])
+            if stop == self._total or not racing:
+                continue
+            yield from self._look(look, stop)
+        for candidate in self._racing():
+            if entry := self._ledger.mark(candidate.pair, settled=False):
                 yield Scored(asdict(entry))
-            left = clock.tick(weight)
-            yield Progress(STAGE, count + 1, len(todo), f"{weight.name} in {fmt.label}", "entries", left)
+        self._ledger.save(now=True)
+
+    def rounding_floor(self) -> dict[str, float]:
+        """KL of a change too small to matter, as computed: what the precision's rounding alone looks like."""
+        embedding = self._model.get_input_embeddings().weight
+        generator = torch.Generator().manual_seed(0)
+        changed = torch.empty_like(embedding, device="cpu").normal_(1, 1e-5, generator=generator)
+        walk = Walk(self._model, self._ids[: max(self._per_piece, 2)], self._cancel)
+        changed = changed.to(embedding.device).mul_(embedding)
+        kl = walk.compare({embedding: changed}).estimates()["kl_pq"]
+        return {"mean": kl.mean, "se": kl.se}
+
+    def _racing(self) -> list[Candidate]:
+        return [each for each in self._candidates if each.pair not in self._stopped]
+
+    def _piece(self, first: int, last: int, bounds: Sequence[int]) -> Iterator[Event]:
+        """All racing candidates on the windows from `first` to `last` that they were not measured on yet."""
+        held = {each.pair: max(first, self._ledger.measured(each.pair)) for each in self._racing()}
+        for start in sorted(set(held.values())):
+            todo = [each for each in self._racing() if held[each.pair] == start < last]
+            if not todo:
+                continue
+            places = list(self._ledger.order[start:last])
+            yield Progress(
+                STAGE, self._done(), len(self._candidates), "Running the full-precision model", "entries"
+            )
+            started = time.perf_counter()
+            walk = Walk(self._model, self._ids[places], self._cancel, self._timing)
+            self._pace.opened(len(places), time.perf_counter() - started)
+            if not walk.finite:
+                raise ModelError(
+                    "Cannot measure this model",
+                    f"its full-precision predictions are not finite{self._culprit()}",
+                    "Download the model again, or choose another",
+                )
+            for candidate in todo:
+                self._cancel.check()
+                yield from self._step(walk, candidate, len(places))
+                left = self._pace.left(
+                    {each.pair: self._ledger.measured(each.pair) for each in self._racing()}, bounds
+                )
+                message = f"{candidate.weight.name} in {candidate.format.label}"
+                yield Progress(STAGE, self._done(), len(self._candidates), message, "entries", left)
+
+    def _step(self, walk: Walk, candidate: Candidate, count: int) -> Iterator[Event]:
+        samples = self._compare(walk, candidate)
+        if samples is None:
+            why = "its own values are not finite"
+        elif not samples.finite:
+            why = "the model's predictions are not finite with it"
+        else:
+            entry = self._ledger.add(candidate.pair, samples, walk.signal)
+            self._ledger.save()
+            if entry:
+                yield Scored(asdict(entry))
+            return
+        self._ledger.reject(candidate.pair, why)
+        self._ledger.save()
+        self._candidates.remove(candidate)
+        yield Note(
+            f"{candidate.weight.name} in {candidate.format.label} gives no finite result: {why}; "
+            "it stays FP16",
+            "warning",
+        )
+
+    def _compare(self, walk: Walk, candidate: Candidate) -> Samples | None:
+        weight, parameter = candidate.weight, self._parameters[candidate.weight.name]
+        started = time.perf_counter()
+        rounded = fake_quantize(parameter, candidate.format)
+        unchanged, finite = torch.equal(rounded, parameter), _finite(parameter)
+        self._pace.rounded(weight.parameters, time.perf_counter() - started)
+        if not finite:
+            return None
+        if unchanged:
+            return nothing_changed(len(walk.signal))
+        if weight.block is not None:
+            walk.advance(weight.block)
+        return walk.compare({parameter: rounded}, head_only=weight.kind == "head").samples
+
+    def _look(self, look: int, windows_so_far: int) -> Iterator[Event]:
+        """Stop the entries whose rank is known."""
+        for fmt in dict.fromkeys(each.format for each in self._candidates):
+            runners = [each for each in self._candidates if each.format == fmt]
+            series = [
+                self._ledger.samples(each.pair).kl_pq[: self._stopped.get(each.pair, windows_so_far)]
+                for each in runners
+            ]
+            racing = [index for index, each in enumerate(runners) if each.pair not in self._stopped]
+            for index in race.settled(series, racing, look):
+                pair = runners[index].pair
+                self._stopped[pair] = windows_so_far
+                if self._ledger.measured(pair) < self._total and (
+                    entry := self._ledger.mark(pair, settled=True)
+                ):
+                    yield Scored(asdict(entry))
+        self._ledger.save()
+        tokens = windows_so_far * self._ids.shape[1]
+        yield Note(
+            f"After {tokens:,} tokens {len(self._stopped):,} of {len(self._candidates):,} entries are "
+            f"settled, each comparison of two at {race.CONFIDENCE:.0%} confidence"
+        )
+
+    def _done(self) -> float:
+        """Entries finished, those under way by the share of the text they were measured on."""
+        return sum(
+            1.0 if each.pair in self._stopped else min(self._ledger.measured(each.pair) / self._total, 1.0)
+            for each in self._candidates
+        )
+
+    def _culprit(self) -> str:
+        broken = [name for name, parameter in self._parameters.items() if not _finite(parameter)]
+        return f" with the NaN or infinity in {broken[0]}" if broken else ""
 
 
 def measure_plan(
@@ -158,42 +359,58 @@ def use_cores() -> None:
     torch.set_num_threads(cores - 1 if cores > 2 else cores)
 
 
-def _compare(walk: Walk, weight: Weight, parameter: nn.Parameter, fmt: Format) -> Tally:
-    return walk.compare({parameter: fake_quantize(parameter, fmt)}, head_only=weight.kind == "head")
+@contextlib.contextmanager
+def matrix_products(precision: str) -> Iterator[None]:
+    """Compute products of float32 matrices in float32 or, for ``bf16``, from operands rounded to bfloat16."""
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if precision == "bf16" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(kept)
 
 
-def _entry(weight: Weight, fmt: Format, estimates: dict[str, Estimate]) -> Entry:
-    size = stored_bytes(weight.shape, fmt)
-    return Entry(weight.name, weight.kind, weight.block, fmt.name, size, **estimates)
+def bf16_bound(kl: float, floor: float) -> float:
+    """How far a KL measured in bfloat16 may be from `kl`, both in nats per token.
+
+    To second order KL is a squared length of the change of logits, so rounding, whose own length squared is
+    the `floor` (see `Run.rounding_floor`), adds at most floor + 2·√(floor · KL). The floor is taken twice,
+    for it was measured on one change only.
+    """
+    return float(2 * floor + 2 * math.sqrt(2 * floor * kl))
 
 
-def _start_or_resume(
-    out: Path, local: LocalModel, loaded: LoadedModel, weights: list[Weight], text: TextIdentity
-) -> Scores:
-    fresh = Scores(
-        ModelIdentity(local.id, local.revision, weights_sha256(loaded.files)),
-        text.as_dict(),
-        [weight.as_dict() for weight in weights],
-        kept_bytes(loaded.model, weights),
-        {"precision": "f32", "standard_error": "batch means over windows", "sqnr_limit_db": 200},
-        _environment(loaded.model),
-    )
-    if not out.exists():
-        return fresh
-    kept = load_scores(out)
-    differences = kept.model.differences(fresh.model)
-    differences += [
-        f"text {key} {kept.text.get(key)!r} against {value!r}"
-        for key, value in fresh.text.items()
-        if kept.text.get(key) != value
-    ]
-    if differences:
+def _gains_from_bf16(device: str) -> bool:
+    return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _finite(parameter: Tensor) -> bool:
+    """`isfinite` would take one and a half times the memory of the parameter."""
+    return all(math.isfinite(end.item()) for end in parameter.aminmax())
+
+
+def _checked(device: str) -> str:
+    kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available()}
+    if not kinds.get(device.partition(":")[0], False):
         raise InputError(
-            f"Cannot continue {out}",
-            f"it was measured otherwise: {'; '.join(differences)}",
-            "Choose another file name, or the same model and text",
+            f"Cannot measure on {device}",
+            "torch finds no such device here",
+            f"Choose one of {', '.join(name for name, there in kinds.items() if there)}",
         )
-    return kept
+    return device
+
+
+def _blocks_to_run(weight: Weight, depth: int) -> int:
+    return 0 if weight.kind == "head" else depth - (weight.block or 0)
+
+
+def _hashes(ids: Tensor) -> list[str]:
+    """Of the first window, the first two, and so on."""
+    digest, found = hashlib.sha256(), []
+    for row in ids:
+        digest.update(row.numpy().astype("<i8").tobytes())
+        found.append(digest.hexdigest())
+    return found
 
 
 def _environment(model: PreTrainedModel) -> dict[str, Any]:
@@ -206,23 +423,3 @@ def _environment(model: PreTrainedModel) -> dict[str, Any]:
         "device": str(model.device),
         "architecture": model.config.model_type,
     }
-
-
-class _Clock:
-    """Time left, from the work left: a change in block i makes the blocks from i on run, and the head."""
-
-    def __init__(self, todo: Sequence[tuple[Weight, Format]], depth: int) -> None:
-        self._depth = depth
-        self._left = sum(self._work(weight) for weight, _ in todo)
-        self._done = 0.0
-        self._started = time.monotonic()
-
-    def tick(self, weight: Weight) -> float:
-        self._done += self._work(weight)
-        self._left -= self._work(weight)
-        return self._left * (time.monotonic() - self._started) / self._done
-
-    def _work(self, weight: Weight) -> float:
-        if weight.kind == "head":
-            return 1
-        return self._depth - (weight.block or 0) + 1

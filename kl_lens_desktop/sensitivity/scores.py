@@ -1,16 +1,21 @@
 """The score file: what was measured, on which model and text, readable by other tools. Needs no torch."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop.files import read_json, write_json
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.schema import check_schema
 
 SCHEMA = "kl-lens/scores/1"
 METRICS = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce", "top1_agreement")
+COLUMNS = ("kl_pq", "kl_qp", "mse", "delta_ce", "top1_agreement")  # what is kept of every window
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """How much one weight in one format changes the model's output; nats per token where a unit applies."""
+    """How much one weight in one format changes the model's output; nats per token where a unit applies.
+
+    `settled` says that racing stopped it on fewer tokens than the text has, for its rank was clear.
+    """
 
     weight: str
     kind: str
@@ -37,6 +45,52 @@ class Entry:
     sqnr_db: Estimate
     delta_ce: Estimate
     top1_agreement: Estimate
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Means over the tokens of each window, in the order of measuring: one tuple a column."""
+
+    kl_pq: tuple[float, ...] = ()
+    kl_qp: tuple[float, ...] = ()
+    mse: tuple[float, ...] = ()
+    delta_ce: tuple[float, ...] = ()
+    top1_agreement: tuple[float, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.kl_pq)
+
+    def __add__(self, other: "Samples") -> "Samples":
+        return Samples(*(getattr(self, name) + getattr(other, name) for name in COLUMNS))
+
+    @property
+    def finite(self) -> bool:
+        return all(math.isfinite(value) for name in COLUMNS for value in getattr(self, name))
+
+
+Pair = tuple[str, str]  # weight, format
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """What was measured window by window, from which the entries follow and more text goes on.
+
+    Attributes
+    ----------
+    ids_sha256 : str
+        Of the token ids of all windows, as little-endian int64 in the order of the text.
+    order : tuple of int
+        Places in the text of the windows, in the order of measuring.
+    signal : tuple of float
+        Mean square of the full-precision logits in each window, in that order, as far as measured.
+    samples : mapping of (weight, format) to Samples
+    """
+
+    ids_sha256: str
+    order: tuple[int, ...] = ()
+    signal: tuple[float, ...] = ()
+    samples: Mapping[Pair, Samples] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +130,10 @@ class Scores:
     settings, environment : dict
         How and with what it was measured.
     entries : list of Entry
+    unmeasurable : mapping of (weight, format) to str
+        Why these have no entry: they stay FP16.
+    windows : Windows or None
+        None in a file that was not written by the analysis.
     """
 
     model: ModelIdentity
@@ -85,9 +143,8 @@ class Scores:
     settings: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
-
-    def with_entry(self, entry: Entry) -> "Scores":
-        return replace(self, entries=[*self.entries, entry])
+    unmeasurable: Mapping[Pair, str] = field(default_factory=dict)
+    windows: Windows | None = None
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -95,7 +152,27 @@ class Scores:
 
 
 def save_scores(path: Path, scores: Scores) -> None:
-    write_json(path, {"schema": SCHEMA, **asdict(scores)})
+    """Write a score file atomically: one line for each weight, entry and row of windows."""
+    parts = {
+        "schema": json.dumps(SCHEMA),
+        "model": _text(asdict(scores.model)),
+        "text": _text(scores.text),
+        "weights": _lines(map(_text, scores.weights)),
+        "kept_bytes": str(scores.kept_bytes),
+        "settings": _text(scores.settings),
+        "environment": _text(scores.environment),
+        "entries": _lines(map(_entry_text, scores.entries)),
+        "unmeasurable": _lines(
+            _text({"weight": weight, "format": name, "why": why})
+            for (weight, name), why in scores.unmeasurable.items()
+        ),
+    }
+    if scores.windows:
+        windows = scores.windows
+        rows = _lines(_samples_text(*pair, samples) for pair, samples in windows.samples.items())
+        head = {"ids_sha256": windows.ids_sha256, "order": windows.order, "signal": windows.signal}
+        parts["windows"] = f'{_text(head)[:-1]}, "samples": {rows}}}'
+    write_text(path, "{\n" + ",\n".join(f' "{name}": {text}' for name, text in parts.items()) + "\n}\n")
 
 
 def load_scores(path: Path) -> Scores:
@@ -111,6 +188,16 @@ def load_scores(path: Path) -> Scores:
     entries = [entry_from_json(item) for item in value["entries"]]
     for entry in entries:
         parse_format(entry.format)
+    try:
+        windows = _windows_from_json(value["windows"]) if value.get("windows") else None
+        unmeasurable = {
+            (str(item["weight"]), str(item["format"])): str(item["why"])
+            for item in value.get("unmeasurable", [])
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"Cannot read {path}", "its figures by window are damaged", "Analyze the model again"
+        ) from error
     return Scores(
         ModelIdentity(**{key: value["model"][key] for key in ("id", "revision", "sha256")}),
         value["text"],
@@ -119,6 +206,8 @@ def load_scores(path: Path) -> Scores:
         value.get("settings", {}),
         value.get("environment", {}),
         entries,
+        unmeasurable,
+        windows,
     )
 
 
@@ -127,4 +216,49 @@ def entry_from_json(item: dict[str, Any]) -> Entry:
     estimates = {
         metric: Estimate(**{key: item[metric][key] for key in ("mean", "se", "n")}) for metric in METRICS
     }
-    return Entry(item["weight"], item["kind"], item["block"], item["format"], item["bytes"], **estimates)
+    settled = item.get("settled") is True
+    return Entry(
+        item["weight"],
+        item["kind"],
+        item["block"],
+        item["format"],
+        item["bytes"],
+        **estimates,
+        settled=settled,
+    )
+
+
+def _windows_from_json(value: dict[str, Any]) -> Windows:
+    samples = {
+        (str(item["weight"]), str(item["format"])): Samples(
+            *(tuple(float(number) for number in item[name]) for name in COLUMNS)
+        )
+        for item in value["samples"]
+    }
+    order, signal = tuple(int(place) for place in value["order"]), tuple(map(float, value["signal"]))
+    lengths = {len(getattr(each, name)) for each in samples.values() for name in COLUMNS}
+    if sorted(order) != list(range(len(order))) or max(lengths, default=0) > len(order):
+        raise ValueError("windows that are not there")
+    if any(len(getattr(each, name)) != len(each) for each in samples.values() for name in COLUMNS):
+        raise ValueError("rows of unequal length")
+    return Windows(str(value["ids_sha256"]), order, signal, samples)
+
+
+def _lines(texts: Iterable[str]) -> str:
+    joined = ",\n  ".join(texts)
+    return f"[\n  {joined}\n ]" if joined else "[]"
+
+
+# The file is written anew after every step, and of a thousand entries one has changed.
+@lru_cache(2**16)
+def _entry_text(entry: Entry) -> str:
+    return _text(asdict(entry))
+
+
+@lru_cache(2**16)
+def _samples_text(weight: str, name: str, samples: Samples) -> str:
+    return _text({"weight": weight, "format": name, **asdict(samples)})
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

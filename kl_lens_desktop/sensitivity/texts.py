@@ -1,6 +1,7 @@
 """Text as windows of token ids."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,8 +27,12 @@ class TextIdentity:
         return asdict(self)
 
 
-def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> tuple[Tensor, TextIdentity]:
+def windows(
+    tokenizer: Any, files: Sequence[Path], tokens: int, window: int, name: str | None = None
+) -> tuple[Tensor, TextIdentity]:
     """Consecutive windows from the start of each file's token ids, no special tokens added.
+
+    Files take turns, a window each, so that a longer text begins with a shorter one.
 
     Parameters
     ----------
@@ -35,6 +40,8 @@ def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> 
         How many to use at most, shared evenly between the files and rounded down to whole windows.
     window : int
         Tokens per window.
+    name : str, optional
+        What to call the text; the files' names if not given.
 
     Returns
     -------
@@ -74,12 +81,13 @@ def windows(tokenizer: Any, files: Sequence[Path], tokens: int, window: int) -> 
             )
         count = min(len(ids), tokens // len(files)) // window
         pieces.append(torch.tensor(ids[: count * window], dtype=torch.long).view(count, window))
-    ids = torch.cat(pieces)
+    turns = itertools.zip_longest(*pieces)
+    ids = torch.stack([row for turn in turns for row in turn if row is not None])
     if len(ids) < 2:
         raise InputError(
             f"Cannot use {', '.join(map(str, files))}",
             f"it fills only one window of {window} tokens and error bars need two",
             "Choose a longer text or a shorter window",
         )
-    name = " + ".join(file.name for file in files)[:300]
-    return ids, TextIdentity(name, digest.hexdigest(), ids.numel(), window)
+    name = name or " + ".join(file.name for file in files)
+    return ids, TextIdentity(name[:300], digest.hexdigest(), ids.numel(), window)

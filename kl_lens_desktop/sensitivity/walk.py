@@ -5,7 +5,9 @@ changed one are stood in for by stubs that return the stored clean state.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,11 +16,12 @@ from transformers import PreTrainedModel
 
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.inventory import blocks
-from kl_lens_desktop.sensitivity.metrics import Tally
+from kl_lens_desktop.sensitivity.metrics import Reference, Tally, reference
 
-SLICE_ELEMENTS = 2**23  # logits per slice: 32 MB a tensor in float32
-CACHE_ELEMENTS = 2**26  # full-precision logits kept, if they are no more than this (256 MB)
-BATCH_TOKENS = 2048
+SLICE_ELEMENTS = 2**24  # logits at a time, 64 MB: fewer tokens make a slow product of matrices
+INPUT_ELEMENTS = 2**24  # inputs of all blocks kept, if they are no more than this (64 MB)
+CACHE_ELEMENTS = 2**25  # full-precision logits kept, if they are no more than this (128 MB)
+BATCH_TOKENS = 1024
 
 
 class _Reached(Exception):
@@ -26,10 +29,21 @@ class _Reached(Exception):
         self.hidden = hidden
 
 
+@dataclass(slots=True)
+class Timing:
+    """Seconds spent, and the work they went into: blocks run and heads run, each counted by token."""
+
+    trunk_s: float = 0.0
+    trunk_work: int = 0
+    head_s: float = 0.0
+    head_work: int = 0
+
+
 class Walk:
     """A model on a text, and its clean state before one block at a time.
 
-    Memory is one hidden state per token for the current block and one for the last, whatever the depth.
+    Memory is one hidden state per token for the current block and one for the last or, where all of them are
+    small, one for each block, which saves running the blocks a second time.
 
     Parameters
     ----------
@@ -38,15 +52,31 @@ class Walk:
         Token ids (windows, window).
     cancel : Cancel
         Checked before every batch.
+    timing : Timing, optional
+        Where comparisons add the time they take.
+    keep_inputs : bool
+        Whether the inputs of all blocks may be kept; not, if the weights change between two blocks.
 
     Attributes
     ----------
     block : int
         The block whose clean input is held.
+    signal : list of float
+        Mean square of the full-precision logits in each window.
+    finite : bool
+        Whether the full-precision model predicts anything at all.
     """
 
-    def __init__(self, model: PreTrainedModel, ids: Tensor, cancel: Cancel) -> None:
-        self._model, self._cancel = model, cancel
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        ids: Tensor,
+        cancel: Cancel,
+        timing: Timing | None = None,
+        *,
+        keep_inputs: bool = True,
+    ) -> None:
+        self._model, self._cancel, self._timing = model, cancel, timing or Timing()
         self._blocks = blocks(model)
         self._beside: tuple[Any, ...] | None = (
             None  # what a block returns beside the hidden state, if a tuple
@@ -60,12 +90,28 @@ class Walk:
         self._shape = (count, window)
         self._state: list[Tensor] | None = None  # before block 0 the embeddings run as they are
         self._head_output: type[Any] | None = None
-        self._final = [self._trunk(batch, None) for batch in range(len(self._ids))]
         # What is compared with stays in full precision, whatever values the weights are given meanwhile.
         self._clean_head = {weight: weight.data for weight in model.get_output_embeddings().parameters()}
-        self._full: list[tuple[Tensor, Tensor]] | None = None
-        if ids.numel() * model.config.get_text_config().vocab_size <= CACHE_ELEMENTS:
-            self._full = [self._full_logits(hidden) for hidden in map(self._flat, self._final)]
+        elements = self.depth * ids.numel() * model.config.get_text_config().hidden_size
+        kept = keep_inputs and elements <= INPUT_ELEMENTS
+        self._inputs: list[list[Tensor]] | None = [] if kept else None
+        self._final = [self._first_pass(batch) for batch in range(len(self._ids))]
+        vocabulary = model.config.get_text_config().vocab_size
+        self._slice = max(1, SLICE_ELEMENTS // vocabulary)  # tokens
+        self._full: list[list[Reference]] | None = [] if ids.numel() * vocabulary <= CACHE_ELEMENTS else None
+        sums = torch.zeros(count, dtype=torch.float64)
+        self.finite = True
+        for batch in range(len(self._ids)):
+            cancel.check()
+            references = []
+            for full in self._references(batch):
+                sums.index_add_(0, full.rows.cpu(), full.signal.double().cpu())
+                self.finite &= bool(full.log_norm.isfinite().all())
+                if self._full is not None:
+                    references.append(full)
+            if self._full is not None:
+                self._full.append(references)
+        self.signal: list[float] = (sums / window).tolist()
 
     @property
     def depth(self) -> int:
@@ -73,6 +119,9 @@ class Walk:
 
     def advance(self, block: int) -> None:
         """Move the clean state on to the input of `block`."""
+        if self._inputs is not None and block > self.block:
+            self._state = [inputs[block] for inputs in self._inputs]
+            self.block = block
         while self.block < block:
             self._state = [self._trunk(batch, self.block + 1) for batch in range(len(self._ids))]
             self.block += 1
@@ -90,30 +139,48 @@ class Walk:
         tally = Tally(*self._shape)
         for batch in range(len(self._ids)):
             self._cancel.check()
-            with swapped(swaps):
-                hidden = self._final[batch] if head_only else self._trunk(batch, None)
+            started, tokens = time.perf_counter(), self._ids[batch].numel()
+            if head_only:
+                hidden = self._final[batch]
+            else:
+                with swapped(swaps):
+                    hidden = self._trunk(batch, None)
+                self._timing.trunk_work += tokens * (self.depth - self.block)
+            reached = time.perf_counter()
             self._tally(tally, batch, hidden, swaps)
+            self._timing.trunk_s += reached - started
+            self._timing.head_s += time.perf_counter() - reached
+            self._timing.head_work += tokens
         return tally
 
-    def _tally(self, tally: Tally, batch: int, hidden: Tensor, swaps: dict[nn.Parameter, Tensor]) -> None:
-        changed, clean = self._flat(hidden), self._flat(self._final[batch])
-        labels = self._labels[batch].flatten()
-        rows = self._rows[batch].repeat_interleave(self._shape[1])
-        size = max(1, SLICE_ELEMENTS // self._model.config.get_text_config().vocab_size)
-        for start in range(0, len(changed), size):
-            cut = slice(start, start + size)
-            if self._full:
-                full, log_p = (tensor[cut] for tensor in self._full[batch])
-            else:
-                full, log_p = self._full_logits(clean[cut])
-            with swapped(swaps):
-                logits = self._head(changed[cut])
-            tally.add(full, log_p, logits, labels[cut], rows[cut])
+    def _first_pass(self, batch: int) -> Tensor:
+        """The full-precision hidden state after the final norm, noting the input of each block on the way."""
+        if self._inputs is None:
+            return self._trunk(batch, None)
+        noted: list[Tensor] = []
+        self._inputs.append(noted)
+        with contextlib.ExitStack() as stack:
+            for block in self._blocks:
+                stack.enter_context(_inputs_noted(block, noted))
+            return self._trunk(batch, None)
 
-    def _full_logits(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        with swapped(self._clean_head):
-            logits = self._head(hidden)
-        return logits, nn.functional.log_softmax(logits, -1)
+    def _tally(self, tally: Tally, batch: int, hidden: Tensor, swaps: dict[nn.Parameter, Tensor]) -> None:
+        changed = hidden.flatten(0, 1).split(self._slice)
+        full = self._full[batch] if self._full is not None else self._references(batch)
+        for each, clean in zip(changed, full, strict=True):
+            with swapped(swaps):
+                logits = self._head(each)
+            tally.add(clean, logits)
+
+    def _references(self, batch: int) -> Iterator[Reference]:
+        """The full-precision model on the tokens of a batch, slice by slice."""
+        hidden = self._final[batch].flatten(0, 1).split(self._slice)
+        labels = self._labels[batch].flatten().split(self._slice)
+        rows = self._rows[batch].repeat_interleave(self._shape[1]).split(self._slice)
+        for tokens, label, row in zip(hidden, labels, rows, strict=True):
+            with swapped(self._clean_head):
+                logits = self._head(tokens)
+            yield reference(logits, label, row)
 
     def _trunk(self, batch: int, stop: int | None) -> Tensor:
         """Hidden state after the final norm or, with `stop`, the input of that block."""
@@ -150,10 +217,6 @@ class Walk:
         value = hidden if self._beside is None else (hidden, *self._beside)
         return lambda *_, **__: value
 
-    @staticmethod
-    def _flat(hidden: Tensor) -> Tensor:
-        return hidden.flatten(0, 1)
-
 
 @contextlib.contextmanager
 def swapped(swaps: dict[nn.Parameter, Tensor]) -> Iterator[None]:
@@ -180,6 +243,18 @@ def _forward_replaced(module: nn.Module, forward: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _observed(module: nn.Module, hook: Any) -> Iterator[None]:
     handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _inputs_noted(module: nn.Module, noted: list[Tensor]) -> Iterator[None]:
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        noted.append(args[0] if args else kwargs["hidden_states"])
+
+    handle = module.register_forward_pre_hook(note, with_kwargs=True)
     try:
         yield
     finally:

@@ -145,6 +145,9 @@ def test_other_settings_start_over_and_keep_the_earlier_scores(scored: Window, q
     assert "All is measured" in page.run_button.toolTip()
     page.settings_row.tokens.setValue(1024)
     assert page.run_button.isEnabled()
+    assert page.run_button.text() == "Continue", "more of the same text adds to what is there"
+    page.settings_row.text.menu().actions()[2].trigger()
+    assert page.settings_row.text.text() == "Model's own text"
     assert page.run_button.text() == "Start over"
     session.set_analysis(page.settings_row.analysis)
     assert session.workspace.scores.with_name("scores-before.json").is_file()

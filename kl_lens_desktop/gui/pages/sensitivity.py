@@ -1,6 +1,7 @@
 """Sensitivity: which weights matter, live and with error bars, and whether the measure can be trusted."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pyqtgraph as pg
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import (
+    QCheckBox,
     QFileDialog,
     QHBoxLayout,
     QMenu,
@@ -55,7 +57,12 @@ if TYPE_CHECKING:
     from kl_lens_desktop.gui.window import Window
     from kl_lens_desktop.sensitivity.scores import Entry
 
-BUNDLED = "bundled novels"
+# What the button says, and the menu.
+_SOURCES = {
+    "novels": ("Bundled novels", "The bundled novels (public domain, English)"),
+    "wikitext-2": ("WikiText-2", "WikiText-2, from the Hugging Face Hub"),
+    "generated": ("Model's own text", "Text that the model itself writes, of what it knows best"),
+}
 _ANALYSES = ("analyze", "run")
 
 
@@ -72,6 +79,7 @@ class SensitivityPage(Page):
         self._hint = hint("")
         self.tools.addLayout(row(self.measure, self.format, self._hint))
         self.heatmap, self.legend, self.bars = Heatmap(), Legend(), Bars()
+        self.course = label("", "secondary", wrap=True)
         self.settings_row = _SettingsRow(self)
         self.run_button = JobButton(
             "Start",
@@ -131,7 +139,7 @@ class SensitivityPage(Page):
         heat_scroll.setWidgetResizable(True)
         heat_scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         heat_scroll.setWidget(self.heatmap)
-        heat_card = card(column(heat_scroll, self.legend, spacing=12))
+        heat_card = card(column(heat_scroll, self.legend, self.course, spacing=8))
         bars_scroll = QScrollArea()
         bars_scroll.setWidgetResizable(True)
         bars_scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -188,9 +196,11 @@ class SensitivityPage(Page):
         entries = {weight: entry for (weight, fmt), entry in self.session.entries.items() if fmt == name}
         values = {w: value for w, entry in entries.items() if (value := chosen.decades(entry)) is not None}
         low, high = self._range(chosen, list(values.values()))
-        texts = {weight: chosen.words(entry) for weight, entry in entries.items()}
-        self.heatmap.show_values(values, texts, low, high)
-        self.legend.set_scale(chosen, low, high)
+        texts = {weight: f"{chosen.words(entry)}, {_used(entry)}" for weight, entry in entries.items()}
+        settled = {weight for weight, entry in entries.items() if entry.settled}
+        self.heatmap.show_values(values, texts, low, high, settled)
+        self.legend.set_scale(chosen, low, high, settled=bool(settled))
+        self.course.setText(_course(list(entries.values())))
         worst = sorted(values, key=lambda weight: -values[weight])[:COUNT]
         self.bars.show_bars([_bar(entries[weight], chosen) for weight in worst])
         if not self._chosen and worst and not self.session.job.running:
@@ -232,13 +242,21 @@ class SensitivityPage(Page):
         model = self.session.model
         if model is None:
             return 0
-        analysis = self.settings_row.analysis
+        analysis, entries = self.settings_row.analysis, self.session.entries
         wanted = {(w["name"], name) for w in model.matrices for name in analysis.formats}
-        return (
-            len(wanted - self.session.entries.keys())
-            if analysis.continues(self.session.analysis)
-            else len(wanted)
-        )
+        if not analysis.continues(self.session.analysis):
+            return len(wanted)
+        scores = self.session.scores
+        if scores:
+            wanted -= scores.unmeasurable.keys()
+        held = scores.text["tokens"] if scores else 0
+        more = analysis.tokens > self.session.analysis.tokens
+        unfinished = {
+            pair
+            for pair, entry in entries.items()
+            if (analysis.exhaustive or not entry.settled) and (more or entry.kl_pq.n < held)
+        }
+        return len((wanted - entries.keys()) | (wanted & unfinished))
 
     def _missing(self) -> str:
         if self.session.model is None:
@@ -270,12 +288,14 @@ class _SettingsRow(QWidget):
         super().__init__()
         self._page = page
         self._text: tuple[str, ...] = ()
+        self._source = Analysis().source
         self._window = Analysis().window
         self.text = button("", lambda: None)
         self.text.setProperty("menu", "true")
         self.text.setAccessibleName("Calibration text")
         texts = QMenu(self.text)
-        texts.addAction("The bundled novels (public domain, English)", lambda: self._set_text(()))
+        for source, (_, words) in _SOURCES.items():
+            texts.addAction(words, partial(self._set_text, (), source))
         texts.addAction("Own text files…", self._choose_text)
         self.text.setMenu(texts)
         self.tokens = spin("Tokens of text to measure on", 512, 262_144, 4096, step=512)
@@ -290,11 +310,18 @@ class _SettingsRow(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
+        self.exhaustive = QCheckBox("To the end")
+        self.exhaustive.setToolTip(
+            "Measure every weight on all of the text. Otherwise those whose rank is settled stop early, "
+            "which takes about half the time"
+        )
         for words, widget in (("Text", self.text), ("Tokens", self.tokens), ("Formats", self.formats)):
             layout.addWidget(label(words, "secondary"))
             layout.addWidget(widget)
             layout.addSpacing(8)
+        layout.addWidget(self.exhaustive)
         layout.addStretch(1)
+        self.exhaustive.toggled.connect(lambda _: self._changed())
         self.tokens.valueChanged.connect(lambda _: self._changed())
         page.session.job.started.connect(lambda _: self._lock(True))
         page.session.job.ended.connect(lambda _: self._lock(False))
@@ -302,13 +329,23 @@ class _SettingsRow(QWidget):
     @property
     def analysis(self) -> Analysis:
         formats = tuple(name for name, action in self._actions.items() if action.isChecked())
-        return Analysis(self._text, self.tokens.value(), self._window, formats)
+        return Analysis(
+            self._text,
+            self.tokens.value(),
+            self._window,
+            formats,
+            self._source,
+            self.exhaustive.isChecked(),
+        )
 
     def show_analysis(self, analysis: Analysis) -> None:
-        self._text, self._window = analysis.text, analysis.window
-        self.tokens.blockSignals(True)
+        self._text, self._window, self._source = analysis.text, analysis.window, analysis.source
+        for widget in (self.tokens, self.exhaustive):
+            widget.blockSignals(True)
         self.tokens.setValue(analysis.tokens)
-        self.tokens.blockSignals(False)
+        self.exhaustive.setChecked(analysis.exhaustive)
+        for widget in (self.tokens, self.exhaustive):
+            widget.blockSignals(False)
         for name, action in self._actions.items():
             action.setChecked(name in analysis.formats)
         self._show_words()
@@ -319,8 +356,8 @@ class _SettingsRow(QWidget):
         action.triggered.connect(lambda _: self._changed())
         return action
 
-    def _set_text(self, text: tuple[str, ...]) -> None:
-        self._text = text
+    def _set_text(self, text: tuple[str, ...], source: str = "novels") -> None:
+        self._text, self._source = text, source
         self._changed()
 
     def _choose_text(self) -> None:
@@ -336,10 +373,9 @@ class _SettingsRow(QWidget):
 
     def _show_words(self) -> None:
         names = [Path(path).name for path in self._text]
-        self.text.setText(
-            "Bundled novels" if not names else names[0] if len(names) == 1 else f"{len(names)} files"
-        )
-        self.text.setToolTip("\n".join(self._text) or "Slices of twelve public-domain English novels")
+        short, long = _SOURCES[self._source]
+        self.text.setText(short if not names else names[0] if len(names) == 1 else f"{len(names)} files")
+        self.text.setToolTip("\n".join(self._text) or long)
         labels = [parse_format(name).label for name in self.analysis.formats]
         words = ", ".join(labels) if len(labels) <= 3 else f"{len(labels)} formats"
         self.formats.setText(words or "none")
@@ -348,15 +384,15 @@ class _SettingsRow(QWidget):
         )
 
     def _lock(self, locked: bool) -> None:
-        for widget in (self.text, self.tokens, self.formats):
+        for widget in (self.text, self.tokens, self.formats, self.exhaustive):
             widget.setEnabled(not locked)
 
 
 class _Detail(QWidget):
     """The selected weight: what it is, and each measure in each format."""
 
-    WIDTHS = (86, 74, 146, 146, 150, 126, 154, 128)
-    COLUMNS = ("Format", "Size", *(each.label for each in MEASURES))
+    WIDTHS = (80, 66, 70, 144, 144, 132, 110, 144, 120)
+    COLUMNS = ("Format", "Size", "Tokens", *(each.label for each in MEASURES))
 
     def __init__(self) -> None:
         super().__init__()
@@ -406,12 +442,14 @@ class _Detail(QWidget):
             texts = (
                 parse_format(entry.format).label,
                 quantities.size(entry.bytes),
+                f"{entry.kl_pq.n:,}{' •' if entry.settled else ''}",  # the dot of the heatmap
                 *(each.words(entry).removesuffix(" nats") for each in MEASURES),
             )
             for place, text in enumerate(texts):
                 item = QTableWidgetItem(text)
                 if place:
-                    item.setToolTip(MEASURES[place - 2].words(entry) if place > 1 else text)
+                    tips = text, f"Measured {_used(entry)}"
+                    item.setToolTip(MEASURES[place - 3].words(entry) if place > 2 else tips[place - 1])
                 self.table.setItem(index, place, item)
 
 
@@ -539,6 +577,21 @@ def _ceiling(result: dict[str, Any]) -> str:
         f" Two halves of the text agree with each other by τ = {result['ceiling']:.2f}: where noise keeps "
         "that low, it keeps every measure low."
     )
+
+
+def _used(entry: "Entry") -> str:
+    return f"on {entry.kl_pq.n:,} tokens{', rank settled' if entry.settled else ''}"
+
+
+def _course(entries: "list[Entry]") -> str:
+    """How much text the entries of the shown format have used."""
+    settled = [entry.kl_pq.n for entry in entries if entry.settled]
+    if not settled:
+        return ""
+    rest = [entry.kl_pq.n for entry in entries if not entry.settled]
+    ends = f"{min(settled):,} to {max(settled):,}" if min(settled) < max(settled) else f"{settled[0]:,}"
+    others = f"; the other {len(rest):,} used {max(rest):,}" if rest else ""
+    return f"{len(settled):,} of {len(entries):,} were settled on {ends} tokens, at 95 % confidence{others}."
 
 
 def _bar(entry: "Entry", chosen: Measure) -> Bar:

@@ -1,0 +1,198 @@
+"""What has been measured so far, kept in the score file after every step. Needs no torch."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.sensitivity.means import estimates
+from kl_lens_desktop.sensitivity.scores import METRICS, Entry, Pair, Samples, Scores, load_scores, save_scores
+
+_SAVING_SHARE = 0.1  # of the time, at most, goes into writing the file
+
+
+class Ledger:
+    """The state of an analysis.
+
+    Parameters
+    ----------
+    path : Path
+        The score file.
+    scores : Scores
+        What it holds or, if it is new, will hold beside the entries; with `windows`.
+    """
+
+    def __init__(self, path: Path, scores: Scores) -> None:
+        assert scores.windows is not None
+        self._path, self._scores = path, scores
+        self._window: int = scores.text["window"]
+        self._about = {weight["name"]: weight for weight in scores.weights}
+        self._order = scores.windows.order
+        self._signal = list(scores.windows.signal)
+        self._samples = dict(scores.windows.samples)
+        self._unmeasurable = dict(scores.unmeasurable)
+        self.settings = dict(scores.settings)
+        self._entries = {(entry.weight, entry.format): entry for entry in scores.entries}
+        self._saved_at = self._saving_s = 0.0
+        self.saved = False
+
+    @property
+    def entries(self) -> list[Entry]:
+        return list(self._entries.values())
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        return self._order
+
+    def measured(self, pair: Pair) -> int:
+        """On how many windows."""
+        return len(self._samples.get(pair, ()))
+
+    def samples(self, pair: Pair) -> Samples:
+        return self._samples.get(pair, Samples())
+
+    def is_unmeasurable(self, pair: Pair) -> bool:
+        return pair in self._unmeasurable
+
+    def add(self, pair: Pair, samples: Samples, signal: Sequence[float]) -> Entry | None:
+        """Add the next windows of an entry; the entry, once there are two from which to tell its error.
+
+        `signal` belongs to the same windows.
+        """
+        self._signal += signal[max(len(self._signal) - self.measured(pair), 0) :]
+        self._samples[pair] = self.samples(pair) + samples
+        self.saved = False
+        return self._enter(pair) if self.measured(pair) > 1 else None
+
+    def reject(self, pair: Pair, why: str) -> None:
+        """This one has no finite result and stays FP16."""
+        self._unmeasurable[pair] = why
+        self._samples.pop(pair, None)
+        self._entries.pop(pair, None)
+        self.saved = False
+
+    def mark(self, pair: Pair, *, settled: bool) -> Entry | None:
+        """Say whether racing stopped an entry; the entry if that is news."""
+        entry = self._entries.get(pair)
+        if entry is None or entry.settled == settled:
+            return None
+        self._entries[pair] = replace(entry, settled=settled)
+        self.saved = False
+        return self._entries[pair]
+
+    def save(self, *, now: bool = False) -> None:
+        """Write the file, unless it is so large that writing it at every step would take a tenth of the time.
+
+        With `now`, write it whatever it takes.
+        """
+        started = time.monotonic()
+        if self.saved or (not now and started - self._saved_at < self._saving_s / _SAVING_SHARE):
+            return
+        assert self._scores.windows is not None
+        windows = replace(self._scores.windows, signal=tuple(self._signal), samples=self._samples)
+        save_scores(
+            self._path,
+            replace(
+                self._scores,
+                settings=self.settings,
+                entries=self.entries,
+                unmeasurable=self._unmeasurable,
+                windows=windows,
+            ),
+        )
+        self._saved_at = time.monotonic()
+        self._saving_s = self._saved_at - started
+        self.saved = True
+
+    def _enter(self, pair: Pair) -> Entry:
+        weight, name = pair
+        about = self._about[weight]
+        size = stored_bytes(about["shape"], parse_format(name))
+        figures = estimates(self._samples[pair], self._signal, self._window)
+        kl_pq, kl_qp, mse, sqnr_db, delta_ce, top1 = (figures[each] for each in METRICS)
+        self._entries[pair] = Entry(
+            *(weight, about["kind"], about["block"], name, size),
+            *(kl_pq, kl_qp, mse, sqnr_db, delta_ce, top1),
+        )
+        return self._entries[pair]
+
+
+def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Ledger:
+    """Go on with the file at `path`, or begin it.
+
+    Parameters
+    ----------
+    fresh : Scores
+        What a new file would hold, `windows` and the settings ``seed`` and ``precision`` included.
+    held_ids_sha256 : sequence of str
+        Item n is the hash of the token ids of the first n + 1 windows of the text: a file measured on fewer
+        windows of the same text is gone on with.
+
+    Raises
+    ------
+    InputError
+        If it holds scores of another model, text or way of measuring.
+    """
+    if not path.exists():
+        return Ledger(path, fresh)
+    kept = load_scores(path)
+    assert fresh.windows is not None
+    differences = kept.model.differences(fresh.model) + _differences(kept, fresh, held_ids_sha256)
+    if differences:
+        raise InputError(
+            f"Cannot continue {path}",
+            f"it was measured otherwise: {'; '.join(differences)}",
+            "Choose another file name, or the same model and text",
+        )
+    assert kept.windows is not None
+    windows = replace(fresh.windows, samples=kept.windows.samples, signal=kept.windows.signal)
+    settings = {**kept.settings, **fresh.settings}
+    settings["stages"] = stages(kept.settings, len(fresh.windows.order))
+    windows = replace(windows, order=order_of(settings["stages"], settings["seed"]))
+    return Ledger(
+        path,
+        replace(
+            fresh,
+            windows=windows,
+            settings=settings,
+            entries=kept.entries,
+            unmeasurable=kept.unmeasurable,
+            environment=kept.environment if kept.text == fresh.text else fresh.environment,
+        ),
+    )
+
+
+def stages(settings: dict[str, object], windows: int) -> list[int]:
+    """How many windows the text had each time it grew, this time last."""
+    held = settings.get("stages")
+    earlier = [int(count) for count in held] if isinstance(held, list) else []
+    return [*(count for count in earlier if count < windows), windows]
+
+
+def order_of(counts: Iterable[int], seed: int) -> tuple[int, ...]:
+    """Windows in random order, for early ones are to speak for the whole text; new ones come last."""
+    order: list[int] = []
+    for count in counts:
+        generator = np.random.default_rng([seed, len(order), count])
+        order += (len(order) + generator.permutation(count - len(order))).tolist()
+    return tuple(order)
+
+
+def _differences(kept: Scores, fresh: Scores, held_ids_sha256: Sequence[str]) -> list[str]:
+    found = []
+    if kept.windows is None:
+        return ["it has no figures by window, as those of an older version"]
+    if kept.text["window"] != fresh.text["window"]:
+        found.append(f"windows of {kept.text['window']} tokens against {fresh.text['window']}")
+    elif kept.text["tokens"] > fresh.text["tokens"]:
+        found.append(f"{kept.text['tokens']} tokens against {fresh.text['tokens']}")
+    elif held_ids_sha256[len(kept.windows.order) - 1] != kept.windows.ids_sha256:
+        found.append(f"text {kept.text['name']!r} against {fresh.text['name']!r}, which begins otherwise")
+    for name in ("seed", "precision"):
+        if kept.settings.get(name) != fresh.settings.get(name):
+            found.append(f"{name} {kept.settings.get(name)} against {fresh.settings.get(name)}")
+    return found
