@@ -272,7 +272,9 @@ def print_small_loss(loaded: LoadedModel, scores: Scores, final_tokens: int, sha
 
 
 def scores_of(local: LocalModel, path: Path, tokens: int, formats: Sequence[str] = MENU) -> Scores:
-    for _ in analyze(local, path, [calibration_text()], Cancel(), formats=formats, tokens=tokens):
+    # To the end: racing stops by KL's ranking, which would favour KL over the metrics it is compared with.
+    text = [calibration_text()]
+    for _ in analyze(local, path, text, Cancel(), formats=formats, tokens=tokens, exhaustive=True):
         pass
     return load_scores(path)
 
