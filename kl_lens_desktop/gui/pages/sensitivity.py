@@ -391,7 +391,7 @@ class _SettingsRow(QWidget):
 class _Detail(QWidget):
     """The selected weight: what it is, and each measure in each format."""
 
-    WIDTHS = (80, 66, 70, 144, 144, 132, 110, 144, 120)
+    WIDTHS = (80, 78, 66, 144, 144, 132, 84, 144, 138)
     COLUMNS = ("Format", "Size", "Tokens", *(each.label for each in MEASURES))
 
     def __init__(self) -> None:
