@@ -244,6 +244,8 @@ def _verify(arguments: Arguments) -> None:
         print(
             f"Repaired: joint KL {done['kl_before']:.4g} → {done['kl_after']:.4g} on the repair text, "
             f"{done['gain']:.2g} ± {done['gain_se']:.1g} less. On held-out text:"
+            if done["gain"]
+            else "No exchange helps beyond its error. On held-out text:"
         )
     rows = [[name, f"{v['mean']:.5g}", f"{v['se']:.2g}"] for name, v in measured.items() if name != "text"]
     _print_table(["figure", "measured", "± se"], rows)
@@ -307,6 +309,9 @@ def _bench(arguments: Arguments) -> None:
         "out": str(arguments.out),
     }
     rows = [event.row for event in _events("bench", params) if isinstance(event, Measured)]
+    if not any(row["status"] == "ok" for row in rows):
+        print_bench(rows)
+        raise ChildError("Nothing could be measured", "every row failed", "See the reasons above")
     if arguments.csv:
         export_csv(load_bench(arguments.out), arguments.csv)
     if arguments.html:
@@ -316,8 +321,6 @@ def _bench(arguments: Arguments) -> None:
         return
     print_bench(rows)
     print(f"Wrote {arguments.out}")
-    if not any(row["status"] == "ok" for row in rows):
-        raise ChildError("Nothing could be measured", "every row failed", "See the reasons above")
 
 
 def _run(arguments: Arguments) -> None:

@@ -157,7 +157,9 @@ def bench(
     for event in _measure(variants, chosen, course):
         if isinstance(event, Measured):
             document["rows"].append(event.row)
-            write_json(out, document)
+            # A file of figures is not given up for one of failures.
+            if not out.exists() or any(row["status"] == "ok" for row in document["rows"]):
+                write_json(out, document)
         yield event
     yield Finished({"path": str(out), "rows": len(document["rows"])})
 

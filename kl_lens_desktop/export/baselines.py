@@ -146,7 +146,7 @@ def _family(
             yield f"uniform-{name}", dict.fromkeys(every, name)
     elif family == "metrics":
         for method, metric in _METRICS.items():
-            yield method, Front(weight_options(scores, metric)).within_bytes(size)
+            yield method, Front(weight_options(scores, metric)).no_smaller(size)
     elif family == "paper":
         yield from _paper(loaded, weight_options(scores, "kl_qp"), options, size, calibration, gamma, cancel)
     elif family == "random":

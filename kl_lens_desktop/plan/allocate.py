@@ -49,6 +49,14 @@ class Front:
         """Bytes of the smallest plan there is."""
         return self.points[-1].bytes
 
+    def no_smaller(self, least: int) -> dict[str, str]:
+        """The assignment for `least` bytes or, where that leaves some unspent, for the next more."""
+        for budget in range(least, 2 * least, max(least // 5000, 1)):
+            solution = self._by_size.solve(budget)
+            if solution is not None and solution.weight >= least:
+                return self.within_bytes(budget)
+        raise AssertionError("no plan of the front is that large")
+
     def within_bytes(self, budget: int) -> dict[str, str]:
         """The assignment of least loss in at most `budget` bytes.
 

@@ -237,9 +237,16 @@ def _remembered(memory: Path | None, about: Mapping[str, Any]) -> dict[str, Join
         value = read_json(memory)
         if value["schema"] != SCHEMA or any(value[key] != kept for key, kept in about.items()):
             return {}
-        return {
-            key: Joint(tuple(item["kl"]), tuple(item["ce"]), tuple(item["ce_full"]))
+        found = {
+            key: Joint(*(tuple(map(float, item[column])) for column in ("kl", "ce", "ce_full")))
             for key, item in value["measurements"].items()
         }
-    except (InputError, KeyError, TypeError):  # a damaged memory costs time, nothing else
+        if (
+            len({len(column) for joint in found.values() for column in (joint.kl, joint.ce, joint.ce_full)})
+            > 1
+        ):
+            return {}
+        return found
+    # A damaged memory costs time, nothing else.
+    except (InputError, KeyError, TypeError, AttributeError, ValueError):
         return {}

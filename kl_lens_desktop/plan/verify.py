@@ -99,7 +99,7 @@ def verify(
         plan = found
     yield Progress(STAGE, 1, 2, "Measuring the whole plan on held-out text")
     measured = measure_plan(loaded, plan.assignments, [held_out], tokens, window, cancel)
-    if load_plan(path) != plan:
+    if not load_plan(path).is_same_as(plan):
         raise InputError(
             f"{path} was changed while it was measured", "the figures are of the plan before", "Verify again"
         )

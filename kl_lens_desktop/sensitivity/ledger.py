@@ -152,7 +152,14 @@ def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Le
     windows = replace(fresh.windows, samples=kept.windows.samples, signal=kept.windows.signal)
     settings = {**kept.settings, **fresh.settings}
     settings["stages"] = stages(kept.settings, len(fresh.windows.order))
-    windows = replace(windows, order=order_of(settings["stages"], settings["seed"]))
+    order = order_of(settings["stages"], settings["seed"])
+    if tuple(kept.windows.order) != order[: len(kept.windows.order)]:
+        raise InputError(
+            f"Cannot continue {path}",
+            "its windows are in an order that this version does not draw from its seed",
+            "Choose another file name",
+        )
+    windows = replace(windows, order=order)
     return Ledger(
         path,
         replace(
