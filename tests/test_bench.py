@@ -489,6 +489,15 @@ def test_a_newer_or_damaged_bench_file_is_refused_in_words(benched: Path, tmp_pa
             report.load_bench(path)
 
 
+def test_figures_are_not_overwritten_by_failures(
+    sample_ir: dict[str, Path], benched: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bench.json"
+    out.write_bytes(benched.read_bytes())
+    run([sample_ir["int4"]], [ABSENT], out)
+    assert out.read_bytes() == benched.read_bytes()
+
+
 def test_the_table_says_what_happened_in_words(benched: Path) -> None:
     rows = report.load_bench(benched)["rows"]
     rows.append(rows[0] | {"variant": "odd", "status": "failed: it broke: badly", "tokens_per_s": None})

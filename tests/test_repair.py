@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from kl_lens_desktop.errors import Cancelled, InputError
 from kl_lens_desktop.hub.resolve import LocalModel
@@ -182,3 +183,21 @@ def test_texts_that_overlap_are_refused(
 
 def _find(whole: list[int], part: list[int]) -> int:
     return next(i for i in range(len(whole)) if whole[i : i + len(part)] == part)
+
+
+@pytest.mark.parametrize(
+    "measurements",
+    [
+        [1],
+        {"a": 1},
+        {"a": {"kl": [], "ce": ["x"], "ce_full": []}},
+        {"a": {"kl": [1], "ce": [1, 2], "ce_full": [1]}},
+    ],
+)
+def test_a_damaged_memory_costs_only_time(loaded: LoadedModel, tmp_path: Path, measurements: object) -> None:
+    memory = tmp_path / "plan.joint.json"
+    memory.write_text(
+        json.dumps({"schema": "kl-lens/joint/1", "measurements": measurements}), encoding="utf-8"
+    )
+    bench = Bench(loaded, torch.ones(2, 8, dtype=torch.long), Cancel(), memory)
+    assert np.isfinite(bench.measure({}).mean)

@@ -1,5 +1,6 @@
 """The scores are what a dozen lines of plain torch say, and nothing measured is lost or measured twice."""
 
+import json
 import math
 import os
 import random
@@ -145,6 +146,20 @@ def test_cancel_keeps_what_was_measured_and_resuming_gives_the_same_bits(
     assert len(load_scores(parted).entries) == 7
     _run(small, parted, **options)
     assert load_scores(parted).entries == load_scores(whole).entries
+
+
+def test_windows_in_an_order_not_drawn_from_the_seed_are_not_gone_on_with(
+    small: LocalModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    options = {"tokens": 512, "window": 128, "formats": ["int4_sym_g64"]}
+    _run(small, path, **options)
+    value = json.loads(path.read_text(encoding="utf-8"))
+    order = value["windows"]["order"]
+    order[0], order[1] = order[1], order[0]
+    path.write_text(json.dumps(value), encoding="utf-8")
+    with pytest.raises(InputError, match="in an order that this version does not draw"):
+        _run(small, path, **options)
 
 
 def test_killed_at_random_moments_the_file_is_the_same_to_the_last_bit(
