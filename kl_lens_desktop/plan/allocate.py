@@ -49,12 +49,13 @@ class Front:
         """Bytes of the smallest plan there is."""
         return self.points[-1].bytes
 
-    def no_smaller(self, least: int) -> dict[str, str]:
-        """The assignment for `least` bytes or, where that leaves some unspent, for the next more."""
-        for budget in range(least, 2 * least, max(least // 5000, 1)):
-            solution = self._by_size.solve(budget)
+    def no_smaller(self, least: int, budget: int | None = None) -> dict[str, str]:
+        """The assignment for `budget` bytes, or `least`, or for the next more that takes up `least`."""
+        start = budget or least
+        for more in range(start, 2 * start, max(start // 5000, 1)):
+            solution = self._by_size.solve(more)
             if solution is not None and solution.weight >= least:
-                return self.within_bytes(budget)
+                return self._assignment(solution.chosen)
         raise AssertionError("no plan of the front is that large")
 
     def within_bytes(self, budget: int) -> dict[str, str]:

@@ -241,12 +241,8 @@ def _remembered(memory: Path | None, about: Mapping[str, Any]) -> dict[str, Join
             key: Joint(*(tuple(map(float, item[column])) for column in ("kl", "ce", "ce_full")))
             for key, item in value["measurements"].items()
         }
-        if (
-            len({len(column) for joint in found.values() for column in (joint.kl, joint.ce, joint.ce_full)})
-            > 1
-        ):
-            return {}
-        return found
+        columns = (column for joint in found.values() for column in (joint.kl, joint.ce, joint.ce_full))
+        return found if len({len(column) for column in columns}) <= 1 else {}
     # A damaged memory costs time, nothing else.
     except (InputError, KeyError, TypeError, AttributeError, ValueError):
         return {}

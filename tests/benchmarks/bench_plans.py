@@ -26,7 +26,7 @@ from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_prefixes, paper_walk, random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.joint import Bench, Joint, spread_windows
-from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
+from kl_lens_desktop.plan.options import WeightOptions, weight_options
 from kl_lens_desktop.plan.repair import NEAREST, Repair, repair
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import analyze
@@ -125,8 +125,7 @@ def compare(
         fronts = {m: Front(weight_options(scores, m)) for m in ("kl", "kl_qp", "sqnr", "mse", "delta_ce")}
         plan = row("KL, repaired", _repaired(repairs, options, fronts, limit, seconds, nearest, say))
         rows = [
-            row(f"knapsack {name}", _no_smaller(front, options, limit, plan.bytes))
-            for name, front in fronts.items()
+            row(f"knapsack {name}", front.no_smaller(plan.bytes, limit)) for name, front in fronts.items()
         ]
         rows += _paper(options, scores, plan.bytes, prefixes, row)
         for seed in range(SEEDS):
@@ -147,15 +146,6 @@ def compare(
 
 def _size(shapes: Mapping[str, Sequence[int]], name: str) -> int:
     return sum(stored_bytes(shape, parse_format(name)) for shape in shapes.values())
-
-
-def _no_smaller(front: Front, options: Sequence[WeightOptions], limit: int, least: int) -> Assignment:
-    """A front's plan at a budget or, where that leaves bytes unspent, at the next that takes `least`."""
-    for budget in range(limit, 2 * limit, max(limit // 5000, 1)):
-        assignment = front.within_bytes(budget)
-        if total(options, assignment)[0] >= least:
-            return assignment
-    raise AssertionError("no plan of the front is that large")
 
 
 def _repaired(
