@@ -45,12 +45,16 @@ class Client:
         self._request.reset_state()
         self.past = 0
 
-    def __call__(self, ids: np.ndarray, beams: list[int] | None = None) -> np.ndarray:
+    def __call__(
+        self, ids: np.ndarray, beams: list[int] | None = None, mask: np.ndarray | None = None
+    ) -> np.ndarray:
         rows, new = ids.shape
+        if mask is None:
+            mask = np.ones((rows, self.past + new), np.int64)
         feed = {
             "input_ids": ids,
-            "attention_mask": np.ones((rows, self.past + new), np.int64),
-            "position_ids": np.tile(np.arange(self.past, self.past + new), (rows, 1)),
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(1) - 1).clip(0)[:, -new:],
             "beam_idx": np.array(beams or range(rows), np.int32),
         }
         self.past += new
@@ -91,6 +95,26 @@ def test_logits_for_any_feeding(family: str) -> None:
     client(ids[:, :20])
     followed = client(np.repeat(ids[:1, 20:21], 2, 0), [0, 0])
     assert np.abs(followed - expected[:1, 20:21]).max() < bound
+
+
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_padding_is_as_if_it_were_not_there(family: str) -> None:
+    model = build(family)
+    ids = torch.randint(1, 4000, (3, 80), generator=torch.Generator().manual_seed(3))
+    own = [70, 41, 2]  # tokens of each row's prompt, before which it is padded
+    with torch.no_grad():
+        expected = [model(ids[row : row + 1, 70 - own[row] :]).logits[0].numpy() for row in range(3)]
+    mask = np.array([[0] * (70 - n) + [1] * (n + 10) for n in own])
+    graph, states = trace(model)
+    make_stateful(graph, states)
+    client, bound = Client(graph), 2e-3 * expected[0].std()
+    for sizes in ([70, *[1] * 10], [30, 39, 1, 10]):
+        client.reset()
+        ends = np.cumsum([0, *sizes])
+        logits = [client(ids[:, a:b].numpy(), mask=mask[:, :b]) for a, b in pairwise(ends)]
+        for row, alone in enumerate(expected):
+            difference = np.concatenate(logits, 1)[row, 70 - own[row] :] - alone
+            assert np.abs(difference).max() < bound, (sizes, row)
 
 
 @pytest.mark.parametrize("family", [name for name in CONFIGURATIONS if has_kernel(build(name), MAMBA2)])

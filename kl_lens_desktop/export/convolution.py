@@ -15,6 +15,8 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
+from kl_lens_desktop.export.padding import rows
+
 _NAME = "short_convolution"
 
 
@@ -22,7 +24,14 @@ class ShortConvolution(nn.Module):
     """Stand-in for the convolution of a model that is being traced; only its shape is real."""
 
     def forward(
-        self, hidden: Tensor, window: Tensor, weight: Tensor, bias: Tensor, length: Tensor, silu: Tensor
+        self,
+        hidden: Tensor,
+        window: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        length: Tensor,
+        order: Tensor,
+        silu: Tensor,
     ) -> Tensor:
         return torch.zeros_like(hidden[..., window.shape[1] :])
 
@@ -37,28 +46,38 @@ class Taps:
         (batch, taps + new, channels): the window before this call, and the new tokens.
     weight, bias : ov.Output
         (taps, channels) and (channels,).
+    order : ov.Output
+        Where in `tokens` each of them is found once padding stands before the window: `padding.order`.
     silu : bool
     """
 
     tokens: ov.Output
     weight: ov.Output
     bias: ov.Output
+    order: ov.Output
     silu: bool
 
     @property
     def inputs(self) -> list[ov.Output]:
-        return [self.tokens, self.weight, self.bias]
+        return [self.tokens, self.weight, self.bias, self.order]
 
     def before(self, inputs: Sequence[Any], length: Any) -> ov.Node:
         """The convolution of the `length` tokens before the last, (batch, length, channels)."""
-        tokens, weight, bias = inputs
+        tokens, weight, bias, order = inputs
+        return self.summed(tokens, weight, bias, length, self.places(order, length))
+
+    def places(self, order: Any, length: Any) -> list[ov.Node]:
+        """For each tap where the tokens that it is multiplied with are found, (batch, length)."""
         one = ops.constant(np.array([1]))
+        starts = [ops.constant(np.array([tap + 1])) for tap in range(self._count)]
+        return [ops.slice(order, start, ops.add(length, start), one, one) for start in starts]
+
+    def summed(self, tokens: Any, weight: Any, bias: Any, length: Any, places: Sequence[Any]) -> ov.Node:
         total: Any = None
         # An index that is known at run time only, else every row would be stored as a constant of its own.
         nought = ops.multiply(length, ops.constant(np.array([0])))
-        for tap in range(self.weight.get_partial_shape()[0].get_length()):
-            start = ops.constant(np.array([tap + 1]))
-            shifted = ops.slice(tokens, start, ops.add(length, start), one, one)
+        for tap, place in enumerate(places):
+            shifted = rows(tokens, place)
             row = ops.gather(
                 weight, ops.add(nought, ops.constant(np.array([tap]))), ops.constant(np.int64(0))
             )
@@ -70,25 +89,33 @@ class Taps:
         value = ops.add(value, bias)
         return ops.swish(value) if self.silu else value
 
+    @property
+    def _count(self) -> int:
+        return int(self.weight.get_partial_shape()[0].get_length())
+
 
 class Convolutions:
     """The convolutions of one traced model, found again by what they give."""
 
     def __init__(self) -> None:
         self._known: dict[str, Taps] = {}
+        self._places: dict[tuple[str, int], list[ov.Node]] = {}
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `ShortConvolution`, for OpenVINO's converter."""
-        hidden, window, weight, bias, length = (context.get_input(i) for i in range(5))
+        hidden, window, weight, bias, length, order = (context.get_input(i) for i in range(6))
         turn = ops.constant(np.array([0, 2, 1]))
         source = hidden.get_node()
         turned = source.get_type_name() == "Transpose"
         tokens = source.input_value(0) if turned else ops.transpose(hidden, turn).output(0)
         by_tap = ops.transpose(weight, ops.constant(np.array([1, 0]))).output(0)
-        taps = Taps(tokens, by_tap, bias, bool(context.get_values_from_const_input(5)))
+        taps = Taps(tokens, by_tap, bias, order, bool(context.get_values_from_const_input(6)))
         # Without a branch: what follows one, an elementwise operation and a transpose, reads garbage in the
         # first call (CPU plugin of 2026.4).
-        before = taps.before(taps.inputs, length)
+        key = order.get_node().get_friendly_name(), order.get_index()
+        if key not in self._places:
+            self._places[key] = taps.places(order, length)
+        before = taps.summed(tokens, by_tap, bias, length, self._places[key])
         summed = ops.reduce_sum(ops.multiply(window, by_tap), ops.constant(np.array([1])), True)
         joined = ops.concat([before, taps.activated(summed, bias)], 1)
         joined.set_friendly_name(f"{_NAME}.{len(self._known)}")

@@ -41,6 +41,7 @@ class DualScan(nn.Module):
         own: Tensor,
         batch: Tensor,
         full: Tensor,
+        kept: Tensor,
         sizes: Tensor,
     ) -> Tensor:
         return torch.zeros_like(x)
@@ -172,10 +173,10 @@ class DualScans:
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `DualScan`, for OpenVINO's converter."""
-        x, dt, A, B, C, D, stored, length, chunks, earlier, beams, own, batch, full = (
-            context.get_input(i) for i in range(14)
+        x, dt, A, B, C, D, stored, length, chunks, earlier, beams, own, batch, full, kept = (
+            context.get_input(i) for i in range(15)
         )
-        scan = _Scan([int(n) for n in context.get_values_from_const_input(14)])
+        scan = _Scan([int(n) for n in context.get_values_from_const_input(15)])
         tails = ((scan.heads, scan.head_size), (scan.groups, scan.size), (scan.groups, scan.size))
         skip = _reshaped(D, scan.heads, -1)
         above = [self._above(value) for value in (x, B, C)]
@@ -193,7 +194,7 @@ class DualScans:
         last = [_reshaped(value, 0, 1, *tail) for value, tail in zip(last, tails, strict=True)]
 
         def before(*inputs: Any) -> list[ov.Node]:
-            *made_from, dt, A, skip, stored, length, chunks, earlier, beams, _ = inputs
+            *made_from, dt, A, skip, stored, length, chunks, earlier, beams, _, kept = inputs
             if taps is None:
                 whole = [_rows(value, _numbers(0), length) for value in made_from]
             else:
@@ -201,16 +202,17 @@ class DualScans:
                 whole = [split.output(place[3]) for place in found]
             x, B, C = (_reshaped(value, 0, 0, *tail) for value, tail in zip(whole, tails, strict=True))
             past = ops.gather(stored, ops.squeeze(beams, _axis(1)), _axis(0))
-            dt = _rows(dt, _numbers(0), length)
+            dt, kept = (_rows(value, _numbers(0), length) for value in (dt, kept))
+            dt = ops.multiply(dt, kept)
             return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, earlier)))
 
         def nothing(*inputs: Any) -> list[ov.Node]:
             """No outputs, and one row in place of a state that is not read."""
-            empty = ops.concat([inputs[-1], _numbers(0, scan.heads, scan.head_size)], 0)
+            empty = ops.concat([inputs[-2], _numbers(0, scan.heads, scan.head_size)], 0)
             zeros = np.zeros((1, 1, scan.size), np.float32)
             return [ops.broadcast(ops.constant(np.float32(0)), empty), ops.constant(zeros)]
 
-        given = [*sources, dt, A, skip, stored, length, chunks, earlier, beams, batch]
+        given = [*sources, dt, A, skip, stored, length, chunks, earlier, beams, batch, kept]
         y, reached = branch(ops.greater(full, _numbers(0)), given, before, nothing)
         held = ops.select(own, stored, reached)
         dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, 1, scan.heads)

@@ -18,6 +18,14 @@ from transformers.activations import ACT2FN
 
 from kl_lens_desktop.export.convolution import Convolutions, ShortConvolution
 from kl_lens_desktop.export.dual import DualScan, DualScans, DualState, dual_parts, dual_state
+from kl_lens_desktop.export.padding import (
+    Kept,
+    Order,
+    Rows,
+    converted_kept,
+    converted_order,
+    converted_rows,
+)
 from kl_lens_desktop.model.scan import limited_steps
 from kl_lens_desktop.model.selective import gated, step_sizes
 
@@ -38,9 +46,32 @@ class Recurrences(nn.Module):
         super().__init__()
         self.past: list[Tensor] = []
         self.window: Tensor | None = None
-        self.parts = dual_parts(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+        self._rows, self._order, self._kept = Rows(), Order(), Kept()
         self._convolution, self._dual, self._dual_state = ShortConvolution(), DualScan(), DualState()
         self._selective, self._delta, self._final = _Selective(), _Delta(), _Final()
+
+    def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
+        """What all layers of one call share."""
+        self._input_ids, self._attention_mask = input_ids, attention_mask
+        self.parts = dual_parts(input_ids, beam_idx)
+        self._orders: dict[int, Tensor] = {}
+
+    def windowed(self, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+        """What a short convolution reads, (batch, taps + tokens, channels), and the window it keeps."""
+        full = torch.cat([past, new], 1)
+        taps = int(past.shape[1])
+        self.window = self._rows(full, self._places(taps)[:, -taps:])
+        return full, self.window
+
+    def _places(self, taps: int) -> Tensor:
+        if taps not in self._orders:
+            self._orders[taps] = self._order(self._input_ids, self._attention_mask, torch.tensor(taps))
+        return self._orders[taps]
+
+    def _tokens(self) -> Tensor:
+        """1 for the tokens of this call and 0 for padding, (batch, tokens, 1)."""
+        kept: Tensor = self._kept(next(iter(self._orders.values())), self._input_ids)
+        return kept
 
     def convolution(
         self,
@@ -54,7 +85,13 @@ class Recurrences(nn.Module):
         silu = activation in ("silu", "swish")
         bias = torch.zeros(weight.shape[0]) if bias is None else bias
         y: Tensor = self._convolution(
-            hidden_states, self.window, weight, bias, self.parts[0], torch.tensor(int(silu))
+            hidden_states,
+            self.window,
+            weight,
+            bias,
+            self.parts[0],
+            self._places(int(weight.shape[1])),
+            torch.tensor(int(silu)),
         )
         return y if activation is None or silu else ACT2FN[activation](y)
 
@@ -74,7 +111,7 @@ class Recurrences(nn.Module):
     ) -> Any:
         """In place of ``mamba_selective_scan``: see `model.selective.selective_scan`."""
         past = self.past.pop(0) if self.past else x.new_zeros(x.shape[0], x.shape[1], A.shape[1])
-        steps = step_sizes(dt, delta_bias, delta_softplus).transpose(1, 2)
+        steps = step_sizes(dt, delta_bias, delta_softplus).transpose(1, 2) * self._tokens()
         scaled = steps * x.transpose(1, 2)
         y = self._selective(steps, scaled, A, B.transpose(1, 2), C.transpose(1, 2), past)
         state = self._final(y, past)
@@ -106,7 +143,7 @@ class Recurrences(nn.Module):
             past = x.new_zeros(x.shape[0], heads * head_size, size)
         sizes = torch.tensor([heads, head_size, groups, size])
         skip = torch.zeros(heads) if D is None else D
-        y = self._dual(x, dt, A, B, C, skip, past, *self.parts, sizes)
+        y = self._dual(x, dt, A, B, C, skip, past, *self.parts, self._tokens(), sizes)
         state = self._dual_state(y, past)
         return (y, state) if return_final_states else y
 
@@ -151,6 +188,9 @@ def recurrence_extensions() -> tuple[dict[type[nn.Module], Any], list[Any]]:
         (_Selective, "kl_lens.selective_scan", _selective_loop),
         (_Delta, "kl_lens.delta_rule", _delta_loop),
         (_Final, "kl_lens.final_state", _final_state),
+        (Order, "kl_lens.order", converted_order),
+        (Kept, "kl_lens.kept", converted_kept),
+        (Rows, "kl_lens.rows", converted_rows),
     ]
     modules = {module: ModuleExtension(module, name) for module, name, _ in built}
     return modules, [ConversionExtension(name, build) for _, name, build in built]

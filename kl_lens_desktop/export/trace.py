@@ -21,7 +21,6 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, LinearAttentionLayer
 
 from kl_lens_desktop.export.convolution import remove_cuts
-from kl_lens_desktop.export.dual import dual_parts
 from kl_lens_desktop.export.experts import dense_experts
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
 from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_kernel, replaced_kernels
@@ -84,6 +83,7 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
     ):
         cache = DynamicCache(config=model.config)
         key = "cache_params" if _is_pure_ssm(model) else "past_key_values"
+        loops.begin(ids[:, :_PREFIX], torch.ones_like(ids), torch.zeros(1, dtype=torch.long))
         model(ids[:, :_PREFIX], use_cache=True, **{key: cache})
         states = _states(cache)
         example = (
@@ -96,7 +96,7 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
         graph = _converted(_Step(model, states, loops).eval(), example)
     remove_cuts(graph)
     used = len(graph.inputs) - len(states)
-    names = INPUT_NAMES if used == len(INPUT_NAMES) else ("input_ids", "beam_idx")
+    names = [name for name in INPUT_NAMES if name != "position_ids" or used == len(INPUT_NAMES)]
     for port, name in zip(graph.inputs[:used], names, strict=True):
         port.get_tensor().set_names({name})
         port.get_node().set_friendly_name(name)
@@ -139,7 +139,7 @@ class _Step(nn.Module):
         states: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
-        self._loops.parts = dual_parts(input_ids, beam_idx)
+        self._loops.begin(input_ids, attention_mask, beam_idx)
         dual = has_kernel(model, MAMBA2)
         cache = _filled(DynamicCache(config=model.config), self._states, states, beam_idx, dual)
         if _is_pure_ssm(model):
@@ -253,8 +253,7 @@ def _functional_cache(loops: Recurrences) -> Iterator[None]:
         else:
             taps = conv_kernel_size or self.conv_kernel_size[state_idx]
             kept = new.new_zeros(new.shape[0], int(taps), new.shape[2])
-        full = torch.cat([kept, new], 1)
-        self.conv_states[state_idx] = loops.window = full[:, -int(kept.shape[1]) :]
+        full, self.conv_states[state_idx] = loops.windowed(kept, new)
         self.is_conv_states_initialized[state_idx] = True
         return full.transpose(1, 2)
 

@@ -1,0 +1,86 @@
+"""Padding before the tokens of a call, which recurrent layers must pass by as if it were not there.
+
+A row of a batch is padded where `attention_mask` is 0 among the tokens of the call, always before its own
+tokens. Attention masks it; a scan must not step there, and a short convolution must not see it. What that
+takes is found once for all layers, in a branch that a call with one token does not enter: it is no padding.
+"""
+
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+from openvino import opset13 as ops
+from torch import Tensor, nn
+
+from kl_lens_desktop.export.branch import branch
+
+
+class Order(nn.Module):
+    """Where each of (batch, window + tokens) is found once padding stands before the window.
+
+    So a convolution that reads in this order sees the window right before a row's first token. Only the
+    shape is real in a model that is being traced; `window` is its size.
+    """
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, window: Tensor) -> Tensor:
+        return torch.zeros(input_ids.shape[0], int(window) + input_ids.shape[1], dtype=torch.long)
+
+
+class Kept(nn.Module):
+    """1 for tokens and 0 for padding, (batch, tokens, 1), of the call that an `Order` is for."""
+
+    def forward(self, order: Tensor, input_ids: Tensor) -> Tensor:
+        return torch.zeros(*input_ids.shape, 1)
+
+
+class Rows(nn.Module):
+    """Of `tokens` (batch, tokens, channels) those at `places` (batch, count)."""
+
+    def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
+        return torch.zeros(*places.shape, tokens.shape[2])
+
+
+def converted_order(context: Any) -> list[ov.Output]:
+    """The operations of an `Order`, for OpenVINO's converter."""
+    ids, mask = context.get_input(0), context.get_input(1)
+    window = int(context.get_values_from_const_input(2))
+    shape = ops.shape_of(ids, output_type="i64")
+    batch, tokens = (ops.gather(shape, ops.constant([axis]), _axis(0)) for axis in range(2))
+
+    def several(mask: Any, batch: Any, tokens: Any) -> list[ov.Node]:
+        one = ops.constant([1])
+        start = ops.subtract(ops.constant([0]), tokens)
+        kept = ops.slice(mask, start, ops.constant([2**31 - 1]), one, one)
+        missing = ops.subtract(tokens, ops.reduce_sum(kept, one, True))
+        count = ops.add(ops.squeeze(tokens, _axis(0)), ops.constant(window))
+        place = ops.unsqueeze(ops.range(_axis(0), count, _axis(1), "i64"), _axis(0))
+        behind = ops.maximum(ops.subtract(place, missing), _axis(0))
+        padded = ops.less(place, ops.add(missing, _axis(window)))
+        return [ops.select(padded, behind, place), ops.unsqueeze(ops.convert(kept, "f32"), _axis(2))]
+
+    def one(mask: Any, batch: Any, tokens: Any) -> list[ov.Node]:
+        places = ops.constant(np.arange(window + 1, dtype=np.int64)[None])
+        shape = ops.concat([batch, ops.constant([window + 1])], 0)
+        return [ops.broadcast(places, shape), ops.constant(np.ones((1, 1, 1), np.float32))]
+
+    return branch(ops.greater(tokens, ops.constant([1])), [mask, batch, tokens], several, one)[:1]
+
+
+def converted_kept(context: Any) -> list[ov.Output]:
+    """The operation of a `Kept`: a part of its `Order`."""
+    return [context.get_input(0).get_node().output(1)]
+
+
+def converted_rows(context: Any) -> list[ov.Output]:
+    """The operation of a `Rows`."""
+    return [rows(context.get_input(0), context.get_input(1)).output(0)]
+
+
+def rows(tokens: Any, places: Any) -> ov.Node:
+    """Of `tokens` (batch, tokens, channels) those at `places` (batch, count)."""
+    return ops.gather(tokens, places, _axis(1), 1)
+
+
+def _axis(value: int) -> ov.Node:
+    return ops.constant(np.int64(value))
