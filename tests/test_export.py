@@ -251,6 +251,22 @@ def test_llm_pipeline_generates_what_transformers_does(
         assert result.tokens[0] == expected
 
 
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "lfm2", "qwen3_next"])
+def test_llm_pipeline_takes_prompts_of_unequal_length(family: str, tmp_path: Path) -> None:
+    local = LocalModel(family, build_folder(family, tmp_path / "source"))
+    list(export_model(local, "fp16", tmp_path / "ir", Cancel()))
+    pipeline = genai.LLMPipeline(str(tmp_path / "ir"), "CPU", **F32)
+    ids = np.random.default_rng(5).integers(1, 4000, (2, 30))
+    mask = np.array([[1] * 30, [0] * 11 + [1] * 19])
+
+    def generated(ids: np.ndarray, mask: np.ndarray) -> list[list[int]]:
+        inputs = genai.TokenizedInputs(ov.Tensor(ids.copy()), ov.Tensor(mask.copy()))
+        return pipeline.generate(inputs, max_new_tokens=12, ignore_eos=True, do_sample=False).tokens
+
+    together = generated(ids, mask)
+    assert together == generated(ids[:1], mask[:1]) + generated(ids[1:, 11:], mask[1:, 11:])
+
+
 def test_the_folder_holds_what_clients_need(sample_ir: dict[str, Path]) -> None:
     names = {path.name for path in sample_ir["int4"].iterdir()}
     assert names >= {

@@ -119,7 +119,8 @@ def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
         frontend.add_extension(operation)
     graph = frontend.convert(frontend.load(decoder))
     apply_moc_transformations(graph, cf=False, smart_reshape=False)
-    return graph
+    # The converter leaves an input of an If with a consumer too many, over which NNCF stumbles; a copy has none.
+    return graph.clone()
 
 
 class _Step(nn.Module):
