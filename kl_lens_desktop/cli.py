@@ -288,7 +288,12 @@ def _baselines(arguments: Arguments) -> None:
 
 
 def _export(arguments: Arguments) -> None:
-    params = {"model": arguments.model, "out": str(arguments.out), "consent": arguments.other_revision}
+    params = {
+        "model": arguments.model,
+        "out": str(arguments.out),
+        "consent": arguments.other_revision,
+        "npu": arguments.npu,
+    }
     plan = {"plan": str(arguments.plan)} if arguments.plan else {"format": arguments.format}
     result = _finish("export", {**params, **plan})
     if arguments.json:
@@ -666,6 +671,7 @@ def _parser() -> argparse.ArgumentParser:
         "Write an OpenVINO folder.",
         "export sample --plan plan.json --out sample-mixed",
         "export sample --format int8_sym --out sample-int8",
+        "export sample --format int4_sym_pc --npu --out sample-npu",
     )
     export.add_argument("model", metavar="MODEL")
     source = export.add_mutually_exclusive_group(required=True)
@@ -673,6 +679,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--format", help="every weight in this one format")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
     export.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
+    export.add_argument("--npu", action="store_true", help="a graph for an NPU too, with the same weights")
 
     bench = add(
         "bench",

@@ -131,8 +131,8 @@ def agree_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 
 def export_task(params: Params, cancel: Cancel) -> Iterator[Event]:
-    """``model``, ``plan`` or ``format``, ``out``, ``consent`` to another revision's plan → ``folder``,
-    ``size_bytes``, ``audit``, ``seconds``."""
+    """``model``, ``plan`` or ``format``, ``out``, ``consent`` to another revision's plan, ``npu`` for a
+    graph for an NPU too → ``folder``, ``size_bytes``, ``audit``, ``seconds``."""
     from kl_lens_desktop.plan.document import load_plan
 
     source = Path(params["plan"]) if params.get("plan") else None
@@ -143,7 +143,7 @@ def export_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     yield Progress("export", 0, 6, "Starting")
     from kl_lens_desktop.export.bundle import export_model
 
-    yield from export_model(local, plan, Path(params["out"]), cancel, source)
+    yield from export_model(local, plan, Path(params["out"]), cancel, source, bool(params.get("npu")))
 
 
 def export_all_task(params: Params, cancel: Cancel) -> Iterator[Event]:

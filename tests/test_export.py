@@ -15,10 +15,12 @@ import torch
 from openvino import opset13 as ops
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kl_lens_desktop.bench.static import StaticModel
 from kl_lens_desktop.errors import ExportError, InputError
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.compress import audit, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
+from kl_lens_desktop.export.static import free_of_beams, static_variant
 from kl_lens_desktop.export.trace import INPUT_NAMES, trace
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
@@ -31,6 +33,10 @@ from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 from tests.models import CONFIGURATIONS, VARIATIONS, build, build_folder
 
+_LOOPS = {
+    **{key: {"TensorIterator"} for key in ("mamba", "falcon_mamba", "jamba", "zamba")},
+    **{key: {"Loop"} for key in ("qwen3_next", "olmo_hybrid")},
+}
 F32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 
 
@@ -129,6 +135,29 @@ def test_the_first_call_is_right_whatever_its_length(family: str) -> None:
     for sizes in ([1, 8], [9]):
         logits = Client(graph).pieces(ids.numpy(), sizes)
         assert np.abs(logits - expected).max() < 2e-3 * expected.std(), sizes
+
+
+@pytest.mark.parametrize("family", [*CONFIGURATIONS, *VARIATIONS])
+def test_graphs_of_fixed_shapes(family: str) -> None:
+    model = build(family)
+    ids = torch.randint(1, 4000, (1, 50), generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        expected = model(ids).logits[0].numpy()
+    graph, states = trace(model, unbranched=True)
+    make_stateful(graph, states)
+    free_of_beams(graph)
+    for tokens in (1, 16):
+        static = static_variant(graph, tokens, 50)
+        outputs = [output for op in static.get_ops() for output in op.outputs()]
+        assert not any(output.get_partial_shape().is_dynamic for output in outputs)
+        kinds = {op.get_type_name() for op in static.get_ops()}
+        assert not kinds & {"If", "ReadValue", "Assign"}
+        assert kinds & {"TensorIterator", "Loop"} == _LOOPS.get(family.split()[0], set())
+    # Two whole chunks, one of 8 tokens after as much padding, single tokens; then once more from the start.
+    client = StaticModel(graph, "CPU", F32, 16, 50)
+    for _ in range(2):
+        logits = np.concatenate([part.copy() for part in client.logits(ids[0].tolist(), 10)])
+        assert np.abs(logits - expected).max() < 2e-3 * expected.std()
 
 
 def test_transformers_is_as_it_was_after_an_export() -> None:

@@ -15,6 +15,7 @@ from kl_lens_desktop.bench import divergence
 from kl_lens_desktop.bench.figures import by_window, perplexity
 from kl_lens_desktop.bench.memory import gpu_memory_mb, peak_rss_mb, system_used_mb
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel, defaults, plugin_words
+from kl_lens_desktop.bench.static import StaticModel, check_made_for_npu, needs_fixed_shapes, open_model
 from kl_lens_desktop.bench.text import token_ids, windows
 from kl_lens_desktop.errors import InputError, ModelError
 from kl_lens_desktop.jobs.cancel import Cancel
@@ -24,6 +25,9 @@ from kl_lens_desktop.texts import held_out_text, read_text
 _DECODED = 16  # tokens of the first window that the gate feeds one by one
 # More characters than any text needs for a token: a prefix this long is tokenized instead of a whole book.
 _CHARACTERS_PER_TOKEN = 16
+_Model = StatefulModel | StaticModel
+# Parts of a graph that the NPU plugin would compile apart do not fit together again for some of the families.
+_NPU = {"NPUW_LLM_PREFILL_CHUNK_SIZE": "256", "NPUW_ONLINE_PIPELINE": "NONE"}
 
 
 def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
@@ -108,7 +112,8 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     pieces = windows(ids, int(params["window"]), tokens)
     core = openvino.Core()
     yield Progress("bench-quality", 0, len(pieces), f"Loading {folder.name} on {device}", "windows")
-    model = StatefulModel(core, folder, device, _hints(core, device, params["precision"]), chunk)
+    hints = _hints(core, device, params["precision"])
+    model = open_model(core, folder, device, hints, chunk, int(params["window"]))
     cancel.check()
     bound = answer_bound(model.settings.get("precision"))
     difference = logit_difference(model, StatefulModel(core, folder, "CPU", FULL_PRECISION, chunk), pieces[0])
@@ -144,7 +149,7 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     })  # fmt: skip
 
 
-def window_means(model: StatefulModel, reference: StatefulModel | None, ids: list[int]) -> dict[str, float]:
+def window_means(model: _Model, reference: StatefulModel | None, ids: list[int]) -> dict[str, float]:
     """Means over one window of `quality_task`'s figures, the compared ones only where there is a reference.
 
     Model and reference take the window in step, chunk by chunk, so that the logits are never kept.
@@ -187,7 +192,7 @@ def window_means(model: StatefulModel, reference: StatefulModel | None, ids: lis
     }
 
 
-def logit_difference(model: StatefulModel, reference: StatefulModel, ids: list[int]) -> float:
+def logit_difference(model: _Model, reference: StatefulModel, ids: list[int]) -> float:
     """How far the logits of one window lie from the reference's, as a share of the reference's own spread.
 
     The window's last tokens are fed one by one: prefill and decode run different kernels on some devices,
@@ -213,10 +218,11 @@ def answer_bound(precision: str | None) -> float:
     return 0.15 if precision in ("f32", "f16") else 0.25
 
 
-def open_pipeline(folder: Path, device: str) -> tuple[Any, str]:
+def open_pipeline(folder: Path, device: str, **properties: str) -> tuple[Any, str]:
     """An `LLMPipeline` and its attention backend: ``PA`` (paged), ``SDPA`` or, on an NPU, ``static``.
 
     LLMPipeline itself tries paged attention first and falls back to the other; doing it here tells which.
+    `properties` are OpenVINO's, for the device.
 
     Raises
     ------
@@ -225,12 +231,12 @@ def open_pipeline(folder: Path, device: str) -> tuple[Any, str]:
     """
     import openvino_genai
 
-    def opened(**properties: str) -> Any:
-        return openvino_genai.LLMPipeline(str(folder), device, **properties)
+    def opened(**more: str) -> Any:
+        return openvino_genai.LLMPipeline(str(folder), device, **properties, **more)
 
     try:
-        if "NPU" in device:
-            return opened(), "static"
+        if needs_fixed_shapes(device):
+            return _static_pipeline(folder, device, properties), "static"
         try:
             return opened(ATTENTION_BACKEND="PA"), "PA"
         except RuntimeError:
@@ -238,6 +244,28 @@ def open_pipeline(folder: Path, device: str) -> tuple[Any, str]:
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot open {folder.name} on {device}", plugin_words(error),
                          "Export it again or choose another device") from error  # fmt: skip
+
+
+def _static_pipeline(folder: Path, device: str, given: dict[str, str]) -> Any:
+    import openvino
+    import openvino_genai
+
+    from kl_lens_desktop.export.static import NPU_MODEL
+
+    check_made_for_npu(folder, device)
+    graph = (folder / NPU_MODEL).read_text(encoding="utf-8")
+    weights = np.memmap(folder / "openvino_model.bin", np.uint8, "c")
+    properties = {**_NPU, **given}
+    if 'type="TensorIterator"' in graph:  # the plugin would look for the head in the loops of Mamba-1
+        properties["NPUW_LLM_SHARED_HEAD"] = "NO"
+    return openvino_genai.LLMPipeline(
+        graph,
+        openvino.Tensor(weights, shared_memory=True),
+        openvino_genai.Tokenizer(str(folder)),
+        device,
+        openvino_genai.GenerationConfig(str(folder / "generation_config.json")),
+        **properties,
+    )
 
 
 def _prompts(folder: Path, text: str | None, length: int, count: int) -> list[list[int]]:

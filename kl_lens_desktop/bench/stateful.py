@@ -18,7 +18,7 @@ FULL_PRECISION = {
     "KV_CACHE_PRECISION": "f32",
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
 }
-_IN_FORCE = {
+IN_FORCE = {
     "precision": "INFERENCE_PRECISION_HINT",
     "kv_cache_precision": "KV_CACHE_PRECISION",
     "dynamic_quantization_group_size": "DYNAMIC_QUANTIZATION_GROUP_SIZE",
@@ -57,7 +57,7 @@ class StatefulModel:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot open {folder.name} on {device}", plugin_words(error),
                              "Export it again or choose another device") from error  # fmt: skip
-        self.settings = properties(compiled.get_property, _IN_FORCE)
+        self.settings = properties(compiled.get_property, IN_FORCE)
         self._request, self._chunk = compiled.create_infer_request(), chunk
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
 
@@ -83,7 +83,7 @@ class StatefulModel:
 
 def defaults(core: Any, device: str) -> dict[str, Any]:
     """The settings that a model compiled for `device` without hints gets."""
-    return device_properties(core, device, _IN_FORCE)
+    return device_properties(core, device, IN_FORCE)
 
 
 def plugin_words(error: RuntimeError) -> str:

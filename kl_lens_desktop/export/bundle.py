@@ -17,6 +17,7 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export.compress import audit, compress
 from kl_lens_desktop.export.stateful import make_stateful
+from kl_lens_desktop.export.static import NPU_MODEL, free_of_beams, share_weights
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.files import CARD, atomic_folder, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
@@ -34,10 +35,24 @@ PREFILL_CHUNK = 256  # tokens per call at most: the scan's matrix part grows wit
 _COPIED = ("*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt")
 _NOT_COPIED = ("*.index.json", "kl-lens*.json", "kl_lens*.json", "plan.json", "scores.json", "bench.json")
 STAGE = "export"
+_NPU = {
+    "graph": NPU_MODEL,
+    "weights": "openvino_model.bin, shared with the main graph",
+    "made_for": "openvino_genai.LLMPipeline(graph, weights, tokenizer, 'NPU'), which makes graphs of fixed "
+    "shapes of it, and loops over such graphs; batch of one, no beams",
+    "tried": "with the NPU plugin of OpenVINO on the CPU (NPUW_DEVICES=CPU), never on an NPU",
+    "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_LLM_PREFILL_CHUNK_SIZE=256; for the loops of Mamba-1 also "
+    "NPUW_LLM_SHARED_HEAD=NO",
+}
 
 
 def export_model(
-    local: LocalModel, plan: Plan | str, out: Path, cancel: Cancel, source: Path | None = None
+    local: LocalModel,
+    plan: Plan | str,
+    out: Path,
+    cancel: Cancel,
+    source: Path | None = None,
+    npu: bool = False,
 ) -> Iterator[Event]:
     """Write the IR folder of a plan, or of the uniform plan of a format.
 
@@ -49,6 +64,8 @@ def export_model(
         The folder to make; it appears when it is complete.
     source : Path, optional
         Where the plan was read from, for messages.
+    npu : bool
+        Write a second graph too, with the same weights, from which an NPU's graphs of fixed shapes are made.
 
     Yields
     ------
@@ -92,6 +109,9 @@ def export_model(
         _describe(graph, local, plan)
         ov.save_model(graph, staging / "openvino_model.xml", compress_to_fp16=False)
         del graph
+        if npu:
+            yield step(3, "Writing the graph for an NPU")
+            _write_npu_graph(local, plan, staging, cancel)
         yield step(4, "Converting the tokenizer")
         _write_tokenizer(tokenizer, local.folder, staging)
         save_plan(staging / "plan.json", plan)
@@ -109,6 +129,18 @@ def export_model(
             "seconds": time.monotonic() - started,
         }
     )
+
+
+def _write_npu_graph(local: LocalModel, plan: Plan, staging: Path, cancel: Cancel) -> None:
+    """Traced and compressed anew in its own form; equal weights come out as equal bytes and are shared."""
+    graph, states = trace(load_model(local.folder).model, unbranched=True)
+    make_stateful(graph, states)
+    free_of_beams(graph)
+    compress_model_transformation(graph)
+    compress(graph, plan.assignments, cancel)
+    _describe(graph, local, plan)
+    ov.save_model(graph, staging / NPU_MODEL, compress_to_fp16=False)
+    share_weights(staging / NPU_MODEL, staging / "openvino_model.xml")
 
 
 def _describe(graph: ov.Model, local: LocalModel, plan: Plan) -> None:
@@ -157,7 +189,9 @@ def _write_card(staging: Path, local: LocalModel, plan: Plan, checked: dict[str,
                 "the default falls back (the paged one does not take recurrent states of this form)",
                 "loops that feed the four inputs, the prompt in pieces of any length",
             ],
-            "rows_of_a_batch": "must be of equal length: recurrent layers do not skip padding",
+            "rows_of_a_batch": "padded before their tokens, where attention_mask is 0; a call with one token "
+            "for each row has no padding",
+            **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
             "audit": checked,
             "files": sorted([CARD, *(path.name for path in staging.iterdir())]),
             "packages": {name: version(name) for name in packages},

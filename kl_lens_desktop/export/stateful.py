@@ -16,7 +16,7 @@ def make_stateful(graph: ov.Model, states: list[State]) -> None:
     """
     offset, pairs = len(graph.inputs) - len(states), {}
     for k, state in enumerate(states):
-        past, present = f"past.{state.name}", f"present.{state.name}"
+        past, present = state.names
         shape = [-1, *state.shape[1:]]
         if state.kind in ("key", "value"):
             shape[2] = -1
@@ -24,8 +24,9 @@ def make_stateful(graph: ov.Model, states: list[State]) -> None:
         pairs[past] = present
     _forget_names(graph)
     for k, state in enumerate(states):
-        graph.inputs[offset + k].get_tensor().set_names({f"past.{state.name}"})
-        graph.outputs[1 + k].get_tensor().set_names({f"present.{state.name}"})
+        past, present = state.names
+        graph.inputs[offset + k].get_tensor().set_names({past})
+        graph.outputs[1 + k].get_tensor().set_names({present})
     graph.outputs[0].get_tensor().set_names({"logits"})
     graph.validate_nodes_and_infer_types()
     apply_make_stateful_transformation(graph, pairs)

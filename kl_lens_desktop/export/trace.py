@@ -23,6 +23,7 @@ from transformers.cache_utils import Cache, LinearAttentionLayer
 from kl_lens_desktop.export.convolution import remove_cuts
 from kl_lens_desktop.export.experts import dense_experts
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
+from kl_lens_desktop.export.unbranched import UnbranchedRecurrences
 from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_kernel, replaced_kernels
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
@@ -37,9 +38,10 @@ class State:
 
     Attributes
     ----------
-    name : str
     kind : str
         ``conv``, ``ssm``, ``key`` or ``value``.
+    number : int
+        Of its layer for keys and values, else counted within the kind.
     shape : tuple of int
         Of the example; the first axis is the batch and, for keys and values, the third the tokens so far. The
         windows of short convolutions are small and many: those of one shape are one variable (batch, layers,
@@ -49,14 +51,29 @@ class State:
         Layer and index within the layer of each tensor it holds.
     """
 
-    name: str
     kind: str
+    number: int
     shape: tuple[int, ...]
     members: tuple[tuple[int, int], ...]
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """Before and after a call, by the convention from which OpenVINO's NPU plugin tells the kinds."""
+        if self.kind in ("key", "value"):
+            return f"past_key_values.{self.number}.{self.kind}", f"present.{self.number}.{self.kind}"
+        return (
+            f"cache_params.past.{self.kind}.{self.number}",
+            f"cache_params.present.{self.kind}.{self.number}",
+        )
 
-def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
+
+def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, list[State]]:
     """Trace a float32 model on the CPU.
+
+    Parameters
+    ----------
+    unbranched : bool
+        In the form of which `export.static` makes graphs of fixed shapes: see `export.unbranched`.
 
     Returns
     -------
@@ -67,7 +84,7 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
         In the order of those inputs and outputs.
     """
     ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
-    loops = Recurrences()
+    loops = UnbranchedRecurrences() if unbranched else Recurrences()
     kernels: dict[str, Callable[..., Any]] = {
         MAMBA2: loops.dual_scan,
         MAMBA1: loops.selective_scan,
@@ -119,7 +136,8 @@ def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
         frontend.add_extension(operation)
     graph = frontend.convert(frontend.load(decoder))
     apply_moc_transformations(graph, cf=False, smart_reshape=False)
-    # The converter leaves an input of an If with a consumer too many, over which NNCF stumbles; a copy has none.
+    # The converter leaves an input of an If with a consumer too many, over which NNCF stumbles; a copy has
+    # none.
     return graph.clone()
 
 
@@ -141,7 +159,7 @@ class _Step(nn.Module):
     ) -> tuple[Tensor, ...]:
         model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
         self._loops.begin(input_ids, attention_mask, beam_idx)
-        dual = has_kernel(model, MAMBA2)
+        dual = has_kernel(model, MAMBA2) and not isinstance(self._loops, UnbranchedRecurrences)
         cache = _filled(DynamicCache(config=model.config), self._states, states, beam_idx, dual)
         if _is_pure_ssm(model):
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
@@ -170,7 +188,7 @@ def _causal_mask(new: Any, attention_mask: Tensor) -> Tensor:
     total = attention_mask.shape[1]
     position = torch.arange(new) + (total - new)
     seen = (torch.arange(total)[None] <= position[:, None])[None, None] & (attention_mask[:, None, None] > 0)
-    return torch.where(seen, 0.0, torch.finfo(torch.float32).min)
+    return torch.where(seen, 0.0, torch.finfo(torch.float16).min)
 
 
 _HELD = {"conv": "conv_states", "ssm": "recurrent_states", "key": "keys", "value": "values"}
@@ -178,7 +196,7 @@ _HELD = {"conv": "conv_states", "ssm": "recurrent_states", "key": "keys", "value
 
 def _states(cache: DynamicCache) -> list[State]:
     """The variables for what a cache holds after a call."""
-    states, windows = [], dict[tuple[int, ...], list[tuple[int, int]]]()
+    states, windows = list[State](), dict[tuple[int, ...], list[tuple[int, int]]]()
     for i, layer in enumerate(cache.layers):
         for kind, attribute in _HELD.items():
             held = getattr(layer, attribute, None)
@@ -189,10 +207,11 @@ def _states(cache: DynamicCache) -> list[State]:
                 if kind == "conv":
                     windows.setdefault(tuple(tensor.shape), []).append((i, index))
                 else:
-                    states.append(State(f"{kind}.{i}.{index}", kind, tuple(tensor.shape), ((i, index),)))
+                    number = sum(state.kind == kind for state in states) if kind == "ssm" else i
+                    states.append(State(kind, number, tuple(tensor.shape), ((i, index),)))
     for k, ((batch, *window), members) in enumerate(windows.items()):
         shape = (batch, len(members), *window)
-        states.append(State(f"conv.{k}", "conv", shape, tuple(members)))
+        states.append(State("conv", k, shape, tuple(members)))
     return states
 
 

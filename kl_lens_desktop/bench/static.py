@@ -1,0 +1,124 @@
+"""An exported model on a device that takes fixed shapes only: every position's logits, as from `stateful`."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kl_lens_desktop.bench.devices import properties
+from kl_lens_desktop.bench.stateful import IN_FORCE, StatefulModel, plugin_words
+from kl_lens_desktop.errors import ModelError
+
+_CACHE = "past_key_values"
+
+
+class StaticModel:
+    """A graph for one token and a graph for a chunk, of the same weights, and the state they share.
+
+    Parameters
+    ----------
+    graph : openvino.Model
+        As `export.static.read_shared` returns it.
+    device, hints
+        As of `StatefulModel`.
+    chunk : int
+        Tokens of a call of the larger graph; fewer are padded before.
+    capacity : int
+        The most tokens that `logits` is given.
+
+    Raises
+    ------
+    RuntimeError
+        OpenVINO's, if it cannot compile them for the device.
+    """
+
+    def __init__(self, graph: Any, device: str, hints: dict[str, str], chunk: int, capacity: int) -> None:
+        import openvino
+
+        from kl_lens_desktop.export.static import static_variant
+
+        core, self._requests, self._past = openvino.Core(), {}, dict[str, NDArray[np.float32]]()
+        for tokens in dict.fromkeys((chunk, 1)):
+            compiled = core.compile_model(static_variant(graph, tokens, capacity), device, hints)
+            request = self._requests[tokens] = compiled.create_infer_request()
+            for port in compiled.inputs:
+                if "past" in (name := port.get_any_name()):
+                    past = self._past.setdefault(name, np.zeros(list(port.shape), np.float32))
+                    request.set_tensor(port, openvino.Tensor(past, shared_memory=True))
+        self.settings = properties(compiled.get_property, IN_FORCE)
+        self._inputs = {name for port in compiled.inputs for name in port.get_names()}
+        self._chunk, self._capacity = chunk, capacity
+
+    def logits(self, ids: list[int], singly: int = 0) -> Iterator[NDArray[np.float32]]:
+        """As `StatefulModel.logits`."""
+        for past in self._past.values():
+            past[:] = 0
+        prefill = len(ids) - singly
+        starts = [*range(0, prefill, self._chunk), *range(prefill, len(ids))]
+        for start, end in itertools.pairwise([*starts, len(ids)]):
+            yield self._call(ids[start:end], start)
+
+    def _call(self, ids: list[int], start: int) -> NDArray[np.float32]:
+        from kl_lens_desktop.export.static import present_name
+
+        new, size = len(ids), 1 if len(ids) == 1 else self._chunk
+        tokens = np.zeros((3, 1, size), np.int64)  # ids, positions, mask
+        tokens[:, 0, size - new :] = ids, range(start, start + new), [1] * new
+        held = np.arange(self._capacity)[None] < start
+        feeds = {
+            "input_ids": tokens[0],
+            "position_ids": tokens[1],
+            "attention_mask": np.concatenate([held.astype(np.int64), tokens[2]], 1),
+        }
+        request = self._requests[size]
+        request.infer({name: feeds[name] for name in feeds if name in self._inputs})
+        for name, past in self._past.items():
+            present = request.get_tensor(present_name(name)).data
+            if name.startswith(_CACHE):
+                past[:, :, start : start + new] = present[:, :, size - new :]
+            else:
+                past[:] = present
+        logits: NDArray[np.float32] = request.get_tensor("logits").data[0, size - new :]
+        return logits
+
+
+def open_model(
+    core: Any, folder: Path, device: str, hints: dict[str, str], chunk: int, capacity: int
+) -> StatefulModel | StaticModel:
+    """An exported model in the form that the device takes.
+
+    Raises
+    ------
+    ModelError
+        If OpenVINO cannot read the model or compile it for the device, or a device of fixed shapes finds no
+        graph made for it.
+    """
+    if not needs_fixed_shapes(device):
+        return StatefulModel(core, folder, device, hints, chunk)
+    from kl_lens_desktop.export.static import read_shared
+
+    check_made_for_npu(folder, device)
+    try:
+        return StaticModel(read_shared(core, folder), device, hints, chunk, capacity)
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO cannot open {folder.name} on {device}", plugin_words(error),
+                         "Export it again or choose another device") from error  # fmt: skip
+
+
+def needs_fixed_shapes(device: str) -> bool:
+    return device.partition(".")[0] == "NPU"
+
+
+def check_made_for_npu(folder: Path, device: str) -> None:
+    """Raise a `ModelError` if the folder holds no graph for an NPU."""
+    from kl_lens_desktop.export.static import NPU_MODEL
+
+    if not (folder / NPU_MODEL).is_file():
+        raise ModelError(
+            f"Cannot open {folder.name} on {device}",
+            "it was exported without a graph for an NPU",
+            "Export it again with --npu",
+        )
