@@ -123,6 +123,12 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 32,
         "shared_expert_intermediate_size": 32,
     },
+    "recurrent_gemma": {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "intermediate_size": 192,
+        "attention_window_size": 24,
+    },
     "olmo_hybrid": {**_ATTENTION, "layer_types": [_RECURRENT, _RECURRENT, _FULL, _RECURRENT]},
 }
 
@@ -179,6 +185,14 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "qwen3_next tied": {**CONFIGURATIONS["qwen3_next"], "tie_word_embeddings": True},
+    "recurrent_gemma wide, untied": {
+        **CONFIGURATIONS["recurrent_gemma"],
+        "num_key_value_heads": 2,
+        "lru_width": 128,
+        "conv1d_width": 3,
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+    },
     "olmo_hybrid tied": {**CONFIGURATIONS["olmo_hybrid"], "tie_word_embeddings": True},
 }
 

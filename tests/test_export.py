@@ -15,12 +15,14 @@ import torch
 from openvino import opset13 as ops
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kl_lens_desktop.bench.measure import open_pipeline
+from kl_lens_desktop.bench.stateful import StatefulModel
 from kl_lens_desktop.bench.static import StaticModel
-from kl_lens_desktop.errors import ExportError, InputError
+from kl_lens_desktop.errors import ExportError, InputError, ModelError
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.compress import audit, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
-from kl_lens_desktop.export.static import free_of_beams, static_variant
+from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
 from kl_lens_desktop.export.trace import INPUT_NAMES, trace
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
@@ -34,7 +36,7 @@ from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 from tests.models import CONFIGURATIONS, VARIATIONS, build, build_folder
 
 _LOOPS = {
-    **{key: {"TensorIterator"} for key in ("mamba", "falcon_mamba", "jamba", "zamba")},
+    **{key: {"TensorIterator"} for key in ("mamba", "falcon_mamba", "jamba", "zamba", "recurrent_gemma")},
     **{key: {"Loop"} for key in ("qwen3_next", "olmo_hybrid")},
 }
 F32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -294,6 +296,47 @@ def test_llm_pipeline_takes_prompts_of_unequal_length(family: str, tmp_path: Pat
 
     together = generated(ids, mask)
     assert together == generated(ids[:1], mask[:1]) + generated(ids[1:, 11:], mask[1:, 11:])
+
+
+@pytest.mark.parametrize("family", ["granitemoehybrid", "mamba", "mamba2", "lfm2", "zamba2", "qwen3_next"])
+def test_llm_pipeline_for_an_npu(family: str, tmp_path: Path) -> None:
+    """OpenVINO's NPU plugin prepares the graph, and the CPU stands in for the NPU."""
+    local, out = LocalModel(family, build_folder(family, tmp_path / "source")), tmp_path / "ir"
+    list(export_model(local, "int8_sym", out, Cancel(), npu=True))
+    ids = np.random.default_rng(6).integers(1, 4000, (1, 40))
+    inputs = genai.TokenizedInputs(ov.Tensor(ids), ov.Tensor(np.ones_like(ids)))
+    settings = {"max_new_tokens": 12, "ignore_eos": True, "do_sample": False}
+    expected = genai.LLMPipeline(str(out), "CPU", **F32).generate(inputs, **settings).tokens
+    # The second chunk of the prompt is padded before its 8 tokens.
+    small = {"MAX_PROMPT_LEN": 64, "NPUW_LLM_PREFILL_CHUNK_SIZE": "32"}
+    stand_in = {"NPUW_DEVICES": "CPU", "INFERENCE_PRECISION_HINT": "f32"}
+    pipeline, backend = open_pipeline(out, "NPU", **small, **stand_in)
+    assert backend == "static"
+    assert pipeline.generate(inputs, **settings).tokens == expected
+
+
+def test_both_graphs_share_the_weights(
+    sample: LocalModel, sample_ir: dict[str, Path], tmp_path: Path
+) -> None:
+    list(export_model(sample, "int4_sym_g64", tmp_path / "npu", Cancel(), npu=True))
+    sizes = [
+        (folder / "openvino_model.bin").stat().st_size for folder in (sample_ir["int4"], tmp_path / "npu")
+    ]
+    assert sizes[1] < 1.01 * sizes[0]
+    graph = read_shared(ov.Core(), tmp_path / "npu")
+    assert audit(graph, load_plan(tmp_path / "npu" / "plan.json").assignments).checked == 37
+    ids = list(range(5, 45))
+    models = [
+        StaticModel(graph, "CPU", F32, 16, 40),
+        StatefulModel(ov.Core(), sample_ir["int4"], "CPU", F32, 16),
+    ]
+    ours, theirs = (np.concatenate([part.copy() for part in model.logits(ids)]) for model in models)
+    assert np.abs(ours - theirs).max() < 2e-3 * theirs.std()
+
+
+def test_a_folder_without_a_graph_for_an_npu_says_so(sample_ir: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match=r"without a graph for an NPU.*--npu"):
+        open_pipeline(sample_ir["int4"], "NPU")
 
 
 def test_the_folder_holds_what_clients_need(sample_ir: dict[str, Path]) -> None:

@@ -218,7 +218,7 @@ def answer_bound(precision: str | None) -> float:
     return 0.15 if precision in ("f32", "f16") else 0.25
 
 
-def open_pipeline(folder: Path, device: str, **properties: str) -> tuple[Any, str]:
+def open_pipeline(folder: Path, device: str, **properties: Any) -> tuple[Any, str]:
     """An `LLMPipeline` and its attention backend: ``PA`` (paged), ``SDPA`` or, on an NPU, ``static``.
 
     LLMPipeline itself tries paged attention first and falls back to the other; doing it here tells which.
@@ -231,7 +231,7 @@ def open_pipeline(folder: Path, device: str, **properties: str) -> tuple[Any, st
     """
     import openvino_genai
 
-    def opened(**more: str) -> Any:
+    def opened(**more: Any) -> Any:
         return openvino_genai.LLMPipeline(str(folder), device, **properties, **more)
 
     try:
@@ -246,7 +246,7 @@ def open_pipeline(folder: Path, device: str, **properties: str) -> tuple[Any, st
                          "Export it again or choose another device") from error  # fmt: skip
 
 
-def _static_pipeline(folder: Path, device: str, given: dict[str, str]) -> Any:
+def _static_pipeline(folder: Path, device: str, given: dict[str, Any]) -> Any:
     import openvino
     import openvino_genai
 

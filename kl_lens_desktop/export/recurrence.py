@@ -18,6 +18,7 @@ from transformers.activations import ACT2FN
 
 from kl_lens_desktop.export.convolution import Convolutions, ShortConvolution
 from kl_lens_desktop.export.dual import DualScan, DualScans, DualState, dual_parts, dual_state
+from kl_lens_desktop.export.lru import LinearRecurrence, linear_recurrence
 from kl_lens_desktop.export.padding import (
     Kept,
     Order,
@@ -49,6 +50,7 @@ class Recurrences(nn.Module):
         self._rows, self._order, self._kept = Rows(), Order(), Kept()
         self._convolution, self._dual, self._dual_state = ShortConvolution(), DualScan(), DualState()
         self._selective, self._delta, self._final = _Selective(), _Delta(), _Final()
+        self._linear = LinearRecurrence()
 
     def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
         """What all layers of one call share."""
@@ -68,7 +70,7 @@ class Recurrences(nn.Module):
             self._orders[taps] = self._order(self._input_ids, self._attention_mask, torch.tensor(taps))
         return self._orders[taps]
 
-    def _tokens(self) -> Tensor:
+    def tokens(self) -> Tensor:
         """1 for the tokens of this call and 0 for padding, (batch, tokens, 1)."""
         kept: Tensor = self._kept(next(iter(self._orders.values())), self._input_ids)
         return kept
@@ -111,12 +113,18 @@ class Recurrences(nn.Module):
     ) -> Any:
         """In place of ``mamba_selective_scan``: see `model.selective.selective_scan`."""
         past = self.past.pop(0) if self.past else x.new_zeros(x.shape[0], x.shape[1], A.shape[1])
-        steps = step_sizes(dt, delta_bias, delta_softplus).transpose(1, 2) * self._tokens()
+        steps = step_sizes(dt, delta_bias, delta_softplus).transpose(1, 2) * self.tokens()
         scaled = steps * x.transpose(1, 2)
         y = self._selective(steps, scaled, A, B.transpose(1, 2), C.transpose(1, 2), past)
         state = self._final(y, past)
         y = gated(y.transpose(1, 2), x, D, z)
         return (y, state) if return_last_state else y
+
+    def linear_recurrence(self, a: Tensor, u: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """h = a·h + u over (batch, tokens, channels), and the last h."""
+        past = u.new_zeros(u.shape[0], u.shape[2]) if past is None else past
+        y = self._linear(a, u, past)
+        return y, self._final(y, past)
 
     def dual_scan(
         self,
@@ -143,7 +151,7 @@ class Recurrences(nn.Module):
             past = x.new_zeros(x.shape[0], heads * head_size, size)
         sizes = torch.tensor([heads, head_size, groups, size])
         skip = torch.zeros(heads) if D is None else D
-        y = self._dual(x, dt, A, B, C, skip, past, *self.parts, self._tokens(), sizes)
+        y = self._dual(x, dt, A, B, C, skip, past, *self.parts, self.tokens(), sizes)
         state = self._dual_state(y, past)
         return (y, state) if return_final_states else y
 
@@ -188,6 +196,7 @@ def recurrence_extensions() -> tuple[dict[type[nn.Module], Any], list[Any]]:
         (_Selective, "kl_lens.selective_scan", _selective_loop),
         (_Delta, "kl_lens.delta_rule", _delta_loop),
         (_Final, "kl_lens.final_state", _final_state),
+        (LinearRecurrence, "kl_lens.linear_recurrence", linear_recurrence),
         (Order, "kl_lens.order", converted_order),
         (Kept, "kl_lens.kept", converted_kept),
         (Rows, "kl_lens.rows", converted_rows),

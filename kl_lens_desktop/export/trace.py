@@ -18,10 +18,11 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import Cache, LinearAttentionLayer
+from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 
 from kl_lens_desktop.export.convolution import remove_cuts
 from kl_lens_desktop.export.experts import dense_experts
+from kl_lens_desktop.export.lru import cached_recurrent_blocks
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
 from kl_lens_desktop.export.unbranched import UnbranchedRecurrences
 from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_kernel, replaced_kernels
@@ -29,6 +30,7 @@ from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_k
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
 MODEL_ATTRIBUTE = "model"  # constants are called self.<this>.<state-dict name>
 _PURE_SSM = ("mamba", "mamba2", "falcon_mamba")  # these take `cache_params` and neither mask nor positions
+_MASKED = torch.finfo(torch.float16).min  # of float32's a device that computes in float16 makes infinity
 _PREFIX, _STEP = 5, 7  # tokens before and in the traced call: unequal, so that no size is taken for another
 
 
@@ -95,10 +97,11 @@ def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, l
         torch.no_grad(),
         replaced_kernels(model, kernels),
         dense_experts(model),
+        cached_recurrent_blocks(model, loops),
         _functional_cache(loops),
         _quiet(),
     ):
-        cache = DynamicCache(config=model.config)
+        cache = _empty_cache(model)
         key = "cache_params" if _is_pure_ssm(model) else "past_key_values"
         loops.begin(ids[:, :_PREFIX], torch.ones_like(ids), torch.zeros(1, dtype=torch.long))
         model(ids[:, :_PREFIX], use_cache=True, **{key: cache})
@@ -160,13 +163,14 @@ class _Step(nn.Module):
         model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
         self._loops.begin(input_ids, attention_mask, beam_idx)
         dual = has_kernel(model, MAMBA2) and not isinstance(self._loops, UnbranchedRecurrences)
-        cache = _filled(DynamicCache(config=model.config), self._states, states, beam_idx, dual)
+        cache = _filled(_empty_cache(model), self._states, states, beam_idx, dual)
         if _is_pure_ssm(model):
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
         else:
             mask = _causal_mask(input_ids.shape[1], attention_mask)
             # Ready masks by layer type, so that the model builds none; recurrent layers see no padding.
             masks = {
+                "sliding_attention": _sliding(mask, attention_mask, model.config),
                 **dict.fromkeys(("full_attention", "attention", "hybrid"), mask),
                 **dict.fromkeys(("linear_attention", "mamba", "conv"), None),
             }
@@ -188,7 +192,23 @@ def _causal_mask(new: Any, attention_mask: Tensor) -> Tensor:
     total = attention_mask.shape[1]
     position = torch.arange(new) + (total - new)
     seen = (torch.arange(total)[None] <= position[:, None])[None, None] & (attention_mask[:, None, None] > 0)
-    return torch.where(seen, 0.0, torch.finfo(torch.float16).min)
+    return torch.where(seen, 0.0, _MASKED)
+
+
+def _sliding(mask: Tensor, attention_mask: Tensor, config: Any) -> Tensor | None:
+    """`mask` without what lies as many tokens before as the window of a model is wide, if it has one."""
+    if (window := getattr(config, "sliding_window", None)) is None:
+        return None
+    position = attention_mask.cumsum(1)
+    age = position[:, None, -mask.shape[2] :, None] - position[:, None, None]
+    return torch.where(age < window, mask, _MASKED)
+
+
+def _empty_cache(model: PreTrainedModel) -> DynamicCache:
+    """Of layers that keep all tokens: those of a sliding window forget some in between two calls."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [DynamicLayer() if hasattr(layer, "sliding_window") else layer for layer in cache.layers]
+    return cache
 
 
 _HELD = {"conv": "conv_states", "ssm": "recurrent_states", "key": "keys", "value": "values"}

@@ -22,7 +22,7 @@ class UnbranchedRecurrences(Recurrences):
         self._tokens_kept = attention_mask[:, -input_ids.shape[1] :, None].float()
         self._orders: dict[int, Tensor] = {}
 
-    def _tokens(self) -> Tensor:
+    def tokens(self) -> Tensor:
         return self._tokens_kept
 
     def _places(self, taps: int) -> Tensor:
@@ -77,7 +77,7 @@ class UnbranchedRecurrences(Recurrences):
         heads, head_size, groups, size = (int(n) for n in (*x.shape[2:], *B.shape[2:]))
         shape = (-1, heads, head_size, size)
         past = x.new_zeros(x.shape[0], *shape[1:]) if initial_states is None else initial_states.view(shape)
-        dt = limited_steps(dt, dt_bias, dt_softplus, dt_limit) * self._tokens()
+        dt = limited_steps(dt, dt_bias, dt_softplus, dt_limit) * self.tokens()
         since = torch.cumsum((dt * A).transpose(1, 2), dim=2)  # (b, h, t), log decay since the start
         steps = (x * dt[..., None]).transpose(1, 2)  # (b, h, t, p)
         B, C = (value.transpose(1, 2).repeat_interleave(heads // groups, 1) for value in (B, C))
@@ -95,5 +95,5 @@ class UnbranchedRecurrences(Recurrences):
     def delta_rule(
         self, query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, *args: Any, **options: Any
     ) -> tuple[Tensor, Tensor]:
-        kept = self._tokens()
+        kept = self.tokens()
         return super().delta_rule(query, key, value, g * kept, beta * kept, *args, **options)

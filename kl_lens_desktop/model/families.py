@@ -20,6 +20,7 @@ SUPPORTED = {
     "falcon_h1": "Falcon-H1 (Mamba-2 beside attention)",
     "lfm2": "LFM2 (short convolutions and attention)",
     "qwen3_next": "Qwen3-Next (gated delta nets and attention)",
+    "recurrent_gemma": "RecurrentGemma (gated linear recurrences and local attention)",
     "olmo_hybrid": "OLMo Hybrid (gated delta nets and attention)",
 }
 
