@@ -15,7 +15,7 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import branch
+from kl_lens_desktop.export.branch import branch, with_last
 from kl_lens_desktop.export.convolution import Convolutions, Taps
 
 CHUNK = 64  # tokens; the work inside chunks grows with it, the states between them shrink
@@ -40,6 +40,7 @@ class DualScan(nn.Module):
         beams: Tensor,
         own: Tensor,
         batch: Tensor,
+        one: Tensor,
         full: Tensor,
         sizes: Tensor,
     ) -> Tensor:
@@ -61,8 +62,9 @@ def dual_parts(input_ids: Tensor, beam_idx: Tensor) -> tuple[Tensor, ...]:
     tuple of Tensor
         The number of tokens before the last and of chunks they take, (1,) each; which chunks come before
         each chunk and before the last token, (chunks + 1, chunks); `beam_idx` as a column; which rows of the
-        batch go on from their own stored state, (batch, 1, 1); the size of the batch; and 1 if some do not:
-        if there are tokens before the last or a row takes another's place.
+        batch go on from their own stored state, (batch, 1, 1); the size of the batch, and how many tokens the
+        last one is, (1,) each; and 1 if some rows do not: if there are tokens before the last or a row takes
+        another's place.
     """
     length = torch.as_tensor(input_ids.shape[1] - 1).reshape(1)
     chunks = (length + (CHUNK - 1)) // CHUNK
@@ -72,7 +74,8 @@ def dual_parts(input_ids: Tensor, beam_idx: Tensor) -> tuple[Tensor, ...]:
     earlier = torch.arange(count)[None] < torch.arange(count + 1)[:, None]
     own = (kept & (length == 0))[:, None, None]
     batch = torch.as_tensor(beam_idx.shape[0]).reshape(1)
-    return length, chunks, earlier.float(), beam_idx.long()[:, None], own, batch, full
+    one = torch.as_tensor(input_ids.shape[1]).reshape(1) - length
+    return length, chunks, earlier.float(), beam_idx.long()[:, None], own, batch, one, full
 
 
 class _Scan:
@@ -172,10 +175,10 @@ class DualScans:
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `DualScan`, for OpenVINO's converter."""
-        x, dt, A, B, C, D, stored, length, chunks, earlier, beams, own, batch, full = (
-            context.get_input(i) for i in range(14)
+        x, dt, A, B, C, D, stored, length, chunks, earlier, beams, own, batch, one, full = (
+            context.get_input(i) for i in range(15)
         )
-        scan = _Scan([int(n) for n in context.get_values_from_const_input(14)])
+        scan = _Scan([int(n) for n in context.get_values_from_const_input(15)])
         tails = ((scan.heads, scan.head_size), (scan.groups, scan.size), (scan.groups, scan.size))
         skip = _reshaped(D, scan.heads, -1)
         above = [self._above(value) for value in (x, B, C)]
@@ -215,7 +218,7 @@ class DualScans:
         held = ops.select(own, stored, reached)
         dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, 1, scan.heads)
         y_last = scan.last(last, dt, A, skip, held)
-        return [ops.concat([y, y_last], 1).output(0)]
+        return [with_last(y, y_last, batch, one, (scan.heads, scan.head_size)).output(0)]
 
     def _above(self, value: ov.Output) -> tuple[ov.Node, Taps, list[int], int] | None:
         """Where `value`, reshaped from a share of its channels, comes from a short convolution.
@@ -235,8 +238,8 @@ class DualScans:
 def dual_state(context: Any) -> list[ov.Output]:
     """The operation of a `DualState`: a part of its scan."""
     node = context.get_input(0).get_node()
-    # Up from the outputs: the last one, without the skip, unreshaped; its product; the state it reads.
-    for index in (1, 1, 0, 0):
+    # Up from the outputs: the last one, as computed; without the skip; its product; the state it reads.
+    for index in (1, 0, 1, 0, 0):
         node = node.input_value(index).get_node()
     if node.get_type_name() == "Reshape":
         node = node.input_value(0).get_node()

@@ -1,8 +1,8 @@
-"""Recurrences that have no cheap closed form, as loops in the graph: Mamba-1's scan and the gated delta rule.
+"""The recurrences of a model that is being traced, and the gated delta rule as a loop in the graph.
 
-While a model is traced each recurrence is one opaque operation, which OpenVINO's converter then asks this
-module to build: a TensorIterator over slices, or the Loop that its plugins replace by their GatedDeltaNet
-kernel (`GatedDeltaNetFusion` in OpenVINO's common transformations).
+Each recurrence is traced as one opaque operation, which OpenVINO's converter then asks `export.dual`,
+`export.selective` or this module to build. The gated delta rule is the Loop that OpenVINO's plugins replace
+by their GatedDeltaNet kernel (`GatedDeltaNetFusion` in its common transformations).
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from transformers.activations import ACT2FN
 
 from kl_lens_desktop.export.convolution import Convolutions, ShortConvolution
 from kl_lens_desktop.export.dual import DualScan, DualScans, DualState, dual_parts, dual_state
+from kl_lens_desktop.export.selective import SelectiveScan, SelectiveScans, SelectiveState
 from kl_lens_desktop.model.scan import limited_steps
-from kl_lens_desktop.model.selective import gated, step_sizes
 
 
 class Recurrences(nn.Module):
@@ -40,7 +40,8 @@ class Recurrences(nn.Module):
         self.window: Tensor | None = None
         self.parts = dual_parts(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
         self._convolution, self._dual, self._dual_state = ShortConvolution(), DualScan(), DualState()
-        self._selective, self._delta, self._final = _Selective(), _Delta(), _Final()
+        self._selective, self._selective_state = SelectiveScan(), SelectiveState()
+        self._delta, self._final = _Delta(), _Final()
 
     def convolution(
         self,
@@ -66,19 +67,20 @@ class Recurrences(nn.Module):
         B: Tensor,
         C: Tensor,
         D: Tensor | None = None,
-        z: Tensor | None = None,
+        *,
+        z: Tensor,
         delta_bias: Tensor | None = None,
         delta_softplus: bool = False,
         return_last_state: bool = False,
-        **_: Any,
+        **__: Any,
     ) -> Any:
         """In place of ``mamba_selective_scan``: see `model.selective.selective_scan`."""
         past = self.past.pop(0) if self.past else x.new_zeros(x.shape[0], x.shape[1], A.shape[1])
-        steps = step_sizes(dt, delta_bias, delta_softplus).transpose(1, 2)
-        scaled = steps * x.transpose(1, 2)
-        y = self._selective(steps, scaled, A, B.transpose(1, 2), C.transpose(1, 2), past)
-        state = self._final(y, past)
-        y = gated(y.transpose(1, 2), x, D, z)
+        bias, skip = (x.new_zeros(x.shape[1]) if value is None else value for value in (delta_bias, D))
+        length, *_, batch, one, _ = self.parts
+        softplus = torch.tensor(int(delta_softplus))
+        y = self._selective(x, dt, A, B, C, skip, z, bias, past, length, batch, one, softplus)
+        state = self._selective_state(y, past)
         return (y, state) if return_last_state else y
 
     def dual_scan(
@@ -143,22 +145,18 @@ class Recurrences(nn.Module):
 
 def recurrence_extensions() -> tuple[dict[type[nn.Module], Any], list[Any]]:
     """What OpenVINO's converter needs: the stand-ins, and what each is built from."""
-    convolutions = Convolutions()
+    convolutions, selective = Convolutions(), SelectiveScans()
     built: list[tuple[type[nn.Module], str, Callable[[Any], list[ov.Output]]]] = [
         (ShortConvolution, "kl_lens.short_convolution", convolutions.build),
         (DualScan, "kl_lens.dual_scan", DualScans(convolutions).build),
         (DualState, "kl_lens.dual_state", dual_state),
-        (_Selective, "kl_lens.selective_scan", _selective_loop),
+        (SelectiveScan, "kl_lens.selective_scan", selective.build),
+        (SelectiveState, "kl_lens.selective_state", selective.state),
         (_Delta, "kl_lens.delta_rule", _delta_loop),
         (_Final, "kl_lens.final_state", _final_state),
     ]
     modules = {module: ModuleExtension(module, name) for module, name, _ in built}
     return modules, [ConversionExtension(name, build) for _, name, build in built]
-
-
-class _Selective(nn.Module):
-    def forward(self, steps: Tensor, scaled: Tensor, A: Tensor, B: Tensor, C: Tensor, past: Tensor) -> Tensor:
-        return torch.zeros_like(scaled)
 
 
 class _Delta(nn.Module):
@@ -175,28 +173,6 @@ class _Final(nn.Module):
 
 def _final_state(context: Any) -> list[ov.Output]:
     return [context.get_input(0).get_node().output(1)]
-
-
-def _selective_loop(context: Any) -> list[ov.Output]:
-    steps, scaled, A, B, C, past = (context.get_input(i) for i in range(6))
-    channels, size = A.get_shape()
-    step_t, scaled_t = (ops.parameter([-1, 1, channels], np.float32) for _ in range(2))
-    b_t, c_t = (ops.parameter([-1, 1, size], np.float32) for _ in range(2))
-    a, state = ops.parameter([channels, size], np.float32), ops.parameter([-1, channels, size], np.float32)
-    column = ops.constant(np.array([0, -1, 1]))
-    decay = ops.exp(ops.multiply(ops.reshape(step_t, column, True), a))
-    update = ops.multiply(ops.reshape(scaled_t, column, True), b_t)
-    new = ops.add(ops.multiply(state, decay), update)
-    y = ops.matmul(c_t, new, False, True)  # (b, 1, channels)
-    loop = ops.tensor_iterator()
-    loop.set_function(ov.Model([y, new], [step_t, scaled_t, b_t, c_t, a, state]))
-    for parameter, value in ((step_t, steps), (scaled_t, scaled), (b_t, B), (c_t, C)):
-        loop.set_sliced_input(parameter, value, 0, 1, 1, -1, 1)
-    loop.set_invariant_input(a, A)
-    loop.set_merged_input(state, past, new.output(0))
-    loop.get_concatenated_slices(y.output(0), 0, 1, 1, -1, 1)
-    loop.get_iter_value(new.output(0), -1)
-    return [loop.output(0)]
 
 
 def _delta_loop(context: Any) -> list[ov.Output]:

@@ -23,6 +23,7 @@ from transformers.cache_utils import Cache, LinearAttentionLayer
 from kl_lens_desktop.export.convolution import remove_cuts
 from kl_lens_desktop.export.dual import dual_parts
 from kl_lens_desktop.export.experts import dense_experts
+from kl_lens_desktop.export.layout import remove_turns_back
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
 from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_kernel, replaced_kernels
 
@@ -118,6 +119,7 @@ def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
     for operation in operations:
         frontend.add_extension(operation)
     graph = frontend.convert(frontend.load(decoder))
+    remove_turns_back(graph)
     apply_moc_transformations(graph, cf=False, smart_reshape=False)
     return graph
 
