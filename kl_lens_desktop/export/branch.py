@@ -39,18 +39,18 @@ def branch(condition: ov.Node, inputs: Sequence[Any], then: Body, otherwise: Bod
     return [node.set_output(*pair) for pair in zip(*results, strict=True)]
 
 
-def with_last(before: Any, last: Any, batch: Any, one: Any, tail: Sequence[int]) -> ov.Node:
-    """The tokens of a branch, (batch, before, *tail), and the last one, (batch, 1, *tail), computed outside.
+def with_last(before: Any, last: Any, one: Any) -> ov.Node:
+    """The tokens of a branch, (batch, before, …), and the last one, (batch, 1, …), computed outside of it.
 
     The CPU plugin (2026.4) lets what is computed after a branch share memory with the branch's outputs, and
     makes room in it before they are read: a call with more tokens than any before it would lose them. Not so
     those that are read behind an operation whose shape depends on data. So the last token passes through one,
-    which does nothing else, and the state that the branch leaves must be read on the way to it.
+    a slice of all of it, and the state that the branch leaves must be read on the way to it.
 
     Parameters
     ----------
-    batch, one : ov.Node or ov.Output
-        (1,) each: the first two sizes of `last`, the second by a sum that OpenVINO does not solve.
+    one : ov.Node or ov.Output
+        (1,), how many tokens the last one is, as a sum that OpenVINO does not solve.
     """
-    sizes = ops.concat([batch, one, ops.constant(np.array(tail, np.int64))], 0)
-    return ops.concat([before, ops.reshape(last, sizes, False)], 1)
+    start, step, axis = (ops.constant(np.array([n])) for n in (0, 1, 1))
+    return ops.concat([before, ops.slice(last, start, one, step, axis)], 1)

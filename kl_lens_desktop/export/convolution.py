@@ -15,6 +15,9 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
+from kl_lens_desktop.export.branch import branch, with_last
+from kl_lens_desktop.export.layout import CHANNELS_FIRST, tokens_first
+
 _NAME = "short_convolution"
 
 
@@ -22,7 +25,15 @@ class ShortConvolution(nn.Module):
     """Stand-in for the convolution of a model that is being traced; only its shape is real."""
 
     def forward(
-        self, hidden: Tensor, window: Tensor, weight: Tensor, bias: Tensor, length: Tensor, silu: Tensor
+        self,
+        hidden: Tensor,
+        window: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        length: Tensor,
+        batch: Tensor,
+        one: Tensor,
+        silu: Tensor,
     ) -> Tensor:
         return torch.zeros_like(hidden[..., window.shape[1] :])
 
@@ -79,24 +90,28 @@ class Convolutions:
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `ShortConvolution`, for OpenVINO's converter."""
-        hidden, window, weight, bias, length = (context.get_input(i) for i in range(5))
-        turn = ops.constant(np.array([0, 2, 1]))
-        source = hidden.get_node()
-        turned = source.get_type_name() == "Transpose"
-        tokens = source.input_value(0) if turned else ops.transpose(hidden, turn).output(0)
+        hidden, window, weight, bias, length, batch, one = (context.get_input(i) for i in range(7))
         by_tap = ops.transpose(weight, ops.constant(np.array([1, 0]))).output(0)
-        taps = Taps(tokens, by_tap, bias, bool(context.get_values_from_const_input(5)))
-        # Without a branch: what follows one, an elementwise operation and a transpose, reads garbage in the
-        # first call (CPU plugin of 2026.4).
-        before = taps.before(taps.inputs, length)
+        taps = Taps(tokens_first(hidden), by_tap, bias, bool(context.get_values_from_const_input(7)))
+        channels = weight.get_partial_shape()[0].get_length()
+
+        def before(*inputs: Any) -> list[ov.Node]:
+            return [taps.before(inputs[:3], inputs[3])]
+
+        def nothing(*inputs: Any) -> list[ov.Node]:
+            empty = ops.concat([inputs[-1], ops.constant(np.array([0, channels]))], 0)
+            return [ops.broadcast(ops.constant(np.float32(0)), empty)]
+
+        some = ops.greater(length, ops.constant(np.array([0])))
+        (others,) = branch(some, [*taps.inputs, length, batch], before, nothing)
         summed = ops.reduce_sum(ops.multiply(window, by_tap), ops.constant(np.array([1])), True)
-        joined = ops.concat([before, taps.activated(summed, bias)], 1)
+        joined = with_last(others, taps.activated(summed, bias), one)
         joined.set_friendly_name(f"{_NAME}.{len(self._known)}")
         self._known[joined.get_friendly_name()] = taps
-        return [ops.transpose(joined, turn).output(0)]
+        return [ops.transpose(joined, ops.constant(CHANNELS_FIRST)).output(0)]
 
-    def above(self, value: ov.Output) -> tuple[ov.Node, Taps] | None:
-        """The joined tokens (batch, tokens, channels) that `value` repeats, and what they are made from.
+    def above(self, value: ov.Output) -> tuple[ov.Output, Taps] | None:
+        """Of the tokens that `value` repeats, the last, (batch, 1, channels), and what the others come from.
 
         Between them are a transpose, cuts of the new tokens that take nothing away, and a transpose back.
         """
@@ -109,7 +124,8 @@ class Convolutions:
         if node.get_type_name() == "Transpose":
             node = node.input_value(0).get_node()
         taps = self._known.get(node.get_friendly_name())
-        return None if taps is None else (node, taps)
+        # The last token, before it passes through what `with_last` adds.
+        return None if taps is None else (node.input_value(1).get_node().input_value(0), taps)
 
 
 def remove_cuts(graph: ov.Model) -> None:

@@ -189,8 +189,8 @@ class DualScans:
             last = [_rows(value, _numbers(-1), _numbers(_END)) for value in (x, B, C)]
             sources, taps = [x, B, C], None
         else:
-            joined, taps, sizes = found[0][:3]
-            parts = ops.variadic_split(joined.input_value(1), _axis(2), _numbers(*sizes))
+            last_token, taps, sizes = found[0][:3]
+            parts = ops.variadic_split(last_token, _axis(2), _numbers(*sizes))
             last = [parts.output(place[3]) for place in found]
             sources = taps.inputs
         last = [_reshaped(value, 0, 1, *tail) for value, tail in zip(last, tails, strict=True)]
@@ -218,12 +218,12 @@ class DualScans:
         held = ops.select(own, stored, reached)
         dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, 1, scan.heads)
         y_last = scan.last(last, dt, A, skip, held)
-        return [with_last(y, y_last, batch, one, (scan.heads, scan.head_size)).output(0)]
+        return [with_last(y, y_last, one).output(0)]
 
-    def _above(self, value: ov.Output) -> tuple[ov.Node, Taps, list[int], int] | None:
+    def _above(self, value: ov.Output) -> tuple[ov.Output, Taps, list[int], int] | None:
         """Where `value`, reshaped from a share of its channels, comes from a short convolution.
 
-        The joined tokens, what they are made from, the sizes of the shares, and which one it is.
+        The last token, what the others are made from, the sizes of the shares, and which one it is.
         """
         if value.get_node().get_type_name() == "Reshape":
             value = value.get_node().input_value(0)

@@ -49,13 +49,14 @@ class Recurrences(nn.Module):
         weight: Tensor,
         bias: Tensor | None = None,
         activation: str | None = None,
-        **_: Any,
+        **__: Any,
     ) -> Tensor:
         """In place of ``causal_conv1d_fn``: (batch, channels, kept + new) to (batch, channels, new)."""
         silu = activation in ("silu", "swish")
         bias = torch.zeros(weight.shape[0]) if bias is None else bias
+        length, *_, batch, one, _ = self.parts
         y: Tensor = self._convolution(
-            hidden_states, self.window, weight, bias, self.parts[0], torch.tensor(int(silu))
+            hidden_states, self.window, weight, bias, length, batch, one, torch.tensor(int(silu))
         )
         return y if activation is None or silu else ACT2FN[activation](y)
 
