@@ -39,18 +39,19 @@ def branch(condition: ov.Node, inputs: Sequence[Any], then: Body, otherwise: Bod
     return [node.set_output(*pair) for pair in zip(*results, strict=True)]
 
 
-def with_last(before: Any, last: Any, one: Any) -> ov.Node:
-    """The tokens of a branch, (batch, before, …), and the last one, (batch, 1, …), computed outside of it.
+def with_last(before: Any, last: Any, batch: Any, one: Any, tail: Sequence[int]) -> ov.Node:
+    """The tokens of a branch, (batch, before, *tail), and the last one, (batch, 1, *tail), computed outside.
 
     The CPU plugin (2026.4) lets what is computed after a branch share memory with the branch's outputs, and
     makes room in it before they are read: a call with more tokens than any before it would lose them. Not so
     those that are read behind an operation whose shape depends on data. So the last token passes through one,
-    a slice of all of it, and the state that the branch leaves must be read on the way to it.
+    which changes nothing, and the state that the branch leaves must be read on the way to it.
 
     Parameters
     ----------
-    one : ov.Node or ov.Output
-        (1,), how many tokens the last one is, as a sum that OpenVINO does not solve.
+    batch, one : ov.Node or ov.Output
+        (1,) each: the first two sizes of `last`, as sums that OpenVINO does not solve; two of them, for it
+        would find one.
     """
-    start, step, axis = (ops.constant(np.array([n])) for n in (0, 1, 1))
-    return ops.concat([before, ops.slice(last, start, one, step, axis)], 1)
+    sizes = ops.concat([batch, one, ops.constant(np.array(tail, np.int64))], 0)
+    return ops.concat([before, ops.reshape(last, sizes, False)], 1)

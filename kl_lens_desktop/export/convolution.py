@@ -105,7 +105,7 @@ class Convolutions:
         some = ops.greater(length, ops.constant(np.array([0])))
         (others,) = branch(some, [*taps.inputs, length, batch], before, nothing)
         summed = ops.reduce_sum(ops.multiply(window, by_tap), ops.constant(np.array([1])), True)
-        joined = with_last(others, taps.activated(summed, bias), one)
+        joined = with_last(others, taps.activated(summed, bias), batch, one, [channels])
         joined.set_friendly_name(f"{_NAME}.{len(self._known)}")
         self._known[joined.get_friendly_name()] = taps
         return [ops.transpose(joined, ops.constant(CHANNELS_FIRST)).output(0)]

@@ -73,8 +73,8 @@ def dual_parts(input_ids: Tensor, beam_idx: Tensor) -> tuple[Tensor, ...]:
     full = torch.maximum(length.clamp(max=1), 1 - kept.long().min())
     earlier = torch.arange(count)[None] < torch.arange(count + 1)[:, None]
     own = (kept & (length == 0))[:, None, None]
-    batch = torch.as_tensor(beam_idx.shape[0]).reshape(1)
     one = torch.as_tensor(input_ids.shape[1]).reshape(1) - length
+    batch = torch.as_tensor(beam_idx.shape[0]).reshape(1) * one
     return length, chunks, earlier.float(), beam_idx.long()[:, None], own, batch, one, full
 
 
@@ -218,7 +218,7 @@ class DualScans:
         held = ops.select(own, stored, reached)
         dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, 1, scan.heads)
         y_last = scan.last(last, dt, A, skip, held)
-        return [with_last(y, y_last, one).output(0)]
+        return [with_last(y, y_last, batch, one, (scan.heads, scan.head_size)).output(0)]
 
     def _above(self, value: ov.Output) -> tuple[ov.Output, Taps, list[int], int] | None:
         """Where `value`, reshaped from a share of its channels, comes from a short convolution.

@@ -68,7 +68,7 @@ class SelectiveScans:
         last = [ops.slice(v, _numbers(-1), _numbers(2**31 - 1), _numbers(1), _numbers(1)) for v in given[:4]]
         step, each, b, c = last
         y_last, state = _turn(step, each, b, c, A, held)
-        y = with_last(y, y_last, one)
+        y = with_last(y, y_last, batch, one, D.get_partial_shape().to_shape())
         y.set_friendly_name(f"{_NAME}.{len(self._states)}")
         self._states[y.get_friendly_name()] = state.output(0)
         gated = ops.multiply(ops.add(y, ops.multiply(x, D)), ops.swish(z))
