@@ -119,52 +119,58 @@ class _Scan:
     def before(
         self, x: Any, dt: Any, A: Any, B: Any, C: Any, D: Any, past: Any, parts: Sequence[Any]
     ) -> tuple[ov.Node, ov.Node]:
-        """The dual form: outputs (batch, before, heads, head size) and the state after them."""
+        """The dual form, tokens as (batch, before, channels): their outputs and the state after them."""
         heads, head_size, groups, size = self.heads, self.head_size, self.groups, self.size
         length, chunks, earlier = parts
-        # From the length, else every layer would hold the two matrices as constants.
+        # From the length, else every layer would hold the matrices as constants.
         start = ops.squeeze(ops.multiply(length, _numbers(0)), _axis(0))
         order = ops.range(start, ops.add(start, _axis(CHUNK)), _axis(1), "i64")
-        until_now = ops.less_equal(_wider(order, 0), _wider(order, 1))  # (t, t)
-        up_to_it = ops.less_equal(_wider(order, 1), _wider(order, 0))
-        triangle, mask = (ops.convert(matrix, "f32") for matrix in (until_now, up_to_it))
-        steps = _in_chunks(dt, length, chunks, heads)  # (b, c, t, h)
-        since = ops.matmul(triangle, ops.multiply(steps, A), False, False)
-        since = _turned(since, 0, 3, 1, 2)  # (b, h, c, t), log decay since the start of the chunk
-        inputs = ops.multiply(_in_chunks(x, length, chunks, heads, head_size), _wider(steps, -1))
+        column, row = _wider(order, 1), _wider(order, 0)
+        until_now, up_to_it, itself = (
+            ops.convert(matrix, "f32")
+            for matrix in (ops.less_equal(row, column), ops.less_equal(column, row), ops.equal(column, row))
+        )  # (t, t)
+        dt = _in_chunks(dt, length, chunks, heads)  # (b, c, t, h)
+        since = ops.matmul(until_now, ops.multiply(dt, A), False, False)
+        since, dt = (_turned(value, 0, 3, 1, 2) for value in (since, dt))  # (b, h, c, t)
         # Every product as the plugins' kernels want it, without a transpose: time last, or first for B.
-        inputs = _turned(inputs, 0, 3, 1, 4, 2)  # (b, h, c, p, t)
+        x = _turned(_in_chunks(x, length, chunks, heads, head_size), 0, 3, 1, 4, 2)  # (b, h, c, p, t)
         b = _turned(_in_chunks(B, length, chunks, groups, size), 0, 3, 1, 2, 4)  # (b, g, c, t, n)
         c = _turned(_in_chunks(C, length, chunks, groups, size), 0, 3, 1, 4, 2)  # (b, g, c, n, t)
-        scores = self.by_head(ops.matmul(b, c, False, False))
+        seen = self.by_head(ops.multiply(ops.matmul(b, c, False, False), up_to_it))
         b, c = self.by_head(b), self.by_head(c)
 
-        seen = ops.multiply(scores, mask)
+        # `since` is the log decay since the start of the chunk. A token sees itself through D too.
         gap = ops.subtract(_wider(since, -2), _wider(since, -1))
-        within = ops.matmul(inputs, ops.multiply(_decay(gap), seen), False, False)
+        weights = ops.multiply(ops.multiply(_decay(gap), seen), _wider(dt, -1))
+        weights = ops.add(weights, ops.multiply(_reshaped(D, heads, 1, 1, 1), itself))
+        within = ops.matmul(x, weights, False, False)
 
-        # What each chunk leaves in the state, and what those before leave to each one and to the last token.
+        # What each chunk leaves in the state, and what it and the stored state leave to the chunks after it
+        # and to the last token.
         total = ops.slice(
             since, _numbers(CHUNK - 1), _numbers(CHUNK), _numbers(1), _numbers(3)
         )  # (b, h, c, 1)
-        left = ops.multiply(inputs, _wider(_decay(ops.subtract(total, since)), -2))
-        left = _reshaped(ops.matmul(left, b, False, False), 0, heads, chunks, head_size * size)
+        share = ops.multiply(_decay(ops.subtract(total, since)), dt)
+        left = ops.matmul(ops.multiply(x, _wider(share, -2)), b, False, False)
+        left = ops.concat([
+            _reshaped(past, 0, heads, 1, head_size * size),
+            _reshaped(left, 0, heads, chunks, head_size * size),
+        ], 2)  # fmt: skip
         until = ops.matmul(earlier, total, False, False)  # (b, h, c + 1, 1), log decay since the start
         after = ops.slice(until, _numbers(1), _numbers(_END), _numbers(1), _numbers(2))
-        spans = ops.multiply(
-            _decay(ops.subtract(until, _turned(after, 0, 1, 3, 2))), earlier
-        )  # (b, h, c + 1, c)
-        carried = ops.multiply(_reshaped(past, 0, heads, 1, head_size * size), _decay(until))
-        states = ops.add(carried, ops.matmul(spans, left, False, False))  # (b, h, c + 1, p·n)
-        starts = ops.slice(states, _numbers(0), chunks, _numbers(1), _numbers(2))
-        reached = ops.slice(states, chunks, _numbers(_END), _numbers(1), _numbers(2))
+        spans = ops.multiply(_decay(ops.subtract(until, _turned(after, 0, 1, 3, 2))), earlier)
+        spans = ops.concat([_decay(until), spans], 3)  # (b, h, c + 1, 1 + c)
+        starts, reached = (
+            ops.matmul(ops.slice(spans, *bounds, _numbers(1), _numbers(2)), left, False, False)
+            for bounds in ((_numbers(0), chunks), (chunks, _numbers(_END)))
+        )
 
         starts = _reshaped(starts, 0, heads, chunks, head_size, size)
         across = ops.multiply(ops.matmul(starts, c, False, False), _wider(_decay(since), -2))
         y = _turned(ops.add(across, within), 0, 2, 4, 1, 3)  # (b, c, t, h, p)
-        y = _reshaped(y, 0, ops.multiply(chunks, _numbers(CHUNK)), heads, head_size)
-        y = ops.add(ops.multiply(x, D), _rows(y, _numbers(0), length))
-        return y, _reshaped(reached, 0, self.rows, size)
+        y = _reshaped(y, 0, ops.multiply(chunks, _numbers(CHUNK)), self.rows)
+        return _rows(y, _numbers(0), length), _reshaped(reached, 0, self.rows, size)
 
 
 class DualScans:
@@ -198,18 +204,18 @@ class DualScans:
         def before(*inputs: Any) -> list[ov.Node]:
             *made_from, dt, A, skip, stored, length, chunks, earlier, beams, _ = inputs
             if taps is None:
-                whole = [_rows(value, _numbers(0), length) for value in made_from]
+                whole = [_reshaped(_rows(value, _numbers(0), length), 0, 0, -1) for value in made_from]
             else:
                 split = ops.variadic_split(taps.before(made_from, length), _axis(2), _numbers(*sizes))
                 whole = [split.output(place[3]) for place in found]
-            x, B, C = (_reshaped(value, 0, 0, *tail) for value, tail in zip(whole, tails, strict=True))
+            x, B, C = whole
             past = ops.gather(stored, ops.squeeze(beams, _axis(1)), _axis(0))
             dt = _rows(dt, _numbers(0), length)
             return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, earlier)))
 
         def nothing(*inputs: Any) -> list[ov.Node]:
             """No outputs, and one row in place of a state that is not read."""
-            empty = ops.concat([inputs[-1], _numbers(0, scan.heads, scan.head_size)], 0)
+            empty = ops.concat([inputs[-1], _numbers(0, scan.rows)], 0)
             zeros = np.zeros((1, 1, scan.size), np.float32)
             return [ops.broadcast(ops.constant(np.float32(0)), empty), ops.constant(zeros)]
 
@@ -218,7 +224,8 @@ class DualScans:
         held = ops.select(own, stored, reached)
         dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, 1, scan.heads)
         y_last = scan.last(last, dt, A, skip, held)
-        return [with_last(y, y_last, batch, one, (scan.heads, scan.head_size)).output(0)]
+        y = with_last(y, y_last, batch, one, [scan.rows])
+        return [_reshaped(y, 0, 0, scan.heads, scan.head_size).output(0)]
 
     def _above(self, value: ov.Output) -> tuple[ov.Output, Taps, list[int], int] | None:
         """Where `value`, reshaped from a share of its channels, comes from a short convolution.
@@ -239,7 +246,7 @@ def dual_state(context: Any) -> list[ov.Output]:
     """The operation of a `DualState`: a part of its scan."""
     node = context.get_input(0).get_node()
     # Up from the outputs: the last one, as computed; without the skip; its product; the state it reads.
-    for index in (1, 0, 1, 0, 0):
+    for index in (0, 1, 0, 1, 0, 0):
         node = node.input_value(index).get_node()
     if node.get_type_name() == "Reshape":
         node = node.input_value(0).get_node()
@@ -262,11 +269,10 @@ def _reshaped(value: Any, *shape: Any) -> ov.Node:
 
 
 def _in_chunks(value: Any, length: Any, chunks: Any, *shape: int) -> ov.Node:
-    """(batch, before, …) to (batch, chunks, CHUNK, …); what is added at the end is zero."""
-    none = [0] * len(shape)
+    """(batch, before, channels) to (batch, chunks, CHUNK, *shape); what is added at the end is zero."""
     missing = ops.subtract(ops.multiply(chunks, _numbers(CHUNK)), length)
-    ends = ops.concat([_numbers(0), missing, _numbers(*none)], 0)
-    padded = ops.pad(value, _numbers(0, 0, *none), ends, "constant", ops.constant(np.float32(0)))
+    ends = ops.concat([_numbers(0), missing, _numbers(0)], 0)
+    padded = ops.pad(value, _numbers(0, 0, 0), ends, "constant", ops.constant(np.float32(0)))
     return _reshaped(padded, 0, chunks, CHUNK, *shape)
 
 
