@@ -7,7 +7,7 @@ enter: even operations on empty tensors would cost it more than its own.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -36,6 +36,7 @@ class DualScan(nn.Module):
         past: Tensor,
         length: Tensor,
         chunks: Tensor,
+        rows: Tensor,
         earlier: Tensor,
         beams: Tensor,
         own: Tensor,
@@ -54,28 +55,49 @@ class DualState(nn.Module):
         return torch.zeros_like(past)
 
 
-def dual_parts(input_ids: Tensor, beam_idx: Tensor) -> tuple[Tensor, ...]:
-    """What all layers share.
+class Parts(NamedTuple):
+    """What the scans and convolutions of all layers share.
 
-    Returns
-    -------
-    tuple of Tensor
-        The number of tokens before the last and of chunks they take, (1,) each; which chunks come before
-        each chunk and before the last token, (chunks + 1, chunks); `beam_idx` as a column; which rows of the
-        batch go on from their own stored state, (batch, 1, 1); the size of the batch, and how many tokens the
-        last one is, (1,) each; and 1 if some rows do not: if there are tokens before the last or a row takes
-        another's place.
+    Attributes
+    ----------
+    length, chunks : Tensor
+        (1,) each: the number of tokens before the last, and of chunks they take.
+    rows : Tensor
+        (chunks · CHUNK,): which token is at each place of the chunks; behind the end, the last one before.
+    earlier : Tensor
+        (chunks + 1, chunks): which chunks come before each chunk and before the last token.
+    beams, own : Tensor
+        ``beam_idx`` as a column; which rows of the batch go on from their own stored state, (batch, 1, 1).
+    batch, one : Tensor
+        (1,) each: the size of the batch, and how many tokens the last one is.
+    full : Tensor
+        1 if there are tokens before the last or a row of the batch takes another's place.
     """
+
+    length: Tensor
+    chunks: Tensor
+    rows: Tensor
+    earlier: Tensor
+    beams: Tensor
+    own: Tensor
+    batch: Tensor
+    one: Tensor
+    full: Tensor
+
+
+def shared_parts(input_ids: Tensor, beam_idx: Tensor) -> Parts:
+    """The `Parts` of one call."""
     length = torch.as_tensor(input_ids.shape[1] - 1).reshape(1)
     chunks = (length + (CHUNK - 1)) // CHUNK
     count: Any = chunks[0]
+    rows = torch.minimum(torch.arange(count * CHUNK), length - 1)
     kept = beam_idx == torch.arange(beam_idx.shape[0])
     full = torch.maximum(length.clamp(max=1), 1 - kept.long().min())
     earlier = torch.arange(count)[None] < torch.arange(count + 1)[:, None]
     own = (kept & (length == 0))[:, None, None]
     one = torch.as_tensor(input_ids.shape[1]).reshape(1) - length
     batch = torch.as_tensor(beam_idx.shape[0]).reshape(1) * one
-    return length, chunks, earlier.float(), beam_idx.long()[:, None], own, batch, one, full
+    return Parts(length, chunks, rows, earlier.float(), beam_idx.long()[:, None], own, batch, one, full)
 
 
 class _Scan:
@@ -119,9 +141,13 @@ class _Scan:
     def before(
         self, x: Any, dt: Any, A: Any, B: Any, C: Any, D: Any, past: Any, parts: Sequence[Any]
     ) -> tuple[ov.Node, ov.Node]:
-        """The dual form, tokens as (batch, before, channels): their outputs and the state after them."""
+        """The dual form: outputs (batch, before, channels) and the state after them.
+
+        `x`, `B` and `C` are (batch, chunks · CHUNK, channels) already, and whatever they hold behind the end
+        is left out by steps of zero there.
+        """
         heads, head_size, groups, size = self.heads, self.head_size, self.groups, self.size
-        length, chunks, earlier = parts
+        length, chunks, rows, earlier = parts
         # From the length, else every layer would hold the matrices as constants.
         start = ops.squeeze(ops.multiply(length, _numbers(0)), _axis(0))
         order = ops.range(start, ops.add(start, _axis(CHUNK)), _axis(1), "i64")
@@ -130,13 +156,16 @@ class _Scan:
             ops.convert(matrix, "f32")
             for matrix in (ops.less_equal(row, column), ops.less_equal(column, row), ops.equal(column, row))
         )  # (t, t)
-        dt = _in_chunks(dt, length, chunks, heads)  # (b, c, t, h)
+        missing = ops.subtract(ops.multiply(chunks, _numbers(CHUNK)), length)
+        ends = ops.concat([_numbers(0), missing, _numbers(0)], 0)
+        dt = ops.pad(dt, _numbers(0, 0, 0), ends, "constant", ops.constant(np.float32(0)))
+        dt = _reshaped(dt, 0, chunks, CHUNK, heads)  # (b, c, t, h)
         since = ops.matmul(until_now, ops.multiply(dt, A), False, False)
         since, dt = (_turned(value, 0, 3, 1, 2) for value in (since, dt))  # (b, h, c, t)
         # Every product as the plugins' kernels want it, without a transpose: time last, or first for B.
-        x = _turned(_in_chunks(x, length, chunks, heads, head_size), 0, 3, 1, 4, 2)  # (b, h, c, p, t)
-        b = _turned(_in_chunks(B, length, chunks, groups, size), 0, 3, 1, 2, 4)  # (b, g, c, t, n)
-        c = _turned(_in_chunks(C, length, chunks, groups, size), 0, 3, 1, 4, 2)  # (b, g, c, n, t)
+        x = _turned(_reshaped(x, 0, chunks, CHUNK, heads, head_size), 0, 3, 1, 4, 2)  # (b, h, c, p, t)
+        b = _turned(_reshaped(B, 0, chunks, CHUNK, groups, size), 0, 3, 1, 2, 4)  # (b, g, c, t, n)
+        c = _turned(_reshaped(C, 0, chunks, CHUNK, groups, size), 0, 3, 1, 4, 2)  # (b, g, c, n, t)
         seen = self.by_head(ops.multiply(ops.matmul(b, c, False, False), up_to_it))
         b, c = self.by_head(b), self.by_head(c)
 
@@ -170,7 +199,8 @@ class _Scan:
         across = ops.multiply(ops.matmul(starts, c, False, False), _wider(_decay(since), -2))
         y = _turned(ops.add(across, within), 0, 2, 4, 1, 3)  # (b, c, t, h, p)
         y = _reshaped(y, 0, ops.multiply(chunks, _numbers(CHUNK)), self.rows)
-        return _rows(y, _numbers(0), length), _reshaped(reached, 0, self.rows, size)
+        y = ops.gather(y, ops.slice(rows, _numbers(0), length, _numbers(1)), _axis(1))
+        return y, _reshaped(reached, 0, self.rows, size)
 
 
 class DualScans:
@@ -181,10 +211,10 @@ class DualScans:
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `DualScan`, for OpenVINO's converter."""
-        x, dt, A, B, C, D, stored, length, chunks, earlier, beams, own, batch, one, full = (
-            context.get_input(i) for i in range(15)
+        x, dt, A, B, C, D, stored, length, chunks, rows, earlier, beams, own, batch, one, full = (
+            context.get_input(i) for i in range(16)
         )
-        scan = _Scan([int(n) for n in context.get_values_from_const_input(15)])
+        scan = _Scan([int(n) for n in context.get_values_from_const_input(16)])
         tails = ((scan.heads, scan.head_size), (scan.groups, scan.size), (scan.groups, scan.size))
         skip = _reshaped(D, scan.heads, -1)
         above = [self._above(value) for value in (x, B, C)]
@@ -202,16 +232,16 @@ class DualScans:
         last = [_reshaped(value, 0, 1, *tail) for value, tail in zip(last, tails, strict=True)]
 
         def before(*inputs: Any) -> list[ov.Node]:
-            *made_from, dt, A, skip, stored, length, chunks, earlier, beams, _ = inputs
+            *made_from, dt, A, skip, stored, length, chunks, rows, earlier, beams, _ = inputs
             if taps is None:
-                whole = [_reshaped(_rows(value, _numbers(0), length), 0, 0, -1) for value in made_from]
+                whole = [_reshaped(ops.gather(value, rows, _axis(1)), 0, 0, -1) for value in made_from]
             else:
-                split = ops.variadic_split(taps.before(made_from, length), _axis(2), _numbers(*sizes))
+                split = ops.variadic_split(taps.before(made_from, rows, length), _axis(2), _numbers(*sizes))
                 whole = [split.output(place[3]) for place in found]
             x, B, C = whole
             past = ops.gather(stored, ops.squeeze(beams, _axis(1)), _axis(0))
             dt = _rows(dt, _numbers(0), length)
-            return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, earlier)))
+            return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, rows, earlier)))
 
         def nothing(*inputs: Any) -> list[ov.Node]:
             """No outputs, and one row in place of a state that is not read."""
@@ -219,7 +249,7 @@ class DualScans:
             zeros = np.zeros((1, 1, scan.size), np.float32)
             return [ops.broadcast(ops.constant(np.float32(0)), empty), ops.constant(zeros)]
 
-        given = [*sources, dt, A, skip, stored, length, chunks, earlier, beams, batch]
+        given = [*sources, dt, A, skip, stored, length, chunks, rows, earlier, beams, batch]
         y, reached = branch(ops.greater(full, _numbers(0)), given, before, nothing)
         held = ops.select(own, stored, reached)
         dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, 1, scan.heads)
@@ -266,14 +296,6 @@ def _reshaped(value: Any, *shape: Any) -> ov.Node:
     if all(isinstance(size, int) for size in shape):
         return ops.reshape(value, _numbers(*shape), True)
     return ops.reshape(value, ops.concat([_numbers(n) if isinstance(n, int) else n for n in shape], 0), True)
-
-
-def _in_chunks(value: Any, length: Any, chunks: Any, *shape: int) -> ov.Node:
-    """(batch, before, channels) to (batch, chunks, CHUNK, *shape); what is added at the end is zero."""
-    missing = ops.subtract(ops.multiply(chunks, _numbers(CHUNK)), length)
-    ends = ops.concat([_numbers(0), missing, _numbers(0)], 0)
-    padded = ops.pad(value, _numbers(0, 0, 0), ends, "constant", ops.constant(np.float32(0)))
-    return _reshaped(padded, 0, chunks, CHUNK, *shape)
 
 
 def _decay(logarithm: Any) -> ov.Node:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from kl_lens_desktop.export.convolution import Convolutions, ShortConvolution
-from kl_lens_desktop.export.dual import DualScan, DualScans, DualState, dual_parts, dual_state
+from kl_lens_desktop.export.dual import DualScan, DualScans, DualState, dual_state, shared_parts
 from kl_lens_desktop.export.selective import SelectiveScan, SelectiveScans, SelectiveState
 from kl_lens_desktop.model.scan import limited_steps
 
@@ -38,7 +38,7 @@ class Recurrences(nn.Module):
         super().__init__()
         self.past: list[Tensor] = []
         self.window: Tensor | None = None
-        self.parts = dual_parts(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+        self.parts = shared_parts(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
         self._convolution, self._dual, self._dual_state = ShortConvolution(), DualScan(), DualState()
         self._selective, self._selective_state = SelectiveScan(), SelectiveState()
         self._delta, self._final = _Delta(), _Final()
@@ -49,14 +49,21 @@ class Recurrences(nn.Module):
         weight: Tensor,
         bias: Tensor | None = None,
         activation: str | None = None,
-        **__: Any,
+        **_: Any,
     ) -> Tensor:
         """In place of ``causal_conv1d_fn``: (batch, channels, kept + new) to (batch, channels, new)."""
         silu = activation in ("silu", "swish")
         bias = torch.zeros(weight.shape[0]) if bias is None else bias
-        length, *_, batch, one, _ = self.parts
+        parts = self.parts
         y: Tensor = self._convolution(
-            hidden_states, self.window, weight, bias, length, batch, one, torch.tensor(int(silu))
+            hidden_states,
+            self.window,
+            weight,
+            bias,
+            parts.length,
+            parts.batch,
+            parts.one,
+            torch.tensor(int(silu)),
         )
         return y if activation is None or silu else ACT2FN[activation](y)
 
@@ -73,14 +80,16 @@ class Recurrences(nn.Module):
         delta_bias: Tensor | None = None,
         delta_softplus: bool = False,
         return_last_state: bool = False,
-        **__: Any,
+        **_: Any,
     ) -> Any:
         """In place of ``mamba_selective_scan``: see `model.selective.selective_scan`."""
         past = self.past.pop(0) if self.past else x.new_zeros(x.shape[0], x.shape[1], A.shape[1])
         bias, skip = (x.new_zeros(x.shape[1]) if value is None else value for value in (delta_bias, D))
-        length, *_, batch, one, _ = self.parts
+        parts = self.parts
         softplus = torch.tensor(int(delta_softplus))
-        y = self._selective(x, dt, A, B, C, skip, z, bias, past, length, batch, one, softplus)
+        y = self._selective(
+            x, dt, A, B, C, skip, z, bias, past, parts.length, parts.batch, parts.one, softplus
+        )
         state = self._selective_state(y, past)
         return (y, state) if return_last_state else y
 

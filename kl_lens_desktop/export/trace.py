@@ -21,7 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, LinearAttentionLayer
 
 from kl_lens_desktop.export.convolution import remove_cuts
-from kl_lens_desktop.export.dual import dual_parts
+from kl_lens_desktop.export.dual import shared_parts
 from kl_lens_desktop.export.experts import dense_experts
 from kl_lens_desktop.export.layout import remove_turns_back
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
@@ -141,7 +141,7 @@ class _Step(nn.Module):
         states: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
-        self._loops.parts = dual_parts(input_ids, beam_idx)
+        self._loops.parts = shared_parts(input_ids, beam_idx)
         dual = has_kernel(model, MAMBA2)
         cache = _filled(DynamicCache(config=model.config), self._states, states, beam_idx, dual)
         if _is_pure_ssm(model):
