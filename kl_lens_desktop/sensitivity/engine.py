@@ -12,12 +12,13 @@ import itertools
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -33,9 +34,9 @@ from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.model.scan import fast_scans
-from kl_lens_desktop.quant.formats import Format, parse_format
+from kl_lens_desktop.quant.formats import Format, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
-from kl_lens_desktop.sensitivity import race
+from kl_lens_desktop.sensitivity import decision, race
 from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
 from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
@@ -82,6 +83,7 @@ def analyze(
     tokens: int = DEFAULT_TOKENS,
     window: int = DEFAULT_WINDOW,
     exhaustive: bool = False,
+    bits: float = decision.BITS,
     seed: int = 0,
     precision: str = "f32",
     device: str = "cpu",
@@ -95,6 +97,8 @@ def analyze(
         How much text at most, and the length of its windows; `out` may hold the same text's beginning.
     exhaustive : bool
         Measure every entry on the whole text, instead of stopping those whose rank is settled (see `race`).
+    bits : float
+        Average bits per parameter of the plan whose decisions matter when entries are stopped.
     seed : int
         Of the order in which windows are measured.
     precision : str
@@ -144,7 +148,12 @@ def analyze(
         "stages": [len(ids)],
         "racing": None
         if exhaustive
-        else {"confidence": race.CONFIDENCE, "looks": race.looks(len(ids)), "rule": race.RULE},
+        else {
+            "confidence": race.CONFIDENCE,
+            "looks": race.looks(len(ids)),
+            "rule": race.RULE,
+            "bits": bits,
+        },
     }
     fresh = Scores(
         ModelIdentity(local.id, local.revision, weights_sha256(loaded.files)),
@@ -175,7 +184,7 @@ def analyze(
                 yield Note(
                     f"In bfloat16, KL below {floor['mean']:.1g} nats per token is rounding, not quantization"
                 )
-            yield from run.events(racing=not exhaustive)
+            yield from run.events(None if exhaustive else bits)
     finally:
         ledger.save(now=True)
 
@@ -204,16 +213,18 @@ class Run:
         }
         self._pace = Pace(lanes.count, window, self._per_piece, costs)
 
-    def events(self, *, racing: bool) -> Iterator[Event]:
-        """Measure, window by window, whatever is not settled and not in the ledger yet."""
+    def events(self, bits: float | None) -> Iterator[Event]:
+        """Measure, window by window, whatever is not settled and not in the ledger yet.
+
+        With no `bits` nothing is stopped.
+        """
         bounds = race.looks(self._total)
         for look, (start, stop) in enumerate(itertools.pairwise([0, *bounds])):
             for first in range(start, stop, self._per_piece):
                 last = min(first + self._per_piece, stop)
-                yield from self._piece(first, last, bounds[look:] if racing else [self._total])
-            if stop == self._total or not racing:
-                continue
-            yield from self._look(look, stop)
+                yield from self._piece(first, last, bounds[look:] if bits else [self._total])
+            if stop < self._total and bits:
+                yield from self._look(look, stop, bits)
         for candidate in self._racing():
             if entry := self._ledger.mark(candidate.pair, settled=False):
                 yield Scored(asdict(entry))
@@ -289,16 +300,22 @@ class Run:
             "warning",
         )
 
-    def _look(self, look: int, windows_so_far: int) -> Iterator[Event]:
+    def _look(self, look: int, windows_so_far: int, bits: float) -> Iterator[Event]:
         """Stop the entries whose rank is known."""
+        series = {
+            each.pair: self._ledger.samples(each.pair).kl_pq[: self._stopped.get(each.pair, windows_so_far)]
+            for each in self._candidates
+        }
+        decided = self._decided(series, look, bits)
         for fmt in dict.fromkeys(each.format for each in self._candidates):
             runners = [each for each in self._candidates if each.format == fmt]
-            series = [
-                self._ledger.samples(each.pair).kl_pq[: self._stopped.get(each.pair, windows_so_far)]
-                for each in runners
-            ]
             racing = [index for index, each in enumerate(runners) if each.pair not in self._stopped]
-            for index in race.settled(series, racing, look):
+            for index in race.settled(
+                [series[each.pair] for each in runners],
+                racing,
+                look,
+                decided=[index for index, each in enumerate(runners) if each.weight.name in decided],
+            ):
                 pair = runners[index].pair
                 self._stopped[pair] = windows_so_far
                 if self._ledger.measured(pair) < self._total and (
@@ -311,6 +328,27 @@ class Run:
             f"After {tokens:,} tokens {len(self._stopped):,} of {len(self._candidates):,} entries are "
             f"settled, each comparison of two at {race.CONFIDENCE:.0%} confidence"
         )
+
+    def _decided(self, series: Mapping[tuple[str, str], Sequence[float]], look: int, bits: float) -> set[str]:
+        """The weights whose format in a plan of so many bits no more text will change."""
+        formats = list(dict.fromkeys(each.format for each in self._candidates))
+        about = {each.weight.name: each.weight for each in self._candidates}
+        weights = [
+            weight for weight in about.values() if all((weight.name, fmt.name) in series for fmt in formats)
+        ]
+        if not weights:
+            return set()
+        sizes = [
+            [stored_bytes(weight.shape, fmt) for fmt in (parse_format("fp16"), *formats)]
+            for weight in weights
+        ]
+        found = decision.decided(
+            np.array(sizes, dtype=float),
+            [[series[weight.name, fmt.name] for fmt in formats] for weight in weights],
+            bits / 8 * sum(weight.parameters for weight in weights),
+            look,
+        )
+        return {weights[index].name for index in found}
 
     def _done(self) -> float:
         """Entries finished, those under way by the share of the text they were measured on."""

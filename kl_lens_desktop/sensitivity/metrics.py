@@ -14,7 +14,7 @@ from torch import Tensor
 from kl_lens_desktop.sensitivity.means import estimates, mean, samples_of
 from kl_lens_desktop.sensitivity.scores import Estimate, Samples
 
-_PIECE = 2**18  # elements: 1 MB in float32
+_PIECE = 2**17  # elements: 512 KB in float32
 _WILD = 60.0  # log(q/p) beyond which float32 loses p, or q/p, altogether
 _COLUMNS = ("kl_pq", "kl_qp", "mse", "top1_agreement", "delta_ce")
 

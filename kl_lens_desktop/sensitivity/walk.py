@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
 
-SLICE_ELEMENTS = 2**25  # logits at a time in all lanes, 128 MB: few tokens make a slow product of matrices
+SLICE_ELEMENTS = 3 * 2**23  # logits at a time in all lanes, 96 MB: few tokens make a slow product of matrices
 INPUT_ELEMENTS = 2**24  # inputs of all blocks kept, if they are no more than this (64 MB)
 CACHE_ELEMENTS = 2**25  # full-precision logits kept, if they are no more than this (128 MB)
 BATCH_TOKENS = 512
