@@ -8,7 +8,7 @@ from kl_lens_desktop.sensitivity.walk import Timing
 
 # The share of entries that goes on after each look, as on the models tried; once a look is past, its outcome
 # counts instead.
-_GO_ON = (0.4, 0.5, 0.6)
+_GO_ON = (0.12, 0.8, 0.8)
 
 
 @dataclass(frozen=True, slots=True)
