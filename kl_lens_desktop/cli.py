@@ -97,7 +97,7 @@ def _inspect(arguments: Arguments) -> None:
 
 def _analyze(arguments: Arguments) -> None:
     params = {"model": arguments.model, "out": str(arguments.out), "device": arguments.device}
-    result = _finish("analyze", params | _measuring(arguments))
+    result = _finish("analyze", params | {"bits": arguments.bits} | _measuring(arguments))
     if arguments.json:
         print(Path(result["scores"]).read_text(encoding="utf-8"))
         return
@@ -536,6 +536,9 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("model", metavar="MODEL")
     analyze.add_argument("--out", type=Path, required=True, metavar="scores.json")
     _add_measuring(analyze)
+    analyze.add_argument(
+        "--bits", type=_number, help="of the plan in mind: what it decides stops sooner (default 5)"
+    )
     analyze.add_argument("--device", default="cpu", help="of torch: cpu (default), cuda or xpu")
     analyze.add_argument("--top", type=_positive, default=20, help="rows to print (default 20)")
 

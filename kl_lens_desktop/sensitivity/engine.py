@@ -222,8 +222,8 @@ class Run:
         for look, (start, stop) in enumerate(itertools.pairwise([0, *bounds])):
             for first in range(start, stop, self._per_piece):
                 last = min(first + self._per_piece, stop)
-                yield from self._piece(first, last, bounds[look:] if bits else [self._total])
-            if stop < self._total and bits:
+                yield from self._piece(first, last, bounds[look:] if bits is not None else [self._total])
+            if stop < self._total and bits is not None:
                 yield from self._look(look, stop, bits)
         for candidate in self._racing():
             if entry := self._ledger.mark(candidate.pair, settled=False):
