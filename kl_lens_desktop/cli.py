@@ -96,20 +96,8 @@ def _inspect(arguments: Arguments) -> None:
 
 
 def _analyze(arguments: Arguments) -> None:
-    params = {
-        "model": arguments.model,
-        "out": str(arguments.out),
-        "text": [str(path) for path in arguments.text],
-        "tokens": arguments.tokens,
-        "window": arguments.window,
-        "formats": arguments.formats.split(",") if arguments.formats else None,
-        "source": arguments.calibration,
-        "exhaustive": arguments.exhaustive,
-        "seed": arguments.seed,
-        "precision": arguments.precision,
-        "device": arguments.device,
-    }
-    result = _finish("analyze", params)
+    params = {"model": arguments.model, "out": str(arguments.out), "device": arguments.device}
+    result = _finish("analyze", params | {"bits": arguments.bits} | _measuring(arguments))
     if arguments.json:
         print(Path(result["scores"]).read_text(encoding="utf-8"))
         return
@@ -261,7 +249,7 @@ def _baselines(arguments: Arguments) -> None:
         "out": str(arguments.out),
         "tokens": arguments.tokens,
         "gamma": arguments.gamma,
-        "only": arguments.only.split(",") if arguments.only else None,
+        "only": _names(arguments.only),
     }
     if arguments.text:
         params["text"] = str(arguments.text)
@@ -304,7 +292,7 @@ def _bench(arguments: Arguments) -> None:
 
     params = {
         "folders": [str(folder) for folder in arguments.folders],
-        "devices": arguments.devices.split(",") if arguments.devices else None,
+        "devices": _names(arguments.devices),
         "text": str(arguments.text) if arguments.text else None,
         "out": str(arguments.out),
     }
@@ -323,10 +311,26 @@ def _bench(arguments: Arguments) -> None:
     print(f"Wrote {arguments.out}")
 
 
+def _measuring(arguments: Arguments) -> dict[str, Any]:
+    return {
+        "text": [str(path) for path in arguments.text] or None,
+        "tokens": arguments.tokens,
+        "window": arguments.window,
+        "formats": _names(arguments.formats),
+        "source": arguments.calibration,
+        "exhaustive": arguments.exhaustive,
+        "seed": arguments.seed,
+        "precision": arguments.precision,
+    }
+
+
+def _names(text: str | None) -> list[str] | None:
+    return text.split(",") if text else None
+
+
 def _run(arguments: Arguments) -> None:
     params: dict[str, Any] = {"model": arguments.model, "out": str(arguments.out), "bits": arguments.bits}
-    params |= {"tokens": arguments.tokens, "text": [str(path) for path in arguments.text] or None}
-    params["quick"] = arguments.quick
+    params |= {"quick": arguments.quick, "devices": _names(arguments.devices), **_measuring(arguments)}
     rows, result = [], {}
     for event in _events("run", params):
         if isinstance(event, Measured):
@@ -531,31 +535,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     analyze.add_argument("model", metavar="MODEL")
     analyze.add_argument("--out", type=Path, required=True, metavar="scores.json")
-    text = analyze.add_mutually_exclusive_group()
-    text.add_argument(
-        "--text", type=Path, nargs="+", default=[], metavar="FILE", help="your own calibration text"
-    )
-    text.add_argument(
-        "--calibration",
-        choices=("novels", "wikitext-2", "generated"),
-        help="a text of ours: bundled novels (default), WikiText-2 from the Hub, or the model's own writing",
-    )
-    analyze.add_argument("--tokens", type=_positive, help="tokens of text (default 4096)")
-    analyze.add_argument("--window", type=_positive, default=256, help="tokens per window (default 256)")
-    analyze.add_argument("--formats", help="comma-separated (default int4_sym_g64,int8_sym)")
+    _add_measuring(analyze)
     analyze.add_argument(
-        "--exhaustive",
-        action="store_true",
-        help="use all of the text for every entry, also for those whose rank is settled earlier",
-    )
-    analyze.add_argument(
-        "--seed", type=_natural, default=0, help="of the order of windows and of generated text (default 0)"
-    )
-    analyze.add_argument(
-        "--precision",
-        choices=("f32", "bf16"),
-        default="f32",
-        help="bf16 multiplies faster where the processor can; what it costs is measured and said",
+        "--bits", type=_number, help="of the plan in mind: what it decides stops sooner (default 5)"
     )
     analyze.add_argument("--device", default="cpu", help="of torch: cpu (default), cuda or xpu")
     analyze.add_argument("--top", type=_positive, default=20, help="rows to print (default 20)")
@@ -701,12 +683,42 @@ def _parser() -> argparse.ArgumentParser:
     everything.add_argument(
         "--bits", type=_number, help="average bits per quantizable weight of the plan (default 5)"
     )
-    everything.add_argument("--tokens", type=_positive, help="tokens of calibration text (default 4096)")
     everything.add_argument(
         "--quick", action="store_true", help="less text and fewer repetitions, wider errors"
     )
-    everything.add_argument("--text", type=Path, nargs="+", default=[], metavar="FILE")
+    everything.add_argument(
+        "--devices", help="to benchmark on, comma-separated OpenVINO devices (default: all there are)"
+    )
+    _add_measuring(everything)
     return parser
+
+
+def _add_measuring(command: argparse.ArgumentParser) -> None:
+    text = command.add_mutually_exclusive_group()
+    text.add_argument(
+        "--text", type=Path, nargs="+", default=[], metavar="FILE", help="your own calibration text"
+    )
+    text.add_argument(
+        "--calibration",
+        choices=("novels", "wikitext-2", "generated"),
+        help="a text of ours: bundled novels (default), WikiText-2 from the Hub, or the model's own writing",
+    )
+    command.add_argument("--tokens", type=_positive, help="tokens of calibration text (default 4096)")
+    command.add_argument("--window", type=_positive, help="tokens per window (default 256)")
+    command.add_argument("--formats", help="comma-separated (default int4_sym_g64,int8_sym)")
+    command.add_argument(
+        "--exhaustive",
+        action="store_true",
+        help="use all of the text for every entry, also for those whose rank is settled earlier",
+    )
+    command.add_argument(
+        "--seed", type=_natural, help="of the order of windows and of generated text (default 0)"
+    )
+    command.add_argument(
+        "--precision",
+        choices=("f32", "bf16"),
+        help="bf16 multiplies faster where the processor can; what it costs is measured and said",
+    )
 
 
 def _device(text: str) -> str:

@@ -80,7 +80,7 @@ def analyze_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     from kl_lens_desktop.sensitivity import engine
 
     local = yield from _local(params, cancel)
-    wishes = ("formats", "tokens", "window", "exhaustive", "seed", "precision", "device", "source")
+    wishes = ("formats", "tokens", "window", "exhaustive", "bits", "seed", "precision", "device", "source")
     given = {name: value for name, value in _given(params, *wishes).items() if value != []}
     texts = [Path(text) for text in params.get("text") or []]
     yield from engine.analyze(local, Path(params["out"]), texts, cancel, **given)
