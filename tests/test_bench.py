@@ -2,10 +2,11 @@
 
 import csv
 import json
+import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.bench import compare, divergence, memory, report
+from kl_lens_desktop.bench import divergence, memory, noise, report
+from kl_lens_desktop.bench.compare import compare
 from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.figures import by_window, perplexity
 from kl_lens_desktop.bench.lab import Settings, bench, bench_task, find_variants
@@ -282,39 +284,157 @@ def test_peak_rss_remembers_what_was_freed() -> None:
 # -----------------------------------------------------------------------------------------------------------
 
 
-def speed(rounds: list[float]) -> dict:
-    spread = {"mean": statistics.fmean(rounds), "sd": statistics.stdev(rounds), "n": len(rounds)}
-    return {"tokens_per_s": {**spread, "median": statistics.median(rounds), "rounds": rounds}}
+def row(rounds: Sequence[float], session: str | None = "s") -> dict:
+    """A row that holds these rounds of one session."""
+    values = list(rounds)
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    spread = {"mean": statistics.fmean(values), "sd": sd, "n": len(values)}
+    return {"session": session, "tokens_per_s": {**spread, "rounds": values}}
 
 
-def test_equal_speeds_are_within_noise_and_slower_ones_are_not() -> None:
-    random = np.random.default_rng(0)
+def verdicts(slower: float, sd: float, *, tails: bool, repetitions: int = 200) -> float:
+    """How often a variant that takes `slower` times as long is told apart, rounds being added until settled.
 
-    def rounds(mean: float) -> list[float]:
-        return list(mean * (1 + 0.02 * random.standard_normal(3)))
+    Noise as measured here: of a round (with outliers if `tails`), of a process for as long as it lives, and
+    a drift that is common to both.
+    """
+    random = np.random.default_rng(7)
+    apart = 0
+    for _ in range(repetitions):
+        each = random.standard_t(3, (2, 16)) / math.sqrt(3) if tails else random.standard_normal((2, 16))
+        drift, process = np.cumsum(0.05 * random.standard_normal(16)), 0.012 * random.standard_normal((2, 1))
+        first, second = np.exp(sd * each + drift + process)
+        found = noise.paired(first[:4], second[:4] / slower)
+        for count in noise.LOOKS:
+            if not found.settled and count <= 16:
+                found = noise.paired(first[:count], second[:count] / slower)
+        apart += found.apart
+    return apart / repetitions
 
-    alike = sum(compare.within_noise(speed(rounds(100)), speed(rounds(100))) for _ in range(400))
-    apart = sum(not compare.within_noise(speed(rounds(100)), speed(rounds(85))) for _ in range(400))
-    assert alike >= 0.95 * 400
-    assert apart >= 0.90 * 400
+
+@pytest.mark.parametrize(("sd", "tails"), [(0.01, False), (0.03, False), (0.03, True)])
+def test_equal_variants_are_within_noise_and_slower_ones_are_not(sd: float, tails: bool) -> None:
+    assert verdicts(1.0, sd, tails=tails) <= 0.05
+    assert verdicts(1.15, sd, tails=tails) >= 0.90
+
+
+def test_looking_often_finds_no_difference_that_is_not_there() -> None:
+    """The first kind of error is that of all looks together, without the help of the margin."""
+    logs = 0.1 * np.random.default_rng(3).standard_normal((1000, 32))
+    wrong = np.zeros(1000, dtype=bool)
+    for look, count in enumerate(noise.LOOKS, 1):
+        level = (1 - noise.CONFIDENCE) / (look * (look + 1))
+        wrong |= scipy.stats.ttest_1samp(logs[:, :count], 0, axis=1).pvalue < level
+    assert wrong.mean() <= 1 - noise.CONFIDENCE
+    assert sum((1 - noise.CONFIDENCE) / (k * (k + 1)) for k in range(1, 10_000)) <= 1 - noise.CONFIDENCE
+
+
+@given(st.lists(st.tuples(st.floats(1, 1000), st.floats(1, 1000)), min_size=2, max_size=32))
+def test_the_interval_is_students_and_turns_with_its_sides(pairs: list[tuple[float, float]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    found, turned = noise.paired(first, second), noise.paired(second, first)
+    assert found.ratio == pytest.approx(1 / turned.ratio)
+    assert (found.apart, found.settled) == (turned.apart, turned.settled)
+    if found.n == len(pairs):
+        logs = np.log(second) - np.log(first)
+        level = 1 - (1 - noise.CONFIDENCE) / (len(noise.looks(found.n)) * (len(noise.looks(found.n)) + 1))
+        test = scipy.stats.ttest_1samp(logs, 0).confidence_interval(level)
+        if np.isfinite(test.low) and abs(test.low) < 500:
+            assert math.log(found.low) == pytest.approx(test.low, rel=1e-6, abs=1e-6)
+
+
+def test_rows_of_two_sessions_are_compared_by_welchs_interval() -> None:
+    a, b = row([100.0, 103.0, 99.0], "one"), row([92.0, 97.0, 90.0, 95.0], "other")
+    found = noise.difference(a, b)
+    logs = [np.log(each["tokens_per_s"]["rounds"]) for each in (b, a)]
+    interval = scipy.stats.ttest_ind(*logs, equal_var=False).confidence_interval(noise.CONFIDENCE)
+    assert (found.low, found.high) == pytest.approx((np.exp(interval.low), np.exp(interval.high)))
+    assert (found.paired, found.n) == (False, 3)
+
+
+def test_turns_find_what_a_drift_hides() -> None:
+    drift = np.exp(np.linspace(0, 1, 8))
+    fast, slow = 100 * drift, 88 * drift * np.exp(0.005 * np.cos(np.arange(8)))
+    assert not noise.within_noise(row(fast), row(slow))
+    assert noise.within_noise(row(fast, None), row(slow, None))
 
 
 def test_what_cannot_be_compared_is_said_plainly() -> None:
-    fast, slow = speed([100.0, 101.0, 99.0]), speed([50.0, 51.0, 49.0])
-    once = {"tokens_per_s": {"mean": 10.0, "sd": None, "n": 1, "median": 10.0, "rounds": [10.0]}}
-    assert not compare.within_noise(fast, slow)
-    assert compare.within_noise(fast, once)
-    assert not compare.within_noise(fast, {"tokens_per_s": None})
-    assert compare.within_noise(speed([5.0, 5.0]), speed([5.0, 5.0]))
-    assert not compare.within_noise(speed([5.0, 5.0]), speed([6.0, 6.0]))
+    fast, slow = row([100.0, 101.0, 99.0, 100.0]), row([50.0, 51.0, 49.0, 50.0])
+    assert not noise.within_noise(fast, slow)
+    assert noise.within_noise(fast, row([10.0])), "one round tells nothing"
+    assert not noise.within_noise(fast, {"tokens_per_s": None})
+    assert noise.within_noise(row([5.0, 5.0]), row([5.0, 5.0]))
+    assert not noise.within_noise(row([5.0, 5.0]), row([6.0, 6.0]))
+    assert noise.within_noise(row([100.0] * 4), row([97.0] * 4)), "less than the margin is never claimed"
+    old = {"tokens_per_s": {"mean": 100.0, "sd": 1.0, "n": 9}}
+    assert noise.difference(old, {"tokens_per_s": {"mean": 80.0, "sd": 1.0, "n": 9}}).apart
 
 
-def test_the_noise_test_is_welchs() -> None:
-    a, b = [100.0, 103.0, 99.0], [92.0, 97.0, 90.0, 95.0]
-    ours = compare.p_value(
-        statistics.fmean(a), statistics.variance(a) / 3, 3, statistics.fmean(b), statistics.variance(b) / 4, 4
+def test_a_rounds_speed_is_that_of_its_undisturbed_tokens() -> None:
+    latencies = [0.010] * 20 + [0.011] * 60 + [0.050] * 20
+    assert noise.round_speed(latencies) == pytest.approx(100)
+    assert noise.round_speed(latencies[::-1]) == pytest.approx(1 / np.quantile(latencies, 0.1))
+
+
+# Two files
+# -----------------------------------------------------------------------------------------------------------
+
+
+def bench_of(*rows: dict, **environment: object) -> dict:
+    text = {"name": "t", "sha256": "1" * 64, "tokens": 512, "window": 128}
+    about = {
+        "os": "Linux", "cpu": "A", "packages": {"openvino": "1"}, "devices": [], "text": text,
+        "settings": {"prompt_tokens": 32, "new_tokens": 8},
+    }  # fmt: skip
+    return {"environment": about | environment, "rows": list(rows)}
+
+
+def full_row(
+    name: str, plan: str | None, rounds: list[float], device: str = "CPU", nats: float = 70.0
+) -> dict:
+    model = {"id": "m", "revision": None, "sha256": "a" * 64} if plan else None
+    about = {"variant": name, "device": device, "status": "ok", "model": model, "plan_sha256": plan}
+    return row(rounds) | about | {"perplexity": {"mean": nats, "se": 0.5, "n": 100}, "peak_rss_mb": 100.0}
+
+
+def test_rows_of_two_files_match_by_plan_whatever_their_names() -> None:
+    mine = bench_of(
+        full_row("plan", "1" * 64, [100, 101, 99, 100]), full_row("int4", "2" * 64, [120, 121, 119, 120]),
+        full_row("old", None, [10, 10, 10, 10]),
+    )  # fmt: skip
+    yours = bench_of(
+        full_row("int4", "1" * 64, [80, 81, 79, 80]), full_row("INT4", "2" * 64, [120, 119, 121, 122]),
+        full_row("old", None, [10, 11, 10, 9]), full_row("plan", "3" * 64, [1, 1, 1, 1], "GPU.0"),
+        cpu="B",
+    )  # fmt: skip
+    found = compare(mine, yours)
+    assert [(m.first["variant"], m.second["variant"], m.by) for m in found.matches] == [
+        ("plan", "int4", "plan"), ("int4", "INT4", "plan"), ("old", "old", "name"),
+    ]  # fmt: skip
+    assert [r["device"] for r in found.only_second] == ["GPU.0"]
+    speeds = [next(c for c in m.changes if c.figure == "tokens_per_s") for m in found.matches]
+    assert [c.apart for c in speeds] == [True, False, False]
+    assert speeds[0].ratio == pytest.approx(0.8, rel=0.01)
+    assert found.environment == [("cpu", "A", "B")]
+    assert any("matched by name" in caution for caution in found.cautions)
+    json.dumps(found.as_dict())
+
+
+def test_quality_is_compared_on_one_text_only() -> None:
+    mine, near, far = (full_row("p", "1" * 64, [1, 1], nats=nats) for nats in (70.0, 70.5, 74.0))
+
+    def said(first: dict, second: dict) -> bool | None:
+        (match,) = compare(first, second).matches
+        return next(change for change in match.changes if change.figure == "perplexity").apart
+
+    assert said(bench_of(mine), bench_of(near)) is False
+    assert said(bench_of(mine), bench_of(far)) is True
+    other = {"name": "t", "sha256": "2" * 64, "tokens": 512, "window": 128}
+    assert said(bench_of(mine), bench_of(far, text=other)) is None
+    assert any(
+        "not comparable" in caution for caution in compare(bench_of(mine), bench_of(far, text=other)).cautions
     )
-    assert ours == pytest.approx(scipy.stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
 # Failures

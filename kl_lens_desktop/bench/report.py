@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop.bench.compare import within_noise
 from kl_lens_desktop.bench.lab import SCHEMA
+from kl_lens_desktop.bench.noise import within_noise
 from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.schema import check_schema
 
