@@ -1,4 +1,4 @@
-"""A worker whose speed task does what drivers do at their worst, where a file ``odd`` in the folder says so."""
+"""A worker whose speed task does what drivers do at their worst, if a file ``odd`` in the folder says so."""
 
 import ctypes
 import os
@@ -16,6 +16,17 @@ from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Progress
 from kl_lens_desktop.jobs.worker import serve
 from kl_lens_desktop.tasks import TASKS
+
+WORKER = [sys.executable, "-m", "tests.odd_worker"]
+
+
+def odd_folder(folder: Path, behaviour: str, *arguments: str) -> Path:
+    """An IR folder whose speed run misbehaves."""
+    folder.mkdir()
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        (folder / name).write_bytes(b"")
+    (folder / "odd").write_text("\n".join([behaviour, *arguments]), encoding="utf-8")
+    return folder
 
 
 def odd_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.bench import divergence, lab, memory, noise, report
+from kl_lens_desktop.bench import divergence, lab, memory, noise, report, wikitext
 from kl_lens_desktop.bench.compare import compare
 from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.figures import over_batches, perplexity
@@ -39,6 +39,8 @@ from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.jobs.events import Event, Finished, Generated, Measured, Note, Progress
 from kl_lens_desktop.texts import held_out_text, read_text
+from tests.dequantized import dequantized_sample, window_nats
+from tests.odd_worker import WORKER, odd_folder
 
 QUICK = Settings(
     tokens=512, window=128, prompt_tokens=32, new_tokens=8, repeats=2, rounds=2, max_rounds=2, contexts=(),
@@ -194,13 +196,23 @@ def test_an_absent_device_is_unavailable_with_a_reason(benched: Path) -> None:
     assert all(row["tokens_per_s"] is None and row["perplexity"] is None for row in absent)
 
 
-def test_a_combination_of_devices_is_measured_like_one(sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    events = run(
-        [sample_ir["fp16"]], ["auto:cpu"], tmp_path / "b.json", replace(QUICK, rounds=1, precision="f32")
-    )
-    (row,) = rows_of(events)
-    assert (row["device"], row["status"]) == ("AUTO:CPU", "ok")
-    assert row["kl_to_fp16"]["mean"] == pytest.approx(0, abs=1e-9)
+def test_combinations_of_devices_stand_side_by_side(sample_ir: dict[str, Path], tmp_path: Path) -> None:
+    out, devices = tmp_path / "b.json", ["CPU", "auto:cpu", "HETERO:CPU", "MULTI:CPU", "NPU"]
+    settings = replace(QUICK, tokens=128, precision="f32")
+    rows = rows_of(run([sample_ir["fp16"], sample_ir["int4"]], devices, out, settings))
+    assert [row["device"] for row in rows[::2]] == [name.upper() for name in devices]
+    for row in rows[:8]:
+        assert row["status"] == "ok"
+        assert row["execution_devices"] == ["CPU"]
+        assert row["variant"] != "fp16" or row["kl_to_fp16"]["mean"] == pytest.approx(0, abs=1e-9)
+    document = report.load_bench(out)
+    assert {pair["device"] for pair in report.pairs(rows)} == {"CPU", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU"}
+    assert sum(line["speed"] == "fastest" for line in report.table(rows)) == 4
+    export_html(document, tmp_path / "b.html")
+    page = (tmp_path / "b.html").read_text(encoding="utf-8")
+    for device in ("AUTO:CPU", "HETERO:CPU", "MULTI:CPU"):
+        assert f"fp16 · {device}" in page
+    assert len({circle.partition('"')[0] for circle in page.split('<g stroke="')[1:]}) == 4, "a colour each"
 
 
 def test_every_kind_of_device_is_listed_with_its_name_or_the_reason() -> None:
@@ -211,20 +223,76 @@ def test_every_kind_of_device_is_listed_with_its_name_or_the_reason() -> None:
         assert device.full_name if device.available else device.reason
 
 
-def test_perplexity_of_the_exported_model_is_that_of_torch(sample_ir: dict[str, Path]) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(resources.path("sample-hybrid"), dtype=torch.float32).eval()
-    losses = []
-    for ids in first_windows(sample_ir["fp16"], 4):
-        with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0, :-1]
-        losses.append(torch.nn.functional.cross_entropy(logits.double(), torch.tensor(ids[1:])).item())
-    measured = quality(sample_ir["fp16"], None)
-    assert measured["perplexity"]["mean"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-3)
+@pytest.mark.parametrize("name", ["fp16", "int4"])
+def test_perplexity_is_that_of_torch_on_dequantized_weights(name: str, sample_ir: dict[str, Path]) -> None:
+    model = dequantized_sample(sample_ir[name])
+    losses = [window_nats(model, ids) for ids in first_windows(sample_ir[name], 4)]
+    measured = quality(sample_ir[name], None)
+    assert measured["perplexity"]["mean"] == pytest.approx(np.exp(np.mean(losses)), rel=5e-4)
     assert measured["nats_per_token"]["se"] == pytest.approx(np.std(losses, ddof=1) / 2, rel=1e-2)
     assert measured.get("kl_to_fp16") is None
+
+
+def test_overlapping_windows_count_each_token_once_with_context_before_it(sample_ir: dict[str, Path]) -> None:
+    model = dequantized_sample(sample_ir["fp16"])
+    (ids,) = first_windows(sample_ir["fp16"], 1, 512)
+    pieces = [(ids[start : start + 256], 255 if start == 0 else 64) for start in range(0, 257, 64)]
+    total = sum(counted * window_nats(model, piece, counted) for piece, counted in pieces)
+    measured = quality(sample_ir["fp16"], sample_ir["fp16"], tokens=512, stride=64, chunk=100)
+    assert measured["nats_per_token"]["n"] == 511 == sum(counted for _, counted in pieces)
+    assert measured["nats_per_token"]["mean"] == pytest.approx(total / 511, rel=5e-4)
+    assert measured["kl_to_fp16"]["n"] == 511
+
+
+WIKITEXT = (
+    " \n = A ship = \n \n The Nostromo 's crew , all @-@ weather sailors , left at 5 @.@ 30 . \n \n"
+    ' = = History = = \n \n She was " built " in 1 @,@ 904 ( in Genoa ) . \n \n'
+    " = Another = \n \n It is short . \n"
+)
+
+
+def test_wikitext_is_read_as_lm_eval_reads_it() -> None:
+    assert wikitext.is_wikitext(WIKITEXT)
+    assert not wikitext.is_wikitext(read_text(held_out_text()))
+    first, second = wikitext.documents(WIKITEXT)
+    assert second == " = Another = \n \n It is short . \n"
+    # an empty piece before the first blank and after the last is a word, as in lm-eval
+    assert wikitext.word_count(second) == 9
+    assert wikitext.detokenized(second) == " = Another =\n\nIt is short.\n"
+    assert wikitext.detokenized(first) == (
+        " = A ship =\n\nThe Nostromo's crew, all-weather sailors, left at 5.30.\n\n"
+        ' == History ==\n\nShe was "built" in 1,904 (in Genoa).\n\n'
+    ).replace("\n ==", "\n==")
+
+
+@given(st.integers(0, 60), st.integers(1, 20))
+def test_rolling_windows_predict_each_token_once_from_as_much_as_fits(count: int, window: int) -> None:
+    ids = list(range(1, count + 1))
+    found = list(wikitext.rolling_windows(ids, 0, window))
+    assert [token for _, predicted in found for token in predicted] == ids
+    for context, predicted in found:
+        read = context + predicted
+        assert read == list(range(read[0], read[-1] + 1))
+        assert len(read) - 1 <= window
+    if len(found) > 1:
+        assert len(found[-1][0]) + len(found[-1][1]) - 1 == window, "the last takes what context fits"
+
+
+def test_word_perplexity_is_over_the_words_of_the_original(
+    sample_ir: dict[str, Path], tmp_path: Path
+) -> None:
+    text = tmp_path / "wiki.test.raw"
+    text.write_text(WIKITEXT, encoding="utf-8")
+    folder, model = sample_ir["fp16"], dequantized_sample(sample_ir["fp16"])
+    nats, words, tokens = 0.0, 0, 0
+    for document in wikitext.documents(WIKITEXT):
+        ids = token_ids(folder, wikitext.detokenized(document))
+        nats += len(ids) * window_nats(model, [model.config.bos_token_id, *ids])
+        words, tokens = words + wikitext.word_count(document), tokens + len(ids)
+    measured = quality(folder, None, text=str(text), window=None)
+    assert measured["word_perplexity"]["n"] == words
+    assert measured["word_perplexity"]["mean"] == pytest.approx(math.exp(nats / words), rel=5e-4)
+    assert measured["perplexity"]["n"] == tokens
 
 
 def test_divergence_from_fp16_is_that_of_two_full_forwards(sample_ir: dict[str, Path]) -> None:
@@ -526,16 +594,7 @@ def test_a_child_killed_from_outside_costs_only_its_own_row(
 @pytest.fixture
 def odd_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children run `tests.odd_worker`."""
-    monkeypatch.setattr(child_module, "worker_command", lambda: [sys.executable, "-m", "tests.odd_worker"])
-
-
-def odd(folder: Path, behaviour: str, *arguments: str) -> Path:
-    """An IR folder whose speed run misbehaves."""
-    folder.mkdir()
-    for name in ("openvino_model.xml", "openvino_model.bin"):
-        (folder / name).write_bytes(b"")
-    (folder / "odd").write_text("\n".join([behaviour, *arguments]), encoding="utf-8")
-    return folder
+    monkeypatch.setattr(child_module, "worker_command", lambda: WORKER)
 
 
 @pytest.mark.usefixtures("odd_workers")
@@ -543,16 +602,14 @@ def test_children_that_crash_abort_or_eat_memory_cost_their_own_row_only(
     sample_ir: dict[str, Path], tmp_path: Path
 ) -> None:
     told = tmp_path / "pid"
-    folders = [
-        sample_ir["int4"], odd(tmp_path / "crash", "segfault"), odd(tmp_path / "abort", "abort"),
-        odd(tmp_path / "glutton", "glutton"), odd(tmp_path / "orphan", "orphan", str(told)),
-    ]  # fmt: skip
+    odd = [odd_folder(tmp_path / name, name) for name in ("segfault", "abort", "glutton")]
+    folders = [sample_ir["int4"], *odd, odd_folder(tmp_path / "orphan", "orphan", str(told))]
     out = tmp_path / "bench.json"
     events = run(folders, ["CPU"], out, replace(QUICK, tokens=128, memory_limit_mb=1500))
     rows = {row["variant"]: row for row in rows_of(events)}
     assert [row["status"] == "ok" for row in rows.values()] == [True, False, False, False, False]
-    for name, words in (("crash", "segfault"), ("abort", "abort"), ("orphan", "orphan")):
-        assert f"its last words: driver: this will be a {words}" in rows[name]["status"]
+    for name in ("segfault", "abort", "orphan"):
+        assert f"its last words: driver: this will be a {name}" in rows[name]["status"]
     assert "used more than 1500 MB" in rows["glutton"]["status"]
     assert rows["glutton"]["peak_rss_mb"] is not None
     assert not psutil.pid_exists(int(told.read_text(encoding="utf-8"))), "a child's child remains"
@@ -564,7 +621,7 @@ def test_children_that_crash_abort_or_eat_memory_cost_their_own_row_only(
 
 @pytest.mark.usefixtures("odd_workers")
 def test_a_child_that_hangs_and_hears_nothing_is_ended(sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    stuck = odd(tmp_path / "stuck", "hang")
+    stuck = odd_folder(tmp_path / "stuck", "hang")
     shutil.copy(sample_ir["int4"] / "tokenizer.json", stuck)
     settings = replace(QUICK, time_limit_s=4)
     (row,) = rows_of(run([stuck], ["CPU"], tmp_path / "b.json", settings))

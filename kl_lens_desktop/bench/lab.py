@@ -111,7 +111,7 @@ class Variant:
 
 
 @dataclass(slots=True)
-class _Run:
+class Run:
     """What is known so far of one variant on one device."""
 
     variant: Variant
@@ -183,7 +183,7 @@ def bench(
     chosen = [device_named(name, listed, cancel) for name in wanted]
     steps = settings.most_rounds + 1 + settings.raw + 2 * settings.cache
     total = len(variants) * steps * sum(device.available for device in chosen)
-    course = _Course(text, settings, cancel, total)
+    course = Course(text, settings, cancel, total)
     gb_s = (yield from _memory_read(course)) if settings.raw else None
     seen = {device.name: device for device in [*listed, *chosen]}
     document: dict[str, Any] = {
@@ -284,7 +284,7 @@ def environment(
 
 
 @dataclass(slots=True)
-class _Course:
+class Course:
     """What the runs of one bench share, and how much of it is done."""
 
     text: Path
@@ -304,16 +304,16 @@ class _Course:
         yield
         self.done += 1
 
-    def name(self, run: _Run) -> str:
+    def name(self, run: Run) -> str:
         return f"{run.variant.name} on {run.device}"
 
-    def rest(self, run: _Run, what: str) -> Progress:
+    def rest(self, run: Run, what: str) -> Progress:
         """Cool down, if nobody cancels, and say what begins."""
         self.cancel.check()
         time.sleep(self.settings.cool_down_s)
         return self.progress(0, f"{self.name(run)}: {what}")
 
-    def start(self, task: str, params: dict[str, Any], run: _Run) -> Child:
+    def start(self, task: str, params: dict[str, Any], run: Run) -> Child:
         folder, text = run.variant.folder.absolute(), self.text.absolute()
         given = {"folder": str(folder), "device": run.device, "text": str(text), **params}
         settings = self.settings
@@ -327,15 +327,15 @@ class _Course:
         )
 
 
-def _measure(variants: list[Variant], devices: list[Device], course: _Course) -> Iterator[Event]:
+def _measure(variants: list[Variant], devices: list[Device], course: Course) -> Iterator[Event]:
     for device in devices:
-        runs = [_Run(variant, device.name) for variant in variants]
+        runs = [Run(variant, device.name) for variant in variants]
         if not device.available:
             yield from (Measured(_row(run, "", device.reason)) for run in runs)
             continue
         session = uuid4().hex
         try:
-            yield from _take_turns(runs, course)
+            yield from take_turns(runs, course)
         finally:
             for run in runs:
                 _dismiss(run)
@@ -344,7 +344,11 @@ def _measure(variants: list[Variant], devices: list[Device], course: _Course) ->
             yield Measured(_row(run, session))
 
 
-def _take_turns(runs: list[_Run], course: _Course) -> Iterator[Event]:
+def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
+    """Time variants on one device in turn, until every two are told apart or known well enough.
+
+    The processes are left running where they fit into memory together.
+    """
     settings, cancel = course.settings, course.cancel
     together = _fit_together(runs)
     until = time.monotonic() + 60 * settings.speed_minutes
@@ -368,25 +372,25 @@ def _take_turns(runs: list[_Run], course: _Course) -> Iterator[Event]:
     course.done = before + len(runs) * settings.most_rounds  # also those that were not needed
 
 
-def _fit_together(runs: list[_Run]) -> bool:
+def _fit_together(runs: list[Run]) -> bool:
     """Whether all variants may stay loaded while one of them works."""
     needed_mb = sum(_WEIGHTS_FACTOR * _weights(run.variant) / 2**20 + _LIBRARIES_MB for run in runs)
     free_mb = float(psutil.virtual_memory().available) / 2**20
     return needed_mb <= _TOGETHER_SHARE * free_mb
 
 
-def _settle(runs: list[_Run], settings: Settings) -> None:
+def _settle(runs: list[Run], settings: Settings) -> None:
     timed = [run for run in runs if not run.failure]
     for run in timed:
         pairs = [noise.paired(_rounds(run, settings), _rounds(o, settings)) for o in timed if o is not run]
         run.settled = all(pair.settled for pair in pairs)
 
 
-def _rounds(run: _Run, settings: Settings) -> list[float]:
+def _rounds(run: Run, settings: Settings) -> list[float]:
     return [turn["round"]["tokens_per_s"] for turn in run.turns[settings.prompt_tokens]]
 
 
-def _turn(run: _Run, lengths: list[int], what: str, course: _Course) -> Iterator[Event]:
+def _turn(run: Run, lengths: list[int], what: str, course: Course) -> Iterator[Event]:
     """One round of a variant: its prompts one after another, in its own process, loaded first if need be."""
     if run.failure:
         return
@@ -405,7 +409,7 @@ def _turn(run: _Run, lengths: list[int], what: str, course: _Course) -> Iterator
 
 
 def _answers(
-    run: _Run, order: dict[str, Any] | None, results: list[dict[str, Any]], course: _Course
+    run: Run, order: dict[str, Any] | None, results: list[dict[str, Any]], course: Course
 ) -> Iterator[Event]:
     assert run.child is not None
     try:
@@ -418,13 +422,13 @@ def _answers(
         run.sampled_peak_mb = max(run.sampled_peak_mb, run.child.peak_rss_mb)
 
 
-def _dismiss(run: _Run) -> None:
+def _dismiss(run: Run) -> None:
     if run.child is not None:
         run.child.close()
         run.child = None
 
 
-def _once(run: _Run, course: _Course) -> Iterator[Event]:
+def _once(run: Run, course: Course) -> Iterator[Event]:
     """What is measured of a variant without the others: raw requests, loading, quality."""
     settings = course.settings
     if settings.raw:
@@ -456,7 +460,7 @@ def _wrong(gate: dict[str, Any]) -> str:
 
 
 def _child(
-    task: str, params: dict[str, Any], run: _Run, what: str, result: dict[str, Any], course: _Course
+    task: str, params: dict[str, Any], run: Run, what: str, result: dict[str, Any], course: Course
 ) -> Iterator[Event]:
     """Run a task in a child process of its own, its result into `result`, unless this run has failed."""
     with course.step():
@@ -477,13 +481,13 @@ def _child(
             yield _failed(run, what, error)
 
 
-def _failed(run: _Run, what: str, error: ChildError) -> Note:
+def _failed(run: Run, what: str, error: ChildError) -> Note:
     _dismiss(run)
     run.failure = " ".join(f"{error.what}: {error.why}".split())[:600]
     return Note(f"{run.variant.name} on {run.device}: {what} failed. {error}", "warning")
 
 
-def _memory_read(course: _Course) -> Generator[Event, None, float | None]:
+def _memory_read(course: Course) -> Generator[Event, None, float | None]:
     yield Progress("bench", 0, 1, "Measuring how fast memory is read")
     gb_s = None
     try:
@@ -495,7 +499,7 @@ def _memory_read(course: _Course) -> Generator[Event, None, float | None]:
     return gb_s
 
 
-def _row(run: _Run, session: str, unavailable: str = "") -> dict[str, Any]:
+def _row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
     variant, plan = run.variant, run.variant.plan
     load, quality, raw = run.loads[0] if run.loads else {}, run.quality, run.raw
     in_speed, in_quality = load.get("settings", {}), quality.get("settings", {})
@@ -557,7 +561,7 @@ def _over_rounds(turns: list[dict[str, Any]], name: str) -> dict[str, Any] | Non
     return {**spread(pooled), "rounds": [turn["round"][name] for turn in turns]}
 
 
-def _peak_mb(run: _Run) -> float | None:
+def _peak_mb(run: Run) -> float | None:
     counted = [turn["peak_rss_mb"] for turns in run.turns.values() for turn in turns if turn["peak_rss_mb"]]
     return max(counted, default=run.sampled_peak_mb or None)
 
