@@ -230,7 +230,7 @@ def _described(path: Path, words: str, read: Passage) -> dict[str, Any]:
     about = {
         "name": path.name,
         "sha256": hashlib.sha256(words.encode("utf-8")).hexdigest(),
-        "tokens": sum(len(window.ids) for window in read.windows),
+        "tokens": read.tokens,
         "predicted": read.predicted,
         "window": read.window,
         "stride": read.stride,
@@ -308,9 +308,8 @@ class Course:
         return f"{run.variant.name} on {run.device}"
 
     def rest(self, run: Run, what: str) -> Progress:
-        """Cool down, if nobody cancels, and say what begins."""
-        self.cancel.check()
-        time.sleep(self.settings.cool_down_s)
+        """Cool down, and say what begins."""
+        self.cancel.rest(self.settings.cool_down_s)
         return self.progress(0, f"{self.name(run)}: {what}")
 
     def start(self, task: str, params: dict[str, Any], run: Run) -> Child:

@@ -45,6 +45,13 @@ class Passage:
     documents: int
 
     @property
+    def tokens(self) -> int:
+        """Of the text, each once."""
+        if self.documents:
+            return self.predicted
+        return (len(self.windows) - 1) * self.stride + self.window
+
+    @property
     def predicted(self) -> int:
         return sum(window.counted for window in self.windows)
 

@@ -27,6 +27,11 @@ class Cancel:
     def resume(self) -> None:
         self._go.set()
 
+    def rest(self, seconds: float) -> None:
+        """Sleep, but not through a cancel."""
+        self._stop.wait(seconds)
+        self.check()
+
     def order(self, what: dict[str, Any]) -> None:
         self._orders.put(what)
 
