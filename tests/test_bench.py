@@ -198,19 +198,19 @@ def test_an_absent_device_is_unavailable_with_a_reason(benched: Path) -> None:
 
 
 def test_combinations_of_devices_stand_side_by_side(sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    out, devices = tmp_path / "b.json", ["auto:cpu", "HETERO:CPU", "MULTI:CPU", "NPU"]
+    out, devices = tmp_path / "b.json", ["auto:cpu", "HETERO:CPU", "NPU"]
     rows = rows_of(run([sample_ir["fp16"]], devices, out, replace(QUICK, tokens=128, precision="f32")))
     assert [row["device"] for row in rows] == [name.upper() for name in devices]
-    for row in rows[:3]:
+    for row in rows[:2]:
         assert row["status"] == "ok"
         assert row["execution_devices"] == ["CPU"]
         assert row["kl_to_fp16"]["mean"] == pytest.approx(0, abs=1e-9)
     document = report.load_bench(out)
-    assert sum(line["speed"] == "fastest" for line in report.table(rows)) == 3
+    assert sum(line["speed"] == "fastest" for line in report.table(rows)) == 2
     export_html(document, tmp_path / "b.html")
     page = (tmp_path / "b.html").read_text(encoding="utf-8")
-    assert all(f"fp16 · {row['device']}" in page for row in rows[:3])
-    assert len({group.partition('"')[0] for group in page.split('<g stroke="')[1:]}) == 3, "a colour each"
+    assert all(f"fp16 · {row['device']}" in page for row in rows[:2])
+    assert len({group.partition('"')[0] for group in page.split('<g stroke="')[1:]}) == 2, "a colour each"
 
 
 def test_every_kind_of_device_is_listed_with_its_name_or_the_reason() -> None:
@@ -404,30 +404,32 @@ def row(rounds: Sequence[float], session: str | None = "s") -> dict:
     return {"session": session, "tokens_per_s": {**spread, "rounds": values}}
 
 
-def verdicts(slower: float, sd: float, *, tails: bool, repetitions: int = 200) -> float:
+def verdicts(slower: float, sd: float, *, disturbed: bool, repetitions: int = 200) -> float:
     """How often a variant that takes `slower` times as long is told apart, rounds being added until settled.
 
-    Noise as measured here: of a round (with outliers if `tails`), of a process for as long as it lives, and
-    a drift that is common to both.
+    Noise as measured here: of a round (with some rounds far slower if `disturbed`), of a process for as long
+    as it lives, and a drift that is common to both.
     """
     random = np.random.default_rng(7)
     apart = 0
     for _ in range(repetitions):
-        each = random.standard_t(3, (2, 16)) / math.sqrt(3) if tails else random.standard_normal((2, 16))
-        drift, process = np.cumsum(0.05 * random.standard_normal(16)), 0.012 * random.standard_normal((2, 1))
-        first, second = np.exp(sd * each + drift + process)
-        found = noise.paired(first[:4], second[:4] / slower)
+        each = sd * random.standard_normal((2, 32))
+        if disturbed:
+            each -= (random.random((2, 32)) < 0.1) * np.abs(0.4 * random.standard_normal((2, 32)))
+        drift, process = np.cumsum(0.05 * random.standard_normal(32)), 0.012 * random.standard_normal((2, 1))
+        first, second = np.exp(each + drift + process)
         for count in noise.LOOKS:
-            if not found.settled and count <= 16:
-                found = noise.paired(first[:count], second[:count] / slower)
+            found = noise.paired(first[:count], second[:count] / slower)
+            if found.settled:
+                break
         apart += found.apart
     return apart / repetitions
 
 
-@pytest.mark.parametrize(("sd", "tails"), [(0.01, False), (0.03, False), (0.03, True)])
-def test_equal_variants_are_within_noise_and_slower_ones_are_not(sd: float, tails: bool) -> None:
-    assert verdicts(1.0, sd, tails=tails) <= 0.05
-    assert verdicts(1.15, sd, tails=tails) >= 0.90
+@pytest.mark.parametrize(("sd", "disturbed"), [(0.01, False), (0.03, False), (0.03, True)])
+def test_equal_variants_are_within_noise_and_slower_ones_are_not(sd: float, disturbed: bool) -> None:
+    assert verdicts(1.0, sd, disturbed=disturbed) <= 0.05
+    assert verdicts(1.15, sd, disturbed=disturbed) >= 0.90
 
 
 def test_looking_often_finds_no_difference_that_is_not_there() -> None:
@@ -441,18 +443,22 @@ def test_looking_often_finds_no_difference_that_is_not_there() -> None:
     assert sum((1 - noise.CONFIDENCE) / (k * (k + 1)) for k in range(1, 10_000)) <= 1 - noise.CONFIDENCE
 
 
-@given(st.lists(st.tuples(st.floats(1, 1000), st.floats(1, 1000)), min_size=2, max_size=32))
-def test_the_interval_is_students_and_turns_with_its_sides(pairs: list[tuple[float, float]]) -> None:
+@given(st.lists(st.tuples(st.floats(1, 1000), st.floats(1, 1000)), min_size=4, max_size=32))
+def test_the_interval_is_yuens_and_turns_with_its_sides(pairs: list[tuple[float, float]]) -> None:
     first, second = zip(*pairs, strict=True)
     found, turned = noise.paired(first, second), noise.paired(second, first)
     assert found.ratio == pytest.approx(1 / turned.ratio)
     assert (found.apart, found.settled) == (turned.apart, turned.settled)
+    assert found.low <= found.ratio <= found.high
     if found.n == len(pairs):
         logs = np.log(second) - np.log(first)
-        level = 1 - (1 - noise.CONFIDENCE) / (len(noise.looks(found.n)) * (len(noise.looks(found.n)) + 1))
-        test = scipy.stats.ttest_1samp(logs, 0).confidence_interval(level)
-        if np.isfinite(test.low) and abs(test.low) < 500:
-            assert math.log(found.low) == pytest.approx(test.low, rel=1e-6, abs=1e-6)
+        assert math.log(found.ratio) == pytest.approx(scipy.stats.trim_mean(logs, 0.2), abs=1e-9)
+        error = scipy.stats.mstats.trimmed_stde(logs, limits=(0.2, 0.2))
+        looks = len(noise.looks(found.n))
+        level = (1 - noise.CONFIDENCE) / (looks * (looks + 1))
+        half = scipy.stats.t.ppf(1 - level / 2, found.n - 2 * int(0.2 * found.n) - 1) * error
+        if half < 500:
+            assert math.log(found.high / found.ratio) == pytest.approx(half, rel=1e-6, abs=1e-9)
 
 
 def test_rows_of_two_sessions_are_compared_by_welchs_interval() -> None:

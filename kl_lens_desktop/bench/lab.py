@@ -86,7 +86,7 @@ class Settings:
     repeats: int = 3
     turn_s: float = 3.0
     rounds: int = 4
-    max_rounds: int = 16
+    max_rounds: int = 32
     speed_minutes: float = 10.0
     contexts: Sequence[int] = (128, 512, 2048)
     raw: bool = True
@@ -353,8 +353,11 @@ def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
     until = time.monotonic() + 60 * settings.speed_minutes
     racing, before = list(runs), course.done
     for number in range(settings.most_rounds):
-        # there and back, so that over two rounds a steady drift is the same for all
-        for run in racing if number % 2 == 0 else racing[::-1]:
+        # there and back, so that over two rounds a steady drift is the same for all, and from another start
+        # each time, so that none always follows the same
+        start = number // 2 % len(racing)
+        order = racing[start:] + racing[:start]
+        for run in order if number % 2 == 0 else order[::-1]:
             message = f"speed, round {number + 1} of at most {settings.most_rounds}"
             lengths = [settings.prompt_tokens]
             lengths += settings.contexts if number < _CONTEXT_ROUNDS else ()

@@ -3,8 +3,10 @@
 Variants take turns, so the k-th rounds of two of them are neighbours in time, and the log of their ratio is
 free of whatever slowed the computer for both. The rule:
 
-- After 4, 6, 8, 12, … rounds a two-sided t interval of the mean log ratio is looked at. The k-th look spends
-  α/(k(k+1)) of an error probability of α = 5 % in all, so that looking often finds nothing that is not there.
+- After 4, 6, 8, 12, … rounds a two-sided t interval of the log ratio's mean is looked at, without the lowest
+  and the highest fifth of them (Yuen 1974), for a round that another program disturbed is far off. The k-th
+  look spends α/(k(k+1)) of an error probability of α = 5 % in all, so that looking often finds nothing that
+  is not there.
 - Two variants are apart if an interval lies beyond a margin of 4 % on one side. The margin is for what turns
   cannot average away: one model loaded in two processes differs by up to 3 % for as long as both live,
   since memory lies elsewhere (measured, see `tests/benchmarks/bench_lab.py`).
@@ -25,6 +27,7 @@ MARGIN = 0.04
 PRECISION = 0.05
 LOOKS = (4, 6, 8, 12, 16, 24, 32)
 QUANTILE = 0.1
+TRIM = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,9 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
         return Difference(math.exp(logs[0]), None, None, len(logs), False, False, True)
     found = []
     for look, count in enumerate(looks(len(logs)), 1):
-        some = logs[:count]
-        error = statistics.stdev(some) / math.sqrt(count)
+        mean, error, freedom = _trimmed(logs[:count])
         level = (1 - CONFIDENCE) / (look * (look + 1))
-        found.append(_interval(statistics.fmean(some), error, count - 1, level, count, paired=True))
+        found.append(_interval(mean, error, freedom, level, count, paired=True))
     return next((each for each in reversed(found) if each.apart), found[-1])
 
 
@@ -136,6 +138,16 @@ def _interval(mean: float, error: float, freedom: float, level: float, n: int, *
     # the largest ratio that a file may hold, for two rounds far apart say nothing
     low, high = (math.exp(max(-600.0, min(600.0, mean + side * half))) for side in (-1, 1))
     return Difference(math.exp(mean), low, high, n, apart, apart or half <= math.log1p(PRECISION), paired)
+
+
+def _trimmed(values: Sequence[float]) -> tuple[float, float, int]:
+    """Trimmed mean, its standard error from the winsorized variance, and degrees of freedom."""
+    ordered, count = sorted(values), len(values)
+    cut = int(TRIM * count)
+    kept = ordered[cut : count - cut]
+    winsorized = [*[kept[0]] * cut, *kept, *[kept[-1]] * cut]
+    error = statistics.stdev(winsorized) / ((1 - 2 * cut / count) * math.sqrt(count))
+    return statistics.fmean(kept), error, len(kept) - 1
 
 
 def _samples(figure: dict[str, Any]) -> tuple[float, float, int]:
