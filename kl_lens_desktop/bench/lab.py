@@ -366,10 +366,12 @@ def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
             if not together:
                 _dismiss(run)
         cancel.check()
-        if number + 1 >= settings.rounds:
+        late = time.monotonic() > until or number + 1 == settings.most_rounds
+        # only where `noise` looks: looking more often would find what is not there
+        if number + 1 >= settings.rounds and (late or number + 1 in noise.LOOKS):
             _settle(runs, settings)
             racing = [run for run in racing if not (run.settled or run.failure)]
-            if not racing or time.monotonic() > until:
+            if not racing or late:
                 break
     course.done = before + len(runs) * settings.most_rounds  # also those that were not needed
 
