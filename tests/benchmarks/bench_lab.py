@@ -75,10 +75,10 @@ def ask(process: subprocess.Popen[str]) -> tuple[list[float], float]:
     return speeds, step
 
 
-def slow_copy(folder: Path, root: Path) -> tuple[Path, float]:
+def slow_copy(folder: Path, root: Path, products: int | None) -> tuple[Path, float]:
     """A copy that is `SLOWER`, and how much slower the plain script finds it."""
-    products, ratio = 4, 1.0
-    for _ in range(4):
+    fixed, products, ratio = products is not None, products or 4, 1.0
+    for _ in range(1 if fixed else 4):
         slow = slowed(folder, root / f"slow-{products}", products)
         with plain(folder) as first, plain(slow) as second:
             steps = [(ask(first)[1], ask(second)[1]) for _ in range(TURNS)]
@@ -93,8 +93,8 @@ def slow_copy(folder: Path, root: Path) -> tuple[Path, float]:
     return slow, ratio
 
 
-def measure_noise(folder: Path, root: Path, repetitions: int) -> None:
-    slow, ratio = slow_copy(folder, root)
+def measure_noise(folder: Path, root: Path, repetitions: int, products: int | None) -> None:
+    slow, ratio = slow_copy(folder, root, products)
     twin = shutil.copytree(folder, root / "twin")
     alike, apart, rounds, spreads = 0, 0, [], []
     variants = lab.find_variants([folder, twin, slow])
@@ -214,13 +214,18 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
     parser.add_argument("--folder", type=Path, help="an exported model (default: the sample in INT4)")
     parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument(
+        "--products",
+        type=int,
+        help="of the slow copy, as found on the quiet computer: on a busy one do not search",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kl-lens-", ignore_cleanup_errors=True) as temporary:
         root = Path(temporary)
         folder = arguments.folder or exported(root / "int4")
         chosen = arguments.parts or parts
         if "noise" in chosen:
-            measure_noise(folder, root, arguments.repetitions)
+            measure_noise(folder, root, arguments.repetitions, arguments.products)
         if "speed" in chosen:
             measure_speed(folder)
         if "perplexity" in chosen:
