@@ -259,7 +259,7 @@ def test_wikitext_is_read_as_lm_eval_reads_it() -> None:
     assert wikitext.detokenized(second) == " = Another =\n\nIt is short.\n"
     assert wikitext.detokenized(first) == (
         " = A ship =\n\nThe Nostromo's crew, all-weather sailors, left at 5.30.\n\n"
-        ' == History ==\n\nShe was "built" in 1,904 (in Genoa).\n\n'
+        ' == History ==\n\nShe was "built" in 1,904 (in Genoa).\n'
     ).replace("\n ==", "\n==")
 
 
