@@ -29,6 +29,8 @@ def run(argv: list[str]) -> int:
     arguments = parser.parse_args(argv or ["app"])
     if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
         parser.error("plan takes a score file and --out, or --diff")
+    if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
+        parser.error("bench takes exported folders, or --compare and two bench files")
     try:
         return int(arguments.command(arguments) or 0)
     except (KeyboardInterrupt, Cancelled):
@@ -287,6 +289,9 @@ def _export(arguments: Arguments) -> None:
 
 
 def _bench(arguments: Arguments) -> None:
+    if arguments.compare:
+        _compare_benches(arguments)
+        return
     from kl_lens_desktop.bench.page import export_html
     from kl_lens_desktop.bench.report import export_csv, load_bench
 
@@ -295,6 +300,13 @@ def _bench(arguments: Arguments) -> None:
         "devices": _names(arguments.devices),
         "text": str(arguments.text) if arguments.text else None,
         "out": str(arguments.out),
+        "contexts": arguments.contexts,
+        "tokens": arguments.tokens,
+        "window": arguments.window,
+        "stride": arguments.stride,
+        "precision": arguments.precision,
+        "speed_minutes": arguments.minutes,
+        "cool_down_s": arguments.cool_down,
     }
     rows = [event.row for event in _events("bench", params) if isinstance(event, Measured)]
     if not any(row["status"] == "ok" for row in rows):
@@ -326,6 +338,33 @@ def _measuring(arguments: Arguments) -> dict[str, Any]:
 
 def _names(text: str | None) -> list[str] | None:
     return text.split(",") if text else None
+
+
+def _compare_benches(arguments: Arguments) -> None:
+    from kl_lens_desktop.bench.compare import compare
+    from kl_lens_desktop.bench.page import export_comparison_html
+    from kl_lens_desktop.bench.report import comparison_table, load_bench
+
+    first, second = (str(path) for path in arguments.compare)
+    found = compare(*(load_bench(path) for path in arguments.compare))
+    if arguments.html:
+        export_comparison_html((first, second), found, arguments.html)
+    if arguments.json:
+        _print_json(found.as_dict())
+        return
+    columns = {
+        "variant": "variant", "other": "in the second", "device": "device", "figure": "figure",
+        "first": first, "second": second, "ratio": "second to first (95 %)", "verdict": "",
+    }  # fmt: skip
+    lines = comparison_table(found)
+    _print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
+    for side, rows in ((first, found.only_first), (second, found.only_second)):
+        for row in rows:
+            print(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
+    if found.environment:
+        _print_table(["what differs around them", first, second], [list(line) for line in found.environment])
+    for caution in found.cautions:
+        print(caution)
 
 
 def _run(arguments: Arguments) -> None:
@@ -411,7 +450,7 @@ class _Meter:
 
 def print_bench(rows: list[dict[str, Any]]) -> None:
     """The closing table: one row a variant and device, and a line on what the figures mean."""
-    from kl_lens_desktop.bench.report import table
+    from kl_lens_desktop.bench.report import pairs, table
 
     columns = {
         "variant": "variant",
@@ -431,6 +470,11 @@ def print_bench(rows: list[dict[str, Any]]) -> None:
     for line in lines:
         if line["note"]:
             print(f"{line['variant']} on {line['device']}: {line['note']}")
+    for pair in pairs(rows):
+        print(
+            f"{pair['second']} decodes at {pair['ratio']} of {pair['first']} on {pair['device']}: "
+            f"{pair['verdict']} after {pair['rounds']} rounds"
+        )
     print("Perplexity and KL (nats per token, against the FP16 variant in f32) are of held-out text, on the")
     print("device in its default precision; ≈ marks a speed that noise does not tell apart from the fastest.")
 
@@ -662,10 +706,35 @@ def _parser() -> argparse.ArgumentParser:
         "Measure exported folders side by side.",
         "bench out/fp16 out/plan --out bench.json",
         "bench out/* --devices CPU,GPU",
+        "bench out/* --text wikitext-2-raw-test.txt --tokens 1000000 --html bench.html",
+        "bench --compare mine.json yours.json",
     )
-    bench.add_argument("folders", type=Path, nargs="+", metavar="DIR")
+    bench.add_argument("folders", type=Path, nargs="*", metavar="DIR")
+    bench.add_argument(
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("A", "B"),
+        help="compare two bench files, and measure nothing",
+    )
     bench.add_argument("--devices", help="comma-separated OpenVINO devices (default: all there are)")
-    bench.add_argument("--text", type=Path, metavar="FILE")
+    bench.add_argument(
+        "--text", type=Path, metavar="FILE", help="held-out text; WikiText is read as lm-eval's task does"
+    )
+    bench.add_argument("--tokens", type=_positive, help="tokens of it (default 8192)")
+    bench.add_argument("--window", type=_positive, help="tokens in a window (default 256; WikiText 2048)")
+    bench.add_argument("--stride", type=_positive, help="from window to window (default: side by side)")
+    bench.add_argument(
+        "--precision", choices=("user", "f32"), help="of the quality run: the device's own (default), or f32"
+    )
+    bench.add_argument(
+        "--contexts",
+        type=_lengths,
+        metavar="N,N,…",
+        help="prompt lengths to time besides 256 (default 128,512,2048)",
+    )
+    bench.add_argument("--minutes", type=_number, help="of timing on one device at most (default 10)")
+    bench.add_argument("--cool-down", type=_number, metavar="S", help="rest before each turn (default 0.2)")
     bench.add_argument("--out", type=Path, default=Path("bench.json"), metavar="bench.json")
 
     bench.add_argument("--csv", type=Path, metavar="FILE", help="the rows as CSV as well")
@@ -733,6 +802,10 @@ def _pin(text: str) -> tuple[str, str]:
     if not equals or not weight:
         raise argparse.ArgumentTypeError(f"{text!r} is not WEIGHT=FORMAT")
     return weight, name
+
+
+def _lengths(text: str) -> list[int]:
+    return [_positive(length) for length in text.split(",")]
 
 
 def _positive(text: str) -> int:

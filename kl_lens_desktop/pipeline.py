@@ -103,7 +103,11 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
         yield from _stage("export-all", {"model": model, "variants": left}, cancel)
 
     bench_path = out / "bench.json"
-    settings = BenchSettings(tokens=2048, new_tokens=32, rounds=1) if wishes.quick else BenchSettings()
+    settings = (
+        BenchSettings(tokens=2048, new_tokens=32, rounds=2, max_rounds=2, contexts=(), raw=False, cache=False)
+        if wishes.quick
+        else BenchSettings(speed_minutes=3)
+    )
     for event in bench(list(folders.values()), wishes.devices, None, bench_path, cancel, settings):
         if not isinstance(event, Finished):
             yield event

@@ -221,8 +221,11 @@ TASKS: dict[str, Task] = {
     "export-all": export_all_task,
     "run": run_task,
     "bench": _later("bench.lab:bench_task"),
-    "bench-speed": _later("bench.measure:speed_task"),
-    "bench-quality": _later("bench.measure:quality_task"),
+    "bench-speed": _later("bench.speed:speed_task"),
+    "bench-raw": _later("bench.speed:raw_task"),
+    "bench-load": _later("bench.speed:load_task"),
+    "bench-quality": _later("bench.quality:quality_task"),
+    "memory-read": _later("bench.bandwidth:memory_read_task"),
     "devices": _later("bench.devices:devices_task"),
     "generate": _later("bench.generate:generate_task"),
 }

@@ -7,7 +7,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 from PySide6.QtGui import QColor, QFont, QPainter, QPen
 from PySide6.QtWidgets import QHeaderView, QWidget
 
-from kl_lens_desktop.bench.compare import within_noise
+from kl_lens_desktop.bench.noise import within_noise
 from kl_lens_desktop.gui import quantities, theme
 
 Index = QModelIndex | QPersistentModelIndex
