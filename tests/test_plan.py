@@ -502,10 +502,10 @@ HOSTILE = {
 def test_a_hostile_plan_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(HOSTILE[name], encoding="utf-8")
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InputError) as refused:
         load_plan(path)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     tracemalloc.start()  # which makes everything slower, and so is not in the time above
     with pytest.raises(InputError):
         load_plan(path)
