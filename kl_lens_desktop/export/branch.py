@@ -39,6 +39,12 @@ def branch(condition: ov.Node, inputs: Sequence[Any], then: Body, otherwise: Bod
     return [node.set_output(*pair) for pair in zip(*results, strict=True)]
 
 
+def no_tokens(batch: Any, channels: int) -> ov.Node:
+    """What a branch gives where there are no tokens before the last: (batch, 0, channels)."""
+    sizes = ops.concat([batch, ops.constant(np.array([0, channels], np.int64))], 0)
+    return ops.broadcast(ops.constant(np.float32(0)), sizes)
+
+
 def with_last(before: Any, last: Any, batch: Any, one: Any, tail: Sequence[int]) -> ov.Node:
     """The tokens of a branch, (batch, before, *tail), and the last one, (batch, 1, *tail), computed outside.
 

@@ -15,7 +15,7 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import branch, with_last
+from kl_lens_desktop.export.branch import branch, no_tokens, with_last
 from kl_lens_desktop.export.layout import CHANNELS_FIRST, tokens_first
 
 _NAME = "short_convolution"
@@ -102,8 +102,7 @@ class Convolutions:
             return [taps.before(made_from, rows, length)]
 
         def nothing(*inputs: Any) -> list[ov.Node]:
-            empty = ops.concat([inputs[-1], ops.constant(np.array([0, channels]))], 0)
-            return [ops.broadcast(ops.constant(np.float32(0)), empty)]
+            return [no_tokens(inputs[-1], channels)]
 
         some = ops.greater(length, ops.constant(np.array([0])))
         (others,) = branch(some, [*taps.inputs, length, batch], before, nothing)

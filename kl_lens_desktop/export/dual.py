@@ -15,7 +15,7 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import branch, with_last
+from kl_lens_desktop.export.branch import branch, no_tokens, with_last
 from kl_lens_desktop.export.convolution import Convolutions, Taps
 
 CHUNK = 64  # tokens; the work inside chunks grows with it, the states between them shrink
@@ -245,9 +245,8 @@ class DualScans:
 
         def nothing(*inputs: Any) -> list[ov.Node]:
             """No outputs, and one row in place of a state that is not read."""
-            empty = ops.concat([inputs[-1], _numbers(0, scan.rows)], 0)
             zeros = np.zeros((1, 1, scan.size), np.float32)
-            return [ops.broadcast(ops.constant(np.float32(0)), empty), ops.constant(zeros)]
+            return [no_tokens(inputs[-1], scan.rows), ops.constant(zeros)]
 
         given = [*sources, dt, A, skip, stored, length, chunks, rows, earlier, beams, batch]
         y, reached = branch(ops.greater(full, _numbers(0)), given, before, nothing)

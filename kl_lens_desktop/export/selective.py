@@ -11,7 +11,7 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import branch, with_last
+from kl_lens_desktop.export.branch import branch, no_tokens, with_last
 from kl_lens_desktop.export.layout import CHANNELS_FIRST, tokens_first
 
 _NAME = "selective_scan"
@@ -65,8 +65,9 @@ class SelectiveScans:
         given = [steps, scaled, B, C, A, past, batch]
         y, reached = branch(some, given, _before, _nothing)
         held = ops.select(some, reached, past)
-        last = [ops.slice(v, _numbers(-1), _numbers(2**31 - 1), _numbers(1), _numbers(1)) for v in given[:4]]
-        step, each, b, c = last
+        step, each, b, c = (
+            ops.slice(v, _numbers(-1), _numbers(2**31 - 1), _numbers(1), _numbers(1)) for v in given[:4]
+        )
         y_last, state = _turn(step, each, b, c, A, held)
         y = with_last(y, y_last, batch, one, D.get_partial_shape().to_shape())
         y.set_friendly_name(f"{_NAME}.{len(self._states)}")
@@ -111,9 +112,7 @@ def _before(steps: Any, scaled: Any, B: Any, C: Any, A: Any, past: Any, batch: A
 def _nothing(steps: Any, scaled: Any, B: Any, C: Any, A: Any, past: Any, batch: Any) -> list[ov.Node]:
     """No outputs, and one row in place of a state that is not read."""
     channels, size = A.get_partial_shape().to_shape()
-    empty = ops.concat([batch, _numbers(0, channels)], 0)
-    zeros = np.zeros((1, 1, size), np.float32)
-    return [ops.broadcast(ops.constant(np.float32(0)), empty), ops.constant(zeros)]
+    return [no_tokens(batch, channels), ops.constant(np.zeros((1, 1, size), np.float32))]
 
 
 def _numbers(*values: int) -> ov.Node:
