@@ -29,6 +29,8 @@ def run(argv: list[str]) -> int:
     arguments = parser.parse_args(argv or ["app"])
     if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
         parser.error("plan takes a score file and --out, or --diff")
+    if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
+        parser.error("bench takes exported folders, or --compare and two bench files")
     try:
         return int(arguments.command(arguments) or 0)
     except (KeyboardInterrupt, Cancelled):
@@ -96,20 +98,8 @@ def _inspect(arguments: Arguments) -> None:
 
 
 def _analyze(arguments: Arguments) -> None:
-    params = {
-        "model": arguments.model,
-        "out": str(arguments.out),
-        "text": [str(path) for path in arguments.text],
-        "tokens": arguments.tokens,
-        "window": arguments.window,
-        "formats": arguments.formats.split(",") if arguments.formats else None,
-        "source": arguments.calibration,
-        "exhaustive": arguments.exhaustive,
-        "seed": arguments.seed,
-        "precision": arguments.precision,
-        "device": arguments.device,
-    }
-    result = _finish("analyze", params)
+    params = {"model": arguments.model, "out": str(arguments.out), "device": arguments.device}
+    result = _finish("analyze", params | {"bits": arguments.bits} | _measuring(arguments))
     if arguments.json:
         print(Path(result["scores"]).read_text(encoding="utf-8"))
         return
@@ -261,7 +251,7 @@ def _baselines(arguments: Arguments) -> None:
         "out": str(arguments.out),
         "tokens": arguments.tokens,
         "gamma": arguments.gamma,
-        "only": arguments.only.split(",") if arguments.only else None,
+        "only": _names(arguments.only),
     }
     if arguments.text:
         params["text"] = str(arguments.text)
@@ -304,14 +294,24 @@ def _export(arguments: Arguments) -> None:
 
 
 def _bench(arguments: Arguments) -> None:
+    if arguments.compare:
+        _compare_benches(arguments)
+        return
     from kl_lens_desktop.bench.page import export_html
     from kl_lens_desktop.bench.report import export_csv, load_bench
 
     params = {
         "folders": [str(folder) for folder in arguments.folders],
-        "devices": arguments.devices.split(",") if arguments.devices else None,
+        "devices": _names(arguments.devices),
         "text": str(arguments.text) if arguments.text else None,
         "out": str(arguments.out),
+        "contexts": arguments.contexts,
+        "tokens": arguments.tokens,
+        "window": arguments.window,
+        "stride": arguments.stride,
+        "precision": arguments.precision,
+        "speed_minutes": arguments.minutes,
+        "cool_down_s": arguments.cool_down,
     }
     rows = [event.row for event in _events("bench", params) if isinstance(event, Measured)]
     if not any(row["status"] == "ok" for row in rows):
@@ -328,10 +328,53 @@ def _bench(arguments: Arguments) -> None:
     print(f"Wrote {arguments.out}")
 
 
+def _measuring(arguments: Arguments) -> dict[str, Any]:
+    return {
+        "text": [str(path) for path in arguments.text] or None,
+        "tokens": arguments.tokens,
+        "window": arguments.window,
+        "formats": _names(arguments.formats),
+        "source": arguments.calibration,
+        "exhaustive": arguments.exhaustive,
+        "seed": arguments.seed,
+        "precision": arguments.precision,
+    }
+
+
+def _names(text: str | None) -> list[str] | None:
+    return text.split(",") if text else None
+
+
+def _compare_benches(arguments: Arguments) -> None:
+    from kl_lens_desktop.bench.compare import compare
+    from kl_lens_desktop.bench.page import export_comparison_html
+    from kl_lens_desktop.bench.report import comparison_table, load_bench
+
+    first, second = (str(path) for path in arguments.compare)
+    found = compare(*(load_bench(path) for path in arguments.compare))
+    if arguments.html:
+        export_comparison_html((first, second), found, arguments.html)
+    if arguments.json:
+        _print_json(found.as_dict())
+        return
+    columns = {
+        "variant": "variant", "other": "in the second", "device": "device", "figure": "figure",
+        "first": first, "second": second, "ratio": "second to first (95 %)", "verdict": "",
+    }  # fmt: skip
+    lines = comparison_table(found)
+    _print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
+    for side, rows in ((first, found.only_first), (second, found.only_second)):
+        for row in rows:
+            print(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
+    if found.environment:
+        _print_table(["what differs around them", first, second], [list(line) for line in found.environment])
+    for caution in found.cautions:
+        print(caution)
+
+
 def _run(arguments: Arguments) -> None:
     params: dict[str, Any] = {"model": arguments.model, "out": str(arguments.out), "bits": arguments.bits}
-    params |= {"tokens": arguments.tokens, "text": [str(path) for path in arguments.text] or None}
-    params["quick"] = arguments.quick
+    params |= {"quick": arguments.quick, "devices": _names(arguments.devices), **_measuring(arguments)}
     rows, result = [], {}
     for event in _events("run", params):
         if isinstance(event, Measured):
@@ -412,7 +455,7 @@ class _Meter:
 
 def print_bench(rows: list[dict[str, Any]]) -> None:
     """The closing table: one row a variant and device, and a line on what the figures mean."""
-    from kl_lens_desktop.bench.report import table
+    from kl_lens_desktop.bench.report import pairs, table
 
     columns = {
         "variant": "variant",
@@ -432,6 +475,11 @@ def print_bench(rows: list[dict[str, Any]]) -> None:
     for line in lines:
         if line["note"]:
             print(f"{line['variant']} on {line['device']}: {line['note']}")
+    for pair in pairs(rows):
+        print(
+            f"{pair['second']} decodes at {pair['ratio']} of {pair['first']} on {pair['device']}: "
+            f"{pair['verdict']} after {pair['rounds']} rounds"
+        )
     print("Perplexity and KL (nats per token, against the FP16 variant in f32) are of held-out text, on the")
     print("device in its default precision; ≈ marks a speed that noise does not tell apart from the fastest.")
 
@@ -536,31 +584,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     analyze.add_argument("model", metavar="MODEL")
     analyze.add_argument("--out", type=Path, required=True, metavar="scores.json")
-    text = analyze.add_mutually_exclusive_group()
-    text.add_argument(
-        "--text", type=Path, nargs="+", default=[], metavar="FILE", help="your own calibration text"
-    )
-    text.add_argument(
-        "--calibration",
-        choices=("novels", "wikitext-2", "generated"),
-        help="a text of ours: bundled novels (default), WikiText-2 from the Hub, or the model's own writing",
-    )
-    analyze.add_argument("--tokens", type=_positive, help="tokens of text (default 4096)")
-    analyze.add_argument("--window", type=_positive, default=256, help="tokens per window (default 256)")
-    analyze.add_argument("--formats", help="comma-separated (default int4_sym_g64,int8_sym)")
+    _add_measuring(analyze)
     analyze.add_argument(
-        "--exhaustive",
-        action="store_true",
-        help="use all of the text for every entry, also for those whose rank is settled earlier",
-    )
-    analyze.add_argument(
-        "--seed", type=_natural, default=0, help="of the order of windows and of generated text (default 0)"
-    )
-    analyze.add_argument(
-        "--precision",
-        choices=("f32", "bf16"),
-        default="f32",
-        help="bf16 multiplies faster where the processor can; what it costs is measured and said",
+        "--bits", type=_number, help="of the plan in mind: what it decides stops sooner (default 5)"
     )
     analyze.add_argument("--device", default="cpu", help="of torch: cpu (default), cuda or xpu")
     analyze.add_argument("--top", type=_positive, default=20, help="rows to print (default 20)")
@@ -687,10 +713,35 @@ def _parser() -> argparse.ArgumentParser:
         "Measure exported folders side by side.",
         "bench out/fp16 out/plan --out bench.json",
         "bench out/* --devices CPU,GPU",
+        "bench out/* --text wikitext-2-raw-test.txt --tokens 1000000 --html bench.html",
+        "bench --compare mine.json yours.json",
     )
-    bench.add_argument("folders", type=Path, nargs="+", metavar="DIR")
+    bench.add_argument("folders", type=Path, nargs="*", metavar="DIR")
+    bench.add_argument(
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("A", "B"),
+        help="compare two bench files, and measure nothing",
+    )
     bench.add_argument("--devices", help="comma-separated OpenVINO devices (default: all there are)")
-    bench.add_argument("--text", type=Path, metavar="FILE")
+    bench.add_argument(
+        "--text", type=Path, metavar="FILE", help="held-out text; WikiText is read as lm-eval's task does"
+    )
+    bench.add_argument("--tokens", type=_positive, help="tokens of it (default 8192)")
+    bench.add_argument("--window", type=_positive, help="tokens in a window (default 256; WikiText 2048)")
+    bench.add_argument("--stride", type=_positive, help="from window to window (default: side by side)")
+    bench.add_argument(
+        "--precision", choices=("user", "f32"), help="of the quality run: the device's own (default), or f32"
+    )
+    bench.add_argument(
+        "--contexts",
+        type=_lengths,
+        metavar="N,N,…",
+        help="prompt lengths to time besides 256 (default 128,512,2048)",
+    )
+    bench.add_argument("--minutes", type=_number, help="of timing on one device at most (default 10)")
+    bench.add_argument("--cool-down", type=_number, metavar="S", help="rest before each turn (default 0.2)")
     bench.add_argument("--out", type=Path, default=Path("bench.json"), metavar="bench.json")
 
     bench.add_argument("--csv", type=Path, metavar="FILE", help="the rows as CSV as well")
@@ -708,12 +759,42 @@ def _parser() -> argparse.ArgumentParser:
     everything.add_argument(
         "--bits", type=_number, help="average bits per quantizable weight of the plan (default 5)"
     )
-    everything.add_argument("--tokens", type=_positive, help="tokens of calibration text (default 4096)")
     everything.add_argument(
         "--quick", action="store_true", help="less text and fewer repetitions, wider errors"
     )
-    everything.add_argument("--text", type=Path, nargs="+", default=[], metavar="FILE")
+    everything.add_argument(
+        "--devices", help="to benchmark on, comma-separated OpenVINO devices (default: all there are)"
+    )
+    _add_measuring(everything)
     return parser
+
+
+def _add_measuring(command: argparse.ArgumentParser) -> None:
+    text = command.add_mutually_exclusive_group()
+    text.add_argument(
+        "--text", type=Path, nargs="+", default=[], metavar="FILE", help="your own calibration text"
+    )
+    text.add_argument(
+        "--calibration",
+        choices=("novels", "wikitext-2", "generated"),
+        help="a text of ours: bundled novels (default), WikiText-2 from the Hub, or the model's own writing",
+    )
+    command.add_argument("--tokens", type=_positive, help="tokens of calibration text (default 4096)")
+    command.add_argument("--window", type=_positive, help="tokens per window (default 256)")
+    command.add_argument("--formats", help="comma-separated (default int4_sym_g64,int8_sym)")
+    command.add_argument(
+        "--exhaustive",
+        action="store_true",
+        help="use all of the text for every entry, also for those whose rank is settled earlier",
+    )
+    command.add_argument(
+        "--seed", type=_natural, help="of the order of windows and of generated text (default 0)"
+    )
+    command.add_argument(
+        "--precision",
+        choices=("f32", "bf16"),
+        help="bf16 multiplies faster where the processor can; what it costs is measured and said",
+    )
 
 
 def _device(text: str) -> str:
@@ -728,6 +809,10 @@ def _pin(text: str) -> tuple[str, str]:
     if not equals or not weight:
         raise argparse.ArgumentTypeError(f"{text!r} is not WEIGHT=FORMAT")
     return weight, name
+
+
+def _lengths(text: str) -> list[int]:
+    return [_positive(length) for length in text.split(",")]
 
 
 def _positive(text: str) -> int:

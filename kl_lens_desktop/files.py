@@ -37,6 +37,7 @@ def write_text(path: Path, text: str) -> None:
     partial = _partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         with partial.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
@@ -160,8 +161,13 @@ def _sweep(target: Path) -> None:
     """Remove what earlier processes, killed before they could, left of `target`."""
     for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
         owner = left.name.removesuffix(".partial").rpartition(".")[2].partition("-")[0]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+        if not owner.isdecimal() or psutil.pid_exists(int(owner)):
+            continue
+        if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def check_writable(folder: Path) -> None:

@@ -15,10 +15,10 @@ from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.jobs.events import Event, Finished, Progress
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.sensitivity.decision import BITS
 from kl_lens_desktop.sensitivity.scores import load_scores
 
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
-DEFAULT_BITS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Wishes:
     ----------
     bits : float
         Average bits per quantizable parameter of the plan.
-    tokens, window, formats, text, source, exhaustive
+    tokens, window, formats, text, source, exhaustive, seed, precision
         Of the analysis; None for its own defaults.
     devices : list of str, optional
         Of the benchmark; None for all there are.
@@ -37,13 +37,15 @@ class Wishes:
         Less text and fewer repetitions everywhere: a first answer whose error bars are wider.
     """
 
-    bits: float = DEFAULT_BITS
+    bits: float = BITS
     tokens: int | None = None
     window: int | None = None
     formats: Sequence[str] | None = None
     text: Sequence[str] | None = None
     source: str | None = None
     exhaustive: bool | None = None
+    seed: int | None = None
+    precision: str | None = None
     devices: Sequence[str] | None = None
     quick: bool = False
 
@@ -70,6 +72,9 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
         "text": wishes.text,
         "source": wishes.source,
         "exhaustive": wishes.exhaustive,
+        "bits": wishes.bits,
+        "seed": wishes.seed,
+        "precision": wishes.precision,
     }
     given = {name: value for name, value in given.items() if value is not None}
     yield from _stage("analyze", {"model": model, "out": str(scores_path), **given}, cancel)
@@ -98,7 +103,11 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
         yield from _stage("export-all", {"model": model, "variants": left}, cancel)
 
     bench_path = out / "bench.json"
-    settings = BenchSettings(tokens=2048, new_tokens=32, rounds=1) if wishes.quick else BenchSettings()
+    settings = (
+        BenchSettings(tokens=2048, new_tokens=32, rounds=2, max_rounds=2, contexts=(), raw=False, cache=False)
+        if wishes.quick
+        else BenchSettings(speed_minutes=3)
+    )
     for event in bench(list(folders.values()), wishes.devices, None, bench_path, cancel, settings):
         if not isinstance(event, Finished):
             yield event
@@ -124,14 +133,21 @@ def is_exported(folder: Path, plan: Plan) -> bool:
 
 
 def repaired_before(path: Path, plan: Plan) -> Plan | None:
-    """The plan at `path`, if it is this one repaired by measuring, which takes minutes to do again."""
+    """The plan at `path`, if it is this one repaired by measuring, which takes minutes to do again.
+
+    It is not where the scores have more formats or more text since then.
+    """
     try:
         earlier = load_plan(path)
     except InputError:
         return None
-    alike = (earlier.budget, earlier.method, earlier.pins) == (plan.budget, plan.method, plan.pins)
-    same = alike and earlier.model.sha256 == plan.model.sha256
+    same = _made_from(earlier) == _made_from(plan)
     return earlier if same and "repaired_on" in earlier.provenance else None
+
+
+def _made_from(plan: Plan) -> tuple[Any, ...]:
+    scored = {name: value for name, value in plan.provenance.items() if name.startswith("scored_")}
+    return plan.model.sha256, plan.budget, plan.method, plan.pins, scored
 
 
 def _held(path: Path, plan: Plan) -> Plan | None:

@@ -80,7 +80,7 @@ def analyze_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     from kl_lens_desktop.sensitivity import engine
 
     local = yield from _local(params, cancel)
-    wishes = ("formats", "tokens", "window", "exhaustive", "seed", "precision", "device", "source")
+    wishes = ("formats", "tokens", "window", "exhaustive", "bits", "seed", "precision", "device", "source")
     given = {name: value for name, value in _given(params, *wishes).items() if value != []}
     texts = [Path(text) for text in params.get("text") or []]
     yield from engine.analyze(local, Path(params["out"]), texts, cancel, **given)
@@ -221,8 +221,11 @@ TASKS: dict[str, Task] = {
     "export-all": export_all_task,
     "run": run_task,
     "bench": _later("bench.lab:bench_task"),
-    "bench-speed": _later("bench.measure:speed_task"),
-    "bench-quality": _later("bench.measure:quality_task"),
+    "bench-speed": _later("bench.speed:speed_task"),
+    "bench-raw": _later("bench.speed:raw_task"),
+    "bench-load": _later("bench.speed:load_task"),
+    "bench-quality": _later("bench.quality:quality_task"),
+    "memory-read": _later("bench.bandwidth:memory_read_task"),
     "devices": _later("bench.devices:devices_task"),
     "generate": _later("bench.generate:generate_task"),
 }

@@ -15,7 +15,7 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.pipeline import is_exported
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
-from kl_lens_desktop.sensitivity.scores import Scores
+from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from tests.models import build_folder
 
 COMMANDS = [
@@ -167,8 +167,9 @@ def test_a_plan_of_another_revision_is_exported_only_by_consent(
     assert (exported.model, exported.assignments) == (plan.model, plan.assignments)
 
 
-def _check_run(model: str | Path, out: Path) -> dict[str, Any]:
-    result = json.loads(kl_lens("run", model, "--out", out, "--tokens", "512", "--quick", "--json").stdout)
+def _check_run(model: str | Path, out: Path, *flags: str) -> dict[str, Any]:
+    arguments = ("run", model, "--out", out, "--tokens", "512", "--quick", "--json", *flags)
+    result = json.loads(kl_lens(*arguments).stdout)
     assert set(result["folders"]) == {"fp16", "int8_sym", "int4_sym_g64", "plan"}
     rows = {row["variant"]: row for row in result["rows"] if row["device"] == "CPU"}
     assert {row["status"] for row in rows.values()} == {"ok"}
@@ -195,7 +196,10 @@ def test_run_on_half_the_sample(sample: LocalModel, tmp_path: Path) -> None:
 
 
 def test_run_on_another_architecture(tmp_path: Path) -> None:
-    _check_run(build_folder("zamba2", tmp_path / "zamba2"), tmp_path / "out")
+    flags = ("--exhaustive", "--seed", "3", "--window", "64", "--devices", "CPU")
+    _check_run(build_folder("zamba2", tmp_path / "zamba2"), tmp_path / "out", *flags)
+    scores = load_scores(tmp_path / "out" / "scores.json")
+    assert (scores.settings["seed"], scores.settings["racing"], scores.text["window"]) == (3, None, 64)
 
 
 def test_what_was_exported_whole_is_not_exported_again(sample_ir: dict[str, Path], tmp_path: Path) -> None:

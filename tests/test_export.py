@@ -15,7 +15,7 @@ import torch
 from openvino import opset13 as ops
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from kl_lens_desktop.bench.measure import open_pipeline
+from kl_lens_desktop.bench.pipeline import open_pipeline
 from kl_lens_desktop.bench.stateful import StatefulModel
 from kl_lens_desktop.bench.static import StaticModel
 from kl_lens_desktop.errors import ExportError, InputError, ModelError
@@ -27,7 +27,6 @@ from kl_lens_desktop.export.trace import INPUT_NAMES, trace
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Finished
-from kl_lens_desktop.model.scan import MAMBA2, has_kernel
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.quant.formats import all_formats, parse_format
@@ -125,21 +124,22 @@ def test_padding_is_as_if_it_were_not_there(family: str) -> None:
             assert np.abs(difference).max() < bound, (sizes, row)
 
 
-@pytest.mark.parametrize("family", [name for name in CONFIGURATIONS if has_kernel(build(name), MAMBA2)])
-def test_the_first_call_is_right_whatever_its_length(family: str) -> None:
-    """A branch has been seen to hand out memory that is not written yet, in a first call only."""
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_a_call_with_more_tokens_than_any_before_is_right(family: str) -> None:
+    """The CPU plugin has been seen to lose what a branch gave, in such a call only."""
     model = build(family)
-    ids = torch.randint(1, 4000, (1, 9), generator=torch.Generator().manual_seed(2))
+    ids = torch.randint(1, 4000, (1, 90), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = model(ids).logits.numpy()
     graph, states = trace(model)
     make_stateful(graph, states)
-    for sizes in ([1, 8], [9]):
-        logits = Client(graph).pieces(ids.numpy(), sizes)
-        assert np.abs(logits - expected).max() < 2e-3 * expected.std(), sizes
+    client = Client(graph)
+    for sizes in ([1, 8], [9, 1, 30], [1, 89]):
+        logits = client.pieces(ids.numpy(), sizes)
+        assert np.abs(logits - expected[:, : sum(sizes)]).max() < 2e-3 * expected.std(), sizes
 
 
-@pytest.mark.parametrize("family", [*CONFIGURATIONS, *VARIATIONS])
+@pytest.mark.parametrize("family", CONFIGURATIONS)
 def test_graphs_of_fixed_shapes(family: str) -> None:
     model = build(family)
     ids = torch.randint(1, 4000, (1, 50), generator=torch.Generator().manual_seed(4))

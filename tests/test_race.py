@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from kl_lens_desktop.sensitivity import race
+from kl_lens_desktop.sensitivity import decision, race
 from kl_lens_desktop.sensitivity.ledger import order_of, stages
 
 WINDOWS = 64
@@ -66,6 +66,36 @@ def test_it_saves_half_the_work_and_keeps_the_ranking() -> None:
     assert np.mean(counts) < 0.5 * WINDOWS
     assert kendalltau(early, full).statistic > 0.95
     assert set(np.argsort(-full)[:10]) <= set(np.argsort(-early)[:12])
+
+
+def test_a_settled_decision_is_that_of_the_true_means_at_every_budget_nearby() -> None:
+    generator = np.random.default_rng(5)
+    means = np.exp(generator.uniform(-12, 0, 60))
+    sizes = np.tile([16.0, 8.0, 4.0], (60, 1))
+    true = np.stack([np.zeros(60), means / 200, means], 1)
+    budgets = [share * 60 * 5.0 for share in (0.95, 1, 1.05)]
+    best = np.array([(true + decision.price_of_a_byte(true, sizes, b) * sizes).argmin(1) for b in budgets])
+    for _ in range(20):
+        fine, coarse = (_series(values, generator)[:, :8].tolist() for values in (means / 200, means))
+        found = decision.decided(sizes, list(zip(fine, coarse, strict=True)), budgets[1], look=1)
+        assert 30 < len(found) < 60
+        assert (best[:, found] == best[0, found]).all()
+    assert decision.decided(sizes, list(zip(fine, coarse, strict=True)), 200, look=1) == []
+
+
+def test_prices_are_the_lowest_that_fit() -> None:
+    means, sizes = np.array([[0.0, 1.0, 6.0], [0.0, 0.1, 0.3]]), np.array([[16.0, 8.0, 4.0]] * 2)
+    assert decision.price_of_a_byte(means, sizes, 32) == 0
+    assert decision.price_of_a_byte(means, sizes, 24) == pytest.approx(0.1 / 8)
+    assert decision.price_of_a_byte(means, sizes, 20) == pytest.approx(0.2 / 4)
+    assert decision.price_of_a_byte(means, sizes, 7) is None
+
+
+def test_a_settled_decision_stops_an_entry_sooner() -> None:
+    series = _series(np.exp(np.linspace(-3, 0, 24)), np.random.default_rng(6))[:, :8].tolist()
+    every = range(24)
+    plain, sooner = race.settled(series, every, 1), race.settled(series, every, 1, decided=every)
+    assert set(plain) < set(sooner)
 
 
 def test_equals_at_the_top_are_measured_to_the_end() -> None:

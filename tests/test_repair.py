@@ -148,6 +148,10 @@ def test_a_repaired_plan_is_not_made_anew_by_the_next_run(sample_scores: Scores,
     save_plan(path, repaired)
     assert repaired_before(path, plan) == repaired
     assert repaired_before(path, propose(sample_scores, bits=6)) is None
+    fewer = [entry for entry in sample_scores.entries if entry.format != "int8_sym"]
+    assert repaired_before(path, propose(replace(sample_scores, entries=fewer), bits=5)) is None
+    longer = {**sample_scores.text, "tokens": 2 * sample_scores.text["tokens"]}
+    assert repaired_before(path, propose(replace(sample_scores, text=longer), bits=5)) is None
 
 
 def test_without_scores_the_plans_own_formats_are_tried(

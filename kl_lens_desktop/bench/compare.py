@@ -1,42 +1,201 @@
-"""Whether two rows differ by more than their own noise."""
+"""Two bench files, from two laptops or two days, side by side: what matches, what differs, what is noise."""
 
-import math
-import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-CONFIDENCE = 0.99
+from kl_lens_desktop.bench.noise import Difference, difference, estimates_apart
+
+SPEED_FIGURES = ("tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "load_ms")
+QUALITY_FIGURES = ("perplexity", "word_perplexity", "kl_to_fp16", "top1_agreement")
+PLAIN_FIGURES = ("peak_rss_mb", "size_bytes")
+_PLACE = ("os", "cpu", "cores", "threads", "ram_mb", "memory_read_gb_s", "power", "python")
 
 
-def within_noise(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether the decode speeds of two rows cannot be told apart.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One figure of a matched row: its value in both files, and whether they are apart by more than noise.
 
-    Welch's t-test at a confidence of 99 %. What is independent is the round (a process of its own), not the
-    generations inside it, which share one load of the model and one mood of the machine: so where the rows
-    hold the medians of their rounds, those are the samples. Rows without a speed are never alike, rows with
-    a single round never apart.
+    `apart` is None where that cannot be said: for a figure without an error, or of different text.
     """
-    first, second = a.get("tokens_per_s"), b.get("tokens_per_s")
-    if first is None or second is None:
-        return False
-    (mean_a, variance_a, n_a), (mean_b, variance_b, n_b) = _samples(first), _samples(second)
-    if n_a < 2 or n_b < 2:
-        return True
-    return p_value(mean_a, variance_a / n_a, n_a, mean_b, variance_b / n_b, n_b) > 1 - CONFIDENCE
+
+    figure: str
+    first: float
+    second: float
+    ratio: float | None
+    low: float | None
+    high: float | None
+    apart: bool | None
 
 
-def p_value(mean_a: float, error_a: float, n_a: int, mean_b: float, error_b: float, n_b: int) -> float:
-    """Two-sided p of Welch's t-test; `error_a` and `error_b` are the squared standard errors of the means."""
-    from scipy.special import stdtr
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The rows of one variant on one kind of device in both files.
 
-    error = error_a + error_b
-    if error == 0:
-        return 1.0 if mean_a == mean_b else 0.0
-    freedom = error**2 / (error_a**2 / (n_a - 1) + error_b**2 / (n_b - 1))
-    return float(2 * stdtr(freedom, -abs(mean_a - mean_b) / math.sqrt(error)))
+    `by` says what they were matched by: ``plan`` (the same weights in the same formats of the same model) or
+    ``name``, for files that do not hold the plan.
+    """
+
+    first: dict[str, Any]
+    second: dict[str, Any]
+    by: str
+    changes: list[Change]
 
 
-def _samples(speed: dict[str, Any]) -> tuple[float, float, int]:
-    rounds = speed.get("rounds")
-    if rounds is None:
-        return speed["mean"], (speed["sd"] or 0.0) ** 2, speed["n"]
-    return statistics.fmean(rounds), statistics.variance(rounds) if len(rounds) > 1 else 0.0, len(rounds)
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two bench files compared.
+
+    Attributes
+    ----------
+    matches : list of Match
+    only_first, only_second : list of dict
+        Rows without a partner.
+    environment : list of (what, first, second)
+        What differs between the computers and the settings, as words.
+    cautions : list of str
+        Sentences on what may not be compared, and why.
+    """
+
+    matches: list[Match]
+    only_first: list[dict[str, Any]] = field(default_factory=list)
+    only_second: list[dict[str, Any]] = field(default_factory=list)
+    environment: list[tuple[str, str, str]] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, rows by their variant, device and status only."""
+
+        def name(row: dict[str, Any]) -> dict[str, str]:
+            return {key: row[key] for key in ("variant", "device", "status")}
+
+        return {
+            "matches": [
+                {
+                    "first": name(match.first),
+                    "second": name(match.second),
+                    "by": match.by,
+                    "changes": [asdict(change) for change in match.changes],
+                }
+                for match in self.matches
+            ],
+            "only_first": [name(row) for row in self.only_first],
+            "only_second": [name(row) for row in self.only_second],
+            "environment": [list(line) for line in self.environment],
+            "cautions": self.cautions,
+        }
+
+
+def compare(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
+    """Compare two bench files as `load_bench` returns them.
+
+    Rows match if they are of the same model, the same plan and the same kind of device; the first of several
+    with a partner takes it. Speeds are compared by Welch's t interval over rounds, quality by its standard
+    errors if both read the same text, memory and size without a verdict.
+    """
+    same_text = _text(first) == _text(second)
+    left = list(second["rows"])
+    matches, only_first = [], []
+    for row in first["rows"]:
+        partner, by = _partner(row, left)
+        if partner is None:
+            only_first.append(row)
+            continue
+        left = [other for other in left if other is not partner]
+        matches.append(Match(row, partner, by, list(_changes(row, partner, same_text))))
+    cautions = []
+    if not same_text:
+        cautions.append("The texts or windows differ, so perplexity and KL are not comparable.")
+    if any(match.by == "name" for match in matches):
+        cautions.append("Some rows hold no plan; they were matched by name and may be of different weights.")
+    if (a := _prompt(first)) != (b := _prompt(second)):
+        cautions.append(
+            f"Prompts and generations differ ({a} and {b} tokens), so speeds are comparable in part only."
+        )
+    return Comparison(matches, only_first, left, _environments(first, second), cautions)
+
+
+def _partner(row: dict[str, Any], others: Sequence[dict[str, Any]]) -> tuple[dict[str, Any] | None, str]:
+    there = [other for other in others if _kind(other["device"]) == _kind(row["device"])]
+    there.sort(key=lambda other: (other["device"] != row["device"], other["variant"] != row["variant"]))
+    if identity := _identity(row):
+        found = next((other for other in there if _identity(other) == identity), None)
+        if found:
+            return found, "plan"
+    named = (
+        other
+        for other in there
+        if other["variant"] == row["variant"]
+        and not (identity and _identity(other))
+        and _same_model(row, other)
+    )
+    return next(named, None), "name"
+
+
+def _identity(row: dict[str, Any]) -> tuple[str, str] | None:
+    model, plan = row.get("model"), row.get("plan_sha256")
+    return (model["sha256"], plan) if model and plan else None
+
+
+def _same_model(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    a, b = row.get("model"), other.get("model")
+    return not (a and b) or a["sha256"] == b["sha256"]
+
+
+def _kind(device: str) -> str:
+    """``GPU`` for ``GPU.0``; a combination such as ``AUTO:GPU,CPU`` is a kind of its own."""
+    return device if ":" in device else device.partition(".")[0]
+
+
+def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> Sequence[Change]:
+    changes = []
+    for figure in SPEED_FIGURES:
+        if found := difference({**first, "session": None}, second, figure):
+            changes.append(_of_speed(figure, first[figure]["mean"], second[figure]["mean"], found))
+    for figure in QUALITY_FIGURES:
+        a, b = first.get(figure), second.get(figure)
+        if a and b:
+            apart = estimates_apart(a, b) if same_text else None
+            ratio = b["mean"] / a["mean"] if a["mean"] else None
+            changes.append(Change(figure, a["mean"], b["mean"], ratio, None, None, apart))
+    for figure in PLAIN_FIGURES:
+        a, b = first.get(figure), second.get(figure)
+        if a and b:
+            changes.append(Change(figure, a, b, b / a, None, None, None))
+    return changes
+
+
+def _of_speed(figure: str, first: float, second: float, found: Difference) -> Change:
+    return Change(figure, first, second, found.ratio, found.low, found.high, found.apart)
+
+
+def _text(bench: dict[str, Any]) -> tuple[Any, ...]:
+    text = bench["environment"]["text"]
+    return tuple(text.get(key) for key in ("sha256", "tokens", "window", "stride"))
+
+
+def _prompt(bench: dict[str, Any]) -> str:
+    settings = bench["environment"]["settings"]
+    return f"{settings.get('prompt_tokens')} + {settings.get('new_tokens')}"
+
+
+def _environments(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, str, str]]:
+    a, b = (_described(bench["environment"]) for bench in (first, second))
+    names = dict.fromkeys([*a, *b])
+    return [(name, a.get(name, "–"), b.get(name, "–")) for name in names if a.get(name) != b.get(name)]
+
+
+def _described(environment: dict[str, Any]) -> dict[str, str]:
+    said = {name: environment.get(name) for name in _PLACE}
+    said |= {f"package {name}": version for name, version in environment["packages"].items()}
+    for device in environment["devices"]:
+        told = [device["full_name"] or device["reason"]]
+        told += [f"driver {device['driver']}"] if device.get("driver") else []
+        said[f"device {device['name']}"] = ", ".join(told)
+    said |= {f"text: {name}": value for name, value in environment["text"].items()}
+    said |= {f"setting {name}": value for name, value in environment["settings"].items()}
+    return {
+        name: f"{value:,.1f}" if isinstance(value, float) else str(value)
+        for name, value in said.items()
+        if value is not None
+    }

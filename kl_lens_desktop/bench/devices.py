@@ -43,6 +43,9 @@ class Device:
         Memory the device can use, in MB (2**20 bytes), where OpenVINO tells.
     precisions : tuple of str
         What OpenVINO says the device computes in, such as ``FP16`` and ``INT8``.
+    core_types : dict or None
+        Of a CPU with two types of cores: threads that OpenVINO uses on ``performance`` and ``efficiency``
+        cores.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Device:
     architecture: str | None = None
     memory_mb: float | None = None
     precisions: tuple[str, ...] = ()
+    core_types: dict[str, int] | None = None
 
 
 def list_devices(cancel: Cancel | None = None) -> list[Device]:
@@ -68,6 +72,17 @@ def list_devices(cancel: Cancel | None = None) -> list[Device]:
         missing = [Device(kind, "", False, why) for kind in KINDS if kind != "CPU"]
         return [Device("CPU", platform.processor() or platform.machine(), True), *missing]
     return [_tried(device, cancel) if device.available else device for device in found]
+
+
+def check_device_name(name: str) -> None:
+    """Raise `InputError` unless a name could be a device's, whether or not there is one here."""
+    kind, _, parts = name.strip().upper().partition(":")
+    known = (*KINDS, *_COMPOSED) if not parts else _COMPOSED
+    if kind.partition(".")[0] not in known:
+        why = f"{name!r} is none of {', '.join(KINDS)} nor a combination such as AUTO:GPU,CPU"
+        raise InputError("Cannot measure", why, "Name devices as OpenVINO does")
+    for part in filter(None, parts.split(",")):
+        check_device_name(part.partition("(")[0].removeprefix("-"))
 
 
 def device_named(name: str, devices: list[Device], cancel: Cancel | None = None) -> Device:
@@ -110,19 +125,23 @@ def device_from(value: dict[str, Any]) -> Device:
 def properties(source: Callable[[str], Any], wanted: dict[str, str]) -> dict[str, Any]:
     """What a compiled model's ``get_property`` says of `wanted`, {key: OpenVINO's name of the property}.
 
-    Properties that it does not know are left out; element types become their short names (``bf16``).
+    Properties that it does not know are left out; element types become their short names (``bf16``),
+    enumerations their names (``PCORE_ONLY``).
     """
     known = source("SUPPORTED_PROPERTIES")
-    said = {key: source(name) for key, name in wanted.items() if name in known}
-    return {
-        key: value.get_type_name() if hasattr(value, "get_type_name") else value
-        for key, value in said.items()
-    }
+    return {key: _plain(source(name)) for key, name in wanted.items() if name in known}
 
 
 def device_properties(core: Any, device: str, wanted: dict[str, str]) -> dict[str, Any]:
     """The same of a device; of a combination such as ``AUTO:GPU,CPU``, which cannot be asked, nothing."""
     return {} if ":" in device else properties(functools.partial(core.get_property, device), wanted)
+
+
+def _plain(value: Any) -> Any:
+    """An element type by its short name, an enumeration by its own, anything else as it is."""
+    if hasattr(value, "get_type_name"):
+        return value.get_type_name()
+    return getattr(value, "name", value)
 
 
 def _ask(params: dict[str, Any], limit_s: float, cancel: Cancel | None) -> list[dict[str, Any]]:
@@ -159,7 +178,19 @@ def _describe(core: Any, name: str) -> Device:
         name, str(said.get("full_name", name)).strip(), True, "",
         None if driver is None else str(driver), said.get("architecture"),
         None if memory is None else memory / 2**20, tuple(sorted(said.get("precisions", ()))),
+        _core_types(core) if name == "CPU" else None,
     )  # fmt: skip
+
+
+def _core_types(core: Any) -> dict[str, int] | None:
+    """How many threads OpenVINO would use on cores of one type: it knows them on every system."""
+    threads = {}
+    for kind, hint in (("performance", "PCORE_ONLY"), ("efficiency", "ECORE_ONLY")):
+        compiled = core.compile_model(_small_model()[0], "CPU", {"SCHEDULING_CORE_TYPE": hint})
+        if _plain(compiled.get_property("SCHEDULING_CORE_TYPE")) != hint:
+            return None  # there is one type only
+        threads[kind] = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+    return threads
 
 
 def _why_missing(core: Any, kind: str) -> str:
@@ -176,13 +207,20 @@ def _why_missing(core: Any, kind: str) -> str:
 
 def _probe(core: Any, name: str) -> None:
     import numpy as np
+
+    model, weight = _small_model()
+    ones = np.ones((1, 8), dtype=np.float32)
+    answer = core.compile_model(model, name)([ones])[0]
+    if not np.allclose(answer, ones @ weight.T, rtol=0.02, atol=0.02):
+        raise InputError(f"Cannot trust {name}", "it multiplied a small matrix wrongly", "Update its driver")
+
+
+def _small_model() -> tuple[Any, Any]:
+    """A matrix product, and the matrix [8, 8] in it."""
+    import numpy as np
     from openvino import Model
     from openvino import opset15 as ops
 
     weight = np.arange(64, dtype=np.float32).reshape(8, 8) / 64
     given = ops.parameter([1, 8], np.float32)
-    model = Model([ops.matmul(given, ops.constant(weight), False, True)], [given])
-    ones = np.ones((1, 8), dtype=np.float32)
-    answer = core.compile_model(model, name)([ones])[0]
-    if not np.allclose(answer, ones @ weight.T, rtol=0.02, atol=0.02):
-        raise InputError(f"Cannot trust {name}", "it multiplied a small matrix wrongly", "Update its driver")
+    return Model([ops.matmul(given, ops.constant(weight), False, True)], [given]), weight

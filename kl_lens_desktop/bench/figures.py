@@ -16,16 +16,20 @@ def spread(samples: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def by_window(means: Sequence[float], tokens: int) -> dict[str, Any] | None:
-    """``{mean, se, n}`` from the means of equally long windows (batch means).
+def over_batches(sums: Sequence[float], counts: Sequence[int]) -> dict[str, Any] | None:
+    """``{mean, se, n}`` from a batch's sum and number of values: windows of text, or documents.
 
-    Tokens of one window depend on each other, so the standard error comes from the spread between windows;
-    it is None for a single window. The whole is None if any value is not finite. `tokens` becomes n.
+    Values of one batch depend on each other, so the standard error comes from the spread between batches
+    (that of a ratio estimate, where they are of different size); it is None for a single batch. The whole is
+    None if any value is not finite.
     """
-    if not all(math.isfinite(mean) for mean in means):
+    if not all(math.isfinite(each) for each in sums):
         return None
-    se = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None
-    return {"mean": statistics.fmean(means), "se": se, "n": tokens}
+    n, k = sum(counts), len(sums)
+    mean = math.fsum(sums) / n
+    squares = math.fsum((each - mean * count) ** 2 for each, count in zip(sums, counts, strict=True))
+    se = math.sqrt(squares * k / (k - 1)) / n if k > 1 else None
+    return {"mean": mean, "se": se, "n": n}
 
 
 def perplexity(nats: dict[str, Any] | None) -> dict[str, Any] | None:

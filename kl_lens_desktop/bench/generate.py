@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop.bench.measure import open_pipeline
+from kl_lens_desktop.bench.pipeline import open_pipeline
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Generated, Progress

@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from kl_lens_desktop.bench import report
+from kl_lens_desktop.bench.compare import Comparison
 from kl_lens_desktop.bench.report import figure, table
 from kl_lens_desktop.files import write_text
 
@@ -36,6 +38,14 @@ _HEADERS = {
     "precision": "Precision",
     "backend": "Attention",
 }
+_PAIRS = {
+    "first": "First", "second": "Second", "device": "Device", "ratio": "Second to first (95 %)",
+    "verdict": "", "rounds": "Rounds",
+}  # fmt: skip
+_PAIRS_WORDS = (
+    "Decode speed of the second to the first, from rounds taken in turn, with a 95 % interval that allows "
+    "for every look at the data. Differences below 4 % are never claimed."
+)
 _STYLE = """
 :root { color-scheme: light dark; --back: #FAFAF9; --surface: #FFFFFF; --line: #E3E3E0; --text: #1C1C1A;
   --quiet: #5F5F5A; --bad: #B3261E; }
@@ -70,17 +80,42 @@ def export_html(bench: dict[str, Any], path: Path) -> None:
                ("tokens_per_s", "decode, tokens/s"), ("perplexity", "perplexity")),
         _chart(rows, "Size against perplexity; a bubble's area is peak memory. Lower left is better.",
                ("size", "weights, MB"), ("perplexity", "perplexity")),
+        _chart(rows, "Speed against peak memory. Lower right is better.",
+               ("tokens_per_s", "decode, tokens/s"), ("peak", "peak RSS, MiB")),
     ]  # fmt: skip
     created = bench["environment"]["created"]
     body = [
         "<h1>KL Lens benchmark</h1>",
         f"<p>{escape(bench['environment']['cpu'])}, {escape(created)}</p>",
         f'<div class="scroll">{_table(rows)}</div>',
-        "<p>“≈ fastest”: Welch’s t-test at 99 % cannot tell its decode speed from the fastest on its device."
+        "<p>“≈ fastest”: rounds taken in turn do not tell its decode speed from the fastest on its device."
         " se is the standard error over windows of text, sd the standard deviation of one generation.</p>",
         f'<div class="charts">{"".join(charts)}</div>',
+        *_section("Told apart or not", report.pairs(rows), _PAIRS, _PAIRS_WORDS),
+        *_section("By length of prompt, and loading", report.contexts(rows), _contexts(rows), ""),
         "<h2>Where and how</h2>",
         _environment(bench["environment"]),
+    ]
+    write_text(path, _document(body))
+
+
+def export_comparison_html(names: tuple[str, str], comparison: Comparison, path: Path) -> None:
+    """Write the comparison of two bench files, under their names, as one page like that of `export_html`."""
+    first, second = names
+    headers = {
+        "variant": "Variant", "other": "In the second", "device": "Device", "figure": "Figure",
+        "first": first, "second": second, "ratio": "Second to first (95 %)", "verdict": "",
+    }  # fmt: skip
+    left = [f"{row['variant']} on {row['device']} ({side})" for side, rows in
+            ((first, comparison.only_first), (second, comparison.only_second)) for row in rows]  # fmt: skip
+    places = [dict(zip(("what", "first", "second"), line, strict=True)) for line in comparison.environment]
+    body = [
+        "<h1>Two KL Lens benchmarks</h1>",
+        f"<p>{escape(first)} and {escape(second)}</p>",
+        *(f"<p><strong>{escape(caution)}</strong></p>" for caution in comparison.cautions),
+        _plain_table(report.comparison_table(comparison), headers),
+        f"<p>Only in one of them: {escape(', '.join(left))}.</p>" if left else "",
+        *_section("What differs around them", places, {"what": "", "first": first, "second": second}, ""),
     ]
     write_text(path, _document(body))
 
@@ -112,7 +147,7 @@ def _document(body: Sequence[str]) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in _HEADERS.values())
+    head = "".join(f"<th scope='col'>{escape(title)}</th>" for title in _HEADERS.values())
     lines = []
     for line in table(rows):
         cells = [
@@ -125,10 +160,43 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
+def _section(title: str, lines: list[dict[str, str]], headers: dict[str, str], words: str) -> list[str]:
+    if not lines:
+        return []
+    return [
+        f"<h2>{escape(title)}</h2>",
+        f"<p>{escape(words)}</p>" if words else "",
+        _plain_table(lines, headers),
+    ]
+
+
+def _plain_table(lines: list[dict[str, str]], headers: dict[str, str]) -> str:
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in headers.values())
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(line[name])}</td>" for name in headers) + "</tr>" for line in lines
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _contexts(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    titles = {"tokens_per_s": "tokens/s", "ttft_ms": "first token, ms", "prefill_tokens_per_s": "prefill/s"}
+    names = {name for line in report.contexts(rows) for name in line}
+    lengths = sorted({int(name.rpartition("_")[2]) for name in names if name.rpartition("_")[2].isdecimal()})
+    return {
+        "variant": "Variant", "device": "Device",
+        **{f"{name}_{n}": f"{n:,}: {title}" for n in lengths for name, title in titles.items()},
+        "raw": "Plain requests, tokens/s", "bandwidth": "Weights read", "load": "Load, ms",
+        "load_cached": "Load from cache, ms", "compile": "Compile", "rounds": "Rounds",
+    }  # fmt: skip
+
+
 def _environment(environment: dict[str, Any]) -> str:
     words = {
         "System": f"{environment['os']}, Python {environment['python']}",
-        "Memory": figure(environment["ram_mb"] / 1024, None, "GiB"),
+        "Memory": figure(environment["ram_mb"] / 1024, None, "GiB")
+        + (
+            f", read at {figure(read, None, 'GB/s')}" if (read := environment.get("memory_read_gb_s")) else ""
+        ),
         "Power": environment["power"],
         "Packages": ", ".join(f"{name} {version}" for name, version in environment["packages"].items()),
         "Text": "{name}, {tokens:,} tokens in windows of {window}, sha256 {sha256}".format(
@@ -140,6 +208,10 @@ def _environment(environment: dict[str, Any]) -> str:
         told = [
             device["full_name"],
             f"driver {device['driver']}" if device.get("driver") else "",
+            f"architecture {device['architecture']}" if device.get("architecture") else "",
+            figure(device["memory_mb"] / 1024, None, "GiB") if device.get("memory_mb") else "",
+            f"computes in {', '.join(device['precisions'])}" if device.get("precisions") else "",
+            *(f"{count} {kind} cores" for kind, count in (device.get("core_types") or {}).items()),
             device["reason"],
         ]
         words[device["name"]] = ", ".join(part for part in told if part)
@@ -177,13 +249,20 @@ def _chart(rows: Sequence[dict[str, Any]], caption: str, across: tuple[str, str]
 
 
 def _points(rows: Sequence[dict[str, Any]], across: str, up: str) -> list[_Point]:
-    shown = [row for row in rows if row["status"] == "ok" and row[up] and (across == "size" or row[across])]
+    shown = [
+        row
+        for row in rows
+        if row["status"] == "ok"
+        and (row["peak_rss_mb"] if up == "peak" else row[up])
+        and (across == "size" or row[across])
+    ]
     largest = max((row["peak_rss_mb"] or 0.0 for row in shown), default=0.0)
     points = []
     for row in shown:
         peak = row["peak_rss_mb"] or 0.0
         size = {"mean": row["size_bytes"] / 1e6, "sd": 0.0}
-        x, y = size if across == "size" else row[across], row[up]
+        x = size if across == "size" else row[across]
+        y = {"mean": peak, "se": 0.0} if up == "peak" else row[up]
         words = f"{row['variant']} on {row['device']}: {figure(x['mean'])}, {figure(y['mean'], y['se'])}"
         points.append(_Point(
             x["mean"], y["mean"], x["sd"] or 0.0, y["se"] or 0.0,

@@ -2,27 +2,39 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop.bench.compare import within_noise
+from kl_lens_desktop.bench.compare import Comparison
 from kl_lens_desktop.bench.lab import SCHEMA
+from kl_lens_desktop.bench.noise import difference, within_noise
 from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.schema import check_schema
 
+_BY_CONTEXT = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s")
 FILE_LIMIT = 32 * 2**20
-_REPEATED = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s", "load_ms")
-_OVER_TEXT = ("perplexity", "nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce", "top1_agreement")
+_REPEATED = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s", "load_ms", "load_cached_ms")
+_OVER_TEXT = (
+    "perplexity",
+    "word_perplexity",
+    "nats_per_token",
+    "kl_to_fp16",
+    "kl_reverse",
+    "delta_ce",
+    "top1_agreement",
+)
 _FIGURES = {
     **dict.fromkeys(_REPEATED, ("mean", "sd", "n", "median")),
     **dict.fromkeys(_OVER_TEXT, ("mean", "se", "n")),
-    "fidelity": ("relative_difference", "bound"),
+    "fidelity": ("relative_difference", "bound", "strict_difference", "kl", "top1_agreement"),
 }
 _PLAIN = (
-    "variant", "device", "status", "reason", "method", "size_bytes", "folder_bytes", "peak_rss_mb",
+    "variant", "device", "status", "reason", "method", "session", "settled", "size_bytes", "folder_bytes",
+    "bytes_per_token", "bandwidth_gb_s", "cache_bytes", "peak_rss_mb", "peak_rss_sampled_mb",
     "system_used_change_mb", "backend", "precision", "quality_precision", "kv_cache_precision",
-    "dynamic_quantization_group_size", "threads",
+    "dynamic_quantization_group_size", "threads", "core_type", "performance_hint", "power",
 )  # fmt: skip
 
 
@@ -65,9 +77,77 @@ def export_csv(bench: dict[str, Any], path: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     columns = [*_PLAIN, *(f"{name}_{part}" for name, parts in _FIGURES.items() for part in parts)]
+    lengths = _lengths(bench["rows"])
+    columns += [f"{name}_{length}" for length in lengths for name in _BY_CONTEXT]
+    columns += [f"raw_{name}" for name in (*_BY_CONTEXT, "read_ms", "compile_ms")]
     writer.writerow(columns)
-    writer.writerows([_cell(value) for value in _values(row)] for row in bench["rows"])
+    writer.writerows([_cell(value) for value in _values(row, lengths)] for row in bench["rows"])
     write_text(path, "\ufeff" + text.getvalue())
+
+
+def contexts(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Speed by length of prompt, the plain requests and loading: a line for each row that has them."""
+    lines = []
+    for row in rows:
+        if not row.get("by_context"):
+            continue
+        line = {"variant": row["variant"], "device": row["device"]}
+        by_length = {each["prompt_tokens"]: each for each in row["by_context"]}
+        for length in _lengths(rows):
+            found = by_length.get(length, {})
+            for name in _BY_CONTEXT:
+                line[f"{name}_{length}"] = _spread(found.get(name))
+        raw = row.get("raw") or {}
+        line["raw"] = _spread(raw.get("tokens_per_s"))
+        line["compile"] = figure(raw.get("compile_ms"), None, "ms")
+        line["load"], line["load_cached"] = _spread(row.get("load_ms")), _spread(row.get("load_cached_ms"))
+        line["bandwidth"] = figure(row.get("bandwidth_gb_s"), None, "GB/s")
+        line["rounds"] = str(len((row["tokens_per_s"] or {}).get("rounds", ())))
+        lines.append(line)
+    return lines
+
+
+def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Every two rows that took turns, and what their rounds say of the decode speed of one to the other."""
+    lines = []
+    for first, second in itertools.combinations(rows, 2):
+        found = difference(first, second)
+        if found and found.paired and first["device"] == second["device"]:
+            lines.append({
+                "first": first["variant"], "second": second["variant"], "device": first["device"],
+                "ratio": ratio(found.ratio, found.low, found.high), "verdict": verdict(found.apart),
+                "rounds": str(found.n),
+            })  # fmt: skip
+    return lines
+
+
+def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
+    """Two files side by side: a line for each figure of each variant that both have."""
+    return [
+        {
+            "variant": match.first["variant"],
+            "other": match.second["variant"],
+            "device": match.first["device"],
+            "figure": change.figure,
+            "first": _plain(change.figure, change.first),
+            "second": _plain(change.figure, change.second),
+            "ratio": ratio(change.ratio, change.low, change.high),
+            "verdict": verdict(change.apart),
+        }
+        for match in comparison.matches
+        for change in match.changes
+    ]
+
+
+def ratio(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """``×0.87 (0.84 … 0.90)``."""
+    if value is None:
+        return "–"
+    return f"×{value:.3g}" if low is None or high is None else f"×{value:.3g} ({low:.3g} … {high:.3g})"
+
+
+def verdict(apart: bool | None) -> str:
+    return "–" if apart is None else "apart" if apart else "within noise"
 
 
 def figure(value: float | None, spread: float | None = None, unit: str = "") -> str:
@@ -89,6 +169,18 @@ def small(value: float | None, spread: float | None = None) -> str:
     if value == 0 or abs(value) >= 1e-3:
         return f"{value:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
     return f"{value:.1e}" + ("" if spread is None else f" ± {spread:.0e}")
+
+
+def _spread(value: dict[str, Any] | None) -> str:
+    return "–" if value is None else figure(value["mean"], value["sd"])
+
+
+def _plain(name: str, value: float) -> str:
+    return small(value) if name == "kl_to_fp16" else figure(value)
+
+
+def _lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
+    return sorted({each["prompt_tokens"] for row in rows for each in row.get("by_context") or ()})
 
 
 def _line(row: dict[str, Any]) -> dict[str, str]:
@@ -130,12 +222,20 @@ def fastest_on(device: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | 
     return max(timed, key=lambda row: float(row["tokens_per_s"]["mean"]), default=None)
 
 
-def _values(row: dict[str, Any]) -> Iterator[Any]:
+def _values(row: dict[str, Any], lengths: list[int]) -> Iterator[Any]:
     for name in _PLAIN:
         yield row.get(name)
     for name, parts in _FIGURES.items():
         for part in parts:
             yield (row.get(name) or {}).get(part)
+    by_length = {each["prompt_tokens"]: each for each in row.get("by_context") or ()}
+    for length in lengths:
+        for name in _BY_CONTEXT:
+            yield (by_length.get(length, {}).get(name) or {}).get("mean")
+    raw = row.get("raw") or {}
+    for name in _BY_CONTEXT:
+        yield (raw.get(name) or {}).get("mean")
+    yield from (raw.get(name) for name in ("read_ms", "compile_ms"))
 
 
 def _cell(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """An exported model run by raw requests: every position's logits, the state carried from chunk to chunk."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,12 @@ IN_FORCE = {
     "kv_cache_precision": "KV_CACHE_PRECISION",
     "dynamic_quantization_group_size": "DYNAMIC_QUANTIZATION_GROUP_SIZE",
     "threads": "INFERENCE_NUM_THREADS",
+    "core_type": "SCHEDULING_CORE_TYPE",
+    "performance_hint": "PERFORMANCE_HINT",
+    "execution_devices": "EXECUTION_DEVICES",
 }
+# What lies between a compressed weight and the operation that uses it.
+_DECOMPRESSION = ("Convert", "Subtract", "Multiply", "Reshape")
 
 
 class StatefulModel:
@@ -42,8 +48,11 @@ class StatefulModel:
     Attributes
     ----------
     settings : dict
-        ``precision``, ``kv_cache_precision``, ``dynamic_quantization_group_size`` and ``threads`` in force,
-        as far as the device says.
+        ``precision``, ``kv_cache_precision``, ``dynamic_quantization_group_size``, ``threads``,
+        ``core_type``, ``performance_hint`` and ``execution_devices`` in force, as far as the device says.
+    read_ms, compile_ms : float
+    bytes_per_token : int
+        See `bytes_per_token`.
 
     Raises
     ------
@@ -52,13 +61,19 @@ class StatefulModel:
     """
 
     def __init__(self, core: Any, folder: Path, device: str, hints: dict[str, str], chunk: int) -> None:
+        marks = [time.perf_counter()]
         try:
-            compiled = core.compile_model(core.read_model(folder / "openvino_model.xml"), device, hints)
+            graph = core.read_model(folder / "openvino_model.xml")
+            marks.append(time.perf_counter())
+            compiled = core.compile_model(graph, device, hints)
+            marks.append(time.perf_counter())
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot open {folder.name} on {device}", plugin_words(error),
                              "Export it again or choose another device") from error  # fmt: skip
         self.settings = properties(compiled.get_property, IN_FORCE)
-        self._request, self._chunk = compiled.create_infer_request(), chunk
+        self.read_ms, self.compile_ms = (1000 * (end - start) for start, end in itertools.pairwise(marks))
+        self.bytes_per_token = bytes_per_token(graph)
+        self._request, self._chunk, self._past = compiled.create_infer_request(), chunk, 0
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
 
     def logits(self, ids: list[int], singly: int = 0) -> Iterator[NDArray[np.float32]]:
@@ -67,18 +82,51 @@ class StatefulModel:
         Yields the logits of each chunk, [t, vocabulary], in the model's own buffer: read it before asking
         for more.
         """
-        self._request.reset_state()
+        self.reset()
         prefill = len(ids) - singly
         starts = [*range(0, prefill, self._chunk), *range(prefill, len(ids))]
         for start, end in itertools.pairwise([*starts, len(ids)]):
-            feeds = {
-                "input_ids": np.array([ids[start:end]], dtype=np.int64),
-                "attention_mask": np.ones((1, end), dtype=np.int64),
-                "position_ids": np.arange(start, end, dtype=np.int64)[None],
-                "beam_idx": np.zeros(1, dtype=np.int32),
-            }
-            self._request.infer({name: feeds[name] for name in feeds if name in self._inputs})
-            yield self._request.get_tensor("logits").data[0]
+            yield self.step(ids[start:end])
+
+    def reset(self) -> None:
+        """Forget what came before."""
+        self._request.reset_state()
+        self._past = 0
+
+    def step(self, ids: list[int]) -> NDArray[np.float32]:
+        """The logits of the next tokens, [t, vocabulary], in the model's own buffer."""
+        start, self._past = self._past, self._past + len(ids)
+        feeds = {
+            "input_ids": np.array([ids], dtype=np.int64),
+            "attention_mask": np.ones((1, self._past), dtype=np.int64),
+            "position_ids": np.arange(start, self._past, dtype=np.int64)[None],
+            "beam_idx": np.zeros(1, dtype=np.int32),
+        }
+        self._request.infer({name: feeds[name] for name in feeds if name in self._inputs})
+        logits: NDArray[np.float32] = self._request.get_tensor("logits").data[0]
+        return logits
+
+
+def bytes_per_token(graph: Any) -> int:
+    """Bytes of the graph's constants that every token reads: all but tables of which a row is looked up.
+
+    A tied embedding is read whole, by the head.
+    """
+    return sum(
+        op.get_byte_size()
+        for op in graph.get_ops()
+        if op.get_type_name() == "Constant" and not _is_table(op.output(0))
+    )
+
+
+def _is_table(output: Any) -> bool:
+    users = [(port.get_node(), port.get_index()) for port in output.get_target_inputs()]
+    return bool(users) and all(
+        _is_table(user.output(0))
+        if user.get_type_name() in _DECOMPRESSION
+        else user.get_type_name() == "Gather" and index == 0
+        for user, index in users
+    )
 
 
 def defaults(core: Any, device: str) -> dict[str, Any]:

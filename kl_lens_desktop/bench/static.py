@@ -1,6 +1,7 @@
 """An exported model on a device that takes fixed shapes only: every position's logits, as from `stateful`."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kl_lens_desktop.bench.devices import properties
-from kl_lens_desktop.bench.stateful import IN_FORCE, StatefulModel, plugin_words
+from kl_lens_desktop.bench.stateful import IN_FORCE, StatefulModel, bytes_per_token, plugin_words
 from kl_lens_desktop.errors import ModelError
 
 _CACHE = "past_key_values"
+_LONGEST_CALL = 256  # tokens of the larger graph: a device's compiler takes hours over longer ones
 
 
 class StaticModel:
@@ -27,44 +29,66 @@ class StaticModel:
     chunk : int
         Tokens of a call of the larger graph; fewer are padded before.
     capacity : int
-        The most tokens that `logits` is given.
+        The most tokens that it is given before it is reset.
+
+    Attributes
+    ----------
+    settings, read_ms, compile_ms, bytes_per_token
+        As of `StatefulModel`; the first of the times is whoever read the graph's to set.
 
     Raises
     ------
     RuntimeError
-        OpenVINO's, if it cannot compile them for the device.
+        OpenVINO's, if it cannot compile the graphs for the device.
     """
+
+    read_ms = 0.0
 
     def __init__(self, graph: Any, device: str, hints: dict[str, str], chunk: int, capacity: int) -> None:
         import openvino
 
         from kl_lens_desktop.export.static import static_variant
 
-        core, self._requests, self._past = openvino.Core(), {}, dict[str, NDArray[np.float32]]()
-        for tokens in dict.fromkeys((chunk, 1)):
+        self._chunk, self._capacity, self._past = min(chunk, _LONGEST_CALL), capacity, 0
+        self._requests, self._held = dict[int, Any](), dict[str, NDArray[np.float32]]()
+        core, started = openvino.Core(), time.perf_counter()
+        for tokens in dict.fromkeys((self._chunk, 1)):
             compiled = core.compile_model(static_variant(graph, tokens, capacity), device, hints)
             request = self._requests[tokens] = compiled.create_infer_request()
             for port in compiled.inputs:
                 if "past" in (name := port.get_any_name()):
-                    past = self._past.setdefault(name, np.zeros(list(port.shape), np.float32))
-                    request.set_tensor(port, openvino.Tensor(past, shared_memory=True))
+                    held = self._held.setdefault(name, np.zeros(list(port.shape), np.float32))
+                    request.set_tensor(port, openvino.Tensor(held, shared_memory=True))
+        self.compile_ms = 1000 * (time.perf_counter() - started)
         self.settings = properties(compiled.get_property, IN_FORCE)
+        self.bytes_per_token = bytes_per_token(graph)
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
-        self._chunk, self._capacity = chunk, capacity
 
     def logits(self, ids: list[int], singly: int = 0) -> Iterator[NDArray[np.float32]]:
         """As `StatefulModel.logits`."""
-        for past in self._past.values():
-            past[:] = 0
+        self.reset()
         prefill = len(ids) - singly
         starts = [*range(0, prefill, self._chunk), *range(prefill, len(ids))]
         for start, end in itertools.pairwise([*starts, len(ids)]):
-            yield self._call(ids[start:end], start)
+            yield self._call(ids[start:end])
 
-    def _call(self, ids: list[int], start: int) -> NDArray[np.float32]:
+    def reset(self) -> None:
+        """Forget what came before."""
+        for held in self._held.values():
+            held[:] = 0
+        self._past = 0
+
+    def step(self, ids: list[int]) -> NDArray[np.float32]:
+        """The logits of the last of the next tokens, [1, vocabulary], in the model's own buffer."""
+        for start in range(0, len(ids), self._chunk):
+            logits = self._call(ids[start : start + self._chunk])
+        return logits[-1:]
+
+    def _call(self, ids: list[int]) -> NDArray[np.float32]:
         from kl_lens_desktop.export.static import present_name
 
         new, size = len(ids), 1 if len(ids) == 1 else self._chunk
+        start, self._past = self._past, self._past + new
         tokens = np.zeros((3, 1, size), np.int64)  # ids, positions, mask
         tokens[:, 0, size - new :] = ids, range(start, start + new), [1] * new
         held = np.arange(self._capacity)[None] < start
@@ -75,7 +99,7 @@ class StaticModel:
         }
         request = self._requests[size]
         request.infer({name: feeds[name] for name in feeds if name in self._inputs})
-        for name, past in self._past.items():
+        for name, past in self._held.items():
             present = request.get_tensor(present_name(name)).data
             if name.startswith(_CACHE):
                 past[:, :, start : start + new] = present[:, :, size - new :]
@@ -85,10 +109,13 @@ class StaticModel:
         return logits
 
 
+LoadedModel = StatefulModel | StaticModel
+
+
 def open_model(
     core: Any, folder: Path, device: str, hints: dict[str, str], chunk: int, capacity: int
-) -> StatefulModel | StaticModel:
-    """An exported model in the form that the device takes.
+) -> LoadedModel:
+    """An exported model in the form that the device takes; see the two classes.
 
     Raises
     ------
@@ -101,14 +128,20 @@ def open_model(
     from kl_lens_desktop.export.static import read_shared
 
     check_made_for_npu(folder, device)
+    started = time.perf_counter()
     try:
-        return StaticModel(read_shared(core, folder), device, hints, chunk, capacity)
+        graph = read_shared(core, folder)
+        read_ms = 1000 * (time.perf_counter() - started)
+        model = StaticModel(graph, device, hints, chunk, capacity)
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot open {folder.name} on {device}", plugin_words(error),
                          "Export it again or choose another device") from error  # fmt: skip
+    model.read_ms = read_ms
+    return model
 
 
 def needs_fixed_shapes(device: str) -> bool:
+    """Whether a device compiles no graph with a size that is not known."""
     return device.partition(".")[0] == "NPU"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
@@ -36,3 +37,27 @@ def branch(condition: ov.Node, inputs: Sequence[Any], then: Body, otherwise: Bod
         if any(parameter is not None for parameter in both):
             node.set_input(source, *both)
     return [node.set_output(*pair) for pair in zip(*results, strict=True)]
+
+
+def no_tokens(batch: Any, channels: int) -> ov.Node:
+    """What a branch gives where there are no tokens before the last: (batch, 0, channels)."""
+    sizes = ops.concat([batch, ops.constant(np.array([0, channels], np.int64))], 0)
+    return ops.broadcast(ops.constant(np.float32(0)), sizes)
+
+
+def with_last(before: Any, last: Any, batch: Any, one: Any, tail: Sequence[int]) -> ov.Node:
+    """The tokens of a branch, (batch, before, *tail), and the last one, (batch, 1, *tail), computed outside.
+
+    The CPU plugin (2026.4) lets what is computed after a branch share memory with the branch's outputs, and
+    makes room in it before they are read: a call with more tokens than any before it would lose them. Not so
+    those that are read behind an operation whose shape depends on data. So the last token passes through one,
+    which changes nothing, and the state that the branch leaves must be read on the way to it.
+
+    Parameters
+    ----------
+    batch, one : ov.Node or ov.Output
+        (1,) each: the first two sizes of `last`, as sums that OpenVINO does not solve; two of them, for it
+        would find one.
+    """
+    sizes = ops.concat([batch, one, ops.constant(np.array(tail, np.int64))], 0)
+    return ops.concat([before, ops.reshape(last, sizes, False)], 1)

@@ -15,7 +15,9 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.padding import rows
+from kl_lens_desktop.export.branch import branch, no_tokens, with_last
+from kl_lens_desktop.export.layout import CHANNELS_FIRST, tokens_first
+from kl_lens_desktop.export.padding import taken
 
 _NAME = "short_convolution"
 
@@ -29,8 +31,10 @@ class ShortConvolution(nn.Module):
         window: Tensor,
         weight: Tensor,
         bias: Tensor,
-        length: Tensor,
         order: Tensor,
+        length: Tensor,
+        batch: Tensor,
+        one: Tensor,
         silu: Tensor,
     ) -> Tensor:
         return torch.zeros_like(hidden[..., window.shape[1] :])
@@ -47,7 +51,7 @@ class Taps:
     weight, bias : ov.Output
         (taps, channels) and (channels,).
     order : ov.Output
-        Where in `tokens` each of them is found once padding stands before the window: `padding.order`.
+        Where each of `tokens` is found once padding stands before the window: `padding.Order`.
     silu : bool
     """
 
@@ -61,26 +65,20 @@ class Taps:
     def inputs(self) -> list[ov.Output]:
         return [self.tokens, self.weight, self.bias, self.order]
 
-    def before(self, inputs: Sequence[Any], length: Any) -> ov.Node:
-        """The convolution of the `length` tokens before the last, (batch, length, channels)."""
+    def before(self, inputs: Sequence[Any], rows: Any, length: Any) -> ov.Node:
+        """The convolution of the new tokens at `rows`, (batch, rows, channels).
+
+        By gathering them: the CPU plugin's slice takes three times as long, and in bf16 another layout.
+        """
         tokens, weight, bias, order = inputs
-        return self.summed(tokens, weight, bias, length, self.places(order, length))
-
-    def places(self, order: Any, length: Any) -> list[ov.Node]:
-        """For each tap where the tokens that it is multiplied with are found, (batch, length)."""
-        one = ops.constant(np.array([1]))
-        starts = [ops.constant(np.array([tap + 1])) for tap in range(self._count)]
-        return [ops.slice(order, start, ops.add(length, start), one, one) for start in starts]
-
-    def summed(self, tokens: Any, weight: Any, bias: Any, length: Any, places: Sequence[Any]) -> ov.Node:
+        first, second = (ops.constant(np.int64(axis)) for axis in (0, 1))
         total: Any = None
         # An index that is known at run time only, else every row would be stored as a constant of its own.
         nought = ops.multiply(length, ops.constant(np.array([0])))
-        for tap, place in enumerate(places):
-            shifted = rows(tokens, place)
-            row = ops.gather(
-                weight, ops.add(nought, ops.constant(np.array([tap]))), ops.constant(np.int64(0))
-            )
+        for tap in range(self.weight.get_partial_shape()[0].get_length()):
+            places = ops.gather(order, ops.add(rows, ops.constant(np.array([tap + 1]))), second)
+            shifted = taken(tokens, places)
+            row = ops.gather(weight, ops.add(nought, ops.constant(np.array([tap]))), first)
             product = ops.multiply(shifted, row)
             total = product if total is None else ops.add(product, total)
         return self.activated(total, bias)
@@ -89,41 +87,39 @@ class Taps:
         value = ops.add(value, bias)
         return ops.swish(value) if self.silu else value
 
-    @property
-    def _count(self) -> int:
-        return int(self.weight.get_partial_shape()[0].get_length())
-
 
 class Convolutions:
     """The convolutions of one traced model, found again by what they give."""
 
     def __init__(self) -> None:
         self._known: dict[str, Taps] = {}
-        self._places: dict[tuple[str, int], list[ov.Node]] = {}
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `ShortConvolution`, for OpenVINO's converter."""
-        hidden, window, weight, bias, length, order = (context.get_input(i) for i in range(6))
-        turn = ops.constant(np.array([0, 2, 1]))
-        source = hidden.get_node()
-        turned = source.get_type_name() == "Transpose"
-        tokens = source.input_value(0) if turned else ops.transpose(hidden, turn).output(0)
+        hidden, window, weight, bias, order, length, batch, one = (context.get_input(i) for i in range(8))
         by_tap = ops.transpose(weight, ops.constant(np.array([1, 0]))).output(0)
-        taps = Taps(tokens, by_tap, bias, order, bool(context.get_values_from_const_input(6)))
-        # Without a branch: what follows one, an elementwise operation and a transpose, reads garbage in the
-        # first call (CPU plugin of 2026.4).
-        key = order.get_node().get_friendly_name(), order.get_index()
-        if key not in self._places:
-            self._places[key] = taps.places(order, length)
-        before = taps.summed(tokens, by_tap, bias, length, self._places[key])
+        taps = Taps(tokens_first(hidden), by_tap, bias, order, bool(context.get_values_from_const_input(8)))
+        channels = weight.get_partial_shape()[0].get_length()
+
+        def before(*inputs: Any) -> list[ov.Node]:
+            *made_from, length, _ = inputs
+            start, step = (ops.constant(np.int64(n)) for n in (0, 1))
+            rows = ops.range(start, ops.squeeze(length, start), step, "i64")
+            return [taps.before(made_from, rows, length)]
+
+        def nothing(*inputs: Any) -> list[ov.Node]:
+            return [no_tokens(inputs[-1], channels)]
+
+        some = ops.greater(length, ops.constant(np.array([0])))
+        (others,) = branch(some, [*taps.inputs, length, batch], before, nothing)
         summed = ops.reduce_sum(ops.multiply(window, by_tap), ops.constant(np.array([1])), True)
-        joined = ops.concat([before, taps.activated(summed, bias)], 1)
+        joined = with_last(others, taps.activated(summed, bias), batch, one, [channels])
         joined.set_friendly_name(f"{_NAME}.{len(self._known)}")
         self._known[joined.get_friendly_name()] = taps
-        return [ops.transpose(joined, turn).output(0)]
+        return [ops.transpose(joined, ops.constant(CHANNELS_FIRST)).output(0)]
 
-    def above(self, value: ov.Output) -> tuple[ov.Node, Taps] | None:
-        """The joined tokens (batch, tokens, channels) that `value` repeats, and what they are made from.
+    def above(self, value: ov.Output) -> tuple[ov.Output, Taps] | None:
+        """Of the tokens that `value` repeats, the last, (batch, 1, channels), and what the others come from.
 
         Between them are a transpose, cuts of the new tokens that take nothing away, and a transpose back.
         """
@@ -136,7 +132,8 @@ class Convolutions:
         if node.get_type_name() == "Transpose":
             node = node.input_value(0).get_node()
         taps = self._known.get(node.get_friendly_name())
-        return None if taps is None else (node, taps)
+        # The last token, before it passes through what `with_last` adds.
+        return None if taps is None else (node.input_value(1).get_node().input_value(0), taps)
 
 
 def remove_cuts(graph: ov.Model) -> None:

@@ -7,7 +7,7 @@ enter: even operations on empty tensors would cost it more than its own.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -15,8 +15,9 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import branch
+from kl_lens_desktop.export.branch import branch, no_tokens, with_last
 from kl_lens_desktop.export.convolution import Convolutions, Taps
+from kl_lens_desktop.export.padding import kept
 
 CHUNK = 64  # tokens; the work inside chunks grows with it, the states between them shrink
 _END = 2**31 - 1
@@ -36,12 +37,14 @@ class DualScan(nn.Module):
         past: Tensor,
         length: Tensor,
         chunks: Tensor,
+        rows: Tensor,
         earlier: Tensor,
         beams: Tensor,
         own: Tensor,
         batch: Tensor,
+        one: Tensor,
         full: Tensor,
-        kept: Tensor,
+        mask: Tensor,
         sizes: Tensor,
     ) -> Tensor:
         return torch.zeros_like(x)
@@ -54,26 +57,49 @@ class DualState(nn.Module):
         return torch.zeros_like(past)
 
 
-def dual_parts(input_ids: Tensor, beam_idx: Tensor) -> tuple[Tensor, ...]:
-    """What all layers share.
+class Parts(NamedTuple):
+    """What the scans and convolutions of all layers share.
 
-    Returns
-    -------
-    tuple of Tensor
-        The number of tokens before the last and of chunks they take, (1,) each; which chunks come before
-        each chunk and before the last token, (chunks + 1, chunks); `beam_idx` as a column; which rows of the
-        batch go on from their own stored state, (batch, 1, 1); the size of the batch; and 1 if some do not:
-        if there are tokens before the last or a row takes another's place.
+    Attributes
+    ----------
+    length, chunks : Tensor
+        (1,) each: the number of tokens before the last, and of chunks they take.
+    rows : Tensor
+        (chunks · CHUNK,): which token is at each place of the chunks; behind the end, the last one before.
+    earlier : Tensor
+        (chunks + 1, chunks): which chunks come before each chunk and before the last token.
+    beams, own : Tensor
+        ``beam_idx`` as a column; which rows of the batch go on from their own stored state, (batch, 1, 1).
+    batch, one : Tensor
+        (1,) each: the size of the batch, and how many tokens the last one is.
+    full : Tensor
+        1 if there are tokens before the last or a row of the batch takes another's place.
     """
+
+    length: Tensor
+    chunks: Tensor
+    rows: Tensor
+    earlier: Tensor
+    beams: Tensor
+    own: Tensor
+    batch: Tensor
+    one: Tensor
+    full: Tensor
+
+
+def shared_parts(input_ids: Tensor, beam_idx: Tensor) -> Parts:
+    """The `Parts` of one call."""
     length = torch.as_tensor(input_ids.shape[1] - 1).reshape(1)
     chunks = (length + (CHUNK - 1)) // CHUNK
     count: Any = chunks[0]
+    rows = torch.minimum(torch.arange(count * CHUNK), length - 1)
     kept = beam_idx == torch.arange(beam_idx.shape[0])
     full = torch.maximum(length.clamp(max=1), 1 - kept.long().min())
     earlier = torch.arange(count)[None] < torch.arange(count + 1)[:, None]
     own = (kept & (length == 0))[:, None, None]
-    batch = torch.as_tensor(beam_idx.shape[0]).reshape(1)
-    return length, chunks, earlier.float(), beam_idx.long()[:, None], own, batch, full
+    one = torch.as_tensor(input_ids.shape[1]).reshape(1) - length
+    batch = torch.as_tensor(beam_idx.shape[0]).reshape(1) * one
+    return Parts(length, chunks, rows, earlier.float(), beam_idx.long()[:, None], own, batch, one, full)
 
 
 class _Scan:
@@ -117,51 +143,65 @@ class _Scan:
     def before(
         self, x: Any, dt: Any, A: Any, B: Any, C: Any, D: Any, past: Any, parts: Sequence[Any]
     ) -> tuple[ov.Node, ov.Node]:
-        """The dual form: outputs (batch, before, heads, head size) and the state after them."""
+        """The dual form: outputs (batch, before, channels) and the state after them.
+
+        `x`, `B` and `C` are (batch, chunks · CHUNK, channels) already, and whatever they hold behind the end
+        is left out by steps of zero there.
+        """
         heads, head_size, groups, size = self.heads, self.head_size, self.groups, self.size
-        length, chunks, earlier = parts
-        # From the length, else every layer would hold the two matrices as constants.
+        length, chunks, rows, earlier = parts
+        # From the length, else every layer would hold the matrices as constants.
         start = ops.squeeze(ops.multiply(length, _numbers(0)), _axis(0))
         order = ops.range(start, ops.add(start, _axis(CHUNK)), _axis(1), "i64")
-        until_now = ops.less_equal(_wider(order, 0), _wider(order, 1))  # (t, t)
-        up_to_it = ops.less_equal(_wider(order, 1), _wider(order, 0))
-        triangle, mask = (ops.convert(matrix, "f32") for matrix in (until_now, up_to_it))
-        steps = _in_chunks(dt, length, chunks, heads)  # (b, c, t, h)
-        since = ops.matmul(triangle, ops.multiply(steps, A), False, False)
-        since = _turned(since, 0, 3, 1, 2)  # (b, h, c, t), log decay since the start of the chunk
-        inputs = ops.multiply(_in_chunks(x, length, chunks, heads, head_size), _wider(steps, -1))
+        column, row = _wider(order, 1), _wider(order, 0)
+        until_now, up_to_it, itself = (
+            ops.convert(matrix, "f32")
+            for matrix in (ops.less_equal(row, column), ops.less_equal(column, row), ops.equal(column, row))
+        )  # (t, t)
+        missing = ops.subtract(ops.multiply(chunks, _numbers(CHUNK)), length)
+        ends = ops.concat([_numbers(0), missing, _numbers(0)], 0)
+        dt = ops.pad(dt, _numbers(0, 0, 0), ends, "constant", ops.constant(np.float32(0)))
+        dt = _reshaped(dt, 0, chunks, CHUNK, heads)  # (b, c, t, h)
+        since = ops.matmul(until_now, ops.multiply(dt, A), False, False)
+        since, dt = (_turned(value, 0, 3, 1, 2) for value in (since, dt))  # (b, h, c, t)
         # Every product as the plugins' kernels want it, without a transpose: time last, or first for B.
-        inputs = _turned(inputs, 0, 3, 1, 4, 2)  # (b, h, c, p, t)
-        b = _turned(_in_chunks(B, length, chunks, groups, size), 0, 3, 1, 2, 4)  # (b, g, c, t, n)
-        c = _turned(_in_chunks(C, length, chunks, groups, size), 0, 3, 1, 4, 2)  # (b, g, c, n, t)
-        scores = self.by_head(ops.matmul(b, c, False, False))
+        x = _turned(_reshaped(x, 0, chunks, CHUNK, heads, head_size), 0, 3, 1, 4, 2)  # (b, h, c, p, t)
+        b = _turned(_reshaped(B, 0, chunks, CHUNK, groups, size), 0, 3, 1, 2, 4)  # (b, g, c, t, n)
+        c = _turned(_reshaped(C, 0, chunks, CHUNK, groups, size), 0, 3, 1, 4, 2)  # (b, g, c, n, t)
+        seen = self.by_head(ops.multiply(ops.matmul(b, c, False, False), up_to_it))
         b, c = self.by_head(b), self.by_head(c)
 
-        seen = ops.multiply(scores, mask)
+        # `since` is the log decay since the start of the chunk. A token sees itself through D too.
         gap = ops.subtract(_wider(since, -2), _wider(since, -1))
-        within = ops.matmul(inputs, ops.multiply(_decay(gap), seen), False, False)
+        weights = ops.multiply(ops.multiply(_decay(gap), seen), _wider(dt, -1))
+        weights = ops.add(weights, ops.multiply(_reshaped(D, heads, 1, 1, 1), itself))
+        within = ops.matmul(x, weights, False, False)
 
-        # What each chunk leaves in the state, and what those before leave to each one and to the last token.
+        # What each chunk leaves in the state, and what it and the stored state leave to the chunks after it
+        # and to the last token.
         total = ops.slice(
             since, _numbers(CHUNK - 1), _numbers(CHUNK), _numbers(1), _numbers(3)
         )  # (b, h, c, 1)
-        left = ops.multiply(inputs, _wider(_decay(ops.subtract(total, since)), -2))
-        left = _reshaped(ops.matmul(left, b, False, False), 0, heads, chunks, head_size * size)
+        share = ops.multiply(_decay(ops.subtract(total, since)), dt)
+        left = ops.matmul(ops.multiply(x, _wider(share, -2)), b, False, False)
+        left = ops.concat([
+            _reshaped(past, 0, heads, 1, head_size * size),
+            _reshaped(left, 0, heads, chunks, head_size * size),
+        ], 2)  # fmt: skip
         until = ops.matmul(earlier, total, False, False)  # (b, h, c + 1, 1), log decay since the start
         after = ops.slice(until, _numbers(1), _numbers(_END), _numbers(1), _numbers(2))
-        spans = ops.multiply(
-            _decay(ops.subtract(until, _turned(after, 0, 1, 3, 2))), earlier
-        )  # (b, h, c + 1, c)
-        carried = ops.multiply(_reshaped(past, 0, heads, 1, head_size * size), _decay(until))
-        states = ops.add(carried, ops.matmul(spans, left, False, False))  # (b, h, c + 1, p·n)
-        starts = ops.slice(states, _numbers(0), chunks, _numbers(1), _numbers(2))
-        reached = ops.slice(states, chunks, _numbers(_END), _numbers(1), _numbers(2))
+        spans = ops.multiply(_decay(ops.subtract(until, _turned(after, 0, 1, 3, 2))), earlier)
+        spans = ops.concat([_decay(until), spans], 3)  # (b, h, c + 1, 1 + c)
+        starts, reached = (
+            ops.matmul(ops.slice(spans, *bounds, _numbers(1), _numbers(2)), left, False, False)
+            for bounds in ((_numbers(0), chunks), (chunks, _numbers(_END)))
+        )
 
         starts = _reshaped(starts, 0, heads, chunks, head_size, size)
         across = ops.multiply(ops.matmul(starts, c, False, False), _wider(_decay(since), -2))
         y = _turned(ops.add(across, within), 0, 2, 4, 1, 3)  # (b, c, t, h, p)
-        y = _reshaped(y, 0, ops.multiply(chunks, _numbers(CHUNK)), heads, head_size)
-        y = ops.add(ops.multiply(x, D), _rows(y, _numbers(0), length))
+        y = _reshaped(y, 0, ops.multiply(chunks, _numbers(CHUNK)), self.rows)
+        y = ops.gather(y, ops.slice(rows, _numbers(0), length, _numbers(1)), _axis(1))
         return y, _reshaped(reached, 0, self.rows, size)
 
 
@@ -173,10 +213,10 @@ class DualScans:
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `DualScan`, for OpenVINO's converter."""
-        x, dt, A, B, C, D, stored, length, chunks, earlier, beams, own, batch, full, kept = (
-            context.get_input(i) for i in range(15)
+        x, dt, A, B, C, D, stored, length, chunks, rows, earlier, beams, own, batch, one, full, mask = (
+            context.get_input(i) for i in range(17)
         )
-        scan = _Scan([int(n) for n in context.get_values_from_const_input(15)])
+        scan = _Scan([int(n) for n in context.get_values_from_const_input(17)])
         tails = ((scan.heads, scan.head_size), (scan.groups, scan.size), (scan.groups, scan.size))
         skip = _reshaped(D, scan.heads, -1)
         above = [self._above(value) for value in (x, B, C)]
@@ -187,42 +227,41 @@ class DualScans:
             last = [_rows(value, _numbers(-1), _numbers(_END)) for value in (x, B, C)]
             sources, taps = [x, B, C], None
         else:
-            joined, taps, sizes = found[0][:3]
-            parts = ops.variadic_split(joined.input_value(1), _axis(2), _numbers(*sizes))
+            last_token, taps, sizes = found[0][:3]
+            parts = ops.variadic_split(last_token, _axis(2), _numbers(*sizes))
             last = [parts.output(place[3]) for place in found]
             sources = taps.inputs
         last = [_reshaped(value, 0, 1, *tail) for value, tail in zip(last, tails, strict=True)]
 
         def before(*inputs: Any) -> list[ov.Node]:
-            *made_from, dt, A, skip, stored, length, chunks, earlier, beams, _, kept = inputs
+            *made_from, dt, A, skip, stored, length, chunks, rows, earlier, beams, mask, _ = inputs
             if taps is None:
-                whole = [_rows(value, _numbers(0), length) for value in made_from]
+                whole = [_reshaped(ops.gather(value, rows, _axis(1)), 0, 0, -1) for value in made_from]
             else:
-                split = ops.variadic_split(taps.before(made_from, length), _axis(2), _numbers(*sizes))
+                split = ops.variadic_split(taps.before(made_from, rows, length), _axis(2), _numbers(*sizes))
                 whole = [split.output(place[3]) for place in found]
-            x, B, C = (_reshaped(value, 0, 0, *tail) for value, tail in zip(whole, tails, strict=True))
+            x, B, C = whole
             past = ops.gather(stored, ops.squeeze(beams, _axis(1)), _axis(0))
-            dt, kept = (_rows(value, _numbers(0), length) for value in (dt, kept))
-            dt = ops.multiply(dt, kept)
-            return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, earlier)))
+            dt = _rows(ops.multiply(dt, kept(mask, length)), _numbers(0), length)
+            return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, rows, earlier)))
 
         def nothing(*inputs: Any) -> list[ov.Node]:
             """No outputs, and one row in place of a state that is not read."""
-            empty = ops.concat([inputs[-2], _numbers(0, scan.heads, scan.head_size)], 0)
             zeros = np.zeros((1, 1, scan.size), np.float32)
-            return [ops.broadcast(ops.constant(np.float32(0)), empty), ops.constant(zeros)]
+            return [no_tokens(inputs[-1], scan.rows), ops.constant(zeros)]
 
-        given = [*sources, dt, A, skip, stored, length, chunks, earlier, beams, batch, kept]
+        given = [*sources, dt, A, skip, stored, length, chunks, rows, earlier, beams, mask, batch]
         y, reached = branch(ops.greater(full, _numbers(0)), given, before, nothing)
         held = ops.select(own, stored, reached)
         dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, 1, scan.heads)
         y_last = scan.last(last, dt, A, skip, held)
-        return [ops.concat([y, y_last], 1).output(0)]
+        y = with_last(y, y_last, batch, one, [scan.rows])
+        return [_reshaped(y, 0, 0, scan.heads, scan.head_size).output(0)]
 
-    def _above(self, value: ov.Output) -> tuple[ov.Node, Taps, list[int], int] | None:
+    def _above(self, value: ov.Output) -> tuple[ov.Output, Taps, list[int], int] | None:
         """Where `value`, reshaped from a share of its channels, comes from a short convolution.
 
-        The joined tokens, what they are made from, the sizes of the shares, and which one it is.
+        The last token, what the others are made from, the sizes of the shares, and which one it is.
         """
         if value.get_node().get_type_name() == "Reshape":
             value = value.get_node().input_value(0)
@@ -237,8 +276,8 @@ class DualScans:
 def dual_state(context: Any) -> list[ov.Output]:
     """The operation of a `DualState`: a part of its scan."""
     node = context.get_input(0).get_node()
-    # Up from the outputs: the last one, without the skip, unreshaped; its product; the state it reads.
-    for index in (1, 1, 0, 0):
+    # Up from the outputs: the last one, as computed; without the skip; its product; the state it reads.
+    for index in (0, 1, 0, 1, 0, 0):
         node = node.input_value(index).get_node()
     if node.get_type_name() == "Reshape":
         node = node.input_value(0).get_node()
@@ -258,15 +297,6 @@ def _reshaped(value: Any, *shape: Any) -> ov.Node:
     if all(isinstance(size, int) for size in shape):
         return ops.reshape(value, _numbers(*shape), True)
     return ops.reshape(value, ops.concat([_numbers(n) if isinstance(n, int) else n for n in shape], 0), True)
-
-
-def _in_chunks(value: Any, length: Any, chunks: Any, *shape: int) -> ov.Node:
-    """(batch, before, …) to (batch, chunks, CHUNK, …); what is added at the end is zero."""
-    none = [0] * len(shape)
-    missing = ops.subtract(ops.multiply(chunks, _numbers(CHUNK)), length)
-    ends = ops.concat([_numbers(0), missing, _numbers(*none)], 0)
-    padded = ops.pad(value, _numbers(0, 0, *none), ends, "constant", ops.constant(np.float32(0)))
-    return _reshaped(padded, 0, chunks, CHUNK, *shape)
 
 
 def _decay(logarithm: Any) -> ov.Node:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from kl_lens_desktop.export.branch import branch
 
+_END = 2**31 - 1
+
 
 class Order(nn.Module):
     """Where each of (batch, window + tokens) is found once padding stands before the window.
@@ -27,14 +29,7 @@ class Order(nn.Module):
         return torch.zeros(input_ids.shape[0], int(window) + input_ids.shape[1], dtype=torch.long)
 
 
-class Kept(nn.Module):
-    """1 for tokens and 0 for padding, (batch, tokens, 1), of the call that an `Order` is for."""
-
-    def forward(self, order: Tensor, input_ids: Tensor) -> Tensor:
-        return torch.zeros(*input_ids.shape, 1)
-
-
-class Rows(nn.Module):
+class Taken(nn.Module):
     """Of `tokens` (batch, tokens, channels) those at `places` (batch, count)."""
 
     def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
@@ -51,33 +46,35 @@ def converted_order(context: Any) -> list[ov.Output]:
     def several(mask: Any, batch: Any, tokens: Any) -> list[ov.Node]:
         one = ops.constant([1])
         start = ops.subtract(ops.constant([0]), tokens)
-        kept = ops.slice(mask, start, ops.constant([2**31 - 1]), one, one)
-        missing = ops.subtract(tokens, ops.reduce_sum(kept, one, True))
+        own = ops.slice(mask, start, ops.constant([_END]), one, one)
+        missing = ops.subtract(tokens, ops.reduce_sum(own, one, True))
         count = ops.add(ops.squeeze(tokens, _axis(0)), ops.constant(window))
         place = ops.unsqueeze(ops.range(_axis(0), count, _axis(1), "i64"), _axis(0))
         behind = ops.maximum(ops.subtract(place, missing), _axis(0))
         padded = ops.less(place, ops.add(missing, _axis(window)))
-        return [ops.select(padded, behind, place), ops.unsqueeze(ops.convert(kept, "f32"), _axis(2))]
+        return [ops.select(padded, behind, place)]
 
     def one(mask: Any, batch: Any, tokens: Any) -> list[ov.Node]:
         places = ops.constant(np.arange(window + 1, dtype=np.int64)[None])
         shape = ops.concat([batch, ops.constant([window + 1])], 0)
-        return [ops.broadcast(places, shape), ops.constant(np.ones((1, 1, 1), np.float32))]
+        return [ops.broadcast(places, shape)]
 
-    return branch(ops.greater(tokens, ops.constant([1])), [mask, batch, tokens], several, one)[:1]
-
-
-def converted_kept(context: Any) -> list[ov.Output]:
-    """The operation of a `Kept`: a part of its `Order`."""
-    return [context.get_input(0).get_node().output(1)]
+    return branch(ops.greater(tokens, ops.constant([1])), [mask, batch, tokens], several, one)
 
 
-def converted_rows(context: Any) -> list[ov.Output]:
-    """The operation of a `Rows`."""
-    return [rows(context.get_input(0), context.get_input(1)).output(0)]
+def kept(mask: Any, length: Any) -> ov.Node:
+    """1 for tokens and 0 for padding in a call of `length` tokens and a last one, (batch, length + 1, 1)."""
+    start, stop = ops.subtract(ops.constant([-1]), length), ops.constant([_END])
+    tokens = ops.slice(mask, start, stop, ops.constant([1]), ops.constant([1]))
+    return ops.unsqueeze(ops.convert(tokens, "f32"), _axis(2))
 
 
-def rows(tokens: Any, places: Any) -> ov.Node:
+def converted_taken(context: Any) -> list[ov.Output]:
+    """The operation of a `Taken`."""
+    return [taken(context.get_input(0), context.get_input(1)).output(0)]
+
+
+def taken(tokens: Any, places: Any) -> ov.Node:
     """Of `tokens` (batch, tokens, channels) those at `places` (batch, count)."""
     return ops.gather(tokens, places, _axis(1), 1)
 

@@ -1,8 +1,8 @@
-"""Recurrences that have no cheap closed form, as loops in the graph: Mamba-1's scan and the gated delta rule.
+"""The recurrences of a model that is being traced, and the gated delta rule as a loop in the graph.
 
-While a model is traced each recurrence is one opaque operation, which OpenVINO's converter then asks this
-module to build: a TensorIterator over slices, or the Loop that its plugins replace by their GatedDeltaNet
-kernel (`GatedDeltaNetFusion` in OpenVINO's common transformations).
+Each recurrence is traced as one opaque operation, which OpenVINO's converter then asks `export.dual`,
+`export.selective` or this module to build. The gated delta rule is the Loop that OpenVINO's plugins replace
+by their GatedDeltaNet kernel (`GatedDeltaNetFusion` in its common transformations).
 """
 
 from collections.abc import Callable
@@ -17,18 +17,17 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from kl_lens_desktop.export.convolution import Convolutions, ShortConvolution
-from kl_lens_desktop.export.dual import DualScan, DualScans, DualState, dual_parts, dual_state
+from kl_lens_desktop.export.dual import DualScan, DualScans, DualState, dual_state, shared_parts
 from kl_lens_desktop.export.lru import LinearRecurrence, linear_recurrence
-from kl_lens_desktop.export.padding import (
-    Kept,
-    Order,
-    Rows,
-    converted_kept,
-    converted_order,
-    converted_rows,
+from kl_lens_desktop.export.padding import Order, Taken, converted_order, converted_taken
+from kl_lens_desktop.export.selective import (
+    SelectiveLoop,
+    SelectiveScan,
+    SelectiveScans,
+    SelectiveState,
+    selective_loop,
 )
 from kl_lens_desktop.model.scan import limited_steps
-from kl_lens_desktop.model.selective import gated, step_sizes
 
 
 class Recurrences(nn.Module):
@@ -47,22 +46,22 @@ class Recurrences(nn.Module):
         super().__init__()
         self.past: list[Tensor] = []
         self.window: Tensor | None = None
-        self._rows, self._order, self._kept = Rows(), Order(), Kept()
+        self._taken, self._order = Taken(), Order()
         self._convolution, self._dual, self._dual_state = ShortConvolution(), DualScan(), DualState()
-        self._selective, self._delta, self._final = _Selective(), _Delta(), _Final()
-        self._linear = LinearRecurrence()
+        self._selective, self._selective_state = SelectiveScan(), SelectiveState()
+        self._delta, self._linear, self._final_state = _Delta(), LinearRecurrence(), FinalState()
 
     def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
         """What all layers of one call share."""
         self._input_ids, self._attention_mask = input_ids, attention_mask
-        self.parts = dual_parts(input_ids, beam_idx)
+        self._parts = shared_parts(input_ids, beam_idx)
         self._orders: dict[int, Tensor] = {}
 
     def windowed(self, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
         """What a short convolution reads, (batch, taps + tokens, channels), and the window it keeps."""
         full = torch.cat([past, new], 1)
         taps = int(past.shape[1])
-        self.window = self._rows(full, self._places(taps)[:, -taps:])
+        self.window = self._taken(full, self._places(taps)[:, -taps:])
         return full, self.window
 
     def _places(self, taps: int) -> Tensor:
@@ -72,8 +71,7 @@ class Recurrences(nn.Module):
 
     def tokens(self) -> Tensor:
         """1 for the tokens of this call and 0 for padding, (batch, tokens, 1)."""
-        kept: Tensor = self._kept(next(iter(self._orders.values())), self._input_ids)
-        return kept
+        return self._attention_mask[:, -self._input_ids.shape[1] :, None].float()
 
     def convolution(
         self,
@@ -86,13 +84,16 @@ class Recurrences(nn.Module):
         """In place of ``causal_conv1d_fn``: (batch, channels, kept + new) to (batch, channels, new)."""
         silu = activation in ("silu", "swish")
         bias = torch.zeros(weight.shape[0]) if bias is None else bias
+        parts = self._parts
         y: Tensor = self._convolution(
             hidden_states,
             self.window,
             weight,
             bias,
-            self.parts[0],
             self._places(int(weight.shape[1])),
+            parts.length,
+            parts.batch,
+            parts.one,
             torch.tensor(int(silu)),
         )
         return y if activation is None or silu else ACT2FN[activation](y)
@@ -105,7 +106,8 @@ class Recurrences(nn.Module):
         B: Tensor,
         C: Tensor,
         D: Tensor | None = None,
-        z: Tensor | None = None,
+        *,
+        z: Tensor,
         delta_bias: Tensor | None = None,
         delta_softplus: bool = False,
         return_last_state: bool = False,
@@ -113,18 +115,18 @@ class Recurrences(nn.Module):
     ) -> Any:
         """In place of ``mamba_selective_scan``: see `model.selective.selective_scan`."""
         past = self.past.pop(0) if self.past else x.new_zeros(x.shape[0], x.shape[1], A.shape[1])
-        steps = step_sizes(dt, delta_bias, delta_softplus).transpose(1, 2) * self.tokens()
-        scaled = steps * x.transpose(1, 2)
-        y = self._selective(steps, scaled, A, B.transpose(1, 2), C.transpose(1, 2), past)
-        state = self._final(y, past)
-        y = gated(y.transpose(1, 2), x, D, z)
+        bias, skip = (x.new_zeros(x.shape[1]) if value is None else value for value in (delta_bias, D))
+        shared = self._parts.length, self._parts.batch, self._parts.one, self._attention_mask
+        softplus = torch.tensor(int(delta_softplus))
+        y = self._selective(x, dt, A, B, C, skip, z, bias, past, *shared, softplus)
+        state = self._selective_state(y, past)
         return (y, state) if return_last_state else y
 
     def linear_recurrence(self, a: Tensor, u: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """h = a·h + u over (batch, tokens, channels), and the last h."""
         past = u.new_zeros(u.shape[0], u.shape[2]) if past is None else past
         y = self._linear(a, u, past)
-        return y, self._final(y, past)
+        return y, self._final_state(y, past)
 
     def dual_scan(
         self,
@@ -151,7 +153,7 @@ class Recurrences(nn.Module):
             past = x.new_zeros(x.shape[0], heads * head_size, size)
         sizes = torch.tensor([heads, head_size, groups, size])
         skip = torch.zeros(heads) if D is None else D
-        y = self._dual(x, dt, A, B, C, skip, past, *self.parts, self.tokens(), sizes)
+        y = self._dual(x, dt, A, B, C, skip, past, *self._parts, self._attention_mask, sizes)
         state = self._dual_state(y, past)
         return (y, state) if return_final_states else y
 
@@ -183,31 +185,27 @@ class Recurrences(nn.Module):
         if initial_state is None:
             initial_state = value.new_zeros(value.shape[0], value.shape[1], key.shape[3], value.shape[3])
         y = self._delta(query, key, value, g.transpose(1, 2), beta.transpose(1, 2), initial_state)
-        return y.transpose(1, 2), self._final(y, initial_state)
+        return y.transpose(1, 2), self._final_state(y, initial_state)
 
 
 def recurrence_extensions() -> tuple[dict[type[nn.Module], Any], list[Any]]:
     """What OpenVINO's converter needs: the stand-ins, and what each is built from."""
-    convolutions = Convolutions()
+    convolutions, selective = Convolutions(), SelectiveScans()
     built: list[tuple[type[nn.Module], str, Callable[[Any], list[ov.Output]]]] = [
         (ShortConvolution, "kl_lens.short_convolution", convolutions.build),
         (DualScan, "kl_lens.dual_scan", DualScans(convolutions).build),
         (DualState, "kl_lens.dual_state", dual_state),
-        (_Selective, "kl_lens.selective_scan", _selective_loop),
+        (SelectiveScan, "kl_lens.selective_scan", selective.build),
+        (SelectiveState, "kl_lens.selective_state", selective.state),
+        (SelectiveLoop, "kl_lens.selective_loop", selective_loop),
         (_Delta, "kl_lens.delta_rule", _delta_loop),
-        (_Final, "kl_lens.final_state", _final_state),
+        (FinalState, "kl_lens.final_state", _final_state),
         (LinearRecurrence, "kl_lens.linear_recurrence", linear_recurrence),
         (Order, "kl_lens.order", converted_order),
-        (Kept, "kl_lens.kept", converted_kept),
-        (Rows, "kl_lens.rows", converted_rows),
+        (Taken, "kl_lens.taken", converted_taken),
     ]
     modules = {module: ModuleExtension(module, name) for module, name, _ in built}
     return modules, [ConversionExtension(name, build) for _, name, build in built]
-
-
-class _Selective(nn.Module):
-    def forward(self, steps: Tensor, scaled: Tensor, A: Tensor, B: Tensor, C: Tensor, past: Tensor) -> Tensor:
-        return torch.zeros_like(scaled)
 
 
 class _Delta(nn.Module):
@@ -217,35 +215,15 @@ class _Delta(nn.Module):
         return torch.zeros_like(value)
 
 
-class _Final(nn.Module):
+class FinalState(nn.Module):
+    """The state that a loop leaves, of which `y` is the output."""
+
     def forward(self, y: Tensor, past: Tensor) -> Tensor:
         return torch.zeros_like(past)
 
 
 def _final_state(context: Any) -> list[ov.Output]:
     return [context.get_input(0).get_node().output(1)]
-
-
-def _selective_loop(context: Any) -> list[ov.Output]:
-    steps, scaled, A, B, C, past = (context.get_input(i) for i in range(6))
-    channels, size = A.get_shape()
-    step_t, scaled_t = (ops.parameter([-1, 1, channels], np.float32) for _ in range(2))
-    b_t, c_t = (ops.parameter([-1, 1, size], np.float32) for _ in range(2))
-    a, state = ops.parameter([channels, size], np.float32), ops.parameter([-1, channels, size], np.float32)
-    column = ops.constant(np.array([0, -1, 1]))
-    decay = ops.exp(ops.multiply(ops.reshape(step_t, column, True), a))
-    update = ops.multiply(ops.reshape(scaled_t, column, True), b_t)
-    new = ops.add(ops.multiply(state, decay), update)
-    y = ops.matmul(c_t, new, False, True)  # (b, 1, channels)
-    loop = ops.tensor_iterator()
-    loop.set_function(ov.Model([y, new], [step_t, scaled_t, b_t, c_t, a, state]))
-    for parameter, value in ((step_t, steps), (scaled_t, scaled), (b_t, B), (c_t, C)):
-        loop.set_sliced_input(parameter, value, 0, 1, 1, -1, 1)
-    loop.set_invariant_input(a, A)
-    loop.set_merged_input(state, past, new.output(0))
-    loop.get_concatenated_slices(y.output(0), 0, 1, 1, -1, 1)
-    loop.get_iter_value(new.output(0), -1)
-    return [loop.output(0)]
 
 
 def _delta_loop(context: Any) -> list[ov.Output]:

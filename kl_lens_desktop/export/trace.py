@@ -22,6 +22,7 @@ from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 
 from kl_lens_desktop.export.convolution import remove_cuts
 from kl_lens_desktop.export.experts import dense_experts
+from kl_lens_desktop.export.layout import remove_turns_back
 from kl_lens_desktop.export.lru import cached_recurrent_blocks
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
 from kl_lens_desktop.export.unbranched import UnbranchedRecurrences
@@ -138,10 +139,9 @@ def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
     for operation in operations:
         frontend.add_extension(operation)
     graph = frontend.convert(frontend.load(decoder))
+    remove_turns_back(graph)
     apply_moc_transformations(graph, cf=False, smart_reshape=False)
-    # The converter leaves an input of an If with a consumer too many, over which NNCF stumbles; a copy has
-    # none.
-    return graph.clone()
+    return graph
 
 
 class _Step(nn.Module):

@@ -12,22 +12,25 @@ from torch import Tensor
 from transformers.activations import ACT2FN
 
 from kl_lens_desktop.export.recurrence import Recurrences
+from kl_lens_desktop.export.selective import SelectiveLoop
 from kl_lens_desktop.model.scan import limited_steps, with_skip
+from kl_lens_desktop.model.selective import gated, step_sizes
 
 
 class UnbranchedRecurrences(Recurrences):
     """As `Recurrences`, where a call is one chunk: padding stands before its tokens and is passed by."""
 
-    def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
-        self._tokens_kept = attention_mask[:, -input_ids.shape[1] :, None].float()
-        self._orders: dict[int, Tensor] = {}
+    def __init__(self) -> None:
+        super().__init__()
+        self._selective_loop = SelectiveLoop()
 
-    def tokens(self) -> Tensor:
-        return self._tokens_kept
+    def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
+        self._input_ids, self._attention_mask = input_ids, attention_mask
+        self._orders: dict[int, Tensor] = {}
 
     def _places(self, taps: int) -> Tensor:
         if taps not in self._orders:
-            kept = self._tokens_kept[0, :, 0]
+            kept = self.tokens()[0, :, 0]
             missing = (1 - kept).sum().long()
             place = torch.arange(taps + kept.shape[0])
             self._orders[taps] = torch.where(place < missing + taps, (place - missing).clamp(min=0), place)
@@ -56,6 +59,29 @@ class UnbranchedRecurrences(Recurrences):
         if activation is not None:
             y = ACT2FN[activation](y)
         return y.transpose(1, 2)
+
+    def selective_scan(
+        self,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None = None,
+        *,
+        z: Tensor,
+        delta_bias: Tensor | None = None,
+        delta_softplus: bool = False,
+        return_last_state: bool = False,
+        **_: Any,
+    ) -> Any:
+        past = self.past.pop(0) if self.past else x.new_zeros(x.shape[0], x.shape[1], A.shape[1])
+        steps = step_sizes(dt, delta_bias, delta_softplus).transpose(1, 2) * self.tokens()
+        scaled = steps * x.transpose(1, 2)
+        y = self._selective_loop(steps, scaled, A, B.transpose(1, 2), C.transpose(1, 2), past)
+        state = self._final_state(y, past)
+        y = gated(y.transpose(1, 2), x, D, z)
+        return (y, state) if return_last_state else y
 
     def dual_scan(
         self,

@@ -7,7 +7,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 from PySide6.QtGui import QColor, QFont, QPainter, QPen
 from PySide6.QtWidgets import QHeaderView, QWidget
 
-from kl_lens_desktop.bench.compare import within_noise
+from kl_lens_desktop.bench.noise import within_noise
 from kl_lens_desktop.gui import quantities, theme
 
 Index = QModelIndex | QPersistentModelIndex
@@ -29,7 +29,7 @@ FIGURES = (
         "tokens_per_s",
         "Tokens/s",
         "Decoding speed: median over the rounds' generations, ± their spread. "
-        "≈ marks what cannot be told from the best by a t-test at 99 %.",
+        "≈ marks what the rounds, taken in turn, do not tell from the best at 95 %.",
         max,
     ),
     Figure("ttft_ms", "First token, ms", "Time from the prompt to the first new token"),

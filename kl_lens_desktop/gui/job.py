@@ -21,6 +21,7 @@ from kl_lens_desktop.jobs.events import (
     Finished,
     Generated,
     Measured,
+    Memory,
     Note,
     Progress,
     Repaired,
@@ -56,7 +57,7 @@ class Job(QObject):
         The first step's task.
     step_started(Step), step_finished(Step, dict)
     progress(Progress), note(Note), weights(list), scored(Entry JSON), measured(dict), repaired(Repaired),
-    generated(Generated)
+    memory(Memory), generated(Generated)
         As the stages yield them.
     delivered()
         After each batch of events: the time to repaint.
@@ -75,6 +76,7 @@ class Job(QObject):
     scored = Signal(object)
     measured = Signal(object)
     repaired = Signal(object)
+    memory = Signal(object)
     generated = Signal(object)
     delivered = Signal()
     failed = Signal(object, object)
@@ -168,11 +170,13 @@ class Job(QObject):
             self.weights.emit(event.weights)
         elif isinstance(event, Note):
             self.note.emit(event)
+        elif isinstance(event, Memory):
+            self.memory.emit(event)
         elif isinstance(event, Generated):
             self.generated.emit(event)
         elif isinstance(event, Finished):
             self.step_finished.emit(step, event.result)
-        else:
+        elif isinstance(event, Failed):
             self.failed.emit(step, event)
 
     def _end(self, step: Step, how: str) -> None:

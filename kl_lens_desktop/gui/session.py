@@ -34,9 +34,17 @@ BLOCK_NAMES = {"ssm": "SSM", "attention": "attention", "mlp": "MLP"}
 COMPRESS_BITS = 5.0
 # Settings of the benchmark by how much patience there is; nothing given is its own default.
 QUICK = "Quick look"
-EFFORTS: dict[str, dict[str, int]] = {
+EFFORTS: dict[str, dict[str, Any]] = {
     "Thorough": {},
-    QUICK: {"rounds": 1, "new_tokens": 32, "tokens": 2048},
+    QUICK: {
+        "rounds": 2,
+        "max_rounds": 2,
+        "contexts": [],
+        "raw": False,
+        "cache": False,
+        "new_tokens": 32,
+        "tokens": 2048,
+    },
 }
 MISSING = "No model is open; choose one on the Model page"
 

@@ -1,27 +1,46 @@
-"""Cancel and pause, checked by the stages between two steps that cannot be divided."""
+"""Cancel, pause and orders: what a stage hears from outside between two steps that cannot be divided."""
 
+import queue
 import threading
+from typing import Any
 
 from kl_lens_desktop.errors import Cancelled
 
 
 class Cancel:
-    """A request to stop or to pause, shared between the thread that works and the one that asks."""
+    """Requests to stop, to pause or to do one more thing, shared by the thread that works and another."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._go = threading.Event()
         self._go.set()
+        self._orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
     def cancel(self) -> None:
         self._stop.set()
         self._go.set()
+        self._orders.put(None)
 
     def pause(self) -> None:
         self._go.clear()
 
     def resume(self) -> None:
         self._go.set()
+
+    def rest(self, seconds: float) -> None:
+        """Sleep, but not through a cancel."""
+        self._stop.wait(seconds)
+        self.check()
+
+    def order(self, what: dict[str, Any]) -> None:
+        self._orders.put(what)
+
+    def next_order(self) -> dict[str, Any]:
+        """Wait for an order, idle; raise `Cancelled` once cancelled."""
+        what = self._orders.get()
+        self.check()
+        assert what is not None  # only a cancel leaves one
+        return what
 
     @property
     def cancelled(self) -> bool:

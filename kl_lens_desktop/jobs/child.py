@@ -11,16 +11,19 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import psutil
 
 from kl_lens_desktop.errors import Cancelled, ChildError
 from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Failed, Note, from_line
+from kl_lens_desktop.jobs.events import Answer, Event, Failed, Finished, Memory, Note, from_line
 
 GRACE_S = 0.6  # between asking a child to stop and ending it: cancel answers within a second
 _POLL_S = 0.05
 _STDERR_LINES = 40
+_MARK = "KL_LENS_CHILD"  # in the environment of a child and of whatever it starts
+_SAMPLE_S = 0.5  # between two `Memory` events
 
 
 class Child:
@@ -31,11 +34,13 @@ class Child:
     task, params
         A name of `kl_lens_desktop.tasks.TASKS` and its JSON-able parameters.
     time_limit_s : float, optional
-        Seconds after which the child is ended and `ChildError` raised.
+        Seconds after which the child is ended and `ChildError` raised; each order starts them anew.
     memory_limit_mb : float, optional
         Resident set size in MB above which the child is ended and `ChildError` raised.
     environment : dict of str, optional
         Environment variables set for the child besides ours.
+    label : str, optional
+        With it, `Memory` events under this name are among the child's, twice a second.
 
     Attributes
     ----------
@@ -51,11 +56,15 @@ class Child:
         time_limit_s: float | None = None,
         memory_limit_mb: float | None = None,
         environment: dict[str, str] | None = None,
+        label: str = "",
     ) -> None:
         self.task, self.peak_rss_mb = task, 0.0
+        self._label, self._mark, self._started = label, uuid4().hex, time.time()
+        self._rss_mb, self._sampled = 0.0, time.monotonic()
         self._limit_s, self._limit_mb = time_limit_s, memory_limit_mb
         self._words: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
         self._lines: queue.Queue[str | None] = queue.Queue()
+        marks = f"{os.environ.get(_MARK, '')} {self._mark}"  # of children's children, too
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows only: no console flashes up
         self._process = subprocess.Popen(
             worker_command(),
@@ -65,7 +74,7 @@ class Child:
             encoding="utf-8",
             errors="replace",
             creationflags=flags,
-            env={**os.environ, "PYTHONUTF8": "1", **(environment or {})},
+            env={**os.environ, "PYTHONUTF8": "1", _MARK: marks, **(environment or {})},
         )
         self._pumps = [
             threading.Thread(target=pump, daemon=True, name=f"{task} {pump.__name__}")
@@ -74,10 +83,29 @@ class Child:
         for pump in self._pumps:
             pump.start()
         self._tell(json.dumps({"task": task, "params": params}))
+        self._deadline = self._new_deadline()
+        self._running: Iterator[Event] | None = None
+        self._closed = False
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def answer(self, cancel: Cancel, order: dict[str, Any] | None = None) -> Iterator[Event]:
+        """Give an order, if any, and yield events up to the `Answer`; the child then waits for the next.
+
+        It raises what `events` does, and `ChildError` if the child ended without an answer.
+        """
+        if self._running is None:
+            self._running = self.events(cancel)
+        if order is not None:
+            self._deadline = self._new_deadline()
+            self._tell(json.dumps(order))
+        for event in self._running:
+            yield event
+            if isinstance(event, (Answer, Finished)):
+                return
+        raise ChildError(f"The {self.task} process ended early", "it gave no answer", "Try again")
 
     def events(self, cancel: Cancel | None = None) -> Iterator[Event]:
         """Yield the child's events until it ends, passing on what `cancel` asks for.
@@ -90,7 +118,6 @@ class Child:
             If the child failed, crashed, hung or passed a limit: with the last words of its standard error.
         """
         cancel = cancel or Cancel()
-        deadline = None if self._limit_s is None else time.monotonic() + self._limit_s
         end_by: float | None = None
         paused_since: float | None = None
         failed: Failed | None = None
@@ -106,11 +133,17 @@ class Child:
                     paused_since = now
                     self._tell("pause")
                 elif not cancel.paused and paused_since is not None:
-                    if deadline is not None:
-                        deadline += now - paused_since
+                    if self._deadline is not None:
+                        self._deadline += now - paused_since
                     paused_since = None
                     self._tell("resume")
-                self._enforce_limits(None if paused_since is not None else deadline)
+                self._enforce_limits(None if paused_since is not None else self._deadline)
+                if self._label and now - self._sampled > _SAMPLE_S:
+                    self._sampled = now
+                    used = psutil.virtual_memory()
+                    yield Memory(
+                        self._label, self._rss_mb, self.peak_rss_mb, used.used / 2**20, used.total / 2**20
+                    )
                 try:
                     line = self._lines.get(timeout=_POLL_S)
                 except queue.Empty:
@@ -128,13 +161,13 @@ class Child:
 
     def close(self) -> None:
         """End the child and everything it started, if any of it still runs."""
+        if self._closed:
+            return
+        self._closed = True
         if self._process.poll() is None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for process in psutil.Process(self._process.pid).children(recursive=True):
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        process.kill()
             self._process.kill()
             self._process.wait()
+        self._end_descendants()
         pipes = (self._process.stdout, self._process.stderr)
         for pump, pipe in zip(self._pumps, pipes, strict=True):
             pump.join(timeout=2)
@@ -145,6 +178,20 @@ class Child:
         with contextlib.suppress(OSError):
             if self._process.stdin:
                 self._process.stdin.close()
+
+    def _end_descendants(self) -> None:
+        """What a dead process started belongs to nobody, and is known by the mark that it inherited."""
+        left = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                recent = process.create_time() >= self._started - 2
+                if recent and self._mark in process.environ().get(_MARK, ""):
+                    process.kill()
+                    left.append(process)
+        psutil.wait_procs(left, timeout=1)
+
+    def _new_deadline(self) -> float | None:
+        return None if self._limit_s is None else time.monotonic() + self._limit_s
 
     def _finish(self, cancel: Cancel, failed: Failed | None) -> None:
         if cancel.cancelled:
@@ -169,9 +216,8 @@ class Child:
                 "Try another device or a smaller model",
             )
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            self.peak_rss_mb = max(
-                self.peak_rss_mb, psutil.Process(self._process.pid).memory_info().rss / 2**20
-            )
+            self._rss_mb = psutil.Process(self._process.pid).memory_info().rss / 2**20
+            self.peak_rss_mb = max(self.peak_rss_mb, self._rss_mb)
         if self._limit_mb is not None and self.peak_rss_mb > self._limit_mb:
             raise ChildError(
                 f"The {self.task} process was ended",

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,34 @@ class Repaired:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a task that takes orders answers to one of them, as the task documents."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A sample of the memory while a child process works, in MB (2**20 bytes); the figures overlap.
+
+    Attributes
+    ----------
+    label : str
+        Whose work it is, such as ``plan on CPU``.
+    rss_mb, peak_mb : float
+        Resident set of the child now, and the largest sampled.
+    system_used_mb, system_total_mb : float
+        Of the whole computer.
+    """
+
+    label: str
+    rss_mb: float
+    peak_mb: float
+    system_used_mb: float
+    system_total_mb: float
+
+
+@dataclass(frozen=True, slots=True)
 class Generated:
     """Newly generated text of one variant in a side-by-side trial."""
 
@@ -92,11 +120,10 @@ class Failed:
     traceback: str = ""
 
 
-Event = Progress | Note | Weights | Scored | Measured | Repaired | Generated | Finished | Failed
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (Progress, Note, Weights, Scored, Measured, Repaired, Generated, Finished, Failed)
-}
+Event = (
+    Progress | Note | Weights | Scored | Measured | Repaired | Answer | Memory | Generated | Finished | Failed
+)
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
 def to_line(event: Event) -> str:

@@ -1,7 +1,8 @@
 """The child's side: read one request, run its task, write its events as JSON lines.
 
-The parent writes one JSON line ``{"task": …, "params": …}`` and then, at any time, ``pause``, ``resume`` or
-``cancel``. End of input means that the parent is gone; the child then ends at once, so no orphan remains.
+The parent writes one JSON line ``{"task": …, "params": …}`` and then, at any time, ``pause``, ``resume``,
+``cancel`` or, to a task that takes orders, one as a JSON object. End of input means that the parent is gone;
+the child then ends at once, so no orphan remains.
 """
 
 import io
@@ -85,6 +86,8 @@ def _write(output: TextIO, event: Event) -> None:
 def _obey(requests: io.FileIO, cancel: Cancel) -> None:
     actions = {b"cancel": cancel.cancel, b"pause": cancel.pause, b"resume": cancel.resume}
     while line := requests.readline():
-        if action := actions.get(line.strip()):
+        if line.startswith(b"{"):
+            cancel.order(json.loads(line))
+        elif action := actions.get(line.strip()):
             action()
     os._exit(CANCELLED_EXIT)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
@@ -23,8 +23,9 @@ from kl_lens_desktop.model.scan import fast_scans
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
+from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Tally
-from kl_lens_desktop.sensitivity.walk import Walk, swapped
+from kl_lens_desktop.sensitivity.walk import Walk
 from kl_lens_desktop.texts import read_text
 
 SCHEMA = "kl-lens/joint/1"
@@ -106,10 +107,9 @@ class Bench:
         about: Mapping[str, Any] | None = None,
     ) -> None:
         use_cores()
-        self._model, self._ids, self._cancel = loaded.model, ids, cancel
-        self._parameters = dict(loaded.model.named_parameters(remove_duplicate=False))
+        self._model, self._ids, self._lane = loaded.model, ids, Lane(loaded.model, cancel)
         self.weights = {w.name: w for w in in_forward_order(quantizable(inventory(loaded.model)))}
-        self._originals = {name: self._parameters[name].data for name in self.weights}
+        self._originals = {name: self._lane.parameters[name].data for name in self.weights}
         self._memory, self._about = memory, dict(about or {})
         self._known = _remembered(memory, self._about)
         self._written = time.monotonic()
@@ -121,7 +121,7 @@ class Bench:
             return known
         with self._ready():
             if self._start is None:
-                self._start = Walk(self._model, self._ids, self._cancel)
+                self._start = Walk(self._lane, self._ids)
             tally = self._start.compare(self._rounded(assignments))
         return self._keep(assignments, tally)
 
@@ -142,11 +142,9 @@ class Bench:
         plan = self._rounded(assignments)
         self._start = None  # one set of full-precision logits in memory is enough
         with self._ready():
-            # Not the full-precision inputs of the blocks: the walk advances with the plan's weights in place.
-            walk = Walk(self._model, self._ids, self._cancel, keep_inputs=False)
+            walk = Walk(self._lane, self._ids, plan=plan)
         for name, fmt in sorted(new, key=lambda move: order[move[0]]):
-            # Nothing stays changed between two steps, for who asked may measure something else meanwhile.
-            with self._ready(), swapped(plan):
+            with self._ready():
                 joint = self._moved(walk, assignments, self.weights[name], fmt)
             yield (name, fmt), joint
 
@@ -164,15 +162,13 @@ class Bench:
     def _moved(self, walk: Walk, assignments: Mapping[str, str], weight: Weight, fmt: str) -> Joint:
         if weight.block is not None:
             walk.advance(weight.block)
-        parameter = self._parameters[weight.name]
-        changed = {parameter: fake_quantize(self._originals[weight.name], parse_format(fmt))}
+        changed = {weight.name: fake_quantize(self._originals[weight.name], parse_format(fmt))}
         # The last hidden state that is held is the full-precision model's, so the head takes the trunk too.
         return self._keep({**assignments, weight.name: fmt}, walk.compare(changed))
 
-    def _rounded(self, assignments: Mapping[str, str]) -> dict[nn.Parameter, Tensor]:
+    def _rounded(self, assignments: Mapping[str, str]) -> dict[str, Tensor]:
         return {
-            self._parameters[name]: fake_quantize(self._originals[name], parse_format(fmt))
-            for name, fmt in assignments.items()
+            name: fake_quantize(self._originals[name], parse_format(fmt)) for name, fmt in assignments.items()
         }
 
     def remember(self) -> None:

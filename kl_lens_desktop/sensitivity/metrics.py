@@ -14,7 +14,7 @@ from torch import Tensor
 from kl_lens_desktop.sensitivity.means import estimates, mean, samples_of
 from kl_lens_desktop.sensitivity.scores import Estimate, Samples
 
-_PIECE = 2**18  # elements: 1 MB in float32
+_PIECE = 2**17  # elements: 512 KB in float32
 _WILD = 60.0  # log(q/p) beyond which float32 loses p, or q/p, altogether
 _COLUMNS = ("kl_pq", "kl_qp", "mse", "top1_agreement", "delta_ce")
 
@@ -53,6 +53,12 @@ def reference(logits: Tensor, labels: Tensor, rows: Tensor) -> Reference:
         found.append((_log_norm(piece, best), top, piece.square().mean(-1)))
     log_norm, top, signal = (torch.cat(each) for each in zip(*found, strict=True))
     return Reference(logits, log_norm, top, signal, _cross_entropy(logits, log_norm, labels), labels, rows)
+
+
+def next_token_nats(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy (tokens,) of the `labels`, 0 where they are −1."""
+    log_norm = torch.cat([_log_norm(piece, piece.amax(-1)) for piece in _pieces(logits)])
+    return _cross_entropy(logits, log_norm, labels)
 
 
 class Tally:
@@ -106,11 +112,6 @@ class Tally:
             values = self._sums[:, _COLUMNS.index(column)] / self._window
         means: list[float] = values.tolist()
         return means
-
-    def perplexity_of_halves(self) -> tuple[float, float]:
-        """Perplexity from the first, third, … window and from the others: two measurements of one thing."""
-        nats = self._cross_entropies("ce")
-        return math.exp(nats[::2].mean().item()), math.exp(nats[1::2].mean().item())
 
     def perplexity(self, column: str = "ce") -> Estimate:
         """exp(mean cross-entropy of the next token), its standard error to first order.

@@ -8,7 +8,7 @@ from kl_lens_desktop.sensitivity.walk import Timing
 
 # The share of entries that goes on after each look, as on the models tried; once a look is past, its outcome
 # counts instead.
-_GO_ON = (0.4, 0.5, 0.6)
+_GO_ON = (0.12, 0.8, 0.8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +24,21 @@ class Pace:
 
     Parameters
     ----------
-    timing : Timing
-        Of the comparisons so far.
+    lanes : int
+        How many entries are measured at the same time.
     window, per_piece : int
         Tokens per window, and windows measured at a time.
     costs : mapping of (weight, format) to Cost
     """
 
-    def __init__(self, timing: Timing, window: int, per_piece: int, costs: Mapping[Pair, Cost]) -> None:
-        self._timing, self._window, self._per_piece, self._costs = timing, window, per_piece, costs
-        self._rounding_s, self._rounded = 0.0, 0
+    def __init__(self, lanes: int, window: int, per_piece: int, costs: Mapping[Pair, Cost]) -> None:
+        self._lanes, self._window, self._per_piece, self._costs = lanes, window, per_piece, costs
+        self._timing = Timing()
         self._opening_s, self._opened = 0.0, 0
 
-    def rounded(self, elements: int, seconds: float) -> None:
-        """Note what rounding a weight took."""
-        self._rounding_s += seconds
-        self._rounded += elements
+    def measured(self, timing: Timing) -> None:
+        """Note what an entry took."""
+        self._timing += timing
 
     def opened(self, windows: int, seconds: float) -> None:
         """Note what the full-precision model took."""
@@ -56,14 +55,14 @@ class Pace:
             return None
         block_s = self._window * timing.trunk_s / max(timing.trunk_work, 1)
         head_s = self._window * timing.head_s / timing.head_work
-        element_s = self._rounding_s / max(self._rounded, 1) / self._per_piece
+        element_s = timing.rounding_s / max(timing.rounded, 1) / self._per_piece
         clean_s = self._opening_s / max(self._opened, 1)
         seconds, share, start = 0.0, 1.0, 0
         for place, bound in enumerate(bounds):
             for pair, count in measured.items():
                 cost, windows = self._costs[pair], max(bound - max(count, start), 0)
                 each_s = cost.blocks * block_s + head_s + cost.elements * element_s
-                seconds += share * windows * each_s
+                seconds += share * windows * each_s / self._lanes
             begun = max(measured.values(), default=bound)
             seconds += clean_s * max(bound - max(start, begun), 0)
             share *= _GO_ON[min(place, len(_GO_ON) - 1)]

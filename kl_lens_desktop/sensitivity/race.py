@@ -9,12 +9,13 @@ windows pair by pair: what makes a window hard for both cancels. The rule, at ea
   probability of α in all: however many looks follow, a pair is called wrongly with probability α at most.
 - An entry's rank then lies between 1 + the number clearly above it and the number not clearly below it. It
   stops once that range is no wider than `tolerance` of its better end: two fifths of the rank, two places
-  at the top, where a plan's decisions fall.
+  at the top, where a plan's decisions fall. Where the plan's decision about its weight is settled (see
+  `decision`), twice that will do.
 
 Formats race apart, so that further formats change nothing that was decided. Needs no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,11 @@ from scipy.stats import t as student
 CONFIDENCE = 0.95
 FIRST_LOOK = 4  # windows: the fewest from which a spread can be told
 _SHARE, _PLACES = 0.4, 2
-RULE = "rank within the format known to 4 in 10, or two places, by paired t intervals of log KL ratios"
+_DECIDED = 2  # times the tolerance, where the plan's decision is settled
+RULE = (
+    "rank within the format known to 4 in 10, or two places, by paired t intervals of log KL ratios; "
+    "to twice that where the format that a plan gives the weight is settled"
+)
 _NOTHING = 1e-30  # stands for a KL of exactly 0, which has no logarithm
 Array = np.ndarray[Any, Any]
 
@@ -49,7 +54,11 @@ def tolerance(rank: Array) -> Array:
 
 
 def settled(
-    series: Sequence[Sequence[float]], racing: Sequence[int], look: int, confidence: float = CONFIDENCE
+    series: Sequence[Sequence[float]],
+    racing: Sequence[int],
+    look: int,
+    confidence: float = CONFIDENCE,
+    decided: Collection[int] = (),
 ) -> list[int]:
     """Those of `racing` whose rank is known well enough.
 
@@ -62,6 +71,8 @@ def settled(
         Indices of the entries that have been measured on all windows so far.
     look : int
         How often has been looked before.
+    decided : collection of int
+        Indices of entries for whose weight the plan's decision is settled.
     """
     if not racing:
         return []
@@ -75,7 +86,8 @@ def settled(
         above += (high < 0).sum(1)
         below += (low > 0).sum(1)
     best, worst = 1 + above, len(series) - below
-    known = worst - best <= tolerance(best)
+    patience = np.where(np.isin(racing, list(decided)), _DECIDED, 1)
+    known = worst - best <= patience * tolerance(best)
     return [index for index, done in zip(racing, known, strict=True) if done]
 
 

@@ -6,22 +6,20 @@ changed one are stood in for by stubs that return the stored clean state.
 
 import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.model.inventory import blocks
-from kl_lens_desktop.sensitivity.metrics import Reference, Tally, reference
+from kl_lens_desktop.sensitivity.lanes import Lane
+from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
 
-SLICE_ELEMENTS = 2**24  # logits at a time, 64 MB: fewer tokens make a slow product of matrices
+SLICE_ELEMENTS = 3 * 2**23  # logits at a time in all lanes, 96 MB: few tokens make a slow product of matrices
 INPUT_ELEMENTS = 2**24  # inputs of all blocks kept, if they are no more than this (64 MB)
 CACHE_ELEMENTS = 2**25  # full-precision logits kept, if they are no more than this (128 MB)
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 
 
 class _Reached(Exception):
@@ -31,12 +29,26 @@ class _Reached(Exception):
 
 @dataclass(slots=True)
 class Timing:
-    """Seconds spent, and the work they went into: blocks run and heads run, each counted by token."""
+    """Seconds spent, and the work they went into: elements rounded, blocks and heads run by token."""
 
+    rounding_s: float = 0.0
+    rounded: int = 0
     trunk_s: float = 0.0
     trunk_work: int = 0
     head_s: float = 0.0
     head_work: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        mine, others = astuple(self), astuple(other)
+        return type(self)(*(a + b for a, b in zip(mine, others, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A block and its clean input, batch by batch; none before the first, where the embeddings run too."""
+
+    block: int
+    inputs: Sequence[Tensor] | None
 
 
 class Walk:
@@ -47,20 +59,22 @@ class Walk:
 
     Parameters
     ----------
-    model : PreTrainedModel
+    lane : Lane
+        What to walk with.
     ids : Tensor
         Token ids (windows, window).
-    cancel : Cancel
-        Checked before every batch.
-    timing : Timing, optional
-        Where comparisons add the time they take.
-    keep_inputs : bool
-        Whether the inputs of all blocks may be kept; not, if the weights change between two blocks.
+    plan : mapping of str to Tensor, optional
+        New values of parameters that the state walks with; what is compared with stays the full-precision
+        model.
+    lanes : int
+        How many will compare at the same time and share the memory.
+    compared : bool
+        Whether `compare` will be called, or cross-entropies are all that is asked for.
 
     Attributes
     ----------
-    block : int
-        The block whose clean input is held.
+    position : Position
+        Where the state is.
     signal : list of float
         Mean square of the full-precision logits in each window.
     finite : bool
@@ -69,166 +83,183 @@ class Walk:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        lane: Lane,
         ids: Tensor,
-        cancel: Cancel,
-        timing: Timing | None = None,
         *,
-        keep_inputs: bool = True,
+        plan: Mapping[str, Tensor] | None = None,
+        lanes: int = 1,
+        compared: bool = True,
     ) -> None:
-        self._model, self._cancel, self._timing = model, cancel, timing or Timing()
-        self._blocks = blocks(model)
-        self._beside: tuple[Any, ...] | None = (
-            None  # what a block returns beside the hidden state, if a tuple
-        )
-        self.block = 0
+        self._lane, self._plan = lane, dict(plan or {})
         count, window = ids.shape
         per_batch = max(1, BATCH_TOKENS // window)
-        self._ids = list(ids.to(model.device).split(per_batch))
+        self._ids = list(ids.to(lane.model.device).split(per_batch))
         self._rows = list(torch.arange(count).split(per_batch))
-        self._labels = list(nn.functional.pad(ids[:, 1:], (0, 1), value=-1).to(model.device).split(per_batch))
+        labels = nn.functional.pad(ids[:, 1:], (0, 1), value=-1)
+        self._labels = list(labels.to(lane.model.device).split(per_batch))
         self._shape = (count, window)
-        self._state: list[Tensor] | None = None  # before block 0 the embeddings run as they are
+        self._start = self.position = Position(0, None)
+        config = lane.model.config.get_text_config()
+        elements = self.depth * ids.numel() * config.hidden_size
+        self._inputs: list[list[Tensor]] | None = [] if not plan and elements <= INPUT_ELEMENTS else None
+        self._beside: list[tuple[None, ...] | None] = []  # what a block returns beside the state, if a tuple
         self._head_output: type[Any] | None = None
-        # What is compared with stays in full precision, whatever values the weights are given meanwhile.
-        self._clean_head = {weight: weight.data for weight in model.get_output_embeddings().parameters()}
-        elements = self.depth * ids.numel() * model.config.get_text_config().hidden_size
-        kept = keep_inputs and elements <= INPUT_ELEMENTS
-        self._inputs: list[list[Tensor]] | None = [] if kept else None
+        lane.wait()
         self._final = [self._first_pass(batch) for batch in range(len(self._ids))]
-        vocabulary = model.config.get_text_config().vocab_size
-        self._slice = max(1, SLICE_ELEMENTS // vocabulary)  # tokens
-        self._full: list[list[Reference]] | None = [] if ids.numel() * vocabulary <= CACHE_ELEMENTS else None
-        sums = torch.zeros(count, dtype=torch.float64)
+        self._slice = max(1, SLICE_ELEMENTS // max(lanes, 2) // config.vocab_size)  # tokens
+        self._full: list[list[Reference]] | None = None
+        self.signal: list[float] = []
         self.finite = True
-        for batch in range(len(self._ids)):
-            cancel.check()
-            references = []
-            for full in self._references(batch):
-                sums.index_add_(0, full.rows.cpu(), full.signal.double().cpu())
-                self.finite &= bool(full.log_norm.isfinite().all())
-                if self._full is not None:
-                    references.append(full)
-            if self._full is not None:
-                self._full.append(references)
-        self.signal: list[float] = (sums / window).tolist()
+        if compared:
+            self._look_at_references(kept=ids.numel() * config.vocab_size <= CACHE_ELEMENTS)
 
     @property
     def depth(self) -> int:
-        return len(self._blocks)
+        return len(self._lane.blocks)
 
     def advance(self, block: int) -> None:
-        """Move the clean state on to the input of `block`."""
-        if self._inputs is not None and block > self.block:
-            self._state = [inputs[block] for inputs in self._inputs]
-            self.block = block
-        while self.block < block:
-            self._state = [self._trunk(batch, self.block + 1) for batch in range(len(self._ids))]
-            self.block += 1
+        """Move the state on to the input of `block`."""
+        if self._inputs is not None and block > self.position.block:
+            self.position = Position(block, [inputs[block] for inputs in self._inputs])
+        while self.position.block < block:
+            stop = self.position.block + 1
+            with self._lane.swapped(self._plan):
+                inputs = [
+                    self._trunk(self._lane, batch, self.position, stop) for batch in range(len(self._ids))
+                ]
+            self.position = Position(stop, inputs)
 
-    def compare(self, swaps: dict[nn.Parameter, Tensor], *, head_only: bool = False) -> Tally:
+    def compare(
+        self,
+        swaps: Mapping[str, Tensor],
+        *,
+        head_only: bool = False,
+        lane: Lane | None = None,
+        position: Position | None = None,
+        timing: Timing | None = None,
+    ) -> Tally:
         """The model with some weights replaced, against the full-precision one, on the whole text.
 
         Parameters
         ----------
-        swaps : dict of Parameter to Tensor
-            New values; none may sit in a block before the current one.
+        swaps : mapping of str to Tensor
+            New values by parameter; none may sit in a block before the position.
         head_only : bool
             The swaps touch nothing before the output embedding.
+        lane : Lane, optional
+            What to compare with, if it is not the one that walks.
+        position : Position, optional
+            Where to start, if it is not where the state is now.
+        timing : Timing, optional
+            Where the time this takes is added.
         """
+        lane, position, timing = lane or self._lane, position or self.position, timing or Timing()
         tally = Tally(*self._shape)
-        for batch in range(len(self._ids)):
-            self._cancel.check()
-            started, tokens = time.perf_counter(), self._ids[batch].numel()
-            if head_only:
-                hidden = self._final[batch]
-            else:
-                with swapped(swaps):
-                    hidden = self._trunk(batch, None)
-                self._timing.trunk_work += tokens * (self.depth - self.block)
+        changed = {**self._plan, **swaps}
+        for batch, ids in enumerate(self._ids):
+            lane.wait()
+            started = time.perf_counter()
+            hidden = self._changed(lane, batch, changed, None if head_only else position)
             reached = time.perf_counter()
-            self._tally(tally, batch, hidden, swaps)
-            self._timing.trunk_s += reached - started
-            self._timing.head_s += time.perf_counter() - reached
-            self._timing.head_work += tokens
+            full = self._full[batch] if self._full is not None else self._references(lane, batch)
+            for each, clean in zip(hidden, full, strict=True):
+                with lane.swapped(changed):
+                    logits = self._head(lane, each)
+                tally.add(clean, logits)
+            timing.trunk_s += reached - started
+            timing.trunk_work += 0 if head_only else ids.numel() * (self.depth - position.block)
+            timing.head_s += time.perf_counter() - reached
+            timing.head_work += ids.numel()
         return tally
+
+    def cross_entropies(
+        self, swaps: Mapping[str, Tensor], *, head_only: bool, lane: Lane, position: Position
+    ) -> list[float]:
+        """Of the next token with some weights replaced, the mean of each window; otherwise as `compare`."""
+        sums = torch.zeros(self._shape[0], dtype=torch.float64)
+        for batch in range(len(self._ids)):
+            lane.wait()
+            hidden = self._changed(lane, batch, swaps, None if head_only else position)
+            for each, labels, rows in zip(hidden, *self._labels_and_rows(batch), strict=True):
+                with lane.swapped(swaps):
+                    logits = self._head(lane, each)
+                sums.index_add_(0, rows, next_token_nats(logits, labels).double().cpu())
+        means: list[float] = (sums / (self._shape[1] - 1)).tolist()
+        return means
+
+    def _changed(
+        self, lane: Lane, batch: int, swaps: Mapping[str, Tensor], position: Position | None
+    ) -> Sequence[Tensor]:
+        """Hidden states after the final norm, slice by slice; the clean ones if there is no position."""
+        hidden = self._final[batch]
+        if position is not None:
+            with lane.swapped(swaps):
+                hidden = self._trunk(lane, batch, position, None)
+        slices: Sequence[Tensor] = hidden.flatten(0, 1).split(self._slice)
+        return slices
 
     def _first_pass(self, batch: int) -> Tensor:
         """The full-precision hidden state after the final norm, noting the input of each block on the way."""
-        if self._inputs is None:
-            return self._trunk(batch, None)
         noted: list[Tensor] = []
-        self._inputs.append(noted)
+        self._beside = []
+        inputs = None if self._inputs is None else noted
         with contextlib.ExitStack() as stack:
-            for block in self._blocks:
-                stack.enter_context(_inputs_noted(block, noted))
-            return self._trunk(batch, None)
+            for block in self._lane.blocks:
+                stack.enter_context(_observed(block, inputs, self._beside))
+            final = self._trunk(self._lane, batch, self._start, None)
+        if self._inputs is not None:
+            self._inputs.append(noted)
+        return final
 
-    def _tally(self, tally: Tally, batch: int, hidden: Tensor, swaps: dict[nn.Parameter, Tensor]) -> None:
-        changed = hidden.flatten(0, 1).split(self._slice)
-        full = self._full[batch] if self._full is not None else self._references(batch)
-        for each, clean in zip(changed, full, strict=True):
-            with swapped(swaps):
-                logits = self._head(each)
-            tally.add(clean, logits)
+    def _look_at_references(self, *, kept: bool) -> None:
+        sums = torch.zeros(self._shape[0], dtype=torch.float64)
+        full: list[list[Reference]] = []
+        for batch in range(len(self._ids)):
+            full.append([])
+            for each in self._references(self._lane, batch):
+                sums.index_add_(0, each.rows, each.signal.double().cpu())
+                self.finite &= bool(each.log_norm.isfinite().all())
+                if kept:
+                    full[-1].append(each)
+        self._full = full if kept else None
+        self.signal = (sums / self._shape[1]).tolist()
 
-    def _references(self, batch: int) -> Iterator[Reference]:
+    def _references(self, lane: Lane, batch: int) -> Iterator[Reference]:
         """The full-precision model on the tokens of a batch, slice by slice."""
-        hidden = self._final[batch].flatten(0, 1).split(self._slice)
-        labels = self._labels[batch].flatten().split(self._slice)
-        rows = self._rows[batch].repeat_interleave(self._shape[1]).split(self._slice)
-        for tokens, label, row in zip(hidden, labels, rows, strict=True):
-            with swapped(self._clean_head):
-                logits = self._head(tokens)
-            yield reference(logits, label, row)
+        hidden = self._changed(lane, batch, {}, None)
+        for each, labels, rows in zip(hidden, *self._labels_and_rows(batch), strict=True):
+            yield reference(self._head(lane, each), labels, rows)
 
-    def _trunk(self, batch: int, stop: int | None) -> Tensor:
+    def _labels_and_rows(self, batch: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The next token and the window of each token, slice by slice."""
+        rows = self._rows[batch].repeat_interleave(self._shape[1])
+        return self._labels[batch].flatten().split(self._slice), rows.split(self._slice)
+
+    def _trunk(self, lane: Lane, batch: int, position: Position, stop: int | None) -> Tensor:
         """Hidden state after the final norm or, with `stop`, the input of that block."""
         with contextlib.ExitStack() as stack:
-            if self._state is not None:
-                for block in self._blocks[: self.block]:
-                    stack.enter_context(_forward_replaced(block, self._stub(self._state[batch])))
-            if stop is not None and stop < self.depth:
-                stack.enter_context(_forward_replaced(self._blocks[stop], _raise_reached))
-            elif stop is not None:
-                return self._final[batch]
-            first = self._blocks[min(self.block, self.depth - 1)]
-            stack.enter_context(_observed(first, self._note_output))
+            if position.inputs is not None:
+                for block, beside in zip(lane.blocks[: position.block], self._beside, strict=False):
+                    hidden = position.inputs[batch]
+                    stub = _returning(hidden if beside is None else (hidden, *beside))
+                    stack.enter_context(_forward_replaced(block, stub))
+            if stop is not None:
+                stack.enter_context(_forward_replaced(lane.blocks[stop], _raise_reached))
             try:
-                output = self._model.base_model(input_ids=self._ids[batch], use_cache=False)
+                output = lane.model.base_model(input_ids=self._ids[batch], use_cache=False)
             except _Reached as reached:
                 return reached.hidden
         self._head_output = type(output)
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        final: Tensor = output.last_hidden_state
+        return final
 
-    def _head(self, hidden: Tensor) -> Tensor:
+    def _head(self, lane: Lane, hidden: Tensor) -> Tensor:
         """Float32 logits (tokens, vocabulary) of hidden states, scaled and capped as the model does it."""
         assert self._head_output is not None
         output = self._head_output(last_hidden_state=hidden[None])
-        with _forward_replaced(self._model.base_model, lambda *_, **__: output):
-            logits: Tensor = self._model(input_ids=self._ids[0][:1, :1], use_cache=False).logits
+        with _forward_replaced(lane.model.base_model, _returning(output)):
+            logits: Tensor = lane.model(input_ids=self._ids[0][:1, :1], use_cache=False).logits
         return logits[0].float()
-
-    def _note_output(self, _: nn.Module, __: Any, output: Any) -> None:
-        self._beside = (None,) * (len(output) - 1) if isinstance(output, tuple) else None
-
-    def _stub(self, hidden: Tensor) -> Any:
-        value = hidden if self._beside is None else (hidden, *self._beside)
-        return lambda *_, **__: value
-
-
-@contextlib.contextmanager
-def swapped(swaps: dict[nn.Parameter, Tensor]) -> Iterator[None]:
-    """Exchange the values of parameters, without a copy, for the length of the block."""
-    kept = {parameter: parameter.data for parameter in swaps}
-    try:
-        for parameter, value in swaps.items():
-            parameter.data = value
-        yield
-    finally:
-        for parameter, value in kept.items():
-            parameter.data = value
 
 
 @contextlib.contextmanager
@@ -240,26 +271,27 @@ def _forward_replaced(module: nn.Module, forward: Any) -> Iterator[None]:
         del module.forward
 
 
-@contextlib.contextmanager
-def _observed(module: nn.Module, hook: Any) -> Iterator[None]:
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextlib.contextmanager
-def _inputs_noted(module: nn.Module, noted: list[Tensor]) -> Iterator[None]:
-    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        noted.append(args[0] if args else kwargs["hidden_states"])
-
-    handle = module.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+def _returning(value: Any) -> Any:
+    return lambda *_, **__: value
 
 
 def _raise_reached(hidden_states: Tensor, *_: Any, **__: Any) -> None:
     raise _Reached(hidden_states)
+
+
+@contextlib.contextmanager
+def _observed(
+    block: nn.Module, inputs: list[Tensor] | None, beside: list[tuple[None, ...] | None]
+) -> Iterator[None]:
+    """Note the hidden state a block is given, and how much it returns beside the next one."""
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if inputs is not None:
+            inputs.append(args[0] if args else kwargs["hidden_states"])
+        beside.append((None,) * (len(output) - 1) if isinstance(output, tuple) else None)
+
+    handle = block.register_forward_hook(note, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

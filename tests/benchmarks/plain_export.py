@@ -1,7 +1,8 @@
 """The export that one would write first, for comparison: traced as the model is, nothing rewritten.
 
 States go in and out one by one and each is gathered by ``beam_idx``, convolutions are padded and cut, the
-scan of Mamba-2 is its dual form over the whole call. NNCF's public function compresses it.
+scan of Mamba-2 is its dual form over the whole call, that of Mamba-1 a loop over its tokens. NNCF's public
+function compresses it.
 """
 
 from collections.abc import Iterator
@@ -15,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from openvino import opset13 as ops
 from openvino._offline_transformations import apply_make_stateful_transformation
+from openvino.frontend.pytorch import ConversionExtension, ModuleExtension
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, LinearAttentionLayer
 
-from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
 from kl_lens_desktop.model.scan import MAMBA1, MAMBA2, replaced_kernels, scan
+from kl_lens_desktop.model.selective import gated, step_sizes
 
 _KINDS = {"conv": "conv_states", "ssm": "recurrent_states", "key": "keys", "value": "values"}
 Key = tuple[int, str]
@@ -28,11 +30,11 @@ Key = tuple[int, str]
 
 def plain_export(model: PreTrainedModel) -> ov.Model:
     """A stateful graph with INT4 weights in groups of 128."""
-    loops, ids = Recurrences(), torch.arange(1, 13)[None]
+    loops, ids = _Loops(), torch.arange(1, 13)[None]
     attends = model.config.model_type not in ("mamba", "mamba2", "falcon_mamba")
     with (
         torch.no_grad(),
-        replaced_kernels(model, {MAMBA2: scan, MAMBA1: loops.selective_scan}),
+        replaced_kernels(model, {MAMBA2: scan, MAMBA1: loops.scan}),
         _functional(loops),
     ):
         cache = DynamicCache(config=model.config)
@@ -45,9 +47,13 @@ def plain_export(model: PreTrainedModel) -> ov.Model:
             torch.zeros(1, dtype=torch.int32),
             tuple(tensors),
         )
-        modules, operations = recurrence_extensions()
         step = _Step(model, keys, attends, loops).eval()
-        graph = ov.convert_model(step, example_input=example, extension=[*modules.values(), *operations])
+        extensions = [
+            extension
+            for module, name, build in ((_Loop, "plain.loop", _loop), (_Final, "plain.final", _final))
+            for extension in (ModuleExtension(module, name), ConversionExtension(name, build))
+        ]
+        graph = ov.convert_model(step, example_input=example, extension=extensions)
     _make_stateful(graph, keys, tensors)
     convolutions = [
         op.get_friendly_name() for op in graph.get_ops() if op.get_type_name() == "GroupConvolution"
@@ -65,8 +71,63 @@ def plain_export(model: PreTrainedModel) -> ov.Model:
     )
 
 
+class _Loops(nn.Module):
+    """Mamba-1's scan of a model that is being traced; `past` is what the layer in turn starts from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.past: list[Tensor] = []
+        self._loop, self._final = _Loop(), _Final()
+
+    def scan(
+        self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, D: Tensor, z: Tensor,
+        delta_bias: Tensor, delta_softplus: bool, return_last_state: bool, **_: Any,
+    ) -> Any:  # fmt: skip
+        past = self.past.pop(0) if self.past else x.new_zeros(x.shape[0], x.shape[1], A.shape[1])
+        steps = step_sizes(dt, delta_bias, delta_softplus).transpose(1, 2)
+        y = self._loop(steps, steps * x.transpose(1, 2), A, B.transpose(1, 2), C.transpose(1, 2), past)
+        state = self._final(y, past)
+        y = gated(y.transpose(1, 2), x, D, z)
+        return (y, state) if return_last_state else y
+
+
+class _Loop(nn.Module):
+    def forward(self, steps: Tensor, scaled: Tensor, A: Tensor, B: Tensor, C: Tensor, past: Tensor) -> Tensor:
+        return torch.zeros_like(scaled)
+
+
+class _Final(nn.Module):
+    def forward(self, y: Tensor, past: Tensor) -> Tensor:
+        return torch.zeros_like(past)
+
+
+def _final(context: Any) -> list[ov.Output]:
+    return [context.get_input(0).get_node().output(1)]
+
+
+def _loop(context: Any) -> list[ov.Output]:
+    steps, scaled, A, B, C, past = (context.get_input(i) for i in range(6))
+    channels, size = A.get_shape()
+    step_t, scaled_t = (ops.parameter([-1, 1, channels], np.float32) for _ in range(2))
+    b_t, c_t = (ops.parameter([-1, 1, size], np.float32) for _ in range(2))
+    a, state = ops.parameter([channels, size], np.float32), ops.parameter([-1, channels, size], np.float32)
+    column = ops.constant(np.array([0, -1, 1]))
+    decay = ops.exp(ops.multiply(ops.reshape(step_t, column, True), a))
+    new = ops.add(ops.multiply(state, decay), ops.multiply(ops.reshape(scaled_t, column, True), b_t))
+    y = ops.matmul(c_t, new, False, True)
+    loop = ops.tensor_iterator()
+    loop.set_function(ov.Model([y, new], [step_t, scaled_t, b_t, c_t, a, state]))
+    for parameter, value in ((step_t, steps), (scaled_t, scaled), (b_t, B), (c_t, C)):
+        loop.set_sliced_input(parameter, value, 0, 1, 1, -1, 1)
+    loop.set_invariant_input(a, A)
+    loop.set_merged_input(state, past, new.output(0))
+    loop.get_concatenated_slices(y.output(0), 0, 1, 1, -1, 1)
+    loop.get_iter_value(new.output(0), -1)
+    return [loop.output(0)]
+
+
 class _Step(nn.Module):
-    def __init__(self, model: PreTrainedModel, keys: list[Key], attends: bool, loops: Recurrences) -> None:
+    def __init__(self, model: PreTrainedModel, keys: list[Key], attends: bool, loops: _Loops) -> None:
         super().__init__()
         self.model, self._keys, self._attends = model, keys, attends
         self._loops = loops  # a part of it, that the converter finds its stand-ins
@@ -149,7 +210,7 @@ def _make_stateful(graph: ov.Model, keys: list[Key], tensors: list[Tensor]) -> N
 
 
 @contextmanager
-def _functional(loops: Recurrences) -> Iterator[None]:
+def _functional(loops: _Loops) -> Iterator[None]:
     """Cache updates without copies in place, which tracing would not see."""
 
     def convolved(

@@ -1,0 +1,165 @@
+"""Whether two rows differ by more than noise: decided by intervals, while it is measured and ever after.
+
+Variants take turns, so the k-th rounds of two of them are neighbours in time, and the log of their ratio is
+free of whatever slowed the computer for both. The rule:
+
+- After 4, 6, 8, 12, … rounds a two-sided t interval of the log ratio's mean is looked at, without the lowest
+  and the highest fifth of them (Yuen 1974), for a round that another program disturbed is far off. The k-th
+  look spends α/(k(k+1)) of an error probability of α = 5 % in all, so that looking often finds nothing that
+  is not there.
+- Two variants are apart if an interval lies beyond a margin of 4 % on one side. The margin is for what turns
+  cannot average away: one model loaded in two processes differs by up to 3 % for as long as both live,
+  since memory lies elsewhere (measured, see `tests/benchmarks/bench_lab.py`).
+- A pair is settled, and needs no more rounds, once it is apart or its ratio is known to within 5 %.
+
+A round's speed is one over the lower decile of its token latencies: work of other programs lengthens some
+tokens by half and more and leaves others alone, which spreads means and medians several times as much.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CONFIDENCE = 0.95
+MARGIN = 0.04
+PRECISION = 0.05
+LOOKS = (4, 6, 8, 12, 16, 24, 32)
+QUANTILE = 0.1
+TRIM = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How many times a figure is that of another, with the interval of the look that counts.
+
+    Attributes
+    ----------
+    ratio : float
+        Second over first.
+    low, high : float or None
+        Ends of the interval; None where there are too few measurements for one.
+    n : int
+        Pairs of rounds or, unpaired, measurements of the side with fewer.
+    apart : bool
+        Whether it is more than noise.
+    settled : bool
+        Whether more rounds are pointless.
+    paired : bool
+        Whether both took turns.
+    """
+
+    ratio: float
+    low: float | None
+    high: float | None
+    n: int
+    apart: bool
+    settled: bool
+    paired: bool
+
+
+def difference(
+    first: dict[str, Any], second: dict[str, Any], figure: str = "tokens_per_s"
+) -> Difference | None:
+    """How `figure` of the second row compares with that of the first; None where either has none.
+
+    Rows of one session took turns and are compared round by round, others by Welch's t interval.
+    """
+    a, b = first.get(figure), second.get(figure)
+    if not a or not b or a["mean"] <= 0 or b["mean"] <= 0:
+        return None
+    session = first.get("session")
+    if session is not None and session == second.get("session") and a.get("rounds") and b.get("rounds"):
+        return paired(a["rounds"], b["rounds"])
+    return unpaired(_samples(a), _samples(b))
+
+
+def within_noise(first: dict[str, Any], second: dict[str, Any], figure: str = "tokens_per_s") -> bool:
+    """Whether two rows cannot be told apart; rows without the figure are never alike."""
+    found = difference(first, second, figure)
+    return found is not None and not found.apart
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Compare positive figures of rounds taken in turn; the longer side's last rounds have no partner."""
+    logs = [math.log(b / a) for a, b in zip(first, second, strict=False)]
+    if len(logs) < 2:
+        return Difference(math.exp(logs[0]), None, None, len(logs), False, False, True)
+    found = []
+    for look, count in enumerate(looks(len(logs)), 1):
+        mean, error, freedom = _trimmed(logs[:count])
+        level = (1 - CONFIDENCE) / (look * (look + 1))
+        found.append(_interval(mean, error, freedom, level, count, paired=True))
+    return next((each for each in reversed(found) if each.apart), found[-1])
+
+
+def unpaired(first: tuple[float, float, int], second: tuple[float, float, int]) -> Difference:
+    """Compare two (mean, variance, number) of logs by Welch's t interval, looked at once."""
+    (mean_a, variance_a, n_a), (mean_b, variance_b, n_b) = first, second
+    mean, n = mean_b - mean_a, min(n_a, n_b)
+    if n < 2:
+        return Difference(math.exp(mean), None, None, n, False, False, False)
+    error_a, error_b = variance_a / n_a, variance_b / n_b
+    error = error_a + error_b
+    freedom = error**2 / (error_a**2 / (n_a - 1) + error_b**2 / (n_b - 1)) if error else float(n - 1)
+    return _interval(mean, math.sqrt(error), freedom, 1 - CONFIDENCE, n, paired=False)
+
+
+def estimates_apart(first: dict[str, Any] | None, second: dict[str, Any] | None) -> bool | None:
+    """Whether two ``{mean, se, n}`` differ by more than their errors; None where that cannot be said.
+
+    The errors are taken as independent: on one text, which is hard for both where it is hard, that says
+    “apart” too seldom rather than too often.
+    """
+    if not first or not second or first["se"] is None or second["se"] is None:
+        return None
+    from scipy.special import ndtri
+
+    error = math.hypot(first["se"], second["se"])
+    return bool(abs(first["mean"] - second["mean"]) > ndtri((1 + CONFIDENCE) / 2) * error)
+
+
+def looks(rounds: int) -> list[int]:
+    """After which of so many rounds the pairs are looked at: those of `LOOKS`, and the last."""
+    return [*(count for count in LOOKS if count < rounds), rounds]
+
+
+def round_speed(latencies_s: Sequence[float]) -> float:
+    """Tokens per second of one round, from the seconds between its tokens: see the module's docstring."""
+    return 1 / _quantile(sorted(latencies_s), QUANTILE)
+
+
+def _interval(mean: float, error: float, freedom: float, level: float, n: int, *, paired: bool) -> Difference:
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(freedom, 1 - level / 2)) * error
+    apart = abs(mean) - half > math.log1p(MARGIN)
+    # the largest ratio that a file may hold, for two rounds far apart say nothing
+    low, high = (math.exp(max(-600.0, min(600.0, mean + side * half))) for side in (-1, 1))
+    return Difference(math.exp(mean), low, high, n, apart, apart or half <= math.log1p(PRECISION), paired)
+
+
+def _trimmed(values: Sequence[float]) -> tuple[float, float, int]:
+    """Trimmed mean, its standard error from the winsorized variance, and degrees of freedom."""
+    ordered, count = sorted(values), len(values)
+    cut = int(TRIM * count)
+    kept = ordered[cut : count - cut]
+    winsorized = [*[kept[0]] * cut, *kept, *[kept[-1]] * cut]
+    error = statistics.stdev(winsorized) / ((1 - 2 * cut / count) * math.sqrt(count))
+    return statistics.fmean(kept), error, len(kept) - 1
+
+
+def _samples(figure: dict[str, Any]) -> tuple[float, float, int]:
+    """Mean, variance and number of the logs of the rounds or, in their absence, of the measurements."""
+    if rounds := [value for value in figure.get("rounds") or [] if value > 0]:
+        logs = [math.log(value) for value in rounds]
+        return statistics.fmean(logs), statistics.variance(logs) if len(logs) > 1 else 0.0, len(logs)
+    return math.log(figure["mean"]), ((figure["sd"] or 0.0) / figure["mean"]) ** 2, figure["n"]
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])

@@ -1,0 +1,50 @@
+"""Modelling code of Mamba turns (batch, tokens, channels) to channels first and back; the graph need not."""
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+CHANNELS_FIRST = np.array([0, 2, 1])  # and back
+
+
+def tokens_first(value: ov.Output) -> ov.Output:
+    """`value` (batch, channels, tokens) as (batch, tokens, channels), without a transpose if that can be."""
+    return _turned_back(value) or ops.transpose(value, ops.constant(CHANNELS_FIRST)).output(0)
+
+
+def remove_turns_back(graph: ov.Model) -> None:
+    """Remove the transposes that undo an earlier one, in place.
+
+    OpenVINO would first make one of the two part of a product behind it, and then keep the other.
+    """
+    for op in graph.get_ordered_ops():
+        if _swaps_last_two(op) and (source := _turned_back(op.input_value(0))):
+            op.output(0).replace(source)
+
+
+def _turned_back(value: ov.Output) -> ov.Output | None:
+    """What `value` is the transpose of, directly or through a split of the channels or a matrix product."""
+    node = value.get_node()
+    kind = node.get_type_name()
+    if _swaps_last_two(node):
+        return node.input_value(0)
+    if kind == "VariadicSplit" and _swaps_last_two(node.input_value(0).get_node()):
+        whole = node.input_value(0).get_node().input_value(0)
+        axis = node.input_value(1).get_node()
+        if axis.get_type_name() == "Constant" and axis.get_data() == 1:
+            split = ops.variadic_split(whole, ops.constant(np.int64(2)), node.input_value(2))
+            return split.output(value.get_index())
+    if kind == "MatMul" and _swaps_last_two(node.input_value(1).get_node()):
+        matrix, turned = node.input_value(0), node.input_value(1).get_node()
+        if len(matrix.get_partial_shape()) == 2 and not any(node.get_attributes().values()):
+            product = ops.matmul(turned.input_value(0), matrix, False, True)
+            product.set_friendly_name(node.get_friendly_name())
+            return product.output(0)
+    return None
+
+
+def _swaps_last_two(node: ov.Node) -> bool:
+    if node.get_type_name() != "Transpose":
+        return False
+    order = node.input_value(1).get_node()
+    return order.get_type_name() == "Constant" and np.array_equal(order.get_data(), CHANNELS_FIRST)

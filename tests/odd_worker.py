@@ -1,0 +1,71 @@
+"""A worker whose speed task does what drivers do at their worst, if a file ``odd`` in the folder says so."""
+
+import ctypes
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Event, Progress
+from kl_lens_desktop.jobs.worker import serve
+from kl_lens_desktop.tasks import TASKS
+
+WORKER = [sys.executable, "-m", "tests.odd_worker"]
+
+
+def odd_folder(folder: Path, behaviour: str, *arguments: str) -> Path:
+    """An IR folder whose speed run misbehaves."""
+    folder.mkdir()
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        (folder / name).write_bytes(b"")
+    (folder / "odd").write_text("\n".join([behaviour, *arguments]), encoding="utf-8")
+    return folder
+
+
+def odd_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
+    path = Path(params["folder"]) / "odd"
+    if not path.exists():
+        yield from TASKS["bench-speed"](params, cancel)
+        return
+    behaviour, *arguments = path.read_text(encoding="utf-8").split("\n")
+    print(f"driver: this will be a {behaviour}", file=sys.stderr, flush=True)
+    yield Progress("bench-speed", 0, 1, "Compiling")
+    globals()[behaviour](*arguments)
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def abort() -> None:
+    os.abort()
+
+
+def hang() -> None:
+    re.match(r"(a+)+$", "a" * 64 + "b")  # for centuries, and holding Python's lock
+
+
+def glutton() -> None:
+    eaten = []
+    while True:
+        eaten.append(np.ones(2**21))
+        time.sleep(0.01)
+
+
+def orphan(told: str) -> None:
+    """Leave a process behind that would outlive everybody, and crash."""
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    Path(told).write_text(str(left.pid), encoding="utf-8")
+    segfault()
+
+
+if __name__ == "__main__":
+    os.write(1, b'OpenCL driver 1.2.3 \xff\xfe loaded\n{"event": "Surprise"}\n[1, 2]\n')  # before we own it
+    sys.exit(serve({**TASKS, "bench-speed": odd_task}))
