@@ -1,5 +1,8 @@
 """The exported folder is the model: the same logits and greedy tokens, every constant as the plan says."""
 
+import copy
+import functools
+import itertools
 import json
 import re
 import sys
@@ -13,20 +16,22 @@ import openvino_genai as genai
 import pytest
 import torch
 from openvino import opset13 as ops
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from openvino._offline_transformations import compress_model_transformation
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from kl_lens_desktop.bench.pipeline import open_pipeline
 from kl_lens_desktop.bench.stateful import StatefulModel
 from kl_lens_desktop.bench.static import StaticModel
 from kl_lens_desktop.errors import ExportError, InputError, ModelError
 from kl_lens_desktop.export.bundle import export_model
-from kl_lens_desktop.export.compress import audit, weight_constants
+from kl_lens_desktop.export.compress import audit, compress, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
 from kl_lens_desktop.export.trace import INPUT_NAMES, trace
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Finished
+from kl_lens_desktop.model.inventory import inventory, quantizable
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.quant.formats import all_formats, parse_format
@@ -73,15 +78,22 @@ class Client:
         return np.concatenate([self(ids[:, a:b]) for a, b in pairwise(ends)], 1)
 
 
+@functools.cache
+def traced(family: str) -> tuple[PreTrainedModel, ov.Model]:
+    """A small model and its graph, of which tests change copies only."""
+    model = build(family)
+    graph, states = trace(model)
+    make_stateful(graph, states)
+    return model, graph
+
+
 @pytest.mark.parametrize("family", [*CONFIGURATIONS, *VARIATIONS])
 def test_logits_for_any_feeding(family: str) -> None:
-    model = build(family)
+    model, graph = traced(family)
     # More tokens than two chunks of Mamba-2's dual form hold.
     ids = torch.randint(1, 4000, (2, 150), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = model(ids).logits.numpy()
-    graph, states = trace(model)
-    make_stateful(graph, states)
     assert [port.get_any_name() for port in graph.inputs if port.get_any_name() in INPUT_NAMES] == [
         port.get_any_name() for port in graph.inputs
     ]
@@ -106,14 +118,12 @@ def test_logits_for_any_feeding(family: str) -> None:
 
 @pytest.mark.parametrize("family", CONFIGURATIONS)
 def test_padding_is_as_if_it_were_not_there(family: str) -> None:
-    model = build(family)
+    model, graph = traced(family)
     ids = torch.randint(1, 4000, (3, 80), generator=torch.Generator().manual_seed(3))
     own = [70, 41, 2]  # tokens of each row's prompt, before which it is padded
     with torch.no_grad():
         expected = [model(ids[row : row + 1, 70 - own[row] :]).logits[0].numpy() for row in range(3)]
     mask = np.array([[0] * (70 - n) + [1] * (n + 10) for n in own])
-    graph, states = trace(model)
-    make_stateful(graph, states)
     client, bound = Client(graph), 2e-3 * expected[0].std()
     for sizes in ([70, *[1] * 10], [30, 39, 1, 10]):
         client.reset()
@@ -127,16 +137,32 @@ def test_padding_is_as_if_it_were_not_there(family: str) -> None:
 @pytest.mark.parametrize("family", CONFIGURATIONS)
 def test_a_call_with_more_tokens_than_any_before_is_right(family: str) -> None:
     """The CPU plugin has been seen to lose what a branch gave, in such a call only."""
-    model = build(family)
+    model, graph = traced(family)
     ids = torch.randint(1, 4000, (1, 90), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = model(ids).logits.numpy()
-    graph, states = trace(model)
-    make_stateful(graph, states)
     client = Client(graph)
     for sizes in ([1, 8], [9, 1, 30], [1, 89]):
         logits = client.pieces(ids.numpy(), sizes)
         assert np.abs(logits - expected[:, : sum(sizes)]).max() < 2e-3 * expected.std(), sizes
+
+
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_compressed_logits_are_those_of_rounded_weights(family: str) -> None:
+    model, graph = copy.deepcopy(traced(family)[0]), traced(family)[1].clone()
+    names = [weight.name for weight in quantizable(inventory(model))]
+    assignments = dict(zip(names, itertools.cycle(("int4_sym_g32", "int8_asym", "nf4_g32")), strict=False))
+    parameters = dict(model.named_parameters())
+    ids = torch.randint(1, 4000, (1, 20), generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            fmt = parse_format(assignments.get(name, "fp16"))
+            parameter.copy_(fake_quantize(parameter, fmt) if parameter.dim() > 1 else parameter.half())
+        expected = model(ids).logits.numpy()
+    compress_model_transformation(graph)
+    compress(graph, assignments, Cancel())
+    assert audit(graph, assignments).checked == len(names)
+    assert np.abs(Client(graph)(ids.numpy()) - expected).max() < 1e-2 * expected.std()
 
 
 @pytest.mark.parametrize("family", CONFIGURATIONS)

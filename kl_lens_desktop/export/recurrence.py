@@ -229,8 +229,10 @@ def _final_state(context: Any) -> list[ov.Output]:
 def _delta_loop(context: Any) -> list[ov.Output]:
     """The loop in the one form that `GatedDeltaNetFusion` knows, scaling of the query included."""
     query, key, value, g, beta, past = (context.get_input(i) for i in range(6))
-    axis = {name: ops.constant(np.int64(n)) for name, n in (("token", 2), ("last", -1), ("key", -2))}
-    first = ops.constant(np.int64(0))
+    axis = {
+        name: ops.constant(np.int64(n)) for name, n in (("first", 0), ("token", 2), ("last", -1), ("key", -2))
+    }
+    first = ops.constant(np.int64(0))  # not the body's: NNCF would look for its user in the graph outside
     size = ops.convert(ops.gather(ops.shape_of(query), ops.constant(np.int64(3)), first), "f32")
     scaled = ops.divide(query, ops.power(size, ops.constant(np.float32(0.5))))
     tokens = ops.gather(ops.shape_of(value), ops.constant(np.int64(2)), first)
@@ -247,7 +249,7 @@ def _delta_loop(context: Any) -> list[ov.Output]:
     new = ops.add(decayed, ops.multiply(k, ops.unsqueeze(delta, axis["key"])))
     q = ops.unsqueeze(ops.squeeze(q_t, axis["token"]), axis["last"])
     y = ops.reduce_sum(ops.multiply(new, q), axis["key"], True)
-    out = ops.scatter_update(written, ops.unsqueeze(step, first), y, axis["token"])
+    out = ops.scatter_update(written, ops.unsqueeze(step, axis["first"]), y, axis["token"])
     true = ops.constant(np.array(True))
     loop = ops.loop(tokens, ops.constant(np.array(True)))
     loop.set_function(ov.Model([true, new, out], [step, q_t, k_t, v_t, g_t, beta_t, state, written]))
