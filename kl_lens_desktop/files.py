@@ -21,6 +21,7 @@ from kl_lens_desktop.errors import InputError
 
 JSON_LIMIT = 256 * 2**20
 CARD = "kl_lens.json"  # says what an exported folder is, and lists its files
+NPU_MODEL = "openvino_model_npu.xml"  # a second graph in it, of the same weights
 _WRITE_ADVICE = "Choose a folder you may write to, with free space"
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.lab import Settings as BenchSettings
 from kl_lens_desktop.bench.lab import bench
+from kl_lens_desktop.bench.static import has_graph_for_npu
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import CARD, check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
@@ -32,7 +34,7 @@ class Wishes:
     tokens, window, formats, text, source, exhaustive, seed, precision
         Of the analysis; None for its own defaults.
     devices : list of str, optional
-        Of the benchmark; None for all there are.
+        Of the benchmark; None for all there are. With an NPU among them, its graphs are exported too.
     quick : bool
         Less text and fewer repetitions everywhere: a first answer whose error bars are wider.
     """
@@ -96,8 +98,11 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     variants: dict[str, Any] = {name: {"format": name, "out": str(out / name)} for name in BASELINES}
     variants["plan"] = {"plan": str(plan_path), "out": str(folders["plan"])}
     planned = {name: propose(scores, method=f"uniform-{name}") for name in BASELINES} | {"plan": plan}
+    npu = _has_npu(wishes.devices, cancel)
     left = {
-        name: params for name, params in variants.items() if not is_exported(folders[name], planned[name])
+        name: {**params, "npu": npu}
+        for name, params in variants.items()
+        if not is_exported(folders[name], planned[name]) or (npu and not has_graph_for_npu(folders[name]))
     }
     if left:
         yield from _stage("export-all", {"model": model, "variants": left}, cancel)
@@ -125,6 +130,11 @@ def _stage(task: str, params: dict[str, Any], cancel: Cancel) -> Iterator[Event]
     for event in Child(task, params).events(cancel):
         if not isinstance(event, Finished):
             yield event
+
+
+def _has_npu(wanted: Sequence[str] | None, cancel: Cancel) -> bool:
+    names = wanted or [device.name for device in list_devices(cancel) if device.available]
+    return any("NPU" in name.upper() for name in names)
 
 
 def is_exported(folder: Path, plan: Plan) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from kl_lens_desktop.bench.stateful import plugin_words
 from kl_lens_desktop.bench.static import check_made_for_npu, needs_fixed_shapes
 from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.files import NPU_MODEL
 
 # Parts of a graph that the NPU plugin would compile apart do not fit together again for some of the families.
 _NPU = {"NPUW_LLM_PREFILL_CHUNK_SIZE": "256", "NPUW_ONLINE_PIPELINE": "NONE"}
@@ -44,8 +45,6 @@ def open_pipeline(folder: Path, device: str, **properties: Any) -> tuple[Any, st
 def _static_pipeline(folder: Path, device: str, given: dict[str, Any]) -> Any:
     import openvino
     import openvino_genai
-
-    from kl_lens_desktop.export.static import NPU_MODEL
 
     check_made_for_npu(folder, device)
     graph = (folder / NPU_MODEL).read_text(encoding="utf-8")

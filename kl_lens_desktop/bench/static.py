@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kl_lens_desktop.bench.devices import properties
 from kl_lens_desktop.bench.stateful import IN_FORCE, StatefulModel, bytes_per_token, plugin_words
 from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.files import NPU_MODEL
 
 _CACHE = "past_key_values"
 _LONGEST_CALL = 256  # tokens of the larger graph: a device's compiler takes hours over longer ones
@@ -145,13 +146,16 @@ def needs_fixed_shapes(device: str) -> bool:
     return device.partition(".")[0] == "NPU"
 
 
+def has_graph_for_npu(folder: Path) -> bool:
+    """Whether an exported folder holds what a device of fixed shapes needs."""
+    return (folder / NPU_MODEL).is_file()
+
+
 def check_made_for_npu(folder: Path, device: str) -> None:
     """Raise a `ModelError` if the folder holds no graph for an NPU."""
-    from kl_lens_desktop.export.static import NPU_MODEL
-
-    if not (folder / NPU_MODEL).is_file():
+    if not has_graph_for_npu(folder):
         raise ModelError(
             f"Cannot open {folder.name} on {device}",
             "it was exported without a graph for an NPU",
-            "Export it again with --npu",
+            "Export it again for the NPU (--npu)",
         )

@@ -17,9 +17,9 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export.compress import audit, compress
 from kl_lens_desktop.export.stateful import make_stateful
-from kl_lens_desktop.export.static import NPU_MODEL, free_of_beams, share_weights
+from kl_lens_desktop.export.static import free_of_beams, share_weights
 from kl_lens_desktop.export.trace import trace
-from kl_lens_desktop.files import CARD, atomic_folder, write_json
+from kl_lens_desktop.files import CARD, NPU_MODEL, atomic_folder, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Progress

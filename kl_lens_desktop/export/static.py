@@ -13,7 +13,8 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
-NPU_MODEL = "openvino_model_npu.xml"
+from kl_lens_desktop.files import NPU_MODEL
+
 _CACHED = ("key", "value")
 _ALIGNMENT = 64
 _BLOB = re.compile(r'offset="(\d+)"( [^>]*?)?size="(\d+)"')

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pytestqt.qtbot import QtBot
 
-from kl_lens_desktop.files import read_json
+from kl_lens_desktop.files import NPU_MODEL, read_json
 from kl_lens_desktop.gui.bench_table import FIGURES
 from kl_lens_desktop.gui.pages.benchmark import BenchmarkPage
 from kl_lens_desktop.gui.pages.export import BASELINES, ExportPage
@@ -60,6 +60,9 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_prompt_is_tried(
     assert isinstance(export, ExportPage)
     for name in ("fp16", "int8_sym"):
         export.choose(name, False)
+    session.devices = [{"name": "NPU", "available": True}]  # as where there is one
+    session.devices_changed.emit()
+    session.devices = []
     with qtbot.waitSignal(session.job.ended, timeout=JOB_MS) as ended:
         export.start()
     assert ended.args == ["finished"], session.log[-1]
@@ -68,6 +71,7 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_prompt_is_tried(
     assert session.audits["plan"]["assignments"] == session.plan.assignments
     for variant in export.variants():
         if variant.name in session.exports:
+            assert (session.exports[variant.name] / NPU_MODEL).is_file()
             written = (session.exports[variant.name] / "openvino_model.bin").stat().st_size
             assert variant.bytes is not None
             assert abs(written - variant.bytes) < 0.01 * variant.bytes

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QBrush, QColor
-from PySide6.QtWidgets import QFileDialog, QLineEdit, QStackedWidget, QTableWidget, QTableWidgetItem, QWidget
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QLineEdit,
+    QStackedWidget,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import check_writable
@@ -85,6 +93,7 @@ class ExportPage(Page):
         session.model_changed.connect(self._new_model)
         session.plan_changed.connect(self._show)
         session.exports_changed.connect(self._show)
+        session.devices_changed.connect(self._take_devices)
         session.job.started.connect(lambda _: self._show())
         session.job.ended.connect(lambda _: self._show())
         self._new_model()
@@ -150,8 +159,13 @@ class ExportPage(Page):
         self.open_button = button("Open folder", self._open_folder)
         where = row(label("Into", "secondary"), self.path, self.choose_button, self.open_button)
         where.setStretch(1, 1)
+        self.npu = QCheckBox("With a graph for an NPU, of the same weights")
+        self.npu.setToolTip(
+            "An NPU takes graphs of fixed shapes only. They are made from a second graph, which adds a few "
+            "MB and about as long again to the export. Ticked by itself where an NPU has been found."
+        )
         self.total = label("", "secondary", wrap=True)
-        body = card(column(where, self.table, self.total, spacing=12))
+        body = card(column(where, self.table, self.npu, self.total, spacing=12))
         inside = QWidget()
         note = label(
             "Each model becomes a folder with its graph, weights, tokenizer and plan. After writing, every "
@@ -162,6 +176,10 @@ class ExportPage(Page):
         inside.setLayout(column(note, body, spacing=12))
         inside.layout().setStretch(1, 1)  # type: ignore[union-attr]
         return inside
+
+    def _take_devices(self) -> None:
+        found = (d for d in self.session.devices if d["available"] and d["name"].startswith("NPU"))
+        self.npu.setChecked(any(found) or self.npu.isChecked())
 
     def _new_model(self) -> None:
         self._folder = None
@@ -188,6 +206,7 @@ class ExportPage(Page):
         self.next.setEnabled(bool(self.session.exports))
         self.next.setToolTip("" if self.session.exports else "Export at least one model first")
         self.choose_button.setEnabled(not self.session.job.running)
+        self.npu.setEnabled(not self.session.job.running)
         self.export.refresh()
 
     def _cells(self, variant: Variant) -> list[QTableWidgetItem]:
@@ -248,6 +267,7 @@ class ExportPage(Page):
                 params: dict[str, Any] = {
                     "model": session.model.reference,
                     "out": str(self.folder / variant.name),
+                    "npu": self.npu.isChecked(),
                 }
                 if variant.name == PLAN:
                     assert session.plan is not None
