@@ -17,7 +17,7 @@ from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.jobs.events import Event, Finished, Progress
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
-from kl_lens_desktop.sensitivity.decision import BITS
+from kl_lens_desktop.quant.formats import DEFAULT_BITS
 from kl_lens_desktop.sensitivity.scores import load_scores
 
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
@@ -39,7 +39,7 @@ class Wishes:
         Less text and fewer repetitions everywhere: a first answer whose error bars are wider.
     """
 
-    bits: float = BITS
+    bits: float = DEFAULT_BITS
     tokens: int | None = None
     window: int | None = None
     formats: Sequence[str] | None = None

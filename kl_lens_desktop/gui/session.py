@@ -17,6 +17,7 @@ from kl_lens_desktop.gui.background import Background
 from kl_lens_desktop.gui.job import Job, Step
 from kl_lens_desktop.gui.workspace import MODEL_XML, Analysis, Settings, Workspace, workspace_of
 from kl_lens_desktop.jobs.events import Failed, Note, Progress, Repaired
+from kl_lens_desktop.quant.formats import DEFAULT_BITS
 
 if TYPE_CHECKING:
     from kl_lens_desktop.plan.document import Plan
@@ -31,7 +32,6 @@ KIND_NAMES = {
     "conv": "convolution",
 }
 BLOCK_NAMES = {"ssm": "SSM", "attention": "attention", "mlp": "MLP"}
-COMPRESS_BITS = 5.0
 # Settings of the benchmark by how much patience there is; nothing given is its own default.
 QUICK = "Quick look"
 EFFORTS: dict[str, dict[str, Any]] = {
@@ -221,7 +221,7 @@ class Session(QObject):
     def compress(self) -> None:
         """All stages; what was measured already is used."""
         assert self.model is not None
-        params = {"model": self.model.reference, "out": str(self.workspace.folder), "bits": COMPRESS_BITS}
+        params = {"model": self.model.reference, "out": str(self.workspace.folder), "bits": DEFAULT_BITS}
         analysis = {key: value or None for key, value in self.analysis.params.items()}
         analysis["quick"] = self.effort == QUICK
         self.bench = []

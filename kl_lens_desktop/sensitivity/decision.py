@@ -16,7 +16,6 @@ from scipy.stats import t as student
 
 from kl_lens_desktop.sensitivity.race import CONFIDENCE, level
 
-BITS = 5.0  # the budget of a plan that nobody asked otherwise of, per parameter
 SLACK = 0.1  # of the budget either way: prices are of means that are not final
 _HALVINGS = 60
 Array = np.ndarray[Any, Any]

@@ -34,7 +34,7 @@ from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.model.scan import fast_scans
-from kl_lens_desktop.quant.formats import Format, parse_format, stored_bytes
+from kl_lens_desktop.quant.formats import DEFAULT_BITS, Format, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import decision, race
 from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
@@ -83,7 +83,7 @@ def analyze(
     tokens: int = DEFAULT_TOKENS,
     window: int = DEFAULT_WINDOW,
     exhaustive: bool = False,
-    bits: float = decision.BITS,
+    bits: float = DEFAULT_BITS,
     seed: int = 0,
     precision: str = "f32",
     device: str = "cpu",

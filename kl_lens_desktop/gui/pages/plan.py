@@ -71,14 +71,13 @@ from kl_lens_desktop.gui.session import KIND_NAMES, MISSING, Session
 from kl_lens_desktop.plan.constraints import DISTRUSTED, KINDS, Constraints
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.propose import constraints_of
-from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.formats import DEFAULT_BITS, parse_format
 
 if TYPE_CHECKING:
     from kl_lens_desktop.gui.window import Window
 
 STEPS = 1000
 SNAP = 8  # slider steps around a mark within which the slider settles on it
-DEFAULT_BITS = 5.0
 BUDGETS = (("MB", "mb"), ("bits", "bits"), ("nats of KL", "kl"), ("% perplexity", "perplexity"))
 LEAST_BITS = (4, 8, 16)
 METHODS = (
