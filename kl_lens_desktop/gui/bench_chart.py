@@ -1,7 +1,7 @@
 """The charts of the benchmark: speed, quality, size and memory against each other, and speed by prompt."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from kl_lens_desktop.gui.bench_figures import (
     variant_colours,
     variant_title,
 )
-from kl_lens_desktop.gui.charts import Chart, LogAxis, spread_labels
+from kl_lens_desktop.gui.charts import Chart, LogAxis, spread_labels, stack_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ class BenchChart(Chart):
         up = (max(y) - min(y)) or abs(y[0]) * 0.1 or 1.0
         lines = VIEWS[self._view][0] is None  # whose names stand to the right
         self.setRange(
-            xRange=(min(x) - 0.05 * across, max(x) + (0.22 if lines else 0.05) * across),
+            xRange=(min(x) - 0.05 * across, max(x) + (0.26 if lines else 0.05) * across),
             yRange=(min(y) - 0.08 * up, max(y) + 0.12 * up),
             padding=0,
         )
@@ -256,19 +256,26 @@ class BenchChart(Chart):
         ]
         sizes = [QSizeF(item.textItem.boundingRect().size()) for item in items]
         area = box.mapRectToScene(box.boundingRect())
-        order = sorted(range(len(marks)), key=lambda i: (marks[i].top(), marks[i].left()))
-        if VIEWS[self._view][0] is None:  # names of lines stand behind their ends
-            area.setLeft(max(mark.right() for mark in marks))
-        bars = [bar for point, _ in self._names for bar in self._bars(point)]
-        places = spread_labels([marks[i] for i in order], [sizes[i] for i in order], area, bars)
-        for index, place in zip(order, places, strict=True):
-            gap = _between(marks[index], place)
-            if gap > size:
+        for index, place in self._spread(marks, sizes, area):
+            if _between(marks[index], place) > size:
                 self._lead(marks[index].center(), place)
-            at = box.mapSceneToView(place.center())
-            items[index].setPos(at)
+            items[index].setPos(box.mapSceneToView(place.center()))
             self.addItem(items[index])
             self._labels.append(items[index])
+
+    def _spread(self, marks: list[QRectF], sizes: list[QSizeF], area: QRectF) -> Iterator[tuple[int, QRectF]]:
+        if VIEWS[self._view][0] is None:  # lines have their names behind their ends, in the same order
+            left = max(mark.right() for mark in marks) + 16
+            middles = [mark.center().y() for mark in marks]
+            height = max(size.height() for size in sizes)
+            for index, y in enumerate(stack_labels(middles, height, area.top(), area.bottom())):
+                x = min(left, area.right() - sizes[index].width())
+                yield index, QRectF(QPointF(x, y - sizes[index].height() / 2), sizes[index])
+            return
+        bars = [bar for point, _ in self._names for bar in self._bars(point)]
+        order = sorted(range(len(marks)), key=lambda i: (marks[i].top(), marks[i].left()))
+        places = spread_labels([marks[i] for i in order], [sizes[i] for i in order], area, bars)
+        yield from zip(order, places, strict=True)
 
     def _bars(self, point: _Point) -> tuple[QRectF, QRectF]:
         """A point's error bars as the thin areas that they cover."""
@@ -285,9 +292,11 @@ class BenchChart(Chart):
         """A thin line from a mark to a name that could not stand beside it."""
         box = self.plotItem.vb
         end = QPointF(
-            min(max(mark.x(), place.left() + 4), place.right() - 4),
-            place.bottom() - 4 if place.center().y() < mark.y() else place.top() + 4,
+            min(max(mark.x(), place.left()), place.right()),
+            min(max(mark.y(), place.top()), place.bottom()),
         )
+        if end.x() == place.left():
+            end.setY(place.center().y())
         a, b = box.mapSceneToView(mark), box.mapSceneToView(end)
         line = pg.PlotDataItem([a.x(), b.x()], [a.y(), b.y()], pen=pg.mkPen(theme.colours().edge, width=1))
         line.setZValue(-1)

@@ -151,6 +151,25 @@ def spread_labels(
     return placed
 
 
+def stack_labels(middles: Sequence[float], height: float, low: float, high: float) -> list[float]:
+    """Middles of labels one below the other, as near to `middles` as they can be, from `low` to `high`.
+
+    They keep the order of `middles`, and overlap only where there is not enough room for all.
+    """
+    order = sorted(range(len(middles)), key=lambda index: middles[index])
+    step = min(height, (high - low) / max(len(order), 1))
+    places = list(middles)
+    edge = low
+    for index in order:
+        places[index] = max(middles[index], edge + step / 2)
+        edge = places[index] + step / 2
+    edge = high
+    for index in reversed(order):
+        places[index] = min(places[index], edge - step / 2)
+        edge = places[index] - step / 2
+    return places
+
+
 def _spots(mark: QRectF, size: QSizeF, gap: float = 2.0) -> Iterator[QRectF]:
     """Places beside a mark, the nearest first: above, to the right, to the left, below, then farther out."""
     middle = mark.center()

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from kl_lens_desktop.gui import theme
 from kl_lens_desktop.gui.bench_chart import VIEWS
 from kl_lens_desktop.gui.bench_figures import variant_colours
 from kl_lens_desktop.gui.bench_settings import WIKITEXT, BenchSettings
-from kl_lens_desktop.gui.charts import spread_labels
+from kl_lens_desktop.gui.charts import spread_labels, stack_labels
 from kl_lens_desktop.gui.controls import Elided
 from kl_lens_desktop.gui.memory_strip import CAPACITY, Series
 from kl_lens_desktop.gui.pages.benchmark import BenchmarkPage
@@ -236,6 +236,16 @@ def test_labels_stay_inside_and_off_each_other_where_there_is_room(places: list[
     assert all(area.contains(label) for label in labels)
     assert not any(a.intersects(b) for a, b in combinations(labels, 2))
     assert not any(label.intersects(mark) for label in labels for mark in marks)
+
+
+@given(st.lists(st.floats(0, 200), min_size=1, max_size=12))
+def test_names_of_lines_keep_the_order_of_the_lines(middles: list[float]) -> None:
+    places = stack_labels(middles, 16, 0, 200)
+    ordered = [place for _, place in sorted(zip(middles, places, strict=True), key=lambda pair: pair[0])]
+    assert all(8 - 1e-9 <= place <= 192 + 1e-9 for place in places)
+    assert all(b - a >= 16 - 1e-9 for a, b in pairwise(sorted(places)))
+    assert ordered == sorted(ordered)
+    assert stack_labels([100.0, 20.0], 16, 0, 200) == [100.0, 20.0]
 
 
 def test_each_variant_has_a_colour_of_its_own(page: BenchmarkPage) -> None:

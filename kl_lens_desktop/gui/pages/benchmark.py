@@ -217,6 +217,7 @@ class BenchmarkPage(Page):
         self.details = Details()
         self.tabs = QTabBar()
         self.tabs.setDrawBase(False)
+        self.tabs.setExpanding(False)
         self.tabs.setUsesScrollButtons(False)
         self.tabs.setAccessibleName("Charts, all figures or a trial")
         below = QStackedWidget()
