@@ -3,16 +3,17 @@
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QRect, QSize, Qt
-from PySide6.QtGui import QColor, QFont, QPainter, QPen
-from PySide6.QtWidgets import QHeaderView, QWidget
+from PySide6.QtGui import QColor, QFont, QPainter, QPen, QResizeEvent
+from PySide6.QtWidgets import QFrame, QHeaderView, QTableView, QWidget
 
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.gui import quantities, theme
 from kl_lens_desktop.gui.bench_figures import Figure, Row, number, problem, variant_title, words
+from kl_lens_desktop.gui.controls import NumberDelegate, set_up_table
 
 Index = QModelIndex | QPersistentModelIndex
 DEVICE_ROLE = Qt.ItemDataRole.UserRole + 1
-FIXED = ("Variant", "Size")
+FIXED, FIXED_WIDTHS = ("Variant", "Size"), (104, 78)
 _SHOWN = (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleTextRole)
 
 
@@ -159,11 +160,64 @@ class BenchTable(QAbstractTableModel):
         return found is not None and not found.apart
 
 
-class GroupHeader(QHeaderView):
-    """Column headings with the device's name over its group."""
+class FiguresView(QTableView):
+    """The table, whose first columns stay in view while the devices' groups are scrolled."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, model: BenchTable) -> None:
+        super().__init__()
+        self.setModel(model)
+        self._fixed = QTableView(self)
+        self._fixed.setModel(model)
+        self._numbers = NumberDelegate(self)
+        for view, name in ((self, "Figures by variant and device"), (self._fixed, "Variants")):
+            set_up_table(view, name, stretch=-1)
+            view.setHorizontalHeader(GroupHeader(view, covered=sum(FIXED_WIDTHS) if view is self else 0))
+            view.setSelectionMode(QTableView.SelectionMode.SingleSelection)
+            view.setItemDelegate(self._numbers)
+        for size, place in ((FIXED_WIDTHS[i], i) for i in range(len(FIXED))):
+            self._fixed.setColumnWidth(place, size)
+        self._fixed.setSelectionModel(self.selectionModel())
+        self._fixed.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._fixed.setFrameShape(QFrame.Shape.NoFrame)
+        for bar in (self._fixed.setHorizontalScrollBarPolicy, self._fixed.setVerticalScrollBarPolicy):
+            bar(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.verticalScrollBar().valueChanged.connect(self._fixed.verticalScrollBar().setValue)
+        self._fixed.verticalScrollBar().valueChanged.connect(self.verticalScrollBar().setValue)
+        self._fixed.raise_()
+        model.modelReset.connect(self.fit)
+        self.fit()
+
+    def fit(self) -> None:
+        """Widths by figure, one cell for what has no figures, and the first columns in their place."""
+        model = self.model()
+        assert isinstance(model, BenchTable)
+        self.clearSpans()
+        count = len(model.figures)
+        for place in range(model.columnCount()):
+            found = model.figure(place)
+            self.setColumnWidth(place, found[1].width if found else FIXED_WIDTHS[place])
+            self._fixed.setColumnHidden(place, place >= len(FIXED))
+        for line, variant in enumerate(model.variants):
+            for group, device in enumerate(model.devices):
+                if count > 1 and problem(model.row(variant, device))[0]:
+                    self.setSpan(line, len(FIXED) + group * count, 1, count)
+        self._place()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._place()
+
+    def _place(self) -> None:
+        height = self.viewport().height() + self.horizontalHeader().height()
+        self._fixed.setGeometry(self.frameWidth(), self.frameWidth(), sum(FIXED_WIDTHS), height)
+
+
+class GroupHeader(QHeaderView):
+    """Column headings with the device's name over its group; `covered` pixels at the left are not seen."""
+
+    def __init__(self, parent: QWidget | None = None, covered: int = 0) -> None:
         super().__init__(Qt.Orientation.Horizontal, parent)
+        self._covered = covered
         self.setHighlightSections(False)
         self.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self.sectionResized.connect(lambda: self.viewport().update())
@@ -198,7 +252,7 @@ class GroupHeader(QHeaderView):
             painter.setFont(font)
             painter.setPen(QColor(colours.text))
             # Inside what is visible of the group, so that the name stays in view while one scrolls.
-            shown = group.intersected(self.viewport().rect().adjusted(8, 0, -8, 0))
+            shown = group.intersected(self.viewport().rect().adjusted(8 + self._covered, 0, -8, 0))
             painter.drawText(shown, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, device)
             painter.setPen(QPen(QColor(colours.line), 1))
             painter.drawLine(rect.left() + (8 if index == members[0] else 0), 26, rect.right(), 26)

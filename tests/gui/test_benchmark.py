@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PySide6.QtCore import QPoint, QRectF, QSizeF, Qt
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QApplication, QCheckBox
+from PySide6.QtWidgets import QApplication, QCheckBox, QTableView
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench.report import load_bench
@@ -156,6 +156,22 @@ def test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen(
     assert page.reason.property("role") == "bad"
     page.view.setCurrentIndex(page.table.index(1, 0))
     assert page.reason.text().startswith("Bold: the best")
+
+
+def test_variants_stay_in_view_while_devices_are_scrolled(page: BenchmarkPage, opened: Window) -> None:
+    opened.resize(1024, 680)
+    QApplication.processEvents()
+    (fixed,) = (view for view in page.view.findChildren(QTableView) if view.isVisible())
+    corner = page.view.viewport().rect()
+    before = page.view.grab(corner).toImage()
+    page.view.horizontalScrollBar().setValue(500)
+    QApplication.processEvents()
+    after = page.view.grab(corner).toImage()
+    names = fixed.geometry().intersected(corner)
+    assert after.copy(names) == before.copy(names)
+    assert after != before
+    page.view.setCurrentIndex(page.table.index(2, 5))
+    assert fixed.selectionModel().isRowSelected(2)
 
 
 def test_a_device_that_is_not_here_takes_no_columns_and_says_why(page: BenchmarkPage) -> None:

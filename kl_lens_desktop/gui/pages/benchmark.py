@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QMenu,
     QStackedWidget,
     QTabBar,
-    QTableView,
     QVBoxLayout,
     QWidget,
     QWidgetAction,
@@ -26,12 +25,11 @@ from kl_lens_desktop.gui.bench_details import Details
 from kl_lens_desktop.gui.bench_difference import BenchDifferenceDialog, read_both
 from kl_lens_desktop.gui.bench_figures import Figure, Row, figures, number, problem, sorted_variants
 from kl_lens_desktop.gui.bench_settings import BenchSettings
-from kl_lens_desktop.gui.bench_table import FIXED, BenchTable, GroupHeader
+from kl_lens_desktop.gui.bench_table import BenchTable, FiguresView
 from kl_lens_desktop.gui.controls import (
     Elided,
     Empty,
     JobButton,
-    NumberDelegate,
     Page,
     button,
     card,
@@ -41,7 +39,6 @@ from kl_lens_desktop.gui.controls import (
     hint,
     label,
     row,
-    set_up_table,
 )
 from kl_lens_desktop.gui.job import Step
 from kl_lens_desktop.gui.memory_strip import MemoryStrip
@@ -54,7 +51,6 @@ if TYPE_CHECKING:
 NOTHING = "There is nothing to measure yet; export a model first"
 NOT_MEASURED = "Nothing was measured yet"
 LEGEND = "Bold: the best. ≈: paired rounds cannot tell it from the best by more than 4 % at 95 %."
-FIXED_WIDTHS = (104, 78)
 # The menu of columns, side by side.
 COLUMN_GROUPS = (("Speed", "By length of prompt"), ("Quality", "Memory"), ("Loading", "How it ran"))
 
@@ -198,16 +194,11 @@ class BenchmarkPage(Page):
         device_row = row(self._devices, tools)
         device_row.setStretch(0, 1)
         self.table = BenchTable(self)
-        self.view = QTableView()
-        self.view.setModel(self.table)
-        set_up_table(self.view, "Figures by variant and device", stretch=-1)
-        header = GroupHeader(self.view)
+        self.view = FiguresView(self.table)
+        header = self.view.horizontalHeader()
         header.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         header.customContextMenuRequested.connect(self._pop_columns)
-        self.view.setHorizontalHeader(header)
-        self.view.setSelectionMode(QTableView.SelectionMode.SingleSelection)
         self.view.selectionModel().currentChanged.connect(lambda now, _: self._choose(now.row()))
-        self.numbers = NumberDelegate(self.view)
         self.reason = label("", "secondary", wrap=True, select=True)
         self.reason.setMinimumHeight(self.reason.fontMetrics().height())
         self.view.setMinimumHeight(124)
@@ -261,7 +252,6 @@ class BenchmarkPage(Page):
         self.table.show_rows(
             names, list(dict.fromkeys(tried)), rows, self.columns, environment.get("memory_read_gb_s")
         )
-        self._fit_columns()
         self.chart.show_rows(rows)
         self.details.show_rows(names, rows, session.bench_environment)
         self._show_devices()
@@ -280,20 +270,6 @@ class BenchmarkPage(Page):
         self.effort.setEnabled(not running)
         self.settings.setEnabled(not running)
         self.run.refresh()
-
-    def _fit_columns(self) -> None:
-        self.view.clearSpans()
-        for place, width in enumerate(FIXED_WIDTHS):
-            self.view.setColumnWidth(place, width)
-        count = len(self.table.figures)
-        for place in range(self.table.columnCount()):
-            self.view.setItemDelegateForColumn(place, self.numbers)
-            if found := self.table.figure(place):
-                self.view.setColumnWidth(place, found[1].width)
-        for line, variant in enumerate(self.table.variants):
-            for group, device in enumerate(self.table.devices):
-                if count > 1 and problem(self.table.row(variant, device))[0]:
-                    self.view.setSpan(line, len(FIXED) + group * count, 1, count)
 
     def _choose(self, line: int) -> None:
         """Show the variant of a line, and why it has no figures if that is so."""
