@@ -123,7 +123,7 @@ class BenchChart(Chart):
         devices = list(dict.fromkeys(row["device"] for row in self._rows))
         points = self._points(across) if across else self._lines(colours, devices)
         if not points:
-            empty = pg.TextItem("Not measured", color=theme.colours().secondary, anchor=(0.5, 0.5))
+            empty = pg.TextItem("Nothing measured yet", color=theme.colours().secondary, anchor=(0.5, 0.5))
             empty.setPos(0.5, 0.5)
             self.addItem(empty)
             self.setRange(xRange=(0, 1), yRange=(0, 1), padding=0)

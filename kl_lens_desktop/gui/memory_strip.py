@@ -56,8 +56,8 @@ class MemoryStrip(QWidget):
         self._samples = Series(), Series()
         self.whose = Elided("", "secondary")
         self.whose.setAlignment(RIGHT)
-        self.whose.setMinimumWidth(84)
-        self.process = _figure("8,888 MiB, peak 8,888 MiB")
+        self.whose.setMinimumWidth(70)
+        self.process = _figure("8,888 MiB, peak 8,888")
         self.computer = _figure("88.88 of 88.8 GiB")
         self._strips = (
             _Strip("Resident memory of the child process over the run"),
@@ -90,7 +90,7 @@ class MemoryStrip(QWidget):
         for series, value in zip(self._samples, (sample.rss_mb, sample.system_used_mb), strict=True):
             series.add(value)
         self.whose.set_text(_titled(sample.label))
-        self.process.setText(f"{sample.rss_mb:,.0f} MiB, peak {sample.peak_mb:,.0f} MiB")
+        self.process.setText(f"{sample.rss_mb:,.0f} MiB, peak {sample.peak_mb:,.0f}")
         self.computer.setText(
             f"{sample.system_used_mb / 1024:.2f} of {sample.system_total_mb / 1024:.1f} GiB"
         )
@@ -142,7 +142,7 @@ class _Strip(pg.PlotWidget):
         self.hideAxis("left")
         self.hideAxis("bottom")
         self.setFixedHeight(HEIGHT)
-        self.setMinimumWidth(40)
+        self.setMinimumWidth(30)
         self.plotItem.setContentsMargins(0, 0, 0, 0)
         self._line = self.plot()
         self._floor = pg.InfiniteLine(0, angle=0)

@@ -26,9 +26,11 @@ class Trial(QWidget):
         super().__init__()
         self._session = session
         self._folders: dict[str, str] = {}
+        self._steps: list[Step] = []
         self.prompt = QPlainTextEdit("The captain looked at the sea and")
         self.prompt.setAccessibleName("Prompt")
-        self.prompt.setFixedHeight(52)
+        self.prompt.setMinimumHeight(40)
+        self.prompt.setMaximumHeight(96)
         self.prompt.setTabChangesFocus(True)
         self.tokens = spin("New tokens at most", 8, 1024, 64)
         self.sides = (Side("First variant"), Side("Second variant"))
@@ -40,10 +42,12 @@ class Trial(QWidget):
             "Continue the prompt with both variants, one after the other",
         )
         self.prompt.textChanged.connect(self.go.refresh)
-        options = row(label("New tokens", "secondary"), self.tokens, hint(_HINT), None, self.go)
-        sides = row(*self.sides, spacing=16)
-        whole = column(row(self.prompt), options, sides)
-        whole.setStretch(2, 1)
+        options = row(label("New tokens", "secondary"), self.tokens, hint(_HINT), self.go)
+        head = row(self.prompt, column(options, None), spacing=16)
+        head.setStretch(0, 1)
+        whole = column(head, row(*self.sides, spacing=16))
+        whole.setStretch(0, 1)
+        whole.setStretch(1, 3)
         self.setLayout(whole)
         job = session.job
         job.generated.connect(self._take)
@@ -66,8 +70,8 @@ class Trial(QWidget):
         return "" if self.prompt.toPlainText().strip() else "Write a prompt first"
 
     def _start(self) -> None:
-        steps = []
-        for place, side in enumerate(self.sides):
+        self._steps = []
+        for side in self.sides:
             name, device = side.variant.currentData(), side.device.currentText()
             side.clear()
             params = {
@@ -75,22 +79,22 @@ class Trial(QWidget):
                 "device": device,
                 "prompt": self.prompt.toPlainText(),
                 "max_new_tokens": self.tokens.value(),
-                "variant": str(place),
+                "variant": name,
             }
             about = f"{variant_title(name)} on {device}"
-            steps.append(Step(TASK, params, about, label=f"{name} on {device}"))
-        self._session.job.start(*steps)
+            self._steps.append(Step(TASK, params, about, label=f"{name} on {device}"))
+        self._session.job.start(*self._steps)
 
-    def _side_of(self, step: Step) -> "Side | None":
-        return self.sides[int(step.params["variant"])] if step.task == TASK else None
+    def _side_of(self, step: Step | None) -> "Side | None":
+        own = (side for side, mine in zip(self.sides, self._steps, strict=False) if mine is step)
+        return next(own, None)
 
     def _begin(self, step: Step) -> None:
         if side := self._side_of(step):
             side.say("loading …")
 
     def _take(self, piece: Generated) -> None:
-        if piece.variant in ("0", "1"):
-            side = self.sides[int(piece.variant)]
+        if side := self._side_of(self._session.job.current):
             side.append(piece.text)
             side.say("generating …")
 

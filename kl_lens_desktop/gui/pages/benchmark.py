@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 NOTHING = "There is nothing to measure yet; export a model first"
 NOT_MEASURED = "Nothing was measured yet"
+UNMEASURED = "Not measured yet. “Benchmark” times each model on the devices ticked above and checks its answers."
+    "Not measured yet. “Benchmark” times each model on the devices ticked above, and checks its answers."
+)
 LEGEND = "Bold: the best. ≈: paired rounds cannot tell it from the best by more than 4 % at 95 %."
 # The menu of columns, side by side.
 COLUMN_GROUPS = (("Speed", "By length of prompt"), ("Quality", "Memory"), ("Loading", "How it ran"))
@@ -221,7 +224,7 @@ class BenchmarkPage(Page):
             below.addWidget(card(inside))
         self.tabs.currentChanged.connect(below.setCurrentIndex)
         self._change_view()
-        tab_row = row(self.tabs, self.memory, spacing=24)
+        tab_row = row(self.tabs, self.memory, spacing=16)
         tab_row.setStretch(1, 1)
         lower = QWidget()
         lower.setLayout(column(tab_row, below, spacing=4))
@@ -277,7 +280,7 @@ class BenchmarkPage(Page):
         self._chosen = names[line] if 0 <= line < len(names) else ""
         own = (self.table.row(self._chosen, device) for device in self.table.devices)
         failures = [f"{each['device']}: {problem(each)[1]}" for each in own if each and problem(each)[0]]
-        self.reason.setText("\n".join(failures) or (LEGEND if self.session.bench else ""))
+        self.reason.setText("\n".join(failures) or (LEGEND if self.session.bench else UNMEASURED))
         self.reason.setProperty("role", "bad" if failures else "secondary")
         self.reason.style().polish(self.reason)
 
