@@ -50,9 +50,7 @@ if TYPE_CHECKING:
 
 NOTHING = "There is nothing to measure yet; export a model first"
 NOT_MEASURED = "Nothing was measured yet"
-UNMEASURED = "Not measured yet. “Benchmark” times each model on the devices ticked above and checks its answers."
-    "Not measured yet. “Benchmark” times each model on the devices ticked above, and checks its answers."
-)
+UNMEASURED = "Not measured yet. “Benchmark” times each model on the devices ticked and checks its answers."
 LEGEND = "Bold: the best. ≈: paired rounds cannot tell it from the best by more than 4 % at 95 %."
 # The menu of columns, side by side.
 COLUMN_GROUPS = (("Speed", "By length of prompt"), ("Quality", "Memory"), ("Loading", "How it ran"))
