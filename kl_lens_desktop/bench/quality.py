@@ -56,10 +56,11 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     hints = _hints(core, device, "f32")
     strictly = functools.partial(StatefulModel, core, folder, device, hints, chunk)
     gate = fidelity(model, exact, read.windows[0].ids[:_GATE_TOKENS], strictly if hints else None)
-    del exact
     cancel.check()
-    reference = None
-    if given := params.get("reference"):
+    given = params.get("reference")
+    reference = exact if given and Path(given) == folder else None
+    del exact
+    if given and reference is None:
         try:
             reference = StatefulModel(core, Path(given), "CPU", FULL_PRECISION, chunk)
         except ModelError as error:

@@ -19,6 +19,7 @@ from kl_lens_desktop.gui.workspace import Benchmark, home
 
 LENGTHS = (128, 512, 2048, 8192)
 WIKITEXT = "wikitext-2-test.txt"
+WIDTH = 660
 _OWN = "own"
 _TOGETHER = ("AUTO", "BATCH", "HETERO", "MULTI")
 
@@ -75,7 +76,7 @@ class BenchSettings(QDialog):
             )
             whole.insertWidget(0, label(words, "secondary", wrap=True))
         self.setLayout(whole)
-        self.setMinimumWidth(660)
+        self.setMinimumSize(WIDTH, whole.totalHeightForWidth(WIDTH))
 
     @property
     def benchmark(self) -> Benchmark:

@@ -367,6 +367,7 @@ class BenchmarkPage(Page):
         names = f"{self.session.workspace.folder.name}/{self.session.workspace.bench.name}", path.name
         self.comparison = BenchDifferenceDialog(self.session, comparison, names, self)
         self.comparison.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.comparison.finished.connect(lambda _: setattr(self, "comparison", None))
         self.comparison.open()
 
     # What is done.
