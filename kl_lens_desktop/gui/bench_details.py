@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QTableWidget, QTableWidgetItem, QWidget
 
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.gui import quantities, theme
-from kl_lens_desktop.gui.bench_figures import GROUPS, Figure, Row, figures, problem, variant_title, words
+from kl_lens_desktop.gui.bench_figures import GROUPS, Row, figures, problem, variant_title, words
 from kl_lens_desktop.gui.controls import (
     LEFT,
     RIGHT,
@@ -66,23 +66,22 @@ class Details(QWidget):
         if any(problem(row)[1] for row in tried):
             self._add("What went wrong", "", [problem(row)[1] or "–" for row in tried], bad=True)
         limit = (environment or {}).get("memory_read_gb_s")
+        known = figures(rows)
         for group in GROUPS:
-            members = [each for each in figures(rows) if each.group == group]
-            self._add_group(group, [(each, [words(row, each, limit) for row in tried]) for each in members])
-        others = list(dict.fromkeys(row["variant"] for row in tried))
-        against = [
-            Figure("", "", "", variant_title(other), _AGAINST_TIP) for other in others if len(others) > 1
-        ]
+            members = (each for each in known if each.group == group)
+            self._add_group(
+                group, [(each.name, each.tip, [words(row, each, limit) for row in tried]) for each in members]
+            )
         self._add_group(
             _AGAINST,
             [
-                (figure, [_against(row, other, tried) for row in tried])
-                for figure, other in zip(against, others, strict=False)
+                (variant_title(other), _AGAINST_TIP, [_against(row, other, tried) for row in tried])
+                for other in dict.fromkeys(row["variant"] for row in tried)
             ],
         )
 
-    def _add_group(self, title: str, lines: Sequence[tuple[Figure, list[str]]]) -> None:
-        lines = [line for line in lines if any(text != "–" for text in line[1])]
+    def _add_group(self, title: str, lines: Sequence[tuple[str, str, list[str]]]) -> None:
+        lines = [line for line in lines if any(text != "–" for text in line[2])]
         if not lines:
             return
         self._add(title, "", ())
@@ -91,8 +90,8 @@ class Details(QWidget):
         item = self.table.item(head, 0)
         assert item is not None
         item.setFont(theme.text_font(semibold=True))
-        for figure, texts in lines:
-            self._add(figure.name, figure.tip, texts)
+        for line in lines:
+            self._add(*line)
 
     def _add(self, title: str, tip: str, texts: Sequence[str], *, bad: bool = False) -> None:
         line = self.table.rowCount()

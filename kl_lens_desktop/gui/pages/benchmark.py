@@ -141,9 +141,11 @@ class BenchmarkPage(Page):
         return shown or [figure for figure in known if figure.usual]
 
     def show_column(self, key: str, shown: bool) -> None:
-        """Show or hide a figure's column from now on."""
-        keys = [figure.key for figure in self.columns if figure.key != key] + ([key] if shown else [])
-        self.session.settings.columns = keys
+        """Show or hide a figure's column from now on; what was chosen and these rows lack stays chosen."""
+        known = {figure.key for figure in figures(self.session.bench)}
+        elsewhere = [each for each in self.session.settings.columns or () if each not in known]
+        here = [figure.key for figure in self.columns if figure.key != key]
+        self.session.settings.columns = [*elsewhere, *here, *([key] if shown else [])]
         self._show()
 
     def compare_with(self, path: Path) -> None:
@@ -286,7 +288,7 @@ class BenchmarkPage(Page):
         known = {each["name"]: each for each in (self.session.bench_environment or {}).get("devices", ())}
         known |= {each["name"]: each for each in self.session.devices}
         extra = [each for each in self.session.settings.benchmark.devices if each not in known]
-        before = {name: box.isChecked() for name, box in self._boxes.items()}
+        before = {name: box.isChecked() for name, box in self._boxes.items() if box.isEnabled()}
         clear(self._devices)
         self._boxes = {}
         for place, device in enumerate(known.values()):
