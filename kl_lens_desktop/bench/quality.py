@@ -56,11 +56,10 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     hints = _hints(core, device, "f32")
     strictly = functools.partial(StatefulModel, core, folder, device, hints, chunk)
     gate = fidelity(model, exact, read.windows[0].ids[:_GATE_TOKENS], strictly if hints else None)
-    cancel.check()
-    given = params.get("reference")
-    reference = exact if given and Path(given) == folder else None
     del exact
-    if given and reference is None:
+    cancel.check()
+    reference = None
+    if given := params.get("reference"):
         try:
             reference = StatefulModel(core, Path(given), "CPU", FULL_PRECISION, chunk)
         except ModelError as error:
