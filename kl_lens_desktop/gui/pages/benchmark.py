@@ -293,7 +293,7 @@ class BenchmarkPage(Page):
         self._boxes = {}
         for place, device in enumerate(known.values()):
             there = device["available"]
-            words = device["full_name"] if there else f"not here: {device['reason']}"
+            words = device.get("full_name", "") if there else f"not here: {device['reason']}"
             self._add_device(place, device["name"], words if words != device["name"] else "", there, before)
         for place, name in enumerate(extra, len(known)):
             self._add_device(place, name, "as chosen in Settings", True, before)
