@@ -19,11 +19,12 @@ from PySide6.QtWidgets import (
 )
 
 from kl_lens_desktop.bench.compare import Comparison
+from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.gui import quantities
 from kl_lens_desktop.gui.bench_chart import HINT, VIEWS, BenchChart
 from kl_lens_desktop.gui.bench_details import Details
 from kl_lens_desktop.gui.bench_difference import BenchDifferenceDialog, read_both
-from kl_lens_desktop.gui.bench_figures import Figure, Row, figures, number, problem, sorted_variants
+from kl_lens_desktop.gui.bench_figures import Figure, Row, figures, problem, sorted_variants
 from kl_lens_desktop.gui.bench_settings import BenchSettings
 from kl_lens_desktop.gui.bench_table import BenchTable, FiguresView
 from kl_lens_desktop.gui.controls import (
@@ -434,9 +435,9 @@ def _summary(rows: list[Row]) -> str:
     if device is None:
         return ""
     plan, full = done["plan", device], done["fp16", device]
-    speeds = number(plan, "tokens_per_s"), number(full, "tokens_per_s")
-    if not all(speeds):
+    found = difference(full, plan)
+    if found is None:
         return ""
-    ratio = (speeds[0] or 0.0) / (speeds[1] or 1.0)
     size = quantities.percent(plan["size_bytes"] / full["size_bytes"])
-    return f"On {device} the plan runs at {ratio:.2f}× the speed of FP16 in {size} of its size."
+    noise = "" if found.apart else ", within noise,"
+    return f"On {device} the plan runs at {found.ratio:.2f}× the speed of FP16{noise} in {size} of its size."
