@@ -20,17 +20,18 @@ from tests.models import build_folder
 ARCHIVE = "wikitext-2-raw-v1.zip"
 
 
-def _archive(member: str, text: str) -> bytes:
+def _archive(**parts: str) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
-        made.writestr(member, text)
+        for part, text in parts.items():
+            made.writestr(f"wikitext-2-raw/wiki.{part}.raw", text)
     return file.getvalue()
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     text = held_out_text().read_text(encoding="utf-8")[:20_000]
-    files = {ARCHIVE: _archive("wikitext-2-raw/wiki.train.raw", text), "README.md": b"data for tests"}
+    files = {ARCHIVE: _archive(train=text, test="Held out."), "README.md": b"data for tests"}
     monkeypatch.setenv("KL_LENS_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with serve({"datasets/ggml-org/ci": Repository(files)}) as running:
@@ -51,14 +52,16 @@ def test_wikitext_comes_once_and_is_named_in_the_scores(
     _analyze(tmp_path / "a.json", source="wikitext-2")
     assert load_scores(tmp_path / "a.json").text["name"] == "WikiText-2 raw, train"
     assert [request.headers.get("range") for request in hub.bodies(ARCHIVE)] == [None, "bytes=1000-"]
+    held_out = tmp_path / "home" / "texts" / "wikitext-2-test.txt"
+    assert held_out.read_text(encoding="utf-8") == "Held out."
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     _analyze(tmp_path / "b.json", source="wikitext-2")
     assert json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))["text"]["tokens"] == 128
 
 
 def test_without_the_hub_it_is_said(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.repositories["datasets/ggml-org/ci"].files[ARCHIVE] = _archive("other.txt", "nothing")
-    with pytest.raises(HubError, match=r"holds no wikitext-2-raw/wiki.train.raw"):
+    hub.repositories["datasets/ggml-org/ci"].files[ARCHIVE] = _archive(other="nothing")
+    with pytest.raises(HubError, match=r"holds no wikitext-2-raw/wiki.test.raw and .*wiki.train.raw"):
         _analyze(tmp_path / "a.json", source="wikitext-2")
     del hub.repositories["datasets/ggml-org/ci"].files[ARCHIVE]
     with pytest.raises(HubError, match=r"has no wikitext-2-raw-v1.zip that can be verified"):

@@ -166,7 +166,8 @@ def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> 
 
 
 def _of_speed(figure: str, first: float, second: float, found: Difference) -> Change:
-    return Change(figure, first, second, found.ratio, found.low, found.high, found.apart)
+    apart = None if found.low is None else found.apart  # of single measurements nothing can be said
+    return Change(figure, first, second, found.ratio, found.low, found.high, apart)
 
 
 def _text(bench: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,48 +1,20 @@
 """The benchmark as a table: variants as rows, devices as groups of columns."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, QRect, QSize, Qt
-from PySide6.QtGui import QColor, QFont, QPainter, QPen
-from PySide6.QtWidgets import QHeaderView, QWidget
+from PySide6.QtGui import QColor, QFont, QPainter, QPen, QResizeEvent
+from PySide6.QtWidgets import QFrame, QHeaderView, QTableView, QWidget
 
-from kl_lens_desktop.bench.noise import within_noise
+from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.gui import quantities, theme
+from kl_lens_desktop.gui.bench_figures import Figure, Row, number, problem, variant_title, words
+from kl_lens_desktop.gui.controls import NumberDelegate, set_up_table
 
 Index = QModelIndex | QPersistentModelIndex
 DEVICE_ROLE = Qt.ItemDataRole.UserRole + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One column of a device's group: its key in a row, how it reads, and which end is better."""
-
-    key: str
-    heading: str
-    tip: str
-    best: Any = min
-
-
-FIGURES = (
-    Figure(
-        "tokens_per_s",
-        "Tokens/s",
-        "Decoding speed: median over the rounds' generations, ± their spread. "
-        "≈ marks what the rounds, taken in turn, do not tell from the best at 95 %.",
-        max,
-    ),
-    Figure("ttft_ms", "First token, ms", "Time from the prompt to the first new token"),
-    Figure(
-        "perplexity", "Perplexity", "Of the exported model on held-out text, on this device; ± standard error"
-    ),
-    Figure("kl_to_fp16", "KL to FP16", "KL(FP16‖this variant), nats per token, on this device"),
-    Figure(
-        "peak_rss_mb",
-        "Peak RAM, MB",
-        "Largest resident set of the process that ran it; host memory, also for a GPU",
-    ),
-)
+FIXED, FIXED_WIDTHS = ("Variant", "Size"), (104, 78)
+_SHOWN = (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleTextRole)
 
 
 class BenchTable(QAbstractTableModel):
@@ -52,59 +24,72 @@ class BenchTable(QAbstractTableModel):
         super().__init__(parent)
         self.variants: list[str] = []
         self.devices: list[str] = []
-        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
-        self._best: dict[tuple[str, str], dict[str, Any]] = {}
+        self.figures: list[Figure] = []
+        self.memory_read_gb_s: float | None = None
+        self._rows: dict[tuple[str, str], Row] = {}
 
-    def show_rows(self, variants: list[str], devices: list[str], rows: list[dict[str, Any]]) -> None:
+    def show_rows(
+        self,
+        variants: list[str],
+        devices: list[str],
+        rows: list[Row],
+        figures: list[Figure],
+        memory_read_gb_s: float | None = None,
+    ) -> None:
         self.beginResetModel()
-        self.variants, self.devices = variants, devices
+        self.variants, self.devices, self.figures = variants, devices, figures
+        self.memory_read_gb_s = memory_read_gb_s
         self._rows = {(row["variant"], row["device"]): row for row in rows}
-        self._best = {}
-        for device in devices:
-            for figure in FIGURES:
-                candidates = [
-                    row
-                    for row in rows
-                    if row["device"] == device
-                    and row["status"] == "ok"
-                    and number(row, figure.key) is not None
-                    and not (figure.key == "kl_to_fp16" and row["variant"] == "fp16")
-                ]
-                if len(candidates) > 1:
-                    self._best[device, figure.key] = figure.best(
-                        candidates, key=lambda r, f=figure: number(r, f.key)
-                    )
         self.endResetModel()
 
-    def row(self, variant: str, device: str) -> dict[str, Any] | None:
+    def row(self, variant: str, device: str) -> Row | None:
         return self._rows.get((variant, device))
-
-    def problem(self, variant: str, device: str) -> tuple[str, str]:
-        """Level and words where a row has no figures: ``bad`` for failures, ``grey`` for absent devices."""
-        row = self.row(variant, device)
-        if row is None:
-            return "grey", ""
-        if row["status"] == "unavailable":
-            return "grey", f"not here: {row.get('reason') or 'no such device'}"
-        return ("bad", row["status"].removeprefix("failed: ")) if row["status"] != "ok" else ("", "")
-
-    def is_absent(self, device: str) -> bool:
-        """Whether no variant could be tried on a device."""
-        rows = [row for (_, name), row in self._rows.items() if name == device]
-        return bool(rows) and all(row["status"] == "unavailable" for row in rows)
 
     def figure(self, column: int) -> tuple[str, Figure] | None:
         """The device and figure of a column; None for the two columns before the groups."""
-        if column < 2:
+        if column < len(FIXED):
             return None
-        device, place = divmod(column - 2, len(FIGURES))
-        return self.devices[device], FIGURES[place]
+        device, place = divmod(column - len(FIXED), len(self.figures))
+        return self.devices[device], self.figures[place]
+
+    def best(self, device: str, figure: Figure) -> Row | None:
+        """The best row of a device, where there is more than one to choose from."""
+        rows = [
+            row
+            for row in self._rows.values()
+            if row["device"] == device
+            and row["status"] == "ok"
+            and number(row, figure.key) is not None
+            and not (figure.key.startswith("kl_") and row["variant"] == "fp16")
+        ]
+        if figure.best is None or len(rows) < 2:
+            return None
+        found: Row = figure.best(rows, key=lambda row: number(row, figure.key))
+        return found
+
+    def words(self, row: Row, figure: Figure) -> str:
+        """A figure as it is shown, with ≈ where its speed is not told apart from the best."""
+        text = words(row, figure, self.memory_read_gb_s)
+        return f"≈ {text}" if self._is_alike(row, figure) else text
+
+    def against_best(self, row: Row, figure: Figure) -> str:
+        """What the rounds say of a row's speed against the best on its device, as a sentence."""
+        best = self.best(row["device"], figure)
+        if figure.key != "tokens_per_s" or best is None or best is row:
+            return ""
+        found = difference(best, row)
+        if found is None:
+            return ""
+        between = "" if found.low is None or found.high is None else f" ({found.low:.2f} … {found.high:.2f})"
+        rounds = quantities.plural(found.n, "paired round" if found.paired else "round")
+        said = "slower" if found.apart and found.ratio < 1 else "faster" if found.apart else "within noise"
+        return f"{found.ratio:.2f}× {variant_title(best['variant'])}{between} after {rounds}: {said}"
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008  (Qt's own signature)
         return 0 if parent.isValid() else len(self.variants)
 
     def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
-        return 0 if parent.isValid() else 2 + len(self.devices) * len(FIGURES)
+        return 0 if parent.isValid() else len(FIXED) + len(self.devices) * len(self.figures)
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
@@ -113,11 +98,9 @@ class BenchTable(QAbstractTableModel):
             return None
         found = self.figure(section)
         if role == Qt.ItemDataRole.DisplayRole:
-            if found and self.is_absent(found[0]):
-                return ""
-            return found[1].heading if found else ("Variant", "Size")[section]
+            return found[1].heading if found else FIXED[section]
         if role == Qt.ItemDataRole.ToolTipRole and found:
-            return found[1].tip
+            return f"<p>{found[1].name}</p><p>{found[1].tip}</p>"
         if role == DEVICE_ROLE:
             return found[0] if found else ""
         if role == Qt.ItemDataRole.TextAlignmentRole and section:
@@ -131,21 +114,19 @@ class BenchTable(QAbstractTableModel):
         if found is None:
             return self._fixed(variant, index.column(), role)
         device, figure = found
-        level, words = self.problem(variant, device)
-        if level:
-            return self._problem(level, words, role)
-        row = self._rows[variant, device]
-        if role in (
-            Qt.ItemDataRole.DisplayRole,
-            Qt.ItemDataRole.ToolTipRole,
-            Qt.ItemDataRole.AccessibleTextRole,
-        ):
-            text = self._text(row, figure)
+        row = self.row(variant, device)
+        level, why = problem(row)
+        if row is None or level:
+            return self._problem(level, why, role)
+        if role in _SHOWN:
+            text = self.words(row, figure)
             if role == Qt.ItemDataRole.AccessibleTextRole:
-                best = ", best" if self._is_best(row, figure) else ""
+                best = ", best" if self.best(device, figure) is row else ""
                 return f"{variant} on {device}, {figure.heading}: {text}{best}"
+            if role == Qt.ItemDataRole.ToolTipRole:
+                return "\n".join(filter(None, (text, self.against_best(row, figure))))
             return text
-        if role == Qt.ItemDataRole.FontRole and self._is_best(row, figure):
+        if role == Qt.ItemDataRole.FontRole and self.best(device, figure) is row:
             font = QFont()
             font.setBold(True)
             return font
@@ -154,51 +135,89 @@ class BenchTable(QAbstractTableModel):
         return None
 
     def _fixed(self, variant: str, column: int, role: int) -> Any:
-        if role == Qt.ItemDataRole.DisplayRole:
+        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
             if column == 0:
                 return variant_title(variant)
             sizes = [row["size_bytes"] for (name, _), row in self._rows.items() if name == variant]
             return quantities.size(sizes[0]) if sizes else "–"
-        if role == Qt.ItemDataRole.TextAlignmentRole and column:
-            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            side = Qt.AlignmentFlag.AlignRight if column else Qt.AlignmentFlag.AlignLeft
+            return side | Qt.AlignmentFlag.AlignVCenter
         return None
 
-    def _problem(self, level: str, words: str, role: int) -> Any:
-        if role in (
-            Qt.ItemDataRole.DisplayRole,
-            Qt.ItemDataRole.ToolTipRole,
-            Qt.ItemDataRole.AccessibleTextRole,
-        ):
-            return words
+    def _problem(self, level: str, why: str, role: int) -> Any:
+        if role in _SHOWN:
+            return why
         if role == Qt.ItemDataRole.ForegroundRole:
             return QColor(theme.colours().danger if level == "bad" else theme.colours().secondary)
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
         return None
 
-    def _text(self, row: dict[str, Any], figure: Figure) -> str:
-        value = row.get(figure.key)
-        if value is None or (figure.key == "kl_to_fp16" and row["variant"] == "fp16"):
-            return "–"
-        if isinstance(value, (int, float)):
-            return quantities.significant(value)
-        error = value.get("se") if "se" in value else value.get("sd")
-        text = quantities.plus_minus(value["mean"], error or 0.0)
-        best = self._best.get((row["device"], figure.key))
-        alike = (
-            figure.key == "tokens_per_s" and best is not None and best is not row and within_noise(best, row)
-        )
-        return f"≈ {text}" if alike else text
+    def _is_alike(self, row: Row, figure: Figure) -> bool:
+        best = self.best(row["device"], figure) if figure.key == "tokens_per_s" else None
+        found = difference(best, row) if best is not None and best is not row else None
+        return found is not None and not found.apart
 
-    def _is_best(self, row: dict[str, Any], figure: Figure) -> bool:
-        return self._best.get((row["device"], figure.key)) is row
+
+class FiguresView(QTableView):
+    """The table, whose first columns stay in view while the devices' groups are scrolled."""
+
+    def __init__(self, model: BenchTable) -> None:
+        super().__init__()
+        self.setModel(model)
+        self._fixed = QTableView(self)
+        self._fixed.setModel(model)
+        self._numbers = NumberDelegate(self)
+        for view, name in ((self, "Figures by variant and device"), (self._fixed, "Variants")):
+            set_up_table(view, name, stretch=-1)
+            view.setHorizontalHeader(GroupHeader(view, covered=sum(FIXED_WIDTHS) if view is self else 0))
+            view.setSelectionMode(QTableView.SelectionMode.SingleSelection)
+            view.setItemDelegate(self._numbers)
+        for size, place in ((FIXED_WIDTHS[i], i) for i in range(len(FIXED))):
+            self._fixed.setColumnWidth(place, size)
+        self._fixed.setSelectionModel(self.selectionModel())
+        self._fixed.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._fixed.setFrameShape(QFrame.Shape.NoFrame)
+        for bar in (self._fixed.setHorizontalScrollBarPolicy, self._fixed.setVerticalScrollBarPolicy):
+            bar(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.verticalScrollBar().valueChanged.connect(self._fixed.verticalScrollBar().setValue)
+        self._fixed.verticalScrollBar().valueChanged.connect(self.verticalScrollBar().setValue)
+        self._fixed.raise_()
+        model.modelReset.connect(self.fit)
+        self.fit()
+
+    def fit(self) -> None:
+        """Widths by figure, one cell for what has no figures, and the first columns in their place."""
+        model = self.model()
+        assert isinstance(model, BenchTable)
+        self.clearSpans()
+        count = len(model.figures)
+        for place in range(model.columnCount()):
+            found = model.figure(place)
+            self.setColumnWidth(place, found[1].width if found else FIXED_WIDTHS[place])
+            self._fixed.setColumnHidden(place, place >= len(FIXED))
+        for line, variant in enumerate(model.variants):
+            for group, device in enumerate(model.devices):
+                if count > 1 and problem(model.row(variant, device))[0]:
+                    self.setSpan(line, len(FIXED) + group * count, 1, count)
+        self._place()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._place()
+
+    def _place(self) -> None:
+        height = self.viewport().height() + self.horizontalHeader().height()
+        self._fixed.setGeometry(self.frameWidth(), self.frameWidth(), sum(FIXED_WIDTHS), height)
 
 
 class GroupHeader(QHeaderView):
-    """Column headings with the device's name over its group."""
+    """Column headings with the device's name over its group; `covered` pixels at the left are not seen."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None, covered: int = 0) -> None:
         super().__init__(Qt.Orientation.Horizontal, parent)
+        self._covered = covered
         self.setHighlightSections(False)
         self.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self.sectionResized.connect(lambda: self.viewport().update())
@@ -233,31 +252,10 @@ class GroupHeader(QHeaderView):
             painter.setFont(font)
             painter.setPen(QColor(colours.text))
             # Inside what is visible of the group, so that the name stays in view while one scrolls.
-            shown = group.intersected(self.viewport().rect().adjusted(8, 0, -8, 0))
+            shown = group.intersected(self.viewport().rect().adjusted(8 + self._covered, 0, -8, 0))
             painter.drawText(shown, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, device)
             painter.setPen(QPen(QColor(colours.line), 1))
             painter.drawLine(rect.left() + (8 if index == members[0] else 0), 26, rect.right(), 26)
         painter.setPen(QPen(QColor(colours.line), 1))
         painter.drawLine(rect.bottomLeft(), rect.bottomRight())
         painter.restore()
-
-
-def number(row: dict[str, Any], key: str) -> float | None:
-    """A row's plain figure: the mean of a measured one."""
-    value = row.get(key)
-    if isinstance(value, dict):
-        value = value.get("mean")
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def variant_title(name: str) -> str:
-    """``INT4 g64`` for ``int4_sym_g64``, ``Plan`` for ``plan``, and any other name as it is."""
-    from kl_lens_desktop.errors import InputError
-    from kl_lens_desktop.quant.formats import parse_format
-
-    if name == "plan":
-        return "Plan"
-    try:
-        return parse_format(name).label
-    except InputError:
-        return name

@@ -1,11 +1,12 @@
 """Charts in the window's look: light or dark with it, thin lines, log axes with plain numbers."""
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, Qt
+from PySide6.QtCore import QEvent, QPointF, QRectF, QSizeF, Qt
 from PySide6.QtGui import QColor, QFont
 from PySide6.QtWidgets import QWidget
 
@@ -36,11 +37,17 @@ class Chart(pg.PlotWidget):
     """A plot that is read, not dragged about; subclasses draw in `redraw`, again after a change of theme."""
 
     def __init__(
-        self, name: str, x: str, y: str, *, log_y: bool = False, parent: QWidget | None = None
+        self,
+        name: str,
+        x: str,
+        y: str,
+        *,
+        log_y: bool = False,
+        axes: dict[str, pg.AxisItem] | None = None,
+        parent: QWidget | None = None,
     ) -> None:
         self._x, self._y, self._ready = x, y, False  # Qt sends changes while it is still being made
-        axes = {"left": LogAxis("left")} if log_y else {}
-        super().__init__(parent, axisItems=axes)
+        super().__init__(parent, axisItems=axes or ({"left": LogAxis("left")} if log_y else {}))
         self.setAccessibleName(name)
         self.setMenuEnabled(False)
         self.hideButtons()
@@ -105,10 +112,89 @@ class Chart(pg.PlotWidget):
         edge: str,
         symbol: str = "o",
         width: float = 1.5,
+        tip: str = "",
     ) -> None:
+        """A mark; `tip` is what it says when it is pointed at."""
         brush: Any = pg.mkBrush(fill) if fill is not None else pg.mkBrush(None)
         self.addItem(
             pg.ScatterPlotItem(
-                [x], [y], size=size, symbol=symbol, brush=brush, pen=pg.mkPen(edge, width=width)
+                [x],
+                [y],
+                size=size,
+                symbol=symbol,
+                brush=brush,
+                pen=pg.mkPen(edge, width=width),
+                data=[tip],
+                hoverable=bool(tip),
+                tip=lambda x, y, data: data,
             )
         )
+
+
+def spread_labels(
+    marks: Sequence[QRectF], sizes: Sequence[QSizeF], area: QRectF, lines: Sequence[QRectF] = ()
+) -> list[QRectF]:
+    """Where the labels of marks go: the nearest free place beside each that covers no label, mark or line.
+
+    Where there is none inside `area`, the one that covers least.
+    """
+    placed: list[QRectF] = []
+    for mark, size in zip(marks, sizes, strict=True):
+        others = [*marks, *placed, *lines]
+        spots = [spot for spot in _spots(mark, size) if area.contains(spot)]
+        if not spots:
+            placed.append(_inside(next(_spots(mark, size)), area))
+            continue
+        free = (spot for spot in spots if not any(spot.intersects(other) for other in others))
+        found = next(free, None) or min(spots, key=lambda spot: sum(_shared(spot, o) for o in others))
+        placed.append(found)
+    return placed
+
+
+def stack_labels(middles: Sequence[float], height: float, low: float, high: float) -> list[float]:
+    """Middles of labels one below the other, as near to `middles` as they can be, from `low` to `high`.
+
+    They keep the order of `middles`, and overlap only where there is not enough room for all.
+    """
+    order = sorted(range(len(middles)), key=lambda index: middles[index])
+    step = min(height, (high - low) / max(len(order), 1))
+    places = list(middles)
+    edge = low
+    for index in order:
+        places[index] = max(middles[index], edge + step / 2)
+        edge = places[index] + step / 2
+    edge = high
+    for index in reversed(order):
+        places[index] = min(places[index], edge - step / 2)
+        edge = places[index] - step / 2
+    return places
+
+
+def _spots(mark: QRectF, size: QSizeF, gap: float = 2.0) -> Iterator[QRectF]:
+    """Places beside a mark, the nearest first: above, to the right, to the left, below, then farther out."""
+    middle = mark.center()
+    for step in range(40):
+        out = step * size.height() / 4
+        above, below = mark.top() - gap - size.height() - out, mark.bottom() + gap + out
+        right, left = mark.right() + gap, mark.left() - gap - size.width()
+        centred = middle.x() - size.width() / 2
+        for x, y in (
+            (centred, above),
+            (right, middle.y() - size.height() / 2 - out),
+            (right, middle.y() - size.height() / 2 + out),
+            (left, middle.y() - size.height() / 2 - out),
+            (left, middle.y() - size.height() / 2 + out),
+            (centred, below),
+        ):
+            yield QRectF(QPointF(x, y), size)
+
+
+def _inside(spot: QRectF, area: QRectF) -> QRectF:
+    x = min(max(spot.left(), area.left()), max(area.right() - spot.width(), area.left()))
+    y = min(max(spot.top(), area.top()), max(area.bottom() - spot.height(), area.top()))
+    return QRectF(QPointF(x, y), spot.size())
+
+
+def _shared(a: QRectF, b: QRectF) -> float:
+    both = a.intersected(b)
+    return both.width() * both.height()

@@ -36,11 +36,16 @@ CLOSE_S = 1.9
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One task of a job; `about` says for the window what it works on, for example the variant's name."""
+    """One task of a job.
+
+    `about` says for the window what it works on, for example the variant's name; with a `label`, the memory
+    of its process is sampled under that name.
+    """
 
     task: str
     params: dict[str, Any] = field(default_factory=dict)
     about: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +202,7 @@ def _listen(
     try:
         for step in steps:
             queue.append((step, None))
-            for event in Child(step.task, step.params).events(cancel):
+            for event in Child(step.task, step.params, label=step.label).events(cancel):
                 queue.append((step, event))
         queue.append((step, _Outcome("finished")))
     except Cancelled:

@@ -170,6 +170,7 @@ class Session(QObject):
         self.audits: dict[str, dict[str, Any]] = {}
         self.exports: dict[str, Path] = {}
         self.bench: list[dict[str, Any]] = []
+        self.bench_environment: dict[str, Any] | None = None
         self.agreement: dict[str, Any] | None = None
 
     @property
@@ -224,9 +225,24 @@ class Session(QObject):
         params = {"model": self.model.reference, "out": str(self.workspace.folder), "bits": DEFAULT_BITS}
         analysis = {key: value or None for key, value in self.analysis.params.items()}
         analysis["quick"] = self.effort == QUICK
-        self.bench = []
-        self.bench_changed.emit()
+        self._forget_bench()
         self.job.start(Step("run", params | analysis))
+
+    def benchmark(self, folders: list[Path], devices: list[str] | None) -> None:
+        """Measure exported models on devices (None: all that are found) as chosen in the settings."""
+        params = {
+            "folders": [str(folder) for folder in folders],
+            "devices": devices,
+            "out": str(self.workspace.bench),
+            **self.settings.benchmark.params,
+            **EFFORTS[self.effort],
+        }
+        self._forget_bench()
+        self.job.start(Step("bench", params))
+
+    def _forget_bench(self) -> None:
+        self.bench, self.bench_environment = [], None
+        self.bench_changed.emit()
 
     def set_plan(self, plan: "Plan | None") -> None:
         self.plan = plan
@@ -415,8 +431,9 @@ class Session(QObject):
         if (results.exports, results.audits) != (self.exports, self.audits):
             self.exports, self.audits = results.exports, results.audits
             self.exports_changed.emit()
-        if results.bench and results.bench != self.bench:
-            self.bench = results.bench
+        bench = results.bench
+        if bench and (bench["rows"], bench["environment"]) != (self.bench, self.bench_environment):
+            self.bench, self.bench_environment = bench["rows"], bench["environment"]
             self.bench_changed.emit()
         if results.agreement and results.agreement != self.agreement:
             self.agreement = results.agreement
@@ -468,7 +485,7 @@ class _Results:
     baselines: "list[Plan]"
     exports: dict[str, Path]
     audits: dict[str, dict[str, Any]]
-    bench: list[dict[str, Any]]
+    bench: dict[str, Any] | None
     agreement: dict[str, Any] | None
     problems: list[str]
 
@@ -478,6 +495,7 @@ class _Results:
 
 
 def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, Path]) -> _Results:
+    from kl_lens_desktop.bench.report import load_bench
     from kl_lens_desktop.files import read_json
     from kl_lens_desktop.plan.document import load_plan
     from kl_lens_desktop.sensitivity.scores import load_scores
@@ -502,7 +520,6 @@ def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, P
         plan = None
     beside = [read(path, load_plan) for path in sorted(workspace.baselines.glob("[!.]*.json"))]
     baselines = [p for p in beside if p is not None and scores and p.model.sha256 == scores.model.sha256]
-    bench = read(workspace.bench, read_json) or {}
     elsewhere = {name: folder for name, folder in known_exports.items() if (folder / MODEL_XML).is_file()}
     exports = workspace.exported() | elsewhere
     audits = {name: audit for name, folder in exports.items() if (audit := _read_audit(folder)) is not None}
@@ -513,7 +530,7 @@ def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, P
         baselines,
         exports,
         audits,
-        bench.get("rows", []),
+        read(workspace.bench, load_bench),
         read(workspace.agree, read_json),
         problems,
     )

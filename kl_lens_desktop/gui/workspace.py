@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,31 @@ class Settings:
 
     def keep_analysis(self, workspace: "Workspace", analysis: "Analysis") -> None:
         self._store.setValue(f"analysis/{workspace.folder.name}", json.dumps(analysis.params))
+
+    @property
+    def benchmark(self) -> "Benchmark":
+        """What a benchmark measures."""
+        kept = self._store.value("benchmark")
+        value = json.loads(kept) if isinstance(kept, str) else {}
+        lists = {key: tuple(value[key]) for key in ("contexts", "devices") if key in value}
+        return Benchmark(**(value | lists))
+
+    @benchmark.setter
+    def benchmark(self, value: "Benchmark") -> None:
+        self._store.setValue("benchmark", json.dumps(asdict(value)))
+
+    @property
+    def columns(self) -> list[str] | None:
+        """Keys of the benchmark's columns that the person chose; None for the usual ones."""
+        kept = self._store.value("columns")
+        return kept.split(",") if isinstance(kept, str) else None
+
+    @columns.setter
+    def columns(self, keys: list[str] | None) -> None:
+        if keys is None:
+            self._store.remove("columns")
+        else:
+            self._store.setValue("columns", ",".join(keys))
 
     def state(self, name: str) -> QByteArray:
         """The saved geometry of a window or splitter; empty if there is none."""
@@ -195,3 +220,48 @@ class Analysis:
         """Whether the scores of `other` can be added to: further formats and more of the text may come."""
         same = (self.text, self.source, self.window) == (other.text, other.source, other.window)
         return same and self.tokens >= other.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What a benchmark measures, where it is not a quick look.
+
+    Attributes
+    ----------
+    minutes : int
+        Of timing on one device at most.
+    contexts : tuple of int
+        Further lengths of prompt, in tokens.
+    cache, raw : bool
+        Loading with and without OpenVINO's model cache; plain requests and the speed of memory.
+    text : str
+        Path of a held-out text; empty for the bundled one.
+    tokens : int
+        Of it.
+    precision : str
+        Of the quality run: ``user`` for what a user gets on the device, or ``f32``.
+    devices : tuple of str
+        Combinations to measure on beside the devices, such as ``AUTO:GPU,CPU``.
+    """
+
+    minutes: int = 10
+    contexts: tuple[int, ...] = (128, 512, 2048)
+    cache: bool = True
+    raw: bool = True
+    text: str = ""
+    tokens: int = 8192
+    precision: str = "user"
+    devices: tuple[str, ...] = ()
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """As the task takes it."""
+        return {
+            "speed_minutes": float(self.minutes),
+            "contexts": list(self.contexts),
+            "cache": self.cache,
+            "raw": self.raw,
+            "text": self.text or None,
+            "tokens": self.tokens,
+            "precision": self.precision,
+        }

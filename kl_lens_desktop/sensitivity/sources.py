@@ -25,7 +25,14 @@ from kl_lens_desktop.texts import FILE_LIMIT, calibration_text, read_text
 
 SOURCES = ("novels", "wikitext-2", "generated")
 # The plain text that llama.cpp's perplexity figures use; Salesforce/wikitext holds it as Parquet only.
-_WIKITEXT = ("ggml-org/ci", "wikitext-2-raw-v1.zip", "wikitext-2-raw/wiki.train.raw")
+_WIKITEXT = (
+    "ggml-org/ci",
+    "wikitext-2-raw-v1.zip",
+    {
+        "wikitext-2-test.txt": "wikitext-2-raw/wiki.test.raw",
+        "wikitext-2-train.txt": "wikitext-2-raw/wiki.train.raw",
+    },
+)
 _TOGETHER = 16  # sequences generated side by side
 _SPARE = 1.3  # a text read back has other tokens than were generated, and may have fewer
 STAGE = "analyze"
@@ -72,7 +79,8 @@ def source_text(
 
 
 def _wikitext(cancel: Cancel) -> Generator[Event, None, Path]:
-    dataset, archive, member = _WIKITEXT
+    """The train part; the test part is kept beside it, for benchmarks."""
+    dataset, archive, parts = _WIKITEXT
     folder = library.models_folder().with_name("texts")
     file = folder / "wikitext-2-train.txt"
     if file.is_file():
@@ -80,14 +88,20 @@ def _wikitext(cancel: Cancel) -> Generator[Event, None, Path]:
     pulled = yield from fetch_file(dataset, archive, folder, cancel)
     try:
         with zipfile.ZipFile(pulled) as opened:
-            if opened.getinfo(member).file_size > FILE_LIMIT:
-                raise HubError(f"Cannot use {archive}", "its text is too large", "Use a text of your own")
-            text = opened.read(member).decode("utf-8")
+            texts = {name: _member(opened, member) for name, member in parts.items()}
     except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
-        raise HubError(f"Cannot use {archive}", f"it holds no {member}", "Use a text of your own") from error
-    write_text(file, text)
+        why = f"it holds no {' and '.join(parts.values())}"
+        raise HubError(f"Cannot use {archive}", why, "Use a text of your own") from error
+    for name, text in texts.items():
+        write_text(folder / name, text)
     pulled.unlink()
     return file
+
+
+def _member(archive: zipfile.ZipFile, member: str) -> str:
+    if archive.getinfo(member).file_size > FILE_LIMIT:
+        raise HubError(f"Cannot use {archive.filename}", "its text is too large", "Use a text of your own")
+    return archive.read(member).decode("utf-8")
 
 
 def _generated(

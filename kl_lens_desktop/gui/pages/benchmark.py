@@ -1,30 +1,36 @@
-"""Benchmark: variants against devices, speed against quality, and one prompt through two variants."""
+"""Benchmark: variants against devices, live memory, charts, all figures of a variant, a prompt to try."""
 
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt
-from PySide6.QtGui import QColor, QTextCursor
+from PySide6.QtCore import QEvent, QPoint, Qt
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QHBoxLayout,
-    QPlainTextEdit,
+    QFileDialog,
+    QGridLayout,
+    QMenu,
     QStackedWidget,
-    QTableView,
+    QTabBar,
     QVBoxLayout,
     QWidget,
+    QWidgetAction,
 )
 
-from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.gui import quantities, theme
-from kl_lens_desktop.gui.bench_table import FIGURES, BenchTable, GroupHeader, number, variant_title
-from kl_lens_desktop.gui.charts import Chart
+from kl_lens_desktop.bench.compare import Comparison
+from kl_lens_desktop.bench.noise import difference
+from kl_lens_desktop.gui import quantities
+from kl_lens_desktop.gui.bench_chart import HINT, VIEWS, BenchChart
+from kl_lens_desktop.gui.bench_details import Details
+from kl_lens_desktop.gui.bench_difference import BenchDifferenceDialog, read_both
+from kl_lens_desktop.gui.bench_figures import Figure, Row, figures, problem, sorted_variants
+from kl_lens_desktop.gui.bench_settings import BenchSettings
+from kl_lens_desktop.gui.bench_table import BenchTable, FiguresView
 from kl_lens_desktop.gui.controls import (
     Elided,
     Empty,
     JobButton,
-    NumberDelegate,
     Page,
     button,
     card,
@@ -34,38 +40,32 @@ from kl_lens_desktop.gui.controls import (
     hint,
     label,
     row,
-    set_up_table,
-    spin,
 )
 from kl_lens_desktop.gui.job import Step
-from kl_lens_desktop.gui.session import EFFORTS, MISSING, Session
-from kl_lens_desktop.jobs.events import Generated
+from kl_lens_desktop.gui.memory_strip import MemoryStrip
+from kl_lens_desktop.gui.session import EFFORTS, MISSING, QUICK, Session
+from kl_lens_desktop.gui.trial import Trial
 
 if TYPE_CHECKING:
     from kl_lens_desktop.gui.window import Window
 
 NOTHING = "There is nothing to measure yet; export a model first"
-ORDER = ("fp16", "int8_sym", "int4_sym_g64", "plan")
-WIDTHS = (98, 112, 92, 150, 106)
-PROBLEM_WIDTH = 300
+NOT_MEASURED = "Nothing was measured yet"
+UNMEASURED = "Not measured yet. “Benchmark” times each model on the devices ticked and checks its answers."
+LEGEND = "Bold: the best. ≈: paired rounds cannot tell it from the best by more than 4 % at 95 %."
+# The menu of columns, side by side.
+COLUMN_GROUPS = (("Speed", "By length of prompt"), ("Quality", "Memory"), ("Loading", "How it ran"))
 
 
 class BenchmarkPage(Page):
-    """The table of figures, the chart, and the trial."""
+    """The table of figures; below it charts, details and the trial."""
 
     def __init__(self, session: Session, window: "Window") -> None:
         super().__init__(session, "How fast, how good")
         self._boxes: dict[str, QCheckBox] = {}
-        self.stack = QStackedWidget()
+        self._chosen = ""
+        self.comparison: BenchDifferenceDialog | None = None
         self._empty_button = button("Export models", lambda: window.show_page("Export"), "primary")
-        self.stack.addWidget(
-            Empty(
-                "benchmark",
-                "Nothing to measure yet",
-                "Exported models are timed and checked here, side by side on each device, with error bars.",
-                self._empty_button,
-            )
-        )
         self.run = JobButton(
             "Benchmark",
             session,
@@ -81,18 +81,43 @@ class BenchmarkPage(Page):
             self._find,
             "Ask OpenVINO which devices this computer has, and try each",
         )
+        self.compare = button("Compare with…", self._choose_other)
+        self.save = button("Save as", lambda: None)
+        self.save.setProperty("menu", "true")
+        menu = QMenu(self.save)
+        for words, name in (
+            ("Bench file (JSON)…", "bench.json"),
+            ("Table (CSV)…", "bench.csv"),
+            ("Page (HTML)…", "bench.html"),
+        ):
+            menu.addAction(words).triggered.connect(lambda _, name=name: self._choose_file(name))
+        self.save.setMenu(menu)
+        self.tools.addWidget(self.compare)
+        self.tools.addWidget(self.save)
+        self.stack = QStackedWidget()
+        self.stack.addWidget(
+            Empty(
+                "benchmark",
+                "Nothing to measure yet",
+                "Exported models are timed and checked here, side by side on each device, with error bars.",
+                self._empty_button,
+            )
+        )
         self.stack.addWidget(self._make_body())
         self.body.addWidget(self.stack, 1)
-        self.sentence = label("", "secondary", wrap=True)
+        self.sentence = Elided("", "secondary")
+        self.settings = button("Settings…", self._ask_settings, tip="What is measured, and for how long")
         self.foot.addWidget(button("← Export", lambda: window.show_page("Export"), "quiet"))
         self.foot.addWidget(self.sentence, 1)
+        self.foot.addWidget(self.settings)
         self.foot.addWidget(self.effort)
         self.foot.addWidget(self.run)
         session.model_changed.connect(self._show)
         session.exports_changed.connect(self._show)
         session.bench_changed.connect(self._show)
         session.devices_changed.connect(self._show_devices)
-        self._show_devices()
+        session.job.started.connect(lambda _: self._show_tools())
+        session.job.ended.connect(lambda _: self._show_tools())
         self._show()
 
     def start(self) -> None:
@@ -103,91 +128,252 @@ class BenchmarkPage(Page):
         if not self.session.devices and not self.session.job.running and self.session.exports:
             self._find()
 
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "run"):
+            self._show()  # the words' colours belong to the scheme
+
+    @property
+    def columns(self) -> list[Figure]:
+        """The figures shown as columns: what the person chose of what there is, or the usual ones."""
+        known = figures(self.session.bench)
+        chosen = self.session.settings.columns
+        shown = [figure for figure in known if (figure.usual if chosen is None else figure.key in chosen)]
+        return shown or [figure for figure in known if figure.usual]
+
+    def show_column(self, key: str, shown: bool) -> None:
+        """Show or hide a figure's column from now on; what was chosen and these rows lack stays chosen."""
+        known = {figure.key for figure in figures(self.session.bench)}
+        elsewhere = [each for each in self.session.settings.columns or () if each not in known]
+        here = [figure.key for figure in self.columns if figure.key != key]
+        self.session.settings.columns = [*elsewhere, *here, *([key] if shown else [])]
+        self._show()
+
+    def compare_with(self, path: Path) -> None:
+        """Show this bench file beside the one at `path`."""
+        mine = self.session.workspace.bench
+        self.session.background.run(
+            lambda: read_both(mine, path),
+            lambda comparison: self._show_comparison(comparison, path),
+            self.session.say_error,
+        )
+
+    def save_to(self, path: Path) -> None:
+        """Write the bench file as JSON, CSV or HTML, by the ending of `path`."""
+        from kl_lens_desktop.bench.page import export_html
+        from kl_lens_desktop.bench.report import export_csv, load_bench
+        from kl_lens_desktop.files import write_json
+
+        mine = self.session.workspace.bench
+        write: Callable[[dict[str, object], Path], None] = {
+            ".csv": export_csv,
+            ".html": export_html,
+        }.get(path.suffix.lower(), lambda bench, where: write_json(where, bench))
+        self.session.background.run(
+            lambda: write(load_bench(mine), path),
+            lambda _: self.session.say("info", f"The benchmark was saved as {path}."),
+            self.session.say_error,
+        )
+
+    # How it is laid out.
+
     def _make_body(self) -> QWidget:
-        self._devices = QHBoxLayout()
-        self._devices.setSpacing(12)
+        self._devices = QGridLayout()
+        self._devices.setHorizontalSpacing(8)
+        self._devices.setVerticalSpacing(0)
+        for across in (1, 3):
+            self._devices.setColumnStretch(across, 1)
         self.effort = combo("Effort", [(words, words) for words in EFFORTS])
         self.effort.currentTextChanged.connect(self._choose_effort)
-        self.effort.setToolTip("A quick look times fewer generations on less text; its error bars are wider")
-        device_row = row(label("Devices", "secondary"), self._devices, None, self.look)
-        self.table = BenchTable(self)
-        self.view = QTableView()
-        self.view.setModel(self.table)
-        set_up_table(self.view, "Figures by variant and device", stretch=-1)
-        header = GroupHeader(self.view)
-        self.view.setHorizontalHeader(header)
-        self.view.setSelectionMode(QTableView.SelectionMode.SingleSelection)
-        self.numbers = NumberDelegate(self.view)
-        table_card = card(column(device_row, self.view))
-        self.chart = SpeedChart()
-        chart_card = card(
-            column(
-                row(
-                    label("Speed against quality", "heading"),
-                    None,
-                    hint(
-                        "A bubble is a variant on a device, its area the peak memory. Down and right is good."
-                    ),
-                ),
-                self.chart,
-            )
+        self.effort.setToolTip(
+            "Thorough: rounds go on until speeds are told apart or the minutes in Settings are over.\n"
+            "Quick look: two rounds of short generations on less text; faster, with wider errors."
         )
-        left = self.splitter("bench-left", Qt.Orientation.Vertical, table_card, chart_card, sizes=(290, 310))
+        self.choose_columns = button("Columns", lambda: None, tip="Choose which figures the table shows")
+        self.choose_columns.setProperty("menu", "true")
+        self._columns = QMenu(self)
+        self._columns.aboutToShow.connect(self._offer_columns)
+        self.choose_columns.setMenu(self._columns)
+        tools = column(row(self.look, self.choose_columns), None)
+        device_row = row(self._devices, tools)
+        device_row.setStretch(0, 1)
+        self.table = BenchTable(self)
+        self.view = FiguresView(self.table)
+        header = self.view.horizontalHeader()
+        header.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        header.customContextMenuRequested.connect(self._pop_columns)
+        self.view.selectionModel().currentChanged.connect(lambda now, _: self._choose(now.row()))
+        self.reason = label("", "secondary", wrap=True, select=True)
+        self.reason.setMinimumHeight(self.reason.fontMetrics().height())
+        self.view.setMinimumHeight(124)
+        table_card = card(column(device_row, self.view, self.reason))
+        self.memory = MemoryStrip(self.session.job)
         self.trial = Trial(self.session)
-        return self.splitter("bench", Qt.Orientation.Horizontal, left, self.trial, sizes=(750, 286))
+        self.details = Details()
+        self.tabs = QTabBar()
+        self.tabs.setDrawBase(False)
+        self.tabs.setExpanding(False)
+        self.tabs.setUsesScrollButtons(False)
+        self.tabs.setAccessibleName("Charts, all figures or a trial")
+        below = QStackedWidget()
+        for title, inside in (
+            ("Charts", self._make_charts()),
+            ("All figures", column(self.details)),
+            ("Try it", column(self.trial)),
+        ):
+            self.tabs.addTab(title)
+            below.addWidget(card(inside))
+        self.tabs.currentChanged.connect(below.setCurrentIndex)
+        self._change_view()
+        tab_row = row(self.tabs, self.memory, spacing=16)
+        tab_row.setStretch(1, 1)
+        lower = QWidget()
+        lower.setLayout(column(tab_row, below, spacing=4))
+        return self.splitter("bench-rows", Qt.Orientation.Vertical, table_card, lower, sizes=(300, 340))
+
+    def _make_charts(self) -> QVBoxLayout:
+        self.chart = BenchChart()
+        self.chart.setMinimumHeight(120)
+        self.chart_view: QComboBox = combo("Chart", [(name, name) for name in VIEWS])
+        self.upward: QComboBox = combo("Measure", [])
+        self.upward.setMinimumContentsLength(22)
+        self.chart_view.currentIndexChanged.connect(self._change_view)
+        self.upward.activated.connect(lambda _: self._draw_view())
+        inside = column(row(self.chart_view, self.upward, None, hint(HINT)), self.chart)
+        inside.setStretch(1, 1)
+        return inside
+
+    # What is shown.
 
     def _show(self) -> None:
         session = self.session
         self.stack.setCurrentIndex(1 if session.exports or session.bench else 0)
         self._empty_button.setText("Export models" if session.model else "Choose a model")
-        measured = [row_["variant"] for row_ in session.bench]
-        names = list(dict.fromkeys([*session.exports, *measured]))
-        names.sort(key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
-        devices = list(dict.fromkeys(row_["device"] for row_ in session.bench)) or ["CPU"]
-        self.table.show_rows(names, devices, session.bench)
-        self._fit_columns()
-        self.chart.show_rows(session.bench)
-        self.trial.show_variants(
-            {name: str(path) for name, path in session.exports.items()}, self._available()
+        rows = session.bench
+        names = sorted_variants([*session.exports, *(each["variant"] for each in rows)])
+        tried = [each["device"] for each in rows if each["status"] != "unavailable"]
+        environment = session.bench_environment or {}
+        self.table.show_rows(
+            names, list(dict.fromkeys(tried)), rows, self.columns, environment.get("memory_read_gb_s")
         )
-        self.sentence.setText(_summary(session.bench))
+        self.chart.show_rows(rows)
+        self.details.show_rows(names, rows, session.bench_environment)
+        self._show_devices()
+        self._choose(names.index(self._chosen) if self._chosen in names else -1)
+        self.sentence.set_text(_summary(rows))
+        self._show_tools()
+
+    def _show_tools(self) -> None:
+        running = self.session.job.running
+        reason = "" if self.session.bench_environment else NOT_MEASURED
+        tip = "Hold these figures against a bench file of another computer or another day"
+        self.compare.setToolTip(reason or tip)
+        self.save.setToolTip(reason or "Keep the figures as a file for others")
+        self.compare.setEnabled(not reason)
+        self.save.setEnabled(not reason)
+        self.effort.setEnabled(not running)
+        self.settings.setEnabled(not running)
         self.run.refresh()
 
-    def _fit_columns(self) -> None:
-        self.view.clearSpans()
-        self.view.setColumnWidth(0, 92)
-        self.view.setColumnWidth(1, 74)
-        for place in range(1, self.table.columnCount()):
-            self.view.setItemDelegateForColumn(place, self.numbers)
-            if place >= 2:
-                group, figure = divmod(place - 2, len(FIGURES))
-                absent = self.table.is_absent(self.table.devices[group])
-                self.view.setColumnHidden(place, absent and figure > 0)  # its one column says why
-                self.view.setColumnWidth(place, PROBLEM_WIDTH if absent else WIDTHS[figure])
-        for line, variant in enumerate(self.table.variants):
-            for group, device in enumerate(self.table.devices):
-                if self.table.problem(variant, device)[0] and not self.table.is_absent(device):
-                    self.view.setSpan(line, 2 + group * len(FIGURES), 1, len(FIGURES))
+    def _choose(self, line: int) -> None:
+        """Show the variant of a line, and why it has no figures if that is so."""
+        names = self.table.variants
+        self._chosen = names[line] if 0 <= line < len(names) else ""
+        own = (self.table.row(self._chosen, device) for device in self.table.devices)
+        failures = [f"{each['device']}: {problem(each)[1]}" for each in own if each and problem(each)[0]]
+        self.reason.setText("\n".join(failures) or (LEGEND if self.session.bench else UNMEASURED))
+        self.reason.setProperty("role", "bad" if failures else "secondary")
+        self.reason.style().polish(self.reason)
 
     def _show_devices(self) -> None:
+        known = {each["name"]: each for each in (self.session.bench_environment or {}).get("devices", ())}
+        known |= {each["name"]: each for each in self.session.devices}
+        extra = [each for each in self.session.settings.benchmark.devices if each not in known]
+        before = {name: box.isChecked() for name, box in self._boxes.items() if box.isEnabled()}
         clear(self._devices)
         self._boxes = {}
-        for device in self.session.devices:
-            box = QCheckBox(device["name"])
-            box.setChecked(device["available"])
-            box.setEnabled(device["available"])
-            words = device["full_name"] if device["available"] else f"not here: {device['reason']}"
-            box.setToolTip(words)
-            box.setAccessibleDescription(words)
-            box.toggled.connect(lambda _: self.run.refresh())
-            self._boxes[device["name"]] = box
-            self._devices.addWidget(box)
-        if not self.session.devices:
-            self._devices.addWidget(label("not looked for yet", "secondary"))
+        for place, device in enumerate(known.values()):
+            there = device["available"]
+            words = device.get("full_name", "") if there else f"not here: {device['reason']}"
+            self._add_device(place, device["name"], words if words != device["name"] else "", there, before)
+        for place, name in enumerate(extra, len(known)):
+            self._add_device(place, name, "as chosen in Settings", True, before)
+        if not self._boxes:
+            self._devices.addWidget(label("Devices: not looked for yet", "secondary"), 0, 0)
         self.trial.show_variants({n: str(p) for n, p in self.session.exports.items()}, self._available())
+        self.run.refresh()
+
+    def _add_device(self, place: int, name: str, words: str, there: bool, before: dict[str, bool]) -> None:
+        box = QCheckBox(name)
+        box.setChecked(there and before.get(name, True))
+        box.setEnabled(there)
+        box.setToolTip(words)
+        box.setAccessibleDescription(words)
+        box.toggled.connect(lambda _: self.run.refresh())
+        self._boxes[name] = box
+        down, across = divmod(place, 2)
+        self._devices.addWidget(box, down, 2 * across)
+        self._devices.addWidget(Elided(words, "secondary"), down, 2 * across + 1)
 
     def _available(self) -> list[str]:
-        return [device["name"] for device in self.session.devices if device["available"]] or ["CPU"]
+        return [name for name, box in self._boxes.items() if box.isEnabled()] or ["CPU"]
+
+    def _change_view(self) -> None:
+        self.upward.clear()
+        for scale in VIEWS[self.chart_view.currentData()][1]:
+            self.upward.addItem(scale.words[:1].upper() + scale.words[1:], scale)
+        self.upward.setVisible(self.upward.count() > 1)
+        self._draw_view()
+
+    def _draw_view(self) -> None:
+        self.chart.show_view(self.chart_view.currentData(), self.upward.currentData())
+
+    def _offer_columns(self) -> None:
+        """The menu of columns: check boxes in groups, which stay open while one chooses."""
+        self._columns.clear()
+        shown = {figure.key for figure in self.columns}
+        known = figures(self.session.bench)
+        stacks = row(spacing=24)
+        stacks.setContentsMargins(12, 8, 12, 8)
+        for groups in COLUMN_GROUPS:
+            stack = column(spacing=0)
+            for group in groups:
+                stack.addWidget(label(group, "heading"))
+                for figure in (figure for figure in known if figure.group == group):
+                    stack.addWidget(self._column_box(figure, figure.key in shown))
+                stack.addSpacing(8)
+            stack.addStretch(1)
+            stacks.addLayout(stack)
+        inside = QWidget()
+        inside.setLayout(stacks)
+        whole = QWidgetAction(self._columns)
+        whole.setDefaultWidget(inside)
+        self._columns.addAction(whole)
+        self._columns.addSeparator()
+        self._columns.addAction("The usual columns").triggered.connect(lambda _: self._usual_columns())
+
+    def _column_box(self, figure: Figure, shown: bool) -> QCheckBox:
+        box = QCheckBox(figure.name)
+        box.setChecked(shown)
+        box.setToolTip(f"<p>{figure.tip}</p>" if figure.tip else "")
+        box.toggled.connect(lambda wanted: self.show_column(figure.key, wanted))
+        return box
+
+    def _pop_columns(self, at: QPoint) -> None:
+        self._columns.popup(self.view.horizontalHeader().mapToGlobal(at))
+
+    def _usual_columns(self) -> None:
+        self.session.settings.columns = None
+        self._show()
+
+    def _show_comparison(self, comparison: Comparison, path: Path) -> None:
+        names = f"{self.session.workspace.folder.name}/{self.session.workspace.bench.name}", path.name
+        self.comparison = BenchDifferenceDialog(self.session, comparison, names, self)
+        self.comparison.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.comparison.finished.connect(lambda _: setattr(self, "comparison", None))
+        self.comparison.open()
+
+    # What is done.
 
     def _missing(self) -> str:
         if self.session.model is None:
@@ -203,215 +389,55 @@ class BenchmarkPage(Page):
     def _choose_effort(self, words: str) -> None:
         self.session.effort = words
 
+    def _ask_settings(self) -> None:
+        session = self.session
+        dialog = BenchSettings(session.settings.benchmark, quick=session.effort == QUICK, parent=self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.accepted.connect(lambda: self.measure_so(dialog))
+        dialog.open()
+
+    def measure_so(self, dialog: BenchSettings) -> None:
+        """Measure as a dialog says from now on."""
+        self.session.settings.benchmark = dialog.benchmark
+        self._show_devices()
+
     def _find(self) -> None:
         self.session.job.start(Step("devices", {}))
 
     def _start(self) -> None:
-        session = self.session
         chosen = [name for name, box in self._boxes.items() if box.isChecked()]
         absent = [name for name, box in self._boxes.items() if not box.isEnabled()]
-        names = sorted(session.exports, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
-        params = {
-            "folders": [str(session.exports[name]) for name in names],
-            # the absent ones too: their rows say why they are not here
-            "devices": [*chosen, *absent] or None,
-            "text": None,
-            "out": str(session.workspace.bench),
-            **EFFORTS[self.session.effort],
-        }
-        session.bench = []
-        session.bench_changed.emit()
-        session.job.start(Step("bench", params))
-
-
-class SpeedChart(Chart):
-    """Tokens per second against perplexity; the area of a bubble is memory."""
-
-    def __init__(self) -> None:
-        self._rows: list[dict[str, Any]] = []
-        super().__init__("Speed against quality", "tokens per second", "perplexity")
-
-    def show_rows(self, rows: list[dict[str, Any]]) -> None:
-        self._rows = [
-            row_
-            for row_ in rows
-            if row_["status"] == "ok"
-            and number(row_, "tokens_per_s") is not None
-            and number(row_, "perplexity") is not None
-        ]
-        self.redraw()
-
-    def redraw(self) -> None:
-        self.clear()
-        if not self._rows:
-            return
-        colours = theme.colours()
-        largest = max(number(row_, "peak_rss_mb") or 1.0 for row_ in self._rows)
-        several = len({row_["device"] for row_ in self._rows}) > 1
-        for row_ in self._rows:
-            speed, quality = number(row_, "tokens_per_s") or 0.0, number(row_, "perplexity") or 0.0
-            size = 12 + 26 * math.sqrt((number(row_, "peak_rss_mb") or 1.0) / largest)
-            fill = _variant_colour(row_["variant"])
-            fill.setAlphaF(0.75)
-            self.mark(speed, quality, size=size, fill=fill, edge=colours.text, width=1)
-            name = variant_title(row_["variant"]) + (f" · {row_['device']}" if several else "")
-            self.label_at(speed, quality, name, anchor=(0.5, 1.9))
-        xs = [number(row_, "tokens_per_s") or 0.0 for row_ in self._rows]
-        ys = [number(row_, "perplexity") or 0.0 for row_ in self._rows]
-        x_pad, y_pad = (
-            (max(xs) - min(xs)) * 0.18 or max(xs) * 0.1,
-            (max(ys) - min(ys)) * 0.4 or max(ys) * 0.02,
-        )
-        self.setRange(
-            xRange=(min(xs) - x_pad, max(xs) + x_pad),
-            yRange=(min(ys) - y_pad, max(ys) + y_pad * 1.8),
-            padding=0,
+        exports = self.session.exports
+        # the absent ones too: their rows say why they are not here
+        self.session.benchmark(
+            [exports[name] for name in sorted_variants(exports)], [*chosen, *absent] or None
         )
 
-
-class Trial(QWidget):
-    """One prompt, two variants, the text as it comes; one after the other, since a job at a time may run."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self._session = session
-        self._folders: dict[str, str] = {}
-        self.prompt = QPlainTextEdit("The captain looked at the sea and")
-        self.prompt.setAccessibleName("Prompt")
-        self.prompt.setFixedHeight(64)
-        self.prompt.setTabChangesFocus(True)
-        self.tokens = spin("New tokens at most", 8, 1024, 64)
-        self.device = QComboBox()
-        self.device.setAccessibleName("Device to try on")
-        self.sides = (_Side("First variant"), _Side("Second variant"))
-        self.go = JobButton(
-            "Generate",
-            session,
-            self._missing,
-            self._start,
-            "Continue the prompt with both variants, one after the other",
+    def _choose_other(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Compare with another bench file", "", "Bench files (*.json);;All files (*)"
         )
-        head = row(label("Try it", "heading"), None, self.go)
-        self.device.setMinimumContentsLength(5)
-        options = row(label("Tokens", "secondary"), self.tokens, label("on", "secondary"), self.device, None)
-        self.setMinimumWidth(280)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        inside = column(head, self.prompt, options, self.sides[0], self.sides[1])
-        inside.setStretch(3, 1)
-        inside.setStretch(4, 1)
-        layout.addWidget(card(inside))
-        session.job.generated.connect(self._take)
-        session.job.step_started.connect(self._begin)
-        session.job.step_finished.connect(self._finish)
+        if path:
+            self.compare_with(Path(path))
 
-    def show_variants(self, folders: dict[str, str], devices: list[str]) -> None:
-        if folders != self._folders:
-            self._folders = folders
-            names = sorted(folders, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
-            for place, side in enumerate(self.sides):
-                side.offer(names, names[0 if place == 0 else -1] if names else "")
-        if [self.device.itemText(i) for i in range(self.device.count())] != devices:
-            self.device.clear()
-            self.device.addItems(devices)
-        self.go.refresh()
-
-    def _missing(self) -> str:
-        if not self._folders:
-            return NOTHING
-        return "" if self.prompt.toPlainText().strip() else "Write a prompt first"
-
-    def _start(self) -> None:
-        steps = []
-        for place, side in enumerate(self.sides):
-            name = side.variant.currentData()
-            side.clear()
-            params = {
-                "folder": self._folders[name],
-                "device": self.device.currentText(),
-                "prompt": self.prompt.toPlainText(),
-                "max_new_tokens": self.tokens.value(),
-                "variant": str(place),
-            }
-            steps.append(Step("generate", params, variant_title(name)))
-        self._session.job.start(*steps)
-
-    def _side_of(self, step: Step) -> "_Side | None":
-        return self.sides[int(step.params["variant"])] if step.task == "generate" else None
-
-    def _begin(self, step: Step) -> None:
-        if side := self._side_of(step):
-            side.figures.set_text("loading …")
-
-    def _take(self, piece: Generated) -> None:
-        if piece.variant in ("0", "1"):
-            self.sides[int(piece.variant)].append(piece.text)
-
-    def _finish(self, step: Step, result: dict[str, Any]) -> None:
-        if side := self._side_of(step):
-            speed = result.get("tokens_per_s")
-            words = f"{quantities.significant(speed)} tokens/s" if speed else "too short to time"
-            first = quantities.significant(result["ttft_ms"])
-            side.figures.set_text(f"{words} · {result['tokens']} tokens · first after {first} ms")
-
-
-class _Side(QWidget):
-    """One variant's text and speed."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.variant = QComboBox()
-        self.variant.setAccessibleName(name)
-        self.variant.activated.connect(lambda _: setattr(self, "_picked", True))
-        self._picked = False
-        self.text = QPlainTextEdit()
-        self.text.setReadOnly(True)
-        self.text.setAccessibleName(f"{name}: generated text")
-        self.text.setPlaceholderText("Generated text appears here")
-        self.text.setTabChangesFocus(True)
-        self.text.setMinimumHeight(60)
-        self.figures = Elided("", "secondary")
-        layout = column(row(self.variant, None), self.text, self.figures, spacing=4)
-        layout.setStretch(1, 1)
-        self.setLayout(layout)
-
-    def offer(self, names: list[str], chosen: str) -> None:
-        kept = self.variant.currentData()
-        self.variant.clear()
-        for name in names:
-            self.variant.addItem(variant_title(name), name)
-        self.variant.setCurrentIndex(
-            self.variant.findData(kept if self._picked and kept in names else chosen)
+    def _choose_file(self, name: str) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save the benchmark", name, f"*{Path(name).suffix};;All files (*)"
         )
-
-    def clear(self) -> None:
-        self.text.clear()
-        self.figures.set_text("waiting")
-
-    def append(self, piece: str) -> None:
-        self.text.moveCursor(QTextCursor.MoveOperation.End)
-        self.text.insertPlainText(piece)
+        if path:
+            self.save_to(Path(path) if Path(path).suffix else Path(path).with_suffix(Path(name).suffix))
 
 
-def _variant_colour(name: str) -> QColor:
-    if name == "plan":
-        return QColor(theme.colours().accent)
-    try:
-        return theme.format_colour(name)
-    except InputError:
-        return QColor(theme.OTHER_FORMAT)
-
-
-def _summary(rows: list[dict[str, Any]]) -> str:
+def _summary(rows: list[Row]) -> str:
     """The plan against FP16 in one sentence, where both were measured on a device."""
-    done = {(row_["variant"], row_["device"]): row_ for row_ in rows if row_["status"] == "ok"}
+    done = {(each["variant"], each["device"]): each for each in rows if each["status"] == "ok"}
     device = next((d for v, d in done if v == "plan" and ("fp16", d) in done), None)
     if device is None:
         return ""
     plan, full = done["plan", device], done["fp16", device]
-    speeds = number(plan, "tokens_per_s"), number(full, "tokens_per_s")
-    if not all(speeds):
+    found = difference(full, plan)
+    if found is None:
         return ""
-    ratio = (speeds[0] or 0.0) / (speeds[1] or 1.0)
     size = quantities.percent(plan["size_bytes"] / full["size_bytes"])
-    return f"On {device} the plan runs at {ratio:.2f}× the speed of FP16 in {size} of its size."
+    noise = "" if found.apart else ", within noise,"
+    return f"On {device} the plan runs at {found.ratio:.2f}× the speed of FP16{noise} in {size} of its size."

@@ -1,0 +1,460 @@
+"""The Benchmark page: what a bench file holds is shown, compared, charted and saved; memory is watched."""
+
+import copy
+import json
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PySide6.QtCore import QPoint, QRectF, QSizeF, Qt
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QApplication, QCheckBox, QTableView
+from pytestqt.qtbot import QtBot
+
+from kl_lens_desktop.bench.report import load_bench
+from kl_lens_desktop.gui import theme
+from kl_lens_desktop.gui.bench_chart import VIEWS
+from kl_lens_desktop.gui.bench_figures import variant_colours
+from kl_lens_desktop.gui.bench_settings import WIKITEXT, BenchSettings
+from kl_lens_desktop.gui.charts import spread_labels, stack_labels
+from kl_lens_desktop.gui.controls import Elided
+from kl_lens_desktop.gui.memory_strip import CAPACITY, Series
+from kl_lens_desktop.gui.pages.benchmark import BenchmarkPage
+from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.gui.workspace import MODEL_XML, Benchmark, home
+from kl_lens_desktop.jobs.events import Memory
+from tests.gui.conftest import JOB_MS
+
+NO_GPU = "OpenVINO finds no Intel GPU here; if this computer has one, install its driver"
+WRONG = "wrong answers (its logits against CPU f32: they are off by 64% of their spread, the limit is 15%)"
+SPEEDS = {"fp16": 100.0, "int8_sym": 149.0, "int4_sym_g64": 120.0, "plan": 150.0}
+TABLE = ("fp16", "int8_sym", "int4_sym_g64", "plan")
+
+
+def spread(mean: float) -> dict[str, Any]:
+    rounds = [mean * (1 + 0.004 * (-1) ** k) for k in range(6)]
+    return {"mean": mean, "sd": 0.05 * mean, "n": 18, "median": mean, "rounds": rounds}
+
+
+def estimate(mean: float) -> dict[str, Any]:
+    return {"mean": mean, "se": abs(mean) / 50, "n": 8160}
+
+
+def bench_row(variant: str, device: str = "CPU", status: str = "ok", **changes: Any) -> dict[str, Any]:
+    speed, size = SPEEDS[variant], 8_000_000 + 1000 * TABLE.index(variant)
+    row: dict[str, Any] = {
+        "variant": variant, "device": device, "status": status, "reason": None, "session": f"s-{device}",
+        "model": {"id": "sample", "revision": None, "sha256": "a" * 64},
+        "plan_sha256": f"{TABLE.index(variant)}" * 64, "size_bytes": size, "tokens_per_s": spread(speed),
+        "ttft_ms": spread(2000 / speed), "prefill_tokens_per_s": spread(20 * speed), "settled": True,
+        "by_context": [
+            {"prompt_tokens": length, "tokens_per_s": spread(speed - length / 100),
+             "ttft_ms": spread(length / 10), "prefill_tokens_per_s": spread(20 * speed)}
+            for length in (128, 256, 2048)
+        ],
+        "bandwidth_gb_s": 8.5, "bytes_per_token": size, "load_ms": spread(900.0),
+        "perplexity": estimate(70 + TABLE.index(variant)),
+        "kl_to_fp16": estimate(0.0002 * 1.5 ** TABLE.index(variant)), "top1_agreement": estimate(0.98),
+        "peak_rss_mb": 450.0 - TABLE.index(variant), "peak_rss_sampled_mb": 440.0,
+        "fidelity": {"relative_difference": 0.007, "bound": 0.15, "ok": True},
+        "gpu_memory_mb": {"usm_host": 30.0}, "precision": "bf16", "backend": "SDPA", "power": "mains",
+    }  # fmt: skip
+    return row | changes
+
+
+def bench_document() -> dict[str, Any]:
+    devices = [
+        {"name": "CPU", "full_name": "A processor", "available": True, "reason": ""},
+        {"name": "GPU", "full_name": "", "available": False, "reason": NO_GPU},
+        {"name": "HETERO:CPU", "full_name": "HETERO:CPU", "available": True, "reason": ""},
+    ]
+    nothing = dict.fromkeys(
+        (
+            "tokens_per_s",
+            "ttft_ms",
+            "prefill_tokens_per_s",
+            "perplexity",
+            "kl_to_fp16",
+            "peak_rss_mb",
+            "by_context",
+        )
+    )
+    rows = [bench_row(name, "CPU") for name in TABLE]
+    rows += [bench_row(name, "HETERO:CPU", f"failed: {WRONG}") for name in TABLE[:1]]
+    rows += [bench_row(name, "HETERO:CPU") for name in TABLE[1:]]
+    rows += [bench_row(name, "GPU", "unavailable", reason=NO_GPU, **nothing) for name in TABLE]
+    return {
+        "schema": "kl-lens/bench/1",
+        "environment": {
+            "created": "2026-11-25T16:33:32+00:00", "os": "Linux", "cpu": "A processor", "cores": 2,
+            "ram_mb": 16384.0,
+            "memory_read_gb_s": 34.0, "power": "mains", "python": "3.11", "packages": {}, "devices": devices,
+            "text": {"name": "t.txt", "sha256": "1" * 64, "tokens": 8192, "window": 256, "stride": 256},
+            "settings": {"prompt_tokens": 256, "new_tokens": 64},
+        },
+        "rows": rows,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def page(opened: Window, qtbot: QtBot) -> BenchmarkPage:
+    """The page with four exported variants, measured in an earlier session."""
+    workspace = opened.session.workspace
+    for name in TABLE:
+        workspace.variant(name).mkdir(parents=True)
+        (workspace.variant(name) / MODEL_XML).write_text("<net/>", encoding="utf-8")
+    workspace.bench.write_text(json.dumps(bench_document()), encoding="utf-8")
+    opened.session.devices = bench_document()["environment"]["devices"]
+    with qtbot.waitSignal(opened.session.bench_changed):
+        opened.session.reload()
+    opened.show_page("Benchmark")
+    shown = opened.page("Benchmark")
+    assert isinstance(shown, BenchmarkPage)
+    return shown
+
+
+def cell(page: BenchmarkPage, variant: str, heading: str, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+    table = page.table
+    headings = [table.headerData(place, Qt.Orientation.Horizontal) for place in range(table.columnCount())]
+    return table.index(table.variants.index(variant), headings.index(heading)).data(role)
+
+
+def test_the_best_is_bold_and_what_rounds_cannot_tell_from_it_is_marked(page: BenchmarkPage) -> None:
+    assert page.table.variants == list(TABLE)
+    assert cell(page, "plan", "Tokens/s", Qt.ItemDataRole.FontRole).bold()
+    assert cell(page, "int8_sym", "Tokens/s") == "≈ 149 ± 7"
+    assert cell(page, "int8_sym", "Tokens/s", Qt.ItemDataRole.FontRole) is None
+    said = cell(page, "int8_sym", "Tokens/s", Qt.ItemDataRole.ToolTipRole)
+    assert "0.99× Plan (" in said
+    assert said.endswith("after 6 paired rounds: within noise")
+    assert cell(page, "int4_sym_g64", "Tokens/s") == "120 ± 6"
+    assert "slower" in cell(page, "int4_sym_g64", "Tokens/s", Qt.ItemDataRole.ToolTipRole)
+    tip = page.table.headerData(2, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole)
+    assert "≈ marks what paired rounds cannot tell from the best by more than 4 % at 95 %" in tip
+    assert "runs at 1.50× the speed of FP16 in" in page.sentence.accessibleName()
+    page.session.bench = [
+        row | {"tokens_per_s": spread(101.0)} if row["variant"] == "plan" and row["tokens_per_s"] else row
+        for row in page.session.bench
+    ]
+    page.session.bench_changed.emit()
+    assert "runs at 1.01× the speed of FP16, within noise, in" in page.sentence.accessibleName()
+
+
+def test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen(
+    page: BenchmarkPage, qtbot: QtBot
+) -> None:
+    assert page.table.devices == ["CPU", "HETERO:CPU"]
+    place = 2 + len(page.columns)
+    wrong = page.table.index(0, place)
+    assert wrong.data() == wrong.data(Qt.ItemDataRole.ToolTipRole) == f"W{WRONG[1:]}"
+    assert wrong.data(Qt.ItemDataRole.ForegroundRole) == QColor(theme.colours().danger)
+    assert page.view.columnSpan(0, place) == len(page.columns)
+    assert page.table.best("HETERO:CPU", page.columns[0]) is page.table.row("plan", "HETERO:CPU")
+    qtbot.mouseClick(
+        page.view.viewport(),
+        Qt.MouseButton.LeftButton,
+        pos=page.view.visualRect(page.table.index(0, 0)).center(),
+    )
+    assert page.reason.text() == f"HETERO:CPU: W{WRONG[1:]}"
+    assert page.reason.property("role") == "bad"
+    page.view.setCurrentIndex(page.table.index(1, 0))
+    assert page.reason.text().startswith("Bold: the best")
+
+
+def test_variants_stay_in_view_while_devices_are_scrolled(page: BenchmarkPage, opened: Window) -> None:
+    opened.resize(1024, 680)
+    QApplication.processEvents()
+    (fixed,) = (view for view in page.view.findChildren(QTableView) if view.isVisible())
+    corner = page.view.viewport().rect()
+    before = page.view.grab(corner).toImage()
+    page.view.horizontalScrollBar().setValue(500)
+    QApplication.processEvents()
+    after = page.view.grab(corner).toImage()
+    names = fixed.geometry().intersected(corner)
+    assert after.copy(names) == before.copy(names)
+    assert after != before
+    page.view.setCurrentIndex(page.table.index(2, 5))
+    assert fixed.selectionModel().isRowSelected(2)
+
+
+def test_a_device_that_is_not_here_takes_no_columns_and_says_why(page: BenchmarkPage) -> None:
+    boxes = {box.text(): box for box in page.findChildren(QCheckBox) if box.accessibleDescription()}
+    assert boxes["CPU"].isChecked()
+    assert not boxes["GPU"].isEnabled()
+    assert NO_GPU in boxes["GPU"].toolTip()
+    assert any(NO_GPU in words.accessibleName() for words in page.findChildren(Elided))
+    assert "GPU" not in page.table.devices
+
+
+def test_columns_are_chosen_and_the_choice_is_kept(page: BenchmarkPage, opened: Window) -> None:
+    page.show_column("bandwidth_gb_s", True)
+    page.show_column("tokens_per_s@2048", True)
+    page.show_column("perplexity", False)
+    assert cell(page, "plan", "Weights read") == "8.50 (25 %)"
+    assert cell(page, "plan", "/s at 2,048") == "130 ± 6"
+    again = BenchmarkPage(opened.session, opened)
+    headings = [
+        again.table.headerData(i, Qt.Orientation.Horizontal) for i in range(again.table.columnCount())
+    ]
+    again.deleteLater()
+    assert "Weights read" in headings
+    assert "Perplexity" not in headings
+    opened.session.bench = [row | {"by_context": None} for row in opened.session.bench]
+    page.show_column("bandwidth_gb_s", False)
+    assert "tokens_per_s@2048" in (opened.session.settings.columns or ()), "it comes back with the next run"
+    for figure in page.columns:
+        page.show_column(figure.key, False)
+    assert page.table.columnCount() > 2, "a table without figures is none"
+
+
+def test_the_sheet_holds_every_figure_of_every_row(page: BenchmarkPage) -> None:
+    sheet = page.details.table
+    names = [sheet.item(line, 0).text() for line in range(sheet.rowCount())]
+    assert sheet.columnCount() == 1 + 2 * len(TABLE)
+    heads = [sheet.horizontalHeaderItem(place).text() for place in range(1, sheet.columnCount())]
+    assert heads[:2] == ["FP16 · CPU", "FP16 · HETERO:CPU"]
+    for words in ("Load without a cache, ms", "GPU memory by kind, MiB", "Peak RSS, sampled, MiB"):
+        assert words in names
+    assert "Perplexity by words, as lm-eval counts" not in names, "what nobody has takes no line"
+    assert sheet.item(names.index("What went wrong"), 2).text() == f"W{WRONG[1:]}"
+    against = names.index("Decoding speed, times that of …")
+    assert sheet.item(against + 4, 3).text().startswith("≈ 0.993 (")
+    assert "34.0 GB/s read from memory" in page.details.place.accessibleName()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_chart_names_every_good_row_once_and_no_name_covers_another(
+    view: str, page: BenchmarkPage, opened: Window
+) -> None:
+    opened.resize(1280, 900)
+    page.chart_view.setCurrentIndex(page.chart_view.findData(view))
+    for place in range(page.upward.count()):
+        page.upward.setCurrentIndex(place)
+        page.upward.activated.emit(place)
+        QApplication.processEvents()
+        good = [row for row in bench_document()["rows"] if row["status"] == "ok"]
+        assert len(page.chart.names) == len(set(page.chart.names)) == len(good)
+        assert "FP16 · HETERO:CPU" not in page.chart.names
+        boxes = page.chart.label_boxes()
+        assert len(boxes) == len(good)
+        area = page.chart.plotItem.vb.sceneBoundingRect().adjusted(-1, -1, 1, 1)
+        assert all(area.contains(box) for box in boxes)
+        for a, b in combinations(boxes, 2):
+            assert not a.adjusted(3, 3, -3, -3).intersects(b.adjusted(3, 3, -3, -3))
+
+
+def test_a_chart_of_nothing_says_so(page: BenchmarkPage) -> None:
+    page.chart.show_rows([])
+    assert page.chart.names == []
+    page.chart_view.setCurrentIndex(len(VIEWS) - 1)
+    assert page.chart.names == []
+
+
+@given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 300)), min_size=1, max_size=8))
+def test_labels_stay_inside_and_off_each_other_where_there_is_room(places: list[tuple[float, float]]) -> None:
+    area = QRectF(-100, -100, 800, 600)
+    marks = [QRectF(x - 5, y - 5, 10, 10) for x, y in places]
+    labels = spread_labels(marks, [QSizeF(60, 16)] * len(marks), area)
+    assert all(area.contains(label) for label in labels)
+    assert not any(a.intersects(b) for a, b in combinations(labels, 2))
+    assert not any(label.intersects(mark) for label in labels for mark in marks)
+
+
+@given(st.lists(st.floats(0, 200), min_size=1, max_size=12))
+def test_names_of_lines_keep_the_order_of_the_lines(middles: list[float]) -> None:
+    places = stack_labels(middles, 16, 0, 200)
+    ordered = [place for _, place in sorted(zip(middles, places, strict=True), key=lambda pair: pair[0])]
+    assert all(8 - 1e-9 <= place <= 192 + 1e-9 for place in places)
+    assert all(b - a >= 16 - 1e-9 for a, b in pairwise(sorted(places)))
+    assert ordered == sorted(ordered)
+    assert stack_labels([100.0, 20.0], 16, 0, 200) == [100.0, 20.0]
+
+
+def test_each_variant_has_a_colour_of_its_own(page: BenchmarkPage) -> None:
+    names = [*TABLE, "plan-4.5", "plan-6", "int3_sym_g64", "nf4_g64", "mine"]
+    colours = [colour.name() for colour in variant_colours(names).values()]
+    assert len(set(colours)) == len(names)
+    assert variant_colours(["mine"])["mine"].name() != theme.format_colour("fp16").name()
+
+
+def test_memory_is_shown_while_a_child_works_and_its_ends_until_the_next_run(page: BenchmarkPage) -> None:
+    strip, job = page.memory, page.session.job
+    assert strip.isHidden()
+    job.started.emit("bench")
+    assert strip.isHidden(), "nothing was measured yet"
+    for rss, label in ((200.0, "int4_sym_g64 on CPU"), (480.0, "plan on CPU"), (450.0, "plan on CPU")):
+        job.memory.emit(
+            Memory(label, rss, max(rss, 480.0 if label.startswith("plan") else rss), 3072.0, 16384.0)
+        )
+    assert strip.isVisible()
+    assert strip.whose.accessibleName() == "Plan on CPU"
+    assert strip.process.text() == "450 MiB, peak 480"
+    assert strip.computer.text() == "3.00 of 16.0 GiB"
+    assert "INT4 g64 on CPU: 200 MiB" in strip.process.toolTip()
+    job.ended.emit("finished")
+    assert (strip.process.text(), strip.whose.accessibleName()) == (
+        "peak 480 MiB",
+        "Last run, most: Plan on CPU",
+    )
+    job.started.emit("generate")
+    assert strip.process.text() == "peak 480 MiB"
+    job.memory.emit(Memory("fp16 on CPU", 90.0, 90.0, 3072.0, 16384.0))
+    assert "480" not in strip.process.text() + strip.process.toolTip()
+
+
+@given(st.integers(1, 4 * CAPACITY), st.integers(0, 4 * CAPACITY))
+def test_a_long_run_is_thinned_without_losing_its_peak(count: int, peak: int) -> None:
+    series = Series()
+    peak = min(peak, count - 1)
+    for number in range(count):
+        series.add(9.0 if number == peak else 1.0)
+    assert 0 < len(series.values) <= CAPACITY
+    waiting = count % max(1, count // len(series.values))
+    if peak < count - 4 - waiting:
+        assert series.values.max() == 9.0
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")  # Qt's offscreen platform, of any dialog
+def test_two_bench_files_stand_side_by_side_and_are_saved(
+    page: BenchmarkPage, tmp_path: Path, qtbot: QtBot
+) -> None:
+    other = copy.deepcopy(bench_document())
+    other["environment"]["cpu"] = "Another processor"
+    for row in other["rows"]:
+        if row["variant"] == "plan" and row["tokens_per_s"]:
+            row["tokens_per_s"] = spread(300.0)
+    other["rows"] = [row for row in other["rows"] if row["variant"] != "int8_sym"]
+    path = tmp_path / "yours.json"
+    path.write_text(json.dumps(other), encoding="utf-8")
+    page.compare_with(path)
+    qtbot.waitUntil(lambda: page.comparison is not None, timeout=20_000)
+    dialog = page.comparison
+    assert dialog is not None
+    lines = [
+        [dialog.changes.item(line, place).text() for place in range(7)]
+        for line in range(dialog.changes.rowCount())
+    ]
+    plan = next(line for line in lines if line[0] == "Plan" and line[1] == "CPU")
+    assert plan[2:5] == ["Decode, tokens/s", "150", "300"]
+    assert plan[5].startswith("×2 (")
+    assert plan[6] == "differs"
+    assert "≈ within noise" in {line[6] for line in lines}
+    assert not any("GPU" in line[1] for line in lines), "what is not here has no figures"
+    assert "INT8 on CPU" in dialog.summary.text()
+    around = [dialog.around.item(line, 2).text() for line in range(dialog.around.rowCount())]
+    assert "Another processor" in around
+    dialog.save_to(tmp_path / "both.html")
+    assert "Another processor" in (tmp_path / "both.html").read_text(encoding="utf-8")
+    dialog.accept()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{", "it is not valid JSON"),
+        ('{"schema": "kl-lens/plan/1"}', "it is not a KL Lens bench file"),
+        ('{"schema": "kl-lens/bench/9"}', "this program reads version 1"),
+    ],
+)
+def test_a_bad_bench_file_is_refused_in_one_sentence(
+    content: str, why: str, page: BenchmarkPage, tmp_path: Path, qtbot: QtBot
+) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(content, encoding="utf-8")
+    with qtbot.waitSignal(page.session.said, timeout=20_000) as said:
+        page.compare_with(path)
+    assert said.args[0] == "error"
+    assert why in said.args[1]
+    assert page.comparison is None
+    page.session.workspace.bench.write_text(content, encoding="utf-8")
+    with qtbot.waitSignal(page.session.said) as said:
+        page.session.reload()
+    assert said.args[0] == "warning"
+
+
+def test_figures_are_saved_as_json_csv_and_a_page(page: BenchmarkPage, tmp_path: Path, qtbot: QtBot) -> None:
+    for name in ("b.json", "b.csv", "b.html"):
+        with qtbot.waitSignal(page.session.said, timeout=20_000) as said:
+            page.save_to(tmp_path / name)
+        assert said.args == ["info", f"The benchmark was saved as {tmp_path / name}."]
+    assert load_bench(tmp_path / "b.json") == bench_document()
+    assert (tmp_path / "b.csv").read_text(encoding="utf-8-sig").count("\n") == 1 + len(
+        bench_document()["rows"]
+    )
+    assert "wrong answers" in (tmp_path / "b.html").read_text(encoding="utf-8")
+    (tmp_path / "folder.csv").mkdir()
+    with qtbot.waitSignal(page.session.said) as said:
+        page.save_to(tmp_path / "folder.csv")
+    assert said.args[0] == "error"
+
+
+def test_settings_are_kept_and_reach_the_benchmark(
+    page: BenchmarkPage, opened: Window, tmp_path: Path, qtbot: QtBot
+) -> None:
+    dialog = BenchSettings(Benchmark(), quick=False)
+    qtbot.addWidget(dialog)
+    dialog.minutes.setValue(3)
+    dialog.lengths[8192].setChecked(True)
+    dialog.lengths[128].setChecked(False)
+    dialog.cache.setChecked(False)
+    dialog.devices.setText("gpu,cpu")
+    dialog.accept()
+    assert dialog.result() == 0
+    assert dialog.problem.text().startswith("GPU,CPU is no combination of devices")
+    dialog.devices.setText("auto:cpu")
+    dialog.use_text(str(tmp_path / "mine.txt"))
+    dialog.accept()
+    assert dialog.result() == 1
+    page.measure_so(dialog)
+    assert opened.session.settings.benchmark == dialog.benchmark
+    session = opened.session
+    with qtbot.waitSignal(session.job.step_started, timeout=JOB_MS) as started:
+        page.start()
+    params = started.args[0].params
+    with qtbot.waitSignal(session.job.ended, timeout=JOB_MS):
+        session.job.cancel()
+    assert params["devices"] == ["CPU", "HETERO:CPU", "AUTO:CPU", "GPU"]
+    assert (params["speed_minutes"], params["contexts"], params["cache"]) == (3.0, [512, 2048, 8192], False)
+    assert params["text"] == str(tmp_path / "mine.txt")
+    assert [Path(folder).name for folder in params["folders"]] == list(TABLE)
+
+
+def test_wikitext_is_offered_where_it_is(page: BenchmarkPage, qtbot: QtBot) -> None:
+    def choices() -> list[str]:
+        dialog = BenchSettings(Benchmark(), quick=True)
+        qtbot.addWidget(dialog)
+        assert not dialog.minutes.isEnabled()
+        return [dialog.text.itemText(i) for i in range(dialog.text.count())]
+
+    assert not any("WikiText" in words for words in choices())
+    (home() / "texts").mkdir(parents=True)
+    (home() / "texts" / WIKITEXT).write_text("text", encoding="utf-8")
+    assert any("WikiText" in words for words in choices())
+
+
+def test_a_trial_that_fails_says_so_and_nothing_waits_for_it(page: BenchmarkPage, qtbot: QtBot) -> None:
+    page.trial.tokens.setValue(8)
+    with qtbot.waitSignal(page.session.job.ended, timeout=JOB_MS) as ended:
+        page.trial.go.click()
+    assert ended.args == ["failed"]
+    first, second = page.trial.sides
+    assert first.said.startswith("failed: Unable to read the model")
+    assert second.said == "not run"
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")
+def test_the_menu_of_columns_opens_by_the_header_and_stays_while_one_chooses(
+    page: BenchmarkPage, qtbot: QtBot
+) -> None:
+    page.view.horizontalHeader().customContextMenuRequested.emit(QPoint(5, 5))
+    menu = page.choose_columns.menu()
+    assert menu.isVisible()
+    boxes = {box.text(): box for box in menu.findChildren(QCheckBox)}
+    assert boxes["Decode, tokens/s"].isChecked()
+    boxes["Attention backend"].click()
+    assert menu.isVisible()
+    assert cell(page, "plan", "Attention") == "SDPA"
+    menu.close()
