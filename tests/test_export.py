@@ -324,7 +324,9 @@ def test_llm_pipeline_takes_prompts_of_unequal_length(family: str, tmp_path: Pat
     assert together == generated(ids[:1], mask[:1]) + generated(ids[1:, 11:], mask[1:, 11:])
 
 
-@pytest.mark.parametrize("family", ["granitemoehybrid", "mamba", "mamba2", "lfm2", "qwen3_next"])
+@pytest.mark.parametrize(
+    "family", ["granitemoehybrid", "jamba", "zamba2", "lfm2", "olmo_hybrid", "recurrent_gemma"]
+)
 def test_llm_pipeline_for_an_npu(family: str, tmp_path: Path) -> None:
     """OpenVINO's NPU plugin prepares the graph, and the CPU stands in for the NPU."""
     local, out = LocalModel(family, build_folder(family, tmp_path / "source")), tmp_path / "ir"

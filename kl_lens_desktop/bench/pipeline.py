@@ -9,9 +9,12 @@ from kl_lens_desktop.bench.stateful import plugin_words
 from kl_lens_desktop.bench.static import check_made_for_npu, needs_fixed_shapes
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import NPU_MODEL
+from kl_lens_desktop.model.families import read_config
 
 # Parts of a graph that the NPU plugin would compile apart do not fit together again for some of the families.
 _NPU = {"NPUW_LLM_PREFILL_CHUNK_SIZE": "256", "NPUW_ONLINE_PIPELINE": "NONE"}
+# Scales taken out of weights that two layers share would not fit both (2026.4).
+_NPU_OF = {"zamba2": {"NPUW_DCOFF_SCALE": "NO"}}
 
 
 def open_pipeline(folder: Path, device: str, **properties: Any) -> tuple[Any, str]:
@@ -49,7 +52,8 @@ def _static_pipeline(folder: Path, device: str, given: dict[str, Any]) -> Any:
     check_made_for_npu(folder, device)
     graph = (folder / NPU_MODEL).read_text(encoding="utf-8")
     weights = np.memmap(folder / "openvino_model.bin", np.uint8, "c")
-    properties = {**_NPU, **given}
+    family = read_config(folder)["model_type"]
+    properties = {**_NPU, **_NPU_OF.get(family, {}), **given}
     if 'type="TensorIterator"' in graph:  # the plugin would look for the head in the loops of Mamba-1
         properties["NPUW_LLM_SHARED_HEAD"] = "NO"
     return openvino_genai.LLMPipeline(

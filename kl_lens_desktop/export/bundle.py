@@ -41,10 +41,10 @@ _NPU = {
     "made_for": "openvino_genai.LLMPipeline(graph, weights, tokenizer, 'NPU'), which makes graphs of fixed "
     "shapes of it, and loops over such graphs; batch of one, no beams",
     "tried": "graphs of fixed shapes of every architecture on the CPU; LLMPipeline's with OpenVINO's NPU "
-    "plugin and the CPU in place of the NPU (NPUW_DEVICES=CPU): right for granitemoehybrid, mamba, mamba2, "
-    "lfm2 and qwen3_next, not taken for zamba and zamba2, other tokens for jamba; never on an NPU",
+    "plugin and the CPU in place of the NPU (NPUW_DEVICES=CPU): right for all but zamba, "
+    "which the plugin does not take; never on an NPU",
     "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_LLM_PREFILL_CHUNK_SIZE=256; for the loops of Mamba-1 also "
-    "NPUW_LLM_SHARED_HEAD=NO",
+    "NPUW_LLM_SHARED_HEAD=NO, for zamba2 NPUW_DCOFF_SCALE=NO",
 }
 
 

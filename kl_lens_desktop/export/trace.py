@@ -71,7 +71,7 @@ class State:
 
 
 def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, list[State]]:
-    """Trace a float32 model on the CPU.
+    """Trace a float32 model on the CPU; buffers that it keeps in bfloat16 become float32.
 
     Parameters
     ----------
@@ -86,6 +86,7 @@ def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, l
     list of State
         In the order of those inputs and outputs.
     """
+    model.float()  # a bfloat16 constant would lie in the model's memory, and be lost with it
     ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
     loops = UnbranchedRecurrences() if unbranched else Recurrences()
     kernels: dict[str, Callable[..., Any]] = {
