@@ -50,7 +50,7 @@ def test_results_come_in_order_and_what_is_large_runs_alone() -> None:
     assert max(together) == lanes.count == 3
 
 
-@pytest.mark.parametrize("family", ["zamba2", "granitemoehybrid"])
+@pytest.mark.parametrize("family", ["zamba2", "granitemoehybrid", "jamba with experts"])
 def test_a_change_stays_in_its_lane(family: str) -> None:
     model = build(family).requires_grad_(False)
     mine, other = Lane(model, Cancel()), Lane(model, Cancel())
@@ -86,7 +86,8 @@ def test_a_failure_stops_what_the_others_still_do() -> None:
 
 
 def test_the_number_of_lanes_changes_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, before = build_folder("granitemoehybrid", tmp_path / "model"), torch.get_num_threads()
+    folder = build_folder("granitemoehybrid with experts", tmp_path / "model")
+    before = torch.get_num_threads()
     found = []
     for count in (1, 3):
         monkeypatch.setattr(engine, "use_cores", lambda count=count: torch.set_num_threads(count))
