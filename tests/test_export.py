@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,19 +14,22 @@ import openvino_genai as genai
 import pytest
 import torch
 from openvino import opset13 as ops
+from openvino._offline_transformations import compress_model_transformation
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kl_lens_desktop.errors import ExportError, InputError
 from kl_lens_desktop.export.bundle import export_model
-from kl_lens_desktop.export.compress import audit, weight_constants
+from kl_lens_desktop.export.compress import audit, base_name, compress, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import INPUT_NAMES, trace
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Finished
+from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
+from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable, weight_parameters
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
-from kl_lens_desktop.plan.propose import predicted, propose
-from kl_lens_desktop.quant.formats import all_formats, parse_format
+from kl_lens_desktop.plan.propose import predicted, propose, uniform_plan
+from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 from tests.models import CONFIGURATIONS, VARIATIONS, build, build_folder
@@ -105,6 +109,65 @@ def test_a_call_with_more_tokens_than_any_before_is_right(family: str) -> None:
     for sizes in ([1, 8], [9, 1, 30], [1, 89]):
         logits = client.pieces(ids.numpy(), sizes)
         assert np.abs(logits - expected[:, : sum(sizes)]).max() < 2e-3 * expected.std(), sizes
+
+
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_a_compressed_graph_is_the_quantized_model(family: str) -> None:
+    model, formats = build(family), all_formats()
+    names = [weight.name for weight in quantizable(inventory(model))]
+    assignments = {name: formats[5 * i % len(formats)] for i, name in enumerate(names)}
+    graph, states = trace(model)
+    make_stateful(graph, states)
+    compress_model_transformation(graph)
+    compress(graph, assignments, Cancel())
+    assert audit(graph, assignments).checked == len(names)
+    model.half().float()
+    parameters = weight_parameters(model)
+    ids = torch.randint(1, 4000, (2, 40), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        for name, chosen in assignments.items():
+            parameters[name].copy_(fake_quantize(parameters[name], parse_format(chosen)))
+        expected = model(ids).logits.numpy()
+    # What no format applies to is FP16 in the graph, rounded before or after some constants were folded.
+    assert np.abs(Client(graph).pieces(ids.numpy(), [30, 1, 9]) - expected).max() < 5e-3 * expected.std()
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
+    """A model whose bytes are those of its experts, in formats that the CPU multiplies as they are stored."""
+    folder = tmp_path_factory.mktemp("experts")
+    sizes = {"hidden_size": 256, "moe_intermediate_size": 128, "num_experts": 16}
+    local = LocalModel("experts", build_folder("qwen3_next with experts", folder / "model", **sizes))
+    model = AutoModelForCausalLM.from_pretrained(local.folder)
+    weights, kept = [w.as_dict() for w in inventory(model)], kept_bytes(model, inventory(model))
+    identity = ModelIdentity(local.id, local.revision, weights_sha256(weight_files(local.folder)))
+    stored = ["int4_sym_g64", "int8_asym", "int4_asym_g32", "int8_sym", "int4_sym_pc"]
+    stacks = [weight["name"] for weight in weights if ".experts." in weight["name"]]
+    plan = uniform_plan(identity, weights, kept, "int4_sym_g64")
+    plan.assignments.update({name: stored[i % 5] for i, name in enumerate(stacks)})
+    shapes = {weight["name"]: weight["shape"] for weight in weights}
+    size = sum(stored_bytes(shapes[name], parse_format(chosen)) for name, chosen in plan.assignments.items())
+    plan = replace(plan, predicted={**plan.predicted, "bytes": kept + size})
+    list(export_model(local, plan, folder / "ir", Cancel()))
+    return folder / "ir", plan
+
+
+def test_experts_take_the_bytes_of_their_formats(experts: tuple[Path, Plan]) -> None:
+    folder, plan = experts
+    assert plan.predicted["bytes"] == pytest.approx((folder / "openvino_model.bin").stat().st_size, rel=1e-3)
+
+
+def test_only_chosen_experts_are_read_and_as_they_are_stored(experts: tuple[Path, Plan]) -> None:
+    folder, plan = experts
+    compiled = ov.Core().compile_model(folder / "openvino_model.xml", "CPU", F32)
+    types = [
+        node.input(1).get_element_type().get_type_name()
+        for node in compiled.get_runtime_model().get_ordered_ops()
+        if node.get_rt_info()["layerType"] == "GatherMatmul"
+    ]
+    stored = {"int4_sym": "i4", "int4_asym": "u4", "int8_sym": "i8", "int8_asym": "u8"}
+    stacks = [parse_format(chosen) for name, chosen in plan.assignments.items() if ".experts." in name]
+    assert sorted(types) == sorted(stored[base_name(fmt)] for fmt in stacks)
 
 
 def test_transformers_is_as_it_was_after_an_export() -> None:

@@ -206,7 +206,8 @@ def _delta_loop(context: Any) -> list[ov.Output]:
     new = ops.add(decayed, ops.multiply(k, ops.unsqueeze(delta, axis["key"])))
     q = ops.unsqueeze(ops.squeeze(q_t, axis["token"]), axis["last"])
     y = ops.reduce_sum(ops.multiply(new, q), axis["key"], True)
-    out = ops.scatter_update(written, ops.unsqueeze(step, first), y, axis["token"])
+    # A constant of the body's own: NNCF stumbles over one that the graph around it has too.
+    out = ops.scatter_update(written, ops.unsqueeze(step, ops.constant(np.int64(0))), y, axis["token"])
     true = ops.constant(np.array(True))
     loop = ops.loop(tokens, ops.constant(np.array(True)))
     loop.set_function(ov.Model([true, new, out], [step, q_t, k_t, v_t, g_t, beta_t, state, written]))

@@ -22,7 +22,7 @@ from transformers.cache_utils import Cache, LinearAttentionLayer
 
 from kl_lens_desktop.export.convolution import remove_cuts
 from kl_lens_desktop.export.dual import shared_parts
-from kl_lens_desktop.export.experts import dense_experts
+from kl_lens_desktop.export.experts import grouped_experts
 from kl_lens_desktop.export.layout import remove_turns_back
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
 from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_kernel, replaced_kernels
@@ -79,7 +79,7 @@ def trace(model: PreTrainedModel) -> tuple[ov.Model, list[State]]:
     with (
         torch.no_grad(),
         replaced_kernels(model, kernels),
-        dense_experts(model),
+        grouped_experts(model),
         _functional_cache(loops),
         _quiet(),
     ):
