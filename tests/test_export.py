@@ -17,6 +17,7 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import compress_model_transformation
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kl_lens_desktop.bench.stateful import bytes_per_token
 from kl_lens_desktop.errors import ExportError, InputError
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.compress import audit, base_name, compress, weight_constants
@@ -133,41 +134,48 @@ def test_a_compressed_graph_is_the_quantized_model(family: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def experts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
-    """A model whose bytes are those of its experts, in formats that the CPU multiplies as they are stored."""
+def experts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, dict[str, int]]:
+    """A folder most of whose bytes are experts, of formats that the CPU multiplies as they are stored; its
+    plan, and the bytes of each weight."""
     folder = tmp_path_factory.mktemp("experts")
     sizes = {"hidden_size": 256, "moe_intermediate_size": 128, "num_experts": 16}
     local = LocalModel("experts", build_folder("qwen3_next with experts", folder / "model", **sizes))
     model = AutoModelForCausalLM.from_pretrained(local.folder)
-    weights, kept = [w.as_dict() for w in inventory(model)], kept_bytes(model, inventory(model))
+    weights = inventory(model)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(weight_files(local.folder)))
+    kept = kept_bytes(model, weights)
+    plan = uniform_plan(identity, [weight.as_dict() for weight in weights], kept, "int4_sym_g64")
     stored = ["int4_sym_g64", "int8_asym", "int4_asym_g32", "int8_sym", "int4_sym_pc"]
-    stacks = [weight["name"] for weight in weights if ".experts." in weight["name"]]
-    plan = uniform_plan(identity, weights, kept, "int4_sym_g64")
+    stacks = [weight.name for weight in weights if ".experts." in weight.name]
     plan.assignments.update({name: stored[i % 5] for i, name in enumerate(stacks)})
-    shapes = {weight["name"]: weight["shape"] for weight in weights}
-    size = sum(stored_bytes(shapes[name], parse_format(chosen)) for name, chosen in plan.assignments.items())
-    plan = replace(plan, predicted={**plan.predicted, "bytes": kept + size})
+    taken = {
+        w.name: stored_bytes(w.shape, parse_format(plan.assignments[w.name])) for w in quantizable(weights)
+    }
+    plan = replace(plan, predicted={**plan.predicted, "bytes": kept + sum(taken.values())})
     list(export_model(local, plan, folder / "ir", Cancel()))
-    return folder / "ir", plan
+    return folder / "ir", plan, taken
 
 
-def test_experts_take_the_bytes_of_their_formats(experts: tuple[Path, Plan]) -> None:
-    folder, plan = experts
+def test_experts_take_the_bytes_of_their_formats(experts: tuple[Path, Plan, dict[str, int]]) -> None:
+    folder, plan, _ = experts
     assert plan.predicted["bytes"] == pytest.approx((folder / "openvino_model.bin").stat().st_size, rel=1e-3)
 
 
-def test_only_chosen_experts_are_read_and_as_they_are_stored(experts: tuple[Path, Plan]) -> None:
-    folder, plan = experts
-    compiled = ov.Core().compile_model(folder / "openvino_model.xml", "CPU", F32)
-    types = [
+def test_only_chosen_experts_are_read_and_as_they_are_stored(
+    experts: tuple[Path, Plan, dict[str, int]],
+) -> None:
+    folder, plan, taken = experts
+    graph = ov.Core().read_model(folder / "openvino_model.xml")
+    products = [
         node.input(1).get_element_type().get_type_name()
-        for node in compiled.get_runtime_model().get_ordered_ops()
+        for node in ov.Core().compile_model(graph, "CPU", F32).get_runtime_model().get_ordered_ops()
         if node.get_rt_info()["layerType"] == "GatherMatmul"
     ]
     stored = {"int4_sym": "i4", "int4_asym": "u4", "int8_sym": "i8", "int8_asym": "u8"}
-    stacks = [parse_format(chosen) for name, chosen in plan.assignments.items() if ".experts." in name]
-    assert sorted(types) == sorted(stored[base_name(fmt)] for fmt in stacks)
+    stacks = [name for name in taken if ".experts." in name]
+    assert sorted(products) == sorted(stored[base_name(parse_format(plan.assignments[n]))] for n in stacks)
+    unread = taken["model.embed_tokens.weight"] + sum(taken[name] for name in stacks) * (1 - 2 / 16)
+    assert bytes_per_token(graph) == pytest.approx(plan.predicted["bytes"] - unread, rel=0.01)
 
 
 def test_transformers_is_as_it_was_after_an_export() -> None:
