@@ -102,7 +102,9 @@ class Lanes:
 
     def __init__(self, model: PreTrainedModel, cancel: Cancel) -> None:
         cores = torch.get_num_threads() if model.device.type == "cpu" else 1
-        largest = max(parameter.numel() for parameter in blocks(model).parameters())
+        # Stacks of experts are few: where they are too large for a lane they run alone.
+        matrices = (each for each in blocks(model).parameters() if each.dim() == 2)
+        largest = max(matrix.numel() for matrix in matrices)
         self.count = max(1, min(cores, HELD_ELEMENTS // largest))
         self.main = Lane(model, cancel)
         self._lanes = [Lane(model, cancel) for _ in range(self.count)]
