@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kl_lens_desktop import resources
 from kl_lens_desktop.bench.text import token_ids, windows
+from kl_lens_desktop.model.inventory import weight_parameters
 from kl_lens_desktop.plan.document import load_plan
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
@@ -18,7 +19,7 @@ def dequantized_sample(folder: Path) -> PreTrainedModel:
     """The sample in f32, its weights rounded as the plan in an exported folder says."""
     source = resources.path("sample-hybrid")
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
-    weights = dict(model.named_parameters())
+    weights = weight_parameters(model)
     for name, chosen in load_plan(folder / "plan.json").assignments.items():
         if chosen != "fp16":
             weights[name].copy_(fake_quantize(weights[name], parse_format(chosen)))

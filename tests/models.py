@@ -29,6 +29,14 @@ _MAMBA2 = {
 }
 _RECURRENT, _FULL = "linear_attention", "full_attention"
 _JAMBA = {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8, "mamba_dt_rank": 8}
+_NEMOTRON = {
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 16,
+    "ssm_state_size": 16,
+    "n_groups": 2,
+    "chunk_size": 16,
+    "head_dim": 16,
+}
 _DELTA = {
     "layer_types": [_RECURRENT, _RECURRENT, _FULL, _RECURRENT],
     "linear_num_key_heads": 2,
@@ -104,15 +112,34 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "position_embedding_type": None,
         "tie_word_embeddings": False,
     },
-    "nemotron_h": {
+    "nemotron_h": {**_ATTENTION, **_NEMOTRON, "hybrid_override_pattern": "M-*M"},
+    "nemotron_h with experts": {
         **_ATTENTION,
-        "hybrid_override_pattern": "M-*M",
-        "mamba_num_heads": 8,
-        "mamba_head_dim": 16,
-        "ssm_state_size": 16,
-        "n_groups": 2,
-        "chunk_size": 16,
-        "head_dim": 16,
+        **_NEMOTRON,
+        "hybrid_override_pattern": "ME*E",
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 48,
+        "moe_shared_expert_intermediate_size": 32,
+        "moe_latent_size": 32,
+    },
+    "lfm2_moe with experts": {
+        **_ATTENTION,
+        "layer_types": ["conv", "conv", _FULL, "conv"],
+        "num_dense_layers": 1,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+    },
+    "lfm3": {**_ATTENTION, "layer_types": ["conv", "conv", _FULL, "conv"]},
+    "qwen3_5_text": {**_ATTENTION, **_DELTA},
+    "qwen3_5_moe_text with experts": {
+        **_ATTENTION,
+        **_DELTA,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 32,
     },
     "qwen3_next": {**_ATTENTION, **_DELTA, "num_experts": 0, "mlp_only_layers": [0, 1, 2, 3]},
     "qwen3_next with experts": {

@@ -50,7 +50,20 @@ def test_results_come_in_order_and_what_is_large_runs_alone() -> None:
     assert max(together) == lanes.count == 3
 
 
-@pytest.mark.parametrize("family", ["zamba2", "granitemoehybrid"])
+@pytest.mark.usefixtures("cores")
+def test_lanes_are_fewer_for_large_matrices_and_not_for_large_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("jamba with experts")
+    sizes = {dim: max(p.numel() for p in model.model.layers.parameters() if p.dim() == dim) for dim in (2, 3)}
+    assert sizes[3] > sizes[2]
+    for held, count in ((3 * sizes[2], 3), (2 * sizes[2], 2), (sizes[2] - 1, 1)):
+        monkeypatch.setattr("kl_lens_desktop.sensitivity.lanes.HELD_ELEMENTS", held)
+        with Lanes(model, Cancel()) as lanes:
+            assert lanes.count == count
+            threads = [Job(lambda _: torch.get_num_threads(), size) for size in (1, sizes[3])]
+            assert list(lanes.in_order(threads)) == [3 // count, 3]
+
+
+@pytest.mark.parametrize("family", ["zamba2", "granitemoehybrid", "jamba with experts"])
 def test_a_change_stays_in_its_lane(family: str) -> None:
     model = build(family).requires_grad_(False)
     mine, other = Lane(model, Cancel()), Lane(model, Cancel())
@@ -86,7 +99,8 @@ def test_a_failure_stops_what_the_others_still_do() -> None:
 
 
 def test_the_number_of_lanes_changes_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, before = build_folder("granitemoehybrid", tmp_path / "model"), torch.get_num_threads()
+    folder = build_folder("granitemoehybrid with experts", tmp_path / "model")
+    before = torch.get_num_threads()
     found = []
     for count in (1, 3):
         monkeypatch.setattr(engine, "use_cores", lambda count=count: torch.set_num_threads(count))

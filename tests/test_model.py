@@ -10,7 +10,7 @@ import torch
 from kl_lens_desktop.errors import KLLensError, ModelError
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
-from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
+from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable, weight_name, weight_parameters
 from kl_lens_desktop.model.load import empty_model, load_model
 from kl_lens_desktop.model.scan import fast_scans, scan, scan_in_chunks
 from tests.models import CONFIGURATIONS, build, build_folder
@@ -41,14 +41,29 @@ def test_every_matrix_of_every_family_is_listed_once(family: str) -> None:
     weights = inventory(model)
     names = [weight.name for weight in weights]
     assert len(names) == len(set(names))
-    state = model.state_dict()
     matrices = {
         id(module.weight)
         for module in model.modules()
         if isinstance(module, (torch.nn.Linear, torch.nn.Embedding, torch.nn.Conv1d))
     }
-    assert len(weights) == len(matrices)
-    assert all(tuple(state[weight.name].shape) == weight.shape for weight in weights)
+    stacks = {id(parameter) for name, parameter in model.named_parameters() if name.endswith("_proj")}
+    assert bool(stacks) == ("with experts" in family)
+    parameters = weight_parameters(model)
+    assert {id(parameters[name]) for name in names} == matrices | stacks
+    assert all(tuple(parameters[weight.name].shape) == weight.shape for weight in weights)
+
+
+def test_a_stack_of_experts_is_one_weight() -> None:
+    weights = {weight.name: weight for weight in inventory(build("nemotron_h with experts"))}
+    stack = weights["model.layers.1.mixer.experts.up_proj.weight"]
+    assert (stack.kind, stack.block, stack.shape, stack.parameters) == ("mlp", 1, (4, 48, 32), 6144)
+    assert weight_name("model.layers.1.mixer.experts.up_proj") == stack.name
+    for other in (
+        "layers.1.experts.0.up_proj.weight",
+        "layers.1.mlp.experts.up_proj_bias",
+        "layers.0.mamba.D",
+    ):
+        assert weight_name(other) == other
 
 
 def test_a_shared_block_is_one_weight_with_several_uses() -> None:

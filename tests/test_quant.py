@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset13 as ops
+from openvino.opset17 import grouped_matmul
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format, stored_bytes
@@ -18,35 +19,43 @@ from kl_lens_desktop.quant.rounding import fake_quantize, quantize
 
 nncf.set_log_level(logging.ERROR)
 LOW = [name for name in all_formats() if name != "fp16"]
-SHAPES = [(40, 64), (96, 192), (256, 384)]  # below and above the size at which NNCF changes its own code path
+# Below and above the size at which NNCF changes its own code path; matrices, and stacks of experts.
+SHAPES = [(40, 64), (96, 192), (256, 384), (5, 24, 64), (4, 64, 192)]
 
 
-def _weight(shape: tuple[int, int]) -> np.ndarray:
+def _weight(shape: tuple[int, ...]) -> np.ndarray:
     """Rows of very different size, one of zeros and one with tiny values, as FP16 holds them."""
     generator = np.random.default_rng(0)
-    weight = generator.standard_normal(shape) * generator.lognormal(0, 2, (shape[0], 1)) * 0.02
-    weight[3], weight[4, :50] = 0, 1e-6
+    weight = generator.standard_normal(shape) * generator.lognormal(0, 2, (*shape[:-1], 1)) * 0.02
+    weight[..., 3, :], weight[..., 4, :50] = 0, 1e-6
     return weight.astype(np.float16).astype(np.float32)
 
 
 def _compressed(weight: np.ndarray, name: str) -> ov.Model:
-    fmt, rows = parse_format(name), weight.shape[1]
-    x = ops.parameter([-1, rows], np.float32, name="x")
+    fmt, channels = parse_format(name), weight.shape[-1]
+    x = ops.parameter([-1, channels], np.float32, name="x")
     constant = ops.constant(weight, name="self.weight")
-    model = ov.Model([ops.matmul(x, constant, False, True, name="product")], [x])
-    size = group_size(fmt, rows)
-    options = {"group_size": -1 if size == rows else size, "all_layers": True, "ratio": 1.0}
+    if weight.ndim == 3:
+        ends = ops.constant(channels * np.arange(1, len(weight) + 1))
+        product = grouped_matmul(x, constant, ends, name="product")
+    else:
+        product = ops.matmul(x, constant, False, True, name="product")
+    model = ov.Model([product], [x])
+    size = group_size(fmt, channels)
+    options = {"group_size": -1 if size == channels else size, "all_layers": True, "ratio": 1.0}
     mode = name.upper() if fmt.bits == 8 else name.rsplit("_", 1)[0].upper()
     return nncf.compress_weights(
         model, mode=getattr(nncf.CompressWeightsMode, mode), **({} if fmt.bits == 8 else options)
     )
 
 
-def _values(model: ov.Model) -> np.ndarray:
-    """The weight that the CPU plugin's matrix product computes with, read off an identity."""
-    channels = model.input(0).get_partial_shape()[1].get_length()
+def _values(model: ov.Model, shape: tuple[int, ...]) -> np.ndarray:
+    """The weight that the CPU plugin's matrix product computes with, read off an identity for each matrix."""
+    *experts, rows, channels = shape
     hints = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-    return ov.Core().compile_model(model, "CPU", hints)(np.eye(channels, dtype=np.float32))[0].T
+    identities = np.tile(np.eye(channels, dtype=np.float32), (*experts, 1))
+    product = ov.Core().compile_model(model, "CPU", hints)(identities)[0]
+    return product.reshape(*experts, channels, rows).swapaxes(-1, -2)
 
 
 def _integers(constant: ov.Node, count: int) -> np.ndarray:
@@ -57,13 +66,15 @@ def _integers(constant: ov.Node, count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", LOW)
-def test_rounding_is_nncfs(name: str, shape: tuple[int, int]) -> None:
+def test_rounding_is_nncfs(name: str, shape: tuple[int, ...]) -> None:
     weight = _weight(shape)
     model = _compressed(weight, name)
     constants = {op.get_friendly_name(): op for op in model.get_ops() if op.get_type_name() == "Constant"}
     ours = quantize(torch.from_numpy(weight), parse_format(name))
 
-    assert np.array_equal(_values(model), fake_quantize(torch.from_numpy(weight), parse_format(name)).numpy())
+    assert np.array_equal(
+        _values(model, shape), fake_quantize(torch.from_numpy(weight), parse_format(name)).numpy()
+    )
     scale = constants["self.weight/scale"].data
     assert np.array_equal(scale.reshape(-1), ours.scale.numpy().reshape(-1))
     if ours.fmt.scheme != "nf4":  # its elements are codes; the values above are what they stand for

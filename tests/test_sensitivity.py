@@ -25,6 +25,7 @@ from kl_lens_desktop.errors import Cancelled, InputError, ModelError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Note, Progress, Scored, Weights
+from kl_lens_desktop.model.inventory import weight_parameters
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import metrics, walk
@@ -55,7 +56,7 @@ def _plainly(folder: Path, weight: str, name: str, tokens: int, window: int) -> 
     ids = torch.tensor(ids).view(-1, window)
     with torch.no_grad():
         z = model(ids).logits.double()
-        parameter = model.get_parameter(weight)
+        parameter = weight_parameters(model)[weight]
         parameter.copy_(fake_quantize(parameter, parse_format(name)))
         y = model(ids).logits.double()
     log_p, log_q = z.log_softmax(-1), y.log_softmax(-1)
@@ -92,7 +93,9 @@ def test_every_entry_of_other_families_against_plain_torch(family: str, tmp_path
     )
     scores = load_scores(tmp_path / "scores.json")
     assert len(scores.entries) == len([weight for weight in scores.weights if weight["kind"] != "conv"])
-    for entry in random.Random(5).sample(scores.entries, 3):
+    stacks = [entry for entry in scores.entries if ".experts." in entry.weight]
+    assert bool(stacks) == ("with experts" in family)
+    for entry in [*random.Random(5).sample(scores.entries, 3), *stacks[:2]]:
         plain = _plainly(folder, entry.weight, entry.format, 128, 64)
         assert abs(entry.kl_pq.mean - plain["kl_pq"]) < 1e-5, entry.weight
         assert abs(entry.kl_qp.mean - plain["kl_qp"]) < 1e-5, entry.weight
@@ -255,6 +258,30 @@ def test_racing_keeps_the_ranking_and_says_which_stopped(sample: LocalModel, tmp
     again = raced.read_bytes()
     _run(sample, raced, **options)
     assert raced.read_bytes() == again, "what is settled stays settled"
+
+
+def test_experts_race_and_agree_like_other_weights(tmp_path: Path) -> None:
+    family, raced, whole = "granitemoehybrid with experts", tmp_path / "raced.json", tmp_path / "whole.json"
+    local = LocalModel(family, build_folder(family, tmp_path / "model"))
+    options = {"tokens": 384, "window": 24}
+    _run(local, raced, formats=["int4_sym_g64", "int8_sym"], **options)
+    _run(local, whole, formats=["int4_sym_g64", "int8_sym"], exhaustive=True, **options)
+    early, full = load_scores(raced), load_scores(whole)
+    stacks = {(e.weight, e.format): e for e in early.entries if ".experts." in e.weight}
+    assert len(stacks) == 16
+    assert any(entry.settled for entry in stacks.values())
+    assert early.windows is not None
+    assert full.windows is not None
+    for pair, entry in stacks.items():
+        seen, every = early.windows.samples[pair].kl_pq, full.windows.samples[pair].kl_pq
+        assert entry.settled == (len(seen) < len(every) == 16)
+        assert seen == pytest.approx(every[: len(seen)], rel=1e-3)
+    delta_ce = {(entry.weight, entry.format): entry.delta_ce.mean for entry in full.entries}
+    text = calibration_text()
+    (*_, last) = agree(local, whole, None, Cancel(), text=text, **options)
+    for point in last.result["points"]:
+        loss = math.log(point["perplexity"] / last.result["perplexity_full"])
+        assert loss == pytest.approx(delta_ce[point["weight"], point["format"]], abs=2e-6)
 
 
 def test_large_vocabularies_are_compared_in_slices(

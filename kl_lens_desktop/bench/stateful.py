@@ -108,25 +108,37 @@ class StatefulModel:
 
 
 def bytes_per_token(graph: Any) -> int:
-    """Bytes of the graph's constants that every token reads: all but tables of which a row is looked up.
+    """Bytes of the graph's constants that a token reads.
 
-    A tied embedding is read whole, by the head.
+    Nothing is counted of tables of which a row is looked up, and of stacks of experts the chosen ones. A tied
+    embedding is read whole, by the head.
     """
-    return sum(
-        op.get_byte_size()
-        for op in graph.get_ops()
-        if op.get_type_name() == "Constant" and not _is_table(op.output(0))
-    )
+    constants = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
+    read: float = sum(op.get_byte_size() * _share_read(op.output(0)) for op in constants)
+    return round(read)
 
 
-def _is_table(output: Any) -> bool:
-    users = [(port.get_node(), port.get_index()) for port in output.get_target_inputs()]
-    return bool(users) and all(
-        _is_table(user.output(0))
-        if user.get_type_name() in _DECOMPRESSION
-        else user.get_type_name() == "Gather" and index == 0
-        for user, index in users
-    )
+def _share_read(output: Any) -> float:
+    return max((_share_read_by(port) for port in output.get_target_inputs()), default=1.0)
+
+
+def _share_read_by(port: Any) -> float:
+    user, index = port.get_node(), port.get_index()
+    if user.get_type_name() in _DECOMPRESSION:
+        return _share_read(user.output(0))
+    if user.get_type_name() == "GroupedMatMul" and index == 1:
+        return _share_chosen(user)
+    return 0.0 if user.get_type_name() == "Gather" and index == 0 else 1.0
+
+
+def _share_chosen(product: Any) -> float:
+    """The choice (tokens, chosen) is what the ends of the experts' tokens are made from, flattened."""
+    value = product.input_value(2)
+    while len(value.get_partial_shape()) == 1:
+        value = value.get_node().input_value(0)
+    chosen = value.get_partial_shape()[1]
+    experts = product.get_input_partial_shape(1)[0]
+    return 1.0 if chosen.is_dynamic else float(chosen.get_length() / experts.get_length())
 
 
 def defaults(core: Any, device: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from nncf.quantization.algorithms.weight_compression.openvino_backend import OVW
 from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export.trace import MODEL_ATTRIBUTE
 from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.model.inventory import weight_name
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
 
 _FAULT = "Report this as a fault"
@@ -100,7 +101,9 @@ def audit(graph: ov.Model, assignments: Mapping[str, str]) -> Audit:
         found = constant.get_output_element_type(0).get_type_name()
         if found not in _ELEMENT_TYPES[base_name(fmt)]:
             raise ExportError(f"{weight} came out as {found}", f"the plan says {fmt.label}", _FAULT)
-        channels, size = _groups(list(constant.get_output_shape(0)), fmt)
+        shape, stored = list(constant.get_output_shape(0)), stored_group(constant)
+        channels = shape[-2] * stored if stored else shape[-1]
+        size = stored or channels
         if fmt.scheme != "fp16" and size != group_size(fmt, channels):
             raise ExportError(f"{weight} came out in groups of {size}", f"the plan says {fmt.label}", _FAULT)
         counts[name] += 1
@@ -108,14 +111,21 @@ def audit(graph: ov.Model, assignments: Mapping[str, str]) -> Audit:
 
 
 def weight_constants(graph: ov.Model) -> dict[str, ov.Node]:
-    """The constants of a graph by the state-dict name they had in torch."""
-    prefix = f"self.{MODEL_ATTRIBUTE}."
+    """The constants of a graph by what inventories call the weight (`model.inventory.weight_name`)."""
     named = {}
     for op in graph.get_ops():
-        name = op.get_friendly_name().removesuffix("_compressed")
-        if op.get_type_name() == "Constant" and name.startswith(prefix) and name.endswith(".weight"):
-            named[name.removeprefix(prefix)] = op
+        if op.get_type_name() == "Constant" and (parameter := _parameter(op)):
+            name = weight_name(parameter)
+            if name.endswith(".weight"):
+                named[name] = op
     return named
+
+
+def stored_group(constant: ov.Node) -> int | None:
+    """Elements that share a scale, where the last axis of a weight is stored in groups."""
+    parameter, shape = _parameter(constant), list(constant.get_output_shape(0))
+    is_stack = weight_name(parameter) != parameter
+    return shape[-1] if len(shape) == (4 if is_stack else 3) else None
 
 
 def base_name(fmt: Format) -> str:
@@ -123,11 +133,10 @@ def base_name(fmt: Format) -> str:
     return fmt.name if fmt.scheme == "fp16" or fmt.bits == 8 else fmt.name.rsplit("_", 1)[0]
 
 
-def _groups(shape: list[int], fmt: Format) -> tuple[int, int]:
-    """Input channels and group size of a stored matrix, which has a third axis where it is grouped."""
-    if len(shape) == 3 and fmt.scheme != "fp16":
-        return shape[-1] * shape[-2], shape[-1]
-    return shape[-1], shape[-1]
+def _parameter(constant: ov.Node) -> str:
+    """The state-dict name it had in torch; empty if it is no parameter."""
+    prefix, name = f"self.{MODEL_ATTRIBUTE}.", constant.get_friendly_name()
+    return name.removeprefix(prefix).removesuffix("_compressed") if name.startswith(prefix) else ""
 
 
 def _constant(constants: Mapping[str, ov.Node], weight: str) -> ov.Node:

@@ -26,7 +26,7 @@ from openvino._offline_transformations import compress_model_transformation
 from torch import Tensor
 
 from kl_lens_desktop.errors import ExportError
-from kl_lens_desktop.export.compress import base_name, weight_constants
+from kl_lens_desktop.export.compress import base_name, stored_group, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.jobs.cancel import Cancel
@@ -173,9 +173,7 @@ def formats_in(graph: ov.Model) -> dict[str, str]:
         if "conv" in weight.rsplit(".", 2)[-2]:
             continue
         kind = node.get_output_element_type(0).get_type_name()
-        shape = list(node.get_output_shape(0))
-        base = _BASES.get(kind, kind)
-        group = shape[-1] if len(shape) == 3 else None
+        base, group = _BASES.get(kind, kind), stored_group(node)
         if base in ("fp16", "int8_sym", "int8_asym"):
             found[weight] = base
         elif base in _BASES.values() and group in (None, *GROUP_SIZES):

@@ -21,7 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 
 from kl_lens_desktop.export.convolution import remove_cuts
-from kl_lens_desktop.export.experts import dense_experts
+from kl_lens_desktop.export.experts import dense_experts, grouped_experts
 from kl_lens_desktop.export.layout import remove_turns_back
 from kl_lens_desktop.export.lru import cached_recurrent_blocks
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
@@ -98,7 +98,7 @@ def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, l
     with (
         torch.no_grad(),
         replaced_kernels(model, kernels),
-        dense_experts(model),
+        dense_experts(model) if unbranched else grouped_experts(model),
         cached_recurrent_blocks(model, loops),
         _functional_cache(loops),
         _quiet(),

@@ -8,18 +8,24 @@ from kl_lens_desktop.errors import ModelError
 
 # Tried by the tests from small configurations: analysis against full forwards, export against torch's logits.
 SUPPORTED = {
-    "granitemoehybrid": "Granite 4 hybrid (Mamba-2 and attention)",
+    "granitemoehybrid": "Granite 4 hybrid (Mamba-2 and attention, with or without experts)",
     "mamba": "Mamba",
     "falcon_mamba": "Falcon Mamba",
     "mamba2": "Mamba-2",
     "jamba": "Jamba (Mamba, attention and experts)",
     "zamba": "Zamba (Mamba and a shared transformer block)",
-    "nemotron_h": "Nemotron-H (Mamba-2 and attention)",
+    "nemotron_h": "Nemotron-H (Mamba-2 and attention, with or without experts)",
     "bamba": "Bamba (Mamba-2 and attention)",
     "zamba2": "Zamba2 (Mamba-2 and a shared transformer block)",
     "falcon_h1": "Falcon-H1 (Mamba-2 beside attention)",
     "lfm2": "LFM2 (short convolutions and attention)",
-    "qwen3_next": "Qwen3-Next (gated delta nets and attention)",
+    "lfm2_moe": "LFM2 with experts",
+    "lfm3": "LFM3 (short convolutions and attention)",
+    "qwen3_next": "Qwen3-Next (gated delta nets, attention and experts)",
+    "qwen3_5": "Qwen3.5 (gated delta nets and attention; its text part)",
+    "qwen3_5_text": "Qwen3.5 (gated delta nets and attention)",
+    "qwen3_5_moe": "Qwen3.5 with experts (its text part)",
+    "qwen3_5_moe_text": "Qwen3.5 with experts",
     "recurrent_gemma": "RecurrentGemma (gated linear recurrences and local attention)",
     "olmo_hybrid": "OLMo Hybrid (gated delta nets and attention)",
 }

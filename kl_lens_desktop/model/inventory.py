@@ -1,7 +1,8 @@
 """Which weight matrices a model has, where they sit and what they belong to."""
 
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ _KINDS = (
     ("attention", re.compile(r"Attention$|Attention[A-Z]?\w*(?<!Layer)$")),
     ("mlp", re.compile(r"MLP|Mlp|MoE|Moe(?!Hybrid)|Expert|FeedForward|Router")),
 )
+_STACK = re.compile(r".*\.experts\.\w+_proj")  # no single expert, which has a number in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,14 @@ class Weight:
     Attributes
     ----------
     name : str
-        State-dict name ending in ``.weight``; of a shared or tied weight, that of its first use.
+        State-dict name ending in ``.weight`` (but see `weight_name`); of a shared or tied weight, that of its
+        first use.
     kind : str
         ``ssm``, ``attention``, ``mlp``, ``embedding``, ``head``, or ``conv``, which no format applies to.
     block : int or None
         Index of its first block; None for embeddings and the head.
     shape : tuple of int
+        The last axis is the input channels; a stack has its experts first.
     parameters : int
     uses : int
         Places in the model that read it.
@@ -51,32 +55,49 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
     return stack
 
 
+def weight_name(parameter: str) -> str:
+    """What inventories, scores and plans call the weight in a parameter of that state-dict name.
+
+    transformers stacks the experts of a layer in parameters without the suffix: ``…experts.down_proj``
+    (experts, output, input channels) is ``…experts.down_proj.weight`` here.
+    """
+    return f"{parameter}.weight" if _STACK.fullmatch(parameter) else parameter
+
+
+def weight_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """All parameters of a model as `weight_name` calls them, by every name that they have."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {weight_name(name): parameter for name, parameter in named}
+
+
 def inventory(model: PreTrainedModel) -> list[Weight]:
-    """Every matrix of a Linear, Embedding or Conv1d once, in the order of the forward pass."""
+    """Every matrix of a Linear, Embedding or Conv1d and every stack of experts once, in the model's order."""
     stack_name = next(name for name, module in model.named_modules() if module is blocks(model))
     modules = dict(model.named_modules(remove_duplicate=False))
     found: dict[int, Weight] = {}
-    for name, module in modules.items():
-        if not isinstance(module, (nn.Linear, nn.Embedding, nn.Conv1d)):
-            continue
-        key = id(module.weight)
-        if key in found:
-            known = found[key]
-            found[key] = Weight(
-                known.name, known.kind, known.block, known.shape, known.parameters, known.uses + 1
+    for path, module in modules.items():
+        for name, parameter in _matrices(path, module):
+            if known := found.get(id(parameter)):
+                found[id(parameter)] = replace(known, uses=known.uses + 1)
+                continue
+            block = re.match(rf"{re.escape(stack_name)}\.(\d+)\.", path)
+            found[id(parameter)] = Weight(
+                name,
+                _kind(path, module, modules, model),
+                int(block[1]) if block else None,
+                tuple(parameter.shape),
+                parameter.numel(),
+                1,
             )
-            continue
-        block = re.match(rf"{re.escape(stack_name)}\.(\d+)\.", name)
-        shape = tuple(module.weight.shape)
-        found[key] = Weight(
-            f"{name}.weight",
-            _kind(name, module, modules, model),
-            int(block[1]) if block else None,
-            shape,
-            module.weight.numel(),
-            1,
-        )
     return list(found.values())
+
+
+def _matrices(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    layer = isinstance(module, (nn.Linear, nn.Embedding, nn.Conv1d))
+    for parameter, value in module.named_parameters(path, recurse=False):
+        name = weight_name(parameter)
+        if name != parameter or (layer and name == f"{path}.weight"):
+            yield name, value
 
 
 def quantizable(weights: list[Weight]) -> list[Weight]:

@@ -85,9 +85,10 @@ def fake_quantize(weight: Tensor, fmt: Format) -> Tensor:
     FP16 rounds to half precision, which saturates nothing: a value beyond its range becomes infinite, as in
     the file.
     """
-    rounded = torch.empty_like(weight)
+    rounded = torch.empty_like(weight, memory_format=torch.contiguous_format)
     rows = max(1, _PIECE // weight.shape[-1])
-    for piece, source in zip(rounded.split(rows), weight.detach().split(rows), strict=True):
+    pieces = (matrix.flatten(0, -2).split(rows) for matrix in (rounded, weight.detach()))
+    for piece, source in zip(*pieces, strict=True):
         if fmt.scheme == "fp16":
             piece.copy_(source.half())
         else:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.model.inventory import blocks
+from kl_lens_desktop.model.inventory import blocks, weight_parameters
 
 HELD_ELEMENTS = 2**26  # of rounded weights at a time in all lanes, 256 MB
 _INTERRUPTIBLE_S = 0.2  # on Windows an endless wait lets no interrupt from the keyboard through
@@ -41,7 +41,7 @@ class Lane:
     model : PreTrainedModel
     blocks : ModuleList
     parameters : dict of str to Parameter
-        By every name they have.
+        By every name they have, as `model.inventory.weight_name` gives it.
     closed : bool
         Whether what it still does is of no use.
     """
@@ -55,7 +55,7 @@ class Lane:
         shared |= {id(each): each for each in model.buffers()}
         self.model = copy.deepcopy(model, shared)
         self.blocks = blocks(self.model)
-        self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        self.parameters = weight_parameters(self.model)
         for block in self.blocks:
             block.register_forward_pre_hook(self._stop_if_cancelled)
 
@@ -102,7 +102,9 @@ class Lanes:
 
     def __init__(self, model: PreTrainedModel, cancel: Cancel) -> None:
         cores = torch.get_num_threads() if model.device.type == "cpu" else 1
-        largest = max(parameter.numel() for parameter in blocks(model).parameters())
+        # Stacks of experts are few: where they are too large for a lane they run alone.
+        matrices = (each for each in blocks(model).parameters() if each.dim() == 2)
+        largest = max(matrix.numel() for matrix in matrices)
         self.count = max(1, min(cores, HELD_ELEMENTS // largest))
         self.main = Lane(model, cancel)
         self._lanes = [Lane(model, cancel) for _ in range(self.count)]

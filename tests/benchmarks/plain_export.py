@@ -1,13 +1,15 @@
 """The export that one would write first, for comparison: traced as the model is, nothing rewritten.
 
 States go in and out one by one and each is gathered by ``beam_idx``, convolutions are padded and cut, the
-scan of Mamba-2 is its dual form over the whole call, that of Mamba-1 a loop over its tokens. NNCF's public
-function compresses it.
+scan of Mamba-2 is its dual form over the whole call, that of Mamba-1 a loop over its tokens. Every token
+passes all experts. NNCF's public function compresses it.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
+from unittest.mock import patch
 
 import nncf
 import numpy as np
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, LinearAttentionLayer
 
-from kl_lens_desktop.model.scan import MAMBA1, MAMBA2, replaced_kernels, scan
+from kl_lens_desktop.model import scan as scans
 from kl_lens_desktop.model.selective import gated, step_sizes
 
 _KINDS = {"conv": "conv_states", "ssm": "recurrent_states", "key": "keys", "value": "values"}
@@ -34,8 +36,10 @@ def plain_export(model: PreTrainedModel) -> ov.Model:
     attends = model.config.model_type not in ("mamba", "mamba2", "falcon_mamba")
     with (
         torch.no_grad(),
-        replaced_kernels(model, {MAMBA2: scan, MAMBA1: loops.scan}),
+        scans.replaced_kernels(model, {scans.MAMBA2: scans.scan, scans.MAMBA1: loops.scan}),
+        patch.object(scans, "_decay", _decay),
         _functional(loops),
+        _dense(model),
     ):
         cache = DynamicCache(config=model.config)
         model(ids[:, :5], use_cache=True, **{"past_key_values" if attends else "cache_params": cache})
@@ -69,6 +73,31 @@ def plain_export(model: PreTrainedModel) -> ov.Model:
             group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST
         ),
     )
+
+
+def _decay(log: Tensor) -> Tensor:
+    return log.clamp(max=0).exp()
+
+
+@contextmanager
+def _dense(model: PreTrainedModel) -> Iterator[None]:
+    layers = [module for module in model.modules() if hasattr(module, "gate_up_proj")]
+    for layer in layers:
+        layer.forward = MethodType(_all_experts, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _all_experts(self: Any, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+    count = int(self.down_proj.shape[0])
+    routing = torch.zeros(hidden.shape[0], count).scatter(1, top_k_index, top_k_weights)
+    repeated = hidden.repeat(count, 1).view(count, -1, hidden.shape[-1])
+    gate, up = torch.bmm(repeated, self.gate_up_proj.transpose(1, 2)).chunk(2, dim=-1)
+    outputs = torch.bmm(self.act_fn(gate) * up, self.down_proj.transpose(1, 2))
+    return (outputs * routing.t()[..., None]).sum(0)
 
 
 class _Loops(nn.Module):
