@@ -17,6 +17,7 @@ from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
 
 SLICE_ELEMENTS = 3 * 2**23  # logits at a time in all lanes, 96 MB: few tokens make a slow product of matrices
+PASS_ELEMENTS = 3 * 2**19  # so many fewer for each lane beyond two, whose blocks take memory too
 INPUT_ELEMENTS = 2**24  # inputs of all blocks kept, if they are no more than this (64 MB)
 CACHE_ELEMENTS = 2**25  # full-precision logits kept, if they are no more than this (128 MB)
 BATCH_TOKENS = 512
@@ -106,7 +107,9 @@ class Walk:
         self._head_output: type[Any] | None = None
         lane.wait()
         self._final = [self._first_pass(batch) for batch in range(len(self._ids))]
-        self._slice = max(1, SLICE_ELEMENTS // max(lanes, 2) // config.vocab_size)  # tokens
+        lanes = max(lanes, 2)
+        elements = max(SLICE_ELEMENTS - (lanes - 2) * PASS_ELEMENTS, SLICE_ELEMENTS * 2 // 3)
+        self._slice = max(1, elements // lanes // config.vocab_size)  # tokens
         self._full: list[list[Reference]] | None = None
         self.signal: list[float] = []
         self.finite = True
