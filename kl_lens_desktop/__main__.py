@@ -12,7 +12,7 @@ def main() -> int:
         from kl_lens_desktop.tasks import TASKS
 
         return serve(TASKS)
-    from kl_lens_desktop.cli import run
+    from kl_lens_desktop.cli.commands import run
 
     return run(sys.argv[1:])
 

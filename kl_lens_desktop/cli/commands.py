@@ -1,0 +1,401 @@
+"""The command line: the same stages as the window, progress on standard error, results on standard output."""
+
+import argparse
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kl_lens_desktop.cli.arguments import parser
+from kl_lens_desktop.cli.console import events, finish, print_bench, print_json, print_table
+from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
+from kl_lens_desktop.jobs.events import Finished, Measured
+
+FAILED, CANCELLED = 1, 130
+Arguments = argparse.Namespace
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; return its exit status: 0 done, 1 failed, 2 usage, 130 cancelled."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # Windows consoles default to a legacy code page
+    whole = parser()
+    arguments = whole.parse_args(argv or ["app"])
+    if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
+        whole.error("plan takes a score file and --out, or --diff")
+    if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
+        whole.error("bench takes exported folders, or --compare and two bench files")
+    try:
+        return int(COMMANDS[arguments.command](arguments) or 0)
+    except (KeyboardInterrupt, Cancelled):
+        print("Cancelled.", file=sys.stderr)
+        return CANCELLED
+    except KLLensError as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"kl-lens: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        return FAILED
+    except Exception as error:  # noqa: BLE001  (the program's last frame: one line instead of a traceback)
+        if arguments.debug:
+            traceback.print_exc()
+        print(
+            f"kl-lens: {type(error).__name__}: {error}. Run again with --debug and report it.",
+            file=sys.stderr,
+        )
+        return FAILED
+
+
+def _app(arguments: Arguments) -> int:
+    places = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform.startswith("linux") and not any(os.environ.get(place) for place in places):
+        raise InputError(
+            "Cannot open a window", "there is no display here", "Use the commands: see kl-lens --help"
+        )
+    from kl_lens_desktop.gui.application import run as run_application
+
+    return run_application(arguments.model)
+
+
+def _pull(arguments: Arguments) -> None:
+    result = finish("pull", {"model": arguments.model, "revision": arguments.revision})
+    print(result["folder"])
+
+
+def _inspect(arguments: Arguments) -> None:
+    result = finish("inspect", {"model": arguments.model})
+    if arguments.json:
+        print_json({"model": result["model"], "weights": result["weights"]})
+        return
+    about = result["model"]
+    print(
+        f"{about['id']}: {about['architecture']}, "
+        f"{about['parameters']:,} parameters in {about['blocks']} blocks"
+    )
+    rows = [
+        [
+            w["name"],
+            w["kind"],
+            "" if w["block"] is None else w["block"],
+            _shape(w["shape"]),
+            w["parameters"],
+            w["uses"],
+        ]
+        for w in result["weights"]
+    ]
+    print_table(["weight", "kind", "block", "shape", "parameters", "uses"], rows)
+
+
+def _analyze(arguments: Arguments) -> None:
+    params = {"model": arguments.model, "out": str(arguments.out), "device": arguments.device}
+    result = finish("analyze", params | {"bits": arguments.bits} | _measuring(arguments))
+    if arguments.json:
+        print(Path(result["scores"]).read_text(encoding="utf-8"))
+        return
+    from kl_lens_desktop.sensitivity.scores import load_scores
+
+    scores = load_scores(arguments.out)
+    entries = sorted(scores.entries, key=lambda entry: -entry.kl_pq.mean)
+    rows = [
+        [
+            entry.weight,
+            entry.format,
+            f"{entry.kl_pq.mean:.3g} ± {entry.kl_pq.se:.1g}",
+            f"{entry.sqnr_db.mean:.1f}",
+            entry.kl_pq.n,
+            "settled" if entry.settled else "",
+        ]
+        for entry in entries
+    ]
+    header = ["weight", "format", "KL(full‖quantized), nats/token", "SQNR, dB", "tokens", "racing"]
+    print_table(header, rows[: arguments.top])
+    early = sum(entry.settled for entry in entries)
+    settled = f", {early} of them settled on fewer than {scores.text['tokens']:,} tokens" if early else ""
+    print(f"{len(rows)} entries in {arguments.out}{settled}; text: {scores.text['name']}")
+
+
+def _agree(arguments: Arguments) -> None:
+    params = {
+        "model": arguments.model,
+        "scores": str(arguments.scores),
+        "out": str(arguments.out or "") or None,
+    }
+    result = finish("agree", params)
+    if arguments.json:
+        print_json(result)
+        return
+    rows = [
+        [name, f"{a['tau']:.3f}", f"{a['low']:.3f} … {a['high']:.3f}"]
+        for name, a in result["metrics"].items()
+    ]
+    print_table(["metric", "Kendall τ with perplexity", "95 % interval"], rows)
+    print(f"Perplexity itself, measured on two halves of the text, agrees with τ = {result['ceiling']:.3f}.")
+
+
+def _plan(arguments: Arguments) -> None:
+    if arguments.diff:
+        _print_difference(arguments)
+        return
+    from kl_lens_desktop.plan.constraints import Constraints, parse_limits
+    from kl_lens_desktop.plan.document import save_plan
+    from kl_lens_desktop.plan.propose import average_bits, propose
+    from kl_lens_desktop.sensitivity.scores import load_scores
+
+    scores = load_scores(arguments.scores)
+    measured, weights = (
+        {entry.weight for entry in scores.entries},
+        [w for w in scores.weights if w["kind"] != "conv"],
+    )
+    if len(measured) < len(weights):
+        rest = f"only {len(measured)} of {len(weights)} weights are measured, the others stay FP16"
+        print(f"{arguments.scores}: {rest}.", file=sys.stderr)
+    size = None if arguments.size_mb is None else int(arguments.size_mb * 1e6)
+    percent = arguments.max_perplexity_increase
+    least, forbidden = parse_limits(arguments.limit)
+    pins = dict(arguments.pin)
+    plan = propose(
+        scores,
+        size_bytes=size,
+        bits=arguments.bits,
+        max_kl=arguments.max_kl,
+        max_perplexity_increase=None if percent is None else percent / 100,
+        method=arguments.method,
+        constraints=Constraints(pins, arguments.fused, least, forbidden, arguments.device),
+    )
+    save_plan(arguments.out, plan)
+    if arguments.json:
+        print(arguments.out.read_text(encoding="utf-8"))
+        return
+    counts: dict[str, int] = {}
+    for name in plan.assignments.values():
+        counts[name] = counts.get(name, 0) + 1
+    formats = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    kl = plan.predicted["kl"]
+    predicted = "" if kl is None else f", predicted KL {kl:.3g} ± {plan.predicted['se']:.1g} nats per token"
+    megabytes = (plan.predicted["bytes"] or 0) / 1e6
+    bits = average_bits(scores, plan.assignments)
+    print(f"{formats}; {megabytes:.2f} MB, {bits:.2f} bits per weight{predicted}")
+    print(f"Wrote {arguments.out}")
+
+
+def _print_difference(arguments: Arguments) -> None:
+    from dataclasses import asdict
+
+    from kl_lens_desktop.plan.compare import difference
+    from kl_lens_desktop.plan.document import load_plan
+
+    first, second = (load_plan(path) for path in arguments.diff)
+    found = difference(first, second)
+    if arguments.json:
+        changes = [asdict(change) for change in found.changes]
+        print_json({"summary": found.as_words(), "same": found.same, "changes": changes})
+        return
+    if found.changes:
+        names = [str(path) for path in arguments.diff]
+        print_table(["weight", *names], [[c.weight, c.before, c.after] for c in found.changes])
+        rows = [
+            [part, ", ".join(f"{n} × {a} → {b}" for (a, b), n in counts.most_common())]
+            for part, counts in found.by_part.items()
+        ]
+        print_table(["part", "what became what"], rows)
+    print(found.as_words())
+
+
+def _verify(arguments: Arguments) -> None:
+    beside = arguments.plan.with_name("scores.json")
+    scores = arguments.scores or (beside if beside.is_file() else None)
+    paths = {"text": arguments.text, "scores": scores, "repair_text": arguments.repair_text}
+    params = {
+        "model": arguments.model,
+        "plan": str(arguments.plan),
+        "tokens": arguments.tokens,
+        "repair": arguments.repair,
+        "repair_tokens": arguments.repair_tokens,
+        "minutes": arguments.minutes,
+        "consent": arguments.other_revision,
+    }
+    result = finish("verify", params | {name: str(path) for name, path in paths.items() if path})
+    measured = result["measured"]
+    if arguments.json:
+        print_json(measured | ({"repair": result["repair"]} if "repair" in result else {}))
+        return
+    if done := result.get("repair"):
+        print(
+            f"Repaired: joint KL {done['kl_before']:.4g} → {done['kl_after']:.4g} on the repair text, "
+            f"{done['gain']:.2g} ± {done['gain_se']:.1g} less. On held-out text:"
+            if done["gain"]
+            else "No exchange helps beyond its error. On held-out text:"
+        )
+    rows = [[name, f"{v['mean']:.5g}", f"{v['se']:.2g}"] for name, v in measured.items() if name != "text"]
+    print_table(["figure", "measured", "± se"], rows)
+
+
+def _baselines(arguments: Arguments) -> None:
+    from kl_lens_desktop.plan.document import load_plan
+
+    params = {
+        "model": arguments.model,
+        "scores": str(arguments.scores),
+        "plan": str(arguments.plan),
+        "out": str(arguments.out),
+        "tokens": arguments.tokens,
+        "gamma": arguments.gamma,
+        "only": _names(arguments.only),
+    }
+    if arguments.text:
+        params["text"] = str(arguments.text)
+    plans = {name: load_plan(Path(path)) for name, path in finish("baselines", params)["plans"].items()}
+    rows = [
+        {"plan": name, "bytes": int(plan.predicted["bytes"] or 0), **measured["kl_pq"]}
+        | {"perplexity": measured["perplexity"]["mean"]}
+        for name, plan in plans.items()
+        if (measured := plan.measured)
+    ]
+    rows.sort(key=lambda row: row["mean"])
+    kl = [f"{row['mean']:.4g} ± {row['se']:.1g}" for row in rows]
+    if arguments.json:
+        print_json(rows)
+        return
+    print_table(
+        ["plan", "MB", "KL(full‖quantized), nats/token", "perplexity"],
+        [
+            [row["plan"], f"{row['bytes'] / 1e6:.3f}", figure, f"{row['perplexity']:.2f}"]
+            for row, figure in zip(rows, kl, strict=True)
+        ],
+    )
+    print(f"Wrote {len(rows)} plans into {arguments.out}; each can be exported as any other.")
+
+
+def _export(arguments: Arguments) -> None:
+    params = {
+        "model": arguments.model,
+        "out": str(arguments.out),
+        "consent": arguments.other_revision,
+        "npu": arguments.npu,
+    }
+    plan = {"plan": str(arguments.plan)} if arguments.plan else {"format": arguments.format}
+    result = finish("export", {**params, **plan})
+    if arguments.json:
+        print_json(result)
+        return
+    formats = ", ".join(f"{count} {name}" for name, count in result["audit"]["formats"].items())
+    print(f"Wrote {result['folder']}: {result['size_bytes'] / 1e6:.2f} MB; audited: {formats}")
+
+
+def _bench(arguments: Arguments) -> None:
+    if arguments.compare:
+        _compare_benches(arguments)
+        return
+    from kl_lens_desktop.bench.page import export_html
+    from kl_lens_desktop.bench.report import export_csv, load_bench
+
+    params = {
+        "folders": [str(folder) for folder in arguments.folders],
+        "devices": _names(arguments.devices),
+        "text": str(arguments.text) if arguments.text else None,
+        "out": str(arguments.out),
+        "contexts": arguments.contexts,
+        "tokens": arguments.tokens,
+        "window": arguments.window,
+        "stride": arguments.stride,
+        "precision": arguments.precision,
+        "speed_minutes": arguments.minutes,
+        "cool_down_s": arguments.cool_down,
+    }
+    rows = [event.row for event in events("bench", params) if isinstance(event, Measured)]
+    if not any(row["status"] == "ok" for row in rows):
+        print_bench(rows)
+        raise ChildError("Nothing could be measured", "every row failed", "See the reasons above")
+    if arguments.csv:
+        export_csv(load_bench(arguments.out), arguments.csv)
+    if arguments.html:
+        export_html(load_bench(arguments.out), arguments.html)
+    if arguments.json:
+        print(arguments.out.read_text(encoding="utf-8"))
+        return
+    print_bench(rows)
+    print(f"Wrote {arguments.out}")
+
+
+def _measuring(arguments: Arguments) -> dict[str, Any]:
+    return {
+        "text": [str(path) for path in arguments.text] or None,
+        "tokens": arguments.tokens,
+        "window": arguments.window,
+        "formats": _names(arguments.formats),
+        "source": arguments.calibration,
+        "exhaustive": arguments.exhaustive,
+        "seed": arguments.seed,
+        "precision": arguments.precision,
+    }
+
+
+def _names(text: str | None) -> list[str] | None:
+    return text.split(",") if text else None
+
+
+def _compare_benches(arguments: Arguments) -> None:
+    from kl_lens_desktop.bench.compare import compare
+    from kl_lens_desktop.bench.page import export_comparison_html
+    from kl_lens_desktop.bench.report import comparison_table, load_bench
+
+    first, second = (str(path) for path in arguments.compare)
+    found = compare(*(load_bench(path) for path in arguments.compare))
+    if arguments.html:
+        export_comparison_html((first, second), found, arguments.html)
+    if arguments.json:
+        print_json(found.as_dict())
+        return
+    columns = {
+        "variant": "variant", "other": "in the second", "device": "device", "figure": "figure",
+        "first": first, "second": second, "ratio": "second to first (95 %)", "verdict": "",
+    }  # fmt: skip
+    lines = comparison_table(found)
+    print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
+    for side, rows in ((first, found.only_first), (second, found.only_second)):
+        for row in rows:
+            print(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
+    if found.environment:
+        print_table(["what differs around them", first, second], [list(line) for line in found.environment])
+    for caution in found.cautions:
+        print(caution)
+
+
+def _run(arguments: Arguments) -> None:
+    params: dict[str, Any] = {"model": arguments.model, "out": str(arguments.out), "bits": arguments.bits}
+    params |= {"quick": arguments.quick, "devices": _names(arguments.devices), **_measuring(arguments)}
+    rows, result = [], {}
+    for event in events("run", params):
+        if isinstance(event, Measured):
+            rows.append(event.row)
+        elif isinstance(event, Finished):
+            result = event.result
+    if arguments.json:
+        print_json({**result, "rows": rows})
+        return
+    print_bench(rows)
+    print(f"Wrote scores.json, plan.json, bench.json and {', '.join(result['folders'])} into {arguments.out}")
+
+
+def _shape(shape: list[int]) -> str:
+    return " × ".join(map(str, shape))
+
+
+COMMANDS: dict[str, Callable[[Arguments], int | None]] = {
+    "app": _app,
+    "pull": _pull,
+    "inspect": _inspect,
+    "analyze": _analyze,
+    "agree": _agree,
+    "plan": _plan,
+    "verify": _verify,
+    "baselines": _baselines,
+    "export": _export,
+    "bench": _bench,
+    "run": _run,
+}

@@ -1,0 +1,133 @@
+"""What the command line prints: progress on standard error, tables and JSON on standard output."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
+
+
+def events(task: str, params: dict[str, Any]) -> Iterator[Event]:
+    """The events of a task, with its progress shown as they pass."""
+    from kl_lens_desktop.tasks import TASKS
+
+    meter = _Meter()
+    try:
+        for event in TASKS[task](params, Cancel()):
+            if isinstance(event, Progress):
+                meter.show(event)
+            elif isinstance(event, Note):
+                meter.say(event.text)
+            elif isinstance(event, Repaired):
+                gain = f"{event.gain:.2g} ± {event.gain_se:.1g}"
+                meter.say(f"{len(event.changes)} formats exchanged: KL {event.kl:.4g}, {gain} less")
+            elif not isinstance(event, (Weights, Failed)):
+                yield event
+    finally:
+        meter.clear()
+
+
+def finish(task: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The result of a task, with its progress shown."""
+    result: dict[str, Any] = {}
+    for event in events(task, params):
+        if isinstance(event, Finished):
+            result = event.result
+    return result
+
+
+class _Meter:
+    """One line of progress, rewritten on a terminal; elsewhere new lines, but not too many."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last = ""
+        self._width = 0
+
+    def show(self, progress: Progress) -> None:
+        share = f" {100 * progress.done / progress.total:3.0f} %" if progress.total else ""
+        left = f", {duration(progress.eta_s)} left" if progress.eta_s is not None else ""
+        if self._terminal:
+            text = f"{progress.stage}{share}{left}: {progress.message}"[:110]
+            print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)
+            self._width = len(text)
+            return
+        # In a log: each new message or, where they come by the hundred, each tenth of the way.
+        tenth = int(10 * progress.done / progress.total) if progress.total else 0
+        step = f"{10 * tenth} %{left}" if progress.unit and progress.total else progress.message
+        if (key := f"{progress.stage}: {tenth if progress.unit else step}") != self._last:
+            print(f"{progress.stage}: {step}", file=sys.stderr, flush=True)
+            self._last = key
+
+    def say(self, text: str) -> None:
+        self.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._terminal and self._width:
+            print(f"\r{'':<{self._width}}\r", end="", file=sys.stderr, flush=True)
+            self._width = 0
+
+
+def print_bench(rows: list[dict[str, Any]]) -> None:
+    """The closing table: one row a variant and device, and a line on what the figures mean."""
+    from kl_lens_desktop.bench.report import pairs, table
+
+    columns = {
+        "variant": "variant",
+        "device": "device",
+        "size": "size",
+        "perplexity": "perplexity ± se",
+        "kl_to_fp16": "KL to FP16 ± se",
+        "tokens_per_s": "tokens/s ± sd",
+        "speed": "",
+        "ttft": "TTFT ± sd",
+        "peak_rss": "peak RSS",
+        "precision": "precision",
+        "status": "status",
+    }
+    lines = table(rows)
+    print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
+    for line in lines:
+        if line["note"]:
+            print(f"{line['variant']} on {line['device']}: {line['note']}")
+    for pair in pairs(rows):
+        print(
+            f"{pair['second']} decodes at {pair['ratio']} of {pair['first']} on {pair['device']}: "
+            f"{pair['verdict']} after {pair['rounds']} rounds"
+        )
+    print("Perplexity and KL (nats per token, against the FP16 variant in f32) are of held-out text, on the")
+    print("device in its default precision; ≈ marks a speed that noise does not tell apart from the fastest.")
+
+
+def duration(seconds: float) -> str:
+    """``2 min 10 s``."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def print_table(header: list[str], rows: list[list[Any]]) -> None:
+    """A table as wide as the terminal; columns of numbers to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, name in enumerate(header):
+        numbers = all(isinstance(row[column], (int, float)) for row in rows)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    console.print(table)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
