@@ -163,10 +163,10 @@ def _client(path: Path, hints: dict[str, str]) -> tuple[Any, Any]:
 def _profile(path: Path, hints: dict[str, str]) -> dict[str, Any]:
     """Nodes executed per token, and the share of their time that is not spent in products with weights."""
     request, step = _client(path, {**hints, "PERF_COUNT": "YES"})
-    # The plugin's counters are averages over all calls, so none has more tokens, and the first, which makes
-    # room, counts little after as many others.
+    # The plugin's counters are averages over all calls, so none has more tokens, and the first, in which what
+    # only hands on a state copies zeros into it, counts for nothing after as many others.
     rounds = 4 * DECODED
-    past = 3 * rounds
+    past = 8 * rounds
     for i in range(past):
         step(i, 1)
     spent: dict[tuple[str, str], list[float]] = {}
