@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Progress
 from kl_lens_desktop.jobs.worker import serve
@@ -35,9 +36,26 @@ def odd_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         yield from TASKS["bench-speed"](params, cancel)
         return
     behaviour, *arguments = path.read_text(encoding="utf-8").split("\n")
+    if behaviour == "narrow":
+        yield from narrow(params, cancel, int(arguments[0]))
+        return
     print(f"driver: this will be a {behaviour}", file=sys.stderr, flush=True)
     yield Progress("bench-speed", 0, 1, "Compiling")
     globals()[behaviour](*arguments)
+
+
+def narrow(params: dict[str, Any], cancel: Cancel, most: int) -> Iterator[Event]:
+    """As a device whose graphs have room for a prompt of so many tokens."""
+    next_order = cancel.next_order
+
+    def order() -> dict[str, Any]:
+        given = next_order()
+        if given["prompt_tokens"] > most:
+            raise InputError("Cannot read the prompt", "it is too long", "Shorten it")
+        return given
+
+    cancel.next_order = order  # type: ignore[method-assign]
+    yield from TASKS["bench-speed"](params, cancel)
 
 
 def segfault() -> None:

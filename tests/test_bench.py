@@ -23,17 +23,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.bench import divergence, lab, memory, noise, report, wikitext
+from kl_lens_desktop.bench import divergence, lab, memory, noise, report, static, wikitext
 from kl_lens_desktop.bench.compare import compare
 from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.figures import over_batches, perplexity
 from kl_lens_desktop.bench.lab import Course, Run, Settings, bench, bench_task, find_variants, take_turns
 from kl_lens_desktop.bench.page import export_html
 from kl_lens_desktop.bench.quality import fidelity, quality_task
+from kl_lens_desktop.bench.speed import raw_task
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
 from kl_lens_desktop.bench.text import token_ids, windows
-from kl_lens_desktop.errors import Cancelled, InputError
-from kl_lens_desktop.files import read_json, write_json
+from kl_lens_desktop.errors import Cancelled, InputError, ModelError
+from kl_lens_desktop.export.bundle import export_model
+from kl_lens_desktop.files import NPU_MODEL, read_json, write_json
+from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs import child as child_module
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
@@ -71,6 +74,30 @@ def quality(folder: Path, reference: Path | None, **changes: object) -> dict:
     }
     (result,) = (e.result for e in quality_task(params | changes, Cancel()) if isinstance(e, Finished))
     return result
+
+
+def test_a_device_of_fixed_shapes_is_measured_by_its_own_graphs(
+    sample: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "npu"
+    list(export_model(sample, "int4_sym_g64", folder, Cancel(), npu=True))
+    sizes = {"folder": str(folder), "device": "CPU", "prompt_tokens": 300, "new_tokens": 6, "repeats": 1}
+
+    def raw() -> dict:
+        (result,) = (e.result for e in raw_task(sizes, Cancel()) if isinstance(e, Finished))
+        return result
+
+    stateful, of_stateful = quality(folder, None, tokens=512), raw()
+    monkeypatch.setattr(static, "needs_fixed_shapes", lambda device: device == "CPU")
+    fixed, of_fixed = quality(folder, folder, tokens=512), raw()
+    assert fixed["perplexity"]["mean"] == pytest.approx(stateful["perplexity"]["mean"], rel=1e-3)
+    assert fixed["kl_to_fp16"]["mean"] < 1e-4
+    assert fixed["fidelity"]["ok"]
+    assert of_fixed["samples"]["tokens_per_s"][0] > 0
+    assert of_fixed["bytes_per_token"] == pytest.approx(of_stateful["bytes_per_token"], rel=0.02)
+    (folder / NPU_MODEL).unlink()
+    with pytest.raises(ModelError, match="without a graph for an NPU"):
+        raw()
 
 
 def memory_peak(pid: int) -> float:
@@ -639,6 +666,20 @@ def test_children_that_crash_abort_or_eat_memory_cost_their_own_row_only(
     assert any("OpenCL driver" in text for text in garbage)
     assert any("Surprise" in text for text in garbage)
     assert len(report.load_bench(out)["rows"]) == 5
+
+
+@pytest.mark.usefixtures("odd_workers")
+def test_a_prompt_too_long_for_a_device_costs_its_own_figure_only(
+    sample_ir: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(sample_ir["int4"], tmp_path / "narrow")
+    (folder / "odd").write_text("narrow\n48", encoding="utf-8")
+    events = run([folder], ["CPU"], tmp_path / "b.json", replace(QUICK, tokens=128, contexts=(16, 64)))
+    (row,) = rows_of(events)
+    assert row["status"] == "ok"
+    assert [each["prompt_tokens"] for each in row["by_context"]] == [16, 32]
+    (note,) = [event.text for event in events if isinstance(event, Note) and "64 tokens" in event.text]
+    assert "it is too long" in note
 
 
 @pytest.mark.usefixtures("odd_workers")

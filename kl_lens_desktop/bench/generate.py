@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.bench.pipeline import open_pipeline
+from kl_lens_desktop.bench.static import needs_fixed_shapes
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Generated, Progress
+
+_TEMPLATE_TOKENS = 256  # that a chat template may put around a prompt
 
 
 def generate_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
@@ -32,9 +35,13 @@ def generate_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     folder, device = Path(params["folder"]), str(params["device"])
     variant = str(params.get("variant") or folder.name)
     yield Progress("generate", 0, 1, f"Loading {variant} on {device}")
-    pipeline, _ = open_pipeline(folder, device)
+    new_tokens = int(params["max_new_tokens"])
+    length = 0
+    if needs_fixed_shapes(device):
+        length = openvino_genai.Tokenizer(str(folder)).encode(params["prompt"]).input_ids.shape[1]
+    pipeline, _ = open_pipeline(folder, device, length + _TEMPLATE_TOKENS, new_tokens)
     cancel.check()
-    settings = openvino_genai.GenerationConfig(max_new_tokens=int(params["max_new_tokens"]), do_sample=False)
+    settings = openvino_genai.GenerationConfig(max_new_tokens=new_tokens, do_sample=False)
     settings.set_eos_token_id(pipeline.get_generation_config().eos_token_id)
     pieces: queue.Queue[str | None] = queue.Queue()
 

@@ -122,6 +122,7 @@ class Run:
     raw: dict[str, Any] = field(default_factory=dict)
     cached: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)  # lengths of prompts that failed, beyond the main one
     sampled_peak_mb: float = 0.0
     settled: bool | None = None
     failure: str = ""
@@ -400,16 +401,32 @@ def _turn(run: Run, lengths: list[int], what: str, course: Course) -> Iterator[E
         return
     settings = course.settings
     yield course.rest(run, what)
-    try:
-        if run.child is None:
-            run.child = course.start("bench-speed", {}, run)
-            yield from _answers(run, None, run.loads, course)
-        for length in lengths:
+    for length in lengths:
+        if length in run.refused:
+            continue
+        try:
+            if run.child is None:
+                run.child = course.start("bench-speed", _longest(settings), run)
+                yield from _answers(run, None, run.loads, course)
             order = {name: getattr(settings, name) for name in ("new_tokens", "repeats")}
             order |= {"prompt_tokens": length, "seconds": settings.turn_s}
             yield from _answers(run, order, run.turns.setdefault(length, []), course)
-    except ChildError as error:
-        yield _failed(run, what, error)
+        except ChildError as error:
+            if length == settings.prompt_tokens:
+                yield _failed(run, what, error)
+                return
+            _dismiss(run)
+            run.refused.add(length)
+            run.turns.pop(length, None)
+            yield Note(f"{course.name(run)}: no speed after {length:,} tokens. {error}", "warning")
+
+
+def _longest(settings: Settings) -> dict[str, int]:
+    """The sizes that a pipeline is opened for."""
+    return {
+        "prompt_tokens": max(settings.prompt_tokens, *settings.contexts, 1),
+        "new_tokens": settings.new_tokens,
+    }
 
 
 def _answers(
@@ -441,7 +458,8 @@ def _once(run: Run, course: Course) -> Iterator[Event]:
     if settings.cache:
         with tempfile.TemporaryDirectory(prefix="kl-lens-", ignore_cleanup_errors=True) as cache:
             for what in ("filling the model cache", "loading from the model cache"):
-                yield from _child("bench-load", {"cache": cache}, run, what, run.cached, course)
+                params = {"cache": cache, **_longest(settings)}
+                yield from _child("bench-load", params, run, what, run.cached, course)
     reference = run.variant.reference
     names = ("tokens", "window", "stride", "chunk", "precision")
     params = {name: getattr(settings, name) for name in names}

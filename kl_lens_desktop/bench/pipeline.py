@@ -9,19 +9,27 @@ from kl_lens_desktop.bench.stateful import plugin_words
 from kl_lens_desktop.bench.static import check_made_for_npu, needs_fixed_shapes
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import NPU_MODEL
-from kl_lens_desktop.model.families import read_config
 
-# Parts of a graph that the NPU plugin would compile apart do not fit together again for some of the families.
-_NPU = {"NPUW_LLM_PREFILL_CHUNK_SIZE": "256", "NPUW_ONLINE_PIPELINE": "NONE"}
-# Scales taken out of weights that two layers share would not fit both (2026.4).
-_NPU_OF = {"zamba2": {"NPUW_DCOFF_SCALE": "NO"}}
+# Parts of a graph that the NPU plugin would compile apart do not fit together again for some of the families,
+# and it fails over scales taken out of weights in small groups, of experts, or that layers share (2026.4).
+_NPU = {"NPUW_ONLINE_PIPELINE": "NONE", "NPUW_DCOFF_SCALE": "NO"}
+_NPU_CHUNK = 256  # tokens
+_mapped: list[np.memmap[Any, Any]] = []  # weights of pipelines, which do not keep what they read them from
 
 
-def open_pipeline(folder: Path, device: str, **properties: Any) -> tuple[Any, str]:
+def open_pipeline(
+    folder: Path, device: str, prompt_tokens: int = 1024, new_tokens: int = 128, **properties: Any
+) -> tuple[Any, str]:
     """An `LLMPipeline` and its attention backend: ``PA`` (paged), ``SDPA`` or, on an NPU, ``static``.
 
     LLMPipeline itself tries paged attention first and falls back to the other; doing it here tells which.
-    `properties` are OpenVINO's, for the device.
+
+    Parameters
+    ----------
+    prompt_tokens, new_tokens : int
+        The most that will be asked for; on an NPU the graphs are made for it.
+    properties
+        OpenVINO's, for the device.
 
     Raises
     ------
@@ -35,7 +43,12 @@ def open_pipeline(folder: Path, device: str, **properties: Any) -> tuple[Any, st
 
     try:
         if needs_fixed_shapes(device):
-            return _static_pipeline(folder, device, properties), "static"
+            sizes = {
+                "MAX_PROMPT_LEN": -(-prompt_tokens // _NPU_CHUNK) * _NPU_CHUNK,
+                "MIN_RESPONSE_LEN": new_tokens,
+                "NPUW_LLM_PREFILL_CHUNK_SIZE": str(_NPU_CHUNK),
+            }
+            return _static_pipeline(folder, device, sizes | properties), "static"
         try:
             return opened(ATTENTION_BACKEND="PA"), "PA"
         except RuntimeError:
@@ -52,8 +65,9 @@ def _static_pipeline(folder: Path, device: str, given: dict[str, Any]) -> Any:
     check_made_for_npu(folder, device)
     graph = (folder / NPU_MODEL).read_text(encoding="utf-8")
     weights = np.memmap(folder / "openvino_model.bin", np.uint8, "c")
-    family = read_config(folder)["model_type"]
-    properties = {**_NPU, **_NPU_OF.get(family, {}), **given}
+    _mapped.append(weights)
+    settings = folder / "generation_config.json"
+    properties = {**_NPU, **given}
     if 'type="TensorIterator"' in graph:  # the plugin would look for the head in the loops of Mamba-1
         properties["NPUW_LLM_SHARED_HEAD"] = "NO"
     return openvino_genai.LLMPipeline(
@@ -61,6 +75,6 @@ def _static_pipeline(folder: Path, device: str, given: dict[str, Any]) -> Any:
         openvino.Tensor(weights, shared_memory=True),
         openvino_genai.Tokenizer(str(folder)),
         device,
-        openvino_genai.GenerationConfig(str(folder / "generation_config.json")),
+        openvino_genai.GenerationConfig(*([str(settings)] if settings.is_file() else [])),
         **properties,
     )

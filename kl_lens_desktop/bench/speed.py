@@ -33,7 +33,8 @@ def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     Parameters
     ----------
     params : dict
-        ``folder``, ``device``, and optionally ``text`` (a path; the bundled held-out text without it).
+        ``folder``, ``device``, ``prompt_tokens`` and ``new_tokens`` (the most that orders will ask for), and
+        optionally ``text`` (a path; the bundled held-out text without it).
 
     Yields
     ------
@@ -55,7 +56,8 @@ def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     used_before = system_used_mb()
     yield Progress("bench-speed", 0, 1, f"Loading {folder.name} on {device}")
     started = time.perf_counter()
-    pipeline, backend = open_pipeline(folder, device)
+    longest = int(params["prompt_tokens"]), int(params["new_tokens"])
+    pipeline, backend = open_pipeline(folder, device, *longest)
     load_ms = 1000 * (time.perf_counter() - started)
 
     def generate(prompt: list[int], new_tokens: int) -> Any:
@@ -138,14 +140,15 @@ def raw_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
 
 
 def load_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """``folder``, ``device``, ``cache`` (a folder) → ``load_ms`` with OpenVINO's model cache there, which is
-    filled if it is empty, and ``cache_bytes``."""
+    """The folder, device and sizes of `speed_task` and ``cache`` (a folder) → ``load_ms`` with OpenVINO's
+    model cache there, which is filled if it is empty, and ``cache_bytes``."""
     import openvino_genai  # noqa: F401  (importing is not loading)
 
     folder, device, cache = Path(params["folder"]), str(params["device"]), Path(params["cache"])
     yield Progress("bench-load", 0, 1, f"Loading {folder.name} on {device} with a model cache")
     started = time.perf_counter()
-    open_pipeline(folder, device, CACHE_DIR=str(cache))
+    longest = int(params["prompt_tokens"]), int(params["new_tokens"])
+    open_pipeline(folder, device, *longest, CACHE_DIR=str(cache))
     load_ms = 1000 * (time.perf_counter() - started)
     cancel.check()
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())

@@ -43,7 +43,7 @@ class StatefulModel:
     hints : dict of str to str
         OpenVINO properties; empty for what a user gets.
     chunk : int
-        The most tokens given to the model at once; the graph's work grows with the square of it.
+        The most tokens given to the model at once; it takes memory for the logits of all.
 
     Attributes
     ----------

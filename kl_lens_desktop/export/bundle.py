@@ -1,5 +1,6 @@
 """The IR folder: graph, tokenizer models, the Hugging Face files, the plan, and a card saying what it is."""
 
+import itertools
 import shutil
 import time
 from collections.abc import Iterator
@@ -22,15 +23,16 @@ from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.files import CARD, NPU_MODEL, atomic_folder, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Progress
+from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import load_model
+from kl_lens_desktop.plan.constraints import DISTRUSTED
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 
-PREFILL_CHUNK = 256  # tokens per call at most: the scan's matrix part grows with the square
+PREFILL_CHUNK = 256  # tokens that a runtime is advised to give in a call: more take memory in proportion
 
 _COPIED = ("*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt")
 _NOT_COPIED = ("*.index.json", "kl-lens*.json", "kl_lens*.json", "plan.json", "scores.json", "bench.json")
@@ -42,9 +44,9 @@ _NPU = {
     "shapes of it, and loops over such graphs; batch of one, no beams",
     "tried": "graphs of fixed shapes of every architecture on the CPU; LLMPipeline's with OpenVINO's NPU "
     "plugin and the CPU in place of the NPU (NPUW_DEVICES=CPU): right for all but zamba, "
-    "which the plugin does not take; never on an NPU",
-    "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_LLM_PREFILL_CHUNK_SIZE=256; for the loops of Mamba-1 also "
-    "NPUW_LLM_SHARED_HEAD=NO, for zamba2 NPUW_DCOFF_SCALE=NO",
+    "which the plugin does not take, nor weights in INT4 with zero points, INT3 and INT2; never on an NPU",
+    "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_DCOFF_SCALE=NO, NPUW_LLM_PREFILL_CHUNK_SIZE=256; for the "
+    "loops of Mamba-1 also NPUW_LLM_SHARED_HEAD=NO",
 }
 
 
@@ -81,14 +83,14 @@ def export_model(
     ExportError
         If a weight did not come out as planned.
     """
-    started, steps = time.monotonic(), 6
+    started, steps, done = time.monotonic(), 6 + npu, itertools.count()
 
-    def step(number: int, message: str) -> Progress:
+    def step(message: str) -> Progress:
         cancel.check()
-        return Progress(STAGE, number, steps, message)
+        return Progress(STAGE, next(done), steps, message)
 
     with atomic_folder(out, CARD) as staging:
-        yield step(0, "Opening the model")
+        yield step("Opening the model")
         loaded = load_model(local.folder)
         weights = inventory(loaded.model)
         identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
@@ -97,27 +99,31 @@ def export_model(
                 identity, [w.as_dict() for w in weights], kept_bytes(loaded.model, weights), plan
             )
         check_applies(plan, identity, [w.name for w in quantizable(weights)], source or out)
-        yield step(1, "Tracing the graph")
+        if npu and (refused := sorted(set(plan.assignments.values()) & set(DISTRUSTED["NPU"]))):
+            yield Note(f"OpenVINO's NPU plugin does not take {', '.join(refused)}.", "warning")
+        yield step("Tracing the graph")
         graph, states = trace(loaded.model)
         make_stateful(graph, states)
         # Before NNCF: the writer's own FP16 conversion leaves a graph alone that has decompression in it
         # already.
         compress_model_transformation(graph)
-        tokenizer = loaded.tokenizer
+        tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
         del loaded  # the graph has its own FP16 copy now: less memory while it is compressed and written
-        yield step(2, "Compressing the weights")
+        yield step("Compressing the weights")
         compress(graph, plan.assignments, cancel)
-        yield step(3, "Writing the model")
+        yield step("Writing the model")
         _describe(graph, local, plan)
         ov.save_model(graph, staging / "openvino_model.xml", compress_to_fp16=False)
         del graph
         if npu:
-            yield step(3, "Writing the graph for an NPU")
+            yield step("Writing the graph for an NPU")
             _write_npu_graph(local, plan, staging, cancel)
-        yield step(4, "Converting the tokenizer")
+        yield step("Converting the tokenizer")
+        if not (local.folder / "generation_config.json").is_file():
+            generation.save_pretrained(staging)  # LLMPipeline wants one
         _write_tokenizer(tokenizer, local.folder, staging)
         save_plan(staging / "plan.json", plan)
-        yield step(5, "Checking every weight against the plan")
+        yield step("Checking every weight against the plan")
         checked = audit(ov.Core().read_model(staging / "openvino_model.xml"), plan.assignments)
         _write_card(staging, local, plan, asdict(checked))
         cancel.check()

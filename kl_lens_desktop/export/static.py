@@ -17,7 +17,7 @@ from kl_lens_desktop.files import NPU_MODEL
 
 _CACHED = ("key", "value")
 _ALIGNMENT = 64
-_BLOB = re.compile(r'offset="(\d+)"( [^>]*?)?size="(\d+)"')
+_BLOB = re.compile(r'offset="(\d+)" size="(\d+)"')
 
 
 def free_of_beams(graph: ov.Model) -> None:
@@ -66,8 +66,8 @@ def share_weights(graph: Path, main: Path) -> None:
         file.writelines(added)
 
     def placed(blob: re.Match[str]) -> str:
-        offset, between, size = blob[1], blob[2] or " ", blob[3]
-        return f'offset="{moved[int(offset), int(size)]}"{between}size="{size}"'
+        offset, size = int(blob[1]), int(blob[2])
+        return f'offset="{moved[offset, size]}" size="{size}"'
 
     graph.write_text(_BLOB.sub(placed, text), encoding="utf-8", newline="\n")
     own.unlink()
@@ -140,7 +140,7 @@ def _reordered(read: ov.Node) -> ov.Node:
 
 
 def _blobs(text: str) -> list[tuple[int, int]]:
-    return [(int(blob[1]), int(blob[3])) for blob in _BLOB.finditer(text)]
+    return [(int(blob[1]), int(blob[2])) for blob in _BLOB.finditer(text)]
 
 
 def _digest(content: Any) -> bytes:

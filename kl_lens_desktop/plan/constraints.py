@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.options import Choice, WeightOptions
-from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.formats import all_formats, parse_format
 
 # OpenVINO's CPU plugin multiplies q, k and v, or gate and up, by one call (QKVProjFusion, MLPFusion), its GPU
 # plugin any matrices with one input (FullyConnectedHorizontalFusion), and only where their formats agree.
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
-# Formats a device is known to compute wrongly: openvino issue 37419 (Arc 140V).
-DISTRUSTED: Mapping[str, tuple[str, ...]] = {"GPU": ("int4_asym_g64",)}
+# Formats a device is known to compute wrongly (GPU: openvino issue 37419, Arc 140V) or not to take (NPU: with
+# zero points or of uncommon widths, OpenVINO 2026.4).
+DISTRUSTED: Mapping[str, tuple[str, ...]] = {
+    "GPU": ("int4_asym_g64",),
+    "NPU": tuple(name for name in all_formats() if name.startswith(("int4_asym", "int3", "int2"))),
+}
 KINDS = ("ssm", "attention", "mlp", "embedding", "head")
 
 
