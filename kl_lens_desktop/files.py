@@ -21,6 +21,7 @@ from kl_lens_desktop.errors import InputError
 
 JSON_LIMIT = 256 * 2**20
 CARD = "kl_lens.json"  # says what an exported folder is, and lists its files
+MODEL_XML = "openvino_model.xml"  # its graph
 NPU_MODEL = "openvino_model_npu.xml"  # a second graph in it, of the same weights
 _WRITE_ADVICE = "Choose a folder you may write to, with free space"
 
@@ -35,6 +36,8 @@ def write_text(path: Path, text: str) -> None:
     """
     if not path.name:
         raise InputError(f"Cannot write {str(path)!r}", "it names no file", "Give a file name")
+    if path.exists() and not path.is_file():
+        raise InputError(f"Cannot write {path}", "it is no file", "Choose another name")
     partial = _partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,6 +182,25 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"Cannot write into {folder}", reason(error), _WRITE_ADVICE) from error
+
+
+def check_replaceable(path: Path, kind: str) -> None:
+    """Raise `InputError` now if `path` cannot be written, or holds anything but a file of ours of that kind.
+
+    Parameters
+    ----------
+    kind : str
+        Such as ``plan``, of the schema ``kl-lens/plan/1``, which our files name first.
+    """
+    check_writable(path.absolute().parent)
+    if path.exists():
+        try:
+            with path.open("rb") as file:
+                start = file.read(200)
+        except OSError as error:
+            raise InputError(f"Cannot write {path}", reason(error), "Choose another name") from error
+        if f'"schema": "kl-lens/{kind}/'.encode() not in start:
+            raise InputError(f"Cannot write {path}", "it holds something else already", "Choose another name")
 
 
 def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:

@@ -17,7 +17,7 @@ from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.jobs.events import Event, Finished, Progress
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
-from kl_lens_desktop.quant.formats import DEFAULT_BITS
+from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS, parse_format
 from kl_lens_desktop.sensitivity.scores import load_scores
 
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
@@ -65,6 +65,10 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     """
     out = out.absolute()
     check_writable(out)
+    least = min(parse_format(name).bits for name in wishes.formats or DEFAULT_FORMATS)
+    if wishes.bits < least:
+        why = f"the smallest format takes {least} bits and its scales"
+        raise InputError(f"No plan fits into {wishes.bits:g} bits", why, "Allow more bits")
     model = str(local.folder) if local.id != "sample" else "sample"
     scores_path, plan_path = out / "scores.json", out / "plan.json"
     given = {

@@ -107,6 +107,36 @@ def test_failures_are_one_sentence(copy: Path, sample_scores: Scores, tmp_path: 
     assert not (tmp_path / "s.json").exists()
 
 
+def test_what_can_be_refused_at_once_is(
+    copy: Path, sample_scores_path: Path, sample_ir: dict[str, Path], tmp_path: Path
+) -> None:
+    scores, before = tmp_path / "s.json", sample_scores_path.read_bytes()
+    scores.write_bytes(before)
+    for command in (
+        ("plan", sample_scores_path, "--bits", "5"),
+        ("bench", sample_ir["int4"]),
+        ("agree", "sample", "--scores", sample_scores_path),
+    ):
+        assert "it holds something else already" in fails(*command, "--out", scores)
+    assert scores.read_bytes() == before
+    out = tmp_path / "out"
+    assert "FP16 is the full precision itself" in fails(
+        "analyze", "sample", "--out", tmp_path / "fp16.json", "--formats", "fp16"
+    )
+    assert "the smallest format takes 4 bits" in fails("run", "sample", "--out", out, "--bits", "0.5")
+    assert "'CPUX' is none of" in fails("run", "sample", "--out", out, "--devices", "CPUX")
+    assert list(out.iterdir()) == []
+    assert "it is an exported OpenVINO model" in fails("inspect", sample_ir["int4"])
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    for changes, words in (
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantized already"),
+        ({"model_type": None}, "names no architecture"),
+        ({"mamba_n_heads": 3}, "Download the model again"),
+    ):
+        (copy / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+        assert words in fails("inspect", copy)
+
+
 def test_a_folder_one_may_not_write(tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir()

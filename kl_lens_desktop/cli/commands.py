@@ -12,6 +12,7 @@ from typing import Any
 from kl_lens_desktop.cli.arguments import parser
 from kl_lens_desktop.cli.console import events, finish, print_bench, print_json, print_table
 from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
+from kl_lens_desktop.files import check_replaceable
 from kl_lens_desktop.jobs.events import Finished, Measured
 
 FAILED, CANCELLED = 1, 130
@@ -57,6 +58,8 @@ def _app(arguments: Arguments) -> int:
         raise InputError(
             "Cannot open a window", "there is no display here", "Use the commands: see kl-lens --help"
         )
+    if (arguments.model or "").endswith(".json") and not Path(arguments.model).is_file():
+        raise InputError(f"Cannot open {arguments.model}", "there is no such file", "Check the name")
     from kl_lens_desktop.gui.application import run as run_application
 
     return run_application(arguments.model)
@@ -120,6 +123,8 @@ def _analyze(arguments: Arguments) -> None:
 
 
 def _agree(arguments: Arguments) -> None:
+    if arguments.out:
+        check_replaceable(arguments.out, "agreement")
     params = {
         "model": arguments.model,
         "scores": str(arguments.scores),
@@ -141,6 +146,7 @@ def _plan(arguments: Arguments) -> None:
     if arguments.diff:
         _print_difference(arguments)
         return
+    check_replaceable(arguments.out, "plan")
     from kl_lens_desktop.plan.constraints import Constraints, parse_limits
     from kl_lens_desktop.plan.document import save_plan
     from kl_lens_desktop.plan.propose import average_bits, propose
@@ -291,6 +297,7 @@ def _bench(arguments: Arguments) -> None:
     if arguments.compare:
         _compare_benches(arguments)
         return
+    check_replaceable(arguments.out, "bench")
     from kl_lens_desktop.bench.page import export_html
     from kl_lens_desktop.bench.report import export_csv, load_bench
 
@@ -336,7 +343,7 @@ def _measuring(arguments: Arguments) -> dict[str, Any]:
 
 
 def _names(text: str | None) -> list[str] | None:
-    return text.split(",") if text else None
+    return None if text is None else text.split(",")
 
 
 def _compare_benches(arguments: Arguments) -> None:

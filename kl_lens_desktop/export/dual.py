@@ -21,6 +21,7 @@ from kl_lens_desktop.export.padding import kept
 
 CHUNK = 64  # tokens; the work inside chunks grows with it, the states between them shrink
 _END = 2**31 - 1
+_NAME = "dual_scan"
 
 
 class DualScan(nn.Module):
@@ -256,7 +257,9 @@ class DualScans:
         dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, 1, scan.heads)
         y_last = scan.last(last, dt, A, skip, held)
         y = with_last(y, y_last, batch, one, [scan.rows])
-        return [_reshaped(y, 0, 0, scan.heads, scan.head_size).output(0)]
+        by_head = _reshaped(y, 0, 0, scan.heads, scan.head_size)
+        by_head.set_friendly_name(f"{_NAME}.{by_head.get_friendly_name()}")
+        return [by_head.output(0)]
 
     def _above(self, value: ov.Output) -> tuple[ov.Output, Taps, list[int], int] | None:
         """Where `value`, reshaped from a share of its channels, comes from a short convolution.
@@ -271,6 +274,15 @@ class DualScans:
         place = self._convolutions.above(split.input_value(0))
         sizes = [int(out.get_partial_shape()[-1].get_length()) for out in split.outputs()]
         return None if place is None else (*place, sizes, value.get_index())
+
+
+def remove_views(graph: ov.Model) -> None:
+    """Remove the reshapes after each scan that put its heads side by side again, in place."""
+    for op in graph.get_ordered_ops():
+        if op.get_type_name() == "Reshape" and len(op.get_output_partial_shape(0)) == 3:
+            by_head = op.input_value(0).get_node()
+            if by_head.get_friendly_name().startswith(_NAME):
+                op.output(0).replace(by_head.input_value(0))
 
 
 def dual_state(context: Any) -> list[ov.Output]:

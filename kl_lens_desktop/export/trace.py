@@ -21,6 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 
 from kl_lens_desktop.export.convolution import remove_cuts
+from kl_lens_desktop.export.dual import remove_views
 from kl_lens_desktop.export.experts import dense_experts, grouped_experts
 from kl_lens_desktop.export.layout import remove_turns_back
 from kl_lens_desktop.export.lru import cached_recurrent_blocks
@@ -141,6 +142,7 @@ def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
         frontend.add_extension(operation)
     graph = frontend.convert(frontend.load(decoder))
     remove_turns_back(graph)
+    remove_views(graph)
     apply_moc_transformations(graph, cf=False, smart_reshape=False)
     return graph
 

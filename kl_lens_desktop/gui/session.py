@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QObject, Signal
 
 from kl_lens_desktop.errors import InputError, KLLensError
+from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui import quantities
 from kl_lens_desktop.gui.background import Background
 from kl_lens_desktop.gui.job import Job, Step
-from kl_lens_desktop.gui.workspace import MODEL_XML, Analysis, Settings, Workspace, workspace_of
+from kl_lens_desktop.gui.workspace import Analysis, Settings, Workspace, workspace_of
 from kl_lens_desktop.jobs.events import Failed, Note, Progress, Repaired
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
 

@@ -13,7 +13,8 @@ from typing import Any
 import platformdirs
 from PySide6.QtCore import QByteArray, QSettings
 
-MODEL_XML = "openvino_model.xml"
+from kl_lens_desktop.files import MODEL_XML
+
 RECENT_LIMIT = 8
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kl_lens_desktop import resources
 from kl_lens_desktop.errors import HubError, InputError, ModelError
+from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.hub import library
 
 SAMPLE = "sample"
@@ -87,6 +88,12 @@ def _open_folder(folder: Path) -> LocalModel:
         )
     if "config.json" not in names:
         raise ModelError(f"{folder} is not a model", "it has no config.json", _WANTED)
+    if MODEL_XML in names:
+        raise ModelError(
+            f"{folder} cannot be opened",
+            "it is an exported OpenVINO model",
+            "Measure it with `kl-lens bench`, or open the model that it was made from",
+        )
     if not any(name.endswith(".safetensors") for name in names):
         pickled = any(Path(name).suffix in _PICKLES for name in names)
         why = "its weights are pickles, which can run code" if pickled else "it has no *.safetensors"

@@ -37,7 +37,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises
     ------
     ModelError
-        If there is none, it is damaged, or its architecture is not supported.
+        If there is none, it is damaged, its architecture is not supported, or its weights are quantized.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -51,10 +51,20 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"Cannot open {folder}", "its config.json is damaged", "Download the model again"
         ) from error
     kind = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(kind, str):
+        raise ModelError(
+            f"Cannot open {folder}", "its config.json names no architecture", "Download the model again"
+        )
     if kind not in SUPPORTED:
         raise ModelError(
             f"Cannot open {folder}",
             f"the architecture {kind!r} is not supported; these are: {', '.join(sorted(SUPPORTED))}",
             "Choose another model",
+        )
+    if "quantization_config" in config:
+        raise ModelError(
+            f"Cannot open {folder}",
+            "its weights are quantized already",
+            "Choose the model in full precision that it was made from",
         )
     return dict(config)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -44,7 +45,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"Cannot open {folder}", reason, "Download the model again") from error
     if missing := sorted(report["missing_keys"]):
@@ -71,6 +72,10 @@ def load_tokenizer(folder: Path) -> Any:
 def empty_model(folder: Path) -> PreTrainedModel:
     """The model's structure without memory for its weights: for an inventory in a second at any size."""
     read_config(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, KeyError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"Cannot open {folder}", reason, "Download the model again") from error

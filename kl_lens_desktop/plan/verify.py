@@ -20,8 +20,8 @@ from kl_lens_desktop.plan.joint import Bench, spread_windows
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, constraints_of, predicted
 from kl_lens_desktop.plan.repair import Repair, repair
-from kl_lens_desktop.quant.formats import parse_format, stored_bytes
-from kl_lens_desktop.sensitivity.engine import DEFAULT_FORMATS, measure_plan
+from kl_lens_desktop.quant.formats import DEFAULT_FORMATS, parse_format, stored_bytes
+from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
 from kl_lens_desktop.texts import calibration_text, held_out_text, read_text
 

@@ -34,7 +34,7 @@ from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.model.scan import fast_scans
-from kl_lens_desktop.quant.formats import DEFAULT_BITS, Format, parse_format, stored_bytes
+from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS, Format, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import decision, race
 from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
@@ -46,7 +46,6 @@ from kl_lens_desktop.sensitivity.sources import SOURCES, source_text
 from kl_lens_desktop.sensitivity.texts import windows
 from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Position, Timing, Walk
 
-DEFAULT_FORMATS = ("int4_sym_g64", "int8_sym")
 DEFAULT_TOKENS = 4096
 DEFAULT_WINDOW = 256
 PIECE_TOKENS = 1024  # walked at a time: a step that can be repeated, in a moderate peak of memory
@@ -125,6 +124,8 @@ def analyze(
         If the full-precision model's own predictions are not finite.
     """
     wanted = [parse_format(name) for name in dict.fromkeys(formats) if name != "fp16"]
+    if not wanted:
+        raise InputError("Nothing to measure", "FP16 is the full precision itself", "Name another format")
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")
     loaded = load_model(local.folder, device=_checked(device))

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QApplication, QCheckBox, QTableView
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench.report import load_bench
+from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui import theme
 from kl_lens_desktop.gui.bench_chart import VIEWS
 from kl_lens_desktop.gui.bench_figures import variant_colours
@@ -24,7 +25,7 @@ from kl_lens_desktop.gui.controls import Elided
 from kl_lens_desktop.gui.memory_strip import CAPACITY, Series
 from kl_lens_desktop.gui.pages.benchmark import BenchmarkPage
 from kl_lens_desktop.gui.window import Window
-from kl_lens_desktop.gui.workspace import MODEL_XML, Benchmark, home
+from kl_lens_desktop.gui.workspace import Benchmark, home
 from kl_lens_desktop.jobs.events import Memory
 from tests.gui.conftest import JOB_MS
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtWidgets import QHBoxLayout, QTableWidget, QTableWidgetItem, QWidget
 
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui import quantities
 from kl_lens_desktop.gui.controls import (
     NumberDelegate,
@@ -22,7 +23,7 @@ from kl_lens_desktop.gui.controls import (
 )
 from kl_lens_desktop.gui.desktop import open_folder
 from kl_lens_desktop.gui.session import Session
-from kl_lens_desktop.gui.workspace import MODEL_XML, folder_size
+from kl_lens_desktop.gui.workspace import folder_size
 
 if TYPE_CHECKING:
     from kl_lens_desktop.gui.window import Window
