@@ -566,7 +566,10 @@ def test_quality_is_compared_on_one_text_only() -> None:
 
     assert said(bench_of(mine), bench_of(near)) is False
     assert said(bench_of(mine), bench_of(far)) is True
-    other = {"name": "t", "sha256": "2" * 64, "tokens": 512, "window": 128}
+    text = bench_of()["environment"]["text"]
+    assert said(bench_of(mine), bench_of(far, text=text | {"stride": 128})) is True, "windows side by side"
+    assert said(bench_of(mine), bench_of(far, text=text | {"stride": 64})) is None
+    other = text | {"sha256": "2" * 64}
     assert said(bench_of(mine), bench_of(far, text=other)) is None
     assert any(
         "not comparable" in caution for caution in compare(bench_of(mine), bench_of(far, text=other)).cautions
