@@ -488,6 +488,9 @@ def test_what_cannot_be_compared_is_said_plainly() -> None:
     assert noise.within_noise(row([100.0] * 4), row([97.0] * 4)), "less than the margin is never claimed"
     old = {"tokens_per_s": {"mean": 100.0, "sd": 1.0, "n": 9}}
     assert noise.difference(old, {"tokens_per_s": {"mean": 80.0, "sd": 1.0, "n": 9}}).apart
+    new = {"tokens_per_s": old["tokens_per_s"] | {"rounds": [120.0, 121.0, 119.0, 120.0]}}
+    for first, second in ((old, new), (new, old)):
+        assert noise.difference(first, second).ratio == 1, "a round's speed is not that of a mean"
 
 
 def test_a_rounds_speed_is_that_of_its_undisturbed_tokens() -> None:

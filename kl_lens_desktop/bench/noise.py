@@ -64,15 +64,16 @@ def difference(
 ) -> Difference | None:
     """How `figure` of the second row compares with that of the first; None where either has none.
 
-    Rows of one session took turns and are compared round by round, others by Welch's t interval.
+    Rows of one session took turns and are compared round by round, others by Welch's t interval: of their
+    rounds or, where one has none, of the single measurements of both.
     """
     a, b = first.get(figure), second.get(figure)
     if not a or not b or a["mean"] <= 0 or b["mean"] <= 0:
         return None
-    session = first.get("session")
-    if session is not None and session == second.get("session") and a.get("rounds") and b.get("rounds"):
+    session, in_rounds = first.get("session"), bool(a.get("rounds") and b.get("rounds"))
+    if in_rounds and session is not None and session == second.get("session"):
         return paired(a["rounds"], b["rounds"])
-    return unpaired(_samples(a), _samples(b))
+    return unpaired(_samples(a, in_rounds), _samples(b, in_rounds))
 
 
 def within_noise(first: dict[str, Any], second: dict[str, Any], figure: str = "tokens_per_s") -> bool:
@@ -150,10 +151,10 @@ def _trimmed(values: Sequence[float]) -> tuple[float, float, int]:
     return statistics.fmean(kept), error, len(kept) - 1
 
 
-def _samples(figure: dict[str, Any]) -> tuple[float, float, int]:
-    """Mean, variance and number of the logs of the rounds or, in their absence, of the measurements."""
-    if rounds := [value for value in figure.get("rounds") or [] if value > 0]:
-        logs = [math.log(value) for value in rounds]
+def _samples(figure: dict[str, Any], in_rounds: bool) -> tuple[float, float, int]:
+    """Mean, variance and number of the logs of the rounds or of the single measurements."""
+    if in_rounds:
+        logs = [math.log(value) for value in figure["rounds"]]
         return statistics.fmean(logs), statistics.variance(logs) if len(logs) > 1 else 0.0, len(logs)
     return math.log(figure["mean"]), ((figure["sd"] or 0.0) / figure["mean"]) ** 2, figure["n"]
 
