@@ -816,11 +816,13 @@ def test_variants_find_the_fp16_of_their_own_model(sample_ir: dict[str, Path], t
 
 def test_a_newer_or_damaged_bench_file_is_refused_in_words(benched: Path, tmp_path: Path) -> None:
     good, path = read_json(benched), tmp_path / "bench.json"
+    stopped = good["rows"][0]["tokens_per_s"] | {"rounds": [0]}
     for change, words in [
         ({"schema": "kl-lens/bench/2"}, "this program reads version 1"),
         ({"schema": "kl-lens/plan/1"}, "it is not a KL Lens bench file"),
         ({"rows": [good["rows"][0] | {"status": "fine"}]}, "at rows/0/status"),
         ({"rows": [good["rows"][0] | {"surprise": 1}]}, "surprise"),
+        ({"rows": [good["rows"][0] | {"tokens_per_s": stopped}]}, "at rows/0/tokens_per_s/rounds/0"),
         ({"rows": None}, "at rows"),
     ]:
         write_json(path, good | change)
