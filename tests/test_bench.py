@@ -404,6 +404,11 @@ def row(rounds: Sequence[float], session: str | None = "s") -> dict:
     return {"session": session, "tokens_per_s": {**spread, "rounds": values}}
 
 
+def within_noise(first: dict, second: dict) -> bool:
+    found = noise.difference(first, second)
+    return found is not None and not found.apart
+
+
 def verdicts(slower: float, sd: float, *, disturbed: bool, repetitions: int = 200) -> float:
     """How often a variant that takes `slower` times as long is told apart, rounds being added until settled.
 
@@ -472,18 +477,37 @@ def test_rows_of_two_sessions_are_compared_by_welchs_interval() -> None:
 def test_turns_find_what_a_drift_hides() -> None:
     drift = np.exp(np.linspace(0, 1, 8))
     fast, slow = 100 * drift, 88 * drift * np.exp(0.005 * np.cos(np.arange(8)))
-    assert not noise.within_noise(row(fast), row(slow))
-    assert noise.within_noise(row(fast, None), row(slow, None))
+    assert not within_noise(row(fast), row(slow))
+    assert within_noise(row(fast, None), row(slow, None))
+
+
+def test_the_fastest_is_who_wins_the_rounds_whatever_the_means(benched: Path) -> None:
+    good = report.load_bench(benched)["rows"][0]
+
+    def standing(*rounds: Sequence[float], **mean: float) -> list[str]:
+        rows = [good | row(each) for each in rounds]
+        rows[0] |= {"tokens_per_s": rows[0]["tokens_per_s"] | mean}
+        rows.append(rows[0] | {"status": "failed: wrong answers"})
+        return [line["speed"] for line in report.table(rows)]
+
+    slow, fast = [100.0, 101.0, 99.0, 100.0], [110.0, 111.0, 109.0, 110.0]
+    assert standing(slow, fast, mean=120.0) == ["", "fastest", ""]
+    assert standing(slow, [101.0, 100.0, 100.0, 101.0], mean=90.0) == ["≈ fastest", "fastest", ""]
+    # one that was settled early, and a computer that became slower afterwards
+    assert standing(slow, [*fast, *[80.0, 81.0] * 6]) == ["", "fastest", ""]
+    # where they beat each other in a circle, nobody stands as slower who is told apart as faster
+    circle = [[100.0] * 4, [110.0] * 4 + [70.0] * 28, [90.0] * 4 + [85.0] * 28]
+    assert standing(*circle) == ["fastest", "≈ fastest", "", ""]
 
 
 def test_what_cannot_be_compared_is_said_plainly() -> None:
     fast, slow = row([100.0, 101.0, 99.0, 100.0]), row([50.0, 51.0, 49.0, 50.0])
-    assert not noise.within_noise(fast, slow)
-    assert noise.within_noise(fast, row([10.0])), "one round tells nothing"
-    assert not noise.within_noise(fast, {"tokens_per_s": None})
-    assert noise.within_noise(row([5.0, 5.0]), row([5.0, 5.0]))
-    assert not noise.within_noise(row([5.0, 5.0]), row([6.0, 6.0]))
-    assert noise.within_noise(row([100.0] * 4), row([97.0] * 4)), "less than the margin is never claimed"
+    assert not within_noise(fast, slow)
+    assert within_noise(fast, row([10.0])), "one round tells nothing"
+    assert not within_noise(fast, {"tokens_per_s": None})
+    assert within_noise(row([5.0, 5.0]), row([5.0, 5.0]))
+    assert not within_noise(row([5.0, 5.0]), row([6.0, 6.0]))
+    assert within_noise(row([100.0] * 4), row([97.0] * 4)), "less than the margin is never claimed"
     old = {"tokens_per_s": {"mean": 100.0, "sd": 1.0, "n": 9}}
     assert noise.difference(old, {"tokens_per_s": {"mean": 80.0, "sd": 1.0, "n": 9}}).apart
     new = {"tokens_per_s": old["tokens_per_s"] | {"rounds": [120.0, 121.0, 119.0, 120.0]}}

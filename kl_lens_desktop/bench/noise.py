@@ -58,6 +58,11 @@ class Difference:
     settled: bool
     paired: bool
 
+    @property
+    def slower(self) -> bool:
+        """Whether the second is told apart as the lower one."""
+        return self.apart and self.ratio < 1
+
 
 def difference(
     first: dict[str, Any], second: dict[str, Any], figure: str = "tokens_per_s"
@@ -76,10 +81,26 @@ def difference(
     return unpaired(_samples(a, in_rounds), _samples(b, in_rounds))
 
 
-def within_noise(first: dict[str, Any], second: dict[str, Any], figure: str = "tokens_per_s") -> bool:
-    """Whether two rows cannot be told apart; rows without the figure are never alike."""
-    found = difference(first, second, figure)
-    return found is not None and not found.apart
+def fastest_on(device: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of a device, among those that are ok, whose decode speed is told apart from none as lower.
+
+    Of several it is the one of the highest `estimate`, which alone does not say it: what is settled early has
+    no part in later rounds, and a computer that has warmed up takes those more slowly.
+    """
+    timed = [row for row in rows if row["device"] == device and row["status"] == "ok" and row["tokens_per_s"]]
+    timed.sort(key=lambda row: estimate(row["tokens_per_s"]), reverse=True)
+
+    def is_beaten(row: dict[str, Any]) -> bool:
+        found = (difference(other, row) for other in timed if other is not row)
+        return any(each is not None and each.slower for each in found)
+
+    return next((row for row in timed if not is_beaten(row)), timed[0] if timed else None)
+
+
+def estimate(figure: dict[str, Any]) -> float:
+    """A figure in one number: the trimmed mean of its rounds' logs or, without rounds, its mean."""
+    rounds = figure.get("rounds")
+    return math.exp(statistics.fmean(_kept(list(map(math.log, rounds))))) if rounds else float(figure["mean"])
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
@@ -143,12 +164,17 @@ def _interval(mean: float, error: float, freedom: float, level: float, n: int, *
 
 def _trimmed(values: Sequence[float]) -> tuple[float, float, int]:
     """Trimmed mean, its standard error from the winsorized variance, and degrees of freedom."""
-    ordered, count = sorted(values), len(values)
-    cut = int(TRIM * count)
-    kept = ordered[cut : count - cut]
+    kept, count = _kept(values), len(values)
+    cut = (count - len(kept)) // 2
     winsorized = [*[kept[0]] * cut, *kept, *[kept[-1]] * cut]
     error = statistics.stdev(winsorized) / ((1 - 2 * cut / count) * math.sqrt(count))
     return statistics.fmean(kept), error, len(kept) - 1
+
+
+def _kept(values: Sequence[float]) -> list[float]:
+    """Without the lowest and the highest fifth, in order."""
+    cut = int(TRIM * len(values))
+    return sorted(values)[cut : len(values) - cut]
 
 
 def _samples(figure: dict[str, Any], in_rounds: bool) -> tuple[float, float, int]:
