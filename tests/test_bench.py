@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
 from kl_lens_desktop.bench import divergence, lab, memory, noise, report, wikitext
+from kl_lens_desktop.bench import text as text_module
 from kl_lens_desktop.bench.compare import compare
 from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.figures import over_batches, perplexity
@@ -291,6 +292,19 @@ def test_word_perplexity_is_over_the_words_of_the_original(
     assert measured["word_perplexity"]["n"] == words
     assert measured["word_perplexity"]["mean"] == pytest.approx(math.exp(nats / words), rel=5e-4)
     assert measured["perplexity"]["n"] == tokens
+
+
+def test_a_tokenizer_is_read_once_for_all_documents_and_hears_a_cancel(
+    sample_ir: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, cancel = [], Cancel()
+    opened = text_module._tokenizer
+    monkeypatch.setattr(text_module, "_tokenizer", lambda folder: read.append(folder) or opened(folder))
+    assert text_module.passage(sample_ir["fp16"], WIKITEXT, 1000, None, None, cancel).documents == 2
+    assert read == [sample_ir["fp16"]]
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        text_module.passage(sample_ir["fp16"], WIKITEXT, 1000, None, None, cancel)
 
 
 def test_divergence_from_fp16_is_that_of_two_full_forwards(sample_ir: dict[str, Path]) -> None:

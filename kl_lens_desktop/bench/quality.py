@@ -48,7 +48,7 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
 
     folder, device, chunk = Path(params["folder"]), str(params["device"]), int(params["chunk"])
     text = read_text(Path(params.get("text") or held_out_text()))
-    read = passage(folder, text, int(params["tokens"]), params.get("window"), params.get("stride"))
+    read = passage(folder, text, int(params["tokens"]), params.get("window"), params.get("stride"), cancel)
     core = openvino.Core()
     yield Progress("bench-quality", 0, len(read.windows), f"Loading {folder.name} on {device}", "windows")
     longest = max(len(window.ids) for window in read.windows)
