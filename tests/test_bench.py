@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.bench import divergence, lab, memory, noise, report, wikitext
+from kl_lens_desktop.bench import divergence, lab, memory, noise, report, static, wikitext
+from kl_lens_desktop.bench import quality as quality_module
 from kl_lens_desktop.bench import text as text_module
 from kl_lens_desktop.bench.compare import compare
 from kl_lens_desktop.bench.devices import list_devices
@@ -34,7 +35,9 @@ from kl_lens_desktop.bench.quality import fidelity, quality_task
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
 from kl_lens_desktop.bench.text import token_ids, windows
 from kl_lens_desktop.errors import Cancelled, InputError
+from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.files import read_json, write_json
+from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs import child as child_module
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
@@ -340,6 +343,17 @@ def test_fp16_in_full_precision_equals_itself_however_it_is_fed(sample_ir: dict[
         assert measured["top1_agreement"]["mean"] == 1
         assert measured["fidelity"]["relative_difference"] < 1e-4
     assert pieces["nats_per_token"]["mean"] == pytest.approx(whole["nats_per_token"]["mean"], rel=1e-5)
+
+
+def test_a_device_of_fixed_shapes_takes_a_long_window_in_step_with_its_reference(
+    sample: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (static, quality_module):  # the CPU stands in for an NPU
+        monkeypatch.setattr(module, "needs_fixed_shapes", lambda _: True)
+    list(export_model(sample, "fp16", tmp_path / "npu", Cancel(), npu=True))
+    measured = quality(tmp_path / "npu", tmp_path / "npu", tokens=300, window=300, chunk=512)
+    assert measured["kl_to_fp16"]["n"] == 299
+    assert measured["kl_to_fp16"]["mean"] == pytest.approx(0, abs=1e-6)
 
 
 def test_speed_counts_tokens_exactly_and_reads_another_text_each_time(sample_ir: dict[str, Path]) -> None:
