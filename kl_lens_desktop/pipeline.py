@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop.bench.devices import list_devices
+from kl_lens_desktop.bench.devices import check_device_name, list_devices
 from kl_lens_desktop.bench.lab import Settings as BenchSettings
 from kl_lens_desktop.bench.lab import bench
 from kl_lens_desktop.bench.static import has_graph_for_npu
@@ -62,6 +62,11 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     ------
     All events of the stages, and last Finished with ``scores``, ``plan``, ``bench`` (paths) and ``folders``
     (variant to path).
+
+    Raises
+    ------
+    InputError
+        If `out` cannot be written or a wished device's name is none, before anything is started.
     """
     out = out.absolute()
     check_writable(out)
@@ -69,6 +74,8 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     if wishes.bits < least:
         why = f"the smallest format takes {least} bits and its scales"
         raise InputError(f"No plan fits into {wishes.bits:g} bits", why, "Allow more bits")
+    for name in wishes.devices or ():
+        check_device_name(name)
     model = str(local.folder) if local.id != "sample" else "sample"
     scores_path, plan_path = out / "scores.json", out / "plan.json"
     given = {

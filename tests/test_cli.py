@@ -91,6 +91,8 @@ def test_failures_are_one_sentence(copy: Path, sample_scores: Scores, tmp_path: 
     assert "one window takes 256" in fails("analyze", "sample", "--out", tmp_path / "s.json", "--text", short)
 
     assert "a part of its path is a file" in fails("run", "sample", "--out", short / "out")
+    assert "'TYPO' is none of CPU" in fails("run", "sample", "--out", out, "--devices", "CPU,TYPO")
+    assert not (out / "scores.json").exists()
 
     plan = propose(sample_scores, bits=5)
     save_plan(tmp_path / "plan.json", plan)

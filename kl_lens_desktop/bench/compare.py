@@ -172,7 +172,7 @@ def _of_speed(figure: str, first: float, second: float, found: Difference) -> Ch
 
 def _text(bench: dict[str, Any]) -> tuple[Any, ...]:
     text = bench["environment"]["text"]
-    return tuple(text.get(key) for key in ("sha256", "tokens", "window", "stride"))
+    return text["sha256"], text["tokens"], text["window"], text.get("stride", text["window"])
 
 
 def _prompt(bench: dict[str, Any]) -> str:

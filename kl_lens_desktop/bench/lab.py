@@ -177,7 +177,7 @@ def bench(
     variants = find_variants(folders)
     check_writable(out.absolute().parent)
     words = read_text(text)
-    read = passage(variants[0].folder, words, settings.tokens, settings.window, settings.stride)
+    read = passage(variants[0].folder, words, settings.tokens, settings.window, settings.stride, cancel)
     yield Progress("bench", 0, 1, "Looking for devices")
     listed = list_devices(cancel)
     wanted = [device.name for device in listed] if devices is None else dict.fromkeys(devices)

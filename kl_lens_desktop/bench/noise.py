@@ -58,27 +58,49 @@ class Difference:
     settled: bool
     paired: bool
 
+    @property
+    def slower(self) -> bool:
+        """Whether the second is told apart as the lower one."""
+        return self.apart and self.ratio < 1
+
 
 def difference(
     first: dict[str, Any], second: dict[str, Any], figure: str = "tokens_per_s"
 ) -> Difference | None:
     """How `figure` of the second row compares with that of the first; None where either has none.
 
-    Rows of one session took turns and are compared round by round, others by Welch's t interval.
+    Rows of one session took turns and are compared round by round, others by Welch's t interval: of their
+    rounds or, where one has none, of the single measurements of both.
     """
     a, b = first.get(figure), second.get(figure)
     if not a or not b or a["mean"] <= 0 or b["mean"] <= 0:
         return None
-    session = first.get("session")
-    if session is not None and session == second.get("session") and a.get("rounds") and b.get("rounds"):
+    session, in_rounds = first.get("session"), bool(a.get("rounds") and b.get("rounds"))
+    if in_rounds and session is not None and session == second.get("session"):
         return paired(a["rounds"], b["rounds"])
-    return unpaired(_samples(a), _samples(b))
+    return unpaired(_samples(a, in_rounds), _samples(b, in_rounds))
 
 
-def within_noise(first: dict[str, Any], second: dict[str, Any], figure: str = "tokens_per_s") -> bool:
-    """Whether two rows cannot be told apart; rows without the figure are never alike."""
-    found = difference(first, second, figure)
-    return found is not None and not found.apart
+def fastest_on(device: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of a device, among those that are ok, whose decode speed is told apart from none as lower.
+
+    Of several it is the one of the highest `estimate`, which alone does not say it: what is settled early has
+    no part in later rounds, and a computer that has warmed up takes those more slowly.
+    """
+    timed = [row for row in rows if row["device"] == device and row["status"] == "ok" and row["tokens_per_s"]]
+    timed.sort(key=lambda row: estimate(row["tokens_per_s"]), reverse=True)
+
+    def is_beaten(row: dict[str, Any]) -> bool:
+        found = (difference(other, row) for other in timed if other is not row)
+        return any(each is not None and each.slower for each in found)
+
+    return next((row for row in timed if not is_beaten(row)), timed[0] if timed else None)
+
+
+def estimate(figure: dict[str, Any]) -> float:
+    """A figure in one number: the trimmed mean of its rounds' logs or, without rounds, its mean."""
+    rounds = figure.get("rounds")
+    return math.exp(statistics.fmean(_kept(list(map(math.log, rounds))))) if rounds else float(figure["mean"])
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
@@ -142,18 +164,23 @@ def _interval(mean: float, error: float, freedom: float, level: float, n: int, *
 
 def _trimmed(values: Sequence[float]) -> tuple[float, float, int]:
     """Trimmed mean, its standard error from the winsorized variance, and degrees of freedom."""
-    ordered, count = sorted(values), len(values)
-    cut = int(TRIM * count)
-    kept = ordered[cut : count - cut]
+    kept, count = _kept(values), len(values)
+    cut = (count - len(kept)) // 2
     winsorized = [*[kept[0]] * cut, *kept, *[kept[-1]] * cut]
     error = statistics.stdev(winsorized) / ((1 - 2 * cut / count) * math.sqrt(count))
     return statistics.fmean(kept), error, len(kept) - 1
 
 
-def _samples(figure: dict[str, Any]) -> tuple[float, float, int]:
-    """Mean, variance and number of the logs of the rounds or, in their absence, of the measurements."""
-    if rounds := [value for value in figure.get("rounds") or [] if value > 0]:
-        logs = [math.log(value) for value in rounds]
+def _kept(values: Sequence[float]) -> list[float]:
+    """Without the lowest and the highest fifth, in order."""
+    cut = int(TRIM * len(values))
+    return sorted(values)[cut : len(values) - cut]
+
+
+def _samples(figure: dict[str, Any], in_rounds: bool) -> tuple[float, float, int]:
+    """Mean, variance and number of the logs of the rounds or of the single measurements."""
+    if in_rounds:
+        logs = [math.log(value) for value in figure["rounds"]]
         return statistics.fmean(logs), statistics.variance(logs) if len(logs) > 1 else 0.0, len(logs)
     return math.log(figure["mean"]), ((figure["sd"] or 0.0) / figure["mean"]) ** 2, figure["n"]
 

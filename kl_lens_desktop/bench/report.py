@@ -9,7 +9,7 @@ from typing import Any
 
 from kl_lens_desktop.bench.compare import Comparison
 from kl_lens_desktop.bench.lab import SCHEMA
-from kl_lens_desktop.bench.noise import difference, within_noise
+from kl_lens_desktop.bench.noise import difference, fastest_on
 from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.schema import check_schema
 
@@ -59,6 +59,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """
     printed = []
     missing: set[str] = set()
+    fastest = {device: fastest_on(device, rows) for device in {row["device"] for row in rows}}
     for row in rows:
         if row["status"] == "unavailable":
             if row["device"] not in missing:
@@ -68,7 +69,8 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
             continue
         line = {**_line(row), "variant": row["variant"], "device": row["device"]}
         status, _, why = row["status"].partition(": ")
-        printed.append({**line, "status": status, "note": why, "speed": _standing(row, rows)})
+        speed = _standing(row, fastest[row["device"]])
+        printed.append({**line, "status": status, "note": why, "speed": speed})
     return printed
 
 
@@ -207,19 +209,13 @@ def _line(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _standing(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    fastest = fastest_on(row["device"], rows)
-    if fastest is None or row["tokens_per_s"] is None:
+def _standing(row: dict[str, Any], fastest: dict[str, Any] | None) -> str:
+    if fastest is None or row["status"] != "ok":
         return ""
     if row is fastest:
         return "fastest"
-    return "≈ fastest" if within_noise(row, fastest) else ""
-
-
-def fastest_on(device: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The row with the highest mean decode speed on a device, among those that are ok."""
-    timed = [row for row in rows if row["device"] == device and row["status"] == "ok" and row["tokens_per_s"]]
-    return max(timed, key=lambda row: float(row["tokens_per_s"]["mean"]), default=None)
+    found = difference(fastest, row)
+    return "" if found is None or found.slower else "≈ fastest"
 
 
 def _values(row: dict[str, Any], lengths: list[int]) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from kl_lens_desktop.bench import wikitext
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json
+from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.texts import read_text
 
 # More characters than any text needs for a token: a prefix this long is tokenized instead of a whole book.
@@ -56,7 +57,9 @@ class Passage:
         return sum(window.counted for window in self.windows)
 
 
-def passage(folder: Path, text: str, tokens: int, window: int | None, stride: int | None) -> Passage:
+def passage(
+    folder: Path, text: str, tokens: int, window: int | None, stride: int | None, cancel: Cancel
+) -> Passage:
     """The windows of `text` by the tokenizer in `folder`.
 
     WikiText is read as lm-eval's task does (see `bench.wikitext`), as many whole documents as fit into
@@ -68,9 +71,11 @@ def passage(folder: Path, text: str, tokens: int, window: int | None, stride: in
     ------
     InputError
         If there is nothing to predict.
+    Cancelled
+        Between two documents of WikiText.
     """
     if wikitext.is_wikitext(text):
-        return _documents(folder, text, tokens, window or WIKITEXT_WINDOW)
+        return _documents(folder, text, tokens, window or WIKITEXT_WINDOW, cancel)
     window = window or WINDOW
     step = stride or window
     if not 1 <= step <= window:
@@ -91,8 +96,7 @@ def token_ids(folder: Path, text: str) -> list[int]:
     InputError
         If the folder has no tokenizer that can be read.
     """
-    ids: list[int] = _tokenizer(folder).encode(text, add_special_tokens=False).ids
-    return ids
+    return _ids(_tokenizer(folder), text)
 
 
 def windows(ids: list[int], window: int, tokens: int, stride: int | None = None) -> list[list[int]]:
@@ -115,13 +119,15 @@ def windows(ids: list[int], window: int, tokens: int, stride: int | None = None)
     return [ids[start : start + window] for start in range(0, last + 1, stride or window)]
 
 
-def _documents(folder: Path, text: str, tokens: int, window: int) -> Passage:
-    prefix = _prefix_token(folder)
+def _documents(folder: Path, text: str, tokens: int, window: int, cancel: Cancel) -> Passage:
+    tokenizer = _tokenizer(folder)
+    prefix = _prefix_token(folder, tokenizer)
     found: list[Window] = []
     words: list[int] = []
     read = 0
     for number, document in enumerate(wikitext.documents(text)):
-        ids = token_ids(folder, wikitext.detokenized(document))
+        cancel.check()
+        ids = _ids(tokenizer, wikitext.detokenized(document))
         read += len(ids)
         if found and read > tokens:
             break
@@ -133,17 +139,22 @@ def _documents(folder: Path, text: str, tokens: int, window: int) -> Passage:
     return Passage(found, window, window, words, len(words))
 
 
-def _prefix_token(folder: Path) -> int:
+def _prefix_token(folder: Path, tokenizer: Any) -> int:
     """What lm-eval puts before a document: the tokenizer's token for a beginning or, without one, an end."""
     path = folder / "tokenizer_config.json"
     about = read_json(path) if path.is_file() else {}
     for name in ("bos_token", "eos_token"):
         said = about.get(name)
         token = said.get("content") if isinstance(said, dict) else said
-        if isinstance(token, str) and (number := _tokenizer(folder).token_to_id(token)) is not None:
+        if isinstance(token, str) and (number := tokenizer.token_to_id(token)) is not None:
             return int(number)
     why = "its tokenizer has neither a token for a beginning nor for an end"
     raise InputError(f"Cannot read WikiText with {folder.name}", why, "Choose another text")
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -6,7 +6,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 from PySide6.QtGui import QColor, QFont, QPainter, QPen, QResizeEvent
 from PySide6.QtWidgets import QFrame, QHeaderView, QTableView, QWidget
 
-from kl_lens_desktop.bench.noise import difference
+from kl_lens_desktop.bench.noise import difference, fastest_on
 from kl_lens_desktop.gui import quantities, theme
 from kl_lens_desktop.gui.bench_figures import Figure, Row, number, problem, variant_title, words
 from kl_lens_desktop.gui.controls import NumberDelegate, set_up_table
@@ -27,6 +27,7 @@ class BenchTable(QAbstractTableModel):
         self.figures: list[Figure] = []
         self.memory_read_gb_s: float | None = None
         self._rows: dict[tuple[str, str], Row] = {}
+        self._fastest: dict[str, Row | None] = {}
 
     def show_rows(
         self,
@@ -40,6 +41,7 @@ class BenchTable(QAbstractTableModel):
         self.variants, self.devices, self.figures = variants, devices, figures
         self.memory_read_gb_s = memory_read_gb_s
         self._rows = {(row["variant"], row["device"]): row for row in rows}
+        self._fastest = {device: fastest_on(device, list(self._rows.values())) for device in devices}
         self.endResetModel()
 
     def row(self, variant: str, device: str) -> Row | None:
@@ -64,6 +66,8 @@ class BenchTable(QAbstractTableModel):
         ]
         if figure.best is None or len(rows) < 2:
             return None
+        if figure.key == "tokens_per_s":
+            return self._fastest[device]
         found: Row = figure.best(rows, key=lambda row: number(row, figure.key))
         return found
 
@@ -82,7 +86,7 @@ class BenchTable(QAbstractTableModel):
             return ""
         between = "" if found.low is None or found.high is None else f" ({found.low:.2f} … {found.high:.2f})"
         rounds = quantities.plural(found.n, "paired round" if found.paired else "round")
-        said = "slower" if found.apart and found.ratio < 1 else "faster" if found.apart else "within noise"
+        said = "slower" if found.slower else "faster" if found.apart else "within noise"
         return f"{found.ratio:.2f}× {variant_title(best['variant'])}{between} after {rounds}: {said}"
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008  (Qt's own signature)
@@ -157,7 +161,7 @@ class BenchTable(QAbstractTableModel):
     def _is_alike(self, row: Row, figure: Figure) -> bool:
         best = self.best(row["device"], figure) if figure.key == "tokens_per_s" else None
         found = difference(best, row) if best is not None and best is not row else None
-        return found is not None and not found.apart
+        return found is not None and not found.slower
 
 
 class FiguresView(QTableView):
