@@ -12,7 +12,7 @@ from kl_lens_desktop.bench import divergence
 from kl_lens_desktop.bench.figures import over_batches, perplexity
 from kl_lens_desktop.bench.memory import gpu_memory_mb
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
-from kl_lens_desktop.bench.static import _LONGEST_CALL, LoadedModel, needs_fixed_shapes, open_model
+from kl_lens_desktop.bench.static import LONGEST_CALL, LoadedModel, needs_fixed_shapes, open_model
 from kl_lens_desktop.bench.text import Window, passage
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.jobs.cancel import Cancel
@@ -48,7 +48,7 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
 
     folder, device, chunk = Path(params["folder"]), str(params["device"]), int(params["chunk"])
     if needs_fixed_shapes(device):
-        chunk = min(chunk, _LONGEST_CALL)  # for the reference too: both take a window in step
+        chunk = min(chunk, LONGEST_CALL)  # for the reference too: both take a window in step
     text = read_text(Path(params.get("text") or held_out_text()))
     read = passage(folder, text, int(params["tokens"]), params.get("window"), params.get("stride"), cancel)
     core = openvino.Core()

@@ -15,7 +15,7 @@ from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import NPU_MODEL
 
 _CACHE = "past_key_values"
-_LONGEST_CALL = 256  # tokens of the larger graph: a device's compiler takes hours over longer ones
+LONGEST_CALL = 256  # tokens of the larger graph: a device's compiler takes hours over longer ones
 
 
 class StaticModel:
@@ -50,7 +50,7 @@ class StaticModel:
 
         from kl_lens_desktop.export.static import static_variant
 
-        self._chunk, self._capacity, self._past = min(chunk, _LONGEST_CALL), capacity, 0
+        self._chunk, self._capacity, self._past = min(chunk, LONGEST_CALL), capacity, 0
         self._requests, self._held = dict[int, Any](), dict[str, NDArray[np.float32]]()
         core, started = openvino.Core(), time.perf_counter()
         for tokens in dict.fromkeys((self._chunk, 1)):
