@@ -150,4 +150,4 @@ def plugin_words(error: RuntimeError) -> str:
     """The line of an OpenVINO exception that says what went wrong, without source positions before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Exception from ", "Check "))]
-    return " ".join((told or lines or [type(error).__name__])[-1].split())[:300]
+    return " ".join((told or lines or [type(error).__name__])[-1].split())[:300].rstrip(" .!")
