@@ -33,8 +33,8 @@ def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     Parameters
     ----------
     params : dict
-        ``folder``, ``device``, ``prompt_tokens`` and ``new_tokens`` (the most that orders will ask for), and
-        optionally ``text`` (a path; the bundled held-out text without it).
+        ``folder``, ``device``, and optionally ``prompt_tokens`` and ``new_tokens`` (the most that orders will
+        ask for) and ``text`` (a path; the bundled held-out text without it).
 
     Yields
     ------
@@ -56,8 +56,7 @@ def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     used_before = system_used_mb()
     yield Progress("bench-speed", 0, 1, f"Loading {folder.name} on {device}")
     started = time.perf_counter()
-    longest = int(params["prompt_tokens"]), int(params["new_tokens"])
-    pipeline, backend = open_pipeline(folder, device, *longest)
+    pipeline, backend = open_pipeline(folder, device, **_longest(params))
     load_ms = 1000 * (time.perf_counter() - started)
 
     def generate(prompt: list[int], new_tokens: int) -> Any:
@@ -147,8 +146,7 @@ def load_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     folder, device, cache = Path(params["folder"]), str(params["device"]), Path(params["cache"])
     yield Progress("bench-load", 0, 1, f"Loading {folder.name} on {device} with a model cache")
     started = time.perf_counter()
-    longest = int(params["prompt_tokens"]), int(params["new_tokens"])
-    open_pipeline(folder, device, *longest, CACHE_DIR=str(cache))
+    open_pipeline(folder, device, **_longest(params), CACHE_DIR=str(cache))
     load_ms = 1000 * (time.perf_counter() - started)
     cancel.check()
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
@@ -162,6 +160,11 @@ def of_round(samples: dict[str, list[float]], latencies_s: list[float]) -> dict[
         "ttft_ms": min(samples["ttft_ms"]),
         "prefill_tokens_per_s": max(samples["prefill_tokens_per_s"]),
     }
+
+
+def _longest(params: dict[str, Any]) -> dict[str, int]:
+    """What a pipeline must have room for, as `open_pipeline` takes it."""
+    return {name: int(params[name]) for name in ("prompt_tokens", "new_tokens") if name in params}
 
 
 class _Reader:
