@@ -134,13 +134,13 @@ def test_the_best_is_bold_and_what_rounds_cannot_tell_from_it_is_marked(page: Be
     assert "slower" in cell(page, "int4_sym_g64", "Tokens/s", Qt.ItemDataRole.ToolTipRole)
     tip = page.table.headerData(2, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole)
     assert "≈ marks what paired rounds cannot tell from the best by more than 4 % at 95 %" in tip
-    assert "runs at 1.50× the speed of FP16 in" in page.sentence.accessibleName()
+    assert "runs at 1.50× the speed of FP16 in" in page.sentence.text()
     page.session.bench = [
         row | {"tokens_per_s": spread(101.0)} if row["variant"] == "plan" and row["tokens_per_s"] else row
         for row in page.session.bench
     ]
     page.session.bench_changed.emit()
-    assert "runs at 1.01× the speed of FP16, within noise, in" in page.sentence.accessibleName()
+    assert "runs at 1.01× the speed of FP16, within noise, in" in page.sentence.text()
 
 
 def test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen(
@@ -162,6 +162,17 @@ def test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen(
     assert page.reason.property("role") == "bad"
     page.view.setCurrentIndex(page.table.index(1, 0))
     assert page.reason.text().startswith("Bold: the best")
+
+
+def test_the_smallest_window_shows_the_usual_variants_and_the_whole_conclusion(
+    opened: Window, page: BenchmarkPage, qtbot: QtBot
+) -> None:
+    opened.show_page("Benchmark")
+    opened.resize(1024, 680)
+    view, sentence = page.view, page.sentence
+    bottom = view.rowViewportPosition(len(TABLE) - 1) + view.rowHeight(len(TABLE) - 1)
+    qtbot.waitUntil(lambda: view.viewport().height() >= bottom)
+    assert sentence.height() >= sentence.heightForWidth(sentence.width()) > 0
 
 
 def test_variants_stay_in_view_while_devices_are_scrolled(page: BenchmarkPage, opened: Window) -> None:
