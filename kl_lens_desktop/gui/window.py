@@ -73,6 +73,8 @@ class Window(QMainWindow):
         self.session.said.connect(self.banner.say)
         self.session.job.started.connect(self.banner.hide)
         self.session.job.ended.connect(self._show_outcome)
+        self.session.job.started.connect(self._mark_done)
+        self.session.job.ended.connect(self._mark_done)
         for signal in (
             self.session.model_changed,
             self.session.scores_changed,
@@ -210,11 +212,11 @@ class Window(QMainWindow):
             QTimer.singleShot(0, self, partial(self.show_page, "Benchmark"))
         self._at_compress = False
 
-    def _mark_done(self) -> None:
+    def _mark_done(self, *_: object) -> None:
         session = self.session
         done = (session.model, session.scores, session.plan, session.exports, session.bench)
         for index, result in enumerate(done):
-            self.rail_entry(index).mark(done=bool(result))
+            self.rail_entry(index).mark(done=bool(result) and session.opening is None)
 
     def _build_next(self) -> None:
         """One page a turn, so that the window stays quick while it completes itself."""
