@@ -303,7 +303,7 @@ def test_memory_is_shown_while_a_child_works_and_its_ends_until_the_next_run(pag
     assert strip.isVisible()
     assert strip.whose.accessibleName() == "Plan on CPU"
     assert strip.process.text() == "450 MiB, peak 480"
-    assert strip.computer.text() == "3.00 of 16.0 GiB"
+    assert strip.computer.text() == "3.22 of 17.2 GB"
     assert "INT4 g64 on CPU: 200 MiB" in strip.process.toolTip()
     job.ended.emit("finished")
     assert (strip.process.text(), strip.whose.accessibleName()) == (
