@@ -109,7 +109,7 @@ class BenchmarkPage(Page):
         self.sentence = label("", "secondary", wrap=True, select=True)
         self.sentence.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.settings = button("Settings…", self._ask_settings, tip="What is measured, and for how long")
-        self.foot.addWidget(button("← Export", lambda: window.show_page("Export"), "quiet"))
+        self.lead_back("Export", window.show_page)
         self.foot.addWidget(self.sentence, 1)
         self.foot.addWidget(self.settings)
         self.foot.addWidget(self.effort)

@@ -86,7 +86,7 @@ class ExportPage(Page):
             "primary",
         )
         self.next = button("Benchmark →", lambda: window.show_page("Benchmark"))
-        self.foot.addWidget(button("← Plan", lambda: window.show_page("Plan"), "quiet"))
+        self.lead_back("Plan", window.show_page)
         self.foot.addStretch(1)
         self.foot.addWidget(self.export)
         self.foot.addWidget(self.next)
