@@ -89,6 +89,10 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_prompt_is_tried(
     qtbot.waitUntil(lambda: session.audits.keys() == {"plan", "int4_sym_g64"})
     assert session.plan is not None
     assert session.audits["plan"]["assignments"] == session.plan.assignments
+    verdict = export.table.item(0, 4)
+    assert verdict is not None
+    assert verdict.text() == f"✓ {len(session.plan.assignments)} weights as planned"
+    assert verdict.toolTip().startswith(f"{verdict.text()}: ")
     for variant in export.variants():
         if variant.name in session.exports:
             assert (session.exports[variant.name] / NPU_MODEL).is_file()
