@@ -161,7 +161,7 @@ def test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen(
     assert page.reason.text() == f"HETERO:CPU: W{WRONG[1:]}"
     assert page.reason.property("role") == "bad"
     page.view.setCurrentIndex(page.table.index(1, 0))
-    assert page.reason.text().startswith("Bold: the best")
+    assert page.reason.text().startswith("Bold: the best; for KL, FP16 is left out")
 
 
 def test_the_smallest_window_shows_the_usual_variants_and_the_whole_conclusion(

@@ -53,7 +53,10 @@ if TYPE_CHECKING:
 NOTHING = "There is nothing to measure yet; export a model first"
 NOT_MEASURED = "Nothing was measured yet"
 UNMEASURED = "Not measured yet. “Benchmark” times each model on the devices ticked and checks its answers."
-LEGEND = "Bold: the best. ≈: paired rounds cannot tell it from the best by more than 4 % at 95 %."
+LEGEND = (
+    "Bold: the best; for KL, FP16 is left out as the reference. "
+    "≈: not told from the best by more than 4 % at 95 %."
+)
 # The menu of columns, side by side.
 COLUMN_GROUPS = (("Speed", "By length of prompt"), ("Quality", "Memory"), ("Loading", "How it ran"))
 
@@ -207,7 +210,7 @@ class BenchmarkPage(Page):
         self.view.selectionModel().currentChanged.connect(lambda now, _: self._choose(now.row()))
         self.reason = label("", "secondary", wrap=True, select=True)
         self.reason.setMinimumHeight(self.reason.fontMetrics().height())
-        self.view.setMinimumHeight(124)
+        self.view.setMinimumHeight(96)
         above = column(device_row, self.view, self.reason)
         above.setStretch(1, 1)
         self.memory = MemoryStrip(self.session.job)
@@ -236,7 +239,7 @@ class BenchmarkPage(Page):
 
     def _make_charts(self) -> QVBoxLayout:
         self.chart = BenchChart()
-        self.chart.setMinimumHeight(90)
+        self.chart.setMinimumHeight(70)
         self.chart_view: QComboBox = combo("Chart", [(name, name) for name in VIEWS])
         self.upward: QComboBox = combo("Measure", [])
         self.upward.setMinimumContentsLength(22)
