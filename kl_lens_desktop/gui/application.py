@@ -60,7 +60,8 @@ def make_application() -> QApplication:
     app.setApplicationVersion(__version__)
     app.setDesktopFileName("kl-lens")
     app.setWindowIcon(icons.app_icon())
-    app.setStyle("Fusion")
+    if app.style().name() != "fusion":  # not anew under widgets that have it
+        app.setStyle("Fusion")
     font = app.font()
     font.setPointSizeF(BASE_POINTS)
     app.setFont(font)

@@ -42,6 +42,8 @@ from kl_lens_desktop.gui.session import Session
 
 ERROR_ROLE = Qt.ItemDataRole.UserRole + 10
 ROW_HEIGHT = 28
+SIDE = 24  # of a page, left and right
+QUIET_PADDING = 15  # of a quiet button: its border and what the style sheet gives its words
 LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
@@ -271,19 +273,26 @@ class Page(QWidget):
         self.body = QVBoxLayout()
         self.body.setSpacing(12)
         self.foot = row(spacing=12)
-        heading = label(title, "page-title")
+        head = row(label(title, "page-title"), None, self.tools)
         whole = QVBoxLayout(self)
-        whole.setContentsMargins(24, 16, 24, 16)
+        whole.setContentsMargins(0, 16, 0, 16)
         whole.setSpacing(12)
-        whole.addLayout(row(heading, None, self.tools))
-        whole.addLayout(self.body, 1)
-        whole.addLayout(self.foot)
+        for part in (head, self.body, self.foot):
+            part.setContentsMargins(SIDE, 0, SIDE, 0)
+            whole.addLayout(part)
+        whole.setStretch(1, 1)
 
     def start(self) -> None:
         """F5: the page's main job, if it can start."""
 
     def opened(self) -> None:
         """The page was turned to."""
+
+    def lead_back(self, name: str, show_page: Callable[[str], object]) -> None:
+        """Begin the foot with a way to the page before; its words stand where the content begins."""
+        back = button(f"← {name}", lambda: show_page(name), "quiet")
+        self.foot.setContentsMargins(SIDE - QUIET_PADDING, 0, SIDE, 0)
+        self.foot.insertWidget(0, back)
 
     def splitter(
         self, name: str, orientation: Qt.Orientation, *parts: QWidget, sizes: Sequence[int]

@@ -151,11 +151,11 @@ class Header(QWidget):
         if usage is None:
             return
         self._sparkline.add(usage.cpu)
-        total = quantities.significant(usage.ram_total / 2**30)
+        total = quantities.significant(usage.ram_total / 1e9)
         texts = {
             "CPU": f"{100 * usage.cpu:.0f} %",
-            "RAM": f"{usage.ram_used / 2**30:.1f} / {total} GB",
-            "This app": f"{usage.app / 2**30:.2f} GB",
+            "RAM": f"{usage.ram_used / 1e9:.1f} / {total} GB",
+            "This app": f"{usage.app / 1e9:.2f} GB",
             "Disk": f"{usage.disk_free / 1e9:,.0f} GB free",
         }
         for name, text in texts.items():

@@ -298,40 +298,53 @@ class Legend(QWidget):
         self.setAccessibleName(f"Colours: {measure.tick(low)} to {measure.tick(high)}{unit}, logarithmic")
         self.update()
 
+    def ticks(self) -> list[tuple[int, int, str]]:
+        """Where a decade is marked, where its label begins and what it says; as many as there is room for."""
+        if self._measure is None:
+            return []
+        span = max(self._high - self._low, 1)
+        labels = {decade: self._measure.tick(decade) for decade in range(self._low, self._high + 1)}
+        widths = {decade: self.fontMetrics().horizontalAdvance(text) for decade, text in labels.items()}
+        every = math.ceil(max(span / 4, span * (max(widths.values()) + 12) / self._bar))
+        found = []
+        for decade in range(self._low, self._high + 1, every):
+            x = round(self.LEFT + (decade - self._low) / span * (self._bar - 1))
+            found.append((x, max(x - widths[decade] // 2, 0), labels[decade]))
+        return found
+
+    @property
+    def _bar(self) -> int:
+        return min(200, max(self.width() - 310, 100))
+
     def paintEvent(self, event: QPaintEvent) -> None:
         if self._measure is None:
             return
         painter = QPainter(self)
         colours = theme.colours()
-        bar = min(200, max(self.width() - (530 if self._settled else 340), 100))
+        bar = self._bar
         for x in range(bar):
             decades = self._low + (self._high - self._low) * x / bar
             painter.fillRect(QRectF(self.LEFT + x, 2, 1.5, 12), shade(decades, self._low, self._high))
         painter.setPen(QColor(colours.secondary))
-        span = max(self._high - self._low, 1)
-        for decade in range(self._low, self._high + 1, max(1, math.ceil(span / 4))):
-            x = round(self.LEFT + (decade - self._low) / span * (bar - 1))
+        for x, left, text in self.ticks():
             painter.drawLine(QPoint(x, 14), QPoint(x, 17))
-            text = self._measure.tick(decade)
-            painter.drawText(QPoint(max(x - self.fontMetrics().horizontalAdvance(text) // 2, 0), 34), text)
+            painter.drawText(QPoint(left, 34), text)
         unit = f"{self._measure.unit} per token, " if self._measure.unit == "nats" else ""
         x = self.LEFT + bar + 24
-        words = f"{unit}log scale"
-        painter.drawText(QRectF(x, 0, 240, 17), Qt.AlignmentFlag.AlignVCenter, words)
-        x += self.fontMetrics().horizontalAdvance(words) + 24
-        box = QRectF(x, 3, 18, 12)
+        painter.drawText(QRectF(x, 0, 240, 17), Qt.AlignmentFlag.AlignVCenter, f"{unit}log scale")
+        box = QRectF(x, 23, 18, 12)
         hatch(painter, box)
         painter.setPen(QPen(QColor(colours.line), 1))
         painter.drawRect(box)
         painter.setPen(QColor(colours.secondary))
-        painter.drawText(QRectF(x + 26, 0, 240, 17), Qt.AlignmentFlag.AlignVCenter, "not yet measured")
+        painter.drawText(QRectF(x + 26, 20, 240, 17), Qt.AlignmentFlag.AlignVCenter, "not yet measured")
         if self._settled:
             x += 26 + self.fontMetrics().horizontalAdvance("not yet measured") + 20
-            box = QRectF(x, 3, 18, 12)
+            box = QRectF(x, 23, 18, 12)
             colour = shade(self._low, self._low, self._high)
             painter.fillRect(box, colour)
             dot(painter, box, colour)
-            painter.drawText(QRectF(x + 26, 0, 240, 17), Qt.AlignmentFlag.AlignVCenter, "settled early")
+            painter.drawText(QRectF(x + 26, 20, 240, 17), Qt.AlignmentFlag.AlignVCenter, "settled early")
 
 
 def _row_name(weight: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ class MemoryStrip(QWidget):
         self.whose.setAlignment(RIGHT)
         self.whose.setMinimumWidth(70)
         self.process = _figure("8,888 MiB, peak 8,888")
-        self.computer = _figure("88.88 of 88.8 GiB")
+        self.computer = _figure("88.88 of 88.8 GB")
         self._strips = (
             _Strip("Resident memory of the child process over the run"),
             _Strip("Memory in use on the whole computer over the run"),
@@ -91,9 +91,8 @@ class MemoryStrip(QWidget):
             series.add(value)
         self.whose.set_text(_titled(sample.label))
         self.process.setText(f"{sample.rss_mb:,.0f} MiB, peak {sample.peak_mb:,.0f}")
-        self.computer.setText(
-            f"{sample.system_used_mb / 1024:.2f} of {sample.system_total_mb / 1024:.1f} GiB"
-        )
+        used, total = (mb * 2**20 / 1e9 for mb in (sample.system_used_mb, sample.system_total_mb))
+        self.computer.setText(f"{used:.2f} of {total:.1f} GB")
         self._strips[0].show_values(self._samples[0].values, 1.1 * max(self._peaks.values()))
         self._strips[1].show_values(self._samples[1].values, sample.system_total_mb)
         self._explain()

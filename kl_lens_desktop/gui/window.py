@@ -54,6 +54,7 @@ class Window(QMainWindow):
         self.jobbar = JobBar(self.session)
         self.stack = QStackedWidget()
         self._pages: dict[str, Page] = {}
+        self._at_compress = False  # nothing was opened since “Compress” was pressed
         self._rail = QButtonGroup(self)
         self._rail.setExclusive(True)
         for _ in PAGES:
@@ -71,6 +72,9 @@ class Window(QMainWindow):
         self._make_shortcuts()
         self.session.said.connect(self.banner.say)
         self.session.job.started.connect(self.banner.hide)
+        self.session.job.ended.connect(self._show_outcome)
+        self.session.job.started.connect(self._mark_done)
+        self.session.job.ended.connect(self._mark_done)
         for signal in (
             self.session.model_changed,
             self.session.scores_changed,
@@ -101,6 +105,7 @@ class Window(QMainWindow):
         return self._pages[name]
 
     def show_page(self, name: str, *_: object) -> None:
+        self._at_compress = False
         page = self.page(name)
         self.stack.setCurrentWidget(page)
         entry = self._rail.button([each[0] for each in PAGES].index(name))
@@ -198,12 +203,20 @@ class Window(QMainWindow):
     def _start_compress(self) -> None:
         self.session.compress()
         self.show_page("Sensitivity")
+        self._at_compress = True
 
-    def _mark_done(self) -> None:
+    def _show_outcome(self, how: str) -> None:
+        """After “Compress”, turn to what it came to, unless the person has turned elsewhere."""
+        if self._at_compress and how == "finished":
+            # once all have heard that the job ended: the page may start another, to look for devices
+            QTimer.singleShot(0, self, partial(self.show_page, "Benchmark"))
+        self._at_compress = False
+
+    def _mark_done(self, *_: object) -> None:
         session = self.session
         done = (session.model, session.scores, session.plan, session.exports, session.bench)
         for index, result in enumerate(done):
-            self.rail_entry(index).mark(done=bool(result))
+            self.rail_entry(index).mark(done=bool(result) and session.opening is None)
 
     def _build_next(self) -> None:
         """One page a turn, so that the window stays quick while it completes itself."""

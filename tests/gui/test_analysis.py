@@ -2,12 +2,15 @@
 
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt, QTimer
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.gui.heatmap import Legend
+from kl_lens_desktop.gui.measures import measure
 from kl_lens_desktop.gui.pages.sensitivity import SensitivityPage
 from kl_lens_desktop.gui.window import Window
 from kl_lens_desktop.sensitivity.scores import load_scores
@@ -169,6 +172,20 @@ def test_the_heatmap_is_driven_from_the_keyboard(scored: Window, qtbot: QtBot) -
         "model.embed_tokens.weight",
     ]
     assert "nats" in page.heatmap.accessibleDescription()
+
+
+@pytest.mark.parametrize("key", ["kl_pq", "sqnr_db"])
+def test_labels_of_the_colours_never_touch(qtbot: QtBot, key: str) -> None:
+    legend = Legend()
+    qtbot.addWidget(legend)
+    for width in (410, 480, 900):
+        legend.resize(width, legend.height())
+        for low in range(-9, 0):
+            legend.set_scale(measure(key), low, 0, settled=True)
+            ticks = legend.ticks()
+            assert len(ticks) >= 2
+            for (_, left, text), (_, following, _) in pairwise(ticks):
+                assert left + legend.fontMetrics().horizontalAdvance(text) + 4 <= following
 
 
 def test_closing_in_mid_job_leaves_nothing(opened: Window, qtbot: QtBot) -> None:

@@ -135,7 +135,7 @@ def test_the_best_is_bold_and_what_rounds_cannot_tell_from_it_is_marked(page: Be
     assert "slower" in cell(page, "int4_sym_g64", "Tokens/s", Qt.ItemDataRole.ToolTipRole)
     tip = page.table.headerData(2, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole)
     assert "≈ marks what paired rounds cannot tell from the best by more than 4 % at 95 %" in tip
-    assert "runs at 1.50× the speed of FP16 in" in page.sentence.accessibleName()
+    assert "runs at 1.50× the speed of FP16 in" in page.sentence.text()
     mean = page.session.bench[0]["tokens_per_s"] | {"mean": 200.0}
     page.session.bench = [page.session.bench[0] | {"tokens_per_s": mean}, *page.session.bench[1:]]
     page.session.bench_changed.emit()
@@ -146,7 +146,7 @@ def test_the_best_is_bold_and_what_rounds_cannot_tell_from_it_is_marked(page: Be
         for row in page.session.bench
     ]
     page.session.bench_changed.emit()
-    assert "runs at 1.01× the speed of FP16, within noise, in" in page.sentence.accessibleName()
+    assert "runs at 1.01× the speed of FP16, within noise, in" in page.sentence.text()
 
 
 def test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen(
@@ -167,7 +167,18 @@ def test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen(
     assert page.reason.text() == f"HETERO:CPU: W{WRONG[1:]}"
     assert page.reason.property("role") == "bad"
     page.view.setCurrentIndex(page.table.index(1, 0))
-    assert page.reason.text().startswith("Bold: the best")
+    assert page.reason.text().startswith("Bold: the best; for KL, FP16 is left out")
+
+
+def test_the_smallest_window_shows_the_usual_variants_and_the_whole_conclusion(
+    opened: Window, page: BenchmarkPage, qtbot: QtBot
+) -> None:
+    opened.show_page("Benchmark")
+    opened.resize(1024, 680)
+    view, sentence = page.view, page.sentence
+    bottom = view.rowViewportPosition(len(TABLE) - 1) + view.rowHeight(len(TABLE) - 1)
+    qtbot.waitUntil(lambda: view.viewport().height() >= bottom)
+    assert sentence.height() >= sentence.heightForWidth(sentence.width()) > 0
 
 
 def test_variants_stay_in_view_while_devices_are_scrolled(page: BenchmarkPage, opened: Window) -> None:
@@ -298,7 +309,7 @@ def test_memory_is_shown_while_a_child_works_and_its_ends_until_the_next_run(pag
     assert strip.isVisible()
     assert strip.whose.accessibleName() == "Plan on CPU"
     assert strip.process.text() == "450 MiB, peak 480"
-    assert strip.computer.text() == "3.00 of 16.0 GiB"
+    assert strip.computer.text() == "3.22 of 17.2 GB"
     assert "INT4 g64 on CPU: 200 MiB" in strip.process.toolTip()
     job.ended.emit("finished")
     assert (strip.process.text(), strip.whose.accessibleName()) == (

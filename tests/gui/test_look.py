@@ -1,5 +1,7 @@
 """The look: live light and dark, contrast, names for screen readers, and the keyboard."""
 
+from itertools import pairwise
+
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
@@ -11,15 +13,19 @@ from PySide6.QtWidgets import (
     QComboBox,
     QLineEdit,
     QPlainTextEdit,
+    QPushButton,
     QSlider,
+    QStyle,
+    QStyleOptionButton,
     QWidget,
 )
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.gui import theme
+from kl_lens_desktop.gui.controls import SIDE
 from kl_lens_desktop.gui.pages.settings import SettingsPage
 from kl_lens_desktop.gui.theme import DARK, LIGHT, Colours
-from kl_lens_desktop.gui.window import PAGES, Window
+from kl_lens_desktop.gui.window import PAGES, STEPS, Window
 
 NAMES = [page[0] for page in PAGES]
 
@@ -101,6 +107,21 @@ def test_shortcuts_turn_the_pages(window: Window, qtbot: QtBot) -> None:
     for index, name in enumerate(NAMES):
         qtbot.keyClick(window, getattr(Qt.Key, f"Key_{index + 1}"), Qt.KeyboardModifier.ControlModifier)
         assert window.shown == name
+
+
+def test_each_stage_leads_back_to_the_one_before_in_line_with_the_content(
+    scored: Window, qtbot: QtBot
+) -> None:
+    for before, name in pairwise(NAMES[:STEPS]):
+        scored.show_page(name)
+        page = scored.page(name)
+        (back,) = (each for each in page.findChildren(QPushButton) if each.text() == f"← {before}")
+        option = QStyleOptionButton()
+        back.initStyleOption(option)
+        inside = back.style().subElementRect(QStyle.SubElement.SE_PushButtonContents, option, back)
+        assert back.mapTo(page, inside.topLeft()).x() == SIDE
+        back.click()
+        assert scored.shown == before
 
 
 @pytest.mark.parametrize("size", [(1024, 680), (1280, 800)])

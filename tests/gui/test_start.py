@@ -9,6 +9,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.gui import application
+from kl_lens_desktop.gui.pages.model import ModelPage
 from kl_lens_desktop.gui.window import PAGES, Window
 
 HEAVY = ("torch", "transformers", "openvino", "openvino_genai", "nncf")
@@ -63,6 +64,22 @@ def test_a_folder_that_is_no_model_is_refused_in_one_sentence(
     assert str(tmp_path) in window.banner.text.text()
     assert "Traceback" not in window.banner.text.text()
     assert window.session.log[-1].level == "error"
+
+
+def test_while_another_model_is_read_nothing_claims_to_be_done(
+    opened: Window, qtbot: QtBot, tmp_path: Path
+) -> None:
+    page, entry = opened.page("Model"), opened.rail_entry(0)
+    assert isinstance(page, ModelPage)
+    assert page.next.isEnabled()
+    assert entry.accessibleName() == "Model, done"
+    with qtbot.waitSignal(opened.session.job.ended, timeout=60_000):
+        page.open(str(tmp_path))
+        assert not page.next.isEnabled()
+        assert str(tmp_path) in page.next.toolTip()
+        assert entry.accessibleName() == "Model"
+    assert page.next.isEnabled()  # what was open is open still
+    assert entry.accessibleName() == "Model, done"
 
 
 def test_an_unforeseen_error_is_logged_and_told(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.files import NPU_MODEL, read_json
@@ -24,6 +25,7 @@ def test_compress_takes_the_sample_to_measured_models_and_fills_every_page(
         opened.compress.click()
         assert opened.shown == "Sensitivity"
     assert ended.args == ["finished"], session.log[-1]
+    qtbot.waitUntil(lambda: opened.shown == "Benchmark")
     assert list(dict.fromkeys(stages)) == ["analyze", "plan", "verify", "export", "bench"]
     qtbot.waitUntil(lambda: session.exports.keys() >= VARIANTS and session.audits.keys() >= VARIANTS)
 
@@ -52,6 +54,24 @@ def test_compress_takes_the_sample_to_measured_models_and_fills_every_page(
         assert opened.rail_entry(index).accessibleName().endswith("done")
 
 
+def test_the_end_of_compress_leaves_a_person_where_they_turned(
+    opened: Window, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened.session, "compress", lambda: None)
+
+    def end(how: str, page: str = "") -> str:
+        opened.compress.click()
+        if page:
+            opened.show_page(page)
+        opened.session.job.ended.emit(how)
+        qtbot.wait(10)
+        return opened.shown
+
+    assert end("finished", "Log") == "Log"
+    assert end("failed") == "Sensitivity"
+    assert end("finished") == "Benchmark"
+
+
 def test_export_and_benchmark_run_from_their_buttons_and_a_prompt_is_tried(
     scored: Window, qtbot: QtBot, tmp_path: Path
 ) -> None:
@@ -69,6 +89,10 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_prompt_is_tried(
     qtbot.waitUntil(lambda: session.audits.keys() == {"plan", "int4_sym_g64"})
     assert session.plan is not None
     assert session.audits["plan"]["assignments"] == session.plan.assignments
+    verdict = export.table.item(0, 4)
+    assert verdict is not None
+    assert verdict.text() == f"✓ {len(session.plan.assignments)} weights as planned"
+    assert verdict.toolTip().startswith(f"{verdict.text()}: ")
     for variant in export.variants():
         if variant.name in session.exports:
             assert (session.exports[variant.name] / NPU_MODEL).is_file()

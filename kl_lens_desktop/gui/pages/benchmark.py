@@ -11,6 +11,7 @@ from PySide6.QtWidgets import (
     QFileDialog,
     QGridLayout,
     QMenu,
+    QSizePolicy,
     QStackedWidget,
     QTabBar,
     QVBoxLayout,
@@ -52,7 +53,10 @@ if TYPE_CHECKING:
 NOTHING = "There is nothing to measure yet; export a model first"
 NOT_MEASURED = "Nothing was measured yet"
 UNMEASURED = "Not measured yet. “Benchmark” times each model on the devices ticked and checks its answers."
-LEGEND = "Bold: the best. ≈: paired rounds cannot tell it from the best by more than 4 % at 95 %."
+LEGEND = (
+    "Bold: the best; for KL, FP16 is left out as the reference. "
+    "≈: not told from the best by more than 4 % at 95 %."
+)
 # The menu of columns, side by side.
 COLUMN_GROUPS = (("Speed", "By length of prompt"), ("Quality", "Memory"), ("Loading", "How it ran"))
 
@@ -105,9 +109,10 @@ class BenchmarkPage(Page):
         )
         self.stack.addWidget(self._make_body())
         self.body.addWidget(self.stack, 1)
-        self.sentence = Elided("", "secondary")
+        self.sentence = label("", "secondary", wrap=True, select=True)
+        self.sentence.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.settings = button("Settings…", self._ask_settings, tip="What is measured, and for how long")
-        self.foot.addWidget(button("← Export", lambda: window.show_page("Export"), "quiet"))
+        self.lead_back("Export", window.show_page)
         self.foot.addWidget(self.sentence, 1)
         self.foot.addWidget(self.settings)
         self.foot.addWidget(self.effort)
@@ -205,8 +210,9 @@ class BenchmarkPage(Page):
         self.view.selectionModel().currentChanged.connect(lambda now, _: self._choose(now.row()))
         self.reason = label("", "secondary", wrap=True, select=True)
         self.reason.setMinimumHeight(self.reason.fontMetrics().height())
-        self.view.setMinimumHeight(124)
-        table_card = card(column(device_row, self.view, self.reason))
+        self.view.setMinimumHeight(96)
+        above = column(device_row, self.view, self.reason)
+        above.setStretch(1, 1)
         self.memory = MemoryStrip(self.session.job)
         self.trial = Trial(self.session)
         self.details = Details()
@@ -229,11 +235,11 @@ class BenchmarkPage(Page):
         tab_row.setStretch(1, 1)
         lower = QWidget()
         lower.setLayout(column(tab_row, below, spacing=4))
-        return self.splitter("bench-rows", Qt.Orientation.Vertical, table_card, lower, sizes=(300, 340))
+        return self.splitter("bench-rows", Qt.Orientation.Vertical, card(above), lower, sizes=(360, 280))
 
     def _make_charts(self) -> QVBoxLayout:
         self.chart = BenchChart()
-        self.chart.setMinimumHeight(120)
+        self.chart.setMinimumHeight(70)
         self.chart_view: QComboBox = combo("Chart", [(name, name) for name in VIEWS])
         self.upward: QComboBox = combo("Measure", [])
         self.upward.setMinimumContentsLength(22)
@@ -260,7 +266,7 @@ class BenchmarkPage(Page):
         self.details.show_rows(names, rows, session.bench_environment)
         self._show_devices()
         self._choose(names.index(self._chosen) if self._chosen in names else -1)
-        self.sentence.set_text(_summary(rows))
+        self.sentence.setText(_summary(rows))
         self._show_tools()
 
     def _show_tools(self) -> None:

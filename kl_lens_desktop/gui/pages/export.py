@@ -86,7 +86,7 @@ class ExportPage(Page):
             "primary",
         )
         self.next = button("Benchmark →", lambda: window.show_page("Benchmark"))
-        self.foot.addWidget(button("← Plan", lambda: window.show_page("Plan"), "quiet"))
+        self.lead_back("Plan", window.show_page)
         self.foot.addStretch(1)
         self.foot.addWidget(self.export)
         self.foot.addWidget(self.next)
@@ -146,7 +146,7 @@ class ExportPage(Page):
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         set_up_table(self.table, "Models to write", stretch=4)
         numbers = NumberDelegate(self.table)
-        for place, width in ((0, 130), (1, 210), (2, 116), (3, 92)):
+        for place, width in ((0, 112), (1, 204), (2, 116), (3, 84)):
             self.table.setColumnWidth(place, width)
         for place in (2, 3):
             self.table.setItemDelegateForColumn(place, numbers)
@@ -165,7 +165,9 @@ class ExportPage(Page):
             "MB and about as long again to the export. Ticked by itself where an NPU has been found."
         )
         self.total = label("", "secondary", wrap=True)
-        body = card(column(where, self.table, self.npu, self.total, spacing=12))
+        npu = row(self.npu)
+        npu.setContentsMargins(5, 0, 0, 0)  # below the boxes of the table
+        body = card(column(where, self.table, npu, self.total, spacing=12))
         inside = QWidget()
         note = label(
             "Each model becomes a folder with its graph, weights, tokenizer and plan. After writing, every "
@@ -220,9 +222,10 @@ class ExportPage(Page):
         written = _binary_size(place) if place else None
         audit = self.session.audits.get(variant.name)
         stale = self._is_stale(variant.name)
-        words = "–" if audit is None else _audit_words(audit)
-        checked = QTableWidgetItem(f"{words}; of an earlier plan" if stale else words)
+        checked = QTableWidgetItem("–")
         if audit is not None:
+            verdict = ", of an earlier plan" if stale else " as planned"
+            checked.setText(f"✓ {audit['checked']:,} weights{verdict}")
             checked.setForeground(QBrush(QColor(theme.colours().warning if stale else theme.colours().good)))
         texts = (
             variant.words,
@@ -232,6 +235,8 @@ class ExportPage(Page):
         cells = [check, *(QTableWidgetItem(text) for text in texts), checked]
         for cell in cells:
             cell.setToolTip(cell.text())
+        if audit is not None:
+            checked.setToolTip(f"{checked.text()}: {_formats(audit)}")
         return cells
 
     def _is_stale(self, name: str) -> bool:
@@ -303,6 +308,5 @@ def _binary_size(folder: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _audit_words(audit: Mapping[str, Any]) -> str:
-    formats = ", ".join(f"{count:,} {parse_format(name).label}" for name, count in audit["formats"].items())
-    return f"✓ {audit['checked']:,} weights as planned ({formats})"
+def _formats(audit: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count:,} {parse_format(name).label}" for name, count in audit["formats"].items())

@@ -290,14 +290,15 @@ class ModelPage(Page):
         self.download.setVisible(choosing)
         self.download.refresh()
         self.next.setVisible(not choosing)
-        self.next.setEnabled(session.model is not None)
-        self.next.setToolTip("" if session.model else "Choose a model first")
+        reading = f"Reading {session.opening} …" if session.opening else ""
+        self.next.setEnabled(session.model is not None and not reading)
+        self.next.setToolTip(reading or ("" if session.model else "Choose a model first"))
         for start in self._starts[:2]:
             start.setEnabled(not session.job.running)
         if choosing:
             return
-        if session.opening is not None and session.job.running:
-            self.details.show_words(f"Reading {session.opening} …")
+        if reading:
+            self.details.show_words(reading)
         elif session.model is not None:
             self.details.show_model(session.model, session.settings.work_folder)
         else:

@@ -148,6 +148,7 @@ class PlanPage(Page):
         self.save_button = button("Save…", self.save, tip="Save this plan as a JSON file (Ctrl+S)")
         self.next = button("Export →", lambda: window.show_page("Export"), "primary")
         self.body.addWidget(self.sentence)
+        self.lead_back("Sensitivity", window.show_page)
         self.foot.addStretch(1)
         for widget in (
             self.open_button,

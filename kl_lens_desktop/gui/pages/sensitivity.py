@@ -102,7 +102,7 @@ class SensitivityPage(Page):
         self.stack.addWidget(self._make_body())
         self.body.addWidget(self.stack, 1)
         self.next = button("Make a plan →", lambda: window.show_page("Plan"))
-        self.foot.addWidget(button("← Model", lambda: window.show_page("Model"), "quiet"))
+        self.lead_back("Model", window.show_page)
         self.foot.addStretch(1)
         self.foot.addWidget(self.next)
         self.measure.currentIndexChanged.connect(self._show)
