@@ -14,6 +14,7 @@ from kl_lens_desktop.gui.window import Window
 from kl_lens_desktop.gui.workspace import Settings
 
 BASE_POINTS = 10
+_NAME = "kl-lens"
 
 
 class _Told(QObject):
@@ -55,13 +56,14 @@ def make_application() -> QApplication:
             ctypes.windll.shell32.SetCurrentProcessExplicitAppUserModelID("kl-lens.desktop")
         existing = QApplication(sys.argv[:1])
     app = existing
-    app.setApplicationName("kl-lens")
+    if app.applicationName() == _NAME:  # set up already: a style is not set anew under widgets that have it
+        return app
+    app.setApplicationName(_NAME)
     app.setApplicationDisplayName("KL Lens")
     app.setApplicationVersion(__version__)
-    app.setDesktopFileName("kl-lens")
+    app.setDesktopFileName(_NAME)
     app.setWindowIcon(icons.app_icon())
-    if app.style().name() != "fusion":  # not anew under widgets that have it
-        app.setStyle("Fusion")
+    app.setStyle("Fusion")
     font = app.font()
     font.setPointSizeF(BASE_POINTS)
     app.setFont(font)
