@@ -109,7 +109,9 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     variants: dict[str, Any] = {name: {"format": name, "out": str(out / name)} for name in BASELINES}
     variants["plan"] = {"plan": str(plan_path), "out": str(folders["plan"])}
     planned = {name: propose(scores, method=f"uniform-{name}") for name in BASELINES} | {"plan": plan}
-    npu = _has_npu(wishes.devices, cancel)
+    listed = list_devices(cancel)
+    names = wishes.devices or [device.name for device in listed if device.available]
+    npu = any("NPU" in name.upper() for name in names)
     left = {
         name: {**params, "npu": npu}
         for name, params in variants.items()
@@ -124,7 +126,7 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
         if wishes.quick
         else BenchSettings(speed_minutes=3)
     )
-    for event in bench(list(folders.values()), wishes.devices, None, bench_path, cancel, settings):
+    for event in bench(list(folders.values()), wishes.devices, None, bench_path, cancel, settings, listed):
         if not isinstance(event, Finished):
             yield event
     yield Finished(
@@ -141,11 +143,6 @@ def _stage(task: str, params: dict[str, Any], cancel: Cancel) -> Iterator[Event]
     for event in Child(task, params).events(cancel):
         if not isinstance(event, Finished):
             yield event
-
-
-def _has_npu(wanted: Sequence[str] | None, cancel: Cancel) -> bool:
-    names = wanted or [device.name for device in list_devices(cancel) if device.available]
-    return any("NPU" in name.upper() for name in names)
 
 
 def is_exported(folder: Path, plan: Plan) -> bool:

@@ -135,6 +135,7 @@ def bench(
     out: Path,
     cancel: Cancel | None = None,
     settings: Settings | None = None,
+    listed: list[Device] | None = None,
 ) -> Iterator[Event]:
     """Measure IR folders side by side.
 
@@ -155,6 +156,8 @@ def bench(
         The bench file, written anew after each row, so that an interrupted run keeps its finished rows.
     cancel : Cancel, optional
     settings : Settings, optional
+    listed : list of Device, optional
+        What `devices.list_devices` gave, if it was asked already: it tries each device.
 
     Yields
     ------
@@ -179,7 +182,7 @@ def bench(
     words = read_text(text)
     read = passage(variants[0].folder, words, settings.tokens, settings.window, settings.stride, cancel)
     yield Progress("bench", 0, 1, "Looking for devices")
-    listed = list_devices(cancel)
+    listed = list_devices(cancel) if listed is None else listed
     wanted = [device.name for device in listed] if devices is None else dict.fromkeys(devices)
     chosen = [device_named(name, listed, cancel) for name in wanted]
     steps = settings.most_rounds + 1 + settings.raw + 2 * settings.cache

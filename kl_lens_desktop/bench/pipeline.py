@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from kl_lens_desktop.bench.stateful import plugin_words
-from kl_lens_desktop.bench.static import check_made_for_npu, needs_fixed_shapes
+from kl_lens_desktop.bench.static import LONGEST_CALL, check_made_for_npu, needs_fixed_shapes
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import NPU_MODEL
 
 # Parts of a graph that the NPU plugin would compile apart do not fit together again for some of the families,
 # and it fails over scales taken out of weights in small groups, of experts, or that layers share (2026.4).
 _NPU = {"NPUW_ONLINE_PIPELINE": "NONE", "NPUW_DCOFF_SCALE": "NO"}
-_NPU_CHUNK = 256  # tokens
 _mapped: list[np.memmap[Any, Any]] = []  # weights of pipelines, which do not keep what they read them from
 
 
@@ -44,9 +43,9 @@ def open_pipeline(
     try:
         if needs_fixed_shapes(device):
             sizes = {
-                "MAX_PROMPT_LEN": -(-prompt_tokens // _NPU_CHUNK) * _NPU_CHUNK,
+                "MAX_PROMPT_LEN": -(-prompt_tokens // LONGEST_CALL) * LONGEST_CALL,
                 "MIN_RESPONSE_LEN": new_tokens,
-                "NPUW_LLM_PREFILL_CHUNK_SIZE": str(_NPU_CHUNK),
+                "NPUW_LLM_PREFILL_CHUNK_SIZE": str(LONGEST_CALL),
             }
             return _static_pipeline(folder, device, sizes | properties), "static"
         try:

@@ -83,10 +83,8 @@ class StatefulModel:
         for more.
         """
         self.reset()
-        prefill = len(ids) - singly
-        starts = [*range(0, prefill, self._chunk), *range(prefill, len(ids))]
-        for start, end in itertools.pairwise([*starts, len(ids)]):
-            yield self.step(ids[start:end])
+        for piece in pieces(ids, self._chunk, singly):
+            yield self.step(piece)
 
     def reset(self) -> None:
         """Forget what came before."""
@@ -105,6 +103,14 @@ class StatefulModel:
         self._request.infer({name: feeds[name] for name in feeds if name in self._inputs})
         logits: NDArray[np.float32] = self._request.get_tensor("logits").data[0]
         return logits
+
+
+def pieces(ids: list[int], chunk: int, singly: int) -> Iterator[list[int]]:
+    """`ids` in chunks, the last `singly` of them one by one."""
+    prefill = len(ids) - singly
+    starts = [*range(0, prefill, chunk), *range(prefill, len(ids))]
+    for start, end in itertools.pairwise([*starts, len(ids)]):
+        yield ids[start:end]
 
 
 def bytes_per_token(graph: Any) -> int:

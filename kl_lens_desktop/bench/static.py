@@ -1,6 +1,5 @@
 """An exported model on a device that takes fixed shapes only: every position's logits, as from `stateful`."""
 
-import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kl_lens_desktop.bench.devices import properties
-from kl_lens_desktop.bench.stateful import IN_FORCE, StatefulModel, bytes_per_token, plugin_words
+from kl_lens_desktop.bench.stateful import IN_FORCE, StatefulModel, bytes_per_token, pieces, plugin_words
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import NPU_MODEL
 
@@ -68,10 +67,8 @@ class StaticModel:
     def logits(self, ids: list[int], singly: int = 0) -> Iterator[NDArray[np.float32]]:
         """As `StatefulModel.logits`."""
         self.reset()
-        prefill = len(ids) - singly
-        starts = [*range(0, prefill, self._chunk), *range(prefill, len(ids))]
-        for start, end in itertools.pairwise([*starts, len(ids)]):
-            yield self._call(ids[start:end])
+        for piece in pieces(ids, self._chunk, singly):
+            yield self._call(piece)
 
     def reset(self) -> None:
         """Forget what came before."""
@@ -81,8 +78,8 @@ class StaticModel:
 
     def step(self, ids: list[int]) -> NDArray[np.float32]:
         """The logits of the last of the next tokens, [1, vocabulary], in the model's own buffer."""
-        for start in range(0, len(ids), self._chunk):
-            logits = self._call(ids[start : start + self._chunk])
+        for piece in pieces(ids, self._chunk, 0):
+            logits = self._call(piece)
         return logits[-1:]
 
     def _call(self, ids: list[int]) -> NDArray[np.float32]:

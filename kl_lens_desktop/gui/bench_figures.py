@@ -135,7 +135,8 @@ _FIGURES = (
         "fidelity.relative_difference", "Quality", "Off CPU f32, %",
         "Logits against CPU in f32, % of their spread",
         "How far this device's logits are from those of the same variant on the CPU in float32. Above the "
-        "limit, 15 % or in bf16 25 %, the answers are wrong and no other figure of the device counts.",
+        "limit, 15 %, or 25 % in bf16 or where the device does not say its precision, the answers are wrong "
+        "and no other figure of the device counts.",
         min, 112, scale=100.0,
     ),
     Figure(

@@ -1,5 +1,7 @@
 """A model folder as a transformers model in memory: safetensors only, no code from the folder."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     tokenizer = load_tokenizer(folder)
-    try:
+    with _in_words(folder):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -45,9 +47,6 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"Cannot open {folder}", reason, "Download the model again") from error
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
             f"Cannot open {folder}",
@@ -72,10 +71,17 @@ def load_tokenizer(folder: Path) -> Any:
 def empty_model(folder: Path) -> PreTrainedModel:
     """The model's structure without memory for its weights: for an inventory in a second at any size."""
     read_config(folder)
-    try:
+    with _in_words(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, KeyError, StrictDataclassError) as error:
+
+
+@contextlib.contextmanager
+def _in_words(folder: Path) -> Iterator[None]:
+    """What transformers raises over a model's files, as a `ModelError`."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"Cannot open {folder}", reason, "Download the model again") from error
