@@ -186,10 +186,18 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "mamba_proj_bias": True,
         "tie_word_embeddings": True,
     },
-    "falcon_h1 with groups, gated norm": {
+    "falcon_h1 with groups, gated norm, scaled": {
         **CONFIGURATIONS["falcon_h1"],
         "mamba_n_groups": 2,
         "mamba_rms_norm": True,
+        "lm_head_multiplier": 0.4,
+        "embedding_multiplier": 3.0,
+        "key_multiplier": 0.5,
+        "attention_out_multiplier": 0.8,
+        "ssm_in_multiplier": 1.3,
+        "ssm_out_multiplier": 0.7,
+        "ssm_multipliers": [0.9, 0.6, 1.4, 1.2, 0.8],
+        "mlp_multipliers": [0.8, 0.5],
         "tie_word_embeddings": True,
     },
     "lfm2 with biases, untied": {

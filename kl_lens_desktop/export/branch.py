@@ -46,12 +46,17 @@ def no_tokens(batch: Any, channels: int) -> ov.Node:
 
 
 def with_last(before: Any, last: Any, batch: Any, one: Any, tail: Sequence[int]) -> ov.Node:
-    """The tokens of a branch, (batch, before, *tail), and the last one, (batch, 1, *tail), computed outside.
+    """The tokens of a branch, (batch, before, *tail), and the last one, (batch, 1, *tail), from outside."""
+    return ops.concat([before, behind_branch(last, batch, one, tail)], 1)
+
+
+def behind_branch(last: Any, batch: Any, one: Any, tail: Sequence[int]) -> ov.Node:
+    """What a branch's outputs must be read behind: `last` as (batch, one, *tail), with the same values.
 
     The CPU plugin (2026.4) lets what is computed after a branch share memory with the branch's outputs, and
     makes room in it before they are read: a call with more tokens than any before it would lose them. Not so
     those that are read behind an operation whose shape depends on data. So the last token passes through one,
-    which changes nothing, and the state that the branch leaves must be read on the way to it.
+    and the state that the branch leaves must be read on the way to it.
 
     Parameters
     ----------
@@ -60,4 +65,4 @@ def with_last(before: Any, last: Any, batch: Any, one: Any, tail: Sequence[int])
         would find one.
     """
     sizes = ops.concat([batch, one, ops.constant(np.array(tail, np.int64))], 0)
-    return ops.concat([before, ops.reshape(last, sizes, False)], 1)
+    return ops.reshape(last, sizes, False)

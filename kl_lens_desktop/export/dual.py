@@ -15,7 +15,7 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import branch, no_tokens, with_last
+from kl_lens_desktop.export.branch import behind_branch, branch, no_tokens
 from kl_lens_desktop.export.convolution import Convolutions, Taps
 from kl_lens_desktop.export.padding import kept
 
@@ -117,29 +117,34 @@ class _Scan:
         group = np.arange(self.heads) * self.groups // self.heads
         return ops.gather(value, ops.constant(group), _axis(1))
 
-    def last(self, xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any) -> ov.Node:
-        """The recurrence for one token: its output (batch, 1, heads, head size), read from the new state.
+    def last(self, xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any, batch: Any, one: Any) -> ov.Node:
+        """The recurrence for the last token: its output (batch, one, channels), read from the new state.
 
         In the shape in which the CPU plugin's loop over the state is longest.
         """
         x, B, C = xbc
         heads, head_size, groups, size, rows = self.heads, self.head_size, self.groups, self.size, self.rows
-        rates = ops.multiply(_reshaped(A, heads, 1), ops.constant(np.ones((1, head_size), np.float32)))
-        decay = ops.exp(ops.multiply(_reshaped(dt, 0, heads, 1), rates))
-        inputs = ops.multiply(x, _reshaped(dt, 0, 1, heads, 1))
+        rates, skip = (
+            ops.multiply(_reshaped(value, heads, -1), ops.constant(np.ones((1, head_size), np.float32)))
+            for value in (A, D)
+        )
+        dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, heads, 1)
+        decay = ops.exp(ops.multiply(dt, rates))
+        inputs = ops.multiply(_reshaped(x, 0, heads, head_size), dt)
         if groups == 1:
-            update = ops.multiply(_reshaped(inputs, 0, rows, 1), _reshaped(B, 0, 1, size))
+            update = ops.multiply(_reshaped(inputs, 0, rows, 1), B)
         else:
             by_row = _reshaped(inputs, 0, heads, head_size, 1)
             update = ops.multiply(by_row, self.by_head(_reshaped(B, 0, groups, 1, size)))
             update = _reshaped(update, 0, rows, size)
         state = ops.add(ops.multiply(past, _reshaped(decay, 0, rows, 1)), update)
         if groups == 1:
-            read = ops.matmul(state, _reshaped(C, 0, 1, size), False, True)
+            read = ops.matmul(state, C, False, True)
         else:
             seen = self.by_head(_reshaped(C, 0, groups, 1, size))
             read = ops.matmul(_reshaped(state, 0, heads, head_size, size), seen, False, True)
-        return ops.add(ops.multiply(x, D), _reshaped(read, 0, 1, heads, head_size))
+        read = behind_branch(read, batch, one, [rows])
+        return ops.add(ops.multiply(x, _reshaped(skip, 1, 1, rows)), read)
 
     def before(
         self, x: Any, dt: Any, A: Any, B: Any, C: Any, D: Any, past: Any, parts: Sequence[Any]
@@ -218,21 +223,19 @@ class DualScans:
             context.get_input(i) for i in range(17)
         )
         scan = _Scan([int(n) for n in context.get_values_from_const_input(17)])
-        tails = ((scan.heads, scan.head_size), (scan.groups, scan.size), (scan.groups, scan.size))
         skip = _reshaped(D, scan.heads, -1)
         above = [self._above(value) for value in (x, B, C)]
         found = [place for place in above if place is not None]
         sources: list[Any]
         taps: Taps | None
         if len(found) < len(above):
-            last = [_rows(value, _numbers(-1), _numbers(_END)) for value in (x, B, C)]
+            last = [_reshaped(_rows(value, _numbers(-1), _numbers(_END)), 0, 0, -1) for value in (x, B, C)]
             sources, taps = [x, B, C], None
         else:
             last_token, taps, sizes = found[0][:3]
             parts = ops.variadic_split(last_token, _axis(2), _numbers(*sizes))
             last = [parts.output(place[3]) for place in found]
             sources = taps.inputs
-        last = [_reshaped(value, 0, 1, *tail) for value, tail in zip(last, tails, strict=True)]
 
         def before(*inputs: Any) -> list[ov.Node]:
             *made_from, dt, A, skip, stored, length, chunks, rows, earlier, beams, mask, _ = inputs
@@ -254,9 +257,7 @@ class DualScans:
         given = [*sources, dt, A, skip, stored, length, chunks, rows, earlier, beams, mask, batch]
         y, reached = branch(ops.greater(full, _numbers(0)), given, before, nothing)
         held = ops.select(own, stored, reached)
-        dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, 1, scan.heads)
-        y_last = scan.last(last, dt, A, skip, held)
-        y = with_last(y, y_last, batch, one, [scan.rows])
+        y = ops.concat([y, scan.last(last, dt, A, skip, held, batch, one)], 1)
         by_head = _reshaped(y, 0, 0, scan.heads, scan.head_size)
         by_head.set_friendly_name(f"{_NAME}.{by_head.get_friendly_name()}")
         return [by_head.output(0)]
@@ -288,8 +289,8 @@ def remove_views(graph: ov.Model) -> None:
 def dual_state(context: Any) -> list[ov.Output]:
     """The operation of a `DualState`: a part of its scan."""
     node = context.get_input(0).get_node()
-    # Up from the outputs: the last one, as computed; without the skip; its product; the state it reads.
-    for index in (0, 1, 0, 1, 0, 0):
+    # Up from the outputs: the last one; without the skip; as its product gives it; the product; the state.
+    for index in (0, 1, 1, 0, 0):
         node = node.input_value(index).get_node()
     if node.get_type_name() == "Reshape":
         node = node.input_value(0).get_node()

@@ -1,4 +1,4 @@
-"""Modelling code of Mamba turns (batch, tokens, channels) to channels first and back; the graph need not."""
+"""Modelling code of Mamba turns (batch, tokens, channels) into other shapes and back; the graph need not."""
 
 import numpy as np
 import openvino as ov
@@ -20,6 +20,27 @@ def remove_turns_back(graph: ov.Model) -> None:
     for op in graph.get_ordered_ops():
         if _swaps_last_two(op) and (source := _turned_back(op.input_value(0))):
             op.output(0).replace(source)
+
+
+def remove_single_groups(graph: ov.Model) -> None:
+    """Let a norm over the channels in groups, of which there is one, be one over the channels, in place.
+
+    With the views around it OpenVINO would find no norm with weights to fuse.
+    """
+    for op in graph.get_ordered_ops():
+        if op.get_type_name() != "Reshape":
+            continue
+        whole, grouped = op.input_value(0).get_partial_shape(), op.get_output_partial_shape(0)
+        if len(whole) != 3 or len(grouped) != 4 or grouped[2] != 1 or grouped[3] != whole[2]:
+            continue
+        users = {
+            user.get_node().get_type_name(): user.get_node() for user in op.output(0).get_target_inputs()
+        }
+        if set(users) == {"Power", "Multiply"}:
+            (back,) = users["Multiply"].output(0).get_target_inputs()
+            if back.get_node().get_type_name() == "Reshape":
+                back.get_node().output(0).replace(users["Multiply"].output(0))
+                op.output(0).replace(op.input_value(0))
 
 
 def _turned_back(value: ov.Output) -> ov.Output | None:

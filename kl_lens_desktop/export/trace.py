@@ -13,6 +13,7 @@ from typing import Any
 
 import openvino as ov
 import torch
+from openvino import opset13 as ops
 from openvino._offline_transformations import apply_moc_transformations
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -23,7 +24,7 @@ from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 from kl_lens_desktop.export.convolution import remove_cuts
 from kl_lens_desktop.export.dual import remove_views
 from kl_lens_desktop.export.experts import dense_experts, grouped_experts
-from kl_lens_desktop.export.layout import remove_turns_back
+from kl_lens_desktop.export.layout import remove_single_groups, remove_turns_back
 from kl_lens_desktop.export.lru import cached_recurrent_blocks
 from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
 from kl_lens_desktop.export.unbranched import UnbranchedRecurrences
@@ -143,8 +144,27 @@ def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
     graph = frontend.convert(frontend.load(decoder))
     remove_turns_back(graph)
     remove_views(graph)
+    remove_single_groups(graph)
     apply_moc_transformations(graph, cf=False, smart_reshape=False)
+    _end_with_the_head(graph)
     return graph
+
+
+def _end_with_the_head(graph: ov.Model) -> None:
+    """Let a factor of the logits scale what the head reads instead, in place.
+
+    `openvino_genai` computes the logits of a prompt's last token only where the head's product is the last
+    operation, or all that follows is a soft cap (`find_llm_matmul` in its utils.cpp).
+    """
+    result = graph.outputs[0].get_node()
+    scaling = result.input_value(0).get_node()
+    if scaling.get_type_name() not in ("Multiply", "Divide"):
+        return
+    head, factor = (value.get_node() for value in scaling.input_values())
+    if head.get_type_name() == "MatMul" and factor.get_type_name() == "Constant" and factor.data.size == 1:
+        operation = ops.divide if scaling.get_type_name() == "Divide" else ops.multiply
+        head.input(0).replace_source_output(operation(head.input_value(0), factor).output(0))
+        result.input(0).replace_source_output(head.output(0))
 
 
 class _Step(nn.Module):

@@ -25,6 +25,10 @@ import psutil
 
 _RECURRENT, _FULL = "linear_attention", "full_attention"
 _SPECIAL = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "tie_word_embeddings": True}
+_SCALED = {  # Granite's checkpoints have none of them at 1, where the graph would not hold them
+    "embedding_multiplier": 12.0, "attention_multiplier": 0.015625, "residual_multiplier": 0.246,
+    "logits_scaling": 3.0,
+}  # fmt: skip
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "granite": (  # Granite-4.0-H-350M
         "granitemoehybrid",
@@ -34,7 +38,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_attention_heads": 12, "num_key_value_heads": 4, "intermediate_size": 2048,
             "shared_intermediate_size": 2048, "num_local_experts": 0, "num_experts_per_tok": 0,
             "mamba_n_heads": 48, "mamba_d_head": 32, "mamba_d_state": 128, "mamba_n_groups": 1,
-            "position_embedding_type": None,
+            "position_embedding_type": None, **_SCALED,
         },
     ),
     "mamba": (  # mamba-130m
@@ -108,7 +112,12 @@ def _model(shape: str) -> Any:
 
     family, changes = SHAPES[shape]
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**_SPECIAL, **changes)).float().eval()
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**_SPECIAL, **changes)).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:  # norms of ones and biases of zeros would not be in the graph
+                parameter += 0.1 * torch.rand_like(parameter)
+    return model
 
 
 def _peak_mb() -> float:
