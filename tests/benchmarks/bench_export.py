@@ -148,6 +148,36 @@ def serve(path: Path, hints: dict[str, str]) -> None:
         print(json.dumps(answer), flush=True)
 
 
+def serve_pipeline(path: Path, hints: dict[str, str]) -> None:
+    """Answer ``first token`` in s, of a prompt in `LLMPipeline`, and ``peak`` of resident memory in MB."""
+    import openvino as ov
+    import openvino_genai
+    from openvino_tokenizers import convert_tokenizer
+    from transformers import AutoTokenizer
+
+    from kl_lens_desktop import resources
+
+    words = AutoTokenizer.from_pretrained(resources.path("sample-hybrid"))
+    with tempfile.TemporaryDirectory() as folder:  # ids are given as they are, but it asks for a tokenizer
+        models = convert_tokenizer(words, with_detokenizer=True)
+        for part, graph in zip(("tokenizer", "detokenizer"), models, strict=True):
+            ov.save_model(graph, Path(folder) / f"openvino_{part}.xml")
+        tokenizer = openvino_genai.Tokenizer(folder)
+    weights = np.fromfile(path.with_suffix(".bin"), np.uint8)
+    pipeline = openvino_genai.LLMPipeline(
+        path.read_text(encoding="utf-8"), ov.Tensor(weights), tokenizer, "CPU", **hints
+    )
+    settings = openvino_genai.GenerationConfig(max_new_tokens=1, ignore_eos=True)
+    prompts = np.random.default_rng(0)
+    for line in sys.stdin:
+        if line.strip() == "first token":
+            ids = ov.Tensor(prompts.integers(1, 1000, (1, PROMPT)))
+            answer = pipeline.generate(ids, settings).perf_metrics.get_ttft().mean / 1e3
+        else:
+            answer = _peak_mb()
+        print(json.dumps(answer), flush=True)
+
+
 def _client(path: Path, hints: dict[str, str]) -> tuple[Any, Any]:
     import openvino as ov
 
@@ -228,13 +258,17 @@ def main() -> None:
     parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--export-plainly-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--serve-pipeline", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    hints = {"INFERENCE_PRECISION_HINT": "f32"} if options.f32 else {}
     if options.export_to:
         print(json.dumps(export(options.shape, options.export_to)))
     elif options.export_plainly_to:
         export_plainly(options.shape, options.export_plainly_to)
     elif options.serve:
-        serve(options.serve, {"INFERENCE_PRECISION_HINT": "f32"} if options.f32 else {})
+        serve(options.serve, hints)
+    elif options.serve_pipeline:
+        serve_pipeline(options.serve_pipeline, hints)
     else:
         precisions = [options.f32] if options.shape else [False, True]
         for shape in [options.shape] if options.shape else SHAPES:
@@ -267,18 +301,22 @@ def _compare(options: argparse.Namespace, graphs: dict[str, Path]) -> None:
     with contextlib.ExitStack() as stack:
         servers = {}
         for name, graph in graphs.items():
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            server = subprocess.Popen(_command(options, "--serve", graph), **pipes)
-            stack.callback(server.wait)
-            stack.enter_context(server.stdin)
-            servers[name] = server
+            for way in ("--serve", "--serve-pipeline"):
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+                server = subprocess.Popen(_command(options, way, graph), **pipes)
+                stack.callback(server.wait)
+                stack.enter_context(server.stdin)
+                servers[name, way] = server
 
         def ask(name: str, question: str) -> Any:
-            servers[name].stdin.write(question + "\n")
-            servers[name].stdin.flush()
-            return json.loads(servers[name].stdout.readline())
+            server = servers[name, "--serve-pipeline" if question in ("first token", "peak") else "--serve"]
+            server.stdin.write(question + "\n")
+            server.stdin.flush()
+            return json.loads(server.stdout.readline())
 
-        asked = {"prefill": options.turns // 3 + 1, "decode": options.turns, "profile": 1}
+        prefills = options.turns // 3 + 1
+        asked = {"prefill": prefills, "first token": prefills, "peak": 1}
+        asked |= {"decode": options.turns, "profile": 1}
         answers: dict[tuple[str, str], list[Any]] = {}
         for question, turns in asked.items():
             for _ in range(turns):
@@ -288,11 +326,13 @@ def _compare(options: argparse.Namespace, graphs: dict[str, Path]) -> None:
         for name in graphs:
             profile = answers[name, "profile"][0]
             # The first turn warms up.
-            ms, prefill = (answers[name, question][1:] for question in ("decode", "prefill"))
+            ms, prefill, first = (answers[name, q][1:] for q in ("decode", "prefill", "first token"))
             print(f"{name}: decode {statistics.median(ms):.1f} ms per token (best turn {min(ms):.1f})")
-            print(
-                f"  prefill of {PROMPT} tokens {statistics.median(prefill):.2f} s (best {min(prefill):.2f})"
-            )
+            ways = {"for the logits of all": prefill, "in LLMPipeline": first}
+            for way, seconds in ways.items():
+                median, best = statistics.median(seconds), min(seconds)
+                print(f"  {PROMPT} tokens {way} {median:.2f} s (best {best:.2f})")
+            print(f"  peak of memory in LLMPipeline {answers[name, 'peak'][0]:.0f} MB")
             print(
                 f"  {profile['nodes']:.0f} nodes, {profile['outside_percent']:.0f} % of time outside weights"
             )
@@ -300,7 +340,7 @@ def _compare(options: argparse.Namespace, graphs: dict[str, Path]) -> None:
         plain, best = read_bandwidth(size), min(answers["ours", "decode"])
         reached = size / best / 1e6
         print(f"bandwidth: {reached:.1f} GB/s of {plain:.1f} in a plain read, {100 * reached / plain:.0f} %")
-        for question in ("decode", "prefill"):
+        for question in ("decode", "prefill", "first token"):
             pairs = zip(answers["baseline", question][1:], answers["ours", question][1:], strict=True)
             ratios = sorted(theirs / mine for theirs, mine in pairs)
             middle = statistics.median(ratios)
