@@ -8,9 +8,8 @@ from pathlib import Path
 import openvino as ov
 import pytest
 import torch
-from openvino._offline_transformations import compress_model_transformation
 
-from kl_lens_desktop.export.compress import compress
+from kl_lens_desktop.export.compress import compress, to_fp16
 from kl_lens_desktop.export.nncf_choice import Chooser, formats_in
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
@@ -61,7 +60,7 @@ def test_the_bytes_of_ten_random_plans_are_those_of_their_files(
 ) -> None:
     graph, states = trace(loaded.model)
     make_stateful(graph, states)
-    compress_model_transformation(graph)
+    to_fp16(graph)
     ov.save_model(graph, tmp_path / "fp16.xml", compress_to_fp16=False)
     names = [weight["name"] for weight in sample_scores.weights if weight["kind"] != "conv"]
     for seed in range(10):

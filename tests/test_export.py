@@ -17,7 +17,6 @@ import openvino_genai as genai
 import pytest
 import torch
 from openvino import opset13 as ops
-from openvino._offline_transformations import compress_model_transformation
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen3_5Config
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForConditionalGeneration
 
@@ -27,7 +26,7 @@ from kl_lens_desktop.bench.stateful import StatefulModel, bytes_per_token
 from kl_lens_desktop.bench.static import StaticModel
 from kl_lens_desktop.errors import ExportError, InputError, ModelError
 from kl_lens_desktop.export.bundle import export_model
-from kl_lens_desktop.export.compress import audit, base_name, compress, weight_constants
+from kl_lens_desktop.export.compress import audit, base_name, compress, to_fp16, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
 from kl_lens_desktop.export.trace import INPUT_NAMES, trace
@@ -62,15 +61,21 @@ class Client:
         self.past = 0
 
     def __call__(
-        self, ids: np.ndarray, beams: list[int] | None = None, mask: np.ndarray | None = None
+        self,
+        ids: np.ndarray,
+        beams: list[int] | None = None,
+        mask: np.ndarray | None = None,
+        positions: np.ndarray | None = None,
     ) -> np.ndarray:
         rows, new = ids.shape
         if mask is None:
             mask = np.ones((rows, self.past + new), np.int64)
+        if positions is None:
+            positions = (mask.cumsum(1) - 1).clip(0)[:, -new:]
         feed = {
             "input_ids": ids,
             "attention_mask": mask,
-            "position_ids": (mask.cumsum(1) - 1).clip(0)[:, -new:],
+            "position_ids": positions,
             "beam_idx": np.array(beams or range(rows), np.int32),
         }
         self.past += new
@@ -80,6 +85,12 @@ class Client:
         self.reset()
         ends = np.cumsum([0, *sizes])
         return np.concatenate([self(ids[:, a:b]) for a, b in pairwise(ends)], 1)
+
+
+def round_to_fp16(model: PreTrainedModel) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half())
 
 
 @functools.cache
@@ -157,10 +168,10 @@ def test_compressed_logits_are_those_of_rounded_weights(family: str) -> None:
     names = [weight.name for weight in quantizable(inventory(model))]
     formats = all_formats()
     assignments = {name: formats[5 * i % len(formats)] for i, name in enumerate(names)}
-    compress_model_transformation(graph)
+    to_fp16(graph)
     compress(graph, assignments, Cancel())
     assert audit(graph, assignments).checked == len(names)
-    model.half().float()
+    round_to_fp16(model)
     parameters = weight_parameters(model)
     ids = torch.randint(1, 4000, (2, 40), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -169,6 +180,35 @@ def test_compressed_logits_are_those_of_rounded_weights(family: str) -> None:
         expected = model(ids).logits.numpy()
     # What no format applies to is FP16 in the graph, rounded before or after some constants were folded.
     assert np.abs(Client(graph).pieces(ids.numpy(), [30, 1, 9]) - expected).max() < 5e-3 * expected.std()
+
+
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_far_positions_are_exact_in_fp16(family: str) -> None:
+    model, graph = copy.deepcopy(traced(family)[0]), traced(family)[1].clone()
+    to_fp16(graph)
+    round_to_fp16(model)
+    ids = torch.randint(1, 4000, (1, 24), generator=torch.Generator().manual_seed(4))
+    places = torch.cat([torch.arange(12), torch.arange(30_000, 30_012)])[None]
+    options = (
+        {} if model.config.model_type in ("mamba", "mamba2", "falcon_mamba") else {"position_ids": places}
+    )
+    with torch.no_grad():
+        expected = model(ids, **options).logits.numpy()
+    logits = Client(graph)(ids.numpy(), positions=places.numpy())
+    # What is folded into other constants, as a norm's weight is, is rounded after that instead of before.
+    assert np.abs(logits - expected).max() < 5e-3 * expected.std()
+
+
+@pytest.mark.parametrize("family", [*CONFIGURATIONS, *VARIATIONS])
+def test_a_prompt_passes_the_head_with_its_last_token_only(family: str) -> None:
+    """Where `find_llm_matmul` of openvino_genai looks for the head: last, or before a soft cap."""
+    node = traced(family)[1].output("logits").get_node().input_value(0).get_node()
+    if node.get_type_name() != "MatMul":
+        for kind in ("Multiply", "Tanh", "Divide"):
+            assert node.get_type_name() == kind
+            node = node.input_value(0).get_node()
+    assert node.get_type_name() == "MatMul"
+    assert len(node.input_value(0).get_partial_shape()) == 3
 
 
 @pytest.mark.parametrize("family", CONFIGURATIONS)

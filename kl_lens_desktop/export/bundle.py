@@ -11,12 +11,11 @@ from typing import Any
 
 import openvino as ov
 import torch
-from openvino._offline_transformations import compress_model_transformation
 from openvino_tokenizers import convert_tokenizer
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import ExportError
-from kl_lens_desktop.export.compress import audit, compress
+from kl_lens_desktop.export.compress import audit, compress, to_fp16
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, share_weights
 from kl_lens_desktop.export.trace import trace
@@ -106,7 +105,7 @@ def export_model(
         make_stateful(graph, states)
         # Before NNCF: the writer's own FP16 conversion leaves a graph alone that has decompression in it
         # already.
-        compress_model_transformation(graph)
+        to_fp16(graph)
         tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
         del loaded  # the graph has its own FP16 copy now: less memory while it is compressed and written
         yield step("Compressing the weights")
@@ -144,7 +143,7 @@ def _write_npu_graph(local: LocalModel, plan: Plan, staging: Path, cancel: Cance
     graph, states = trace(load_model(local.folder).model, unbranched=True)
     make_stateful(graph, states)
     free_of_beams(graph)
-    compress_model_transformation(graph)
+    to_fp16(graph)
     compress(graph, plan.assignments, cancel)
     _describe(graph, local, plan)
     ov.save_model(graph, staging / NPU_MODEL, compress_to_fp16=False)

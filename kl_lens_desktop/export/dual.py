@@ -124,13 +124,11 @@ class _Scan:
         """
         x, B, C = xbc
         heads, head_size, groups, size, rows = self.heads, self.head_size, self.groups, self.size, self.rows
-        rates, skip = (
-            ops.multiply(_reshaped(value, heads, -1), ops.constant(np.ones((1, head_size), np.float32)))
-            for value in (A, D)
-        )
+        x = _reshaped(x, 0, heads, head_size)
+        rates = ops.multiply(_reshaped(A, heads, 1), ops.constant(np.ones((1, head_size), np.float32)))
         dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, heads, 1)
         decay = ops.exp(ops.multiply(dt, rates))
-        inputs = ops.multiply(_reshaped(x, 0, heads, head_size), dt)
+        inputs = ops.multiply(x, dt)
         if groups == 1:
             update = ops.multiply(_reshaped(inputs, 0, rows, 1), B)
         else:
@@ -143,8 +141,8 @@ class _Scan:
         else:
             seen = self.by_head(_reshaped(C, 0, groups, 1, size))
             read = ops.matmul(_reshaped(state, 0, heads, head_size, size), seen, False, True)
-        read = behind_branch(read, batch, one, [rows])
-        return ops.add(ops.multiply(x, _reshaped(skip, 1, 1, rows)), read)
+        y = ops.add(ops.multiply(x, D), _reshaped(read, 0, heads, head_size))
+        return behind_branch(y, batch, one, [rows])
 
     def before(
         self, x: Any, dt: Any, A: Any, B: Any, C: Any, D: Any, past: Any, parts: Sequence[Any]
@@ -289,8 +287,8 @@ def remove_views(graph: ov.Model) -> None:
 def dual_state(context: Any) -> list[ov.Output]:
     """The operation of a `DualState`: a part of its scan."""
     node = context.get_input(0).get_node()
-    # Up from the outputs: the last one; without the skip; as its product gives it; the product; the state.
-    for index in (0, 1, 1, 0, 0):
+    # Up from the outputs: the last one, as computed; without the skip; its product; the state it reads.
+    for index in (0, 1, 0, 1, 0, 0):
         node = node.input_value(index).get_node()
     if node.get_type_name() == "Reshape":
         node = node.input_value(0).get_node()

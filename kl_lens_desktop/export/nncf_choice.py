@@ -22,11 +22,10 @@ from nncf.quantization.algorithms.weight_compression.mixed_precision import (
     MIXED_PRECISION_CRITERIA,
     MixedPrecisionCriterion,
 )
-from openvino._offline_transformations import compress_model_transformation
 from torch import Tensor
 
 from kl_lens_desktop.errors import ExportError
-from kl_lens_desktop.export.compress import base_name, stored_group, weight_constants
+from kl_lens_desktop.export.compress import base_name, stored_group, to_fp16, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.jobs.cancel import Cancel
@@ -90,7 +89,7 @@ class Chooser:
         self._ids, self._cancel = ids.numpy(), cancel
         graph, states = trace(loaded.model)
         make_stateful(graph, states)
-        compress_model_transformation(graph)
+        to_fp16(graph)
         self._folder = tempfile.TemporaryDirectory(prefix="kl-lens-nncf-", ignore_cleanup_errors=True)
         self._path = Path(self._folder.name) / "model.xml"
         ov.save_model(graph, self._path, compress_to_fp16=False)

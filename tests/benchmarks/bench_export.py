@@ -70,9 +70,8 @@ _PRODUCTS = ("FullyConnected", "GatherMatmul")  # with weights
 def export(shape: str, path: Path) -> dict[str, float]:
     """Write the INT4 graph; seconds by stage and the peak of resident memory, the model included, in MB."""
     import openvino as ov
-    from openvino._offline_transformations import compress_model_transformation
 
-    from kl_lens_desktop.export.compress import compress
+    from kl_lens_desktop.export.compress import compress, to_fp16
     from kl_lens_desktop.export.stateful import make_stateful
     from kl_lens_desktop.export.trace import trace
     from kl_lens_desktop.jobs.cancel import Cancel
@@ -84,7 +83,7 @@ def export(shape: str, path: Path) -> dict[str, float]:
     graph, states = trace(model)
     make_stateful(graph, states)
     marks.append(time.perf_counter())
-    compress_model_transformation(graph)
+    to_fp16(graph)
     del model  # as `export_model` does
     compress(graph, assignments, Cancel())
     marks.append(time.perf_counter())
