@@ -18,7 +18,7 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import compress_model_transformation
 
 from kl_lens_desktop.errors import ExportError
-from kl_lens_desktop.export.trace import MODEL_ATTRIBUTE
+from kl_lens_desktop.export.trace import COMPUTED, MODEL_ATTRIBUTE
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.inventory import weight_name
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
@@ -46,29 +46,21 @@ class Audit:
 
 
 def to_fp16(graph: ov.Model) -> None:
-    """Store the constants of a graph in FP16, in place, and those that angles are made from in FP32.
+    """Store the constants of a traced graph in FP16, in place, and those marked as `COMPUTED` in FP32.
 
-    The position multiplies the error of a frequency of rotary embeddings: in FP16 the key of a token 5,000
-    positions back would be turned by up to a radian.
+    Checkpoints hold 16 bits; what was made from them, or from none, needs more. The position multiplies the
+    error of a frequency of rotary embeddings: in FP16 the key of a token 5,000 positions back would be turned
+    by up to a radian.
     """
-    kept = [(port, ops.constant(constant.data.copy())) for port, constant in _of_angles(graph)]
+    kept = [
+        (port, ops.constant(op.data.copy()))
+        for op in graph.get_ops()
+        if COMPUTED in op.get_rt_info()
+        for port in op.output(0).get_target_inputs()
+    ]
     compress_model_transformation(graph)
     for port, constant in kept:
         port.replace_source_output(constant.output(0))
-
-
-def _of_angles(graph: ov.Model) -> Iterator[tuple[ov.Input, ov.Node]]:
-    """The floating-point constants above sines and cosines, and the inputs that read them."""
-    ahead = [op for op in graph.get_ops() if op.get_type_name() in ("Sin", "Cos")]
-    seen = set(ahead)
-    while ahead:
-        for port in ahead.pop().inputs():
-            source = port.get_source_output().get_node()
-            if source.get_type_name() != "Constant" and source not in seen:
-                seen.add(source)
-                ahead.append(source)
-            elif source.get_type_name() == "Constant" and source.get_element_type().is_real():
-                yield port, source
 
 
 def compress(graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel) -> None:

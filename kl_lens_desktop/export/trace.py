@@ -31,6 +31,7 @@ from kl_lens_desktop.export.unbranched import UnbranchedRecurrences
 from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_kernel, replaced_kernels
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
+COMPUTED = "computed"  # marks vectors that no parameter of the model holds
 MODEL_ATTRIBUTE = "model"  # constants are called self.<this>.<state-dict name>
 _PURE_SSM = ("mamba", "mamba2", "falcon_mamba")  # these take `cache_params` and neither mask nor positions
 _MASKED = torch.finfo(torch.float16).min  # of float32's a device that computes in float16 makes infinity
@@ -119,6 +120,7 @@ def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, l
         )
         graph = _converted(_Step(model, states, loops).eval(), example)
     remove_cuts(graph)
+    _mark_computed(graph, model)
     used = len(graph.inputs) - len(states)
     names = [name for name in INPUT_NAMES if name != "position_ids" or used == len(INPUT_NAMES)]
     for port, name in zip(graph.inputs[:used], names, strict=True):
@@ -148,6 +150,20 @@ def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
     apply_moc_transformations(graph, cf=False, smart_reshape=False)
     _end_with_the_head(graph)
     return graph
+
+
+def _mark_computed(graph: ov.Model, model: PreTrainedModel) -> None:
+    """Mark as `COMPUTED` what the converter made of parameters, such as 1 + a norm's weight, and buffers."""
+    held = {
+        tensor.numpy(force=True).tobytes()
+        for tensor in model.parameters()
+        if tensor.numel() == max(tensor.shape, default=0)
+    }
+    for op in graph.get_ops():
+        if op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.f32:
+            value = op.data
+            if 1 < value.size == max(value.shape) and value.tobytes() not in held:
+                op.get_rt_info()[COMPUTED] = True
 
 
 def _end_with_the_head(graph: ov.Model) -> None:
