@@ -155,15 +155,21 @@ def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
 def _mark_computed(graph: ov.Model, model: PreTrainedModel) -> None:
     """Mark as `COMPUTED` what the converter made of parameters, such as 1 + a norm's weight, and buffers."""
     held = {
-        tensor.numpy(force=True).tobytes()
-        for tensor in model.parameters()
-        if tensor.numel() == max(tensor.shape, default=0)
+        vector.numpy(force=True).tobytes() for tensor in model.parameters() for vector in _vectors(tensor)
     }
     for op in graph.get_ops():
         if op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.f32:
             value = op.data
             if 1 < value.size == max(value.shape) and value.tobytes() not in held:
                 op.get_rt_info()[COMPUTED] = True
+
+
+def _vectors(parameter: Tensor) -> Iterator[Tensor]:
+    """A parameter that is a vector, or the taps of a short convolution, (channels, 1, taps)."""
+    if parameter.numel() == max(parameter.shape, default=0):
+        yield parameter
+    elif parameter.dim() == 3 and parameter.shape[1] == 1:
+        yield from parameter[:, 0].unbind(1)
 
 
 def _end_with_the_head(graph: ov.Model) -> None:
