@@ -15,6 +15,7 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.pipeline import is_exported
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.sensitivity.labels import with_unit
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from tests.models import build_folder
 
@@ -158,6 +159,9 @@ def test_step_by_step(sample_scores_path: Path, tmp_path: Path) -> None:
     assert "bits per weight, predicted KL" in said
     measured = json.loads(kl_lens("verify", "sample", "--plan", plan, "--tokens", "1024", "--json").stdout)
     assert load_plan(plan).measured == measured
+    said = kl_lens("verify", "sample", "--plan", plan, "--tokens", "512").stdout
+    assert all(with_unit(name) in said for name in measured if name != "text")
+    assert "KL full‖quantized, nats per token" in said
     assert 0 < measured["kl_pq"]["mean"] < 0.05
     assert measured["perplexity"]["mean"] > measured["perplexity_full"]["mean"] - measured["perplexity"]["se"]
     finer = tmp_path / "finer.json"
