@@ -12,7 +12,7 @@ from typing import Any
 from kl_lens_desktop.cli.arguments import parser
 from kl_lens_desktop.cli.console import events, finish, print_bench, print_json, print_table
 from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
-from kl_lens_desktop.files import check_replaceable
+from kl_lens_desktop.files import check_file, check_replaceable
 from kl_lens_desktop.jobs.events import Finished, Measured
 from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
@@ -124,8 +124,6 @@ def _analyze(arguments: Arguments) -> None:
 
 
 def _agree(arguments: Arguments) -> None:
-    if arguments.out:
-        check_replaceable(arguments.out, "agreement")
     params = {
         "model": arguments.model,
         "scores": str(arguments.scores),
@@ -303,6 +301,8 @@ def _bench(arguments: Arguments) -> None:
         _compare_benches(arguments)
         return
     check_replaceable(arguments.out, "bench")
+    for path in filter(None, (arguments.csv, arguments.html)):
+        check_file(path)
     from kl_lens_desktop.bench.page import export_html
     from kl_lens_desktop.bench.report import export_csv, load_bench
 
