@@ -15,7 +15,7 @@ from kl_lens_desktop.files import CARD
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
-from kl_lens_desktop.jobs.events import Event, Finished, Progress
+from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
@@ -114,7 +114,13 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     if left:
         yield from _stage("export-all", {"model": model, "variants": left}, cancel)
 
+    # Never gone on with: speeds are of the moment, and variants are only compared that took turns in one run.
     bench_path = out / "bench.json"
+    if bench_path.exists():
+        yield Note(
+            "The benchmark is measured anew, since speeds are of the moment and variants are timed in turn; "
+            "the earlier bench.json is replaced"
+        )
     settings = (
         BenchSettings(tokens=2048, new_tokens=32, rounds=2, max_rounds=2, contexts=(), raw=False, cache=False)
         if wishes.quick
