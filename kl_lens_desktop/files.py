@@ -34,10 +34,7 @@ def write_text(path: Path, text: str) -> None:
     InputError
         If the folder cannot be written.
     """
-    if not path.name:
-        raise InputError(f"Cannot write {str(path)!r}", "it names no file", "Give a file name")
-    if path.exists() and not path.is_file():
-        raise InputError(f"Cannot write {path}", "it is no file", "Choose another name")
+    _check_file_name(path)
     partial = _partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +49,19 @@ def write_text(path: Path, text: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def check_file(path: Path) -> None:
+    """Raise `InputError` now if `write_text` would."""
+    _check_file_name(path)
+    check_writable(path.absolute().parent)
+
+
+def _check_file_name(path: Path) -> None:
+    if not path.name:
+        raise InputError(f"Cannot write {str(path)!r}", "it names no file", "Give a file name")
+    if path.exists() and not path.is_file():
+        raise InputError(f"Cannot write {path}", "it is no file", "Choose another name")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -112,13 +122,9 @@ def atomic_folder(target: Path, manifest: str) -> Iterator[Path]:
         If `target` is somebody else's folder or cannot be written.
     """
     target = target.absolute()
-    if target.exists() and not target.is_dir():
-        raise InputError(f"Cannot write {target}", "a file of that name exists", "Choose another folder")
-    if target.is_dir() and not {path.name for path in target.iterdir()} <= _listed(target / manifest):
-        raise InputError(f"Cannot write {target}", "it holds other files", "Choose an empty or new folder")
+    check_folder(target, manifest)
     staging, aside = _partial_of(target), _partial_of(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
         staging.mkdir()
     except OSError as error:
@@ -136,6 +142,16 @@ def atomic_folder(target: Path, manifest: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_folder(target: Path, manifest: str) -> None:
+    """Raise `InputError` now if `atomic_folder` would."""
+    target = target.absolute()
+    if target.exists() and not target.is_dir():
+        raise InputError(f"Cannot write {target}", "a file of that name exists", "Choose another folder")
+    if target.is_dir() and not {path.name for path in target.iterdir()} <= _listed(target / manifest):
+        raise InputError(f"Cannot write {target}", "it holds other files", "Choose an empty or new folder")
+    check_writable(target.parent)
 
 
 def _listed(manifest: Path) -> set[str]:

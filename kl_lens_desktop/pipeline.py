@@ -5,19 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop.bench.devices import check_device_name, list_devices
+from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.lab import Settings as BenchSettings
 from kl_lens_desktop.bench.lab import bench
 from kl_lens_desktop.bench.static import has_graph_for_npu
+from kl_lens_desktop.checks import QUICK_TOKENS
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.files import CARD, check_writable
+from kl_lens_desktop.files import CARD
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
-from kl_lens_desktop.jobs.events import Event, Finished, Progress
+from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
-from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS, parse_format
+from kl_lens_desktop.quant.formats import DEFAULT_BITS
 from kl_lens_desktop.sensitivity.scores import load_scores
 
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
@@ -65,21 +66,14 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
 
     Raises
     ------
-    InputError
-        If `out` cannot be written or a wished device's name is none, before anything is started.
+    KLLensError
+        As the stages do; what can be refused before any of them is (`checks.check_run`).
     """
     out = out.absolute()
-    check_writable(out)
-    least = min(parse_format(name).bits for name in wishes.formats or DEFAULT_FORMATS)
-    if wishes.bits < least:
-        why = f"the smallest format takes {least} bits and its scales"
-        raise InputError(f"No plan fits into {wishes.bits:g} bits", why, "Allow more bits")
-    for name in wishes.devices or ():
-        check_device_name(name)
     model = str(local.folder) if local.id != "sample" else "sample"
     scores_path, plan_path = out / "scores.json", out / "plan.json"
     given = {
-        "tokens": wishes.tokens or (1024 if wishes.quick else None),
+        "tokens": wishes.tokens or (QUICK_TOKENS if wishes.quick else None),
         "window": wishes.window,
         "formats": wishes.formats,
         "text": wishes.text,
@@ -120,7 +114,13 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     if left:
         yield from _stage("export-all", {"model": model, "variants": left}, cancel)
 
+    # Never gone on with: speeds are of the moment, and variants are only compared that took turns in one run.
     bench_path = out / "bench.json"
+    if bench_path.exists():
+        yield Note(
+            "The benchmark is measured anew, since speeds are of the moment and variants are timed in turn; "
+            "the earlier bench.json is replaced"
+        )
     settings = (
         BenchSettings(tokens=2048, new_tokens=32, rounds=2, max_rounds=2, contexts=(), raw=False, cache=False)
         if wishes.quick

@@ -77,6 +77,9 @@ def inspect_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 def analyze_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``out``, ``text`` (paths or []) or ``source``, and how to measure → ``scores``."""
+    from kl_lens_desktop.checks import check_analysis
+
+    check_analysis(params)
     from kl_lens_desktop.sensitivity import engine
 
     local = yield from _local(params, cancel)
@@ -91,8 +94,12 @@ def verify_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``plan`` (path), ``text``, ``tokens``, ``window``, ``consent`` to another revision's plan;
     to repair first, ``repair`` (true), ``scores``, ``repair_text``, ``repair_tokens``, ``minutes`` →
     ``plan``, ``measured``, ``repair``."""
+    from kl_lens_desktop.checks import check_verification
     from kl_lens_desktop.plan.document import load_plan, save_plan
-    from kl_lens_desktop.plan.verify import REPAIR_MINUTES, REPAIR_TOKENS, RepairWishes, verify
+
+    check_verification(params)
+    from kl_lens_desktop.plan.verify import REPAIR_MINUTES, RepairWishes, verify
+    from kl_lens_desktop.texts import REPAIR_TOKENS
 
     path = Path(params["plan"])
     local = yield from _local(params, cancel)
@@ -112,6 +119,9 @@ def verify_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 def baselines_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``scores``, ``plan`` (paths), ``out`` (folder), ``text``, ``tokens``, ``gamma``, ``only``
     (families) → ``plans`` (name to path)."""
+    from kl_lens_desktop.checks import check_baselines
+
+    check_baselines(params)
     local = yield from _local(params, cancel)
     yield Progress("baselines", 0, 0, "Starting")
     from kl_lens_desktop.export.baselines import baselines
@@ -123,6 +133,9 @@ def baselines_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 def agree_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``scores`` (path), ``out`` → ``metrics`` (τ with its interval), ``points``, ``text``."""
+    from kl_lens_desktop.checks import check_agreement
+
+    check_agreement(params)
     from kl_lens_desktop.sensitivity.agreement import agree
 
     local = yield from _local(params, cancel)
@@ -133,8 +146,10 @@ def agree_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 def export_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``plan`` or ``format``, ``out``, ``consent`` to another revision's plan, ``npu`` for a
     graph for an NPU too → ``folder``, ``size_bytes``, ``audit``, ``seconds``."""
+    from kl_lens_desktop.checks import check_export
     from kl_lens_desktop.plan.document import load_plan
 
+    check_export(params)
     source = Path(params["plan"]) if params.get("plan") else None
     plan = load_plan(source) if source else params["format"]
     local = yield from _local(params, cancel)
@@ -148,6 +163,10 @@ def export_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 def export_all_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``variants`` (name to the params of `export_task`) → ``variants`` (name to its result)."""
+    from kl_lens_desktop.checks import check_export
+
+    for variant in params["variants"].values():
+        check_export(variant)
     results = {}
     for name, variant in params["variants"].items():
         for event in export_task({"model": params["model"], **variant}, cancel):
@@ -160,6 +179,9 @@ def export_all_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 def run_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``out`` (folder), ``bits`` and others → ``scores``, ``plan``, ``bench``, ``folders``."""
+    from kl_lens_desktop.checks import check_run
+
+    check_run(params)
     from kl_lens_desktop.pipeline import Wishes, compress_model
 
     local = yield from _local(params, cancel)

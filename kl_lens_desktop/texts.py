@@ -4,8 +4,14 @@ from pathlib import Path
 
 from kl_lens_desktop import resources
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import reason
 
 FILE_LIMIT = 64 * 2**20
+WINDOW = 256  # tokens, unless a person chooses; so are these
+SCORED_TOKENS = 4096
+HELD_OUT_TOKENS = 8192
+REPAIR_TOKENS = 4096
+REPAIR_WINDOWS = 4  # at least: two to choose exchanges and two to judge them
 
 
 def calibration_text() -> Path:
@@ -31,8 +37,38 @@ def read_text(path: Path) -> str:
             raise InputError(f"Cannot use {path}", "it is larger than 64 MB", "Cut a part out of it")
         return path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise InputError(
-            f"Cannot read {path}", error.strerror or str(error), "Choose another text"
-        ) from error
+        raise InputError(f"Cannot read {path}", reason(error), "Choose another text") from error
     except UnicodeDecodeError as error:
         raise InputError(f"Cannot read {path}", "it is not UTF-8 text", "Save it as UTF-8") from error
+
+
+def check_text(path: Path) -> None:
+    """Raise `InputError` unless `read_text` can read the file and there is something in it."""
+    if not read_text(path).strip():
+        raise InputError(f"Cannot use {path}", "it is empty", "Choose another text")
+
+
+def check_windows(tokens: int, window: int, files: int = 1) -> None:
+    """Raise `InputError` unless so many tokens of so many files make two windows, and one of each file."""
+    if window < 2 or tokens < 2 * window:
+        raise InputError(
+            f"Cannot use {tokens} tokens in windows of {window}",
+            "error bars need two windows of two tokens or more",
+            "Ask for more tokens or shorter windows",
+        )
+    if tokens // files < window:
+        raise InputError(
+            f"Cannot share {tokens} tokens between {files} texts",
+            f"one window takes {window} of each",
+            f"Ask for {window * files} tokens or fewer texts",
+        )
+
+
+def check_repair_tokens(tokens: int, window: int) -> None:
+    """Raise `InputError` unless so many tokens make the windows that a repair needs."""
+    if tokens // window < REPAIR_WINDOWS:
+        raise InputError(
+            f"Cannot repair on {tokens} tokens",
+            f"four windows of {window} are needed, two to choose exchanges and two to judge them",
+            "Ask for more tokens",
+        )

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools
+import html
 import json
 import math
 import shutil
@@ -23,15 +24,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.bench import divergence, lab, memory, noise, report, static, wikitext
+from kl_lens_desktop.bench import divergence, lab, labels, memory, noise, report, static, wikitext
 from kl_lens_desktop.bench import quality as quality_module
 from kl_lens_desktop.bench import text as text_module
-from kl_lens_desktop.bench.compare import compare
+from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
 from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.figures import over_batches, perplexity
 from kl_lens_desktop.bench.lab import Course, Run, Settings, bench, bench_task, find_variants, take_turns
-from kl_lens_desktop.bench.page import export_html
+from kl_lens_desktop.bench.labels import LABELS
+from kl_lens_desktop.bench.page import export_comparison_html, export_html
 from kl_lens_desktop.bench.quality import fidelity, quality_task
+from kl_lens_desktop.bench.report import around_table, comparison_table
 from kl_lens_desktop.bench.speed import raw_task
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
 from kl_lens_desktop.bench.text import token_ids, windows
@@ -633,6 +636,36 @@ def test_rows_of_two_files_match_by_plan_whatever_their_names() -> None:
     assert found.environment == [("cpu", "A", "B")]
     assert any("matched by name" in caution for caution in found.cautions)
     json.dumps(found.as_dict())
+
+
+def test_a_comparison_names_figures_with_their_units_and_says_which_file_is_better(tmp_path: Path) -> None:
+    share = {"mean": 0.9, "se": 0.001, "n": 100}
+    mine = full_row("p", "1" * 64, [100.0, 100.0], nats=70) | {"top1_agreement": share}
+    yours = full_row("p", "1" * 64, [50.0, 50.0], nats=60) | {"top1_agreement": {**share, "mean": 0.8}}
+    first, second = bench_of(mine, ram_mb=4096.0), bench_of(yours, ram_mb=8192.0)
+    second["environment"]["settings"]["turn_s"] = 3.0
+    found = compare(first, second)
+    lines = {line["figure"]: line for line in comparison_table(found)}
+    said = {name: (line["first"], line["second"], line["verdict"]) for name, line in lines.items()}
+    assert said["Decode, tokens/s"] == ("100", "50.0", "worse")
+    assert said["Perplexity by tokens"] == ("70.0", "60.0", "better")
+    assert said["Same best next token as FP16, %"] == ("90.0", "80.0", "worse")
+    assert said["Peak RSS, counted by the system, MiB"] == ("100", "100", "–")
+    around = {line["what"] for line in around_table(found)}
+    assert {"memory, MiB", "a turn begins no more after, s"} <= around
+    export_comparison_html(("mine", "yours"), found, tmp_path / "both.html")
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    for words in (*lines, *around, "may differ from the ratio of the means", "more is better for tokens/s"):
+        assert html.escape(words) in page
+
+
+def test_every_figure_and_setting_has_a_name_that_is_no_key() -> None:
+    compared = (*SPEED_FIGURES, *QUALITY_FIGURES, *PLAIN_FIGURES)
+    more = [name for name in compared if LABELS[name].best is max]
+    assert more == ["tokens_per_s", "prefill_tokens_per_s", "top1_agreement"], "as `ratio_words` says"
+    for name in Settings.__dataclass_fields__:
+        assert "_" not in labels.setting(name)
+        assert labels.setting(name) != name
 
 
 def test_quality_is_compared_on_one_text_only() -> None:

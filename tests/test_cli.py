@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.pipeline import is_exported
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.sensitivity.labels import with_unit
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from tests.models import build_folder
 
@@ -158,6 +160,9 @@ def test_step_by_step(sample_scores_path: Path, tmp_path: Path) -> None:
     assert "bits per weight, predicted KL" in said
     measured = json.loads(kl_lens("verify", "sample", "--plan", plan, "--tokens", "1024", "--json").stdout)
     assert load_plan(plan).measured == measured
+    said = kl_lens("verify", "sample", "--plan", plan, "--tokens", "512").stdout
+    assert all(with_unit(name) in said for name in measured if name != "text")
+    assert "KL full‖quantized, nats per token" in said
     assert 0 < measured["kl_pq"]["mean"] < 0.05
     assert measured["perplexity"]["mean"] > measured["perplexity_full"]["mean"] - measured["perplexity"]["se"]
     finer = tmp_path / "finer.json"
@@ -229,9 +234,17 @@ def test_run_on_half_the_sample(sample: LocalModel, tmp_path: Path) -> None:
 
 def test_run_on_another_architecture(tmp_path: Path) -> None:
     flags = ("--exhaustive", "--seed", "3", "--window", "64", "--devices", "CPU")
-    _check_run(build_folder("zamba2", tmp_path / "zamba2"), tmp_path / "out", *flags)
-    scores = load_scores(tmp_path / "out" / "scores.json")
+    model, out = build_folder("zamba2", tmp_path / "zamba2"), tmp_path / "out"
+    _check_run(model, out, *flags)
+    scores = load_scores(out / "scores.json")
     assert (scores.settings["seed"], scores.settings["racing"], scores.text["window"]) == (3, None, 64)
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/openvino_model.bin")}
+    sessions = {row["session"] for row in load_bench(out / "bench.json")["rows"]}
+    again = kl_lens("run", model, "--out", out, "--tokens", "512", "--quick", *flags)
+    assert load_scores(out / "scores.json") == scores
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert "The benchmark is measured anew" in again.stderr
+    assert not sessions & {row["session"] for row in load_bench(out / "bench.json")["rows"]}
 
 
 def test_what_was_exported_whole_is_not_exported_again(sample_ir: dict[str, Path], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ ORDER = [
     ("plan",),
     ("export",),
     ("bench",),
+    ("checks",),
     ("pipeline",),
     ("tasks",),
     ("cli", "gui", "__main__"),
@@ -32,6 +33,8 @@ TORCH_FREE = [
     "model/checkpoint.py",
     "model/fit.py",
     "hub/resolve.py",
+    "checks.py",
+    "texts.py",
 ]
 HEAVY = {"torch", "transformers", "openvino", "openvino_genai", "openvino_tokenizers", "nncf"}
 QT = {"PySide6", "pyqtgraph", "superqt", "qtpy"}

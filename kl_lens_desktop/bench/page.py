@@ -9,6 +9,7 @@ from typing import Any
 
 from kl_lens_desktop.bench import report
 from kl_lens_desktop.bench.compare import Comparison
+from kl_lens_desktop.bench.labels import setting
 from kl_lens_desktop.bench.report import figure, table
 from kl_lens_desktop.files import write_text
 
@@ -104,18 +105,19 @@ def export_comparison_html(names: tuple[str, str], comparison: Comparison, path:
     first, second = names
     headers = {
         "variant": "Variant", "other": "In the second", "device": "Device", "figure": "Figure",
-        "first": first, "second": second, "ratio": "Second to first (95 %)", "verdict": "",
+        "first": first, "second": second, "ratio": "Second to first (95 %)", "verdict": "The second is",
     }  # fmt: skip
     left = [f"{row['variant']} on {row['device']} ({side})" for side, rows in
             ((first, comparison.only_first), (second, comparison.only_second)) for row in rows]  # fmt: skip
-    places = [dict(zip(("what", "first", "second"), line, strict=True)) for line in comparison.environment]
+    places = {"what": "", "first": first, "second": second}
     body = [
         "<h1>Two KL Lens benchmarks</h1>",
         f"<p>{escape(first)} and {escape(second)}</p>",
         *(f"<p><strong>{escape(caution)}</strong></p>" for caution in comparison.cautions),
         _plain_table(report.comparison_table(comparison), headers),
+        f"<p>{escape(report.ratio_words('the first', 'the second'))}</p>",
         f"<p>Only in one of them: {escape(', '.join(left))}.</p>" if left else "",
-        *_section("What differs around them", places, {"what": "", "first": first, "second": second}, ""),
+        *_section("What differs around them", report.around_table(comparison), places, ""),
     ]
     write_text(path, _document(body))
 
@@ -202,7 +204,7 @@ def _environment(environment: dict[str, Any]) -> str:
         "Text": "{name}, {tokens:,} tokens in windows of {window}, sha256 {sha256}".format(
             **environment["text"]
         ),
-        "Settings": ", ".join(f"{name} {value}" for name, value in environment["settings"].items()),
+        "Settings": ", ".join(f"{setting(name)} {value}" for name, value in environment["settings"].items()),
     }
     for device in environment["devices"]:
         told = [

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop.bench.compare import Comparison
+from kl_lens_desktop.bench.compare import Change, Comparison
 from kl_lens_desktop.bench.lab import SCHEMA
+from kl_lens_desktop.bench.labels import LABELS, around
 from kl_lens_desktop.bench.noise import difference, fastest_on
 from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.schema import check_schema
@@ -130,14 +131,22 @@ def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
             "variant": match.first["variant"],
             "other": match.second["variant"],
             "device": match.first["device"],
-            "figure": change.figure,
+            "figure": LABELS[change.figure].name,
             "first": _plain(change.figure, change.first),
             "second": _plain(change.figure, change.second),
             "ratio": ratio(change.ratio, change.low, change.high),
-            "verdict": verdict(change.apart),
+            "verdict": standing(change),
         }
         for match in comparison.matches
         for change in match.changes
+    ]
+
+
+def around_table(comparison: Comparison) -> list[dict[str, str]]:
+    """What differs around two files: a line for each setting, package, device or part of the computer."""
+    return [
+        {"what": around(name), "first": first, "second": second}
+        for name, first, second in comparison.environment
     ]
 
 
@@ -150,6 +159,23 @@ def ratio(value: float | None, low: float | None = None, high: float | None = No
 
 def verdict(apart: bool | None) -> str:
     return "–" if apart is None else "apart" if apart else "within noise"
+
+
+def standing(change: Change) -> str:
+    """What the second of two files is, by this figure: ``better``, ``worse`` or ``within noise``."""
+    if not change.apart:
+        return verdict(change.apart)
+    more = change.second > change.first if change.ratio is None else change.ratio > 1
+    return "better" if more == (LABELS[change.figure].best is max) else "worse"
+
+
+def ratio_words(first: str, second: str) -> str:
+    """What the ratios of a comparison are, as a sentence or two; `first` and `second` name the files."""
+    return (
+        f"A ratio is {second} over {first}: more is better for tokens/s and for equal next tokens, less for "
+        "the rest. That of a speed is taken from its rounds where they were least disturbed, and so may "
+        "differ from the ratio of the means shown."
+    )
 
 
 def figure(value: float | None, spread: float | None = None, unit: str = "") -> str:
@@ -178,7 +204,7 @@ def _spread(value: dict[str, Any] | None) -> str:
 
 
 def _plain(name: str, value: float) -> str:
-    return small(value) if name == "kl_to_fp16" else figure(value)
+    return small(value) if name == "kl_to_fp16" else figure(LABELS[name].scale * value)
 
 
 def _lengths(rows: Sequence[dict[str, Any]]) -> list[int]:

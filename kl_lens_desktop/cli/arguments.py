@@ -225,7 +225,8 @@ def parser() -> argparse.ArgumentParser:
 
     everything = add(
         "run",
-        "Analyze, plan, export with baselines and benchmark: all of it.",
+        "Analyze, plan, export with baselines and benchmark: all of it. Called again, it goes on where it "
+        "was, and measures the benchmark anew.",
         "run sample --out kl-lens-out",
         "run ./my-model --out out --bits 4.5",
     )

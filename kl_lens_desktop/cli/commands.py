@@ -12,8 +12,9 @@ from typing import Any
 from kl_lens_desktop.cli.arguments import parser
 from kl_lens_desktop.cli.console import events, finish, print_bench, print_json, print_table
 from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
-from kl_lens_desktop.files import check_replaceable
+from kl_lens_desktop.files import check_file, check_replaceable
 from kl_lens_desktop.jobs.events import Finished, Measured
+from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
 FAILED, CANCELLED = 1, 130
 Arguments = argparse.Namespace
@@ -123,8 +124,6 @@ def _analyze(arguments: Arguments) -> None:
 
 
 def _agree(arguments: Arguments) -> None:
-    if arguments.out:
-        check_replaceable(arguments.out, "agreement")
     params = {
         "model": arguments.model,
         "scores": str(arguments.scores),
@@ -135,7 +134,7 @@ def _agree(arguments: Arguments) -> None:
         print_json(result)
         return
     rows = [
-        [name, f"{a['tau']:.3f}", f"{a['low']:.3f} … {a['high']:.3f}"]
+        [NAMES[name][0], f"{a['tau']:.3f}", f"{a['low']:.3f} … {a['high']:.3f}"]
         for name, a in result["metrics"].items()
     ]
     print_table(["metric", "Kendall τ with perplexity", "95 % interval"], rows)
@@ -237,7 +236,11 @@ def _verify(arguments: Arguments) -> None:
             if done["gain"]
             else "No exchange helps beyond its error. On held-out text:"
         )
-    rows = [[name, f"{v['mean']:.5g}", f"{v['se']:.2g}"] for name, v in measured.items() if name != "text"]
+    rows = [
+        [with_unit(name), f"{v['mean']:.5g}", f"{v['se']:.2g}"]
+        for name, v in measured.items()
+        if name != "text"
+    ]
     print_table(["figure", "measured", "± se"], rows)
 
 
@@ -298,6 +301,8 @@ def _bench(arguments: Arguments) -> None:
         _compare_benches(arguments)
         return
     check_replaceable(arguments.out, "bench")
+    for path in filter(None, (arguments.csv, arguments.html)):
+        check_file(path)
     from kl_lens_desktop.bench.page import export_html
     from kl_lens_desktop.bench.report import export_csv, load_bench
 
@@ -349,7 +354,7 @@ def _names(text: str | None) -> list[str] | None:
 def _compare_benches(arguments: Arguments) -> None:
     from kl_lens_desktop.bench.compare import compare
     from kl_lens_desktop.bench.page import export_comparison_html
-    from kl_lens_desktop.bench.report import comparison_table, load_bench
+    from kl_lens_desktop.bench.report import around_table, comparison_table, load_bench, ratio_words
 
     first, second = (str(path) for path in arguments.compare)
     found = compare(*(load_bench(path) for path in arguments.compare))
@@ -360,15 +365,17 @@ def _compare_benches(arguments: Arguments) -> None:
         return
     columns = {
         "variant": "variant", "other": "in the second", "device": "device", "figure": "figure",
-        "first": first, "second": second, "ratio": "second to first (95 %)", "verdict": "",
+        "first": first, "second": second, "ratio": "second to first (95 %)", "verdict": "the second is",
     }  # fmt: skip
     lines = comparison_table(found)
     print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
+    print(ratio_words("the first", "the second"))
     for side, rows in ((first, found.only_first), (second, found.only_second)):
         for row in rows:
             print(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
     if found.environment:
-        print_table(["what differs around them", first, second], [list(line) for line in found.environment])
+        around = [list(line.values()) for line in around_table(found)]
+        print_table(["what differs around them", first, second], around)
     for caution in found.cautions:
         print(caution)
 

@@ -93,11 +93,14 @@ def print_bench(rows: list[dict[str, Any]]) -> None:
     for line in lines:
         if line["note"]:
             print(f"{line['variant']} on {line['device']}: {line['note']}")
-    for pair in pairs(rows):
+    taken_in_turn = pairs(rows)
+    for pair in taken_in_turn:
         print(
             f"{pair['second']} decodes at {pair['ratio']} of {pair['first']} on {pair['device']}: "
             f"{pair['verdict']} after {pair['rounds']} rounds"
         )
+    if taken_in_turn:
+        print("These ratios are of rounds where they were least disturbed; those of the means may differ.")
     print("Perplexity and KL (nats per token, against the FP16 variant in f32) are of held-out text, on the")
     print("device in its default precision; ≈ marks a speed that noise does not tell apart from the fastest.")
 

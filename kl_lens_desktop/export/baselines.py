@@ -17,8 +17,10 @@ from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import (
+    FAMILIES,
     PAPER_FORMATS,
     PREFIXES,
+    check_families,
     paper_gamma,
     paper_prefixes,
     paper_walk,
@@ -32,16 +34,12 @@ from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
 from kl_lens_desktop.sensitivity.texts import windows
-from kl_lens_desktop.texts import calibration_text, held_out_text
+from kl_lens_desktop.texts import HELD_OUT_TOKENS, SCORED_TOKENS, WINDOW, calibration_text, held_out_text
 
 STAGE = "baselines"
-DEFAULT_TOKENS = 8192
-DEFAULT_WINDOW = 256
-CALIBRATION_TOKENS = 4096
 GAMMA = 1.1
 RANDOM_ROOM = 1.005  # a random plan may take up to so many times the plan's bytes
 NNCF_LOWS = ("int4_sym_g64", "int3_sym_g64", "int2_sym_g64")
-FAMILIES = ("uniform", "metrics", "paper", "random", "nncf")
 UNIFORMS = ("fp16", "int8_sym", "int4_sym_g32", "int4_sym_g64", "int4_sym_g128", "int4_sym_pc")
 
 _METRICS = {"sqnr": "sqnr", "mse": "mse", "delta-ce": "delta_ce", "kl-qp": "kl_qp"}
@@ -64,8 +62,8 @@ def baselines(
     cancel: Cancel,
     *,
     text: Path | str | None = None,
-    tokens: int = DEFAULT_TOKENS,
-    window: int = DEFAULT_WINDOW,
+    tokens: int = HELD_OUT_TOKENS,
+    window: int = WINDOW,
     gamma: float = GAMMA,
     only: Sequence[str] = FAMILIES,
 ) -> Iterator[Event]:
@@ -90,10 +88,7 @@ def baselines(
     InputError
         If scores, plan and model are not of the same weights, or `out` cannot be written.
     """
-    if unknown := sorted(set(only) - set(FAMILIES)):
-        raise InputError(
-            f"There are no baselines {unknown[0]!r}", f"only {', '.join(FAMILIES)}", "Choose of these"
-        )
+    check_families(only)
     check_writable(out.absolute())
     scores, plan = load_scores(scores_path), load_plan(plan_path)
     yield Progress(STAGE, 0, 0, "Opening the model")
@@ -107,7 +102,7 @@ def baselines(
     calibration, _ = windows(
         loaded.tokenizer,
         [calibration_text()],
-        min(int(scores.text.get("tokens") or CALIBRATION_TOKENS), CALIBRATION_TOKENS),
+        min(int(scores.text.get("tokens") or SCORED_TOKENS), SCORED_TOKENS),
         window,
     )
     names = [name for family in only for name in _NAMES[family]]

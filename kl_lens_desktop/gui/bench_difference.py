@@ -15,9 +15,10 @@ from PySide6.QtWidgets import (
 )
 
 from kl_lens_desktop.bench.compare import Comparison, Match
+from kl_lens_desktop.bench.labels import LABELS, around
 from kl_lens_desktop.errors import KLLensError
 from kl_lens_desktop.gui import quantities, theme
-from kl_lens_desktop.gui.bench_figures import Figure, Row, figures, variant_title
+from kl_lens_desktop.gui.bench_figures import Row, variant_title
 from kl_lens_desktop.gui.controls import (
     LEFT,
     RIGHT,
@@ -32,11 +33,18 @@ from kl_lens_desktop.gui.controls import (
 )
 from kl_lens_desktop.gui.session import Session
 
-HEADINGS = ("Variant", "Device", "Figure", "This one", "The other", "The other to this (95 %)", "")
+HEADINGS = (
+    "Variant",
+    "Device",
+    "Figure",
+    "This one",
+    "The other",
+    "The other to this (95 %)",
+    "The other is",
+)
 WIDTHS = (104, 96, 250, 84, 84, 184)
 NUMBERS = (3, 4, 5)
 ALIKE = "≈ within noise"
-SIZE = Figure("size_bytes", "", "", "Size of the weights, MB", "", scale=1e-6)
 _CHANGES_TIP = (
     "Speeds by Welch's t interval over rounds, which claims no difference below 4 %; quality by its standard "
     "errors, where both read the same text; size and memory without a verdict."
@@ -62,6 +70,8 @@ class BenchDifferenceDialog(QDialog):
         names: tuple[str, str],
         parent: QWidget | None = None,
     ) -> None:
+        from kl_lens_desktop.bench.report import ratio_words
+
         super().__init__(parent)
         self._session, self._comparison, self._names = session, comparison, names
         self.setWindowTitle("Two benchmarks side by side")
@@ -78,10 +88,11 @@ class BenchDifferenceDialog(QDialog):
         self.around = _table("What differs around them", ("", "This one", "The other"), (210, 310, 310))
         for line, (what, first, second) in enumerate(comparison.environment):
             self.around.insertRow(line)
-            _fill(self.around, line, (_capital(what), first, second), numbers=())
+            _fill(self.around, line, (_capital(around(what)), first, second), numbers=())
         self.around.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.tabs = QTabWidget()
-        self.tabs.addTab(card(column(self.changes)), "Figures")
+        ratios = label(ratio_words("this one", "the other"), "secondary", wrap=True)
+        self.tabs.addTab(card(column(self.changes, ratios)), "Figures")
         self.tabs.addTab(
             card(column(self.around)), f"What differs around them ({len(comparison.environment)})"
         )
@@ -119,16 +130,15 @@ class BenchDifferenceDialog(QDialog):
             self.save_to(Path(path))
 
     def _fill_changes(self) -> None:
-        from kl_lens_desktop.bench.report import ratio
+        from kl_lens_desktop.bench.report import ratio, standing
 
-        known = {figure.key: figure for figure in (*figures(()), SIZE)}
         for match in _measured(self._comparison):
             names = dict.fromkeys((match.first["variant"], match.second["variant"]))
             title, device = " / ".join(map(variant_title, names)), match.first["device"]
             for change in match.changes:
-                figure, line = known[change.figure], self.changes.rowCount()
+                figure, line = LABELS[change.figure], self.changes.rowCount()
                 both = (quantities.significant(figure.scale * each) for each in (change.first, change.second))
-                said = {True: "differs", False: ALIKE, None: ""}[change.apart]
+                said = {True: standing(change), False: ALIKE, None: ""}[change.apart]
                 self.changes.insertRow(line)
                 texts = title, device, figure.name, *both, ratio(change.ratio, change.low, change.high), said
                 _fill(self.changes, line, texts)

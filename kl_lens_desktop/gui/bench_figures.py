@@ -6,6 +6,7 @@ from typing import Any
 
 from PySide6.QtGui import QColor
 
+from kl_lens_desktop.bench.labels import LABELS
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui import quantities, theme
 from kl_lens_desktop.quant.formats import parse_format
@@ -52,134 +53,138 @@ class Figure:
     scale: float = 1.0
 
 
+def _figure(key: str, group: str, heading: str, tip: str, width: int, usual: bool = False) -> Figure:
+    said = LABELS[key]
+    return Figure(key, group, heading, said.name, tip, said.best, width, usual, said.scale)
+
+
 _PAIRED = "≈ marks what paired rounds cannot tell from the best by more than 4 % at 95 %."
 _FIGURES = (
-    Figure(
-        "tokens_per_s", "Speed", "Tokens/s", "Decode, tokens/s",
+    _figure(
+        "tokens_per_s", "Speed", "Tokens/s",
         "Decoding speed through openvino_genai after the prompt that every variant is timed with: mean of "
         f"single generations ± their standard deviation. {_PAIRED}",
-        max, 116, True,
+        116, True,
     ),
-    Figure(
-        "ttft_ms", "Speed", "First token, ms", "Time to first token, ms",
+    _figure(
+        "ttft_ms", "Speed", "First token, ms",
         "From the prompt's token ids to the first new token, ± standard deviation of one generation.",
-        min, 118, True,
+        118, True,
     ),
-    Figure(
-        "prefill_tokens_per_s", "Speed", "Prefill/s", "Prefill, tokens/s",
+    _figure(
+        "prefill_tokens_per_s", "Speed", "Prefill/s",
         "How fast the prompt is read: its tokens over the time to the first new token, ± standard deviation.",
-        max, 126, True,
+        126, True,
     ),
-    Figure(
-        "raw.tokens_per_s", "Speed", "Plain requests/s", "Decode by plain requests, tokens/s",
+    _figure(
+        "raw.tokens_per_s", "Speed", "Plain requests/s",
         "The same prompt and tokens by plain inference requests, without openvino_genai: a cross-check.",
-        max, 126,
+        126,
     ),
-    Figure(
-        "bandwidth_gb_s", "Speed", "Weights read", "Weights read while decoding, GB/s",
+    _figure(
+        "bandwidth_gb_s", "Speed", "Weights read",
         "Bytes of weights that a token needs × tokens/s, in 10⁹ bytes a second, and its share of what all "
         "cores together were measured to read from memory; only what caches hold can exceed it.",
-        max, 126,
+        126,
     ),
-    Figure(
-        "rounds", "Speed", "Rounds", "Rounds taken in turn",
+    _figure(
+        "rounds", "Speed", "Rounds",
         "Rounds in which this variant was timed next to the others. They go on until it is told apart from "
         "each of them, or their ratio is known to 5 %.",
-        None, 84,
+        84,
     ),
-    Figure(
-        "load_ms", "Loading", "Load, ms", "Load without a cache, ms",
-        "Reading and compiling the model until it can be used.", min, 92,
+    _figure(
+        "load_ms", "Loading", "Load, ms",
+        "Reading and compiling the model until it can be used.", 92,
     ),
-    Figure(
-        "load_cached_ms", "Loading", "From cache, ms", "Load from OpenVINO's model cache, ms",
+    _figure(
+        "load_cached_ms", "Loading", "From cache, ms",
         "The same once OpenVINO's model cache is filled: from the second start on, where a program uses it.",
-        min, 108,
+        108,
     ),
-    Figure(
-        "cache_bytes", "Loading", "Cache", "Size of the model cache",
+    _figure(
+        "cache_bytes", "Loading", "Cache",
         "What OpenVINO's model cache takes on disk; none where the device makes none.",
-        min, 84,
+        84,
     ),
-    Figure(
-        "perplexity", "Quality", "Perplexity", "Perplexity by tokens",
+    _figure(
+        "perplexity", "Quality", "Perplexity",
         "Of the exported model on held-out text, computed on this device, ± standard error over windows of "
         "text. All variants read the same text, so differences are surer than the errors suggest.",
-        min, 98, True,
+        98, True,
     ),
-    Figure(
-        "word_perplexity", "Quality", "Word perplexity", "Perplexity by words, as lm-eval counts",
+    _figure(
+        "word_perplexity", "Quality", "Word perplexity",
         "Of WikiText by words of the original, as lm-eval's task wikitext defines it; of no other text.",
-        min, 120,
+        120,
     ),
-    Figure(
-        "kl_to_fp16", "Quality", "KL to FP16", "KL(FP16‖variant), nats per token",
+    _figure(
+        "kl_to_fp16", "Quality", "KL to FP16",
         "How far the predictions on this device are from those of FP16 on the CPU in float32, ± standard "
         "error. FP16's own is the rounding of the device's arithmetic.",
-        min, 146, True,
+        146, True,
     ),
-    Figure(
-        "kl_reverse", "Quality", "KL reverse", "KL(variant‖FP16), nats per token",
-        "The other direction: it punishes probability where FP16 has none.", min, 146,
+    _figure(
+        "kl_reverse", "Quality", "KL reverse",
+        "The other direction: it punishes probability where FP16 has none.", 146,
     ),
-    Figure(
-        "delta_ce", "Quality", "ΔCE", "Change of cross-entropy, nats per token",
-        "Nats per token more than FP16 on the same tokens; noise can make it negative.", min, 146,
+    _figure(
+        "delta_ce", "Quality", "ΔCE",
+        "Nats per token more than FP16 on the same tokens; noise can make it negative.", 146,
     ),
-    Figure(
-        "top1_agreement", "Quality", "Top-1 as FP16, %", "Same best next token as FP16, %",
+    _figure(
+        "top1_agreement", "Quality", "Top-1 as FP16, %",
         "Share of positions with the same most likely next token as FP16, ± standard error.",
-        max, 128, scale=100.0,
+        128,
     ),
-    Figure(
+    _figure(
         "fidelity.relative_difference", "Quality", "Off CPU f32, %",
-        "Logits against CPU in f32, % of their spread",
         "How far this device's logits are from those of the same variant on the CPU in float32. Above the "
         "limit, 15 %, or 25 % in bf16 or where the device does not say its precision, the answers are wrong "
         "and no other figure of the device counts.",
-        min, 112, scale=100.0,
+        112,
     ),
-    Figure(
-        "peak_rss_mb", "Memory", "Peak RSS, MiB", "Peak RSS, counted by the system, MiB",
+    _figure(
+        "peak_rss_mb", "Memory", "Peak RSS, MiB",
         "Largest resident set of the process that ran it, as the operating system counts it: host memory, "
         "memory-mapped weights included, also for a GPU.",
-        min, 108, True,
+        108, True,
     ),
-    Figure(
-        "peak_rss_sampled_mb", "Memory", "Sampled RSS, MiB", "Peak RSS, sampled, MiB",
-        "The same from samples twenty times a second, which may miss a short peak.", min, 124,
+    _figure(
+        "peak_rss_sampled_mb", "Memory", "Sampled RSS, MiB",
+        "The same from samples twenty times a second, which may miss a short peak.", 124,
     ),
-    Figure(
-        "system_used_change_mb", "Memory", "System change, MiB", "Change of the whole computer's memory, MiB",
+    _figure(
+        "system_used_change_mb", "Memory", "System change, MiB",
         "How much more memory is in use on the whole computer after the speed run than before: a graphics "
         "unit's buffers show up here, and so does what other programs did.",
-        None, 134,
+        134,
     ),
-    Figure(
-        "gpu_memory_mb", "Memory", "GPU memory, MiB", "GPU memory by kind, MiB",
+    _figure(
+        "gpu_memory_mb", "Memory", "GPU memory, MiB",
         "OpenVINO's own statistics of the graphics unit's allocations. On an integrated unit it is host "
         "memory too, so it overlaps with the others and must not be added to them.",
-        None, 150,
+        150,
     ),
-    Figure(
-        "precision", "How it ran", "Precision", "Precision of the speed run",
-        "What the device computed in while it was timed.", None, 80,
+    _figure(
+        "precision", "How it ran", "Precision",
+        "What the device computed in while it was timed.", 80,
     ),
-    Figure(
-        "quality_precision", "How it ran", "Quality in", "Precision of the quality run",
-        "What the device computed in while perplexity and KL were measured.", None, 84,
+    _figure(
+        "quality_precision", "How it ran", "Quality in",
+        "What the device computed in while perplexity and KL were measured.", 84,
     ),
-    Figure(
-        "kv_cache_precision", "How it ran", "KV cache", "Precision of the attention cache", "", None, 80,
+    _figure(
+        "kv_cache_precision", "How it ran", "KV cache", "", 80,
     ),
-    Figure(
-        "backend", "How it ran", "Attention", "Attention backend", "SDPA, paged (PA) or static.", None, 84,
+    _figure(
+        "backend", "How it ran", "Attention", "SDPA, paged (PA) or static.", 84,
     ),
-    Figure("threads", "How it ran", "Threads", "Threads", "", None, 76),
-    Figure("core_type", "How it ran", "Cores", "Type of cores", "As OpenVINO was told.", None, 100),
-    Figure("performance_hint", "How it ran", "Hint", "Performance hint", "", None, 90),
-    Figure("execution_devices", "How it ran", "Ran on", "Devices it ran on", "", None, 100),
-    Figure("power", "How it ran", "Power", "Power source", "When the row was done.", None, 84),
+    _figure("threads", "How it ran", "Threads", "", 76),
+    _figure("core_type", "How it ran", "Cores", "As OpenVINO was told.", 100),
+    _figure("performance_hint", "How it ran", "Hint", "", 90),
+    _figure("execution_devices", "How it ran", "Ran on", "", 100),
+    _figure("power", "How it ran", "Power", "When the row was done.", 84),
 )  # fmt: skip
 _BY_LENGTH = (
     ("tokens_per_s", "/s at {n}", "Decode after {n} tokens, tokens/s", max, 104),

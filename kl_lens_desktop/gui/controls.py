@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QRectF, QSize, Qt
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import (
     QBrush,
     QColor,
@@ -222,7 +222,14 @@ class JobButton(QPushButton):
     ----------
     missing : callable
         What is still needed before this job, in words; empty when nothing is.
+
+    Signals
+    -------
+    explained : str
+        Why it cannot be pressed now; empty while it can be.
     """
+
+    explained = Signal(str)
 
     def __init__(
         self,
@@ -257,9 +264,17 @@ class JobButton(QPushButton):
         self.refresh()
 
     def refresh(self, *_: object) -> None:
-        reason = self._missing() or self._session.job.reason
-        self.setEnabled(not reason)
-        self.setToolTip(reason or self._tip)
+        self.reason = self._missing() or self._session.job.reason
+        self.setEnabled(not self.reason)
+        self.setToolTip(self.reason or self._tip)
+        self.explained.emit(self.reason)
+
+
+def reason_line(button: JobButton, otherwise: str = "") -> QLabel:
+    """A line that says why `button` cannot be pressed now and, while it can be, `otherwise`."""
+    line = label(button.reason or otherwise, "secondary")
+    button.explained.connect(lambda reason: line.setText(reason or otherwise))
+    return line
 
 
 class Page(QWidget):
@@ -293,6 +308,13 @@ class Page(QWidget):
         back = button(f"← {name}", lambda: show_page(name), "quiet")
         self.foot.setContentsMargins(SIDE - QUIET_PADDING, 0, SIDE, 0)
         self.foot.insertWidget(0, back)
+
+    def add_reason(self) -> Elided:
+        """A line of the foot, before its actions, for why the next of them cannot be pressed yet."""
+        line = Elided("", "secondary")
+        line.setAlignment(RIGHT)
+        self.foot.addWidget(line, 1)
+        return line
 
     def splitter(
         self, name: str, orientation: Qt.Orientation, *parts: QWidget, sizes: Sequence[int]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kl_lens_desktop.gui import quantities
+from kl_lens_desktop.sensitivity.labels import NAMES
 from kl_lens_desktop.sensitivity.scores import Entry, Estimate
 
 
@@ -62,8 +63,7 @@ def _same(value: float) -> float:
 MEASURES = (
     Measure(
         "kl_pq",
-        "KL full‖quantized",
-        "nats",
+        *NAMES["kl_pq"],
         "How surprised the quantized model's predictions leave one who expects the full model's: "
         "Σ p·log(p/q), averaged over the text's tokens.",
         _same,
@@ -73,19 +73,17 @@ MEASURES = (
     ),
     Measure(
         "kl_qp",
-        "KL quantized‖full",
-        "nats",
+        *NAMES["kl_qp"],
         "The other direction, Σ q·log(q/p): it punishes probability where the full model has none.",
         _same,
         _same,
         -7,
         -1,
     ),
-    Measure("mse", "Logit error (MSE)", "", "Mean squared difference of the logits.", _same, _same, -6, 1),
+    Measure("mse", *NAMES["mse"], "Mean squared difference of the logits.", _same, _same, -6, 1),
     Measure(
         "sqnr_db",
-        "SQNR",
-        "dB",
+        *NAMES["sqnr_db"],
         "Signal-to-quantization-noise ratio of the logits, in decibels; high is good.",
         lambda db: 10 ** (-db / 10),
         lambda harm: -10 * math.log10(harm),
@@ -94,8 +92,7 @@ MEASURES = (
     ),
     Measure(
         "delta_ce",
-        "ΔCE",
-        "nats",
+        *NAMES["delta_ce"],
         "Change of the cross-entropy on the text itself; noise can make it negative.",
         abs,
         _same,
@@ -104,8 +101,7 @@ MEASURES = (
     ),
     Measure(
         "top1_agreement",
-        "Top-1 agreement",
-        "",
+        *NAMES["top1_agreement"],
         "Share of tokens whose most likely next token stays the same.",
         lambda share: 1 - share,
         lambda harm: 1 - harm,

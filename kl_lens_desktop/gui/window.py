@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 
 from kl_lens_desktop.gui import icons, theme
 from kl_lens_desktop.gui.banner import Banner
-from kl_lens_desktop.gui.controls import JobButton, Page, rule
+from kl_lens_desktop.gui.controls import JobButton, Page, reason_line, rule
 from kl_lens_desktop.gui.header import Header
 from kl_lens_desktop.gui.jobbar import JobBar
 from kl_lens_desktop.gui.session import MISSING, Session
@@ -38,6 +38,7 @@ PAGES = (
 )
 STEPS = 5  # the first five are the stages of the work; a rule parts them from the rest
 IDLE_MS = 30
+RAIL_WIDTH = 184
 
 
 class Window(QMainWindow):
@@ -164,12 +165,19 @@ class Window(QMainWindow):
         rail = QWidget()
         rail.setObjectName("rail")
         rail.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
-        rail.setFixedWidth(184)
+        rail.setFixedWidth(RAIL_WIDTH)
         layout = QVBoxLayout(rail)
         layout.setContentsMargins(12, 12, 12, 12)
         layout.setSpacing(4)
         layout.addWidget(self.compress)
-        layout.addSpacing(12)
+        words = reason_line(self.compress, "All steps in a row, with the defaults")
+        words.setWordWrap(True)
+        words.setAlignment(Qt.AlignmentFlag.AlignTop)
+        words.ensurePolished()
+        # That of the longest reason, with which it begins: so nothing jumps.
+        words.setFixedHeight(words.heightForWidth(RAIL_WIDTH - 2 * 12))
+        layout.addWidget(words)
+        layout.addSpacing(8)
         for index, (name, icon, _) in enumerate(PAGES):
             if index == STEPS:
                 layout.addSpacing(8)

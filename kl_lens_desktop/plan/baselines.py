@@ -8,6 +8,7 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.constraints import Constraints, items
 from kl_lens_desktop.plan.options import Choice, WeightOptions
 
+FAMILIES = ("uniform", "metrics", "paper", "random", "nncf")
 PREFIXES = 10
 PAPER_FORMATS = ("int8_sym", "int4_sym_g64")
 
@@ -18,6 +19,14 @@ class Entry:
 
     weights: tuple[str, ...]
     choice: Choice
+
+
+def check_families(names: Sequence[str]) -> None:
+    """Raise `InputError` unless all `names` are of `FAMILIES`."""
+    if unknown := sorted(set(names) - set(FAMILIES)):
+        raise InputError(
+            f"There are no baselines {unknown[0]!r}", f"only {', '.join(FAMILIES)}", "Choose of these"
+        )
 
 
 def paper_list(options: Sequence[WeightOptions], constraints: Constraints | None = None) -> list[Entry]:

@@ -26,10 +26,9 @@ from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Tally
 from kl_lens_desktop.sensitivity.walk import Walk
-from kl_lens_desktop.texts import read_text
+from kl_lens_desktop.texts import REPAIR_WINDOWS, check_repair_tokens, read_text
 
 SCHEMA = "kl-lens/joint/1"
-LEAST_WINDOWS = 4
 MEMORY_S = 5.0  # between writes of the memory
 
 
@@ -202,20 +201,15 @@ def spread_windows(tokenizer: Any, file: Path, tokens: int, window: int, skip: i
     """
     text = read_text(file)
     ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    check_repair_tokens(tokens, window)
     room = (len(ids) - skip) // window
     count = min(tokens // window, room)
-    if room < LEAST_WINDOWS:
+    if room < REPAIR_WINDOWS:
         left = max(len(ids) - skip, 0)
         raise InputError(
             f"Cannot repair on {file}",
             f"{left} of its {len(ids)} tokens were not scored on, too few for four windows",
             "Give another text",
-        )
-    if count < LEAST_WINDOWS:
-        raise InputError(
-            f"Cannot repair on {tokens} tokens",
-            f"four windows of {window} are needed, two to choose exchanges and two to judge them",
-            "Ask for more tokens",
         )
     starts = [skip + window * (place * room // count) for place in range(count)]
     pieces = torch.tensor([ids[start : start + window] for start in starts], dtype=torch.long)

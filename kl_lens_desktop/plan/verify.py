@@ -23,11 +23,15 @@ from kl_lens_desktop.plan.repair import Repair, repair
 from kl_lens_desktop.quant.formats import DEFAULT_FORMATS, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
-from kl_lens_desktop.texts import calibration_text, held_out_text, read_text
+from kl_lens_desktop.texts import (
+    HELD_OUT_TOKENS,
+    REPAIR_TOKENS,
+    WINDOW,
+    calibration_text,
+    held_out_text,
+    read_text,
+)
 
-DEFAULT_TOKENS = 8192
-DEFAULT_WINDOW = 256
-REPAIR_TOKENS = 4096
 REPAIR_MINUTES = 20.0
 STAGE = "verify"
 
@@ -60,8 +64,8 @@ def verify(
     cancel: Cancel,
     *,
     text: Path | str | None = None,
-    tokens: int = DEFAULT_TOKENS,
-    window: int = DEFAULT_WINDOW,
+    tokens: int = HELD_OUT_TOKENS,
+    window: int = WINDOW,
     repair_by: RepairWishes | None = None,
 ) -> Iterator[Event]:
     """Measure the joint KL and perplexity of the plan at `path` and write them into it.

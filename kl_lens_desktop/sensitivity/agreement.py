@@ -31,10 +31,9 @@ from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
 from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_scores
 from kl_lens_desktop.sensitivity.texts import windows
 from kl_lens_desktop.sensitivity.walk import Position, Walk
-from kl_lens_desktop.texts import held_out_text
+from kl_lens_desktop.texts import HELD_OUT_TOKENS, WINDOW, held_out_text
 
 METRICS = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce")
-DEFAULT_TOKENS = 8192
 RESAMPLES = 1000
 STAGE = "agree"
 
@@ -55,8 +54,8 @@ def agree(
     cancel: Cancel,
     *,
     text: Path | str | None = None,
-    tokens: int = DEFAULT_TOKENS,
-    window: int = 256,
+    tokens: int = HELD_OUT_TOKENS,
+    window: int = WINDOW,
     seed: int = 0,
 ) -> Iterator[Event]:
     """Measure the perplexity of every scored (weight, format) alone, and its agreement with each metric.

@@ -31,6 +31,7 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.model.checkpoint import weights_sha256
+from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.model.scan import fast_scans
@@ -45,9 +46,8 @@ from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, W
 from kl_lens_desktop.sensitivity.sources import SOURCES, source_text
 from kl_lens_desktop.sensitivity.texts import windows
 from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Position, Timing, Walk
+from kl_lens_desktop.texts import SCORED_TOKENS, WINDOW
 
-DEFAULT_TOKENS = 4096
-DEFAULT_WINDOW = 256
 PIECE_TOKENS = 1024  # walked at a time: a step that can be repeated, in a moderate peak of memory
 STAGE = "analyze"
 
@@ -79,8 +79,8 @@ def analyze(
     cancel: Cancel,
     *,
     formats: Sequence[str] = DEFAULT_FORMATS,
-    tokens: int = DEFAULT_TOKENS,
-    window: int = DEFAULT_WINDOW,
+    tokens: int = SCORED_TOKENS,
+    window: int = WINDOW,
     exhaustive: bool = False,
     bits: float = DEFAULT_BITS,
     seed: int = 0,
@@ -126,9 +126,10 @@ def analyze(
     wanted = [parse_format(name) for name in dict.fromkeys(formats) if name != "fp16"]
     if not wanted:
         raise InputError("Nothing to measure", "FP16 is the full precision itself", "Name another format")
+    check_device(device)
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")
-    loaded = load_model(local.folder, device=_checked(device))
+    loaded = load_model(local.folder, device=device)
     use_cores()
     if precision == "bf16" and not _gains_from_bf16(device):
         yield Note("This processor computes no faster in bfloat16; measuring in float32")
@@ -443,17 +444,6 @@ def _gains_from_bf16(device: str) -> bool:
 def _finite(parameter: Tensor) -> bool:
     """`isfinite` would take one and a half times the memory of the parameter."""
     return all(math.isfinite(end.item()) for end in parameter.aminmax())
-
-
-def _checked(device: str) -> str:
-    kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available()}
-    if not kinds.get(device.partition(":")[0], False):
-        raise InputError(
-            f"Cannot measure on {device}",
-            "torch finds no such device here",
-            f"Choose one of {', '.join(name for name, there in kinds.items() if there)}",
-        )
-    return device
 
 
 def _blocks_to_run(weight: Weight, depth: int) -> int:

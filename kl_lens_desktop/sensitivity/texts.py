@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.texts import read_text
+from kl_lens_desktop.texts import check_windows, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +54,7 @@ def windows(
         If a file cannot be read, or is shorter than one window, or there are fewer than two windows in all,
         from which no standard error can be told.
     """
-    if window < 2 or tokens < 2 * window:
-        raise InputError(
-            f"Cannot use {tokens} tokens in windows of {window}",
-            "error bars need two windows of two tokens or more",
-            "Ask for more tokens or shorter windows",
-        )
-    if tokens // len(files) < window:
-        raise InputError(
-            f"Cannot share {tokens} tokens between {len(files)} texts",
-            f"one window takes {window} of each",
-            f"Ask for {window * len(files)} tokens or fewer texts",
-        )
+    check_windows(tokens, window, len(files))
     digest, pieces = hashlib.sha256(), []
     for file in files:
         text = read_text(file)

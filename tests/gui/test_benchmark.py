@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PySide6.QtCore import QPoint, QRectF, QSizeF, Qt
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QApplication, QCheckBox, QTableView
+from PySide6.QtWidgets import QApplication, QCheckBox, QLabel, QTableView
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench.report import load_bench
@@ -357,12 +357,15 @@ def test_two_bench_files_stand_side_by_side_and_are_saved(
     plan = next(line for line in lines if line[0] == "Plan" and line[1] == "CPU")
     assert plan[2:5] == ["Decode, tokens/s", "150", "300"]
     assert plan[5].startswith("×2 (")
-    assert plan[6] == "differs"
+    assert plan[6] == "better"
     assert "≈ within noise" in {line[6] for line in lines}
     assert not any("GPU" in line[1] for line in lines), "what is not here has no figures"
     assert "INT8 on CPU" in dialog.summary.text()
     around = [dialog.around.item(line, 2).text() for line in range(dialog.around.rowCount())]
     assert "Another processor" in around
+    assert any(
+        "may differ from the ratio of the means" in each.text() for each in dialog.findChildren(QLabel)
+    )
     dialog.save_to(tmp_path / "both.html")
     assert "Another processor" in (tmp_path / "both.html").read_text(encoding="utf-8")
     dialog.accept()

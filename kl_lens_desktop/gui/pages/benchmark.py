@@ -113,6 +113,7 @@ class BenchmarkPage(Page):
         self.sentence.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.settings = button("Settings…", self._ask_settings, tip="What is measured, and for how long")
         self.lead_back("Export", window.show_page)
+        self.run.explained.connect(self._show_sentence)
         self.foot.addWidget(self.sentence, 1)
         self.foot.addWidget(self.settings)
         self.foot.addWidget(self.effort)
@@ -266,8 +267,12 @@ class BenchmarkPage(Page):
         self.details.show_rows(names, rows, session.bench_environment)
         self._show_devices()
         self._choose(names.index(self._chosen) if self._chosen in names else -1)
-        self.sentence.setText(_summary(rows))
+        self._show_sentence()
         self._show_tools()
+
+    def _show_sentence(self, *_: object) -> None:
+        """What was found or, as long as nothing is, why nothing can be measured."""
+        self.sentence.setText(_summary(self.session.bench) or self.run.reason)
 
     def _show_tools(self) -> None:
         running = self.session.job.running

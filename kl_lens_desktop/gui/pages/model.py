@@ -83,7 +83,8 @@ class ModelPage(Page):
             "primary",
         )
         self.next = button("Measure sensitivity →", lambda: window.show_page("Sensitivity"), "primary")
-        self.foot.addStretch(1)
+        self.why = self.add_reason()
+        self.download.explained.connect(lambda _: self._explain())
         self.foot.addWidget(self.download)
         self.foot.addWidget(self.next)
         session.model_changed.connect(self._show_model)
@@ -293,6 +294,7 @@ class ModelPage(Page):
         reading = f"Reading {session.opening} …" if session.opening else ""
         self.next.setEnabled(session.model is not None and not reading)
         self.next.setToolTip(reading or ("" if session.model else "Choose a model first"))
+        self._explain()
         for start in self._starts[:2]:
             start.setEnabled(not session.job.running)
         if choosing:
@@ -306,6 +308,9 @@ class ModelPage(Page):
                 "Choose a model on the left. Its architecture, its size and what each stage needs of this "
                 "computer's memory and disk appear here before anything starts."
             )
+
+    def _explain(self) -> None:
+        self.why.set_text(self.next.toolTip() if self._hit is None else self.download.reason)
 
     def _fill_recent(self) -> None:
         references = self.session.settings.recent
@@ -352,7 +357,7 @@ class _Details(QScrollArea):
         matrices = model.matrices
         self._inside.addLayout(
             _facts(
-                ("Architecture", str(about["architecture"])),
+                ("Architecture", label(str(about["architecture"]), wrap=True, select=True)),
                 ("Blocks", blocks),
                 ("Weights", f"{quantities.parameters(about['parameters'])} in {len(matrices):,} matrices"),
                 ("On disk", quantities.size(about["size_bytes"])),
@@ -363,7 +368,8 @@ class _Details(QScrollArea):
         )
         self._inside.addWidget(rule())
         self._inside.addWidget(label("Does it fit this computer?", "heading"))
-        self._inside.addLayout(_fit_table(model.fit, work_folder))
+        needs = [need for need in model.fit if need["stage"] != "download"]  # it is here already
+        self._inside.addLayout(_fit_table(needs, work_folder))
         self._inside.addStretch(1)
 
     def show_hit(self, hit: "SearchHit", details: HubDetails | None, words: str, work_folder: Path) -> None:
@@ -423,6 +429,8 @@ def _facts(*pairs: tuple[str, Any]) -> QGridLayout:
         grid.addWidget(label(name, "secondary"), index, 0, Qt.AlignmentFlag.AlignTop)
         if isinstance(value, str):
             grid.addWidget(Elided(value, mode=Qt.TextElideMode.ElideMiddle), index, 1)
+        elif isinstance(value, QWidget):
+            grid.addWidget(value, index, 1)
         else:
             grid.addLayout(value, index, 1)
     return grid

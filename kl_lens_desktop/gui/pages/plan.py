@@ -81,11 +81,15 @@ SNAP = 8  # slider steps around a mark within which the slider settles on it
 BUDGETS = (("MB", "mb"), ("bits", "bits"), ("nats of KL", "kl"), ("% perplexity", "perplexity"))
 LEAST_BITS = (4, 8, 16)
 METHODS = (
-    ("KL full‖quantized", "kl", "Knapsack on KL(full‖quantized): the least predicted loss at each size"),
-    ("SQNR", "sqnr", "Knapsack on the noise-to-signal ratio of the logits"),
-    ("Logit error (MSE)", "mse", "Knapsack on the mean squared error of the logits"),
-    ("Cross-entropy (ΔCE)", "delta-ce", "Knapsack on the added cross-entropy of the calibration text itself"),
-    ("The paper's greedy", "paper", "One merged list by KL(quantized‖full), accepted from the mildest on"),
+    ("KL full‖quantized", "kl", "At each size the predictions that are least far from the original's (KL)"),
+    ("SQNR", "sqnr", "At each size the least noise in the logits, as a share of them"),
+    ("Logit error (MSE)", "mse", "At each size the least mean squared error of the logits"),
+    ("Cross-entropy (ΔCE)", "delta-ce", "At each size the least added cross-entropy of the calibration text"),
+    (
+        "The paper's greedy",
+        "paper",
+        "One list of all steps down by KL(quantized‖full), taken from the mildest on",
+    ),
 )
 
 
@@ -822,18 +826,30 @@ class _MeasuredCard(QWidget):
         grid.setHorizontalSpacing(16)
         grid.setVerticalSpacing(4)
         grid.setColumnStretch(1, 1)
-        for index, (key, words) in enumerate(
+        for index, (key, words, tip) in enumerate(
             (
-                ("predicted", "KL predicted"),
-                ("kl", "KL measured"),
-                ("top1", "Top-1 agreement"),
-                ("perplexity", "Perplexity"),
-                ("full", "… in full precision"),
+                ("predicted", "KL predicted", "The sum of what each weight does alone, in nats per token"),
+                (
+                    "kl",
+                    "KL measured",
+                    "How far this plan's predictions are from the original's, in nats per "
+                    "token: 0 is the same, 0.01 hard to notice",
+                ),
+                ("top1", "Top-1 agreement", "Share of tokens whose most likely next token stays the same"),
+                (
+                    "perplexity",
+                    "Perplexity",
+                    "How many words, so to speak, the model hesitates between at each step: less is better",
+                ),
+                ("full", "… in full precision", "Perplexity of the original model on the same text"),
             )
         ):
             self._figures[key] = label("–", select=True)
             self._figures[key].setFont(theme.text_font())
-            grid.addWidget(label(words, "secondary"), index, 0)
+            name = label(words, "secondary")
+            for widget in (name, self._figures[key]):
+                widget.setToolTip(f"<p>{tip}</p>")
+            grid.addWidget(name, index, 0)
             grid.addWidget(self._figures[key], index, 1)
         self._words = label("", "secondary", wrap=True)
         frame = card(column(label("On held-out text", "heading"), grid, self._words))

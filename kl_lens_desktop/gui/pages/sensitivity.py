@@ -42,6 +42,7 @@ from kl_lens_desktop.gui.controls import (
     combo,
     hint,
     label,
+    reason_line,
     row,
     set_up_table,
     spin,
@@ -103,7 +104,7 @@ class SensitivityPage(Page):
         self.body.addWidget(self.stack, 1)
         self.next = button("Make a plan →", lambda: window.show_page("Plan"))
         self.lead_back("Model", window.show_page)
-        self.foot.addStretch(1)
+        self.why = self.add_reason()
         self.foot.addWidget(self.next)
         self.measure.currentIndexChanged.connect(self._show)
         self.format.currentIndexChanged.connect(self._show)
@@ -152,6 +153,9 @@ class SensitivityPage(Page):
         lower = card(column(self.detail))
         by_block = self.splitter("sensitivity", Qt.Orientation.Vertical, upper, lower, sizes=(420, 160))
         self.tabs = QTabWidget()
+        why = reason_line(self.run_button)
+        why.setContentsMargins(0, 0, 0, 5)  # in line with the words of the tabs
+        self.tabs.setCornerWidget(why)
         self.tabs.addTab(by_block, "By block")
         self.tabs.addTab(card(column(self.agreement)), "Agreement with perplexity")
         inside = QWidget()
@@ -223,6 +227,7 @@ class SensitivityPage(Page):
         measured = bool(self.session.scores or self.session.entries)
         self.next.setEnabled(measured)
         self.next.setToolTip("" if measured else "Measure sensitivity first")
+        self.why.set_text(self.next.toolTip() if self.session.model else "")
         primary = measured and not self._left()
         self.next.setProperty("role", "primary" if primary else "")
         self.run_button.setProperty("role", "" if primary else "primary")
@@ -264,7 +269,7 @@ class SensitivityPage(Page):
         if not self.settings_row.analysis.formats:
             return "Choose at least one format"
         if not self._left():
-            return "All is measured with these settings; choose another text, more tokens or further formats"
+            return "All is measured; choose another text, more tokens or further formats"
         return ""
 
     def _start(self) -> None:
@@ -310,10 +315,10 @@ class _SettingsRow(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
-        self.exhaustive = QCheckBox("To the end")
+        self.exhaustive = QCheckBox("Use all text")
         self.exhaustive.setToolTip(
-            "Measure every weight on all of the text. Otherwise those whose rank is settled stop early, "
-            "which takes about half the time"
+            "Measure every weight on all of the text. Otherwise a weight stops once more text would not "
+            "change its place among the others, which takes about half the time"
         )
         for words, widget in (("Text", self.text), ("Tokens", self.tokens), ("Formats", self.formats)):
             layout.addWidget(label(words, "secondary"))
@@ -410,6 +415,10 @@ class _Detail(QWidget):
             self.table.setItemDelegateForColumn(place, numbers)
             align_heading(self.table, place)
             self.table.setColumnWidth(place, self.WIDTHS[place])
+        for place, each in enumerate(MEASURES, start=len(self.COLUMNS) - len(MEASURES)):
+            heading = self.table.horizontalHeaderItem(place)
+            assert heading is not None
+            heading.setToolTip(f"<p>{each.help}</p>")
         self.table.setColumnWidth(0, self.WIDTHS[0])
         top = row(self._kind, self._name, self._facts)
         top.setStretch(1, 1)

@@ -1,0 +1,108 @@
+"""What the figures, the settings and the surroundings of a bench file are called, with their units."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A figure in words.
+
+    Attributes
+    ----------
+    name : str
+        With its unit.
+    best : callable or None
+        ``min`` or ``max``; None where neither end is better.
+    scale : float
+        From the file's number to one in this unit.
+    """
+
+    name: str
+    best: Callable[..., Any] | None = None
+    scale: float = 1.0
+
+
+LABELS = {
+    "tokens_per_s": Label("Decode, tokens/s", max),
+    "ttft_ms": Label("Time to first token, ms", min),
+    "prefill_tokens_per_s": Label("Prefill, tokens/s", max),
+    "raw.tokens_per_s": Label("Decode by plain requests, tokens/s", max),
+    "bandwidth_gb_s": Label("Weights read while decoding, GB/s", max),
+    "rounds": Label("Rounds taken in turn"),
+    "load_ms": Label("Load without a cache, ms", min),
+    "load_cached_ms": Label("Load from OpenVINO's model cache, ms", min),
+    "cache_bytes": Label("Size of the model cache", min),
+    "perplexity": Label("Perplexity by tokens", min),
+    "word_perplexity": Label("Perplexity by words, as lm-eval counts", min),
+    "kl_to_fp16": Label("KL(FP16‖variant), nats per token", min),
+    "kl_reverse": Label("KL(variant‖FP16), nats per token", min),
+    "delta_ce": Label("Change of cross-entropy, nats per token", min),
+    "top1_agreement": Label("Same best next token as FP16, %", max, 100.0),
+    "fidelity.relative_difference": Label("Logits against CPU in f32, % of their spread", min, 100.0),
+    "peak_rss_mb": Label("Peak RSS, counted by the system, MiB", min),
+    "peak_rss_sampled_mb": Label("Peak RSS, sampled, MiB", min),
+    "system_used_change_mb": Label("Change of the whole computer's memory, MiB"),
+    "gpu_memory_mb": Label("GPU memory by kind, MiB"),
+    "precision": Label("Precision of the speed run"),
+    "quality_precision": Label("Precision of the quality run"),
+    "kv_cache_precision": Label("Precision of the attention cache"),
+    "backend": Label("Attention backend"),
+    "threads": Label("Threads"),
+    "core_type": Label("Type of cores"),
+    "performance_hint": Label("Performance hint"),
+    "execution_devices": Label("Devices it ran on"),
+    "power": Label("Power source"),
+    "size_bytes": Label("Size of the weights, MB", min, 1e-6),
+}
+_AROUND = {
+    "os": "system",
+    "cpu": "processor",
+    "ram_mb": "memory, MiB",
+    "memory_read_gb_s": "memory is read at, GB/s",
+    "power": "power source",
+    "python": "Python",
+}
+_TEXT = {
+    "sha256": "text: SHA-256",
+    "tokens": "text: tokens read",
+    "predicted": "text: tokens predicted",
+    "window": "text: tokens in a window",
+    "stride": "text: tokens from window to window",
+}
+_SETTINGS = {
+    "tokens": "tokens of text at most",
+    "window": "tokens in a window, if chosen",
+    "stride": "tokens from window to window, if chosen",
+    "chunk": "tokens given at once for quality",
+    "precision": "precision of the quality run",
+    "prompt_tokens": "tokens in the prompt",
+    "new_tokens": "tokens generated",
+    "repeats": "generations in a round",
+    "turn_s": "a turn begins no more after, s",
+    "rounds": "rounds at least",
+    "max_rounds": "rounds at most",
+    "speed_minutes": "timing on a device at most, min",
+    "contexts": "other lengths of prompt",
+    "raw": "plain requests timed",
+    "cache": "model cache timed",
+    "cool_down_s": "rest before each turn, s",
+    "time_limit_s": "limit of a process, s",
+    "memory_limit_mb": "limit of a process, MiB",
+}
+
+
+def around(name: str) -> str:
+    """What `Comparison.environment` calls `name`, in words: ``memory, MiB`` for ``ram_mb``."""
+    kind, _, rest = name.partition(" ")
+    if kind == "setting":
+        return setting(rest)
+    if kind == "text:":
+        return _TEXT.get(rest, name)
+    return _AROUND.get(name, rest if kind in ("package", "device") else name)
+
+
+def setting(name: str) -> str:
+    """A setting in words: ``rest before each turn, s`` for ``cool_down_s``."""
+    return _SETTINGS.get(name, name)
