@@ -243,6 +243,7 @@ class JobButton(QPushButton):
     ) -> None:
         super().__init__(text)
         self._session, self._missing, self._tip = session, missing, tip
+        self.reason = ""
         self.setAutoDefault(False)
         self.setAccessibleName(text)
         if role:
@@ -264,10 +265,11 @@ class JobButton(QPushButton):
         self.refresh()
 
     def refresh(self, *_: object) -> None:
-        self.reason = self._missing() or self._session.job.reason
+        before, self.reason = self.reason, self._missing() or self._session.job.reason
         self.setEnabled(not self.reason)
         self.setToolTip(self.reason or self._tip)
-        self.explained.emit(self.reason)
+        if self.reason != before:
+            self.explained.emit(self.reason)
 
 
 def reason_line(button: JobButton, otherwise: str = "") -> QLabel:
