@@ -13,19 +13,19 @@ from kl_lens_desktop.files import CARD, check_folder, check_replaceable, check_w
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.plan.baselines import FAMILIES, check_families
 from kl_lens_desktop.plan.document import Plan, load_plan
-from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS, parse_format
-from kl_lens_desktop.sensitivity.scores import load_scores
+from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS, formats_to_measure, parse_format
+from kl_lens_desktop.sensitivity.scores import load_rankable, load_scores
 from kl_lens_desktop.texts import (
     HELD_OUT_TOKENS,
     REPAIR_TOKENS,
     SCORED_TOKENS,
     WINDOW,
     calibration_text,
+    check_repair_text,
     check_repair_tokens,
     check_text,
     check_windows,
     held_out_text,
-    read_text,
 )
 
 Params = dict[str, Any]
@@ -33,9 +33,7 @@ QUICK_TOKENS = 1024  # scored on by a quick run
 
 
 def check_analysis(params: Params) -> None:
-    names = params.get("formats") or DEFAULT_FORMATS
-    if {parse_format(name).name for name in names} == {"fp16"}:
-        raise InputError("Nothing to measure", "FP16 is the full precision itself", "Name another format")
+    formats_to_measure(params.get("formats") or DEFAULT_FORMATS)
     texts = [Path(text) for text in params.get("text") or ()]
     check_windows(params.get("tokens") or SCORED_TOKENS, params.get("window") or WINDOW, max(len(texts), 1))
     for text in texts:
@@ -58,10 +56,7 @@ def check_verification(params: Params) -> None:
         _check_same_model(Path(params["scores"]), plan)
     text = Path(params["repair_text"]) if params.get("repair_text") else calibration_text()
     check_text(text)
-    if read_text(text) == read_text(held_out):
-        raise InputError(
-            f"Cannot repair on {text}", "the result is to be measured on it", "Choose another text"
-        )
+    check_repair_text(text, held_out)
     check_repair_tokens(params.get("repair_tokens") or REPAIR_TOKENS, params.get("window") or WINDOW)
 
 
@@ -73,9 +68,7 @@ def check_baselines(params: Params) -> None:
 
 
 def check_agreement(params: Params) -> None:
-    if len(load_scores(Path(params["scores"])).entries) < 3:
-        why = "it holds fewer than three entries"
-        raise InputError(f"Cannot rank {params['scores']}", why, "Let the analysis finish")
+    load_rankable(Path(params["scores"]))
     _check_held_out(params)
     if params.get("out"):
         check_replaceable(Path(params["out"]), "agreement")
@@ -113,7 +106,4 @@ def _check_held_out(params: Params) -> Path:
 
 
 def _check_same_model(scores: Path, plan: Plan) -> None:
-    if differences := load_scores(scores).model.differences(plan.model):
-        raise InputError(
-            f"{scores} is of another model", "; ".join(differences), "Give the plan's own scores"
-        )
+    load_scores(scores).model.check_same(plan.model, scores, "Give the plan's own scores")

@@ -64,6 +64,14 @@ def check_windows(tokens: int, window: int, files: int = 1) -> None:
         )
 
 
+def check_repair_text(text: Path, held_out: Path) -> None:
+    """Raise `InputError` if a repair on `text` would be judged by the text that it was made on."""
+    if read_text(text) == read_text(held_out):
+        raise InputError(
+            f"Cannot repair on {text}", "the result is to be measured on it", "Choose another text"
+        )
+
+
 def check_repair_tokens(tokens: int, window: int) -> None:
     """Raise `InputError` unless so many tokens make the windows that a repair needs."""
     if tokens // window < REPAIR_WINDOWS:

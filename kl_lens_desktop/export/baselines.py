@@ -95,8 +95,7 @@ def baselines(
     loaded = load_model(local.folder)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     for path, model in ((scores_path, scores.model), (plan_path, plan.model)):
-        if differences := model.differences(identity):
-            raise InputError(f"{path} is of another model", "; ".join(differences), "Open that model")
+        model.check_same(identity, path, "Open that model")
     held_out = Path(text) if text else held_out_text()
     _, about = windows(loaded.tokenizer, [held_out], tokens, window)
     calibration, _ = windows(

@@ -53,14 +53,14 @@ def to_fp16(graph: ov.Model) -> None:
     by up to a radian.
     """
     kept = [
-        (port, ops.constant(op.data.copy()))
+        (op.output(0).get_target_inputs(), ops.constant(op.data.copy()))
         for op in graph.get_ops()
         if COMPUTED in op.get_rt_info()
-        for port in op.output(0).get_target_inputs()
     ]
     compress_model_transformation(graph)
-    for port, constant in kept:
-        port.replace_source_output(constant.output(0))
+    for ports, constant in kept:
+        for port in ports:
+            port.replace_source_output(constant.output(0))
 
 
 def compress(graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel) -> None:

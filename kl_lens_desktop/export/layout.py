@@ -37,9 +37,10 @@ def remove_single_groups(graph: ov.Model) -> None:
             user.get_node().get_type_name(): user.get_node() for user in op.output(0).get_target_inputs()
         }
         if set(users) == {"Power", "Multiply"}:
-            (back,) = users["Multiply"].output(0).get_target_inputs()
-            if back.get_node().get_type_name() == "Reshape":
-                back.get_node().output(0).replace(users["Multiply"].output(0))
+            normed = users["Multiply"].output(0)
+            backs = [target.get_node() for target in normed.get_target_inputs()]
+            if [back.get_type_name() for back in backs] == ["Reshape"]:
+                backs[0].output(0).replace(normed)
                 op.output(0).replace(op.input_value(0))
 
 

@@ -33,7 +33,7 @@ from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_k
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
 COMPUTED = "computed"  # marks vectors that no parameter of the model holds
 MODEL_ATTRIBUTE = "model"  # constants are called self.<this>.<state-dict name>
-_PURE_SSM = ("mamba", "mamba2", "falcon_mamba")  # these take `cache_params` and neither mask nor positions
+_PURE_SSM = ("mamba", "mamba2", "falcon_mamba")
 _MASKED = torch.finfo(torch.float16).min  # of float32's a device that computes in float16 makes infinity
 _PREFIX, _STEP = 5, 7  # tokens before and in the traced call: unequal, so that no size is taken for another
 
@@ -107,7 +107,7 @@ def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, l
         _quiet(),
     ):
         cache = _empty_cache(model)
-        key = "cache_params" if _is_pure_ssm(model) else "past_key_values"
+        key = "cache_params" if is_pure_ssm(model) else "past_key_values"
         loops.begin(ids[:, :_PREFIX], torch.ones_like(ids), torch.zeros(1, dtype=torch.long))
         model(ids[:, :_PREFIX], use_cache=True, **{key: cache})
         states = _states(cache)
@@ -209,7 +209,7 @@ class _Step(nn.Module):
         self._loops.begin(input_ids, attention_mask, beam_idx)
         dual = has_kernel(model, MAMBA2) and not isinstance(self._loops, UnbranchedRecurrences)
         cache = _filled(_empty_cache(model), self._states, states, beam_idx, dual)
-        if _is_pure_ssm(model):
+        if is_pure_ssm(model):
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
         else:
             mask = _causal_mask(input_ids.shape[1], attention_mask)
@@ -229,7 +229,8 @@ class _Step(nn.Module):
         return (logits, *_flatten(cache, self._states))
 
 
-def _is_pure_ssm(model: PreTrainedModel) -> bool:
+def is_pure_ssm(model: PreTrainedModel) -> bool:
+    """Whether its forward takes `cache_params` and neither mask nor positions."""
     return model.config.model_type in _PURE_SSM
 
 

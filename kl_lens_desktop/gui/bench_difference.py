@@ -15,7 +15,7 @@ from PySide6.QtWidgets import (
 )
 
 from kl_lens_desktop.bench.compare import Comparison, Match
-from kl_lens_desktop.bench.labels import LABELS, around
+from kl_lens_desktop.bench.labels import LABELS
 from kl_lens_desktop.errors import KLLensError
 from kl_lens_desktop.gui import quantities, theme
 from kl_lens_desktop.gui.bench_figures import Row, variant_title
@@ -70,7 +70,7 @@ class BenchDifferenceDialog(QDialog):
         names: tuple[str, str],
         parent: QWidget | None = None,
     ) -> None:
-        from kl_lens_desktop.bench.report import ratio_words
+        from kl_lens_desktop.bench.report import around_table, ratio_words
 
         super().__init__(parent)
         self._session, self._comparison, self._names = session, comparison, names
@@ -86,9 +86,10 @@ class BenchDifferenceDialog(QDialog):
         self.changes = _table("Figures of both", HEADINGS, WIDTHS)
         self._fill_changes()
         self.around = _table("What differs around them", ("", "This one", "The other"), (210, 310, 310))
-        for line, (what, first, second) in enumerate(comparison.environment):
+        for line, difference in enumerate(around_table(comparison)):
+            what, first, second = difference.values()
             self.around.insertRow(line)
-            _fill(self.around, line, (_capital(around(what)), first, second), numbers=())
+            _fill(self.around, line, (_capital(what), first, second), numbers=())
         self.around.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.tabs = QTabWidget()
         ratios = label(ratio_words("this one", "the other"), "secondary", wrap=True)

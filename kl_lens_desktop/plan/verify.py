@@ -28,6 +28,7 @@ from kl_lens_desktop.texts import (
     REPAIR_TOKENS,
     WINDOW,
     calibration_text,
+    check_repair_text,
     held_out_text,
     read_text,
 )
@@ -123,15 +124,10 @@ def _repaired(
 ) -> Iterator[Event | Plan | dict[str, Any]]:
     """The events of a repair, each better plan once it is saved, and at the end what came of it."""
     scores = load_scores(wishes.scores) if wishes.scores else None
-    if scores and (differences := scores.model.differences(plan.model)):
-        raise InputError(
-            f"{wishes.scores} is of another model", "; ".join(differences), "Give the plan's own scores"
-        )
+    if scores and wishes.scores:
+        scores.model.check_same(plan.model, wishes.scores, "Give the plan's own scores")
     text = wishes.text or calibration_text()
-    if _sha256(text) == _sha256(held_out):
-        raise InputError(
-            f"Cannot repair on {text}", "the result is to be measured on it", "Choose another text"
-        )
+    check_repair_text(text, held_out)
     skip = _scored(plan, scores, text)
     ids, sha256 = spread_windows(loaded.tokenizer, text, wishes.tokens, window, skip)
     read = {"text": sha256, "skip": skip, "tokens": ids.numel(), "window": window}

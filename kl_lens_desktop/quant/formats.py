@@ -79,6 +79,20 @@ def parse_format(name: str) -> Format:
     )
 
 
+def formats_to_measure(names: Sequence[str]) -> list[Format]:
+    """The formats of those names, each once and without FP16, which is what the others are measured against.
+
+    Raises
+    ------
+    InputError
+        If a name is of none, or none is left.
+    """
+    wanted = [parse_format(name) for name in dict.fromkeys(names) if name != "fp16"]
+    if not wanted:
+        raise InputError("Nothing to measure", "FP16 is the full precision itself", "Name another format")
+    return wanted
+
+
 def all_formats() -> list[str]:
     """Every name of the contract, finest first."""
     grouped = [

@@ -28,7 +28,7 @@ from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
-from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_scores
+from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_rankable
 from kl_lens_desktop.sensitivity.texts import windows
 from kl_lens_desktop.sensitivity.walk import Position, Walk
 from kl_lens_desktop.texts import HELD_OUT_TOKENS, WINDOW, held_out_text
@@ -72,21 +72,12 @@ def agree(
     InputError
         If the scores are of another model, or are fewer than three.
     """
-    scores = load_scores(path)
-    if len(scores.entries) < 3:
-        raise InputError(
-            f"Cannot rank {path}", "it holds fewer than three entries", "Let the analysis finish"
-        )
+    scores = load_rankable(path)
     yield Progress(STAGE, 0, 0, "Opening the model")
     loaded = load_model(local.folder)
     use_cores()
-    differences = scores.model.differences(
-        ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
-    )
-    if differences:
-        raise InputError(
-            f"{path} is of another model", "; ".join(differences), "Open the model that was scored"
-        )
+    identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
+    scores.model.check_same(identity, path, "Open the model that was scored")
     weights = {weight.name: weight for weight in inventory(loaded.model)}
     if unknown := [entry.weight for entry in scores.entries if entry.weight not in weights]:
         raise InputError(f"Cannot use {path}", f"the model has no {unknown[0]}", "Analyze the model again")

@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kl_lens_desktop import __version__
-from kl_lens_desktop.errors import InputError, ModelError
+from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
@@ -35,7 +35,14 @@ from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.model.scan import fast_scans
-from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS, Format, parse_format, stored_bytes
+from kl_lens_desktop.quant.formats import (
+    DEFAULT_BITS,
+    DEFAULT_FORMATS,
+    Format,
+    formats_to_measure,
+    parse_format,
+    stored_bytes,
+)
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import decision, race
 from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
@@ -123,9 +130,7 @@ def analyze(
     ModelError
         If the full-precision model's own predictions are not finite.
     """
-    wanted = [parse_format(name) for name in dict.fromkeys(formats) if name != "fp16"]
-    if not wanted:
-        raise InputError("Nothing to measure", "FP16 is the full precision itself", "Name another format")
+    wanted = formats_to_measure(formats)
     check_device(device)
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")

@@ -112,6 +112,11 @@ class ModelIdentity:
         ]
         return [*words, f"weights {self.sha256[:12]} against {other.sha256[:12]}"]
 
+    def check_same(self, other: "ModelIdentity", path: Path | str, way_out: str) -> None:
+        """Raise `InputError`, by which `path` is of this model, unless `other` has the same weights."""
+        if differences := self.differences(other):
+            raise InputError(f"{path} is of another model", "; ".join(differences), way_out)
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -209,6 +214,16 @@ def load_scores(path: Path) -> Scores:
         unmeasurable,
         windows,
     )
+
+
+def load_rankable(path: Path) -> Scores:
+    """As `load_scores`, of which there must be enough to rank."""
+    scores = load_scores(path)
+    if len(scores.entries) < 3:
+        raise InputError(
+            f"Cannot rank {path}", "it holds fewer than three entries", "Let the analysis finish"
+        )
+    return scores
 
 
 def entry_from_json(item: dict[str, Any]) -> Entry:

@@ -314,8 +314,9 @@ def _compare(options: argparse.Namespace, graphs: dict[str, Path]) -> None:
             return json.loads(server.stdout.readline())
 
         prefills = options.turns // 3 + 1
-        asked = {"prefill": prefills, "first token": prefills, "peak": 1}
-        asked |= {"decode": options.turns, "profile": 1}
+        asked = {
+            "prefill": prefills, "first token": prefills, "peak": 1, "decode": options.turns, "profile": 1,
+        }  # fmt: skip
         answers: dict[tuple[str, str], list[Any]] = {}
         for question, turns in asked.items():
             for _ in range(turns):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, LinearAttentionLayer
 
+from kl_lens_desktop.export.trace import is_pure_ssm
 from kl_lens_desktop.model import scan as scans
 from kl_lens_desktop.model.selective import gated, step_sizes
 
@@ -33,7 +34,7 @@ Key = tuple[int, str]
 def plain_export(model: PreTrainedModel) -> ov.Model:
     """A stateful graph with INT4 weights in groups of 128."""
     loops, ids = _Loops(), torch.arange(1, 13)[None]
-    attends = model.config.model_type not in ("mamba", "mamba2", "falcon_mamba")
+    attends = not is_pure_ssm(model)
     with (
         torch.no_grad(),
         scans.replaced_kernels(model, {scans.MAMBA2: scans.scan, scans.MAMBA1: loops.scan}),
