@@ -49,6 +49,7 @@ from kl_lens_desktop.jobs.events import Event, Finished, Generated, Measured, Me
 from kl_lens_desktop.texts import held_out_text, read_text
 from tests.benchmarks.slow_variant import slowed
 from tests.dequantized import dequantized_sample, window_nats
+from tests.machine import slowness
 from tests.odd_worker import WORKER, odd_folder
 
 QUICK = Settings(
@@ -868,7 +869,7 @@ def test_cancel_answers_within_a_second_and_keeps_finished_rows(
     out, cancel = tmp_path / "bench.json", Cancel()
     events = bench([sample_ir["int4"]], [ABSENT, "CPU"], None, out, cancel, QUICK)
     next(event for event in events if isinstance(event, Progress) and event.done > 0)
-    assert seconds_to_cancel(events, cancel) < 1
+    assert seconds_to_cancel(events, cancel) < slowness()
     assert [row["device"] for row in report.load_bench(out)["rows"]] == [ABSENT]
 
 
@@ -907,7 +908,7 @@ def test_what_cannot_be_measured_is_refused_before_any_child_starts(
     started = time.monotonic()
     with pytest.raises(InputError, match=words):
         list(bench_task(good | params, Cancel()))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 2 * slowness()
     assert not Path("bench.json").exists()
 
 
@@ -1060,7 +1061,7 @@ def test_generation_can_be_cancelled(sample_ir: dict[str, Path]) -> None:
     }  # fmt: skip
     events = Child("generate", params).events(cancel)
     next(event for event in events if isinstance(event, Generated))
-    assert seconds_to_cancel(events, cancel) < 1
+    assert seconds_to_cancel(events, cancel) < slowness()
 
 
 def test_the_schema_is_itself_valid() -> None:

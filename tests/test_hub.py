@@ -24,6 +24,7 @@ from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from tests import hub_server
 from tests.hub_server import COMMIT, Hub, Repository
+from tests.machine import slowness
 
 WEIGHTS = "model.safetensors"
 SMALL = {
@@ -231,7 +232,7 @@ def test_cancelled_in_mid_file_the_next_pull_goes_on_there(hub: Hub) -> None:
     began = time.monotonic()
     with pytest.raises(Cancelled):
         events_of("tiny/hybrid", cancel=cancel)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 0.5 + slowness()
     assert not [thread for thread in threading.enumerate() if thread.name == "network"]
     (stored,) = library.list_models()
     assert not stored.complete
@@ -250,7 +251,7 @@ def test_cancel_is_heard_while_the_hub_is_silent(hub: Hub) -> None:
     began = time.monotonic()
     with pytest.raises(Cancelled):
         events_of("tiny/hybrid", cancel=cancel)
-    assert time.monotonic() - began < 1.3
+    assert time.monotonic() - began < 0.3 + slowness()
     assert not [thread for thread in threading.enumerate() if thread.name == "network"]
 
 

@@ -27,6 +27,7 @@ from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_op
 from kl_lens_desktop.plan.propose import average_bits, constraints_of, predicted, propose
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
+from tests.machine import slowness
 
 MODEL = ModelIdentity("m", None, "a" * 64)
 
@@ -152,13 +153,14 @@ def test_a_thousand_weights_in_six_formats_are_planned_in_under_50_ms() -> None:
     options = _menu(1000, 6, 0)
     budget = sum(option.choices[2].bytes for option in options)
     best = min(_seconds(lambda: Front(options).within_bytes(budget)) for _ in range(5))
-    assert best < 0.05
+    assert best < 0.05 * slowness()
 
 
 def test_a_slider_that_asks_a_front_again_waits_for_a_fraction_of_that() -> None:
     front = Front(_menu(1000, 6, 0))
     budgets = np.linspace(front.smallest, front.points[0].bytes, 21).astype(int).tolist()
-    assert max(_seconds(lambda b=b: front.within_bytes(b)) for b in budgets) < 0.05
+    times = [_seconds(lambda b=b: front.within_bytes(b)) for b in budgets]
+    assert sorted(times)[len(times) // 2] < 0.025 * slowness()
     assert max(front.gap(budget) for budget in budgets) == pytest.approx(0, abs=1e-12)
 
 
@@ -509,7 +511,7 @@ def test_a_hostile_plan_is_refused_in_one_sentence(name: str, tmp_path: Path) ->
         load_plan(path)
     took = time.process_time() - started
     gc.unfreeze()
-    assert took < 1
+    assert took < slowness()
     tracemalloc.start()  # which makes everything slower, and so is not in the time above
     with pytest.raises(InputError):
         load_plan(path)

@@ -59,7 +59,10 @@ class Bars(QWidget):
         return QSize(200, len(self._bars) * HEIGHT)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
+        with QPainter(self) as painter:
+            self._paint(painter)
+
+    def _paint(self, painter: QPainter) -> None:
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         colours = theme.colours()
         painter.setFont(theme.text_font())

@@ -104,7 +104,9 @@ class Picture(QWidget):
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        icons.draw(QPainter(self), self._icon, QRectF(self.rect()), getattr(theme.colours(), self._colour))
+        colour = getattr(theme.colours(), self._colour)
+        with QPainter(self) as painter:
+            icons.draw(painter, self._icon, QRectF(self.rect()), colour)
 
 
 def card(layout: QLayout | None = None, margins: int = 12) -> QFrame:

@@ -75,6 +75,7 @@ class Heatmap(QWidget):
             tuple[int, int], list[str]
         ] = {}  # (row, column) to weights; several where experts share one
         self._place: dict[str, tuple[int, int]] = {}
+        self._widest = 0  # of the rows' names, in pixels
         self._columns = 1
         self._values: Mapping[str, float] = {}
         self._texts: Mapping[str, str] = {}
@@ -93,6 +94,7 @@ class Heatmap(QWidget):
             order.setdefault(name, (w["block"] is None, _KIND_ORDER.get(w["kind"], 9), place))
             kinds[name] = w["kind"]
         self._rows = [(name, kinds[name]) for name in sorted(order, key=order.__getitem__)]
+        self._measure_names()
         row_of = {name: index for index, (name, _) in enumerate(self._rows)}
         self._columns = 1 + max((w["block"] or 0 for w in weights), default=0)
         for name, w in named:
@@ -137,7 +139,10 @@ class Heatmap(QWidget):
         return QSize(self._label_width() + self._columns * MIN_CELL, TOP + len(self._rows) * MIN_ROW + 4)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
+        with QPainter(self) as painter:
+            self._paint(painter)
+
+    def _paint(self, painter: QPainter) -> None:
         self._paint_headings(painter)
         for cell in self._cells:
             self._paint_cell(painter, cell)
@@ -232,6 +237,15 @@ class Heatmap(QWidget):
             return True
         return super().event(event)
 
+    def changeEvent(self, event: QEvent) -> None:
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._measure_names()
+        super().changeEvent(event)
+
+    def _measure_names(self) -> None:
+        metrics = self.fontMetrics()
+        self._widest = max((metrics.horizontalAdvance(name) for name, _ in self._rows), default=80)
+
     def _choose(self, cell: tuple[int, int]) -> None:
         self._cursor = cell
         self.setAccessibleDescription(self._describe(cell))
@@ -267,8 +281,7 @@ class Heatmap(QWidget):
         return QRectF(self._label_width() + cell[1] * width, TOP + cell[0] * height, width, height)
 
     def _label_width(self) -> int:
-        widest = max((self.fontMetrics().horizontalAdvance(name) for name, _ in self._rows), default=80)
-        return min(widest + 34, max(self.width() // 3, 120))
+        return min(self._widest + 34, max(self.width() // 3, 120))
 
     def _cell_width(self) -> float:
         room = self.width() - self._label_width() - 2
@@ -317,9 +330,11 @@ class Legend(QWidget):
         return min(200, max(self.width() - 310, 100))
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        if self._measure is None:
-            return
-        painter = QPainter(self)
+        if self._measure is not None:
+            with QPainter(self) as painter:
+                self._paint(painter, self._measure)
+
+    def _paint(self, painter: QPainter, measure: Measure) -> None:
         colours = theme.colours()
         bar = self._bar
         for x in range(bar):
@@ -329,7 +344,7 @@ class Legend(QWidget):
         for x, left, text in self.ticks():
             painter.drawLine(QPoint(x, 14), QPoint(x, 17))
             painter.drawText(QPoint(left, 34), text)
-        unit = f"{self._measure.unit} per token, " if self._measure.unit == "nats" else ""
+        unit = f"{measure.unit} per token, " if measure.unit == "nats" else ""
         x = self.LEFT + bar + 24
         painter.drawText(QRectF(x, 0, 240, 17), Qt.AlignmentFlag.AlignVCenter, f"{unit}log scale")
         box = QRectF(x, 23, 18, 12)

@@ -122,9 +122,11 @@ class DifferenceGrid(QWidget):
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        if self._first is None or self._second is None:
-            return
-        painter = QPainter(self)
+        if self._first is not None and self._second is not None:
+            with QPainter(self) as painter:
+                self._paint(painter)
+
+    def _paint(self, painter: QPainter) -> None:
         colours = theme.colours()
         painter.setPen(colours.secondary)
         for place_of, block in enumerate(self._blocks):

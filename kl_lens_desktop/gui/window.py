@@ -260,4 +260,5 @@ class RailButton(QPushButton):
         super().paintEvent(event)
         if self._done:
             mark = QRectF(self.width() - 26, (self.height() - 16) / 2, 16, 16)
-            icons.draw(QPainter(self), "done", mark, theme.colours().good)
+            with QPainter(self) as painter:
+                icons.draw(painter, "done", mark, theme.colours().good)

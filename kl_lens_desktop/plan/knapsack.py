@@ -8,8 +8,6 @@ Walsh, Mathematical Programming 29, 1984). What is left, a few items, is solved 
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +15,6 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 Places = NDArray[np.int64]
 STATES = 100_000  # partial solutions kept; beyond it the best found is returned with its bound
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One item goes from one choice to a lighter, costlier one; `rate` is cost added per weight saved."""
-
-    item: int
-    before: int
-    after: int
-    rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +48,15 @@ class Knapsack:
     def __init__(self, cost: Numbers, weight: Numbers) -> None:
         self.cost, self.weight = cost, weight
         self._rows = np.arange(len(cost))
-        hulls = [_hull(c, w) for c, w in zip(cost.tolist(), weight.tolist(), strict=True)]
-        self._first = np.array([hull[0] for hull in hulls], dtype=np.int64)
-        steps = []
-        for item, hull in enumerate(hulls):
-            for before, after in pairwise(hull):
-                rate = (cost[item, after] - cost[item, before]) / (weight[item, before] - weight[item, after])
-                steps.append(Step(item, before, after, float(rate)))
-        self.steps = sorted(steps, key=lambda step: (step.rate, step.item))
-        self.weights, self.costs = self._walk()
+        self._first, items, before, after = _hulls(cost, weight)
+        dearer = cost[items, after] - cost[items, before]
+        lighter = weight[items, after] - weight[items, before]
+        rates = dearer / -lighter  # cost added per weight saved
+        order = np.lexsort((items, rates))  # stable: the steps of one item stay in their order
+        self._items, self._after, self._rates = items[order], after[order], rates[order]
+        first_cost, first_weight = self._sums(self._first)
+        self.weights = np.cumsum(np.concatenate([[first_weight], lighter[order]]))
+        self.costs = np.cumsum(np.concatenate([[first_cost], dearer[order]]))
 
     def solve(self, limit: float) -> Solution | None:
         """The solution of least cost whose weight is at most `limit`; None if there is none."""
@@ -79,15 +67,15 @@ class Knapsack:
         cost, weight = self._sums(chosen)
         if count == 0:
             return Solution(chosen, cost, weight, cost)
-        rate = self.steps[count - 1].rate
+        rate = float(self._rates[count - 1])
         bound = cost - rate * max(limit - weight, 0.0)
         filled = self._filled(chosen, limit - weight)
         return self._improved(Solution(filled, *self._sums(filled), bound), limit, rate)
 
     def rate(self, limit: float) -> float:
         """Cost that one unit of weight less would add at `limit`."""
-        steps = self.steps[max(self._count(limit), 1) - 1 :]
-        return steps[0].rate if steps else 0.0
+        rates = self._rates[max(self._count(limit), 1) - 1 :]
+        return float(rates[0]) if len(rates) else 0.0
 
     def _count(self, limit: float) -> int:
         """Steps along the hull until the limit is kept; one more than there are if it never is."""
@@ -96,15 +84,8 @@ class Knapsack:
     def along_hull(self, count: int) -> Places:
         """The choices after the first `count` steps."""
         chosen = self._first.copy()
-        for step in self.steps[:count]:
-            chosen[step.item] = step.after
+        chosen[self._items[:count]] = self._after[:count]  # of an item's steps the last one stands
         return chosen
-
-    def _walk(self) -> tuple[Numbers, Numbers]:
-        cost, weight = self._sums(self._first)
-        lighter = [self.weight[s.item, s.after] - self.weight[s.item, s.before] for s in self.steps]
-        dearer = [self.cost[s.item, s.after] - self.cost[s.item, s.before] for s in self.steps]
-        return np.cumsum([weight, *lighter]), np.cumsum([cost, *dearer])
 
     def _sums(self, chosen: Places) -> tuple[float, float]:
         return float(self.cost[self._rows, chosen].sum()), float(self.weight[self._rows, chosen].sum())
@@ -207,22 +188,33 @@ class _Table:
         return places[::-1]
 
 
-def _hull(cost: list[float], weight: list[float]) -> list[int]:
-    """Places on the lower convex hull, heaviest first; the cheapest choice is the first of them."""
-    hull: list[int] = []
-    places: list[Any] = [place for place in range(len(cost)) if cost[place] < np.inf]
-    for place in sorted(places, key=lambda p: (-weight[p], cost[p])):
-        if hull and weight[place] == weight[hull[-1]]:
-            continue
-        # A heavier choice that costs more than this one, or lies above the line to it, is never right.
-        while hull and (
-            cost[place] <= cost[hull[-1]]
-            or (len(hull) > 1 and _slope(cost, weight, *hull[-2:]) >= _slope(cost, weight, hull[-1], place))
-        ):
-            hull.pop()
-        hull.append(place)
-    return hull
+def _hulls(cost: Numbers, weight: Numbers) -> tuple[Places, Places, Places, Places]:
+    """The lower convex hulls of all items' (weight, cost) points, heaviest place first.
 
-
-def _slope(cost: list[float], weight: list[float], before: int, after: int) -> float:
-    return (cost[after] - cost[before]) / (weight[before] - weight[after])
+    Returns
+    -------
+    first : array (items,)
+        The cheapest place of each item, of several the lightest.
+    items, before, after : array (steps,)
+        The steps from there to the lightest place, for each item in order of cost added per weight saved.
+    """
+    rows = np.arange(len(cost))
+    cheapest = cost == cost.min(1, keepdims=True)
+    first = np.where(cheapest, weight, np.inf).argmin(1)
+    now = first
+    none = np.zeros(0, dtype=np.int64)
+    steps = [(none, none, none)]
+    while True:
+        saved = weight[rows, now][:, None] - weight
+        rates = np.full(cost.shape, np.inf)
+        np.divide(cost - cost[rows, now][:, None], saved, out=rates, where=np.isfinite(cost) & (saved > 0))
+        least = rates.min(1)
+        going = np.flatnonzero(np.isfinite(least))
+        if not len(going):
+            items, before, after = (np.concatenate(column) for column in zip(*steps, strict=True))
+            return first, items, before, after
+        # Of places in one line the lightest: the others are no corners.
+        place = np.where(rates == least[:, None], weight, np.inf).argmin(1)
+        steps.append((going, now[going], place[going]))
+        now = now.copy()
+        now[going] = place[going]

@@ -1,6 +1,5 @@
 """Sensitivity measured from the window: live, cancellable, resumable, and never in the window's way."""
 
-import os
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -9,12 +8,13 @@ import pytest
 from PySide6.QtCore import Qt, QTimer
 from pytestqt.qtbot import QtBot
 
-from kl_lens_desktop.gui.heatmap import Legend
+from kl_lens_desktop.gui.heatmap import Heatmap, Legend
 from kl_lens_desktop.gui.measures import measure
 from kl_lens_desktop.gui.pages.sensitivity import SensitivityPage
 from kl_lens_desktop.gui.window import Window
 from kl_lens_desktop.sensitivity.scores import load_scores
 from tests.gui.conftest import JOB_MS, leftovers
+from tests.machine import slowness
 
 BLOCKED_MS = 100
 
@@ -47,12 +47,6 @@ def _waited_for_a_core_s() -> float:
     return int(statistics.read_text(encoding="ascii").split()[1]) / 1e9 if statistics.exists() else 0.0
 
 
-def _busy_factor() -> float:
-    """By how much everything takes longer because others keep the cores busy, ourselves included."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 1.0
-    return max(1.0, load / (os.cpu_count() or 1))
-
-
 def test_an_analysis_fills_the_heatmap_and_never_blocks_the_window(
     opened: Window, qtbot: QtBot, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,7 +71,7 @@ def test_an_analysis_fills_the_heatmap_and_never_blocks_the_window(
     assert {weight for weight, _ in opened.session.entries} == matrices
     assert len(seen) > 5, "entries are to appear while the analysis runs, not at its end"
     assert not opened.jobbar.isVisible()
-    assert pulse.longest_ms < BLOCKED_MS
+    assert pulse.longest_ms < BLOCKED_MS * slowness()
 
 
 def test_cancel_answers_within_a_second_and_the_next_start_goes_on(
@@ -95,7 +89,7 @@ def test_cancel_answers_within_a_second_and_the_next_start_goes_on(
     answered = time.monotonic() - asked
     with capsys.disabled():
         print(f"\ncancel answered after {answered:.2f} s")
-    assert answered < 1.2 * _busy_factor()
+    assert answered < 1.2 * slowness()
     # The strip's own thread lives with the window; one that reads a file may just be ending.
     qtbot.waitUntil(lambda: leftovers(session.workspace.folder) == ["resources"], timeout=2_000)
     kept = load_scores(session.workspace.scores).entries
@@ -186,6 +180,28 @@ def test_labels_of_the_colours_never_touch(qtbot: QtBot, key: str) -> None:
             assert len(ticks) >= 2
             for (_, left, text), (_, following, _) in pairwise(ticks):
                 assert left + legend.fontMetrics().horizontalAdvance(text) + 4 <= following
+
+
+def test_drawing_a_cell_costs_the_same_in_a_large_model(qtbot: QtBot) -> None:
+    def seconds(blocks: int, parts: int) -> float:
+        heatmap = Heatmap()
+        qtbot.addWidget(heatmap)
+        heatmap.resize(900, 700)
+        names = [
+            (block, f"model.layers.{block}.part{part}.weight")
+            for block in range(blocks)
+            for part in range(parts)
+        ]
+        heatmap.set_weights([{"name": name, "kind": "mlp", "block": block} for block, name in names])
+        heatmap.show_values({name: -4.0 for _, name in names}, {}, -7, -1)
+        taken = []
+        for _ in range(5):
+            started = time.perf_counter()
+            heatmap.grab()
+            taken.append(time.perf_counter() - started)
+        return min(taken) / len(names)
+
+    assert seconds(48, 24) < 2 * seconds(12, 6)
 
 
 def test_closing_in_mid_job_leaves_nothing(opened: Window, qtbot: QtBot) -> None:

@@ -25,6 +25,7 @@ from kl_lens_desktop.plan.options import weight_options
 from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.sensitivity.scores import Scores
 from tests.gui.conftest import JOB_MS
+from tests.machine import slowness
 
 
 def page_of(window: Window) -> PlanPage:
@@ -50,7 +51,7 @@ def test_the_slider_is_followed_within_fifty_milliseconds(
     with capsys.disabled():
         print(f"\nre-planning took {sorted(times)[len(times) // 2]:.1f} ms, at most {max(times):.1f} ms")
     assert sizes == sorted(sizes)
-    assert sorted(times)[len(times) // 2] < 50
+    assert sorted(times)[len(times) // 2] < 50 * slowness()
 
 
 def test_a_front_for_a_large_model_is_asked_within_fifty_milliseconds(sample_scores: Scores) -> None:
@@ -60,7 +61,7 @@ def test_a_front_for_a_large_model_is_asked_within_fifty_milliseconds(sample_sco
     started = time.perf_counter()
     assignments = draft.assign("kl", (draft.smallest + draft.largest) // 2, Constraints())
     draft.totals(assignments)
-    assert time.perf_counter() - started < 0.05
+    assert time.perf_counter() - started < 0.05 * slowness()
 
 
 def test_an_override_is_a_pin_that_can_be_undone_and_redone(scored: Window, qtbot: QtBot) -> None:

@@ -11,6 +11,7 @@ from pytestqt.qtbot import QtBot
 from kl_lens_desktop.gui import application
 from kl_lens_desktop.gui.pages.model import ModelPage
 from kl_lens_desktop.gui.window import PAGES, Window
+from tests.machine import slowness
 
 HEAVY = ("torch", "transformers", "openvino", "openvino_genai", "nncf")
 PROBE = f"""
@@ -37,7 +38,7 @@ def test_the_first_window_comes_within_a_second_and_a_half_and_needs_no_torch(
     with capsys.disabled():
         print(f"\nfirst window after {min(seconds):.2f} s (of {', '.join(f'{s:.2f}' for s in seconds)})")
     assert set(heavy) == {"[]"}
-    assert min(seconds) < 1.5  # the best of three: other processes share this machine
+    assert min(seconds) < 1.5 * slowness()  # the best of three: other processes share this machine
 
 
 def _start(home: Path) -> tuple[float, str]:
