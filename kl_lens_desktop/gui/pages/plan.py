@@ -6,15 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QPoint, QSize, Qt, QTimer
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import (
-    QAction,
-    QActionGroup,
-    QColor,
     QKeySequence,
-    QPainter,
-    QPaintEvent,
-    QPen,
     QShortcut,
     QUndoCommand,
     QUndoStack,
@@ -23,20 +17,18 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
     QGridLayout,
-    QLabel,
     QLineEdit,
     QMenu,
     QMessageBox,
     QPushButton,
     QSizePolicy,
-    QSlider,
     QStackedWidget,
-    QVBoxLayout,
     QWidget,
 )
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui import quantities, theme
+from kl_lens_desktop.gui.budget_slider import STEPS, BudgetSlider
 from kl_lens_desktop.gui.controls import (
     Empty,
     JobButton,
@@ -54,6 +46,8 @@ from kl_lens_desktop.gui.controls import (
 )
 from kl_lens_desktop.gui.draft import Draft, summary
 from kl_lens_desktop.gui.job import Step
+from kl_lens_desktop.gui.limits import LimitsButton
+from kl_lens_desktop.gui.measured_card import MeasuredCard
 from kl_lens_desktop.gui.pareto import FAMILIES, ParetoChart
 from kl_lens_desktop.gui.plan_difference import DifferenceDialog, titled
 from kl_lens_desktop.gui.plan_table import (
@@ -67,8 +61,8 @@ from kl_lens_desktop.gui.plan_table import (
     PlanTable,
     PlanView,
 )
-from kl_lens_desktop.gui.session import KIND_NAMES, MISSING, Session
-from kl_lens_desktop.plan.constraints import DISTRUSTED, KINDS, Constraints
+from kl_lens_desktop.gui.session import MISSING, Session
+from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.propose import constraints_of
 from kl_lens_desktop.quant.formats import DEFAULT_BITS, parse_format
@@ -76,10 +70,8 @@ from kl_lens_desktop.quant.formats import DEFAULT_BITS, parse_format
 if TYPE_CHECKING:
     from kl_lens_desktop.gui.window import Window
 
-STEPS = 1000
 SNAP = 8  # slider steps around a mark within which the slider settles on it
 BUDGETS = (("MB", "mb"), ("bits", "bits"), ("nats of KL", "kl"), ("% perplexity", "perplexity"))
-LEAST_BITS = (4, 8, 16)
 METHODS = (
     ("KL full‖quantized", "kl", "At each size the predictions that are least far from the original's (KL)"),
     ("SQNR", "sqnr", "At each size the least noise in the logits, as a share of them"),
@@ -232,7 +224,7 @@ class PlanPage(Page):
             except InputError as error:
                 self.limits = before
                 self.session.say_error(error)
-        self._show_limits()
+        self.limits_button.show_limits(self.limits)
         self.replan()
 
     def set_budget(self, value: float, unit: str) -> None:
@@ -324,7 +316,7 @@ class PlanPage(Page):
                 self._make_key(),
             )
         )
-        self.measured = _MeasuredCard()
+        self.measured = MeasuredCard()
         right = column(chart_card, self.measured, spacing=12)
         right.setStretch(0, 1)
         right_side.setLayout(right)
@@ -360,65 +352,12 @@ class PlanPage(Page):
         self.unit = combo("Unit of the budget", BUDGETS)
         self.exact.editingFinished.connect(self._budget_typed)
         self.unit.currentIndexChanged.connect(self._show_exact)
-        self.limits_button = QPushButton("Limits")
-        self.limits_button.setProperty("menu", "true")
-        self.limits_button.setAutoDefault(False)
-        self.limits_button.setToolTip("Formats that may not be used, and weights that share one")
-        self.limits_button.setMenu(self._make_limits())
+        self.limits_button = LimitsButton()
+        self.limits_button.chosen.connect(self.set_limits)
         top = row(label("Method", "secondary"), self.method, self.limits_button, None, explain)
         spend = row(self.slider, self.exact, self.unit)
         spend.setStretch(0, 1)
         return card(column(top, grid, self.over, spend, spacing=10))
-
-    def _make_limits(self) -> QMenu:
-        menu = QMenu(self)
-        fused = menu.addAction("q, k, v and gate, up share a format, to be fused")
-        fused.setCheckable(True)
-        fused.toggled.connect(lambda on: self._limit(fused=on))
-        self._fused = fused
-        self._devices: dict[str, QAction] = {}
-        for device, names in DISTRUSTED.items():
-            words = ", ".join(parse_format(name).label for name in names)
-            action = menu.addAction(f"For {device}: without {words}, which it is known to compute wrongly")
-            action.setCheckable(True)
-            action.toggled.connect(lambda on, device=device: self._limit(device=device if on else None))
-            self._devices[device] = action
-        menu.addSeparator()
-        self._least: dict[tuple[str, int], QAction] = {}
-        for kind in KINDS:
-            inside = menu.addMenu(f"{KIND_NAMES[kind].capitalize() if kind != 'ssm' else 'SSM'}: at least")
-            choices = QActionGroup(inside)
-            for bits in (0, *LEAST_BITS):
-                action = inside.addAction(f"{bits} bits" if bits else "Any number of bits")
-                action.setCheckable(True)
-                action.triggered.connect(partial(self._limit_bits, kind, bits))
-                choices.addAction(action)
-                self._least[kind, bits] = action
-        self._show_limits()
-        return menu
-
-    def _limit(self, **changes: object) -> None:
-        self.set_limits(replace(self.limits, **changes))  # type: ignore[arg-type]
-
-    def _limit_bits(self, kind: str, bits: int, *_: object) -> None:
-        least = {k: b for k, b in {**self.limits.least_bits, kind: bits}.items() if b}
-        self.set_limits(replace(self.limits, least_bits=least))
-
-    def _show_limits(self) -> None:
-        for action, on in [
-            (self._fused, self.limits.fused),
-            *((action, self.limits.device == device) for device, action in self._devices.items()),
-            *(
-                (action, self.limits.least_bits.get(kind, 0) == bits)
-                for (kind, bits), action in self._least.items()
-            ),
-        ]:
-            action.blockSignals(True)
-            action.setChecked(on)
-            action.blockSignals(False)
-        said = self.limits.as_words()
-        count = len(str(said.get("limits", "")).split()) + ("fused" in said) + ("device" in said)
-        self.limits_button.setText(f"Limits ({count})" if count else "Limits")
 
     def _make_key(self) -> QWidget:
         """Which symbol is whose; it shows once there are baselines."""
@@ -489,7 +428,7 @@ class PlanPage(Page):
 
     def _new_model(self) -> None:
         self._measured, self.pins, self.limits, self._exact = [], {}, Constraints(), None
-        self._show_limits()
+        self.limits_button.show_limits(self.limits)
         self.undo.clear()
         self._new_scores()
 
@@ -533,7 +472,7 @@ class PlanPage(Page):
             self.undo.clear()
             limits = constraints_of(plan)
             self.pins, self.limits = dict(limits.pins), replace(limits, pins={})
-            self._show_limits()
+            self.limits_button.show_limits(self.limits)
             self._choose_method(plan.method)
             self._move_slider(
                 int(plan.predicted["bytes"] or 0)
@@ -776,110 +715,3 @@ class _SetPins(QUndoCommand):
 
     def undo(self) -> None:
         self._page.set_pins(self._before, self._plan)
-
-
-class BudgetSlider(QSlider):
-    """A slider with labelled marks below, on which it settles when drawn near."""
-
-    def __init__(self) -> None:
-        super().__init__(Qt.Orientation.Horizontal)
-        self.marks: dict[int, str] = {}
-        self.setRange(0, STEPS)
-        self.setSingleStep(2)
-        self.setPageStep(50)
-        self.setAccessibleName("Budget")
-        self.setMinimumHeight(58)
-
-    def set_marks(self, marks: dict[int, str]) -> None:
-        self.marks = marks
-        self.update()
-
-    def sizeHint(self) -> QSize:
-        return QSize(300, 58)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        super().paintEvent(event)
-        painter = QPainter(self)
-        colours = theme.colours()
-        metrics = self.fontMetrics()
-        span, middle = self.width() - 18, self.height() // 2
-        taken = -1000
-        for place, text in sorted([*self.marks.items(), (STEPS, "FP16")]):
-            x = round(9 + span * place / STEPS)
-            width = metrics.horizontalAdvance(text)
-            left = min(max(x - width // 2, 0), self.width() - width)
-            painter.setPen(QPen(QColor(colours.edge), 1))
-            painter.drawLine(QPoint(x, middle + 5), QPoint(x, middle + 10))
-            if left > taken + 6:
-                painter.setPen(QColor(colours.secondary))
-                painter.drawText(QPoint(left, self.height() - 4), text)
-                taken = left + width
-
-
-class _MeasuredCard(QWidget):
-    """Prediction beside measurement."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._figures: dict[str, QLabel] = {}
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(16)
-        grid.setVerticalSpacing(4)
-        grid.setColumnStretch(1, 1)
-        for index, (key, words, tip) in enumerate(
-            (
-                ("predicted", "KL predicted", "The sum of what each weight does alone, in nats per token"),
-                (
-                    "kl",
-                    "KL measured",
-                    "How far this plan's predictions are from the original's, in nats per "
-                    "token: 0 is the same, 0.01 hard to notice",
-                ),
-                ("top1", "Top-1 agreement", "Share of tokens whose most likely next token stays the same"),
-                (
-                    "perplexity",
-                    "Perplexity",
-                    "How many words, so to speak, the model hesitates between at each step: less is better",
-                ),
-                ("full", "… in full precision", "Perplexity of the original model on the same text"),
-            )
-        ):
-            self._figures[key] = label("–", select=True)
-            self._figures[key].setFont(theme.text_font())
-            name = label(words, "secondary")
-            for widget in (name, self._figures[key]):
-                widget.setToolTip(f"<p>{tip}</p>")
-            grid.addWidget(name, index, 0)
-            grid.addWidget(self._figures[key], index, 1)
-        self._words = label("", "secondary", wrap=True)
-        frame = card(column(label("On held-out text", "heading"), grid, self._words))
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(frame)
-
-    def show_plan(self, plan: Plan) -> None:
-        kl = plan.predicted.get("kl")
-        texts = {
-            "predicted": "–"
-            if kl is None
-            else quantities.plus_minus(kl, plan.predicted.get("se") or 0.0, "nats")
-        }
-        measured = plan.measured or {}
-        for key, name, unit in (
-            ("kl", "kl_pq", "nats"),
-            ("top1", "top1_agreement", ""),
-            ("perplexity", "perplexity", ""),
-            ("full", "perplexity_full", ""),
-        ):
-            value = measured.get(name)
-            texts[key] = (
-                quantities.plus_minus(value["mean"], value["se"], unit) if value else "not measured yet"
-            )
-        for key, text in texts.items():
-            self._figures[key].setText(text)
-        read = measured.get("text")
-        self._words.setText(
-            f"{read['tokens']:,} tokens of {read['name']}"
-            if read
-            else "Verify measures the whole plan at once, on text that no weight was scored on."
-        )
