@@ -215,6 +215,52 @@ def test_a_budget_is_typed_in_any_unit(scored: Window) -> None:
             assert page.readings["bits"].text().startswith(("5.9", "6.0"))
 
 
+def test_a_plan_opened_or_a_uniform_one_ends_what_was_typed(
+    scored: Window, plan_of: Callable[..., Any]
+) -> None:
+    page = page_of(scored)
+    page.set_budget(8.0, "bits")
+    scored.session.set_plan(plan_of(size_bytes=5_000_000))
+    opened = scored.session.plan
+    assert opened is not None
+    page.replan()
+    assert scored.session.plan.assignments == opened.assignments, "the same budget gives the same plan"  # type: ignore[union-attr]
+
+    page.set_budget(8.0, "bits")
+    page.method.setCurrentIndex(page.method.findData("uniform-int4_sym_g64"))
+    uniform = scored.session.plan
+    page.method.setCurrentIndex(page.method.findData("kl"))
+    assert page.budget == uniform.predicted["bytes"]  # type: ignore[union-attr]
+
+
+def test_formats_measured_before_bring_their_figures_and_not_their_method(
+    scored: Window, plan_of: Callable[..., Any]
+) -> None:
+    page = page_of(scored)
+    scored.session.set_plan(plan_of(method="uniform-fp16").with_measured(_measured(0.0)))
+    assert not page.slider.isEnabled()
+    page.method.setCurrentIndex(page.method.findData("kl"))
+    plan = scored.session.plan
+    assert plan is not None
+    assert set(plan.assignments.values()) == {"fp16"}
+    assert plan.measured
+    assert plan.method == "kl"
+    assert page.slider.isEnabled()
+
+
+def test_scores_of_other_formats_leave_the_plan_and_say_so(scored: Window, sample_scores: Scores) -> None:
+    page = page_of(scored)
+    page.set_budget(4.5, "bits")
+    plan = scored.session.plan
+    only = [entry for entry in sample_scores.entries if entry.format == "int8_sym"]
+    scored.session.scores = replace(sample_scores, entries=only)
+    scored.session.scores_changed.emit()
+    assert scored.session.plan is plan
+    assert "can be exported, but not weighed here" in scored.banner.text.text()
+    scored.session.baselines_changed.emit()
+    page.unit.setCurrentIndex(1 - page.unit.currentIndex())
+
+
 def test_a_budget_that_is_no_number_is_refused_in_words(scored: Window) -> None:
     page = page_of(scored)
     before = scored.session.plan

@@ -92,10 +92,10 @@ class PlanPage(Page):
         super().__init__(session, "Which format for which weight")
         self._window = window
         self._draft: Draft | None = None
-        self._own_plan: Plan | None = None
+        self._shown: Plan | None = None  # the session's plan, if these scores can weigh it
         self._assignments: dict[str, str] = {}
         self._measured: list[Plan] = []
-        self._exact: int | None = None  # bytes asked for more finely than the slider can say
+        self.budget = 0  # bytes of all exported weights, known more finely than the slider can say
         self.pins: dict[str, str] = {}
         self.limits = Constraints()
         self.undo = QUndoStack(self)
@@ -183,8 +183,8 @@ class PlanPage(Page):
             return
         plan = self._draft.plan(method, self.budget, limits, self._assignments)
         known = next((p for p in self._measured if p.assignments == plan.assignments), None)
-        self._own_plan = known.with_measured(known.measured) if known and known.measured else plan
-        self.session.set_plan(self._own_plan)
+        self._shown = plan.with_measured(known.measured) if known and known.measured else plan
+        self.session.set_plan(self._shown)
 
     def pin(self, formats: dict[str, str | None]) -> None:
         """Decide the format of some weights by hand, or (None) leave them to the algorithm; can be undone."""
@@ -207,7 +207,7 @@ class PlanPage(Page):
         if plan is None:
             self.replan()
         else:
-            self._own_plan = plan
+            self._shown = plan
             self.session.set_plan(plan)
 
     @property
@@ -239,9 +239,7 @@ class PlanPage(Page):
         else:
             limit = value if unit == "kl" else math.log1p(value / 100)
             size = draft.within_loss(limit, self.constraints)
-        size = min(max(size, draft.smallest), draft.largest)
-        self._move_slider(size)
-        self._exact = size
+        self._allow(size)
         self.replan()
 
     def compare(self) -> None:
@@ -250,15 +248,6 @@ class PlanPage(Page):
             self._dialog = DifferenceDialog(self.session.plan, others, self._draft.options, self)
             self._dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
             self._dialog.open()
-
-    @property
-    def budget(self) -> int:
-        """Bytes of all exported weights that the slider allows."""
-        assert self._draft is not None
-        if self._exact is not None:
-            return self._exact
-        low, high = self._draft.smallest, self._draft.largest
-        return low + round((high - low) * self.slider.value() / STEPS)
 
     def choose_plan(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a plan", "", "Plans (*.json);;All files (*)")
@@ -427,7 +416,7 @@ class PlanPage(Page):
     # How it follows the session.
 
     def _new_model(self) -> None:
-        self._measured, self.pins, self.limits, self._exact = [], {}, Constraints(), None
+        self._measured, self.pins, self.limits = [], {}, Constraints()
         self.limits_button.show_limits(self.limits)
         self.undo.clear()
         self._new_scores()
@@ -445,13 +434,10 @@ class PlanPage(Page):
             self.slider.set_marks(self._marks(self._draft))
             self.chart.show_draft(self._draft)
             if self.session.plan is None:
-                wanted = (
-                    round(DEFAULT_BITS / 8 * sum(o.parameters for o in self._draft.options))
-                    + self._draft.fixed
-                )
-                self._move_slider(wanted)
+                self._allow(self._draft.bytes_of_bits(DEFAULT_BITS))
                 self.replan()
             else:
+                self._allow(self.budget)
                 self._take_plan()
         self._show_actions()
 
@@ -459,22 +445,22 @@ class PlanPage(Page):
         """Show the session's plan; one from elsewhere brings its method, budget and pins along."""
         plan = self.session.plan
         if plan is None or self._draft is None:
-            self.sentence.setText("")
-            self._show_actions()
+            self._show_nothing()
             return
-        if plan is not self._own_plan:
-            try:
-                self._draft.totals(plan.assignments)
-            except InputError as error:
-                self.session.say("warning", f"{error} The plan can be exported, but not weighed here.")
-                return
-            self._own_plan = plan
+        try:
+            self._draft.totals(plan.assignments)
+        except InputError as error:
+            self._show_nothing()
+            self.session.say("warning", f"{error} The plan can be exported, but not weighed here.")
+            return
+        if plan is not self._shown:
+            self._shown = plan
             self.undo.clear()
             limits = constraints_of(plan)
             self.pins, self.limits = dict(limits.pins), replace(limits, pins={})
             self.limits_button.show_limits(self.limits)
             self._choose_method(plan.method)
-            self._move_slider(
+            self._allow(
                 int(plan.predicted["bytes"] or 0)
                 if "bytes" not in (plan.budget or {})
                 else int((plan.budget or {})["bytes"])
@@ -484,6 +470,11 @@ class PlanPage(Page):
         self._assignments = plan.assignments
         self.slider.setEnabled(not plan.method.startswith("uniform-"))
         self._show(plan)
+
+    def _show_nothing(self) -> None:
+        self._shown = None
+        self.sentence.setText("")
+        self._show_actions()
 
     def _show(self, plan: Plan) -> None:
         assert self._draft is not None
@@ -567,8 +558,8 @@ class PlanPage(Page):
     def _take_baselines(self) -> None:
         self.chart.show_baselines(self.session.baselines)
         self._key.setVisible(bool(self.session.baselines))
-        if self.session.plan is not None and self._draft is not None:
-            self.sentence.setText(summary(self.session.plan, self._draft, self.session.baselines))
+        if self._shown is not None and self._draft is not None:
+            self.sentence.setText(summary(self._shown, self._draft, self.session.baselines))
         self._show_actions()
 
     def _ask_consent(self, path: Path, differs: str) -> None:
@@ -626,9 +617,9 @@ class PlanPage(Page):
 
     def _show_exact(self) -> None:
         """The plan in the unit chosen, until a person types something else."""
-        if self._draft is None or self.session.plan is None:
+        if self._draft is None or self._shown is None:
             return
-        totals = self._draft.totals(self.session.plan.assignments)
+        totals = self._draft.totals(self._shown.assignments)
         value = {
             "mb": totals.bytes / 1e6,
             "bits": totals.bits,
@@ -677,24 +668,29 @@ class PlanPage(Page):
         low, high = self._draft.smallest, self._draft.largest
         return min(max(round(STEPS * (size - low) / max(high - low, 1)), 0), STEPS)
 
-    def _move_slider(self, size: int) -> None:
+    def _allow(self, size: int) -> None:
+        """Take a budget without asking for a plan."""
+        assert self._draft is not None
+        self.budget = min(max(size, self._draft.smallest), self._draft.largest)
         self.slider.blockSignals(True)
-        self.slider.setValue(self._place(size))
+        self.slider.setValue(self._place(self.budget))
         self.slider.blockSignals(False)
         self.slider.update()
 
     def _slid(self, value: int) -> None:
-        self._exact = None
         near = min(self.slider.marks, key=lambda mark: abs(mark - value), default=None)
         if self.slider.isSliderDown() and near is not None and abs(near - value) <= SNAP and near != value:
             self.slider.setValue(near)
             return
+        if self._draft is not None:
+            low, high = self._draft.smallest, self._draft.largest
+            self.budget = low + round((high - low) * value / STEPS)
         self._throttle.start()
 
     def _method_changed(self) -> None:
         method = self.method.currentData()
         if self._draft is not None and method.startswith("uniform-"):
-            self._move_slider(self._draft.uniform(method.removeprefix("uniform-")).bytes)
+            self._allow(self._draft.uniform(method.removeprefix("uniform-")).bytes)
         self.replan()
 
     def _to_sensitivity(self) -> None:
