@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QSlider
 from kl_lens_desktop.gui import theme
 
 STEPS = 1000
+SNAP = 8  # steps around a mark within which the slider settles on it
 
 
 class BudgetSlider(QSlider):
@@ -14,15 +15,16 @@ class BudgetSlider(QSlider):
 
     def __init__(self) -> None:
         super().__init__(Qt.Orientation.Horizontal)
-        self.marks: dict[int, str] = {}
+        self._marks: dict[int, str] = {}
         self.setRange(0, STEPS)
         self.setSingleStep(2)
         self.setPageStep(50)
         self.setAccessibleName("Budget")
         self.setMinimumHeight(58)
+        self.valueChanged.connect(self._settle)
 
     def set_marks(self, marks: dict[int, str]) -> None:
-        self.marks = marks
+        self._marks = marks
         self.update()
 
     def sizeHint(self) -> QSize:
@@ -30,12 +32,15 @@ class BudgetSlider(QSlider):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)
-        painter = QPainter(self)
+        with QPainter(self) as painter:
+            self._paint_marks(painter)
+
+    def _paint_marks(self, painter: QPainter) -> None:
         colours = theme.colours()
         metrics = self.fontMetrics()
         span, middle = self.width() - 18, self.height() // 2
         taken = -1000
-        for place, text in sorted([*self.marks.items(), (STEPS, "FP16")]):
+        for place, text in sorted([*self._marks.items(), (STEPS, "FP16")]):
             x = round(9 + span * place / STEPS)
             width = metrics.horizontalAdvance(text)
             left = min(max(x - width // 2, 0), self.width() - width)
@@ -45,3 +50,8 @@ class BudgetSlider(QSlider):
                 painter.setPen(QColor(colours.secondary))
                 painter.drawText(QPoint(left, self.height() - 4), text)
                 taken = left + width
+
+    def _settle(self, value: int) -> None:
+        near = min(self._marks, key=lambda mark: abs(mark - value), default=None)
+        if self.isSliderDown() and near is not None and abs(near - value) <= SNAP:
+            self.setValue(near)
