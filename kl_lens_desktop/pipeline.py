@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.bench.devices import list_devices
-from kl_lens_desktop.bench.lab import Settings as BenchSettings
 from kl_lens_desktop.bench.lab import bench
+from kl_lens_desktop.bench.settings import Settings as BenchSettings
 from kl_lens_desktop.bench.static import has_graph_for_npu
 from kl_lens_desktop.checks import QUICK_TOKENS
 from kl_lens_desktop.errors import InputError

@@ -30,14 +30,17 @@ from kl_lens_desktop.bench import text as text_module
 from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
 from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.figures import over_batches, perplexity
-from kl_lens_desktop.bench.lab import Course, Run, Settings, bench, bench_task, find_variants, take_turns
+from kl_lens_desktop.bench.lab import Course, bench, bench_task, take_turns
 from kl_lens_desktop.bench.labels import LABELS
 from kl_lens_desktop.bench.page import export_comparison_html, export_html
 from kl_lens_desktop.bench.quality import fidelity, quality_task
 from kl_lens_desktop.bench.report import around_table, comparison_table
+from kl_lens_desktop.bench.rows import Run
+from kl_lens_desktop.bench.settings import Settings
 from kl_lens_desktop.bench.speed import raw_task
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
 from kl_lens_desktop.bench.text import token_ids, windows
+from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.errors import Cancelled, InputError, ModelError
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.files import NPU_MODEL, read_json, write_json

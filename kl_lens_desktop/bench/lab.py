@@ -2,14 +2,10 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
-import json
-import platform
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,114 +14,24 @@ import psutil
 
 from kl_lens_desktop.bench import noise
 from kl_lens_desktop.bench.devices import Device, check_device_name, device_named, list_devices
-from kl_lens_desktop.bench.figures import spread
+from kl_lens_desktop.bench.environment import environment
+from kl_lens_desktop.bench.rows import Run, row
+from kl_lens_desktop.bench.settings import Settings, check_settings
 from kl_lens_desktop.bench.text import Passage, passage
-from kl_lens_desktop.errors import ChildError, InputError
+from kl_lens_desktop.bench.variants import Variant, find_variants, weights_bytes
+from kl_lens_desktop.errors import ChildError
 from kl_lens_desktop.files import check_writable, write_json
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.jobs.events import Answer, Event, Finished, Measured, Memory, Note, Progress
-from kl_lens_desktop.plan.document import Plan, load_plan
 from kl_lens_desktop.texts import held_out_text, read_text
 
 SCHEMA = "kl-lens/bench/1"
-_PACKAGES = ("kl-lens-desktop", "openvino", "openvino-genai", "openvino-tokenizers", "nncf", "numpy")
 _MEMORY_SHARE = 0.9  # of what is free when a child starts; beyond it the computer would swap
 # Variants stay loaded while others have their turn if they are expected to take no more of what is free:
 # twice the weights, which a plugin may lay out anew, and the libraries' own.
 _TOGETHER_SHARE, _WEIGHTS_FACTOR, _LIBRARIES_MB = 0.7, 2.0, 400.0
 _CONTEXT_ROUNDS = 2
-_SPEED_FIGURES = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s")
-_QUALITY_FIGURES = (
-    "perplexity", "word_perplexity", "nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce",
-    "top1_agreement",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How much is measured.
-
-    Attributes
-    ----------
-    tokens, window, stride : int
-        Held-out text for quality: see `bench.text.passage`; None for its own defaults.
-    chunk : int
-        The most tokens given to a model at once in the quality run.
-    precision : str
-        Of the quality run: ``user`` for what a user gets on the device, ``f32`` for the exported weights'
-        own quality.
-    prompt_tokens, new_tokens : int
-        Of every timed generation that is compared.
-    repeats, turn_s : int, float
-        Timed generations in a round, and seconds after which it does not begin another.
-    rounds, max_rounds, speed_minutes : int, int, float
-        Rounds in which the variants take turns: at least, and, until their speeds are told apart or known
-        well enough (see `bench.noise`), at most; on one device for so long.
-    contexts : sequence of int
-        Other lengths of prompt to time, in the first two rounds.
-    raw : bool
-        Also time plain requests, and how fast this computer reads memory.
-    cache : bool
-        Also time loading with OpenVINO's model cache, in a temporary folder.
-    cool_down_s : float
-        Rest before every turn and every process.
-    time_limit_s : float
-        For each child process, and each turn of it.
-    memory_limit_mb : float or None
-        Resident set size at which a child is ended; None for 90 % of what is free when it starts.
-    """
-
-    tokens: int = 8192
-    window: int | None = None
-    stride: int | None = None
-    chunk: int = 256
-    precision: str = "user"
-    prompt_tokens: int = 256
-    new_tokens: int = 64
-    repeats: int = 3
-    turn_s: float = 3.0
-    rounds: int = 4
-    max_rounds: int = 32
-    speed_minutes: float = 10.0
-    contexts: Sequence[int] = (128, 512, 2048)
-    raw: bool = True
-    cache: bool = True
-    cool_down_s: float = 0.2
-    time_limit_s: float = 1200.0
-    memory_limit_mb: float | None = None
-
-    @property
-    def most_rounds(self) -> int:
-        return max(self.rounds, self.max_rounds)
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """An IR folder under the name its rows carry; `reference` is the FP16 variant of its model, if any."""
-
-    name: str
-    folder: Path
-    plan: Plan | None
-    reference: Path | None = None
-
-
-@dataclass(slots=True)
-class Run:
-    """What is known so far of one variant on one device."""
-
-    variant: Variant
-    device: str
-    child: Child | None = None
-    loads: list[dict[str, Any]] = field(default_factory=list)
-    turns: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # by length of prompt
-    raw: dict[str, Any] = field(default_factory=dict)
-    cached: dict[str, Any] = field(default_factory=dict)
-    quality: dict[str, Any] = field(default_factory=dict)
-    refused: set[int] = field(default_factory=set)  # lengths of prompts that failed, beyond the main one
-    sampled_peak_mb: float = 0.0
-    settled: bool | None = None
-    failure: str = ""
 
 
 def bench(
@@ -174,7 +80,7 @@ def bench(
         Within a second of the request; what was finished is in `out`.
     """
     settings, cancel, text = settings or Settings(), cancel or Cancel(), text or held_out_text()
-    _check_settings(settings)
+    check_settings(settings)
     for name in devices or ():
         check_device_name(name)
     variants = find_variants(folders)
@@ -199,7 +105,7 @@ def bench(
         if isinstance(event, Measured):
             document["rows"].append(event.row)
             # A file of figures is not given up for one of failures.
-            if not out.exists() or any(row["status"] == "ok" for row in document["rows"]):
+            if not out.exists() or any(each["status"] == "ok" for each in document["rows"]):
                 write_json(out, document)
         yield event
     yield Finished({"path": str(out), "rows": len(document["rows"])})
@@ -219,17 +125,6 @@ def bench_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     yield from bench(folders, params.get("devices"), text, out, cancel, Settings(**given))
 
 
-def _check_settings(settings: Settings) -> None:
-    least = {"rounds": 1, "repeats": 1, "prompt_tokens": 1, "new_tokens": 2, "chunk": 1}
-    for name, count in least.items():
-        if getattr(settings, name) < count:
-            raise InputError("Cannot measure", f"{name} is less than {count}", f"Ask for at least {count}")
-    if any(length < 1 for length in settings.contexts):
-        raise InputError("Cannot measure", "a context has no tokens", "Ask for at least one")
-    if settings.precision not in ("user", "f32"):
-        raise InputError("Cannot measure", f"{settings.precision!r} is no precision", "Choose user or f32")
-
-
 def _described(path: Path, words: str, read: Passage) -> dict[str, Any]:
     about = {
         "name": path.name,
@@ -240,51 +135,6 @@ def _described(path: Path, words: str, read: Passage) -> dict[str, Any]:
         "stride": read.stride,
     }
     return about | ({"task": "wikitext", "documents": read.documents} if read.documents else {})
-
-
-def find_variants(folders: Sequence[Path]) -> list[Variant]:
-    """The variants in `folders`, named by folder (with the parent's name or a number where two are alike).
-
-    Raises
-    ------
-    InputError
-        If there is none or one of them is no IR folder.
-    """
-    if not folders:
-        raise InputError("Nothing to measure", "no folder was given", "Name at least one exported model")
-    for folder in folders:
-        if not (folder / "openvino_model.xml").is_file() or not (folder / "openvino_model.bin").is_file():
-            why = "it holds no openvino_model.xml and .bin"
-            raise InputError(f"Cannot measure {folder}", why, "Choose the folder of an exported model")
-    plans = [load_plan(path) if (path := folder / "plan.json").is_file() else None for folder in folders]
-    variants = [
-        Variant(name, folder, plan)
-        for name, folder, plan in zip(_names(folders), folders, plans, strict=True)
-    ]
-    return [replace(variant, reference=_reference(variant, variants)) for variant in variants]
-
-
-def environment(
-    devices: list[Device], text: dict[str, Any], settings: Settings, memory_read_gb_s: float | None
-) -> dict[str, Any]:
-    """Where and with what a bench was run, for a reader on another computer."""
-    battery = _battery()
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "os": platform.platform(),
-        "cpu": next((device.full_name for device in devices if device.name == "CPU"), platform.processor()),
-        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
-        "threads": psutil.cpu_count(),
-        "ram_mb": psutil.virtual_memory().total / 2**20,
-        "memory_read_gb_s": memory_read_gb_s,
-        "power": _power(),
-        "battery_percent": None if battery is None else float(battery.percent),
-        "python": platform.python_version(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
-        "devices": [asdict(device) for device in devices],
-        "text": text,
-        "settings": asdict(settings) | {"contexts": list(settings.contexts)},
-    }
 
 
 @dataclass(slots=True)
@@ -334,7 +184,7 @@ def _measure(variants: list[Variant], devices: list[Device], course: Course) -> 
     for device in devices:
         runs = [Run(variant, device.name) for variant in variants]
         if not device.available:
-            yield from (Measured(_row(run, "", device.reason)) for run in runs)
+            yield from (Measured(row(run, "", device.reason)) for run in runs)
             continue
         session = uuid4().hex
         try:
@@ -344,7 +194,7 @@ def _measure(variants: list[Variant], devices: list[Device], course: Course) -> 
                 _dismiss(run)
         for run in runs:
             yield from _once(run, course)
-            yield Measured(_row(run, session))
+            yield Measured(row(run, session))
 
 
 def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
@@ -382,7 +232,7 @@ def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
 
 def _fit_together(runs: list[Run]) -> bool:
     """Whether all variants may stay loaded while one of them works."""
-    needed_mb = sum(_WEIGHTS_FACTOR * _weights(run.variant) / 2**20 + _LIBRARIES_MB for run in runs)
+    needed_mb = sum(_WEIGHTS_FACTOR * weights_bytes(run.variant) / 2**20 + _LIBRARIES_MB for run in runs)
     free_mb = float(psutil.virtual_memory().available) / 2**20
     return needed_mb <= _TOGETHER_SHARE * free_mb
 
@@ -522,129 +372,3 @@ def _memory_read(course: Course) -> Generator[Event, None, float | None]:
     except ChildError as error:
         yield Note(f"How fast memory is read is not known. {error}", "warning")
     return gb_s
-
-
-def _row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
-    variant, plan = run.variant, run.variant.plan
-    load, quality, raw = run.loads[0] if run.loads else {}, run.quality, run.raw
-    in_speed, in_quality = load.get("settings", {}), quality.get("settings", {})
-    main = next(iter(run.turns.values()), [])  # the prompt that every round has
-    files = [path for path in variant.folder.rglob("*") if path.is_file()]
-    speed, read = _over_rounds(main, "tokens_per_s"), raw.get("bytes_per_token")
-    cached_ms = run.cached.get("load_ms")
-    return {
-        "variant": variant.name,
-        "device": run.device,
-        "status": "unavailable" if unavailable else f"failed: {run.failure}" if run.failure else "ok",
-        "reason": unavailable or None,
-        "model": asdict(plan.model) if plan else None,
-        "method": plan.method if plan else None,
-        "plan_sha256": _plan_sha256(plan) if plan else None,
-        "session": session or None,
-        "size_bytes": _weights(variant),
-        "folder_bytes": sum(path.stat().st_size for path in files),
-        **{name: _over_rounds(main, name) for name in _SPEED_FIGURES},
-        "settled": run.settled,
-        "by_context": [
-            {"prompt_tokens": length, **{name: _over_rounds(turns, name) for name in _SPEED_FIGURES}}
-            for length, turns in sorted(run.turns.items())
-            if turns
-        ] or None,
-        "raw": {
-            **{name: _over_rounds([raw], name) for name in _SPEED_FIGURES},
-            "read_ms": raw["read_ms"],
-            "compile_ms": raw["compile_ms"],
-        } if raw else None,
-        "bytes_per_token": read,
-        "bandwidth_gb_s": read * speed["mean"] / 1e9 if read and speed else None,
-        "load_ms": spread([each["load_ms"] for each in run.loads]) if run.loads else None,
-        "load_cached_ms": spread([cached_ms]) if cached_ms else None,
-        "cache_bytes": run.cached.get("cache_bytes"),
-        **{name: quality.get(name) for name in _QUALITY_FIGURES},
-        "fidelity": quality.get("fidelity"),
-        "peak_rss_mb": _peak_mb(run),
-        "peak_rss_sampled_mb": run.sampled_peak_mb or None,
-        "system_used_change_mb": main[0]["system_used_change_mb"] if main else None,
-        "gpu_memory_mb": quality.get("gpu_memory_mb"),
-        "backend": load.get("backend"),
-        "precision": in_speed.get("precision") or in_quality.get("precision"),
-        "quality_precision": in_quality.get("precision"),
-        "kv_cache_precision": in_speed.get("kv_cache_precision"),
-        "dynamic_quantization_group_size": in_speed.get("dynamic_quantization_group_size"),
-        "threads": in_quality.get("threads"),
-        "core_type": in_speed.get("core_type"),
-        "performance_hint": in_quality.get("performance_hint"),
-        "execution_devices": in_quality.get("execution_devices"),
-        "power": _power(),
-    }  # fmt: skip
-
-
-def _over_rounds(turns: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    if not turns:
-        return None
-    pooled = [sample for turn in turns for sample in turn["samples"][name]]
-    return {**spread(pooled), "rounds": [turn["round"][name] for turn in turns]}
-
-
-def _peak_mb(run: Run) -> float | None:
-    counted = [turn["peak_rss_mb"] for turns in run.turns.values() for turn in turns if turn["peak_rss_mb"]]
-    return max(counted, default=run.sampled_peak_mb or None)
-
-
-def _weights(variant: Variant) -> int:
-    return (variant.folder / "openvino_model.bin").stat().st_size
-
-
-def _plan_sha256(plan: Plan) -> str:
-    assignments = json.dumps(plan.assignments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(assignments.encode("utf-8")).hexdigest()
-
-
-def _battery() -> Any:
-    return psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-
-
-def _power() -> str:
-    battery = _battery()
-    return "unknown" if battery is None else "mains" if battery.power_plugged else "battery"
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    resolved = [folder.resolve() for folder in folders]
-    short = [folder.name for folder in resolved]
-    names = [
-        name if short.count(name) == 1 else f"{folder.parent.name}/{name}"
-        for folder, name in zip(resolved, short, strict=True)
-    ]
-    return [
-        name if names.count(name) == 1 else f"{name} ({names[: index + 1].count(name)})"
-        for index, name in enumerate(names)
-    ]
-
-
-def _reference(variant: Variant, variants: list[Variant]) -> Path | None:
-    def of_the_same_model(other: Variant) -> bool:
-        if variant.plan and other.plan:
-            return variant.plan.model.sha256 == other.plan.model.sha256
-        return _tokenizer(variant.folder) == _tokenizer(other.folder)
-
-    full = (each for each in variants if _is_fp16(each) and of_the_same_model(each))
-    return next((each.folder for each in full), None)
-
-
-def _is_fp16(variant: Variant) -> bool:
-    if variant.plan is not None:
-        return set(variant.plan.assignments.values()) == {"fp16"}
-    return variant.folder.resolve().name.lower() == "fp16"
-
-
-def _tokenizer(folder: Path) -> bytes:
-    path = folder / "tokenizer.json"
-    return path.read_bytes() if path.is_file() else b""
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,5 +1,6 @@
 """The plan in the making: scores, method, budget and pins become an assignment, as fast as a slider moves."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, provenan
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.scores import Scores
 
+# Of a budget: perplexity counts as per cent more than in full precision.
+UNITS = (("MB", "mb"), ("bits", "bits"), ("nats of KL", "kl"), ("% perplexity", "perplexity"))
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -22,6 +26,15 @@ class Totals:
     bits: float
     kl: float
     se: float
+
+    def in_unit(self, unit: str) -> float:
+        """The cost in one of `UNITS`."""
+        return {
+            "mb": self.bytes / 1e6,
+            "bits": self.bits,
+            "kl": self.kl,
+            "perplexity": 100 * math.expm1(min(self.kl, 100)),
+        }[unit]
 
 
 class Draft:
@@ -109,8 +122,16 @@ class Draft:
         size, loss, error = total(self.options, assignments)
         return Totals(self.fixed + size, 8 * size / self._parameters, loss, error)
 
-    def within_loss(self, limit: float, constraints: Constraints) -> int:
-        """Bytes of all exported weights in the smallest plan whose predicted KL is at most `limit`."""
+    def bytes_within(self, budget: float, unit: str, constraints: Constraints) -> int:
+        """Bytes of all exported weights that a budget in one of `UNITS` allows.
+
+        For a budget of quality they are those of the smallest plan that is predicted to keep it.
+        """
+        if unit == "mb":
+            return int(budget * 1e6)
+        if unit == "bits":
+            return self.bytes_of_bits(budget)
+        limit = budget if unit == "kl" else math.log1p(budget / 100)
         return self.totals(self.front("kl", constraints).within_loss(limit)).bytes
 
     def bytes_of_bits(self, bits: float) -> int:

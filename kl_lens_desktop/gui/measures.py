@@ -111,6 +111,11 @@ MEASURES = (
 )
 
 
+def tokens_used(entry: Entry) -> str:
+    """``on 4,096 tokens, rank settled``."""
+    return f"on {entry.kl_pq.n:,} tokens{', rank settled' if entry.settled else ''}"
+
+
 def measure(key: str) -> Measure:
     return next(each for each in MEASURES if each.key == key)
 

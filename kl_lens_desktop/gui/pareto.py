@@ -19,16 +19,17 @@ class Family:
     """Baselines of one kind: a symbol of their own, so that no colour has to be told from another."""
 
     words: str
-    symbol: str
+    symbol: str  # of pyqtgraph
+    mark: str  # the same as a character
     starts: tuple[str, ...]
 
 
 FAMILIES = (
-    Family("uniform", "s", ("uniform-",)),
-    Family("NNCF", "t1", ("nncf-",)),
-    Family("the paper's", "d", ("paper", "p0", "p1")),
-    Family("other metrics", "p", ("sqnr", "mse", "delta-ce", "kl-qp")),
-    Family("chance", "x", ("random",)),
+    Family("uniform", "s", "□", ("uniform-",)),
+    Family("NNCF", "t1", "△", ("nncf-",)),
+    Family("the paper's", "d", "◇", ("paper", "p0", "p1")),
+    Family("other metrics", "p", "⬠", ("sqnr", "mse", "delta-ce", "kl-qp")),
+    Family("chance", "x", "×", ("random",)),
 )
 
 

@@ -29,7 +29,7 @@ from PySide6.QtWidgets import (
 )
 
 from kl_lens_desktop.gui import icons, quantities, theme
-from kl_lens_desktop.gui.controls import draw_swatch
+from kl_lens_desktop.gui.controls import NumberDelegate, draw_swatch, set_up_table
 from kl_lens_desktop.gui.draft import Draft
 from kl_lens_desktop.gui.measures import component
 from kl_lens_desktop.gui.session import KIND_NAMES
@@ -195,6 +195,28 @@ class PlanView(QTableView):
     """The name takes what room the other columns leave, and never less than it needs to be read."""
 
     NAME_WIDTH = 142
+    WIDTHS = ((KIND, 100), (SHAPE, 106), (FORMAT, 136), (LOSS, 114), (SIZE, 72))
+
+    def __init__(self, model: PlanFilter) -> None:
+        super().__init__()
+        self.setModel(model)
+        set_up_table(self, "Weights and their formats", stretch=-1)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setSortingEnabled(True)
+        self.sortByColumn(WEIGHT, Qt.SortOrder.AscendingOrder)
+        self.setSelectionMode(QTableView.SelectionMode.ExtendedSelection)
+        self.setEditTriggers(
+            QTableView.EditTrigger.DoubleClicked
+            | QTableView.EditTrigger.SelectedClicked
+            | QTableView.EditTrigger.EditKeyPressed
+            | QTableView.EditTrigger.AnyKeyPressed
+        )
+        self.setItemDelegateForColumn(FORMAT, FormatDelegate(self))
+        numbers = NumberDelegate(self)
+        for place in (LOSS, SIZE):
+            self.setItemDelegateForColumn(place, numbers)
+        for place, width in self.WIDTHS:
+            self.setColumnWidth(place, width)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

@@ -26,6 +26,9 @@ import psutil
 
 from kl_lens_desktop.bench import lab, noise
 from kl_lens_desktop.bench.devices import list_devices
+from kl_lens_desktop.bench.rows import Run
+from kl_lens_desktop.bench.settings import Settings
+from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.jobs import child as child_module
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
@@ -97,10 +100,10 @@ def measure_noise(folder: Path, root: Path, repetitions: int, products: int | No
     slow, ratio = slow_copy(folder, root, products)
     twin = shutil.copytree(folder, root / "twin")
     alike, apart, rounds, spreads = 0, 0, [], []
-    variants = lab.find_variants([folder, twin, slow])
-    settings = lab.Settings(contexts=())
+    variants = find_variants([folder, twin, slow])
+    settings = Settings(contexts=())
     for number in range(repetitions):
-        runs = [lab.Run(variant, "CPU") for variant in variants]
+        runs = [Run(variant, "CPU") for variant in variants]
         course = lab.Course(held_out_text(), settings, Cancel(), 3 * settings.most_rounds)
         try:
             for _ in lab.take_turns(runs, course):
@@ -181,7 +184,7 @@ def measure_failures(folder: Path, root: Path) -> None:
     told = root / "pid"
     folders = [folder, *(odd_folder(root / name, name) for name in ("segfault", "abort", "glutton", "hang")),
                odd_folder(root / "orphan", "orphan", str(told))]  # fmt: skip
-    settings = lab.Settings(tokens=256, contexts=(), rounds=2, max_rounds=2, raw=False, cache=False,
+    settings = Settings(tokens=256, contexts=(), rounds=2, max_rounds=2, raw=False, cache=False,
                             memory_limit_mb=1500, time_limit_s=30)  # fmt: skip
     with mock.patch.object(child_module, "worker_command", return_value=WORKER):
         for event in lab.bench(folders, ["CPU"], None, root / "failures.json", None, settings):
@@ -197,7 +200,7 @@ def measure_failures(folder: Path, root: Path) -> None:
 def measure_devices(folder: Path, root: Path) -> None:
     for device in list_devices():
         print(f"  {device.name}: {device.full_name or 'unavailable: ' + device.reason}")
-    settings = lab.Settings(tokens=512, contexts=(), rounds=2, max_rounds=2, raw=False, cache=False)
+    settings = Settings(tokens=512, contexts=(), rounds=2, max_rounds=2, raw=False, cache=False)
     for event in lab.bench([folder], ["CPU", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU", "GPU", "NPU"], None,
                            root / "devices.json", None, settings):  # fmt: skip
         if isinstance(event, Measured):

@@ -98,10 +98,10 @@ def test_every_heading_of_figures_is_explained(scored: Window) -> None:
     assert isinstance(plan, PlanPage)
     assert isinstance(sensitivity, SensitivityPage)
     tip = Qt.ItemDataRole.ToolTipRole
-    for table, first in ((plan.table, 0), (sensitivity.detail.table.model(), 3)):
+    for table, first in ((plan.weights.table, 0), (sensitivity.detail.table.model(), 3)):
         for place in range(first, table.columnCount()):
             assert table.headerData(place, Qt.Orientation.Horizontal, tip), place
-    header = plan.view.horizontalHeader()
-    for place in range(plan.table.columnCount()):
+    header = plan.weights.view.horizontalHeader()
+    for place in range(plan.weights.table.columnCount()):
         width = header.fontMetrics().horizontalAdvance(HEADINGS[place])
-        assert width + PADDING <= plan.view.columnWidth(place), HEADINGS[place]
+        assert width + PADDING <= plan.weights.view.columnWidth(place), HEADINGS[place]

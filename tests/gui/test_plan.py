@@ -40,13 +40,13 @@ def test_the_slider_is_followed_within_fifty_milliseconds(
     page = page_of(scored)
     times, sizes = [], []
     for value in range(0, 1001, 100):
-        page.slider.setValue(value)
+        page.budget.slider.setValue(value)
         started = time.perf_counter()
         page.replan()
         times.append(1000 * (time.perf_counter() - started))
         plan = scored.session.plan
         assert plan is not None
-        assert (plan.predicted["bytes"] or 0) <= page.budget
+        assert (plan.predicted["bytes"] or 0) <= page.budget.bytes
         sizes.append(plan.predicted["bytes"])
     with capsys.disabled():
         print(f"\nre-planning took {sorted(times)[len(times) // 2]:.1f} ms, at most {max(times):.1f} ms")
@@ -66,20 +66,20 @@ def test_a_front_for_a_large_model_is_asked_within_fifty_milliseconds(sample_sco
 
 def test_an_override_is_a_pin_that_can_be_undone_and_redone(scored: Window, qtbot: QtBot) -> None:
     page = page_of(scored)
-    weight = page.table.weight(0)
-    index = page.filter.mapFromSource(page.table.index(0, FORMAT))
+    weight = page.weights.table.weight(0)
+    index = page.weights.filter.mapFromSource(page.weights.table.index(0, FORMAT))
     before = scored.session.plan
     assert before is not None
     wanted = "fp16" if before.assignments[weight] != "fp16" else "int8_sym"
 
-    page.filter.setData(index, wanted)
+    page.weights.filter.setData(index, wanted)
     assert scored.session.plan.assignments[weight] == wanted  # type: ignore[union-attr]
     assert scored.session.plan.pins == [weight]  # type: ignore[union-attr]
     page.undo.undo()
     assert scored.session.plan.assignments == before.assignments  # type: ignore[union-attr]
     page.undo.redo()
     assert scored.session.plan.assignments[weight] == wanted  # type: ignore[union-attr]
-    page.reset_button.click()
+    page.weights.reset_button.click()
     assert scored.session.plan.pins == []  # type: ignore[union-attr]
     page.undo.undo()
     assert scored.session.plan.pins == [weight]  # type: ignore[union-attr]
@@ -88,51 +88,51 @@ def test_an_override_is_a_pin_that_can_be_undone_and_redone(scored: Window, qtbo
 @pytest.mark.qt_log_ignore("This plugin does not support")  # Qt's offscreen platform, of any popup
 def test_the_format_is_chosen_in_the_table_from_the_keyboard(scored: Window, qtbot: QtBot) -> None:
     page = page_of(scored)
-    index = page.filter.mapFromSource(page.table.index(0, FORMAT))
-    page.view.setCurrentIndex(index)
-    page.view.edit(index)
-    editor = page.view.findChild(type(page.method), "")
+    index = page.weights.filter.mapFromSource(page.weights.table.index(0, FORMAT))
+    page.weights.view.setCurrentIndex(index)
+    page.weights.view.edit(index)
+    editor = page.weights.view.findChild(type(page.budget.method), "")
     assert editor is not None
     editor.setCurrentIndex(editor.findData("int4_sym_g64"))
     editor.activated.emit(editor.currentIndex())
-    assert scored.session.plan.assignments[page.table.weight(0)] == "int4_sym_g64"  # type: ignore[union-attr]
+    assert scored.session.plan.assignments[page.weights.table.weight(0)] == "int4_sym_g64"  # type: ignore[union-attr]
 
 
 def test_pins_beyond_the_budget_are_kept_and_said(scored: Window) -> None:
     page = page_of(scored)
-    page.slider.setValue(0)
+    page.budget.slider.setValue(0)
     page.replan()
-    assert not page.over.isVisible()
-    page.pin({page.table.weight(row): "fp16" for row in range(3)})
+    assert not page.budget.over.isVisible()
+    page.pin({page.weights.table.weight(row): "fp16" for row in range(3)})
     plan = scored.session.plan
     assert plan is not None
     assert len(plan.pins) == 3
-    assert (plan.predicted["bytes"] or 0) > page.budget
-    assert page.over.isVisible()
+    assert (plan.predicted["bytes"] or 0) > page.budget.bytes
+    assert page.budget.over.isVisible()
 
 
 def test_sorting_and_filtering_find_the_worst_weight(scored: Window) -> None:
     page = page_of(scored)
-    page.view.sortByColumn(LOSS, Qt.SortOrder.DescendingOrder)
+    page.weights.view.sortByColumn(LOSS, Qt.SortOrder.DescendingOrder)
     losses = [
-        page.filter.index(row, LOSS).data(Qt.ItemDataRole.UserRole + 1)
-        for row in range(page.filter.rowCount())
+        page.weights.filter.index(row, LOSS).data(Qt.ItemDataRole.UserRole + 1)
+        for row in range(page.weights.filter.rowCount())
     ]
     assert losses == sorted(losses, reverse=True)
-    page.search.setText("mamba.in_proj")
-    assert page.filter.rowCount() == 6
-    page.search.setText("attention")
-    assert page.filter.rowCount() == 8
+    page.weights.search.setText("mamba.in_proj")
+    assert page.weights.filter.rowCount() == 6
+    page.weights.search.setText("attention")
+    assert page.weights.filter.rowCount() == 8
 
 
 @pytest.mark.parametrize("method", ["kl", "sqnr", "mse", "paper", "uniform-int8_sym"])
 def test_every_method_makes_a_plan(scored: Window, method: str) -> None:
     page = page_of(scored)
-    page.method.setCurrentIndex(page.method.findData(method))
+    page.budget.method.setCurrentIndex(page.budget.method.findData(method))
     plan = scored.session.plan
     assert plan is not None
     assert plan.method == method
-    assert page.slider.isEnabled() is not method.startswith("uniform")
+    assert page.budget.slider.isEnabled() is not method.startswith("uniform")
     model = scored.session.model
     assert model is not None
     assert weight_bytes(model, plan.assignments) == plan.predicted["bytes"]
@@ -141,15 +141,15 @@ def test_every_method_makes_a_plan(scored: Window, method: str) -> None:
 def test_a_plan_is_saved_and_opened_again(scored: Window, qtbot: QtBot, tmp_path: Path) -> None:
     page = page_of(scored)
     with qtbot.waitSignal(scored.session.plan_changed):
-        page.slider.setValue(400)
-    page.pin({page.table.weight(2): "fp16"})
+        page.budget.slider.setValue(400)
+    page.pin({page.weights.table.weight(2): "fp16"})
     saved = scored.session.plan
     page.save_to(tmp_path / "mine.json")
     page.reset()
     with qtbot.waitSignal(scored.session.plan_changed):
         scored.session.load_plan(tmp_path / "mine.json")
     assert scored.session.plan.assignments == saved.assignments  # type: ignore[union-attr]
-    assert page.pins == {page.table.weight(2): "fp16"}
+    assert page.pins == {page.weights.table.weight(2): "fp16"}
 
 
 def test_a_plan_of_another_model_is_refused_in_words(
@@ -199,12 +199,27 @@ def test_a_plan_of_another_revision_is_taken_only_by_consent(
     assert "0" * 64 in str(scored.session.plan.provenance["made_for"])
 
 
+def test_a_slider_drawn_near_a_mark_settles_on_it(scored: Window) -> None:
+    budget = page_of(scored).budget
+    mark = budget.slider.value()
+    budget.slider.set_marks({mark: "here"})
+    budget.slider.setValue(mark + 100)
+    budget.slider.setSliderDown(True)
+    budget.slider.setValue(mark + 5)
+    assert budget.slider.value() == mark
+    settled = budget.bytes
+    budget.slider.setSliderDown(False)
+    budget.slider.setValue(mark + 5)
+    assert budget.slider.value() == mark + 5, "a key or a click goes where it says"
+    assert budget.bytes > settled
+
+
 def test_a_budget_is_typed_in_any_unit(scored: Window) -> None:
     page = page_of(scored)
     for unit, value in (("mb", 5.5), ("bits", 6.0), ("kl", 0.002), ("perplexity", 0.5)):
-        page.unit.setCurrentIndex(page.unit.findData(unit))
-        page.exact.setText(str(value))
-        page.exact.editingFinished.emit()
+        page.budget.unit.setCurrentIndex(page.budget.unit.findData(unit))
+        page.budget.exact.setText(str(value))
+        page.budget.exact.editingFinished.emit()
         plan = scored.session.plan
         assert plan is not None
         size, kl = plan.predicted["bytes"] or 0, plan.predicted["kl"] or 0
@@ -212,28 +227,74 @@ def test_a_budget_is_typed_in_any_unit(scored: Window) -> None:
         assert reached.get(unit, value) <= value + 1e-12
         assert reached.get(unit, value) > 0.8 * value, "and most of it is spent"
         if unit == "bits":
-            assert page.readings["bits"].text().startswith(("5.9", "6.0"))
+            assert page.budget.readings["bits"].text().startswith(("5.9", "6.0"))
+
+
+def test_a_plan_opened_or_a_uniform_one_ends_what_was_typed(
+    scored: Window, plan_of: Callable[..., Any]
+) -> None:
+    page = page_of(scored)
+    page.set_budget(8.0, "bits")
+    scored.session.set_plan(plan_of(size_bytes=5_000_000))
+    opened = scored.session.plan
+    assert opened is not None
+    page.replan()
+    assert scored.session.plan.assignments == opened.assignments, "the same budget gives the same plan"  # type: ignore[union-attr]
+
+    page.set_budget(8.0, "bits")
+    page.budget.method.setCurrentIndex(page.budget.method.findData("uniform-int4_sym_g64"))
+    uniform = scored.session.plan
+    page.budget.method.setCurrentIndex(page.budget.method.findData("kl"))
+    assert page.budget.bytes == uniform.predicted["bytes"]  # type: ignore[union-attr]
+
+
+def test_formats_measured_before_bring_their_figures_and_not_their_method(
+    scored: Window, plan_of: Callable[..., Any]
+) -> None:
+    page = page_of(scored)
+    scored.session.set_plan(plan_of(method="uniform-fp16").with_measured(_measured(0.0)))
+    assert not page.budget.slider.isEnabled()
+    page.budget.method.setCurrentIndex(page.budget.method.findData("kl"))
+    plan = scored.session.plan
+    assert plan is not None
+    assert set(plan.assignments.values()) == {"fp16"}
+    assert plan.measured
+    assert plan.method == "kl"
+    assert page.budget.slider.isEnabled()
+
+
+def test_scores_of_other_formats_leave_the_plan_and_say_so(scored: Window, sample_scores: Scores) -> None:
+    page = page_of(scored)
+    page.set_budget(4.5, "bits")
+    plan = scored.session.plan
+    only = [entry for entry in sample_scores.entries if entry.format == "int8_sym"]
+    scored.session.scores = replace(sample_scores, entries=only)
+    scored.session.scores_changed.emit()
+    assert scored.session.plan is plan
+    assert "can be exported, but not weighed here" in scored.banner.text.text()
+    scored.session.baselines_changed.emit()
+    page.budget.unit.setCurrentIndex(1 - page.budget.unit.currentIndex())
 
 
 def test_a_budget_that_is_no_number_is_refused_in_words(scored: Window) -> None:
     page = page_of(scored)
     before = scored.session.plan
-    page.exact.setText("lots")
-    page.exact.editingFinished.emit()
+    page.budget.exact.setText("lots")
+    page.budget.exact.editingFinished.emit()
     assert "'lots' is not a budget" in scored.banner.text.text()
     assert scored.session.plan is before
 
 
 def test_limits_are_kept_and_said(scored: Window) -> None:
     page = page_of(scored)
-    page.slider.setValue(300)
+    page.budget.slider.setValue(300)
     page.replan()
     page.set_limits(Constraints(fused=True, least_bits={"attention": 8}))
     plan = scored.session.plan
     assert plan is not None
     attention = {w: f for w, f in plan.assignments.items() if "self_attn" in w}
     assert set(attention.values()) <= {"int8_sym", "fp16"}
-    assert page.limits_button.text() == "Limits (2)"
+    assert page.budget.limits_button.text() == "Limits (2)"
     assert plan.provenance["limits"] == "attention>=8"
     page.set_limits(Constraints(least_bits={"mlp": 8}, forbidden=(("*", "int8_sym"), ("*", "fp16"))))
     assert "No format is left" in scored.banner.text.text()
@@ -243,7 +304,7 @@ def test_limits_are_kept_and_said(scored: Window) -> None:
 @pytest.mark.qt_log_ignore("This plugin does not support")
 def test_two_plans_stand_side_by_side(scored: Window, qtbot: QtBot) -> None:
     page = page_of(scored)
-    page.pin({page.table.weight(1): "fp16"})
+    page.pin({page.weights.table.weight(1): "fp16"})
     page.compare()
     dialog = page.findChild(DifferenceDialog)
     assert dialog is not None
@@ -251,7 +312,7 @@ def test_two_plans_stand_side_by_side(scored: Window, qtbot: QtBot) -> None:
     others = [dialog.other.itemText(i) for i in range(dialog.other.count())]
     assert others[0] == "KL, as the algorithm chooses"
     assert any(text.startswith("uniform INT8") for text in others)
-    assert page.table.weight(1) in dialog.grid.accessibleDescription()
+    assert page.weights.table.weight(1) in dialog.grid.accessibleDescription()
     assert not dialog.grid.grab().isNull()
     dialog.accept()
 
@@ -310,7 +371,7 @@ def test_verifying_writes_the_measurement_into_the_plan(scored: Window, qtbot: Q
     assert "held-out" in page.sentence.text()
     assert not page.verify.isEnabled()
     assert load_plan(scored.session.workspace.plan).measured == scored.session.plan.measured  # type: ignore[union-attr]
-    page.slider.setValue(page.slider.value() + 100)
+    page.budget.slider.setValue(page.budget.slider.value() + 100)
     page.replan()
     assert page.verify.isEnabled()
 
@@ -336,8 +397,8 @@ def test_a_repair_is_shown_and_can_be_taken_back(scored: Window, qtbot: QtBot, s
     repaired = scored.session.plan
     assert repaired is not None
     assert repaired.assignments != poor.assignments
-    assert page.reset_button.isEnabled()
-    page.reset_button.click()
+    assert page.weights.reset_button.isEnabled()
+    page.weights.reset_button.click()
     assert "repaired_on" not in scored.session.plan.provenance  # type: ignore[union-attr]
     page.undo.undo()
     assert scored.session.plan.assignments == repaired.assignments  # type: ignore[union-attr]

@@ -1,96 +1,31 @@
 """Plan: a budget slider, the weights with overrides, the Pareto front, and the measurement of the whole."""
 
-import math
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QPoint, QSize, Qt, QTimer
-from PySide6.QtGui import (
-    QAction,
-    QActionGroup,
-    QColor,
-    QKeySequence,
-    QPainter,
-    QPaintEvent,
-    QPen,
-    QShortcut,
-    QUndoCommand,
-    QUndoStack,
-)
-from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QFileDialog,
-    QGridLayout,
-    QLabel,
-    QLineEdit,
-    QMenu,
-    QMessageBox,
-    QPushButton,
-    QSizePolicy,
-    QSlider,
-    QStackedWidget,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QUndoCommand, QUndoStack
+from PySide6.QtWidgets import QFileDialog, QMessageBox, QSizePolicy, QStackedWidget, QWidget
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.gui import quantities, theme
-from kl_lens_desktop.gui.controls import (
-    Empty,
-    JobButton,
-    NumberDelegate,
-    Page,
-    button,
-    card,
-    column,
-    combo,
-    hint,
-    label,
-    row,
-    set_up_table,
-    tool,
-)
+from kl_lens_desktop.gui import quantities
+from kl_lens_desktop.gui.budget_card import BudgetCard
+from kl_lens_desktop.gui.controls import Empty, JobButton, Page, button, card, column, hint, label, row
 from kl_lens_desktop.gui.draft import Draft, summary
 from kl_lens_desktop.gui.job import Step
+from kl_lens_desktop.gui.measured_card import MeasuredCard
 from kl_lens_desktop.gui.pareto import FAMILIES, ParetoChart
 from kl_lens_desktop.gui.plan_difference import DifferenceDialog, titled
-from kl_lens_desktop.gui.plan_table import (
-    FORMAT,
-    KIND,
-    LOSS,
-    SHAPE,
-    SIZE,
-    FormatDelegate,
-    PlanFilter,
-    PlanTable,
-    PlanView,
-)
-from kl_lens_desktop.gui.session import KIND_NAMES, MISSING, Session
-from kl_lens_desktop.plan.constraints import DISTRUSTED, KINDS, Constraints
+from kl_lens_desktop.gui.session import MISSING, Session
+from kl_lens_desktop.gui.weights_card import WeightsCard
+from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.propose import constraints_of
-from kl_lens_desktop.quant.formats import DEFAULT_BITS, parse_format
+from kl_lens_desktop.quant.formats import DEFAULT_BITS
 
 if TYPE_CHECKING:
     from kl_lens_desktop.gui.window import Window
-
-STEPS = 1000
-SNAP = 8  # slider steps around a mark within which the slider settles on it
-BUDGETS = (("MB", "mb"), ("bits", "bits"), ("nats of KL", "kl"), ("% perplexity", "perplexity"))
-LEAST_BITS = (4, 8, 16)
-METHODS = (
-    ("KL full‖quantized", "kl", "At each size the predictions that are least far from the original's (KL)"),
-    ("SQNR", "sqnr", "At each size the least noise in the logits, as a share of them"),
-    ("Logit error (MSE)", "mse", "At each size the least mean squared error of the logits"),
-    ("Cross-entropy (ΔCE)", "delta-ce", "At each size the least added cross-entropy of the calibration text"),
-    (
-        "The paper's greedy",
-        "paper",
-        "One list of all steps down by KL(quantized‖full), taken from the mildest on",
-    ),
-)
 
 
 class PlanPage(Page):
@@ -100,10 +35,8 @@ class PlanPage(Page):
         super().__init__(session, "Which format for which weight")
         self._window = window
         self._draft: Draft | None = None
-        self._own_plan: Plan | None = None
-        self._assignments: dict[str, str] = {}
+        self._shown: Plan | None = None  # the session's plan, if these scores can weigh it
         self._measured: list[Plan] = []
-        self._exact: int | None = None  # bytes asked for more finely than the slider can say
         self.pins: dict[str, str] = {}
         self.limits = Constraints()
         self.undo = QUndoStack(self)
@@ -183,16 +116,16 @@ class PlanPage(Page):
         """Make the plan anew from method, budget and pins; under 50 ms."""
         if self._draft is None:
             return
-        method, limits = self.method.currentData(), self.constraints
+        method, budget, limits = self.budget.method.currentData(), self.budget.bytes, self.constraints
         try:
-            self._assignments = self._draft.assign(method, self.budget, limits)
+            assignments = self._draft.assign(method, budget, limits)
         except InputError as error:
             self.session.say_error(error)
             return
-        plan = self._draft.plan(method, self.budget, limits, self._assignments)
+        plan = self._draft.plan(method, budget, limits, assignments)
         known = next((p for p in self._measured if p.assignments == plan.assignments), None)
-        self._own_plan = known.with_measured(known.measured) if known and known.measured else plan
-        self.session.set_plan(self._own_plan)
+        self._shown = plan.with_measured(known.measured) if known and known.measured else plan
+        self.session.set_plan(self._shown)
 
     def pin(self, formats: dict[str, str | None]) -> None:
         """Decide the format of some weights by hand, or (None) leave them to the algorithm; can be undone."""
@@ -215,7 +148,7 @@ class PlanPage(Page):
         if plan is None:
             self.replan()
         else:
-            self._own_plan = plan
+            self._shown = plan
             self.session.set_plan(plan)
 
     @property
@@ -232,25 +165,14 @@ class PlanPage(Page):
             except InputError as error:
                 self.limits = before
                 self.session.say_error(error)
-        self._show_limits()
+        self.budget.limits_button.show_limits(self.limits)
         self.replan()
 
     def set_budget(self, value: float, unit: str) -> None:
         """Spend a budget in ``mb``, ``bits``, ``kl`` (nats per token) or ``perplexity`` (per cent more)."""
-        draft = self._draft
-        if draft is None:
-            return
-        if unit == "mb":
-            size = int(value * 1e6)
-        elif unit == "bits":
-            size = draft.bytes_of_bits(value)
-        else:
-            limit = value if unit == "kl" else math.log1p(value / 100)
-            size = draft.within_loss(limit, self.constraints)
-        size = min(max(size, draft.smallest), draft.largest)
-        self._move_slider(size)
-        self._exact = size
-        self.replan()
+        if self._draft is not None:
+            self.budget.set_bytes(self._draft.bytes_within(value, unit, self.constraints))
+            self.replan()
 
     def compare(self) -> None:
         """Show this plan beside another."""
@@ -258,15 +180,6 @@ class PlanPage(Page):
             self._dialog = DifferenceDialog(self.session.plan, others, self._draft.options, self)
             self._dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
             self._dialog.open()
-
-    @property
-    def budget(self) -> int:
-        """Bytes of all exported weights that the slider allows."""
-        assert self._draft is not None
-        if self._exact is not None:
-            return self._exact
-        low, high = self._draft.smallest, self._draft.largest
-        return low + round((high - low) * self.slider.value() / STEPS)
 
     def choose_plan(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a plan", "", "Plans (*.json);;All files (*)")
@@ -296,14 +209,14 @@ class PlanPage(Page):
     # How it is laid out.
 
     def _make_body(self) -> QWidget:
-        self.method = combo("Method", [(words, value) for words, value, _ in METHODS])
-        self.slider = BudgetSlider()
-        self._throttle = QTimer(self, interval=0, singleShot=True)
-        self._throttle.timeout.connect(self.replan)
-        self.slider.valueChanged.connect(self._slid)
-        self.method.currentIndexChanged.connect(self._method_changed)
-        self.readings = {name: label("–", "number") for name in ("size", "bits", "kl")}
-        left = column(self._make_budget(), self._make_table(), spacing=12)
+        self.budget = BudgetCard(self.session)
+        self.budget.changed.connect(self.replan)
+        self.budget.typed.connect(self.set_budget)
+        self.budget.limits_button.chosen.connect(self.set_limits)
+        self.weights = WeightsCard(self.undo)
+        self.weights.wanted.connect(self.pin)
+        self.weights.reset_wanted.connect(self.reset)
+        left = column(self.budget, self.weights, spacing=12)
         left.setStretch(1, 1)
         left_side, right_side = QWidget(), QWidget()
         left_side.setLayout(left)
@@ -324,172 +237,26 @@ class PlanPage(Page):
                 self._make_key(),
             )
         )
-        self.measured = _MeasuredCard()
+        self.measured = MeasuredCard()
         right = column(chart_card, self.measured, spacing=12)
         right.setStretch(0, 1)
         right_side.setLayout(right)
         return self.splitter("plan", Qt.Orientation.Horizontal, left_side, right_side, sizes=(730, 306))
 
-    def _make_budget(self) -> QWidget:
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(24)
-        grid.setVerticalSpacing(0)
-        for place, (name, words) in enumerate(
-            (
-                ("size", "Size of all weights"),
-                ("bits", "Average bits"),
-                ("kl", "Predicted KL, nats per token"),
-            )
-        ):
-            grid.addWidget(label(words, "secondary"), 0, place)
-            self.readings[name].setFont(theme.text_font(13, semibold=True))
-            grid.addWidget(self.readings[name], 1, place)
-            grid.setColumnStretch(place, 1)
-        explain = hint(
-            "The budget is the size of the exported weights with scales and everything kept in FP16, without "
-            "the tokenizer. The predicted KL adds up what each weight does alone."
-        )
-        self.over = label("", "bad")
-        self.over.hide()
-        self._shown_exact = ""
-        self.exact = QLineEdit()
-        self.exact.setAccessibleName("Budget as a number")
-        self.exact.setToolTip("A budget as a number: type it and press Enter")
-        self.exact.setAlignment(Qt.AlignmentFlag.AlignRight)
-        self.exact.setFixedWidth(84)
-        self.unit = combo("Unit of the budget", BUDGETS)
-        self.exact.editingFinished.connect(self._budget_typed)
-        self.unit.currentIndexChanged.connect(self._show_exact)
-        self.limits_button = QPushButton("Limits")
-        self.limits_button.setProperty("menu", "true")
-        self.limits_button.setAutoDefault(False)
-        self.limits_button.setToolTip("Formats that may not be used, and weights that share one")
-        self.limits_button.setMenu(self._make_limits())
-        top = row(label("Method", "secondary"), self.method, self.limits_button, None, explain)
-        spend = row(self.slider, self.exact, self.unit)
-        spend.setStretch(0, 1)
-        return card(column(top, grid, self.over, spend, spacing=10))
-
-    def _make_limits(self) -> QMenu:
-        menu = QMenu(self)
-        fused = menu.addAction("q, k, v and gate, up share a format, to be fused")
-        fused.setCheckable(True)
-        fused.toggled.connect(lambda on: self._limit(fused=on))
-        self._fused = fused
-        self._devices: dict[str, QAction] = {}
-        for device, names in DISTRUSTED.items():
-            words = ", ".join(parse_format(name).label for name in names)
-            action = menu.addAction(f"For {device}: without {words}, which it is known to compute wrongly")
-            action.setCheckable(True)
-            action.toggled.connect(lambda on, device=device: self._limit(device=device if on else None))
-            self._devices[device] = action
-        menu.addSeparator()
-        self._least: dict[tuple[str, int], QAction] = {}
-        for kind in KINDS:
-            inside = menu.addMenu(f"{KIND_NAMES[kind].capitalize() if kind != 'ssm' else 'SSM'}: at least")
-            choices = QActionGroup(inside)
-            for bits in (0, *LEAST_BITS):
-                action = inside.addAction(f"{bits} bits" if bits else "Any number of bits")
-                action.setCheckable(True)
-                action.triggered.connect(partial(self._limit_bits, kind, bits))
-                choices.addAction(action)
-                self._least[kind, bits] = action
-        self._show_limits()
-        return menu
-
-    def _limit(self, **changes: object) -> None:
-        self.set_limits(replace(self.limits, **changes))  # type: ignore[arg-type]
-
-    def _limit_bits(self, kind: str, bits: int, *_: object) -> None:
-        least = {k: b for k, b in {**self.limits.least_bits, kind: bits}.items() if b}
-        self.set_limits(replace(self.limits, least_bits=least))
-
-    def _show_limits(self) -> None:
-        for action, on in [
-            (self._fused, self.limits.fused),
-            *((action, self.limits.device == device) for device, action in self._devices.items()),
-            *(
-                (action, self.limits.least_bits.get(kind, 0) == bits)
-                for (kind, bits), action in self._least.items()
-            ),
-        ]:
-            action.blockSignals(True)
-            action.setChecked(on)
-            action.blockSignals(False)
-        said = self.limits.as_words()
-        count = len(str(said.get("limits", "")).split()) + ("fused" in said) + ("device" in said)
-        self.limits_button.setText(f"Limits ({count})" if count else "Limits")
-
     def _make_key(self) -> QWidget:
         """Which symbol is whose; it shows once there are baselines."""
         self._key = label("", "secondary", wrap=True)
-        marks = {"s": "□", "t1": "△", "d": "◇", "p": "⬠", "x": "×"}
-        words = (
-            f"{marks[family.symbol]} {family.words}".replace(" ", "\N{NO-BREAK SPACE}") for family in FAMILIES
-        )
+        words = (f"{family.mark} {family.words}".replace(" ", "\N{NO-BREAK SPACE}") for family in FAMILIES)
         self._key.setText("   ".join(words))
         self._key.setAccessibleName("Symbols of the baselines")
         self._key.hide()
         return self._key
 
-    def _make_table(self) -> QWidget:
-        self.table = PlanTable(self)
-        self.table.wanted.connect(lambda weight, name: self.pin({weight: name}))
-        self.filter = PlanFilter(self.table)
-        self.view = PlanView()
-        self.view.setModel(self.filter)
-        set_up_table(self.view, "Weights and their formats", stretch=-1)
-        self.view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.view.setSortingEnabled(True)
-        self.view.sortByColumn(0, Qt.SortOrder.AscendingOrder)
-        self.view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        self.view.setEditTriggers(
-            QAbstractItemView.EditTrigger.DoubleClicked
-            | QAbstractItemView.EditTrigger.SelectedClicked
-            | QAbstractItemView.EditTrigger.EditKeyPressed
-            | QAbstractItemView.EditTrigger.AnyKeyPressed
-        )
-        self.view.setItemDelegateForColumn(FORMAT, FormatDelegate(self.view))
-        numbers = NumberDelegate(self.view)
-        for place in (LOSS, SIZE):
-            self.view.setItemDelegateForColumn(place, numbers)
-        for place, width in ((KIND, 100), (SHAPE, 106), (FORMAT, 136), (LOSS, 114), (SIZE, 72)):
-            self.view.setColumnWidth(place, width)
-        self.search = QLineEdit()
-        self.search.setPlaceholderText("Filter: name, kind or format")
-        self.search.setAccessibleName("Filter the weights")
-        self.search.setClearButtonEnabled(True)
-        self.search.setMinimumWidth(110)
-        self.search.textChanged.connect(self.filter.setFilterFixedString)
-        self.set_selected = QPushButton("Set…")
-        self.set_selected.setProperty("menu", "true")
-        self.set_selected.setAutoDefault(False)
-        self.set_selected.setAccessibleName("Set the format of the selected weights")
-        self.set_selected.setToolTip("Pin the selected weights to one format")
-        self._formats = QMenu(self.set_selected)
-        self.set_selected.setMenu(self._formats)
-        undo = tool("undo", "Undo (Ctrl+Z)", self.undo.undo)
-        redo = tool("redo", "Redo (Ctrl+Y)", self.undo.redo)
-        for action, widget in ((self.undo.canUndoChanged, undo), (self.undo.canRedoChanged, redo)):
-            widget.setEnabled(False)
-            action.connect(widget.setEnabled)
-        for keys, act in (
-            (QKeySequence.StandardKey.Undo, self.undo.undo),
-            (QKeySequence.StandardKey.Redo, self.undo.redo),
-        ):
-            QShortcut(QKeySequence(keys), self).activated.connect(act)
-        self.reset_button = button(
-            "Reset", self.reset, tip="Reset to the algorithm: remove all pins; can be undone"
-        )
-        top = row(self.search, self.set_selected, undo, redo, self.reset_button)
-        top.setStretch(0, 1)
-        return card(column(top, self.view))
-
     # How it follows the session.
 
     def _new_model(self) -> None:
-        self._measured, self.pins, self.limits, self._exact = [], {}, Constraints(), None
-        self._show_limits()
+        self._measured, self.pins, self.limits = [], {}, Constraints()
+        self.budget.limits_button.show_limits(self.limits)
         self.undo.clear()
         self._new_scores()
 
@@ -500,17 +267,12 @@ class PlanPage(Page):
         usable = scores is not None and bool(scores.entries)
         self._draft = Draft(scores) if scores is not None and usable else None
         self.stack.setCurrentIndex(1 if usable else 0)
-        self.table.show_draft(self._draft)
+        self.weights.show_draft(self._draft)
         if self._draft is not None:
-            self._fill_methods(self._draft)
-            self.slider.set_marks(self._marks(self._draft))
+            self.budget.show_draft(self._draft)
             self.chart.show_draft(self._draft)
             if self.session.plan is None:
-                wanted = (
-                    round(DEFAULT_BITS / 8 * sum(o.parameters for o in self._draft.options))
-                    + self._draft.fixed
-                )
-                self._move_slider(wanted)
+                self.budget.set_bytes(self._draft.bytes_of_bits(DEFAULT_BITS))
                 self.replan()
             else:
                 self._take_plan()
@@ -520,49 +282,37 @@ class PlanPage(Page):
         """Show the session's plan; one from elsewhere brings its method, budget and pins along."""
         plan = self.session.plan
         if plan is None or self._draft is None:
-            self.sentence.setText("")
-            self._show_actions()
+            self._show_no_plan()
             return
-        if plan is not self._own_plan:
-            try:
-                self._draft.totals(plan.assignments)
-            except InputError as error:
-                self.session.say("warning", f"{error} The plan can be exported, but not weighed here.")
-                return
-            self._own_plan = plan
+        try:
+            self._draft.totals(plan.assignments)
+        except InputError as error:
+            self._show_no_plan()
+            self.session.say("warning", f"{error} The plan can be exported, but not weighed here.")
+            return
+        if plan is not self._shown:
+            self._shown = plan
             self.undo.clear()
             limits = constraints_of(plan)
             self.pins, self.limits = dict(limits.pins), replace(limits, pins={})
-            self._show_limits()
-            self._choose_method(plan.method)
-            self._move_slider(
-                int(plan.predicted["bytes"] or 0)
-                if "bytes" not in (plan.budget or {})
-                else int((plan.budget or {})["bytes"])
-            )
+            self.budget.limits_button.show_limits(self.limits)
+            self.budget.set_method(plan.method)
+            self.budget.set_bytes(int((plan.budget or {}).get("bytes") or plan.predicted["bytes"] or 0))
         if plan.measured and all(p.assignments != plan.assignments for p in self._measured):
             self._measured.append(plan)
-        self._assignments = plan.assignments
-        self.slider.setEnabled(not plan.method.startswith("uniform-"))
         self._show(plan)
+
+    def _show_no_plan(self) -> None:
+        self._shown = None
+        self.sentence.setText("")
+        self._show_actions()
 
     def _show(self, plan: Plan) -> None:
         assert self._draft is not None
-        totals = self._draft.totals(plan.assignments)
-        self.readings["size"].setText(quantities.size(totals.bytes))
-        self.readings["bits"].setText(f"{totals.bits:.2f}")
-        self.readings["kl"].setText(quantities.plus_minus(totals.kl, totals.se))
-        self.slider.setAccessibleDescription(
-            f"{quantities.size(totals.bytes)}, {totals.bits:.2f} bits on average"
-        )
-        over = totals.bytes - self.budget
-        uniform = plan.method.startswith("uniform-")
-        self.over.setVisible(over > 0 and bool(self.pins) and not uniform)
-        self.over.setText(f"The pins take {quantities.size(max(over, 0))} more than the budget.")
-        self.table.show_plan(plan.assignments, self.pins)
+        self.budget.show_plan(plan, pinned=bool(self.pins))
+        self.weights.table.show_plan(plan.assignments, self.pins)
         self.measured.show_plan(plan)
         self.sentence.setText(summary(plan, self._draft, self.session.baselines))
-        self._show_exact()
         self._show_chart()
         self._show_actions()
 
@@ -580,7 +330,7 @@ class PlanPage(Page):
         self.compare_button.setEnabled(ready and bool(self._others()))
         self.open_button.setEnabled(self.session.model is not None)
         self.open_button.setToolTip("Open a plan file for this model" if self.session.model else MISSING)
-        self.reset_button.setEnabled(bool(self.pins) or self._is_repaired())
+        self.weights.reset_button.setEnabled(bool(self.pins) or self._is_repaired())
         for widget in (self.verify, self.repair, self.baselines):
             widget.refresh()
 
@@ -628,8 +378,8 @@ class PlanPage(Page):
     def _take_baselines(self) -> None:
         self.chart.show_baselines(self.session.baselines)
         self._key.setVisible(bool(self.session.baselines))
-        if self.session.plan is not None and self._draft is not None:
-            self.sentence.setText(summary(self.session.plan, self._draft, self.session.baselines))
+        if self._shown is not None and self._draft is not None:
+            self.sentence.setText(summary(self._shown, self._draft, self.session.baselines))
         self._show_actions()
 
     def _ask_consent(self, path: Path, differs: str) -> None:
@@ -655,8 +405,8 @@ class PlanPage(Page):
             return []
         found: dict[str, Plan] = {}
         if self.pins or self._is_repaired():
-            free = draft.assign("kl", self.budget, self.limits)
-            found["KL, as the algorithm chooses"] = draft.plan("kl", self.budget, self.limits, free)
+            free = draft.assign("kl", self.budget.bytes, self.limits)
+            found["KL, as the algorithm chooses"] = draft.plan("kl", self.budget.bytes, self.limits, free)
         for other in [*reversed(self._measured), *self.session.baselines]:
             if other.assignments != plan.assignments:
                 found.setdefault(titled(other), other)
@@ -664,99 +414,13 @@ class PlanPage(Page):
             uniform = {option.weight: name for option in draft.options}
             if uniform != plan.assignments:
                 method = f"uniform-{name}"
-                other = draft.plan(method, self.budget, Constraints(), uniform)
+                other = draft.plan(method, self.budget.bytes, Constraints(), uniform)
                 found.setdefault(titled(other), other)
         return list(found.items())
 
     def _is_repaired(self) -> bool:
         plan = self.session.plan
         return plan is not None and "repaired_on" in plan.provenance
-
-    def _budget_typed(self) -> None:
-        if self.exact.text() == self._shown_exact:
-            return
-        try:
-            value = float(self.exact.text().replace(",", "."))
-        except ValueError:
-            value = math.nan
-        if 0 <= value < 1e9:
-            self.set_budget(value, self.unit.currentData())
-        else:
-            self.session.say("warning", f"{self.exact.text()!r} is not a budget. Give a number from 0 up.")
-            self._show_exact()
-
-    def _show_exact(self) -> None:
-        """The plan in the unit chosen, until a person types something else."""
-        if self._draft is None or self.session.plan is None:
-            return
-        totals = self._draft.totals(self.session.plan.assignments)
-        value = {
-            "mb": totals.bytes / 1e6,
-            "bits": totals.bits,
-            "kl": totals.kl,
-            "perplexity": 100 * math.expm1(min(totals.kl, 100)),
-        }[self.unit.currentData()]
-        self._shown_exact = quantities.significant(value, 4).replace(",", "")
-        self.exact.setText(self._shown_exact)
-
-    def _fill_methods(self, draft: Draft) -> None:
-        kept = self.method.currentData()
-        self.method.blockSignals(True)
-        self.method.clear()
-        for words, value, tip in METHODS:
-            self.method.addItem(words, value)
-            self.method.setItemData(self.method.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        for name in draft.formats:
-            self.method.addItem(f"Uniform {parse_format(name).label}", f"uniform-{name}")
-        self.method.setCurrentIndex(max(self.method.findData(kept), 0))
-        self.method.blockSignals(False)
-        self._formats.clear()
-        for name in draft.formats:
-            self._formats.addAction(parse_format(name).label, partial(self._pin_selected, name))
-        self._formats.addSeparator()
-        self._formats.addAction("As the algorithm chooses", lambda: self._pin_selected(None))
-
-    def _choose_method(self, method: str) -> None:
-        self.method.blockSignals(True)
-        if self.method.findData(method) < 0:
-            self.method.addItem(method, method)
-        self.method.setCurrentIndex(self.method.findData(method))
-        self.method.blockSignals(False)
-
-    def _pin_selected(self, name: str | None) -> None:
-        rows = [self.filter.mapToSource(index).row() for index in self.view.selectionModel().selectedRows()]
-        self.pin({self.table.weight(index): name for index in rows})
-
-    def _marks(self, draft: Draft) -> dict[int, str]:
-        marks = {}
-        for name in draft.formats[1:]:
-            marks[self._place(draft.uniform(name).bytes)] = parse_format(name).label
-        return marks
-
-    def _place(self, size: int) -> int:
-        assert self._draft is not None
-        low, high = self._draft.smallest, self._draft.largest
-        return min(max(round(STEPS * (size - low) / max(high - low, 1)), 0), STEPS)
-
-    def _move_slider(self, size: int) -> None:
-        self.slider.blockSignals(True)
-        self.slider.setValue(self._place(size))
-        self.slider.blockSignals(False)
-        self.slider.update()
-
-    def _slid(self, value: int) -> None:
-        self._exact = None
-        near = min(self.slider.marks, key=lambda mark: abs(mark - value), default=None)
-        if self.slider.isSliderDown() and near is not None and abs(near - value) <= SNAP and near != value:
-            self.slider.setValue(near)
-            return
-        self._throttle.start()
-
-    def _method_changed(self) -> None:
-        method = self.method.currentData()
-        if self._draft is not None and method.startswith("uniform-"):
-            self._move_slider(self._draft.uniform(method.removeprefix("uniform-")).bytes)
-        self.replan()
 
     def _to_sensitivity(self) -> None:
         self._window.show_page("Sensitivity" if self.session.model else "Model")
@@ -776,110 +440,3 @@ class _SetPins(QUndoCommand):
 
     def undo(self) -> None:
         self._page.set_pins(self._before, self._plan)
-
-
-class BudgetSlider(QSlider):
-    """A slider with labelled marks below, on which it settles when drawn near."""
-
-    def __init__(self) -> None:
-        super().__init__(Qt.Orientation.Horizontal)
-        self.marks: dict[int, str] = {}
-        self.setRange(0, STEPS)
-        self.setSingleStep(2)
-        self.setPageStep(50)
-        self.setAccessibleName("Budget")
-        self.setMinimumHeight(58)
-
-    def set_marks(self, marks: dict[int, str]) -> None:
-        self.marks = marks
-        self.update()
-
-    def sizeHint(self) -> QSize:
-        return QSize(300, 58)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        super().paintEvent(event)
-        painter = QPainter(self)
-        colours = theme.colours()
-        metrics = self.fontMetrics()
-        span, middle = self.width() - 18, self.height() // 2
-        taken = -1000
-        for place, text in sorted([*self.marks.items(), (STEPS, "FP16")]):
-            x = round(9 + span * place / STEPS)
-            width = metrics.horizontalAdvance(text)
-            left = min(max(x - width // 2, 0), self.width() - width)
-            painter.setPen(QPen(QColor(colours.edge), 1))
-            painter.drawLine(QPoint(x, middle + 5), QPoint(x, middle + 10))
-            if left > taken + 6:
-                painter.setPen(QColor(colours.secondary))
-                painter.drawText(QPoint(left, self.height() - 4), text)
-                taken = left + width
-
-
-class _MeasuredCard(QWidget):
-    """Prediction beside measurement."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._figures: dict[str, QLabel] = {}
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(16)
-        grid.setVerticalSpacing(4)
-        grid.setColumnStretch(1, 1)
-        for index, (key, words, tip) in enumerate(
-            (
-                ("predicted", "KL predicted", "The sum of what each weight does alone, in nats per token"),
-                (
-                    "kl",
-                    "KL measured",
-                    "How far this plan's predictions are from the original's, in nats per "
-                    "token: 0 is the same, 0.01 hard to notice",
-                ),
-                ("top1", "Top-1 agreement", "Share of tokens whose most likely next token stays the same"),
-                (
-                    "perplexity",
-                    "Perplexity",
-                    "How many words, so to speak, the model hesitates between at each step: less is better",
-                ),
-                ("full", "… in full precision", "Perplexity of the original model on the same text"),
-            )
-        ):
-            self._figures[key] = label("–", select=True)
-            self._figures[key].setFont(theme.text_font())
-            name = label(words, "secondary")
-            for widget in (name, self._figures[key]):
-                widget.setToolTip(f"<p>{tip}</p>")
-            grid.addWidget(name, index, 0)
-            grid.addWidget(self._figures[key], index, 1)
-        self._words = label("", "secondary", wrap=True)
-        frame = card(column(label("On held-out text", "heading"), grid, self._words))
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(frame)
-
-    def show_plan(self, plan: Plan) -> None:
-        kl = plan.predicted.get("kl")
-        texts = {
-            "predicted": "–"
-            if kl is None
-            else quantities.plus_minus(kl, plan.predicted.get("se") or 0.0, "nats")
-        }
-        measured = plan.measured or {}
-        for key, name, unit in (
-            ("kl", "kl_pq", "nats"),
-            ("top1", "top1_agreement", ""),
-            ("perplexity", "perplexity", ""),
-            ("full", "perplexity_full", ""),
-        ):
-            value = measured.get(name)
-            texts[key] = (
-                quantities.plus_minus(value["mean"], value["se"], unit) if value else "not measured yet"
-            )
-        for key, text in texts.items():
-            self._figures[key].setText(text)
-        read = measured.get("text")
-        self._words.setText(
-            f"{read['tokens']:,} tokens of {read['name']}"
-            if read
-            else "Verify measures the whole plan at once, on text that no weight was scored on."
-        )

@@ -1,0 +1,54 @@
+"""Where and with what a benchmark was run."""
+
+import importlib.metadata
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+
+from kl_lens_desktop.bench.devices import Device
+from kl_lens_desktop.bench.settings import Settings
+
+_PACKAGES = ("kl-lens-desktop", "openvino", "openvino-genai", "openvino-tokenizers", "nncf", "numpy")
+
+
+def environment(
+    devices: list[Device], text: dict[str, Any], settings: Settings, memory_read_gb_s: float | None
+) -> dict[str, Any]:
+    """Where and with what a bench was run, for a reader on another computer."""
+    battery = _battery()
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "os": platform.platform(),
+        "cpu": next((device.full_name for device in devices if device.name == "CPU"), platform.processor()),
+        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+        "threads": psutil.cpu_count(),
+        "ram_mb": psutil.virtual_memory().total / 2**20,
+        "memory_read_gb_s": memory_read_gb_s,
+        "power": power(),
+        "battery_percent": None if battery is None else float(battery.percent),
+        "python": platform.python_version(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "devices": [asdict(device) for device in devices],
+        "text": text,
+        "settings": asdict(settings) | {"contexts": list(settings.contexts)},
+    }
+
+
+def power() -> str:
+    """``mains``, ``battery`` or ``unknown``."""
+    battery = _battery()
+    return "unknown" if battery is None else "mains" if battery.power_plugged else "battery"
+
+
+def _battery() -> Any:
+    return psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

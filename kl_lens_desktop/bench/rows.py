@@ -1,0 +1,109 @@
+"""What is measured of one variant on one device, and the row of the bench file it comes to."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kl_lens_desktop.bench.environment import power
+from kl_lens_desktop.bench.figures import spread
+from kl_lens_desktop.bench.variants import Variant, weights_bytes
+from kl_lens_desktop.jobs.child import Child
+from kl_lens_desktop.plan.document import Plan
+
+_SPEED_FIGURES = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s")
+_QUALITY_FIGURES = (
+    "perplexity", "word_perplexity", "nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce",
+    "top1_agreement",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known so far of one variant on one device."""
+
+    variant: Variant
+    device: str
+    child: Child | None = None
+    loads: list[dict[str, Any]] = field(default_factory=list)
+    turns: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # by length of prompt
+    raw: dict[str, Any] = field(default_factory=dict)
+    cached: dict[str, Any] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)  # lengths of prompts that failed, beyond the main one
+    sampled_peak_mb: float = 0.0
+    settled: bool | None = None
+    failure: str = ""
+
+
+def row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
+    """The row of a run, as the bench file holds it; `unavailable` says why there is nothing to measure on."""
+    variant, plan = run.variant, run.variant.plan
+    load, quality, raw = run.loads[0] if run.loads else {}, run.quality, run.raw
+    in_speed, in_quality = load.get("settings", {}), quality.get("settings", {})
+    main = next(iter(run.turns.values()), [])  # the prompt that every round has
+    files = [path for path in variant.folder.rglob("*") if path.is_file()]
+    speed, read = _over_rounds(main, "tokens_per_s"), raw.get("bytes_per_token")
+    cached_ms = run.cached.get("load_ms")
+    return {
+        "variant": variant.name,
+        "device": run.device,
+        "status": "unavailable" if unavailable else f"failed: {run.failure}" if run.failure else "ok",
+        "reason": unavailable or None,
+        "model": asdict(plan.model) if plan else None,
+        "method": plan.method if plan else None,
+        "plan_sha256": _plan_sha256(plan) if plan else None,
+        "session": session or None,
+        "size_bytes": weights_bytes(variant),
+        "folder_bytes": sum(path.stat().st_size for path in files),
+        **{name: _over_rounds(main, name) for name in _SPEED_FIGURES},
+        "settled": run.settled,
+        "by_context": [
+            {"prompt_tokens": length, **{name: _over_rounds(turns, name) for name in _SPEED_FIGURES}}
+            for length, turns in sorted(run.turns.items())
+            if turns
+        ] or None,
+        "raw": {
+            **{name: _over_rounds([raw], name) for name in _SPEED_FIGURES},
+            "read_ms": raw["read_ms"],
+            "compile_ms": raw["compile_ms"],
+        } if raw else None,
+        "bytes_per_token": read,
+        "bandwidth_gb_s": read * speed["mean"] / 1e9 if read and speed else None,
+        "load_ms": spread([each["load_ms"] for each in run.loads]) if run.loads else None,
+        "load_cached_ms": spread([cached_ms]) if cached_ms else None,
+        "cache_bytes": run.cached.get("cache_bytes"),
+        **{name: quality.get(name) for name in _QUALITY_FIGURES},
+        "fidelity": quality.get("fidelity"),
+        "peak_rss_mb": _peak_mb(run),
+        "peak_rss_sampled_mb": run.sampled_peak_mb or None,
+        "system_used_change_mb": main[0]["system_used_change_mb"] if main else None,
+        "gpu_memory_mb": quality.get("gpu_memory_mb"),
+        "backend": load.get("backend"),
+        "precision": in_speed.get("precision") or in_quality.get("precision"),
+        "quality_precision": in_quality.get("precision"),
+        "kv_cache_precision": in_speed.get("kv_cache_precision"),
+        "dynamic_quantization_group_size": in_speed.get("dynamic_quantization_group_size"),
+        "threads": in_quality.get("threads"),
+        "core_type": in_speed.get("core_type"),
+        "performance_hint": in_quality.get("performance_hint"),
+        "execution_devices": in_quality.get("execution_devices"),
+        "power": power(),
+    }  # fmt: skip
+
+
+def _over_rounds(turns: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    if not turns:
+        return None
+    pooled = [sample for turn in turns for sample in turn["samples"][name]]
+    return {**spread(pooled), "rounds": [turn["round"][name] for turn in turns]}
+
+
+def _peak_mb(run: Run) -> float | None:
+    counted = [turn["peak_rss_mb"] for turns in run.turns.values() for turn in turns if turn["peak_rss_mb"]]
+    return max(counted, default=run.sampled_peak_mb or None)
+
+
+def _plan_sha256(plan: Plan) -> str:
+    assignments = json.dumps(plan.assignments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(assignments.encode("utf-8")).hexdigest()

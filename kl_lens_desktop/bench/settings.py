@@ -1,0 +1,76 @@
+"""How much a benchmark measures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kl_lens_desktop.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a person may choose, and the defaults.
+
+    Attributes
+    ----------
+    tokens, window, stride : int
+        Held-out text for quality: see `bench.text.passage`; None for its own defaults.
+    chunk : int
+        The most tokens given to a model at once in the quality run.
+    precision : str
+        Of the quality run: ``user`` for what a user gets on the device, ``f32`` for the exported weights'
+        own quality.
+    prompt_tokens, new_tokens : int
+        Of every timed generation that is compared.
+    repeats, turn_s : int, float
+        Timed generations in a round, and seconds after which it does not begin another.
+    rounds, max_rounds, speed_minutes : int, int, float
+        Rounds in which the variants take turns: at least, and, until their speeds are told apart or known
+        well enough (see `bench.noise`), at most; on one device for so long.
+    contexts : sequence of int
+        Other lengths of prompt to time, in the first two rounds.
+    raw : bool
+        Also time plain requests, and how fast this computer reads memory.
+    cache : bool
+        Also time loading with OpenVINO's model cache, in a temporary folder.
+    cool_down_s : float
+        Rest before every turn and every process.
+    time_limit_s : float
+        For each child process, and each turn of it.
+    memory_limit_mb : float or None
+        Resident set size at which a child is ended; None for 90 % of what is free when it starts.
+    """
+
+    tokens: int = 8192
+    window: int | None = None
+    stride: int | None = None
+    chunk: int = 256
+    precision: str = "user"
+    prompt_tokens: int = 256
+    new_tokens: int = 64
+    repeats: int = 3
+    turn_s: float = 3.0
+    rounds: int = 4
+    max_rounds: int = 32
+    speed_minutes: float = 10.0
+    contexts: Sequence[int] = (128, 512, 2048)
+    raw: bool = True
+    cache: bool = True
+    cool_down_s: float = 0.2
+    time_limit_s: float = 1200.0
+    memory_limit_mb: float | None = None
+
+    @property
+    def most_rounds(self) -> int:
+        return max(self.rounds, self.max_rounds)
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise `InputError` unless something can be measured with these."""
+    least = {"rounds": 1, "repeats": 1, "prompt_tokens": 1, "new_tokens": 2, "chunk": 1}
+    for name, count in least.items():
+        if getattr(settings, name) < count:
+            raise InputError("Cannot measure", f"{name} is less than {count}", f"Ask for at least {count}")
+    if any(length < 1 for length in settings.contexts):
+        raise InputError("Cannot measure", "a context has no tokens", "Ask for at least one")
+    if settings.precision not in ("user", "f32"):
+        raise InputError("Cannot measure", f"{settings.precision!r} is no precision", "Choose user or f32")

@@ -1,0 +1,79 @@
+"""The exported folders that a benchmark compares, and the names they go by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.plan.document import Plan, load_plan
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """An IR folder under the name its rows carry; `reference` is the FP16 variant of its model, if any."""
+
+    name: str
+    folder: Path
+    plan: Plan | None
+    reference: Path | None = None
+
+
+def find_variants(folders: Sequence[Path]) -> list[Variant]:
+    """The variants in `folders`, named by folder (with the parent's name or a number where two are alike).
+
+    Raises
+    ------
+    InputError
+        If there is none or one of them is no IR folder.
+    """
+    if not folders:
+        raise InputError("Nothing to measure", "no folder was given", "Name at least one exported model")
+    for folder in folders:
+        if not (folder / "openvino_model.xml").is_file() or not (folder / "openvino_model.bin").is_file():
+            why = "it holds no openvino_model.xml and .bin"
+            raise InputError(f"Cannot measure {folder}", why, "Choose the folder of an exported model")
+    plans = [load_plan(path) if (path := folder / "plan.json").is_file() else None for folder in folders]
+    variants = [
+        Variant(name, folder, plan)
+        for name, folder, plan in zip(_names(folders), folders, plans, strict=True)
+    ]
+    return [replace(variant, reference=_reference(variant, variants)) for variant in variants]
+
+
+def weights_bytes(variant: Variant) -> int:
+    """Size of a variant's weights file."""
+    return (variant.folder / "openvino_model.bin").stat().st_size
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    resolved = [folder.resolve() for folder in folders]
+    short = [folder.name for folder in resolved]
+    names = [
+        name if short.count(name) == 1 else f"{folder.parent.name}/{name}"
+        for folder, name in zip(resolved, short, strict=True)
+    ]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: index + 1].count(name)})"
+        for index, name in enumerate(names)
+    ]
+
+
+def _reference(variant: Variant, variants: list[Variant]) -> Path | None:
+    def of_the_same_model(other: Variant) -> bool:
+        if variant.plan and other.plan:
+            return variant.plan.model.sha256 == other.plan.model.sha256
+        return _tokenizer(variant.folder) == _tokenizer(other.folder)
+
+    full = (each for each in variants if _is_fp16(each) and of_the_same_model(each))
+    return next((each.folder for each in full), None)
+
+
+def _is_fp16(variant: Variant) -> bool:
+    if variant.plan is not None:
+        return set(variant.plan.assignments.values()) == {"fp16"}
+    return variant.folder.resolve().name.lower() == "fp16"
+
+
+def _tokenizer(folder: Path) -> bytes:
+    path = folder / "tokenizer.json"
+    return path.read_bytes() if path.is_file() else b""
