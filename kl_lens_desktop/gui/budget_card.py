@@ -116,6 +116,15 @@ class BudgetCard(QWidget):
         self.over.setText(f"The pins take {quantities.size(max(over, 0))} more than the budget.")
         self._show_exact()
 
+    def show_no_plan(self) -> None:
+        """No figures, where there is no plan or these scores cannot weigh it."""
+        self._totals = None
+        for reading in self.readings.values():
+            reading.setText("–")
+        self.over.hide()
+        self._shown_exact = ""
+        self.exact.clear()
+
     def set_method(self, method: str) -> None:
         """Choose a method, also one that is not offered, without asking for a plan."""
         self.method.blockSignals(True)

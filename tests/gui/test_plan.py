@@ -23,6 +23,7 @@ from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.options import weight_options
 from kl_lens_desktop.plan.propose import predicted, propose
+from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity.scores import Scores
 from tests.gui.conftest import JOB_MS
 from tests.machine import slowness
@@ -272,6 +273,9 @@ def test_scores_of_other_formats_leave_the_plan_and_say_so(scored: Window, sampl
     scored.session.scores_changed.emit()
     assert scored.session.plan is plan
     assert "can be exported, but not weighed here" in scored.banner.text.text()
+    assert {reading.text() for reading in page.budget.readings.values()} == {"–"}
+    shown = {page.weights.table.index(row, FORMAT).data() for row in range(page.weights.table.rowCount())}
+    assert shown == {parse_format(name).label for name in plan.assignments.values()}  # type: ignore[union-attr]
     scored.session.baselines_changed.emit()
     page.budget.unit.setCurrentIndex(1 - page.budget.unit.currentIndex())
 

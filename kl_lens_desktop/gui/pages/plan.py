@@ -288,6 +288,8 @@ class PlanPage(Page):
             self._draft.totals(plan.assignments)
         except InputError as error:
             self._show_no_plan()
+            self.weights.table.show_plan(plan.assignments, {})
+            self.measured.show_plan(plan)
             self.session.say("warning", f"{error} The plan can be exported, but not weighed here.")
             return
         if plan is not self._shown:
@@ -304,6 +306,7 @@ class PlanPage(Page):
 
     def _show_no_plan(self) -> None:
         self._shown = None
+        self.budget.show_no_plan()
         self.sentence.setText("")
         self._show_actions()
 
