@@ -159,7 +159,7 @@ class PlanTable(QAbstractTableModel):
         if column == FORMAT:
             return parse_format(name).label
         if choice is None:
-            return "not measured"
+            return "not measured" if column == LOSS else "–"
         if column == LOSS:
             return quantities.plus_minus(choice.loss, choice.se) if choice.loss else "0"
         return quantities.size(choice.bytes)
