@@ -41,6 +41,7 @@ from kl_lens_desktop.bench.speed import raw_task
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
 from kl_lens_desktop.bench.text import token_ids, windows
 from kl_lens_desktop.bench.variants import find_variants
+from kl_lens_desktop.cli import commands
 from kl_lens_desktop.errors import Cancelled, InputError, ModelError
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.files import NPU_MODEL, read_json, write_json
@@ -986,6 +987,26 @@ def test_the_table_says_what_happened_in_words(benched: Path) -> None:
 )  # fmt: skip
 def test_figures_are_shown_to_three_digits(value: float | None, spread: float | None, words: str) -> None:
     assert report.figure(value, spread) == words
+
+
+def test_two_files_are_compared_on_the_command_line_and_as_csv(
+    benched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = report.load_bench(benched)
+    other = report.load_bench(benched)
+    for measured in other["rows"]:
+        measured["variant"] = f"={measured['variant']}"
+        measured["size_bytes"] *= 2
+    yours, table = tmp_path / "yours.json", tmp_path / "both.csv"
+    yours.write_text(json.dumps(other), encoding="utf-8")
+    assert commands.run(["bench", "--compare", str(benched), str(yours), "--csv", str(table)]) == 0
+    assert "second to first" in capsys.readouterr().out
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.DictReader(file))
+    found = compare(document, report.load_bench(yours))
+    assert len(lines) == sum(len(match.changes) for match in found.matches) > 10
+    assert {line["ratio"] for line in lines if line["figure"] == "size_bytes"} == {"2.0"}
+    assert all(line["variant_second"] == f"'={line['variant']}" for line in lines)
 
 
 def test_csv_and_html_hold_every_row_and_trust_no_name(benched: Path, tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ def test_every_command_has_help_with_examples(command: str) -> None:
         ["plan", "s.json", "--out", "p", "--bits", "nan"],
         ["plan", "s.json", "--bits", "4"],
         ["plan", "--diff", "a.json"],
+        ["bench", "folder", "--compare", "a.json", "b.json"],
+        ["bench", "--compare", "a.json", "b.json", "--tokens", "512"],
         ["plan", "s.json", "--out", "p", "--bits", "4", "--pin", "a.weight"],
         ["plan", "s.json", "--out", "p", "--bits", "4", "--device", "TPU"],
     ],

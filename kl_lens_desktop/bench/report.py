@@ -3,7 +3,8 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +77,23 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def export_csv(bench: dict[str, Any], path: Path) -> None:
-    """Write the rows of a bench file as CSV, one column per number, with the byte order mark for Excel."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")
+    """Write the rows of a bench file as CSV, one column per number."""
     columns = [*_PLAIN, *(f"{name}_{part}" for name, parts in _FIGURES.items() for part in parts)]
     lengths = _lengths(bench["rows"])
     columns += [f"{name}_{length}" for length in lengths for name in _BY_CONTEXT]
     columns += [f"raw_{name}" for name in (*_BY_CONTEXT, "read_ms", "compile_ms")]
-    writer.writerow(columns)
-    writer.writerows([_cell(value) for value in _values(row, lengths)] for row in bench["rows"])
-    write_text(path, "\ufeff" + text.getvalue())
+    _write_csv(path, [columns, *(_values(row, lengths) for row in bench["rows"])])
+
+
+def export_comparison_csv(comparison: Comparison, path: Path) -> None:
+    """Write a comparison as CSV: a line for each figure that both files have, in the unit of the files."""
+    columns = ("variant", "variant_second", "device", "matched_by", *(field.name for field in fields(Change)))
+    lines = [
+        [match.first["variant"], match.second["variant"], match.first["device"], match.by, *astuple(change)]
+        for match in comparison.matches
+        for change in match.changes
+    ]
+    _write_csv(path, [columns, *lines])
 
 
 def contexts(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
@@ -258,6 +266,13 @@ def _values(row: dict[str, Any], lengths: list[int]) -> Iterator[Any]:
     for name in _BY_CONTEXT:
         yield (raw.get(name) or {}).get("mean")
     yield from (raw.get(name) for name in ("read_ms", "compile_ms"))
+
+
+def _write_csv(path: Path, lines: Iterable[Iterable[Any]]) -> None:
+    """With the byte order mark, by which Excel knows UTF-8."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows([_cell(value) for value in line] for line in lines)
+    write_text(path, "\ufeff" + text.getvalue())
 
 
 def _cell(value: Any) -> Any:

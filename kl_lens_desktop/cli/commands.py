@@ -18,6 +18,9 @@ from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
 FAILED, CANCELLED = 1, 130
 Arguments = argparse.Namespace
+_MEASURING = (  # options of bench that only a measurement reads
+    "devices", "text", "tokens", "window", "stride", "precision", "contexts", "minutes", "cool_down", "out",
+)  # fmt: skip
 
 
 def run(argv: list[str]) -> int:
@@ -27,10 +30,7 @@ def run(argv: list[str]) -> int:
             stream.reconfigure(encoding="utf-8")  # Windows consoles default to a legacy code page
     whole = parser()
     arguments = whole.parse_args(argv or ["app"])
-    if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
-        whole.error("plan takes a score file and --out, or --diff")
-    if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
-        whole.error("bench takes exported folders, or --compare and two bench files")
+    _check_usage(whole, arguments)
     try:
         return int(COMMANDS[arguments.command](arguments) or 0)
     except (KeyboardInterrupt, Cancelled):
@@ -51,6 +51,19 @@ def run(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return FAILED
+
+
+def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
+    """End with a usage error where arguments do not go together."""
+    if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
+        whole.error("plan takes a score file and --out, or --diff")
+    if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
+        whole.error("bench takes exported folders, or --compare and two bench files")
+    if getattr(arguments, "compare", None):
+        given = [name for name in _MEASURING if getattr(arguments, name) is not None]
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            whole.error(f"bench --compare measures nothing: leave out {names}")
 
 
 def _app(arguments: Arguments) -> int:
@@ -297,12 +310,13 @@ def _export(arguments: Arguments) -> None:
 
 
 def _bench(arguments: Arguments) -> None:
+    for path in filter(None, (arguments.csv, arguments.html)):
+        check_file(path)
     if arguments.compare:
         _compare_benches(arguments)
         return
-    check_replaceable(arguments.out, "bench")
-    for path in filter(None, (arguments.csv, arguments.html)):
-        check_file(path)
+    out = arguments.out or Path("bench.json")
+    check_replaceable(out, "bench")
     from kl_lens_desktop.bench.page import export_html
     from kl_lens_desktop.bench.report import export_csv, load_bench
 
@@ -310,7 +324,7 @@ def _bench(arguments: Arguments) -> None:
         "folders": [str(folder) for folder in arguments.folders],
         "devices": _names(arguments.devices),
         "text": str(arguments.text) if arguments.text else None,
-        "out": str(arguments.out),
+        "out": str(out),
         "contexts": arguments.contexts,
         "tokens": arguments.tokens,
         "window": arguments.window,
@@ -324,14 +338,14 @@ def _bench(arguments: Arguments) -> None:
         print_bench(rows)
         raise ChildError("Nothing could be measured", "every row failed", "See the reasons above")
     if arguments.csv:
-        export_csv(load_bench(arguments.out), arguments.csv)
+        export_csv(load_bench(out), arguments.csv)
     if arguments.html:
-        export_html(load_bench(arguments.out), arguments.html)
+        export_html(load_bench(out), arguments.html)
     if arguments.json:
-        print(arguments.out.read_text(encoding="utf-8"))
+        print(out.read_text(encoding="utf-8"))
         return
     print_bench(rows)
-    print(f"Wrote {arguments.out}")
+    print(f"Wrote {out}")
 
 
 def _measuring(arguments: Arguments) -> dict[str, Any]:
@@ -354,10 +368,18 @@ def _names(text: str | None) -> list[str] | None:
 def _compare_benches(arguments: Arguments) -> None:
     from kl_lens_desktop.bench.compare import compare
     from kl_lens_desktop.bench.page import export_comparison_html
-    from kl_lens_desktop.bench.report import around_table, comparison_table, load_bench, ratio_words
+    from kl_lens_desktop.bench.report import (
+        around_table,
+        comparison_table,
+        export_comparison_csv,
+        load_bench,
+        ratio_words,
+    )
 
     first, second = (str(path) for path in arguments.compare)
     found = compare(*(load_bench(path) for path in arguments.compare))
+    if arguments.csv:
+        export_comparison_csv(found, arguments.csv)
     if arguments.html:
         export_comparison_html((first, second), found, arguments.html)
     if arguments.json:
