@@ -98,7 +98,9 @@ class BenchDifferenceDialog(QDialog):
             card(column(self.around)), f"What differs around them ({len(comparison.environment)})"
         )
         names_line = label(f"This one: {names[0]}\nThe other: {names[1]}", "secondary", select=True)
-        save = button("Save as HTML…", self._choose_file)
+        save = button(
+            "Save…", self._choose_file, tip="Save this comparison as a page (HTML) or a table (CSV)"
+        )
         whole = column(
             label("What changed between them", "title"),
             names_line,
@@ -113,22 +115,28 @@ class BenchDifferenceDialog(QDialog):
         self.setLayout(whole)
 
     def save_to(self, path: Path) -> None:
-        """Write the comparison as a page."""
+        """Write the comparison as a page, or as CSV if `path` ends so."""
         from kl_lens_desktop.bench.page import export_comparison_html
+        from kl_lens_desktop.bench.report import export_comparison_csv
 
         try:
-            export_comparison_html(self._names, self._comparison, path)
+            if path.suffix.lower() == ".csv":
+                export_comparison_csv(self._comparison, path)
+            else:
+                export_comparison_html(self._names, self._comparison, path)
         except KLLensError as error:
             self._session.say_error(error)
         else:
             self._session.say("info", f"The comparison was saved as {path}.")
 
     def _choose_file(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save the comparison", "comparison.html", "Pages (*.html)"
+        kinds = {"Pages (*.html)": ".html", "Tables (*.csv)": ".csv"}
+        path, kind = QFileDialog.getSaveFileName(
+            self, "Save the comparison", "comparison.html", ";;".join(kinds)
         )
         if path:
-            self.save_to(Path(path))
+            chosen = Path(path)
+            self.save_to(chosen if chosen.suffix else chosen.with_suffix(kinds.get(kind, ".html")))
 
     def _fill_changes(self) -> None:
         from kl_lens_desktop.bench.report import ratio, standing

@@ -368,6 +368,8 @@ def test_two_bench_files_stand_side_by_side_and_are_saved(
     )
     dialog.save_to(tmp_path / "both.html")
     assert "Another processor" in (tmp_path / "both.html").read_text(encoding="utf-8")
+    dialog.save_to(tmp_path / "both.csv")
+    assert "plan,plan,CPU,plan,tokens_per_s" in (tmp_path / "both.csv").read_text(encoding="utf-8-sig")
     dialog.accept()
 
 
