@@ -23,6 +23,7 @@ from kl_lens_desktop.plan.baselines import paper_gamma, paper_greedy, paper_pref
 from kl_lens_desktop.plan.compare import difference
 from kl_lens_desktop.plan.constraints import Constraints, fused_groups, parse_limits
 from kl_lens_desktop.plan.document import Plan, adapted, check_applies, load_plan, natural_order, save_plan
+from kl_lens_desktop.plan.knapsack import Knapsack
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import average_bits, constraints_of, predicted, propose
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
@@ -109,6 +110,28 @@ def test_between_those_sizes_too_it_is_the_optimum_of_brute_force() -> None:
             assert size <= budget
             assert loss == pytest.approx(_brute_force(options, budget), abs=1e-12)
             assert front.gap(budget) == pytest.approx(0, abs=1e-12)
+
+
+def test_choices_in_one_line_but_for_rounding_are_no_trap() -> None:
+    cost = np.array([[0.0, 8.89, 23.114, 26.67]]) * 1e-3
+    solution = Knapsack(cost, np.array([[34816.0, 24576.0, 8192.0, 4096.0]])).solve(4096)
+    assert solution is not None
+    assert solution.chosen == [3]
+    for seed in range(500):
+        random = np.random.default_rng(seed)
+        items, places = int(random.integers(1, 4)), int(random.integers(2, 6))
+        weight = 4096.0 * random.integers(1, 10, (items, places))  # some twice
+        cost = (weight.max(1, keepdims=True) - weight) * 1e-3 * random.random((items, 1))
+        knapsack, rows = Knapsack(cost, weight), np.arange(items)
+        for count, reached in enumerate(knapsack.weights):
+            assert weight[rows, knapsack.along_hull(count)].sum() == pytest.approx(reached)
+        for limit in (weight.min(1).sum(), random.uniform(weight.min(1).sum(), weight.max(1).sum())):
+            solution = knapsack.solve(limit)
+            plans = np.array(list(itertools.product(range(places), repeat=items)))
+            fitting = weight[rows, plans].sum(1) <= limit
+            assert solution is not None
+            assert solution.weight <= limit
+            assert solution.cost == pytest.approx(cost[rows, plans].sum(1)[fitting].min(), abs=1e-9)
 
 
 def test_the_smallest_plan_within_a_loss_is_that_of_brute_force() -> None:

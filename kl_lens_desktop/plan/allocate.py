@@ -37,7 +37,7 @@ class Front:
 
     def __init__(self, options: Sequence[WeightOptions], constraints: Constraints | None = None) -> None:
         self._items = items(options, constraints or Constraints())
-        width = max((len(item.choices) for item in self._items), default=0)
+        width = max((len(item.choices) for item in self._items), default=1)
         self._bytes = _table(self._items, width, lambda choice: choice.bytes)
         self._loss = _table(self._items, width, lambda choice: choice.loss)
         self._by_size = Knapsack(self._loss, self._bytes)

@@ -48,15 +48,13 @@ class Knapsack:
     def __init__(self, cost: Numbers, weight: Numbers) -> None:
         self.cost, self.weight = cost, weight
         self._rows = np.arange(len(cost))
-        self._first, items, before, after = _hulls(cost, weight)
-        dearer = cost[items, after] - cost[items, before]
-        lighter = weight[items, after] - weight[items, before]
-        rates = dearer / -lighter  # cost added per weight saved
+        self._first, items, before, after, rates = _hulls(cost, weight)
         order = np.lexsort((items, rates))  # stable: the steps of one item stay in their order
-        self._items, self._after, self._rates = items[order], after[order], rates[order]
+        items, before, after = items[order], before[order], after[order]
+        self._items, self._after, self._rates = items, after, rates[order]
         first_cost, first_weight = self._sums(self._first)
-        self.weights = np.cumsum(np.concatenate([[first_weight], lighter[order]]))
-        self.costs = np.cumsum(np.concatenate([[first_cost], dearer[order]]))
+        self.weights = np.cumsum([first_weight, *(weight[items, after] - weight[items, before])])
+        self.costs = np.cumsum([first_cost, *(cost[items, after] - cost[items, before])])
 
     def solve(self, limit: float) -> Solution | None:
         """The solution of least cost whose weight is at most `limit`; None if there is none."""
@@ -188,33 +186,35 @@ class _Table:
         return places[::-1]
 
 
-def _hulls(cost: Numbers, weight: Numbers) -> tuple[Places, Places, Places, Places]:
-    """The lower convex hulls of all items' (weight, cost) points, heaviest place first.
+def _hulls(cost: Numbers, weight: Numbers) -> tuple[Places, Places, Places, Places, Numbers]:
+    """The lower convex hulls of all items' (weight, cost) points.
 
     Returns
     -------
     first : array (items,)
         The cheapest place of each item, of several the lightest.
-    items, before, after : array (steps,)
-        The steps from there to the lightest place, for each item in order of cost added per weight saved.
+    items, before, after, rates : array (steps,)
+        The steps from there to the lightest place, and the cost each adds per weight it saves. The rates of
+        an item never fall from step to step, even where its places lie in a line but for rounding.
     """
     rows = np.arange(len(cost))
     cheapest = cost == cost.min(1, keepdims=True)
     first = np.where(cheapest, weight, np.inf).argmin(1)
-    now = first
+    now, floor = first, np.zeros(len(cost))
     none = np.zeros(0, dtype=np.int64)
-    steps = [(none, none, none)]
+    steps = [(none, none, none, np.zeros(0))]
     while True:
         saved = weight[rows, now][:, None] - weight
-        rates = np.full(cost.shape, np.inf)
-        np.divide(cost - cost[rows, now][:, None], saved, out=rates, where=np.isfinite(cost) & (saved > 0))
-        least = rates.min(1)
+        slopes = np.full(cost.shape, np.inf)
+        np.divide(cost - cost[rows, now][:, None], saved, out=slopes, where=np.isfinite(cost) & (saved > 0))
+        least = slopes.min(1)
         going = np.flatnonzero(np.isfinite(least))
         if not len(going):
-            items, before, after = (np.concatenate(column) for column in zip(*steps, strict=True))
-            return first, items, before, after
+            items, before, after, rates = (np.concatenate(column) for column in zip(*steps, strict=True))
+            return first, items, before, after, rates
         # Of places in one line the lightest: the others are no corners.
-        place = np.where(rates == least[:, None], weight, np.inf).argmin(1)
-        steps.append((going, now[going], place[going]))
+        place = np.where(slopes == least[:, None], weight, np.inf).argmin(1)
+        floor = np.maximum(floor, least)
+        steps.append((going, now[going], place[going], floor[going]))
         now = now.copy()
         now[going] = place[going]
