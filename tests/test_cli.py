@@ -59,7 +59,15 @@ def test_every_command_has_help_with_examples(command: str) -> None:
         ["plan", "s.json", "--bits", "4"],
         ["plan", "--diff", "a.json"],
         ["bench", "folder", "--compare", "a.json", "b.json"],
-        ["bench", "--compare", "a.json", "b.json", "--tokens", "512"],
+        *(
+            ["bench", "--compare", "a.json", "b.json", option, value]
+            for option, value in (
+                ("--devices", "CPU"),
+                ("--text", "t.txt"),
+                ("--tokens", "512"),
+                ("--out", "c"),
+            )
+        ),
         ["plan", "s.json", "--out", "p", "--bits", "4", "--pin", "a.weight"],
         ["plan", "s.json", "--out", "p", "--bits", "4", "--device", "TPU"],
     ],

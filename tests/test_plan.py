@@ -534,7 +534,7 @@ def test_a_hostile_plan_is_refused_in_one_sentence(name: str, tmp_path: Path) ->
         load_plan(path)
     took = time.process_time() - started
     gc.unfreeze()
-    assert took < slowness()
+    assert took < 1
     tracemalloc.start()  # which makes everything slower, and so is not in the time above
     with pytest.raises(InputError):
         load_plan(path)

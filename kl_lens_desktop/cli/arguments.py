@@ -219,7 +219,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--minutes", type=_number, help="of timing on one device at most (default 10)")
     bench.add_argument("--cool-down", type=_number, metavar="S", help="rest before each turn (default 0.2)")
     bench.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)")
-    bench.add_argument("--csv", type=Path, metavar="FILE", help="the rows as CSV as well")
+    bench.add_argument("--csv", type=Path, metavar="FILE", help="the table as CSV as well")
     bench.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page as well")
 
     everything = add(

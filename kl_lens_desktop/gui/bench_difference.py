@@ -98,7 +98,7 @@ class BenchDifferenceDialog(QDialog):
             card(column(self.around)), f"What differs around them ({len(comparison.environment)})"
         )
         names_line = label(f"This one: {names[0]}\nThe other: {names[1]}", "secondary", select=True)
-        save = button(
+        self.save = button(
             "Save…", self._choose_file, tip="Save this comparison as a page (HTML) or a table (CSV)"
         )
         whole = column(
@@ -107,7 +107,7 @@ class BenchDifferenceDialog(QDialog):
             self.cautions,
             self.summary,
             self.tabs,
-            row(save, None, button("Close", self.accept)),
+            row(self.save, None, button("Close", self.accept)),
             spacing=12,
         )
         whole.setContentsMargins(16, 16, 16, 16)
@@ -131,12 +131,10 @@ class BenchDifferenceDialog(QDialog):
 
     def _choose_file(self) -> None:
         kinds = {"Pages (*.html)": ".html", "Tables (*.csv)": ".csv"}
-        path, kind = QFileDialog.getSaveFileName(
-            self, "Save the comparison", "comparison.html", ";;".join(kinds)
-        )
+        path, kind = QFileDialog.getSaveFileName(self, "Save the comparison", "comparison", ";;".join(kinds))
         if path:
-            chosen = Path(path)
-            self.save_to(chosen if chosen.suffix else chosen.with_suffix(kinds.get(kind, ".html")))
+            named = Path(path).suffix.lower() in kinds.values()
+            self.save_to(Path(path if named else path + kinds.get(kind, ".html")))
 
     def _fill_changes(self) -> None:
         from kl_lens_desktop.bench.report import ratio, standing

@@ -49,6 +49,7 @@ class BudgetCard(QWidget):
         super().__init__()
         self._session = session
         self._draft: Draft | None = None
+        self._offered = 0  # methods; below them one more may stand, of a plan from elsewhere
         self._totals: Totals | None = None
         self._shown_exact = ""
         self.bytes = 0
@@ -92,6 +93,7 @@ class BudgetCard(QWidget):
             self.method.setItemData(self.method.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         for name in draft.formats:
             self.method.addItem(f"Uniform {parse_format(name).label}", f"uniform-{name}")
+        self._offered = self.method.count()
         self.method.setCurrentIndex(max(self.method.findData(kept), 0))
         self.method.blockSignals(False)
         self.slider.set_marks(
@@ -102,6 +104,7 @@ class BudgetCard(QWidget):
     def show_plan(self, plan: Plan, *, pinned: bool) -> None:
         """The figures of a plan, and whether its pins take more than the budget."""
         assert self._draft is not None
+        self._set_method(plan.method)
         self._totals = totals = self._draft.totals(plan.assignments)
         self.readings["size"].setText(quantities.size(totals.bytes))
         self.readings["bits"].setText(f"{totals.bits:.2f}")
@@ -121,17 +124,11 @@ class BudgetCard(QWidget):
         self._totals = None
         for reading in self.readings.values():
             reading.setText("–")
+        self.slider.setEnabled(not (self.method.currentData() or "").startswith("uniform-"))
+        self.slider.setAccessibleDescription("")
         self.over.hide()
         self._shown_exact = ""
         self.exact.clear()
-
-    def set_method(self, method: str) -> None:
-        """Choose a method, also one that is not offered, without asking for a plan."""
-        self.method.blockSignals(True)
-        if self.method.findData(method) < 0:
-            self.method.addItem(method, method)
-        self.method.setCurrentIndex(self.method.findData(method))
-        self.method.blockSignals(False)
 
     def set_bytes(self, size: int) -> None:
         """Choose a budget, or the nearest there can be, without asking for a plan."""
@@ -141,6 +138,15 @@ class BudgetCard(QWidget):
         self.slider.setValue(self._place(self.bytes))
         self.slider.blockSignals(False)
         self.slider.update()
+
+    def _set_method(self, method: str) -> None:
+        self.method.blockSignals(True)
+        while self.method.count() > self._offered:
+            self.method.removeItem(self._offered)
+        if self.method.findData(method) < 0:
+            self.method.addItem(method, method)
+        self.method.setCurrentIndex(self.method.findData(method))
+        self.method.blockSignals(False)
 
     def _make_readings(self) -> QGridLayout:
         grid = QGridLayout()

@@ -92,6 +92,11 @@ class Draft:
         """A weight's choice of a format, if it was measured."""
         return self._choices.get((weight, name))
 
+    def plans_by(self, method: str) -> bool:
+        """Whether `assign` knows the method, and for a uniform one its format was measured."""
+        uniform = [f"uniform-{name}" for name in self.formats]
+        return method in METRIC_OF_METHOD or method in uniform
+
     def assign(self, method: str, budget: int, constraints: Constraints) -> dict[str, str]:
         """The assignment of a method in `budget` bytes of exported weights; `uniform-FORMAT` sets its own.
 

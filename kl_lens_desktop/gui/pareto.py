@@ -53,7 +53,7 @@ class ParetoChart(Chart):
         self._draft, self._plan = draft, None
         self.redraw()
 
-    def show_plan(self, plan: Plan, measured: list[Plan]) -> None:
+    def show_plan(self, plan: Plan | None, measured: list[Plan]) -> None:
         """Move this plan's point; draw the rest anew only if it changed, for the slider's sake."""
         same = self._measured == measured
         self._plan, self._measured = plan, list(measured)

@@ -177,6 +177,13 @@ def serve_pipeline(path: Path, hints: dict[str, str]) -> None:
         print(json.dumps(answer), flush=True)
 
 
+def peak_of_prompt(path: Path, tokens: int, hints: dict[str, str]) -> float:
+    """The peak of resident memory in MB, in a process of its own, once a prompt's logits are made."""
+    _, step = _client(path, hints)
+    step(0, tokens)
+    return _peak_mb()
+
+
 def _client(path: Path, hints: dict[str, str]) -> tuple[Any, Any]:
     import openvino as ov
 
@@ -258,6 +265,8 @@ def main() -> None:
     parser.add_argument("--export-plainly-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve-pipeline", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--tokens", type=int, default=PROMPT, help=argparse.SUPPRESS)
     options = parser.parse_args()
     hints = {"INFERENCE_PRECISION_HINT": "f32"} if options.f32 else {}
     if options.export_to:
@@ -268,6 +277,8 @@ def main() -> None:
         serve(options.serve, hints)
     elif options.serve_pipeline:
         serve_pipeline(options.serve_pipeline, hints)
+    elif options.peak:
+        print(peak_of_prompt(options.peak, options.tokens, hints))
     else:
         precisions = [options.f32] if options.shape else [False, True]
         for shape in [options.shape] if options.shape else SHAPES:
@@ -332,7 +343,9 @@ def _compare(options: argparse.Namespace, graphs: dict[str, Path]) -> None:
             for way, seconds in ways.items():
                 median, best = statistics.median(seconds), min(seconds)
                 print(f"  {PROMPT} tokens {way} {median:.2f} s (best {best:.2f})")
+            few, many = (float(_output(options, "--peak", graphs[name], "--tokens", n)) for n in (256, 1024))
             print(f"  peak of memory in LLMPipeline {answers[name, 'peak'][0]:.0f} MB")
+            print(f"  a token more in one call takes {(many - few) / 768:.2f} MB, its logits included")
             print(
                 f"  {profile['nodes']:.0f} nodes, {profile['outside_percent']:.0f} % of time outside weights"
             )

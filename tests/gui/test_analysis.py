@@ -71,7 +71,7 @@ def test_an_analysis_fills_the_heatmap_and_never_blocks_the_window(
     assert {weight for weight, _ in opened.session.entries} == matrices
     assert len(seen) > 5, "entries are to appear while the analysis runs, not at its end"
     assert not opened.jobbar.isVisible()
-    assert pulse.longest_ms < BLOCKED_MS * slowness()
+    assert pulse.longest_ms < BLOCKED_MS
 
 
 def test_cancel_answers_within_a_second_and_the_next_start_goes_on(
@@ -194,6 +194,7 @@ def test_drawing_a_cell_costs_the_same_in_a_large_model(qtbot: QtBot) -> None:
         ]
         heatmap.set_weights([{"name": name, "kind": "mlp", "block": block} for block, name in names])
         heatmap.show_values({name: -4.0 for _, name in names}, {}, -7, -1)
+        heatmap.grab()
         taken = []
         for _ in range(5):
             started = time.perf_counter()
@@ -201,7 +202,7 @@ def test_drawing_a_cell_costs_the_same_in_a_large_model(qtbot: QtBot) -> None:
             taken.append(time.perf_counter() - started)
         return min(taken) / len(names)
 
-    assert seconds(48, 24) < 2 * seconds(12, 6)
+    assert seconds(48, 24) < 1.2 * seconds(12, 6)
 
 
 def test_closing_in_mid_job_leaves_nothing(opened: Window, qtbot: QtBot) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PySide6.QtCore import QPoint, QRectF, QSizeF, Qt
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QApplication, QCheckBox, QLabel, QTableView
+from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QTableView
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench.report import load_bench
@@ -336,7 +336,7 @@ def test_a_long_run_is_thinned_without_losing_its_peak(count: int, peak: int) ->
 
 @pytest.mark.qt_log_ignore("This plugin does not support")  # Qt's offscreen platform, of any dialog
 def test_two_bench_files_stand_side_by_side_and_are_saved(
-    page: BenchmarkPage, tmp_path: Path, qtbot: QtBot
+    page: BenchmarkPage, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = copy.deepcopy(bench_document())
     other["environment"]["cpu"] = "Another processor"
@@ -370,6 +370,11 @@ def test_two_bench_files_stand_side_by_side_and_are_saved(
     assert "Another processor" in (tmp_path / "both.html").read_text(encoding="utf-8")
     dialog.save_to(tmp_path / "both.csv")
     assert "plan,plan,CPU,plan,tokens_per_s" in (tmp_path / "both.csv").read_text(encoding="utf-8-sig")
+    for chosen, kind, written in (("v1.2", "Tables (*.csv)", "v1.2.csv"), ("a.html", "", "a.html")):
+        answer = str(tmp_path / chosen), kind
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, answer=answer: answer)
+        dialog.save.click()
+        assert (tmp_path / written).is_file()
     dialog.accept()
 
 

@@ -268,16 +268,55 @@ def test_scores_of_other_formats_leave_the_plan_and_say_so(scored: Window, sampl
     page = page_of(scored)
     page.set_budget(4.5, "bits")
     plan = scored.session.plan
-    only = [entry for entry in sample_scores.entries if entry.format == "int8_sym"]
-    scored.session.scores = replace(sample_scores, entries=only)
-    scored.session.scores_changed.emit()
+    assert plan is not None
+    page.budget.slider.setEnabled(False)  # as a uniform plan leaves it
+    _score_int8_only(scored, sample_scores)
     assert scored.session.plan is plan
     assert "can be exported, but not weighed here" in scored.banner.text.text()
     assert {reading.text() for reading in page.budget.readings.values()} == {"–"}
     shown = {page.weights.table.index(row, FORMAT).data() for row in range(page.weights.table.rowCount())}
-    assert shown == {parse_format(name).label for name in plan.assignments.values()}  # type: ignore[union-attr]
+    assert shown == {parse_format(name).label for name in plan.assignments.values()}
+    assert page.budget.slider.isEnabled()
     scored.session.baselines_changed.emit()
     page.budget.unit.setCurrentIndex(1 - page.budget.unit.currentIndex())
+
+
+def test_an_opened_plan_that_cannot_be_weighed_keeps_nothing_of_the_one_before(
+    scored: Window, sample_scores: Scores, plan_of: Callable[..., Any]
+) -> None:
+    page = page_of(scored)
+    _score_int8_only(scored, sample_scores)
+    weight = page.weights.table.weight(3)
+    page.pin({weight: "int8_sym"})
+    assert page.pins
+    page.pin({weight: "fp16"})
+    opened = plan_of(bits=4.5)
+    scored.session.set_plan(opened)
+    assert not page.pins
+    assert not page.undo.canUndo()
+    assert not page.weights.reset_button.isEnabled()
+    assert scored.session.plan is opened
+
+
+@pytest.mark.parametrize("method", ["nncf-hessian", "random-1", "uniform-int3_sym_g64"])
+def test_a_plan_by_a_method_of_others_becomes_ours_when_it_is_changed(
+    scored: Window, plan_of: Callable[..., Any], method: str
+) -> None:
+    page = page_of(scored)
+    scored.session.set_plan(replace(plan_of(bits=6), method=method))
+    assert page.budget.method.currentData() == method
+    scored.session.scores_changed.emit()
+    assert page.budget.method.currentData() == method
+    page.set_budget(5.0, "bits")
+    assert scored.session.plan.method == "kl"  # type: ignore[union-attr]
+    assert page.budget.method.currentData() == "kl"
+    assert page.budget.method.findData(method) < 0
+
+
+def _score_int8_only(window: Window, scores: Scores) -> None:
+    only = [entry for entry in scores.entries if entry.format == "int8_sym"]
+    window.session.scores = replace(scores, entries=only)
+    window.session.scores_changed.emit()
 
 
 def test_a_budget_that_is_no_number_is_refused_in_words(scored: Window) -> None:

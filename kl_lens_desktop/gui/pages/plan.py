@@ -117,6 +117,8 @@ class PlanPage(Page):
         if self._draft is None:
             return
         method, budget, limits = self.budget.method.currentData(), self.budget.bytes, self.constraints
+        if not self._draft.plans_by(method):  # of a plan from elsewhere, which ends here
+            method = "kl"
         try:
             assignments = self._draft.assign(method, budget, limits)
         except InputError as error:
@@ -284,21 +286,22 @@ class PlanPage(Page):
         if plan is None or self._draft is None:
             self._show_no_plan()
             return
-        try:
-            self._draft.totals(plan.assignments)
-        except InputError as error:
-            self._show_no_plan()
-            self.weights.table.show_plan(plan.assignments, {})
-            self.measured.show_plan(plan)
-            self.session.say("warning", f"{error} The plan can be exported, but not weighed here.")
-            return
-        if plan is not self._shown:
-            self._shown = plan
+        opened = plan is not self._shown
+        if opened:
             self.undo.clear()
             limits = constraints_of(plan)
             self.pins, self.limits = dict(limits.pins), replace(limits, pins={})
             self.budget.limits_button.show_limits(self.limits)
-            self.budget.set_method(plan.method)
+        try:
+            self._draft.totals(plan.assignments)
+        except InputError as error:
+            self._show_no_plan()
+            self.weights.table.show_plan(plan.assignments, self.pins)
+            self.measured.show_plan(plan)
+            self.session.say("warning", f"{error} The plan can be exported, but not weighed here.")
+            return
+        if opened:
+            self._shown = plan
             self.budget.set_bytes(int((plan.budget or {}).get("bytes") or plan.predicted["bytes"] or 0))
         if plan.measured and all(p.assignments != plan.assignments for p in self._measured):
             self._measured.append(plan)
@@ -307,6 +310,7 @@ class PlanPage(Page):
     def _show_no_plan(self) -> None:
         self._shown = None
         self.budget.show_no_plan()
+        self.chart.show_plan(None, self._measured)
         self.sentence.setText("")
         self._show_actions()
 
@@ -316,15 +320,8 @@ class PlanPage(Page):
         self.weights.table.show_plan(plan.assignments, self.pins)
         self.measured.show_plan(plan)
         self.sentence.setText(summary(plan, self._draft, self.session.baselines))
-        self._show_chart()
+        self.chart.show_plan(plan, self._measured)
         self._show_actions()
-
-    def _show_chart(self) -> None:
-        if self._draft is not None and self.session.plan is not None:
-            try:
-                self.chart.show_plan(self.session.plan, self._measured)
-            except InputError:
-                return  # said when the plan was opened
 
     def _show_actions(self) -> None:
         ready = self._draft is not None and self.session.plan is not None
