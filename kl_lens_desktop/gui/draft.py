@@ -94,8 +94,8 @@ class Draft:
 
     def plans_by(self, method: str) -> bool:
         """Whether `assign` knows the method, and for a uniform one its format was measured."""
-        uniform = [f"uniform-{name}" for name in self.formats]
-        return method in METRIC_OF_METHOD or method in uniform
+        kind, _, name = method.partition("-")
+        return method in METRIC_OF_METHOD or (kind == "uniform" and name in self.formats)
 
     def assign(self, method: str, budget: int, constraints: Constraints) -> dict[str, str]:
         """The assignment of a method in `budget` bytes of exported weights; `uniform-FORMAT` sets its own.

@@ -298,6 +298,17 @@ def test_an_opened_plan_that_cannot_be_weighed_keeps_nothing_of_the_one_before(
     assert scored.session.plan is opened
 
 
+def test_limits_that_nobody_can_read_are_said_and_left_out(
+    scored: Window, plan_of: Callable[..., Any]
+) -> None:
+    page = page_of(scored)
+    pinned = plan_of(bits=6, constraints=Constraints(pins={page.weights.table.weight(2): "int8_sym"}))
+    scored.session.set_plan(replace(pinned, provenance={"limits": "everything"}))
+    assert "shown without its limits" in scored.banner.text.text()
+    assert page.limits == Constraints()
+    assert list(page.pins) == pinned.pins
+
+
 @pytest.mark.parametrize("method", ["nncf-hessian", "random-1", "uniform-int3_sym_g64"])
 def test_a_plan_by_a_method_of_others_becomes_ours_when_it_is_changed(
     scored: Window, plan_of: Callable[..., Any], method: str

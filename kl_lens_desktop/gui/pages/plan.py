@@ -289,7 +289,7 @@ class PlanPage(Page):
         opened = plan is not self._shown
         if opened:
             self.undo.clear()
-            limits = constraints_of(plan)
+            limits = self._constraints_of(plan)
             self.pins, self.limits = dict(limits.pins), replace(limits, pins={})
             self.budget.limits_button.show_limits(self.limits)
         try:
@@ -306,6 +306,13 @@ class PlanPage(Page):
         if plan.measured and all(p.assignments != plan.assignments for p in self._measured):
             self._measured.append(plan)
         self._show(plan)
+
+    def _constraints_of(self, plan: Plan) -> Constraints:
+        try:
+            return constraints_of(plan)
+        except InputError as error:
+            self.session.say("warning", f"{error} The plan is shown without its limits.")
+            return constraints_of(replace(plan, provenance={}))
 
     def _show_no_plan(self) -> None:
         self._shown = None
