@@ -1,9 +1,13 @@
-"""A figure is a mean with its spread: how repeated measurements and windows of text become one."""
+"""The figures of a benchmark: means with their spread, of repeated measurements or of windows of text."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
+
+OF_TURN = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s")
+OF_TOKEN = ("nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce", "top1_agreement")
+OF_TEXT = ("perplexity", "word_perplexity", *OF_TOKEN)
 
 
 def spread(samples: Sequence[float]) -> dict[str, Any]:

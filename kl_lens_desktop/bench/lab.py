@@ -15,7 +15,7 @@ import psutil
 from kl_lens_desktop.bench import noise
 from kl_lens_desktop.bench.devices import Device, check_device_name, device_named, list_devices
 from kl_lens_desktop.bench.environment import environment
-from kl_lens_desktop.bench.rows import Run, row
+from kl_lens_desktop.bench.rows import SCHEMA, Run, row
 from kl_lens_desktop.bench.settings import Settings, check_settings
 from kl_lens_desktop.bench.text import Passage, passage
 from kl_lens_desktop.bench.variants import Variant, find_variants, weights_bytes
@@ -26,7 +26,6 @@ from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.jobs.events import Answer, Event, Finished, Measured, Memory, Note, Progress
 from kl_lens_desktop.texts import held_out_text, read_text
 
-SCHEMA = "kl-lens/bench/1"
 _MEMORY_SHARE = 0.9  # of what is free when a child starts; beyond it the computer would swap
 # Variants stay loaded while others have their turn if they are expected to take no more of what is free:
 # twice the weights, which a plugin may lay out anew, and the libraries' own.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kl_lens_desktop.bench import divergence
-from kl_lens_desktop.bench.figures import over_batches, perplexity
+from kl_lens_desktop.bench.figures import OF_TOKEN, over_batches, perplexity
 from kl_lens_desktop.bench.memory import gpu_memory_mb
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
 from kl_lens_desktop.bench.static import LONGEST_CALL, LoadedModel, needs_fixed_shapes, open_model
@@ -19,7 +19,6 @@ from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.texts import held_out_text, read_text
 
-FIGURES = ("nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce", "top1_agreement")
 _GATE_TOKENS, _DECODED = 256, 16  # of the first window, and how many of them the gate feeds one by one
 # Shares of the logits' spread, see `fidelity`.
 _DOUBT, _STRICT_BOUND = 0.03, 0.02
@@ -70,7 +69,7 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         except ModelError as error:
             yield Note(f"{folder.name} is not compared with FP16. {error}", "warning")
     counts = [0] * (read.windows[-1].batch + 1)
-    sums = {name: [0.0] * len(counts) for name in FIGURES if reference or name == "nats_per_token"}
+    sums = {name: [0.0] * len(counts) for name in OF_TOKEN if reference or name == "nats_per_token"}
     for index, window in enumerate(read.windows):
         cancel.check()
         counts[window.batch] += window.counted
@@ -90,7 +89,7 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
 
 
 def window_sums(model: LoadedModel, reference: StatefulModel | None, window: Window) -> dict[str, float]:
-    """Sums over a window's predicted tokens of `FIGURES`, the compared ones only where there is a reference.
+    """Sums over a window's predicted tokens of `OF_TOKEN`, the compared ones only where there is a reference.
 
     Model and reference take the window in step, chunk by chunk, so that the logits are never kept.
 
@@ -101,7 +100,7 @@ def window_sums(model: LoadedModel, reference: StatefulModel | None, window: Win
     """
     ids, targets = window.ids[:-1], np.array(window.ids[1:], dtype=np.int64)
     skipped = len(ids) - window.counted  # positions that are context only
-    sums = dict.fromkeys(FIGURES if reference else FIGURES[:1], 0.0)
+    sums = dict.fromkeys(OF_TOKEN if reference else OF_TOKEN[:1], 0.0)
     start = 0
     references = reference.logits(ids) if reference else None
     for logits in model.logits(ids):

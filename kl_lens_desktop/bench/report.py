@@ -9,27 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.bench.compare import Change, Comparison
-from kl_lens_desktop.bench.lab import SCHEMA
+from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN
 from kl_lens_desktop.bench.labels import LABELS, around
 from kl_lens_desktop.bench.noise import difference, fastest_on
+from kl_lens_desktop.bench.rows import SCHEMA
 from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.schema import check_schema
 
-_BY_CONTEXT = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s")
 FILE_LIMIT = 32 * 2**20
-_REPEATED = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s", "load_ms", "load_cached_ms")
-_OVER_TEXT = (
-    "perplexity",
-    "word_perplexity",
-    "nats_per_token",
-    "kl_to_fp16",
-    "kl_reverse",
-    "delta_ce",
-    "top1_agreement",
-)
 _FIGURES = {
-    **dict.fromkeys(_REPEATED, ("mean", "sd", "n", "median")),
-    **dict.fromkeys(_OVER_TEXT, ("mean", "se", "n")),
+    **dict.fromkeys((*OF_TURN, "load_ms", "load_cached_ms"), ("mean", "sd", "n", "median")),
+    **dict.fromkeys(OF_TEXT, ("mean", "se", "n")),
     "fidelity": ("relative_difference", "bound", "strict_difference", "kl", "top1_agreement"),
 }
 _PLAIN = (
@@ -80,8 +70,8 @@ def export_csv(bench: dict[str, Any], path: Path) -> None:
     """Write the rows of a bench file as CSV, one column per number."""
     columns = [*_PLAIN, *(f"{name}_{part}" for name, parts in _FIGURES.items() for part in parts)]
     lengths = _lengths(bench["rows"])
-    columns += [f"{name}_{length}" for length in lengths for name in _BY_CONTEXT]
-    columns += [f"raw_{name}" for name in (*_BY_CONTEXT, "read_ms", "compile_ms")]
+    columns += [f"{name}_{length}" for length in lengths for name in OF_TURN]
+    columns += [f"raw_{name}" for name in (*OF_TURN, "read_ms", "compile_ms")]
     _write_csv(path, [columns, *(_values(row, lengths) for row in bench["rows"])])
 
 
@@ -106,7 +96,7 @@ def contexts(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         by_length = {each["prompt_tokens"]: each for each in row["by_context"]}
         for length in _lengths(rows):
             found = by_length.get(length, {})
-            for name in _BY_CONTEXT:
+            for name in OF_TURN:
                 line[f"{name}_{length}"] = _spread(found.get(name))
         raw = row.get("raw") or {}
         line["raw"] = _spread(raw.get("tokens_per_s"))
@@ -260,10 +250,10 @@ def _values(row: dict[str, Any], lengths: list[int]) -> Iterator[Any]:
             yield (row.get(name) or {}).get(part)
     by_length = {each["prompt_tokens"]: each for each in row.get("by_context") or ()}
     for length in lengths:
-        for name in _BY_CONTEXT:
+        for name in OF_TURN:
             yield (by_length.get(length, {}).get(name) or {}).get("mean")
     raw = row.get("raw") or {}
-    for name in _BY_CONTEXT:
+    for name in OF_TURN:
         yield (raw.get(name) or {}).get("mean")
     yield from (raw.get(name) for name in ("read_ms", "compile_ms"))
 

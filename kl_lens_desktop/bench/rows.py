@@ -6,16 +6,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kl_lens_desktop.bench.environment import power
-from kl_lens_desktop.bench.figures import spread
+from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, spread
 from kl_lens_desktop.bench.variants import Variant, weights_bytes
 from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.plan.document import Plan
 
-_SPEED_FIGURES = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s")
-_QUALITY_FIGURES = (
-    "perplexity", "word_perplexity", "nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce",
-    "top1_agreement",
-)  # fmt: skip
+SCHEMA = "kl-lens/bench/1"
 
 
 @dataclass(slots=True)
@@ -56,15 +52,15 @@ def row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
         "session": session or None,
         "size_bytes": weights_bytes(variant),
         "folder_bytes": sum(path.stat().st_size for path in files),
-        **{name: _over_rounds(main, name) for name in _SPEED_FIGURES},
+        **{name: _over_rounds(main, name) for name in OF_TURN},
         "settled": run.settled,
         "by_context": [
-            {"prompt_tokens": length, **{name: _over_rounds(turns, name) for name in _SPEED_FIGURES}}
+            {"prompt_tokens": length, **{name: _over_rounds(turns, name) for name in OF_TURN}}
             for length, turns in sorted(run.turns.items())
             if turns
         ] or None,
         "raw": {
-            **{name: _over_rounds([raw], name) for name in _SPEED_FIGURES},
+            **{name: _over_rounds([raw], name) for name in OF_TURN},
             "read_ms": raw["read_ms"],
             "compile_ms": raw["compile_ms"],
         } if raw else None,
@@ -73,7 +69,7 @@ def row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
         "load_ms": spread([each["load_ms"] for each in run.loads]) if run.loads else None,
         "load_cached_ms": spread([cached_ms]) if cached_ms else None,
         "cache_bytes": run.cached.get("cache_bytes"),
-        **{name: quality.get(name) for name in _QUALITY_FIGURES},
+        **{name: quality.get(name) for name in OF_TEXT},
         "fidelity": quality.get("fidelity"),
         "peak_rss_mb": _peak_mb(run),
         "peak_rss_sampled_mb": run.sampled_peak_mb or None,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kl_lens_desktop.bench.figures import OF_TURN
 from kl_lens_desktop.bench.memory import peak_rss_mb, system_used_mb
 from kl_lens_desktop.bench.noise import round_speed
 from kl_lens_desktop.bench.pipeline import open_pipeline
@@ -22,7 +23,6 @@ from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Answer, Event, Finished, Progress
 from kl_lens_desktop.texts import held_out_text, read_text
 
-FIGURES = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s")
 _WARM_PROMPT, _WARM_TOKENS = 32, 4
 _TEXT_TOKENS = 2**16  # of a long text as many are tokenized; then it is read again, a token further on
 
@@ -75,7 +75,7 @@ def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         generate(reader.read(_WARM_PROMPT if length in seen else length), _WARM_TOKENS)
         seen.add(length)
         begun, latencies = time.perf_counter(), []
-        samples: dict[str, list[float]] = {name: [] for name in FIGURES}
+        samples: dict[str, list[float]] = {name: [] for name in OF_TURN}
         for index in range(repeats):
             if index and time.perf_counter() - begun > order["seconds"]:
                 break
@@ -117,7 +117,7 @@ def raw_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     reader = _Reader(folder, params.get("text"))
     yield Progress("bench-raw", 0, repeats, f"Loading {folder.name} on {device}", "generations")
     model = open_model(openvino.Core(), folder, device, {}, length, length + count)
-    samples: dict[str, list[float]] = {name: [] for name in FIGURES}
+    samples: dict[str, list[float]] = {name: [] for name in OF_TURN}
     latencies: list[float] = []
     for index in range(repeats + 1):
         cancel.check()
