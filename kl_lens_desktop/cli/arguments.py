@@ -200,25 +200,34 @@ def parser() -> argparse.ArgumentParser:
         metavar=("A", "B"),
         help="compare two bench files, and measure nothing",
     )
-    bench.add_argument("--devices", help="comma-separated OpenVINO devices (default: all there are)")
-    bench.add_argument(
-        "--text", type=Path, metavar="FILE", help="held-out text; WikiText is read as lm-eval's task does"
-    )
-    bench.add_argument("--tokens", type=_positive, help="tokens of it (default 8192)")
-    bench.add_argument("--window", type=_positive, help="tokens in a window (default 256; WikiText 2048)")
-    bench.add_argument("--stride", type=_positive, help="from window to window (default: side by side)")
-    bench.add_argument(
-        "--precision", choices=("user", "f32"), help="of the quality run: the device's own (default), or f32"
-    )
-    bench.add_argument(
-        "--contexts",
-        type=_lengths,
-        metavar="N,N,…",
-        help="prompt lengths to time besides 256 (default 128,512,2048)",
-    )
-    bench.add_argument("--minutes", type=_number, help="of timing on one device at most (default 10)")
-    bench.add_argument("--cool-down", type=_number, metavar="S", help="rest before each turn (default 0.2)")
-    bench.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)")
+    measuring = [
+        bench.add_argument("--devices", help="comma-separated OpenVINO devices (default: all there are)"),
+        bench.add_argument(
+            "--text", type=Path, metavar="FILE", help="held-out text; WikiText is read as lm-eval's task does"
+        ),
+        bench.add_argument("--tokens", type=_positive, help="tokens of it (default 8192)"),
+        bench.add_argument(
+            "--window", type=_positive, help="tokens in a window (default 256; WikiText 2048)"
+        ),
+        bench.add_argument("--stride", type=_positive, help="from window to window (default: side by side)"),
+        bench.add_argument(
+            "--precision",
+            choices=("user", "f32"),
+            help="of the quality run: the device's own (default), or f32",
+        ),
+        bench.add_argument(
+            "--contexts",
+            type=_lengths,
+            metavar="N,N,…",
+            help="prompt lengths to time besides 256 (default 128,512,2048)",
+        ),
+        bench.add_argument("--minutes", type=_number, help="of timing on one device at most (default 10)"),
+        bench.add_argument(
+            "--cool-down", type=_number, metavar="S", help="rest before each turn (default 0.2)"
+        ),
+        bench.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
+    ]
+    bench.set_defaults(measuring=measuring)
     bench.add_argument("--csv", type=Path, metavar="FILE", help="the table as CSV as well")
     bench.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page as well")
 

@@ -18,9 +18,6 @@ from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
 FAILED, CANCELLED = 1, 130
 Arguments = argparse.Namespace
-_MEASURING = (  # options of bench that only a measurement reads
-    "devices", "text", "tokens", "window", "stride", "precision", "contexts", "minutes", "cool_down", "out",
-)  # fmt: skip
 
 
 def run(argv: list[str]) -> int:
@@ -60,10 +57,9 @@ def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
     if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
         whole.error("bench takes exported folders, or --compare and two bench files")
     if getattr(arguments, "compare", None):
-        given = [name for name in _MEASURING if getattr(arguments, name) is not None]
+        given = [o.option_strings[0] for o in arguments.measuring if getattr(arguments, o.dest) is not None]
         if given:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            whole.error(f"bench --compare measures nothing: leave out {names}")
+            whole.error(f"bench --compare measures nothing: leave out {', '.join(given)}")
 
 
 def _app(arguments: Arguments) -> int:
