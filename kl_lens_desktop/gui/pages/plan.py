@@ -1,5 +1,6 @@
 """Plan: a budget slider, the weights with overrides, the Pareto front, and the measurement of the whole."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -178,7 +179,7 @@ class PlanPage(Page):
 
     def compare(self) -> None:
         """Show this plan beside another."""
-        if self._draft is not None and self.session.plan is not None and (others := self._others()):
+        if self._draft is not None and self.session.plan is not None and (others := list(self._others())):
             self._dialog = DifferenceDialog(self.session.plan, others, self._draft.options, self)
             self._dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
             self._dialog.open()
@@ -334,7 +335,7 @@ class PlanPage(Page):
         ready = self._draft is not None and self.session.plan is not None
         for widget in (self.save_button, self.next):
             widget.setEnabled(ready)
-        self.compare_button.setEnabled(ready and bool(self._others()))
+        self.compare_button.setEnabled(ready and any(self._others()))
         self.open_button.setEnabled(self.session.model is not None)
         self.open_button.setToolTip("Open a plan file for this model" if self.session.model else MISSING)
         self.weights.reset_button.setEnabled(bool(self.pins) or self._is_repaired())
@@ -405,25 +406,26 @@ class PlanPage(Page):
         self._question = question
         question.open()
 
-    def _others(self) -> list[tuple[str, Plan]]:
+    def _others(self) -> Iterator[tuple[str, Plan]]:
         """What this plan can be compared with: the algorithm's own, what was measured, the baselines."""
         plan, draft = self.session.plan, self._draft
         if plan is None or draft is None:
-            return []
-        found: dict[str, Plan] = {}
+            return
         if self.pins or self._is_repaired():
             free = draft.assign("kl", self.budget.bytes, self.limits)
-            found["KL, as the algorithm chooses"] = draft.plan("kl", self.budget.bytes, self.limits, free)
+            yield "KL, as the algorithm chooses", draft.plan("kl", self.budget.bytes, self.limits, free)
+        known = set()
         for other in [*reversed(self._measured), *self.session.baselines]:
-            if other.assignments != plan.assignments:
-                found.setdefault(titled(other), other)
+            if other.assignments != plan.assignments and titled(other) not in known:
+                known.add(titled(other))
+                yield titled(other), other
         for name in draft.formats:
             uniform = {option.weight: name for option in draft.options}
             if uniform != plan.assignments:
                 method = f"uniform-{name}"
                 other = draft.plan(method, self.budget.bytes, Constraints(), uniform)
-                found.setdefault(titled(other), other)
-        return list(found.items())
+                if titled(other) not in known:
+                    yield titled(other), other
 
     def _is_repaired(self) -> bool:
         plan = self.session.plan
