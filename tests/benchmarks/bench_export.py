@@ -64,6 +64,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 PROMPT, CHUNK, DECODED = 512, 256, 8
+GROWTH = 256, 1024  # tokens of two prompts whose peaks of memory are compared
 _PRODUCTS = ("FullyConnected", "GatherMatmul")  # with weights
 
 
@@ -343,9 +344,10 @@ def _compare(options: argparse.Namespace, graphs: dict[str, Path]) -> None:
             for way, seconds in ways.items():
                 median, best = statistics.median(seconds), min(seconds)
                 print(f"  {PROMPT} tokens {way} {median:.2f} s (best {best:.2f})")
-            few, many = (float(_output(options, "--peak", graphs[name], "--tokens", n)) for n in (256, 1024))
+            few, many = (float(_output(options, "--peak", graphs[name], "--tokens", n)) for n in GROWTH)
+            more = GROWTH[1] - GROWTH[0]
             print(f"  peak of memory in LLMPipeline {answers[name, 'peak'][0]:.0f} MB")
-            print(f"  a token more in one call takes {(many - few) / 768:.2f} MB, its logits included")
+            print(f"  a token more in one call takes {(many - few) / more:.2f} MB, its logits included")
             print(
                 f"  {profile['nodes']:.0f} nodes, {profile['outside_percent']:.0f} % of time outside weights"
             )
