@@ -39,7 +39,7 @@ class DualScan(nn.Module):
         length: Tensor,
         chunks: Tensor,
         rows: Tensor,
-        earlier: Tensor,
+        not_later: Tensor,
         beams: Tensor,
         own: Tensor,
         batch: Tensor,
@@ -67,8 +67,9 @@ class Parts(NamedTuple):
         (1,) each: the number of tokens before the last, and of chunks they take.
     rows : Tensor
         (chunks · CHUNK,): which token is at each place of the chunks; behind the end, the last one before.
-    earlier : Tensor
-        (chunks + 1, chunks): which chunks come before each chunk and before the last token.
+    not_later : Tensor
+        (chunks + 1, 1 + chunks): what reaches each chunk and the last token of the stored state and what each
+        chunk leaves, which are one behind: 1 on and below the diagonal.
     beams, own : Tensor
         ``beam_idx`` as a column; which rows of the batch go on from their own stored state, (batch, 1, 1).
     batch, one : Tensor
@@ -80,7 +81,7 @@ class Parts(NamedTuple):
     length: Tensor
     chunks: Tensor
     rows: Tensor
-    earlier: Tensor
+    not_later: Tensor
     beams: Tensor
     own: Tensor
     batch: Tensor
@@ -96,11 +97,12 @@ def shared_parts(input_ids: Tensor, beam_idx: Tensor) -> Parts:
     rows = torch.minimum(torch.arange(count * CHUNK), length - 1)
     kept = beam_idx == torch.arange(beam_idx.shape[0])
     full = torch.maximum(length.clamp(max=1), 1 - kept.long().min())
-    earlier = torch.arange(count)[None] < torch.arange(count + 1)[:, None]
+    place = torch.arange(count + 1)
+    not_later = (place[None] <= place[:, None]).float()
     own = (kept & (length == 0))[:, None, None]
     one = torch.as_tensor(input_ids.shape[1]).reshape(1) - length
     batch = torch.as_tensor(beam_idx.shape[0]).reshape(1) * one
-    return Parts(length, chunks, rows, earlier.float(), beam_idx.long()[:, None], own, batch, one, full)
+    return Parts(length, chunks, rows, not_later, beam_idx.long()[:, None], own, batch, one, full)
 
 
 class _Scan:
@@ -150,10 +152,13 @@ class _Scan:
         """The dual form: outputs (batch, before, channels) and the state after them.
 
         `x`, `B` and `C` are (batch, chunks · CHUNK, channels) already, and whatever they hold behind the end
-        is left out by steps of zero there.
+        is left out by steps of zero there. Every product is of matrices in four dimensions, the heads of a
+        group in the rows of one: the GPU plugin (2026.4) gives wrong results where it fuses a factor or a sum
+        into a product, or a gather, of five.
         """
         heads, head_size, groups, size = self.heads, self.head_size, self.groups, self.size
-        length, chunks, rows, earlier = parts
+        length, chunks, rows, not_later = parts
+        by_group = self.rows // groups
         # From the length, else every layer would hold the matrices as constants.
         start = ops.squeeze(ops.multiply(length, _numbers(0)), _axis(0))
         order = ops.range(start, ops.add(start, _axis(CHUNK)), _axis(1), "i64")
@@ -165,48 +170,55 @@ class _Scan:
         missing = ops.subtract(ops.multiply(chunks, _numbers(CHUNK)), length)
         ends = ops.concat([_numbers(0), missing, _numbers(0)], 0)
         dt = ops.pad(dt, _numbers(0, 0, 0), ends, "constant", ops.constant(np.float32(0)))
-        dt = _reshaped(dt, 0, chunks, CHUNK, heads)  # (b, c, t, h)
+        dt = _reshaped(dt, 0, chunks, CHUNK, heads)
         since = ops.matmul(until_now, ops.multiply(dt, A), False, False)
-        since, dt = (_turned(value, 0, 3, 1, 2) for value in (since, dt))  # (b, h, c, t)
-        # Every product as the plugins' kernels want it, without a transpose: time last, or first for B.
-        x = _turned(_reshaped(x, 0, chunks, CHUNK, heads, head_size), 0, 3, 1, 4, 2)  # (b, h, c, p, t)
-        b = _turned(_reshaped(B, 0, chunks, CHUNK, groups, size), 0, 3, 1, 2, 4)  # (b, g, c, t, n)
-        c = _turned(_reshaped(C, 0, chunks, CHUNK, groups, size), 0, 3, 1, 4, 2)  # (b, g, c, n, t)
-        seen = self.by_head(ops.multiply(ops.matmul(b, c, False, False), up_to_it))
-        b, c = self.by_head(b), self.by_head(c)
+        since, dt = (_turned(value, 0, 1, 3, 2) for value in (since, dt))  # (b, c, h, t)
+        x = _turned(_reshaped(x, 0, chunks, CHUNK, self.rows), 0, 1, 3, 2)
+        x = _reshaped(x, 0, -1, head_size, CHUNK)  # (b, c·h, p, t)
+        b, c = self.chunked(B, chunks, (0, 1, 3, 2, 4)), self.chunked(C, chunks, (0, 1, 3, 4, 2))
+        b, c = _reshaped(b, 0, -1, CHUNK, size), _reshaped(c, 0, -1, size, CHUNK)  # (b, c·g, t, n), (…, n, t)
+        seen = ops.multiply(ops.matmul(b, c, False, False), up_to_it)
 
         # `since` is the log decay since the start of the chunk. A token sees itself through D too.
-        gap = ops.subtract(_wider(since, -2), _wider(since, -1))
-        weights = ops.multiply(ops.multiply(_decay(gap), seen), _wider(dt, -1))
-        weights = ops.add(weights, ops.multiply(_reshaped(D, heads, 1, 1, 1), itself))
-        within = ops.matmul(x, weights, False, False)
+        decayed, steps = (_reshaped(value, 0, -1, heads // groups, CHUNK) for value in (since, dt))
+        gap = ops.subtract(_wider(decayed, -2), _wider(decayed, -1))
+        weights = ops.multiply(ops.multiply(_decay(gap), _wider(seen, 2)), _wider(steps, -1))
+        weights = _reshaped(weights, 0, chunks, heads, CHUNK, CHUNK)
+        weights = ops.add(weights, ops.multiply(_reshaped(D, heads, 1, 1), itself))
+        within = ops.matmul(x, _reshaped(weights, 0, -1, CHUNK, CHUNK), False, False)
 
-        # What each chunk leaves in the state, and what it and the stored state leave to the chunks after it
-        # and to the last token.
-        total = ops.slice(
-            since, _numbers(CHUNK - 1), _numbers(CHUNK), _numbers(1), _numbers(3)
-        )  # (b, h, c, 1)
+        # What the stored state and each chunk leave to the chunks after them and to the last token.
+        total = ops.slice(since, _numbers(CHUNK - 1), _numbers(CHUNK), _numbers(1), _numbers(3))
         share = ops.multiply(_decay(ops.subtract(total, since)), dt)
-        left = ops.matmul(ops.multiply(x, _wider(share, -2)), b, False, False)
+        left = ops.multiply(x, _reshaped(share, 0, -1, 1, CHUNK))
+        left = ops.matmul(_reshaped(left, 0, -1, by_group, CHUNK), b, False, False)
         left = ops.concat([
-            _reshaped(past, 0, heads, 1, head_size * size),
-            _reshaped(left, 0, heads, chunks, head_size * size),
-        ], 2)  # fmt: skip
-        until = ops.matmul(earlier, total, False, False)  # (b, h, c + 1, 1), log decay since the start
-        after = ops.slice(until, _numbers(1), _numbers(_END), _numbers(1), _numbers(2))
-        spans = ops.multiply(_decay(ops.subtract(until, _turned(after, 0, 1, 3, 2))), earlier)
-        spans = ops.concat([_decay(until), spans], 3)  # (b, h, c + 1, 1 + c)
+            _reshaped(past, 0, 1, heads, head_size * size),
+            _reshaped(left, 0, chunks, heads, head_size * size),
+        ], 1)  # fmt: skip
+        left = _turned(left, 0, 2, 1, 3)  # (b, h, 1 + c, p·n)
+        total = ops.pad(
+            total, _numbers(0, 1, 0, 0), _numbers(0, 0, 0, 0), "constant", ops.constant(np.float32(0))
+        )
+        until = ops.matmul(not_later, _turned(total, 0, 2, 1, 3), False, False)  # log decay since the start
+        spans = ops.subtract(until, _turned(until, 0, 1, 3, 2))
+        spans = ops.multiply(_decay(spans), not_later)  # (b, h, c + 1, 1 + c)
         starts, reached = (
             ops.matmul(ops.slice(spans, *bounds, _numbers(1), _numbers(2)), left, False, False)
             for bounds in ((_numbers(0), chunks), (chunks, _numbers(_END)))
         )
 
-        starts = _reshaped(starts, 0, heads, chunks, head_size, size)
-        across = ops.multiply(ops.matmul(starts, c, False, False), _wider(_decay(since), -2))
-        y = _turned(ops.add(across, within), 0, 2, 4, 1, 3)  # (b, c, t, h, p)
-        y = _reshaped(y, 0, ops.multiply(chunks, _numbers(CHUNK)), self.rows)
+        starts = _reshaped(_turned(starts, 0, 2, 1, 3), 0, -1, by_group, size)  # (b, c·g, p·h/g, n)
+        across = _reshaped(ops.matmul(starts, c, False, False), 0, -1, head_size, CHUNK)
+        across = ops.multiply(across, _reshaped(_decay(since), 0, -1, 1, CHUNK))
+        y = _reshaped(ops.add(across, within), 0, chunks, self.rows, CHUNK)
+        y = _reshaped(_turned(y, 0, 1, 3, 2), 0, ops.multiply(chunks, _numbers(CHUNK)), self.rows)
         y = ops.gather(y, ops.slice(rows, _numbers(0), length, _numbers(1)), _axis(1))
         return y, _reshaped(reached, 0, self.rows, size)
+
+    def chunked(self, value: Any, chunks: Any, order: Sequence[int]) -> Any:
+        """(batch, chunks · CHUNK, groups · state) as (batch, chunks, CHUNK, groups, state) in an `order`."""
+        return _turned(_reshaped(value, 0, chunks, CHUNK, self.groups, self.size), *order)
 
 
 class DualScans:
@@ -217,9 +229,25 @@ class DualScans:
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `DualScan`, for OpenVINO's converter."""
-        x, dt, A, B, C, D, stored, length, chunks, rows, earlier, beams, own, batch, one, full, mask = (
-            context.get_input(i) for i in range(17)
-        )
+        (
+            x,
+            dt,
+            A,
+            B,
+            C,
+            D,
+            stored,
+            length,
+            chunks,
+            rows,
+            not_later,
+            beams,
+            own,
+            batch,
+            one,
+            full,
+            mask,
+        ) = (context.get_input(i) for i in range(17))
         scan = _Scan([int(n) for n in context.get_values_from_const_input(17)])
         skip = _reshaped(D, scan.heads, -1)
         above = [self._above(value) for value in (x, B, C)]
@@ -235,24 +263,31 @@ class DualScans:
             last = [parts.output(place[3]) for place in found]
             sources = taps.inputs
 
-        def before(*inputs: Any) -> list[ov.Node]:
-            *made_from, dt, A, skip, stored, length, chunks, rows, earlier, beams, mask, _ = inputs
+        def before(*inputs: Any) -> list[Any]:
+            *made_from, dt, A, skip, stored, beams, length, chunks, rows, not_later, mask, batch = inputs
+            past = ops.gather(stored, ops.squeeze(beams, _axis(1)), _axis(0)).output(0)
+            some = ops.greater(length, _numbers(0))
+            given = [*made_from, dt, A, skip, past, length, chunks, rows, not_later, mask, batch]
+            y, reached = branch(some, given, several, nothing)
+            return [y, ops.select(some, reached, past)]
+
+        def several(*inputs: Any) -> list[ov.Node]:
+            *made_from, dt, A, skip, past, length, chunks, rows, not_later, mask, _ = inputs
             if taps is None:
                 whole = [_reshaped(ops.gather(value, rows, _axis(1)), 0, 0, -1) for value in made_from]
             else:
                 split = ops.variadic_split(taps.before(made_from, rows, length), _axis(2), _numbers(*sizes))
                 whole = [split.output(place[3]) for place in found]
             x, B, C = whole
-            past = ops.gather(stored, ops.squeeze(beams, _axis(1)), _axis(0))
             dt = _rows(ops.multiply(dt, kept(mask, length)), _numbers(0), length)
-            return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, rows, earlier)))
+            return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, rows, not_later)))
 
         def nothing(*inputs: Any) -> list[ov.Node]:
             """No outputs, and one row in place of a state that is not read."""
             zeros = np.zeros((1, 1, scan.size), np.float32)
             return [no_tokens(inputs[-1], scan.rows), ops.constant(zeros)]
 
-        given = [*sources, dt, A, skip, stored, length, chunks, rows, earlier, beams, mask, batch]
+        given = [*sources, dt, A, skip, stored, beams, length, chunks, rows, not_later, mask, batch]
         y, reached = branch(ops.greater(full, _numbers(0)), given, before, nothing)
         held = ops.select(own, stored, reached)
         y = ops.concat([y, scan.last(last, dt, A, skip, held, batch, one)], 1)

@@ -72,10 +72,13 @@ def _block(
     x = past_key_values.update_conv_state(x, index, conv_kernel_size=block.conv1d_width)
     x = loops.convolution(x, block.conv_1d.weight[:, 0], block.conv_1d.bias).transpose(1, 2)
     past = past_key_values.get_recurrent_state(index)
-    a, u = _gates(block.rg_lru, x, position_ids[..., None] == 0, loops.tokens())
+    tokens = loops.tokens()
+    a, u = _gates(block.rg_lru, x, position_ids[..., None] == 0, tokens)
     y, state = loops.linear_recurrence(a, u, past)
     past_key_values.update_recurrent_state(state, index)
-    return block.linear_out(y * gate), None
+    # The GPU plugin (2026.4) makes one operation of a product and the gate behind it, which must not read a
+    # loop: it asks for the shape of what the loop gives before the loop has run.
+    return block.linear_out(y * tokens * gate), None
 
 
 def _gates(lru: Any, x: Tensor, first: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

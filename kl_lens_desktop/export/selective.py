@@ -17,7 +17,6 @@ from kl_lens_desktop.export.layout import CHANNELS_FIRST, tokens_first
 from kl_lens_desktop.export.padding import kept
 
 _NAME = "selective_scan"
-_LAST, _BUT_LAST = -1, -2  # where the slices of a TensorIterator end
 
 
 class SelectiveScan(nn.Module):
@@ -102,19 +101,27 @@ def _turn(step: Any, scaled: Any, B: Any, C: Any, A: Any, past: Any) -> tuple[ov
     return ops.matmul(C, state, False, True), state
 
 
-def _before(*inputs: Any) -> list[ov.Output]:
+def _before(*inputs: Any) -> list[Any]:
+    """The loop takes the last token too, with a step of zero, which changes nothing; its output is cut off.
+
+    Slices that end before it would do, but for the GPU plugin (2026.4): it writes past the end of its memory
+    where such a loop has one turn.
+    """
     steps, scaled, B, C, A, past, length, mask, _ = inputs
-    tokens = kept(mask, length)
+    place = ops.range(_axis(0), ops.add(ops.squeeze(length, _axis(0)), _axis(1)), _axis(1), "i64")
+    before = ops.unsqueeze(ops.convert(ops.less(place, length), "f32"), _axis(1))
+    tokens = ops.multiply(kept(mask, length), before)
     steps, scaled = (ops.multiply(value, tokens) for value in (steps, scaled))
-    return _loop([value.output(0) for value in (steps, scaled, A, B, C, past)], _BUT_LAST)
+    y, reached = _loop([steps.output(0), scaled.output(0), A, B, C, past])
+    return [ops.slice(y, _numbers(0), length, _numbers(1), _numbers(1)), reached]
 
 
 def selective_loop(context: Any) -> list[ov.Output]:
     """The operation of a `SelectiveLoop`, for OpenVINO's converter."""
-    return _loop([context.get_input(i) for i in range(6)], _LAST)[:1]
+    return _loop([context.get_input(i) for i in range(6)])[:1]
 
 
-def _loop(inputs: Sequence[ov.Output], end: int) -> list[ov.Output]:
+def _loop(inputs: Sequence[ov.Output]) -> list[ov.Output]:
     steps, scaled, A, B, C, past = inputs
     channels, size = A.get_partial_shape().to_shape()
     step_t, scaled_t = (ops.parameter([-1, 1, channels], np.float32) for _ in range(2))
@@ -124,7 +131,7 @@ def _loop(inputs: Sequence[ov.Output], end: int) -> list[ov.Output]:
     loop = ops.tensor_iterator()
     loop.set_function(ov.Model([y, new], [step_t, scaled_t, b_t, c_t, a, state]))
     for parameter, value in ((step_t, steps), (scaled_t, scaled), (b_t, B), (c_t, C)):
-        loop.set_sliced_input(parameter, value, 0, 1, 1, end, 1)
+        loop.set_sliced_input(parameter, value, 0, 1, 1, -1, 1)
     loop.set_invariant_input(a, A)
     loop.set_merged_input(state, past, new.output(0))
     loop.get_concatenated_slices(y.output(0), 0, 1, 1, -1, 1)
@@ -137,6 +144,10 @@ def _nothing(*inputs: Any) -> list[ov.Node]:
     *_, A, _, _, _, batch = inputs
     channels, size = A.get_partial_shape().to_shape()
     return [no_tokens(batch, channels), ops.constant(np.zeros((1, 1, size), np.float32))]
+
+
+def _axis(value: int) -> ov.Node:
+    return ops.constant(np.int64(value))
 
 
 def _numbers(*values: int) -> ov.Node:
