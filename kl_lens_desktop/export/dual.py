@@ -152,13 +152,10 @@ class _Scan:
         """The dual form: outputs (batch, before, channels) and the state after them.
 
         `x`, `B` and `C` are (batch, chunks · CHUNK, channels) already, and whatever they hold behind the end
-        is left out by steps of zero there. Every product is of matrices in four dimensions, the heads of a
-        group in the rows of one: the GPU plugin (2026.4) gives wrong results where it fuses a factor or a sum
-        into a product, or a gather, of five.
+        is left out by steps of zero there.
         """
         heads, head_size, groups, size = self.heads, self.head_size, self.groups, self.size
         length, chunks, rows, not_later = parts
-        by_group = self.rows // groups
         # From the length, else every layer would hold the matrices as constants.
         start = ops.squeeze(ops.multiply(length, _numbers(0)), _axis(0))
         order = ops.range(start, ops.add(start, _axis(CHUNK)), _axis(1), "i64")
@@ -170,55 +167,57 @@ class _Scan:
         missing = ops.subtract(ops.multiply(chunks, _numbers(CHUNK)), length)
         ends = ops.concat([_numbers(0), missing, _numbers(0)], 0)
         dt = ops.pad(dt, _numbers(0, 0, 0), ends, "constant", ops.constant(np.float32(0)))
-        dt = _reshaped(dt, 0, chunks, CHUNK, heads)
+        dt = _reshaped(dt, 0, chunks, CHUNK, heads)  # (b, c, t, h)
         since = ops.matmul(until_now, ops.multiply(dt, A), False, False)
-        since, dt = (_turned(value, 0, 1, 3, 2) for value in (since, dt))  # (b, c, h, t)
-        x = _turned(_reshaped(x, 0, chunks, CHUNK, self.rows), 0, 1, 3, 2)
-        x = _reshaped(x, 0, -1, head_size, CHUNK)  # (b, c·h, p, t)
-        b, c = self.chunked(B, chunks, (0, 1, 3, 2, 4)), self.chunked(C, chunks, (0, 1, 3, 4, 2))
-        b, c = _reshaped(b, 0, -1, CHUNK, size), _reshaped(c, 0, -1, size, CHUNK)  # (b, c·g, t, n), (…, n, t)
+        since, dt = (_turned(value, 0, 3, 1, 2) for value in (since, dt))  # (b, h, c, t)
+        # Every product as the plugins' kernels want it, without a transpose: time last, or first for B.
+        x = _turned(_reshaped(x, 0, chunks, CHUNK, heads, head_size), 0, 3, 1, 4, 2)  # (b, h, c, p, t)
+        b = _turned(_reshaped(B, 0, chunks, CHUNK, groups, size), 0, 3, 1, 2, 4)  # (b, g, c, t, n)
+        c = _turned(_reshaped(C, 0, chunks, CHUNK, groups, size), 0, 3, 1, 4, 2)  # (b, g, c, n, t)
         seen = ops.multiply(ops.matmul(b, c, False, False), up_to_it)
+        b, c = self.by_head(b), self.by_head(c)
 
         # `since` is the log decay since the start of the chunk. A token sees itself through D too.
-        decayed, steps = (_reshaped(value, 0, -1, heads // groups, CHUNK) for value in (since, dt))
-        gap = ops.subtract(_wider(decayed, -2), _wider(decayed, -1))
-        weights = ops.multiply(ops.multiply(_decay(gap), _wider(seen, 2)), _wider(steps, -1))
-        weights = _reshaped(weights, 0, chunks, heads, CHUNK, CHUNK)
-        weights = ops.add(weights, ops.multiply(_reshaped(D, heads, 1, 1), itself))
-        within = ops.matmul(x, _reshaped(weights, 0, -1, CHUNK, CHUNK), False, False)
+        gap = ops.subtract(_wider(since, -2), _wider(since, -1))
+        weights = ops.multiply(_decay(gap), _wider(dt, -1))
+        if groups in (1, heads):
+            weights = ops.multiply(weights, seen)
+        else:  # the two axes of tokens as one: the GPU plugin (2026.4) is wrong beyond five dimensions
+            axes = 0, groups, heads // groups, chunks, CHUNK * CHUNK
+            seen = _wider(_reshaped(seen, 0, groups, chunks, CHUNK * CHUNK), 2)
+            weights = ops.multiply(_reshaped(weights, *axes), seen)
+            weights = _reshaped(weights, 0, heads, chunks, CHUNK, CHUNK)
+        weights = ops.add(weights, ops.multiply(_reshaped(D, heads, 1, 1, 1), itself))
+        within = ops.matmul(x, weights, False, False)
 
         # What the stored state and each chunk leave to the chunks after them and to the last token.
         total = ops.slice(since, _numbers(CHUNK - 1), _numbers(CHUNK), _numbers(1), _numbers(3))
         share = ops.multiply(_decay(ops.subtract(total, since)), dt)
-        left = ops.multiply(x, _reshaped(share, 0, -1, 1, CHUNK))
-        left = ops.matmul(_reshaped(left, 0, -1, by_group, CHUNK), b, False, False)
+        left = ops.matmul(ops.multiply(x, _wider(share, -2)), b, False, False)
         left = ops.concat([
-            _reshaped(past, 0, 1, heads, head_size * size),
-            _reshaped(left, 0, chunks, heads, head_size * size),
-        ], 1)  # fmt: skip
-        left = _turned(left, 0, 2, 1, 3)  # (b, h, 1 + c, p·n)
-        total = ops.pad(
-            total, _numbers(0, 1, 0, 0), _numbers(0, 0, 0, 0), "constant", ops.constant(np.float32(0))
-        )
-        until = ops.matmul(not_later, _turned(total, 0, 2, 1, 3), False, False)  # log decay since the start
-        spans = ops.subtract(until, _turned(until, 0, 1, 3, 2))
-        spans = ops.multiply(_decay(spans), not_later)  # (b, h, c + 1, 1 + c)
+            _reshaped(past, 0, heads, 1, head_size * size),
+            _reshaped(left, 0, heads, chunks, head_size * size),
+        ], 2)  # fmt: skip
+        none = ops.constant(np.float32(0))
+        total = ops.pad(total, _numbers(0, 0, 1, 0), _numbers(0, 0, 0, 0), "constant", none)
+        until = ops.matmul(not_later, total, False, False)  # (b, h, c + 1, 1), log decay since the start
+        spans = ops.multiply(_decay(ops.subtract(until, _turned(until, 0, 1, 3, 2))), not_later)
         starts, reached = (
             ops.matmul(ops.slice(spans, *bounds, _numbers(1), _numbers(2)), left, False, False)
             for bounds in ((_numbers(0), chunks), (chunks, _numbers(_END)))
         )
 
-        starts = _reshaped(_turned(starts, 0, 2, 1, 3), 0, -1, by_group, size)  # (b, c·g, p·h/g, n)
-        across = _reshaped(ops.matmul(starts, c, False, False), 0, -1, head_size, CHUNK)
+        starts = _reshaped(starts, 0, heads, chunks, head_size, size)
+        # In four dimensions, for the GPU plugin (2026.4) gives wrong results where it makes a factor or a sum
+        # part of a product of five.
+        flat = 0, -1, head_size, CHUNK
+        across = _reshaped(ops.matmul(starts, c, False, False), *flat)
         across = ops.multiply(across, _reshaped(_decay(since), 0, -1, 1, CHUNK))
-        y = _reshaped(ops.add(across, within), 0, chunks, self.rows, CHUNK)
-        y = _reshaped(_turned(y, 0, 1, 3, 2), 0, ops.multiply(chunks, _numbers(CHUNK)), self.rows)
+        y = _reshaped(ops.add(across, _reshaped(within, *flat)), 0, heads, chunks, head_size, CHUNK)
+        y = _turned(y, 0, 2, 4, 1, 3)  # (b, c, t, h, p)
+        y = _reshaped(y, 0, ops.multiply(chunks, _numbers(CHUNK)), self.rows)
         y = ops.gather(y, ops.slice(rows, _numbers(0), length, _numbers(1)), _axis(1))
         return y, _reshaped(reached, 0, self.rows, size)
-
-    def chunked(self, value: Any, chunks: Any, order: Sequence[int]) -> Any:
-        """(batch, chunks · CHUNK, groups · state) as (batch, chunks, CHUNK, groups, state) in an `order`."""
-        return _turned(_reshaped(value, 0, chunks, CHUNK, self.groups, self.size), *order)
 
 
 class DualScans:

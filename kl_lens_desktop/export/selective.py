@@ -104,15 +104,16 @@ def _turn(step: Any, scaled: Any, B: Any, C: Any, A: Any, past: Any) -> tuple[ov
 def _before(*inputs: Any) -> list[Any]:
     """The loop takes the last token too, with a step of zero, which changes nothing; its output is cut off.
 
-    Slices that end before it would do, but for the GPU plugin (2026.4): it writes past the end of its memory
-    where such a loop has one turn.
+    Slices that end before it would do, and B and C need no mask, but for the GPU plugin (2026.4). Where such
+    a loop has one turn it writes past the end of its memory, and what a loop reads right from outside the
+    branch it reads from the call before, if that had as many tokens.
     """
     steps, scaled, B, C, A, past, length, mask, _ = inputs
     place = ops.range(_axis(0), ops.add(ops.squeeze(length, _axis(0)), _axis(1)), _axis(1), "i64")
     before = ops.unsqueeze(ops.convert(ops.less(place, length), "f32"), _axis(1))
     tokens = ops.multiply(kept(mask, length), before)
-    steps, scaled = (ops.multiply(value, tokens) for value in (steps, scaled))
-    y, reached = _loop([steps.output(0), scaled.output(0), A, B, C, past])
+    steps, scaled, B, C = (ops.multiply(value, tokens).output(0) for value in (steps, scaled, B, C))
+    y, reached = _loop([steps, scaled, A, B, C, past])
     return [ops.slice(y, _numbers(0), length, _numbers(1), _numbers(1)), reached]
 
 

@@ -327,7 +327,12 @@ def _functional_cache(loops: Recurrences) -> Iterator[None]:
 
     def get_recurrent_state(self: Any, layer_idx: int, state_idx: int = 0) -> Tensor | None:
         state: Tensor | None = stock_get(self, layer_idx, state_idx)
-        loops.past = [] if state is None else list(state.unbind(1)) if state.dim() == 4 else [state]
+        if state is None:
+            loops.past = []
+        else:
+            # Not unbind: the GPU plugin leaves the parts of a split in place, and branches misread them.
+            heads = range(state.shape[1]) if state.dim() == 4 else ()
+            loops.past = [state.select(1, head) for head in heads] or [state]
         return state
 
     def update_conv_state(
