@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from kl_lens_desktop.bench import drivers
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
@@ -37,7 +38,9 @@ class Device:
     available : bool
     reason : str
         Why it is not available, in words; empty where it is.
-    driver, architecture : str or None
+    driver : str or None
+        Its version, where OpenVINO or OpenCL tells.
+    architecture : str or None
         Where OpenVINO tells.
     memory_mb : float or None
         Memory the device can use, in MB (2**20 bytes), where OpenVINO tells.
@@ -46,6 +49,12 @@ class Device:
     core_types : dict or None
         Of a CPU with two types of cores: threads that OpenVINO uses on ``performance`` and ``efficiency``
         cores.
+    matrix_engines : bool or None
+        Whether a GPU has matrix engines (XMX) that OpenVINO uses; None for other devices. Without them its
+        plugin takes out-of-order queues, on which it reads the conditions of If, and so of models with Mamba
+        layers, before they are computed (2026.4).
+    warning : str
+        What is wrong with its driver and what to do, in words; mostly empty.
     """
 
     name: str
@@ -57,6 +66,8 @@ class Device:
     memory_mb: float | None = None
     precisions: tuple[str, ...] = ()
     core_types: dict[str, int] | None = None
+    matrix_engines: bool | None = None
+    warning: str = ""
 
 
 def list_devices(cancel: Cancel | None = None) -> list[Device]:
@@ -109,12 +120,39 @@ def devices_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         _probe(core, params["probe"])
         yield Finished({"devices": []})
         return
-    found = [_describe(core, name) for name in core.available_devices]
+    found = [describe(core, name) for name in core.available_devices]
     for kind in KINDS:
         cancel.check()
         if not any(device.name.partition(".")[0] == kind for device in found):
             found.append(Device(kind, "", False, _why_missing(core, kind)))
     yield Finished({"devices": [asdict(device) for device in sorted(found, key=lambda each: each.name)]})
+
+
+def describe(core: Any, name: str) -> Device:
+    """An available device as OpenVINO describes it, and OpenCL a GPU's driver."""
+    said = device_properties(core, name, {
+        "full_name": "FULL_DEVICE_NAME", "architecture": "DEVICE_ARCHITECTURE",
+        "precisions": "OPTIMIZATION_CAPABILITIES", "npu_driver": "NPU_DRIVER_VERSION",
+        "gpu_memory": "GPU_DEVICE_TOTAL_MEM_SIZE", "npu_memory": "NPU_DEVICE_TOTAL_MEM_SIZE",
+    })  # fmt: skip
+    kind, full_name = name.partition(".")[0], str(said.get("full_name", name)).strip()
+    driver = drivers.npu_driver(said["npu_driver"]) if "npu_driver" in said else None
+    if kind == "GPU":
+        driver = drivers.gpu_driver(full_name)
+    can = said.get("precisions")
+    memory = said.get("gpu_memory") or said.get("npu_memory")
+    return Device(
+        name,
+        full_name,
+        available=True,
+        driver=driver,
+        architecture=said.get("architecture"),
+        memory_mb=None if memory is None else memory / 2**20,
+        precisions=tuple(sorted(can or ())),
+        core_types=_core_types(core) if name == "CPU" else None,
+        matrix_engines="GPU_HW_MATMUL" in can if can and kind == "GPU" else None,
+        warning=drivers.outdated(kind, driver),
+    )
 
 
 def device_from(value: dict[str, Any]) -> Device:
@@ -163,23 +201,6 @@ def _tried(device: Device, cancel: Cancel | None) -> Device:
             device, available=False, reason=f"it failed a small trial model ({error.why or error.what})"
         )
     return device
-
-
-def _describe(core: Any, name: str) -> Device:
-    said = device_properties(core, name, {
-        "full_name": "FULL_DEVICE_NAME", "architecture": "DEVICE_ARCHITECTURE",
-        "precisions": "OPTIMIZATION_CAPABILITIES", "gpu_driver": "GPU_DRIVER_VERSION",
-        "npu_driver": "NPU_DRIVER_VERSION", "gpu_memory": "GPU_DEVICE_TOTAL_MEM_SIZE",
-        "npu_memory": "NPU_DEVICE_TOTAL_MEM_SIZE",
-    })  # fmt: skip
-    driver = said.get("gpu_driver") or said.get("npu_driver")
-    memory = said.get("gpu_memory") or said.get("npu_memory")
-    return Device(
-        name, str(said.get("full_name", name)).strip(), True, "",
-        None if driver is None else str(driver), said.get("architecture"),
-        None if memory is None else memory / 2**20, tuple(sorted(said.get("precisions", ()))),
-        _core_types(core) if name == "CPU" else None,
-    )  # fmt: skip
 
 
 def _core_types(core: Any) -> dict[str, int] | None:

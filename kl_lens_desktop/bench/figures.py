@@ -10,6 +10,11 @@ OF_TOKEN = ("nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce", "top1_agre
 OF_TEXT = ("perplexity", "word_perplexity", *OF_TOKEN)
 
 
+def allocated(kinds: dict[str, float] | None) -> float | None:
+    """All that a row's ``gpu_memory_mb`` holds, in MB: on an integrated GPU part of the computer's memory."""
+    return None if kinds is None else math.fsum(kinds.values())
+
+
 def spread(samples: Sequence[float]) -> dict[str, Any]:
     """``{mean, sd, n, median}`` of repeated measurements; sd is of one measurement, None for a single one."""
     return {

@@ -44,7 +44,7 @@ LABELS = {
     "peak_rss_mb": Label("Peak RSS, counted by the system, MiB", min),
     "peak_rss_sampled_mb": Label("Peak RSS, sampled, MiB", min),
     "system_used_change_mb": Label("Change of the whole computer's memory, MiB"),
-    "gpu_memory_mb": Label("GPU memory by kind, MiB"),
+    "gpu_memory_mb": Label("Memory allocated on the device, MiB", min),
     "precision": Label("Precision of the speed run"),
     "quality_precision": Label("Precision of the quality run"),
     "kv_cache_precision": Label("Precision of the attention cache"),
@@ -56,6 +56,10 @@ LABELS = {
     "power": Label("Power source"),
     "size_bytes": Label("Size of the weights, MB", min, 1e-6),
 }
+_NO_MATRIX_ENGINES = (
+    "OpenVINO finds no matrix engines (XMX) on this GPU. Models with Mamba layers can give wrong answers "
+    "on it. Run them on the CPU if the benchmark finds any."
+)
 _AROUND = {
     "os": "system",
     "cpu": "processor",
@@ -101,6 +105,12 @@ def around(name: str) -> str:
     if kind == "text:":
         return _TEXT.get(rest, name)
     return _AROUND.get(name, rest if kind in ("package", "device") else name)
+
+
+def device_notes(device: dict[str, Any]) -> list[str]:
+    """What to know of a device of a bench file before its figures are trusted, as sentences; mostly none."""
+    said = [_NO_MATRIX_ENGINES] if device.get("matrix_engines") is False else []
+    return [*said, *filter(None, [device.get("warning")])]
 
 
 def setting(name: str) -> str:

@@ -30,7 +30,16 @@ def system_used_mb() -> float:
     return float(psutil.virtual_memory().used) / 2**20
 
 
-def gpu_memory_mb(core: Any, device: str) -> dict[str, float] | None:
-    """OpenVINO's GPU_MEMORY_STATISTICS of `device` in MB by kind of allocation; None where there are none."""
-    said = device_properties(core, device, {"kinds": "GPU_MEMORY_STATISTICS"})
-    return {str(kind): size / 2**20 for kind, size in said["kinds"].items()} if "kinds" in said else None
+def device_memory_mb(core: Any, device: str) -> dict[str, float] | None:
+    """What is allocated on a GPU or NPU now, in MB by kind of allocation; None where OpenVINO does not tell.
+
+    Of a GPU, what this process allocated (GPU_MEMORY_STATISTICS, the same from every Core); of an NPU, one
+    kind, ``allocated`` (NPU_DEVICE_ALLOC_MEM_SIZE).
+    """
+    wanted = {"kinds": "GPU_MEMORY_STATISTICS", "allocated": "NPU_DEVICE_ALLOC_MEM_SIZE"}
+    try:
+        said = device_properties(core, device, wanted)
+    except RuntimeError:  # a driver without the statistics is no reason to lose a run's figures
+        return None
+    kinds = said.get("kinds") or ({"allocated": said["allocated"]} if "allocated" in said else {})
+    return {str(kind): size / 2**20 for kind, size in kinds.items()} or None

@@ -9,7 +9,7 @@ from typing import Any
 
 from kl_lens_desktop.bench import report
 from kl_lens_desktop.bench.compare import Comparison
-from kl_lens_desktop.bench.labels import setting
+from kl_lens_desktop.bench.labels import device_notes, setting
 from kl_lens_desktop.bench.report import figure, table
 from kl_lens_desktop.files import write_text
 
@@ -213,10 +213,12 @@ def _environment(environment: dict[str, Any]) -> str:
             f"architecture {device['architecture']}" if device.get("architecture") else "",
             figure(device["memory_mb"] / 1024, None, "GiB") if device.get("memory_mb") else "",
             f"computes in {', '.join(device['precisions'])}" if device.get("precisions") else "",
+            "with matrix engines (XMX)" if device.get("matrix_engines") else "",
             *(f"{count} {kind} cores" for kind, count in (device.get("core_types") or {}).items()),
             device["reason"],
         ]
-        words[device["name"]] = ", ".join(part for part in told if part)
+        notes = device_notes(device)
+        words[device["name"]] = ", ".join(filter(None, told)) + (f". {' '.join(notes)}" if notes else "")
     return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in words.items()) + "</dl>"
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from kl_lens_desktop.bench import divergence
 from kl_lens_desktop.bench.figures import OF_TOKEN, over_batches, perplexity
-from kl_lens_desktop.bench.memory import gpu_memory_mb
 from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
 from kl_lens_desktop.bench.static import LONGEST_CALL, LoadedModel, needs_fixed_shapes, open_model
 from kl_lens_desktop.bench.text import Window, passage
@@ -41,7 +40,7 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         Progress by window, then ``Finished`` with ``nats_per_token``, ``perplexity``, ``word_perplexity``
         (of WikiText), ``kl_to_fp16`` KL(fp16‖variant), ``kl_reverse``, ``delta_ce`` (paired with the
         reference), ``top1_agreement`` (each ``{mean, se, n}`` or None), ``fidelity`` (see `fidelity`),
-        settings and GPU memory.
+        and settings.
     """
     import openvino
 
@@ -84,7 +83,6 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         "word_perplexity": perplexity(by_word),
         "fidelity": gate,
         "settings": model.settings,
-        "gpu_memory_mb": gpu_memory_mb(core, device),
     })  # fmt: skip
 
 

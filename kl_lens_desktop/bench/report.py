@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.bench.compare import Change, Comparison
-from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN
+from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, allocated
 from kl_lens_desktop.bench.labels import LABELS, around
 from kl_lens_desktop.bench.noise import difference, fastest_on
 from kl_lens_desktop.bench.rows import SCHEMA
@@ -72,6 +72,7 @@ def export_csv(bench: dict[str, Any], path: Path) -> None:
     lengths = _lengths(bench["rows"])
     columns += [f"{name}_{length}" for length in lengths for name in OF_TURN]
     columns += [f"raw_{name}" for name in (*OF_TURN, "read_ms", "compile_ms")]
+    columns += ["gpu_memory_mb"]
     _write_csv(path, [columns, *(_values(row, lengths) for row in bench["rows"])])
 
 
@@ -256,6 +257,7 @@ def _values(row: dict[str, Any], lengths: list[int]) -> Iterator[Any]:
     for name in OF_TURN:
         yield (raw.get(name) or {}).get("mean")
     yield from (raw.get(name) for name in ("read_ms", "compile_ms"))
+    yield allocated(row.get("gpu_memory_mb"))
 
 
 def _write_csv(path: Path, lines: Iterable[Iterable[Any]]) -> None:

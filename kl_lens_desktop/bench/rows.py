@@ -74,7 +74,7 @@ def row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
         "peak_rss_mb": _peak_mb(run),
         "peak_rss_sampled_mb": run.sampled_peak_mb or None,
         "system_used_change_mb": main[0]["system_used_change_mb"] if main else None,
-        "gpu_memory_mb": quality.get("gpu_memory_mb"),
+        "gpu_memory_mb": _device_memory_mb(run),
         "backend": load.get("backend"),
         "precision": in_speed.get("precision") or in_quality.get("precision"),
         "quality_precision": in_quality.get("precision"),
@@ -98,6 +98,15 @@ def _over_rounds(turns: list[dict[str, Any]], name: str) -> dict[str, Any] | Non
 def _peak_mb(run: Run) -> float | None:
     counted = [turn["peak_rss_mb"] for turns in run.turns.values() for turn in turns if turn["peak_rss_mb"]]
     return max(counted, default=run.sampled_peak_mb or None)
+
+
+def _device_memory_mb(run: Run) -> dict[str, float] | None:
+    """The largest of each kind after any turn."""
+    largest: dict[str, float] = {}
+    for turn in (turn for turns in run.turns.values() for turn in turns):
+        for kind, size in (turn.get("gpu_memory_mb") or {}).items():
+            largest[kind] = max(size, largest.get(kind, 0.0))
+    return largest or None
 
 
 def _plan_sha256(plan: Plan) -> str:

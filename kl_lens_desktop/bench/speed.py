@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kl_lens_desktop.bench.figures import OF_TURN
-from kl_lens_desktop.bench.memory import peak_rss_mb, system_used_mb
+from kl_lens_desktop.bench.memory import device_memory_mb, peak_rss_mb, system_used_mb
 from kl_lens_desktop.bench.noise import round_speed
 from kl_lens_desktop.bench.pipeline import open_pipeline
 from kl_lens_desktop.bench.stateful import defaults
@@ -43,10 +43,11 @@ def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         for each order ``{"prompt_tokens", "new_tokens", "repeats", "seconds"}``, an ``Answer`` with
         ``samples`` of a generation's ``tokens_per_s`` (decode: one over the mean time between tokens),
         ``ttft_ms`` (from ids to the first new id) and ``prefill_tokens_per_s`` (prompt tokens over time to
-        first token); ``round``, the same three of the round as a whole (see `bench.noise`); ``peak_rss_mb``
-        and ``system_used_change_mb``. A round ends after `repeats` generations, or earlier once it has taken
-        `seconds`. Each generation reads another piece of the text, since a prefix cache would answer a
-        prompt seen before; ids are given directly and the end token is ignored, so that counts are exact.
+        first token); ``round``, the same three of the round as a whole (see `bench.noise`); ``peak_rss_mb``,
+        ``system_used_change_mb`` and ``gpu_memory_mb`` (see `device_memory_mb`). A round ends after `repeats`
+        generations, or earlier once it has taken `seconds`. Each generation reads another piece of the text,
+        since a prefix cache would answer a prompt seen before; ids are given directly and the end token is
+        ignored, so that counts are exact.
     """
     import openvino
     import openvino_genai
@@ -66,7 +67,8 @@ def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         ids = openvino.Tensor(np.array([prompt], dtype=np.int64))
         return pipeline.generate(ids, settings).perf_metrics
 
-    yield Answer({"load_ms": load_ms, "backend": backend, "settings": defaults(openvino.Core(), device)})
+    core = openvino.Core()
+    yield Answer({"load_ms": load_ms, "backend": backend, "settings": defaults(core, device)})
     seen: set[int] = set()
     while True:
         order = cancel.next_order()
@@ -93,6 +95,7 @@ def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
             "round": of_round(samples, latencies),
             "peak_rss_mb": peak_rss_mb(),
             "system_used_change_mb": system_used_mb() - used_before,
+            "gpu_memory_mb": device_memory_mb(core, device),
         })  # fmt: skip
 
 

@@ -333,14 +333,15 @@ def _bench(arguments: Arguments) -> None:
     if not any(row["status"] == "ok" for row in rows):
         print_bench(rows)
         raise ChildError("Nothing could be measured", "every row failed", "See the reasons above")
+    bench = load_bench(out)
     if arguments.csv:
-        export_csv(load_bench(out), arguments.csv)
+        export_csv(bench, arguments.csv)
     if arguments.html:
-        export_html(load_bench(out), arguments.html)
+        export_html(bench, arguments.html)
     if arguments.json:
         print(out.read_text(encoding="utf-8"))
         return
-    print_bench(rows)
+    print_bench(rows, bench["environment"]["devices"])
     print(f"Wrote {out}")
 
 
@@ -410,7 +411,9 @@ def _run(arguments: Arguments) -> None:
     if arguments.json:
         print_json({**result, "rows": rows})
         return
-    print_bench(rows)
+    from kl_lens_desktop.bench.report import load_bench
+
+    print_bench(rows, load_bench(Path(result["bench"]))["environment"]["devices"])
     print(f"Wrote scores.json, plan.json, bench.json and {', '.join(result['folders'])} into {arguments.out}")
 
 

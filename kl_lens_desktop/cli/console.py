@@ -1,8 +1,9 @@
 """What the command line prints: progress on standard error, tables and JSON on standard output."""
 
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kl_lens_desktop.jobs.cancel import Cancel
@@ -71,8 +72,10 @@ class _Meter:
             self._width = 0
 
 
-def print_bench(rows: list[dict[str, Any]]) -> None:
-    """The closing table: one row a variant and device, and a line on what the figures mean."""
+def print_bench(rows: list[dict[str, Any]], devices: Sequence[dict[str, Any]] = ()) -> None:
+    """The closing table: one row a variant and device, what to know of the bench file's `devices` that are
+    in it, and a line on what the figures mean."""
+    from kl_lens_desktop.bench.labels import device_notes
     from kl_lens_desktop.bench.report import pairs, table
 
     columns = {
@@ -93,6 +96,10 @@ def print_bench(rows: list[dict[str, Any]]) -> None:
     for line in lines:
         if line["note"]:
             print(f"{line['variant']} on {line['device']}: {line['note']}")
+    used = {part for row in rows for part in re.split("[:,]", row["device"])}
+    for device in devices:
+        if device["name"] in used and (notes := device_notes(device)):
+            print(f"{device['name']}: {' '.join(notes)}")
     taken_in_turn = pairs(rows)
     for pair in taken_in_turn:
         print(

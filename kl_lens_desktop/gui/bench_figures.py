@@ -6,6 +6,7 @@ from typing import Any
 
 from PySide6.QtGui import QColor
 
+from kl_lens_desktop.bench.figures import allocated
 from kl_lens_desktop.bench.labels import LABELS
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui import quantities, theme
@@ -161,9 +162,9 @@ _FIGURES = (
         134,
     ),
     _figure(
-        "gpu_memory_mb", "Memory", "GPU memory, MiB",
-        "OpenVINO's own statistics of the graphics unit's allocations. On an integrated unit it is host "
-        "memory too, so it overlaps with the others and must not be added to them.",
+        "gpu_memory_mb", "Memory", "Device memory, MiB",
+        "What OpenVINO has allocated on a GPU or NPU: the most after any turn of the speed run, in total and "
+        "by kind. An integrated device uses the computer's memory, so do not add it to the other figures.",
         150,
     ),
     _figure(
@@ -226,10 +227,10 @@ def value_of(row: Row, key: str) -> Any:
 
 
 def number(row: Row, key: str) -> float | None:
-    """A row's plain figure: the mean of a measured one."""
+    """A row's plain figure: the mean of a measured one, the total of one by kind."""
     value = value_of(row, key)
     if isinstance(value, dict):
-        value = value.get("mean")
+        value = allocated(value) if key == "gpu_memory_mb" else value.get("mean")
     return float(value) if isinstance(value, (int, float)) else None
 
 
@@ -245,7 +246,9 @@ def words(row: Row, figure: Figure, memory_read_gb_s: float | None = None) -> st
     if value is None:
         return "–"
     if figure.key == "gpu_memory_mb":
-        return " · ".join(f"{kind} {quantities.significant(size)}" for kind, size in value.items()) or "–"
+        kinds = [f"{kind} {quantities.significant(size)}" for kind, size in value.items() if size]
+        total = quantities.significant(allocated(value) or 0.0)
+        return f"{total} ({' · '.join(kinds)})" if len(kinds) > 1 else total
     if figure.key == "cache_bytes":
         return quantities.size(value)
     if figure.key == "rounds":

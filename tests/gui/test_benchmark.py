@@ -206,6 +206,29 @@ def test_a_device_that_is_not_here_takes_no_columns_and_says_why(page: Benchmark
     assert "GPU" not in page.table.devices
 
 
+def test_what_to_know_of_a_device_stands_below_the_devices(page: BenchmarkPage, opened: Window) -> None:
+    device = {"name": "GPU", "full_name": "A GPU", "available": True, "reason": "", "driver": "1.2.3"}
+    told = {"matrix_engines": False, "warning": "Its driver is 1.2.3. Install a newer one."}
+    opened.session.devices = [device | {"matrix_engines": True, "warning": ""}]
+    opened.session.devices_changed.emit()
+    assert not page.notes.isVisible()
+    assert any(words.accessibleName() == "A GPU, driver 1.2.3" for words in page.findChildren(Elided))
+    opened.session.devices = [device | told]
+    opened.session.devices_changed.emit()
+    assert page.notes.isVisible()
+    assert page.notes.text().startswith("GPU: OpenVINO finds no matrix engines")
+    assert page.notes.text().endswith(told["warning"])
+
+
+def test_device_memory_is_one_total_and_its_kinds(page: BenchmarkPage, opened: Window) -> None:
+    page.show_column("gpu_memory_mb", True)
+    assert cell(page, "plan", "Device memory, MiB") == "30.0"
+    kinds = {"cl_mem": 0.0, "usm_device": 700.0, "usm_host": 25.0}
+    opened.session.bench = [row | {"gpu_memory_mb": kinds} for row in opened.session.bench]
+    opened.session.bench_changed.emit()
+    assert cell(page, "plan", "Device memory, MiB") == "725 (usm_device 700 · usm_host 25.0)"
+
+
 def test_columns_are_chosen_and_the_choice_is_kept(page: BenchmarkPage, opened: Window) -> None:
     page.show_column("bandwidth_gb_s", True)
     page.show_column("tokens_per_s@2048", True)
@@ -233,7 +256,11 @@ def test_the_sheet_holds_every_figure_of_every_row(page: BenchmarkPage) -> None:
     assert sheet.columnCount() == 1 + 2 * len(TABLE)
     heads = [sheet.horizontalHeaderItem(place).text() for place in range(1, sheet.columnCount())]
     assert heads[:2] == ["FP16 · CPU", "FP16 · HETERO:CPU"]
-    for words in ("Load without a cache, ms", "GPU memory by kind, MiB", "Peak RSS, sampled, MiB"):
+    for words in (
+        "Load without a cache, ms",
+        "Memory allocated on the device, MiB",
+        "Peak RSS, sampled, MiB",
+    ):
         assert words in names
     assert "Perplexity by words, as lm-eval counts" not in names, "what nobody has takes no line"
     assert sheet.item(names.index("What went wrong"), 2).text() == f"W{WRONG[1:]}"

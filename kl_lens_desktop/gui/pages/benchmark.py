@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QEvent, QPoint, Qt
 from PySide6.QtWidgets import (
@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from kl_lens_desktop.bench.compare import Comparison
+from kl_lens_desktop.bench.labels import device_notes
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.gui import quantities
 from kl_lens_desktop.gui.bench_chart import HINT, VIEWS, BenchChart
@@ -212,8 +213,10 @@ class BenchmarkPage(Page):
         self.reason = label("", "secondary", wrap=True, select=True)
         self.reason.setMinimumHeight(self.reason.fontMetrics().height())
         self.view.setMinimumHeight(96)
-        above = column(device_row, self.view, self.reason)
-        above.setStretch(1, 1)
+        self.notes = label("", "secondary", wrap=True, select=True)
+        self.notes.setVisible(False)
+        above = column(device_row, self.notes, self.view, self.reason)
+        above.setStretch(2, 1)
         self.memory = MemoryStrip(self.session.job)
         self.trial = Trial(self.session)
         self.details = Details()
@@ -305,12 +308,15 @@ class BenchmarkPage(Page):
         self._boxes = {}
         for place, device in enumerate(known.values()):
             there = device["available"]
-            words = device.get("full_name", "") if there else f"not here: {device['reason']}"
-            self._add_device(place, device["name"], words if words != device["name"] else "", there, before)
+            words = _device_words(device) if there else f"not here: {device['reason']}"
+            self._add_device(place, device["name"], words, there, before)
         for place, name in enumerate(extra, len(known)):
             self._add_device(place, name, "as chosen in Settings", True, before)
         if not self._boxes:
             self._devices.addWidget(label("Devices: not looked for yet", "secondary"), 0, 0)
+        notes = {name: device_notes(each) for name, each in known.items()}
+        self.notes.setText("\n".join(f"{name}: {' '.join(said)}" for name, said in notes.items() if said))
+        self.notes.setVisible(bool(self.notes.text()))
         self.trial.show_variants({n: str(p) for n, p in self.session.exports.items()}, self._available())
         self.run.refresh()
 
@@ -437,6 +443,12 @@ class BenchmarkPage(Page):
         )
         if path:
             self.save_to(Path(path) if Path(path).suffix else Path(path).with_suffix(Path(name).suffix))
+
+
+def _device_words(device: dict[str, Any]) -> str:
+    """The maker's name and the driver; nothing where neither says more than the device's own name."""
+    name, driver = device["full_name"], device.get("driver")
+    return ", ".join([*([name] if name != device["name"] else []), *([f"driver {driver}"] if driver else [])])
 
 
 def _summary(rows: list[Row]) -> str:
