@@ -7,6 +7,7 @@ from typing import Any
 
 from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.lab import bench
+from kl_lens_desktop.bench.settings import QUICK
 from kl_lens_desktop.bench.settings import Settings as BenchSettings
 from kl_lens_desktop.bench.static import has_graph_for_npu
 from kl_lens_desktop.checks import QUICK_TOKENS
@@ -16,6 +17,7 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
+from kl_lens_desktop.plan.constraints import Constraints, strictest_device
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
@@ -88,7 +90,9 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
 
     yield Progress("plan", 0, 1, "Making the plan")
     scores = load_scores(scores_path)
-    plan = propose(scores, bits=wishes.bits)
+    listed = list_devices(cancel)
+    names = wishes.devices or [device.name for device in listed if device.available]
+    plan = propose(scores, bits=wishes.bits, constraints=Constraints(device=strictest_device(names)))
     if earlier := _held(plan_path, plan):
         plan = replace(plan, measured=earlier.measured)
     elif better := repaired_before(plan_path, plan):
@@ -103,8 +107,6 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     variants: dict[str, Any] = {name: {"format": name, "out": str(out / name)} for name in BASELINES}
     variants["plan"] = {"plan": str(plan_path), "out": str(folders["plan"])}
     planned = {name: propose(scores, method=f"uniform-{name}") for name in BASELINES} | {"plan": plan}
-    listed = list_devices(cancel)
-    names = wishes.devices or [device.name for device in listed if device.available]
     npu = any("NPU" in name.upper() for name in names)
     left = {
         name: {**params, "npu": npu}
@@ -121,11 +123,7 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
             "The benchmark is measured anew, since speeds are of the moment and variants are timed in turn; "
             "the earlier bench.json is replaced"
         )
-    settings = (
-        BenchSettings(tokens=2048, new_tokens=32, rounds=2, max_rounds=2, contexts=(), raw=False, cache=False)
-        if wishes.quick
-        else BenchSettings(speed_minutes=3)
-    )
+    settings = BenchSettings(**QUICK) if wishes.quick else BenchSettings(speed_minutes=3)
     for event in bench(list(folders.values()), wishes.devices, None, bench_path, cancel, settings, listed):
         if not isinstance(event, Finished):
             yield event

@@ -145,7 +145,21 @@ def agree_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 def export_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``plan`` or ``format``, ``out``, ``consent`` to another revision's plan, ``npu`` for a
-    graph for an NPU too → ``folder``, ``size_bytes``, ``audit``, ``seconds``."""
+    graph for an NPU too → ``folder``, ``size_bytes``, ``audit``, ``proof``, ``seconds``, and ``devices``
+    (see `bench.answers`)."""
+    from kl_lens_desktop.bench.answers import check_answers
+
+    out, result = Path(params["out"]), dict[str, Any]()
+    for stage in (_exported(params, cancel), check_answers(out, cancel)):
+        for event in stage:
+            if isinstance(event, Finished):
+                result |= event.result
+            else:
+                yield event
+    yield Finished(result)
+
+
+def _exported(params: Params, cancel: Cancel) -> Iterator[Event]:
     from kl_lens_desktop.checks import check_export
     from kl_lens_desktop.plan.document import load_plan
 
@@ -174,6 +188,8 @@ def export_all_task(params: Params, cancel: Cancel) -> Iterator[Event]:
                 results[name] = event.result
             elif isinstance(event, Progress):
                 yield replace(event, message=f"{name}: {event.message}")
+            else:
+                yield event
     yield Finished({"variants": results})
 
 
@@ -248,6 +264,7 @@ TASKS: dict[str, Task] = {
     "bench-load": _later("bench.speed:load_task"),
     "bench-quality": _later("bench.quality:quality_task"),
     "memory-read": _later("bench.bandwidth:memory_read_task"),
+    "answers": _later("bench.answers:answers_task"),
     "devices": _later("bench.devices:devices_task"),
     "generate": _later("bench.generate:generate_task"),
 }

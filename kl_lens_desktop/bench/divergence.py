@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from kl_lens_desktop.export import proof
+
 Logits = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 _SLICE = 2**16  # logits handled at once: half a megabyte per array of doubles stays in a core's cache
@@ -38,19 +40,12 @@ def token_nats(log_q: Doubles, targets: NDArray[np.int64]) -> Doubles:
     return -np.take_along_axis(log_q, targets[:, None], -1)[:, 0]
 
 
-def squares(logits: Logits, reference: Logits) -> Doubles:
-    """Sums of squares of (logits − reference) and of reference, each position's mean removed.
-
-    A constant added to all logits of a position changes no probability, so it is not a difference.
-    """
+def squares(logits: Logits, reference: Logits) -> tuple[float, float]:
+    """`export.proof.squares` of the whole vocabulary, slice by slice."""
     sums = np.zeros(2)
     for part in slices(*reference.shape):
-        expected = reference[part].astype(np.float64)
-        expected -= expected.mean(-1, keepdims=True)
-        got = logits[part].astype(np.float64)
-        got -= got.mean(-1, keepdims=True)
-        sums += np.square(got - expected).sum(), np.square(expected).sum()
-    return sums
+        sums += proof.squares(logits[part], reference[part])
+    return float(sums[0]), float(sums[1])
 
 
 def slices(positions: int, vocabulary: int) -> list[slice]:

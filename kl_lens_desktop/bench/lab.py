@@ -15,8 +15,9 @@ import psutil
 from kl_lens_desktop.bench import noise
 from kl_lens_desktop.bench.devices import Device, check_device_name, device_named, list_devices
 from kl_lens_desktop.bench.environment import environment
+from kl_lens_desktop.bench.fidelity import wrong_words
 from kl_lens_desktop.bench.rows import SCHEMA, Run, row
-from kl_lens_desktop.bench.settings import Settings, check_settings
+from kl_lens_desktop.bench.settings import QUICK, Settings, check_settings
 from kl_lens_desktop.bench.text import Passage, passage
 from kl_lens_desktop.bench.variants import Variant, find_variants, weights_bytes
 from kl_lens_desktop.errors import ChildError
@@ -116,9 +117,11 @@ def bench_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     Parameters
     ----------
     params : dict
-        ``folders``, ``out``, and optionally ``devices``, ``text`` and any field of `Settings`.
+        ``folders``, ``out``, and optionally ``devices``, ``text``, ``quick`` (true for `QUICK`) and any field
+        of `Settings`.
     """
-    given = {name: params[name] for name in Settings.__dataclass_fields__ if params.get(name) is not None}
+    given = dict(QUICK) if params.get("quick") else {}
+    given |= {name: params[name] for name in Settings.__dataclass_fields__ if params.get(name) is not None}
     folders, out = [Path(folder) for folder in params["folders"]], Path(params["out"])
     text = Path(params["text"]) if params.get("text") else None
     yield from bench(folders, params.get("devices"), text, out, cancel, Settings(**given))
@@ -319,18 +322,7 @@ def _once(run: Run, course: Course) -> Iterator[Event]:
     yield from _child("bench-quality", params, run, "quality", run.quality, course)
     gate = run.quality.get("fidelity", {"ok": True})
     if not gate["ok"]:
-        run.failure = f"wrong answers (its logits against CPU f32: {_wrong(gate)})"
-
-
-def _wrong(gate: dict[str, Any]) -> str:
-    strict = "strict_bound" in gate
-    share, bound = (
-        (gate["strict_difference"], gate["strict_bound"])
-        if strict
-        else (gate["relative_difference"], gate["bound"])
-    )
-    why = "they are not numbers" if share is None else f"they are off by {share:.0%} of their spread"
-    return f"{why}{', also in full precision' if strict else ''}, the limit is {bound:.0%}"
+        run.failure = wrong_words(gate)
 
 
 def _child(

@@ -1,7 +1,8 @@
 """How much a benchmark measures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kl_lens_desktop.errors import InputError
 
@@ -62,6 +63,13 @@ class Settings:
     @property
     def most_rounds(self) -> int:
         return max(self.rounds, self.max_rounds)
+
+
+# A first answer in minutes, whose error bars are wider.
+QUICK: Mapping[str, Any] = {
+    "tokens": 2048, "new_tokens": 32, "rounds": 2, "max_rounds": 2, "contexts": (), "raw": False,
+    "cache": False,
+}  # fmt: skip
 
 
 def check_settings(settings: Settings) -> None:

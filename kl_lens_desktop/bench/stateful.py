@@ -11,14 +11,8 @@ from numpy.typing import NDArray
 
 from kl_lens_desktop.bench.devices import device_properties, properties
 from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.export.calls import call_inputs
 
-# By default the CPU computes in bf16 where it can, keeps 8-bit keys and values and rounds activations to 8
-# bits.
-FULL_PRECISION = {
-    "INFERENCE_PRECISION_HINT": "f32",
-    "KV_CACHE_PRECISION": "f32",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
-}
 IN_FORCE = {
     "precision": "INFERENCE_PRECISION_HINT",
     "kv_cache_precision": "KV_CACHE_PRECISION",
@@ -92,14 +86,9 @@ class StatefulModel:
         self._past = 0
 
     def step(self, ids: list[int]) -> NDArray[np.float32]:
-        """The logits of the next tokens, [t, vocabulary], in the model's own buffer."""
-        start, self._past = self._past, self._past + len(ids)
-        feeds = {
-            "input_ids": np.array([ids], dtype=np.int64),
-            "attention_mask": np.ones((1, self._past), dtype=np.int64),
-            "position_ids": np.arange(start, self._past, dtype=np.int64)[None],
-            "beam_idx": np.zeros(1, dtype=np.int32),
-        }
+        """The logits of the next tokens, all in one call: [t, vocabulary], in the model's own buffer."""
+        feeds = call_inputs(ids, self._past)
+        self._past += len(ids)
         self._request.infer({name: feeds[name] for name in feeds if name in self._inputs})
         logits: NDArray[np.float32] = self._request.get_tensor("logits").data[0]
         return logits

@@ -77,10 +77,9 @@ class StaticModel:
         self._past = 0
 
     def step(self, ids: list[int]) -> NDArray[np.float32]:
-        """The logits of the last of the next tokens, [1, vocabulary], in the model's own buffer."""
-        for piece in pieces(ids, self._chunk, 0):
-            logits = self._call(piece)
-        return logits[-1:]
+        """The logits of the next tokens, [t, vocabulary]; more than a chunk take several calls."""
+        parts = [self._call(piece).copy() for piece in pieces(ids, self._chunk, 0)]
+        return np.concatenate(parts)
 
     def _call(self, ids: list[int]) -> NDArray[np.float32]:
         from kl_lens_desktop.export.static import present_name

@@ -290,6 +290,8 @@ def _baselines(arguments: Arguments) -> None:
 
 
 def _export(arguments: Arguments) -> None:
+    from kl_lens_desktop.bench.answers import answer_words
+
     params = {
         "model": arguments.model,
         "out": str(arguments.out),
@@ -303,6 +305,10 @@ def _export(arguments: Arguments) -> None:
         return
     formats = ", ".join(f"{count} {name}" for name, count in result["audit"]["formats"].items())
     print(f"Wrote {result['folder']}: {result['size_bytes'] / 1e6:.2f} MB; audited: {formats}")
+    off = result["proof"]["cpu_f32_against_torch"]
+    print(f"The graph answers as the model does: its logits are {off:.0e} of their spread off torch's.")
+    for found in result["devices"]:
+        print(answer_words(found))
 
 
 def _bench(arguments: Arguments) -> None:
@@ -327,6 +333,7 @@ def _bench(arguments: Arguments) -> None:
         "stride": arguments.stride,
         "precision": arguments.precision,
         "speed_minutes": arguments.minutes,
+        "quick": arguments.quick,
         "cool_down_s": arguments.cool_down,
     }
     rows = [event.row for event in events("bench", params) if isinstance(event, Measured)]

@@ -15,7 +15,10 @@ from openvino_tokenizers import convert_tokenizer
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import ExportError
+from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
 from kl_lens_desktop.export.compress import audit, compress, to_fp16
+from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
+from kl_lens_desktop.export.proof import answers, difference_from, reference, save_reference
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, share_weights
 from kl_lens_desktop.export.trace import trace
@@ -24,14 +27,18 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.model.checkpoint import weights_sha256
-from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
+from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import load_model
-from kl_lens_desktop.plan.constraints import DISTRUSTED
+from kl_lens_desktop.plan.constraints import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
+from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
+from kl_lens_desktop.texts import calibration_text, read_text
 
 PREFILL_CHUNK = 256  # tokens that a runtime is advised to give in a call: more take memory in proportion
+MOST_DIFFERENT = 0.01  # of the spread of the logits: a right graph is a thousand times nearer to the model
+_CHARACTERS_PER_TOKEN = 16  # no text needs more for a token
 
 _COPIED = ("*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt")
 _NOT_COPIED = ("*.index.json", "kl-lens*.json", "kl_lens*.json", "plan.json", "scores.json", "bench.json")
@@ -72,17 +79,18 @@ def export_model(
 
     Yields
     ------
-    Progress, and last Finished with ``folder``, ``size_bytes`` (of the weights file), ``audit`` and
-    ``seconds``.
+    Progress, and last Finished with ``folder``, ``size_bytes`` (of the weights file), ``audit``, ``proof``
+    (``tokens`` of a prompt, and by how much the graph's logits on the CPU in f32 are off the model's in torch
+    with the same rounded weights: see `export.proof`) and ``seconds``.
 
     Raises
     ------
     InputError
         If the plan is for another model, or `out` cannot be written.
     ExportError
-        If a weight did not come out as planned.
+        If a weight did not come out as planned, or the graph does not answer as the model does.
     """
-    started, steps, done = time.monotonic(), 6 + npu, itertools.count()
+    started, steps, done = time.monotonic(), 8 + npu, itertools.count()
 
     def step(message: str) -> Progress:
         cancel.check()
@@ -98,8 +106,7 @@ def export_model(
                 identity, [w.as_dict() for w in weights], kept_bytes(loaded.model, weights), plan
             )
         check_applies(plan, identity, [w.name for w in quantizable(weights)], source or out)
-        if npu and (refused := sorted(set(plan.assignments.values()) & set(DISTRUSTED["NPU"]))):
-            yield Note(f"OpenVINO's NPU plugin does not take {', '.join(refused)}.", "warning")
+        yield from _warnings(plan, weights, npu)
         yield step("Tracing the graph")
         graph, states = trace(loaded.model)
         make_stateful(graph, states)
@@ -107,6 +114,8 @@ def export_model(
         # already.
         to_fp16(graph)
         tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
+        yield step("Asking the model itself")
+        said = reference(loaded.model, _prompt(tokenizer), plan.assignments)
         del loaded  # the graph has its own FP16 copy now: less memory while it is compressed and written
         yield step("Compressing the weights")
         compress(graph, plan.assignments, cancel)
@@ -124,7 +133,17 @@ def export_model(
         save_plan(staging / "plan.json", plan)
         yield step("Checking every weight against the plan")
         checked = audit(ov.Core().read_model(staging / "openvino_model.xml"), plan.assignments)
-        _write_card(staging, local, plan, asdict(checked))
+        yield step("Comparing the graph with the model")
+        save_reference(staging, said)
+        difference = difference_from(said, _answers(staging, said.ids))
+        if difference > MOST_DIFFERENT:
+            raise ExportError(
+                "The exported graph does not answer as the model does",
+                f"its logits are off by {difference:.1%} of their spread on the CPU in f32",
+                "Report this as a fault, with the model's name",
+            )
+        proven = {"tokens": len(said.ids), "cpu_f32_against_torch": difference}
+        _write_card(staging, local, plan, asdict(checked), proven)
         cancel.check()
     size = (out / "openvino_model.bin").stat().st_size
     yield Progress(STAGE, steps, steps, "Exported")
@@ -133,9 +152,44 @@ def export_model(
             "folder": str(out),
             "size_bytes": size,
             "audit": {"checked": checked.checked, "formats": checked.formats},
+            "proof": proven,
             "seconds": time.monotonic() - started,
         }
     )
+
+
+def _warnings(plan: Plan, weights: list[Weight], npu: bool) -> Iterator[Note]:
+    """What of a plan a device is known to compute wrongly or not to take."""
+    for device in ("GPU", *(("NPU",) if npu else ())):
+        wrong = {
+            f"{parse_format(plan.assignments[weight.name]).label} ({weight.kind})"
+            for weight in quantizable(weights)
+            if is_distrusted(device, weight.kind, plan.assignments[weight.name])
+        }
+        if wrong:
+            words = ", ".join(sorted(wrong))
+            text = f"OpenVINO's {device} plugin does not compute {words} rightly. Use another device."
+            yield Note(text, "warning")
+
+
+def _prompt(tokenizer: Any) -> list[int]:
+    text = read_text(calibration_text())[: _CHARACTERS_PER_TOKEN * PROMPT_TOKENS]
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"][:PROMPT_TOKENS]
+    return ids
+
+
+def _answers(folder: Path, ids: list[int]) -> Iterator[Any]:
+    """What the folder's graph answers on the CPU with nothing rounded."""
+    compiled = ov.Core().compile_model(folder / "openvino_model.xml", "CPU", FULL_PRECISION)
+    request, past = compiled.create_infer_request(), 0
+
+    def step(ids: list[int]) -> Any:
+        nonlocal past
+        feeds = call_inputs(ids, past)
+        past += len(ids)
+        return request.infer(feeds, share_outputs=True)["logits"][0]
+
+    return answers(step, ids)
 
 
 def _write_npu_graph(local: LocalModel, plan: Plan, staging: Path, cancel: Cancel) -> None:
@@ -180,7 +234,9 @@ def _write_tokenizer(tokenizer: Any, folder: Path, staging: Path) -> None:
         ov.save_model(graph, staging / f"openvino_{part}.xml")
 
 
-def _write_card(staging: Path, local: LocalModel, plan: Plan, checked: dict[str, Any]) -> None:
+def _write_card(
+    staging: Path, local: LocalModel, plan: Plan, checked: dict[str, Any], proven: dict[str, Any]
+) -> None:
     packages = ("torch", "transformers", "openvino", "openvino-tokenizers", "nncf")
     write_json(
         staging / CARD,
@@ -200,6 +256,7 @@ def _write_card(staging: Path, local: LocalModel, plan: Plan, checked: dict[str,
             "for each row has no padding",
             **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
             "audit": checked,
+            "proof": proven,
             "files": sorted([CARD, *(path.name for path in staging.iterdir())]),
             "packages": {name: version(name) for name in packages},
             "threads": torch.get_num_threads(),

@@ -8,8 +8,7 @@ from PySide6.QtGui import QAction, QActionGroup
 from PySide6.QtWidgets import QMenu, QPushButton
 
 from kl_lens_desktop.gui.session import KIND_NAMES
-from kl_lens_desktop.plan.constraints import DISTRUSTED, KINDS, Constraints
-from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.plan.constraints import DISTRUSTED, KINDS, Constraints, distrusted_words
 
 LEAST_BITS = (4, 8, 16)
 
@@ -36,8 +35,8 @@ class LimitsButton(QPushButton):
         self._fused.setCheckable(True)
         self._fused.toggled.connect(lambda on: self._choose(fused=on))
         self._devices: dict[str, QAction] = {}
-        for device, names in DISTRUSTED.items():
-            words = ", ".join(parse_format(name).label for name in names)
+        for device in DISTRUSTED:
+            words = distrusted_words(device)
             action = menu.addAction(f"For {device}: without {words}, which it is known to compute wrongly")
             action.setCheckable(True)
             action.toggled.connect(lambda on, device=device: self._choose(device=device if on else None))

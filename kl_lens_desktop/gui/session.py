@@ -542,7 +542,8 @@ def _read_audit(folder: Path) -> dict[str, Any] | None:
     from kl_lens_desktop.files import read_json
 
     try:
-        audit: dict[str, Any] = read_json(folder / "kl_lens.json")["audit"]
+        card = read_json(folder / "kl_lens.json")
+        audit: dict[str, Any] = {**card["audit"], "proof": card.get("proof", {})}
         return {**audit, "assignments": read_json(folder / "plan.json")["assignments"]}
     except (
         InputError,

@@ -10,12 +10,17 @@ from kl_lens_desktop.quant.formats import all_formats, parse_format
 # OpenVINO's CPU plugin multiplies q, k and v, or gate and up, by one call (QKVProjFusion, MLPFusion), its GPU
 # plugin any matrices with one input (FullyConnectedHorizontalFusion), and only where their formats agree.
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
-# Formats a device is known to compute wrongly (GPU: openvino issue 37419, Arc 140V) or not to take (NPU: with
-# zero points or of uncommon widths, OpenVINO 2026.4).
-DISTRUSTED: Mapping[str, tuple[str, ...]] = {
-    "GPU": ("int4_asym_g64",),
-    "NPU": tuple(name for name in all_formats() if name.startswith(("int4_asym", "int3", "int2"))),
+# (kind of weight or ``*`` for all, format) that a device is known to compute wrongly or does not take. GPU:
+# OpenVINO issue 37419 on an Arc 140V; rows of 2-bit embeddings, which it reads as one byte a value (2026.4).
+# NPU: with zero points or of uncommon widths (2026.4).
+DISTRUSTED: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "GPU": (
+        ("*", "int4_asym_g64"),
+        *(("embedding", name) for name in all_formats() if name.startswith("int2")),
+    ),
+    "NPU": tuple(("*", name) for name in all_formats() if name.startswith(("int4_asym", "int3", "int2"))),
 }
+_PLURALS = {"*": "", "embedding": "embeddings"}
 KINDS = ("ssm", "attention", "mlp", "embedding", "head")
 
 
@@ -47,11 +52,10 @@ class Constraints:
         """Whether a weight of `kind` may have the format `name`; pins aside."""
         if not (self.device or self.least_bits or self.forbidden):
             return True
-        distrusted = DISTRUSTED.get((self.device or "").split(".")[0], ())
         return (
-            name not in distrusted
+            not is_distrusted(self.device or "", kind, name)
             and parse_format(name).bits >= self.least_bits.get(kind, 0)
-            and not any(name == banned and of in ("*", kind) for of, banned in self.forbidden)
+            and not _is_among(self.forbidden, kind, name)
         )
 
     def as_words(self) -> dict[str, str | float | None]:
@@ -72,6 +76,36 @@ class Item:
 
     weights: tuple[str, ...]
     choices: tuple[Choice, ...]
+
+
+def is_distrusted(device: str, kind: str, name: str) -> bool:
+    """Whether a device (``GPU.0``, ``NPU``, …) computes weights of `kind` wrongly in the format `name`."""
+    return _is_among(DISTRUSTED.get(device.split(".")[0], ()), kind, name)
+
+
+def distrusted_words(device: str) -> str:
+    """The formats of `DISTRUSTED` in words: ``INT4 asym g64, INT2 embeddings``."""
+    said = []
+    for kind in dict.fromkeys(kind for kind, _ in DISTRUSTED[device]):
+        names = [name for of, name in DISTRUSTED[device] if of == kind]
+        bases = {name: name.rsplit("_", 1)[0] for name in names}
+        for base in dict.fromkeys(bases.values()):
+            own = [name for name in names if bases[name] == base]
+            whole = len(own) == sum(name.rsplit("_", 1)[0] == base for name in all_formats())
+            labels = [parse_format(name).label for name in own]
+            words = labels[0].rsplit(" ", 1)[0].removesuffix(" per") if whole else ", ".join(labels)
+            said.append(f"{words} {_PLURALS[kind]}".strip())
+    return ", ".join(said)
+
+
+def strictest_device(devices: Iterable[str]) -> str | None:
+    """That of `devices` whose limits hold for all of them; None if none has any."""
+    kinds = {device.upper().split(".")[0] for device in devices}
+    return next((kind for kind in ("NPU", "GPU") if kind in kinds), None)
+
+
+def _is_among(rules: Iterable[tuple[str, str]], kind: str, name: str) -> bool:
+    return any(name == banned and of in ("*", kind) for of, banned in rules)
 
 
 def parse_limits(

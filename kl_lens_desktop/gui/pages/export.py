@@ -17,6 +17,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from kl_lens_desktop.bench.answers import answer_words
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.gui import quantities, theme
@@ -227,8 +228,12 @@ class ExportPage(Page):
         checked = QTableWidgetItem("–")
         if audit is not None:
             verdict = ", of an earlier plan" if stale else " as planned"
-            checked.setText(f"✓ {audit['checked']:,} weights{verdict}")
-            checked.setForeground(QBrush(QColor(theme.colours().warning if stale else theme.colours().good)))
+            asked = audit["proof"].get("devices", [])
+            answers = "".join(f" · {'✓' if d['status'] == 'ok' else '✗'} {d['device']}" for d in asked)
+            checked.setText(f"✓ {audit['checked']:,} weights{verdict}{answers}")
+            doubtful = stale or any(device["status"] != "ok" for device in asked)
+            colours = theme.colours()
+            checked.setForeground(QBrush(QColor(colours.warning if doubtful else colours.good)))
         texts = (
             variant.words,
             quantities.size(variant.bytes) if variant.bytes else "–",
@@ -238,7 +243,7 @@ class ExportPage(Page):
         for cell in cells:
             cell.setToolTip(cell.text())
         if audit is not None:
-            checked.setToolTip(f"{checked.text()}: {_formats(audit)}")
+            checked.setToolTip("\n".join([f"{checked.text()}: {_formats(audit)}", *_answers(audit["proof"])]))
         return cells
 
     def _is_stale(self, name: str) -> bool:
@@ -308,6 +313,15 @@ def weight_bytes(model: Model, assignments: Mapping[str, str]) -> int:
 def _binary_size(folder: Path) -> int | None:
     path = folder / "openvino_model.bin"
     return path.stat().st_size if path.is_file() else None
+
+
+def _answers(proof: Mapping[str, Any]) -> list[str]:
+    """How far the exported graph's answers are off those of the model, on the CPU and on each device."""
+    off = proof.get("cpu_f32_against_torch")
+    on_cpu = (
+        [] if off is None else [f"In f32 on the CPU, its logits are {off:.0e} of their spread off torch's."]
+    )
+    return [*on_cpu, *map(answer_words, proof.get("devices", []))]
 
 
 def _formats(audit: Mapping[str, Any]) -> str:

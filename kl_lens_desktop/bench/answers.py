@@ -1,0 +1,84 @@
+"""Whether the devices here answer rightly for an exported model: asked at once, before anything is timed."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kl_lens_desktop.bench.devices import Device, list_devices
+from kl_lens_desktop.bench.fidelity import judged, wrong_words
+from kl_lens_desktop.bench.static import has_graph_for_npu, needs_fixed_shapes, open_model
+from kl_lens_desktop.errors import ChildError
+from kl_lens_desktop.export import proof
+from kl_lens_desktop.files import CARD, read_json, write_json
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.jobs.child import Child
+from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
+from kl_lens_desktop.texts import calibration_text, read_text
+
+STAGE = "answers"
+TIME_LIMIT_S = 1200.0  # compiling for a device may take minutes
+
+
+def check_answers(folder: Path, cancel: Cancel, listed: list[Device] | None = None) -> Iterator[Event]:
+    """Ask each GPU and NPU the prompt that the export was compared with torch on, each in its own process.
+
+    The CPU has answered it during the export. What is found goes into the folder's card.
+
+    Parameters
+    ----------
+    folder : Path
+        An exported folder.
+    listed : list of Device, optional
+        What `list_devices` gave, if it was asked already.
+
+    Yields
+    ------
+    Event
+        A `Note` for each device, and last ``Finished({"devices": [{"device", "full_name", "status",
+        "fidelity"}, …]})``: ``status`` is ``ok``, ``wrong answers …`` or ``failed: …``.
+    """
+    listed = list_devices(cancel) if listed is None else listed
+    found = list[dict[str, Any]]()
+    asked = [device for device in listed if device.available and device.name != "CPU"]
+    asked = [each for each in asked if not needs_fixed_shapes(each.name) or has_graph_for_npu(folder)]
+    for number, device in enumerate(asked):
+        yield Progress(STAGE, number, len(asked), f"Checking the answers of {folder.name} on {device.name}")
+        about: dict[str, Any] = {"device": device.name, "full_name": device.full_name}
+        params = {"folder": str(folder.absolute()), "device": device.name}
+        try:
+            for event in Child("answers", params, time_limit_s=TIME_LIMIT_S).events(cancel):
+                if isinstance(event, Finished):
+                    gate = event.result["fidelity"]
+                    about |= {"status": "ok" if gate["ok"] else wrong_words(gate), "fidelity": gate}
+        except ChildError as error:
+            about |= {"status": f"failed: {error.why or error.what}", "fidelity": None}
+        found.append(about)
+        level = "info" if about["status"] == "ok" else "warning"
+        yield Note(f"{folder.name}: {answer_words(about)}", level)
+    if found:
+        card = read_json(folder / CARD)
+        write_json(folder / CARD, {**card, "proof": {**card.get("proof", {}), "devices": found}})
+    yield Finished({"devices": found})
+
+
+def answer_words(found: dict[str, Any]) -> str:
+    """What `check_answers` found on a device, as a sentence."""
+    name = f"{found['device']} ({found['full_name']})"
+    if found["status"] == "ok":
+        share = found["fidelity"]["relative_difference"]
+        return f"{name} answers as the CPU does, within {share:.1%} of the logits' spread."
+    return f"{name}: {found['status']}. Use another device for this model."
+
+
+def answers_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
+    """``folder``, ``device`` → ``fidelity`` (see `bench.fidelity`), at the device's own settings."""
+    import openvino
+
+    folder, device = Path(params["folder"]), str(params["device"])
+    core = openvino.Core()
+    opened = functools.partial(open_model, core, folder, device, chunk=proof.TOKENS, capacity=proof.TOKENS)
+    yield Progress(STAGE, 0, 1, f"Loading {folder.name} on {device}")
+    model = opened({})
+    cancel.check()
+    yield Finished({"fidelity": judged(core, folder, device, model, opened, read_text(calibration_text()))})

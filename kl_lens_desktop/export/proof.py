@@ -1,0 +1,168 @@
+"""What the model in torch answers to a prompt, kept beside its graph: what a device's answers are held to.
+
+The prompt comes as a conversation does: a long call, single tokens, a call of the same length again, single
+tokens. Faults of graphs and plugins have shown in one of these and in no other: only beyond two chunks of
+Mamba-2's scan, only in single tokens, only where a length comes again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import read_json, write_json
+
+REFERENCE = "kl_lens_reference.json"
+CALLS = (140, *[1] * 8, 140, *[1] * 8)  # tokens
+TOKENS = sum(CALLS)
+_COLUMNS = 64  # of the vocabulary; the whole of it would take as much as a small model
+_SEED = 0
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The answers of a model in torch, its weights rounded as the graph holds them.
+
+    Attributes
+    ----------
+    ids : list of int
+        The prompt, at most `TOKENS` of them.
+    columns : ndarray of int
+        Which of the vocabulary's logits are kept.
+    logits : ndarray of float32
+        (tokens, columns).
+    """
+
+    ids: list[int]
+    columns: NDArray[np.int64]
+    logits: Logits
+
+
+def call_sizes(count: int) -> list[int]:
+    """`CALLS`, as far as `count` tokens go."""
+    ends = np.minimum(np.cumsum([0, *CALLS]), count)
+    return [int(end - start) for start, end in pairwise(ends) if end > start]
+
+
+def answers(step: Callable[[list[int]], Logits], ids: Sequence[int]) -> Iterator[Logits]:
+    """The logits of each of the `call_sizes` that `ids` are fed in, [tokens, vocabulary]."""
+    start = 0
+    for count in call_sizes(len(ids)):
+        yield step(list(ids[start : start + count]))
+        start += count
+
+
+def reference(model: Any, ids: Sequence[int], assignments: Mapping[str, str]) -> Reference:
+    """What `model` answers to `ids` in one call, in float32, once its weights are rounded, which is in place.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        On the CPU; not to be used for anything else afterwards.
+    assignments : mapping of str to str
+        Weight to format. Everything else is rounded to FP16, as the graph holds it.
+    """
+    import torch
+
+    from kl_lens_desktop.model.inventory import weight_parameters
+    from kl_lens_desktop.model.scan import fast_scans
+    from kl_lens_desktop.quant.formats import parse_format
+    from kl_lens_desktop.quant.rounding import fake_quantize
+
+    with torch.no_grad(), fast_scans(model):
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half())
+        parameters = weight_parameters(model)
+        for name, chosen in assignments.items():
+            if chosen != "fp16":
+                parameters[name].copy_(fake_quantize(parameters[name], parse_format(chosen)))
+        logits = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
+        vocabulary = logits.shape[1]
+        kept = np.random.default_rng(_SEED).choice(vocabulary, min(_COLUMNS, vocabulary), replace=False)
+        columns = np.sort(kept).astype(np.int64)
+        return Reference(list(ids), columns, logits[:, columns].float().numpy())
+
+
+def save_reference(folder: Path, said: Reference) -> None:
+    """Into an exported folder."""
+    logits = [[float(f"{value:.7g}") for value in row] for row in said.logits.tolist()]
+    value = {"ids": said.ids, "columns": said.columns.tolist(), "logits": logits}
+    write_json(folder / REFERENCE, value)
+
+
+def load_reference(folder: Path) -> Reference | None:
+    """That of an exported folder; None where there is none, as in folders exported before there were any.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    path = folder / REFERENCE
+    if not path.is_file():
+        return None
+    try:
+        value = read_json(path)
+        ids = [int(number) for number in value["ids"]]
+        columns = np.array(value["columns"], np.int64)
+        logits = np.array(value["logits"], np.float32)
+        if logits.shape != (len(ids), len(columns)) or not ids or columns.min() < 0:
+            raise ValueError("the numbers of tokens differ")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"Cannot read {path}", "it is damaged", "Export the model again") from error
+    return Reference(ids, columns, logits)
+
+
+def worst(calls: Iterable[tuple[int, float, float]]) -> float:
+    """How far the logits of the worst call are off: root of the sums of squares, as a share of their spread.
+
+    Parameters
+    ----------
+    calls : iterable of (int, float, float)
+        Tokens, and the sums of squares of the difference and of what was expected (see `squares`). Single
+        tokens that follow one another count as one call.
+
+    Returns
+    -------
+    float
+        Infinite if something is no number.
+    """
+    sums: list[NDArray[np.float64]] = []
+    single = False
+    for tokens, off, spread in calls:
+        if tokens == 1 and single:
+            sums[-1] += off, spread
+        else:
+            sums.append(np.array([off, spread]))
+        single = tokens == 1
+    shares = [float(np.sqrt(off / spread)) if spread else 0.0 for off, spread in sums]
+    return max(share if np.isfinite(share) else float("inf") for share in shares)
+
+
+def difference_from(said: Reference, parts: Iterable[Logits]) -> float:
+    """How far a model's `answers` to the reference's prompt are off by its kept logits; see `worst`."""
+    start, found = 0, list[tuple[int, float, float]]()
+    for part in parts:
+        end = start + len(part)
+        found.append((len(part), *squares(part[:, said.columns], said.logits[start:end])))
+        start = end
+    return worst(found)
+
+
+def squares(logits: Logits, expected: Logits) -> tuple[float, float]:
+    """Sums of squares of (logits − expected) and of expected, each position's mean removed.
+
+    A constant added to all logits of a position changes no probability, so it is not a difference.
+    """
+    wanted = expected.astype(np.float64)
+    wanted -= wanted.mean(-1, keepdims=True)
+    got = logits.astype(np.float64)
+    got -= got.mean(-1, keepdims=True)
+    return float(np.square(got - wanted).sum()), float(np.square(wanted).sum())
