@@ -29,21 +29,23 @@ from kl_lens_desktop.bench import quality as quality_module
 from kl_lens_desktop.bench import text as text_module
 from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
 from kl_lens_desktop.bench.devices import list_devices
+from kl_lens_desktop.bench.fidelity import fidelity
 from kl_lens_desktop.bench.figures import over_batches, perplexity
 from kl_lens_desktop.bench.lab import Course, bench, bench_task, take_turns
 from kl_lens_desktop.bench.labels import LABELS
 from kl_lens_desktop.bench.page import export_comparison_html, export_html
-from kl_lens_desktop.bench.quality import fidelity, quality_task
+from kl_lens_desktop.bench.quality import quality_task
 from kl_lens_desktop.bench.report import around_table, comparison_table
 from kl_lens_desktop.bench.rows import Run
 from kl_lens_desktop.bench.settings import Settings
 from kl_lens_desktop.bench.speed import raw_task
-from kl_lens_desktop.bench.stateful import FULL_PRECISION, StatefulModel
+from kl_lens_desktop.bench.stateful import StatefulModel
 from kl_lens_desktop.bench.text import token_ids, windows
 from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.cli import commands
 from kl_lens_desktop.errors import Cancelled, InputError, ModelError
 from kl_lens_desktop.export.bundle import export_model
+from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.files import NPU_MODEL, read_json, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs import child as child_module
@@ -832,7 +834,9 @@ def test_answers_that_are_no_numbers_are_wrong_answers(sample_ir: dict[str, Path
     spoilt = with_weight_changed(sample_ir["fp16"], tmp_path / "spoilt", lambda weight: weight * np.nan)
     out = tmp_path / "bench.json"
     (row,) = rows_of(run([spoilt], ["CPU"], out, replace(QUICK, rounds=1)))
-    assert row["status"].startswith("failed: wrong answers (its logits against CPU f32: they are not numbers")
+    assert row["status"] == (
+        "failed: wrong answers (on the CPU in f32, compared with torch: they are not numbers)"
+    )
     assert row["tokens_per_s"]["mean"] > 0
     assert row["perplexity"] is None
     assert row["fidelity"]["relative_difference"] is None

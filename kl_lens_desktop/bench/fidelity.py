@@ -147,6 +147,9 @@ def _differences(
     for logits, expected in both:
         sums.append((len(logits), *divergence.squares(logits, expected)))
         if said:
+            if said.columns.max() >= expected.shape[1]:
+                why = f"{proof.REFERENCE} names tokens that its vocabulary lacks"
+                raise ModelError("Cannot compare the folder with its model", why, "Export the model again")
             kept.append(expected[:, said.columns])
         for part in divergence.slices(*logits.shape):
             (log_p, p), (log_q, _) = map(divergence.probabilities, (expected[part], logits[part]))

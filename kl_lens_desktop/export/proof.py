@@ -22,6 +22,7 @@ CALLS = (140, *[1] * 8, 140, *[1] * 8)  # tokens
 TOKENS = sum(CALLS)
 _COLUMNS = 64  # of the vocabulary; the whole of it would take as much as a small model
 _SEED = 0
+_LARGEST_VOCABULARY = 2**24
 
 Logits = NDArray[np.float32]
 
@@ -113,8 +114,10 @@ def load_reference(folder: Path) -> Reference | None:
         ids = [int(number) for number in value["ids"]]
         columns = np.array(value["columns"], np.int64)
         logits = np.array(value["logits"], np.float32)
-        if logits.shape != (len(ids), len(columns)) or not ids or columns.min() < 0:
+        if not ids or logits.shape != (len(ids), len(columns)):
             raise ValueError("the numbers of tokens differ")
+        if not 0 <= columns.min() <= columns.max() < _LARGEST_VOCABULARY:
+            raise ValueError("no vocabulary has such tokens")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"Cannot read {path}", "it is damaged", "Export the model again") from error
     return Reference(ids, columns, logits)
@@ -147,11 +150,14 @@ def worst(calls: Iterable[tuple[int, float, float]]) -> float:
 
 
 def difference_from(said: Reference, parts: Iterable[Logits]) -> float:
-    """How far a model's `answers` to the reference's prompt are off by its kept logits; see `worst`."""
+    """How far a model's `answers` to the reference's prompt are off, of which `parts` are the kept columns.
+
+    See `worst`.
+    """
     start, found = 0, list[tuple[int, float, float]]()
     for part in parts:
         end = start + len(part)
-        found.append((len(part), *squares(part[:, said.columns], said.logits[start:end])))
+        found.append((len(part), *squares(part, said.logits[start:end])))
         start = end
     return worst(found)
 

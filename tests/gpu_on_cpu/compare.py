@@ -30,14 +30,19 @@ TOKENS = 200
 FEEDINGS: dict[str, list[int]] = {
     "whole": [TOKENS],
     "chunks": [7, 13, 1, 1, 70, 108],
+    "again": [40, 1, 1, 40, 1, 40, 1, 38, 38],  # lengths that come again, other branches between them
     "two": [2] * (TOKENS // 2),
     "batch": [100, 1, 99],
     "beams": [20, 80, 1, 1, 38],
     "padded": [90, 40, 1, 1],
     "single": [1] * TOKENS,
+    "mixed": [140, 1, 1, 2, 20, 1, 2, 20, 1, 12],  # something of all but padding, in little time
 }
-TWO_ROWS = ("batch", "beams", "padded")
-BEAMS = [[0, 1], [1, 0], [0, 0], [1, 0], [1, 1]]
+TWO_ROWS = ("batch", "beams", "padded", "mixed")
+BEAMS = {
+    "beams": [[0, 1], [1, 0], [0, 0], [1, 0], [1, 1]],
+    "mixed": [[0, 1], [0, 0], [1, 0], [0, 1], [1, 0], [0, 1], [1, 1], [0, 1], [0, 1], [1, 0]],
+}
 PADDING = 60  # of the second row of "padded"
 TOLERANCE = {"f32": 1e-3, "f16": 5e-2}  # of a position's error
 CPU = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -183,7 +188,7 @@ def _logits(request: Any, feeding: str, ids: NDArray[np.int64]) -> NDArray[np.fl
             "input_ids": ids[: len(mask), start:end],
             "attention_mask": mask[:, :end],
             "position_ids": positions[:, start:end],
-            "beam_idx": np.array(BEAMS[number] if feeding == "beams" else range(len(mask)), np.int32),
+            "beam_idx": np.array(BEAMS[feeding][number] if feeding in BEAMS else range(len(mask)), np.int32),
         }
         # OpenVINO takes contiguous arrays only, and its next call overwrites the logits of this one.
         fed = {name: np.ascontiguousarray(value) for name, value in inputs.items() if name in names}

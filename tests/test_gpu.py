@@ -1,0 +1,193 @@
+"""What OpenVINO's GPU plugin makes of exported graphs: the CPU's answers, and no others.
+
+The plugin and its kernels are real, the GPU is emulated (see `tests.gpu_on_cpu`). Matrix engines are not, so
+experts, whose product the plugin has for matrix engines only, are multiplied densely here.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from kl_lens_desktop.export import branch
+from kl_lens_desktop.export.bundle import export_model
+from kl_lens_desktop.export.compress import compress, to_fp16
+from kl_lens_desktop.export.stateful import make_stateful
+from kl_lens_desktop.export.trace import trace
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.model.inventory import inventory, quantizable
+from kl_lens_desktop.plan.constraints import is_distrusted
+from kl_lens_desktop.quant.formats import all_formats
+from tests.gpu_on_cpu.compare import ROOT, TOLERANCE, Comparison, compared
+from tests.gpu_on_cpu.emulator import Unavailable, environment
+from tests.models import CONFIGURATIONS, build, build_folder
+
+MOST_KL = {"f32": 1e-6, "f16": 1e-4}
+LAYER = {"num_hidden_layers": 1}
+
+
+@pytest.fixture(scope="module")
+def variables() -> dict[str, str]:
+    try:
+        return environment()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+def export(family: str, folder: Path, fmt: str = "fp16", **changes: object) -> Path:
+    """A small model's graph, every weight in one format but where a GPU computes it wrongly."""
+    model = build(family, **changes)
+    graph, states = trace(model)
+    make_stateful(graph, states)
+    to_fp16(graph)
+    if fmt != "fp16":
+        weights = quantizable(inventory(model))
+        trusted = {w.name: "int8_sym" if is_distrusted("GPU", w.kind, fmt) else fmt for w in weights}
+        compress(graph, trusted, Cancel())
+    ov.save_model(graph, folder / "openvino_model.xml", compress_to_fp16=False)
+    model.config.save_pretrained(folder)
+    return folder
+
+
+def check(comparisons: Sequence[Comparison]) -> None:
+    for found in comparisons:
+        said = replace(found, folder="")
+        assert found.failure is None, said
+        assert found.error < TOLERANCE[found.precision], said
+        assert found.kl < MOST_KL[found.precision], said
+
+
+@pytest.mark.parametrize("family", ["mamba", "mamba2"])
+def test_a_layer_is_right_however_it_is_fed(family: str, variables: dict[str, str], tmp_path: Path) -> None:
+    check(compared([export(family, tmp_path, **LAYER)], ["f32"], ["mixed", "again"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_every_family_is_right_in_both_precisions(
+    family: str, variables: dict[str, str], tmp_path: Path
+) -> None:
+    check(compared([export(family, tmp_path)], ["f32", "f16"], ["mixed"]))
+
+
+@pytest.mark.slow
+def test_every_format_offered_for_a_gpu_is_right(variables: dict[str, str], tmp_path: Path) -> None:
+    names = [name for name in all_formats() if not is_distrusted("GPU", "mlp", name)]
+    changes = {**LAYER, "layer_types": ["full_attention"]}
+    folders = [export("granitemoehybrid", tmp_path / name, name, **changes) for name in names]
+    check(compared(folders, ["f32"], ["chunks"]))
+
+
+def test_two_bit_embeddings_are_wrong_and_not_offered(variables: dict[str, str], tmp_path: Path) -> None:
+    """Once a plugin is right here, the rule in `plan.constraints` can go."""
+    folder = export("mamba", tmp_path / "fp16", **LAYER)
+    graph = ov.Core().read_model(folder / "openvino_model.xml")
+    compress(graph, {"backbone.embeddings.weight": "int2_sym_g32"}, Cancel())
+    ov.save_model(graph, tmp_path / "int2" / "openvino_model.xml", compress_to_fp16=False)
+    (tmp_path / "int2" / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (found,) = compared([tmp_path / "int2"], ["f32"], ["whole"])
+    assert found.first_wrong == 0
+    assert is_distrusted("GPU.0", "embedding", "int2_sym_g32")
+
+
+# What a person is told
+# -----------------------------------------------------------------------------------------------------------
+
+ASK = """
+import json, sys
+from pathlib import Path
+from kl_lens_desktop.bench.answers import check_answers
+from kl_lens_desktop.jobs.cancel import Cancel
+
+for folder in sys.argv[1:]:
+    *_, finished = check_answers(Path(folder), Cancel())
+    (found,) = finished.result["devices"]
+    print(json.dumps(found), flush=True)
+"""
+
+
+def asked(folders: Sequence[Path], variables: dict[str, str]) -> list[dict]:
+    """What `check_answers` finds on the one GPU there is."""
+    command = [sys.executable, "-c", ASK, *map(str, folders)]
+    child = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    return [json.loads(line) for line in child.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_an_export_is_checked_on_the_gpu_at_once(variables: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kl_lens_desktop", "export", "sample", "--format", "int4_sym_g64"]
+    child = subprocess.run(
+        [*command, "--out", str(tmp_path / "ir")], env=variables, cwd=ROOT, capture_output=True, text=True
+    )
+    assert child.returncode == 0, child.stderr
+    assert "GPU (Intel(R) Arc(TM) 140V GPU" in child.stdout
+    assert "answers as the CPU does" in child.stdout
+    proof = json.loads((tmp_path / "ir" / "kl_lens.json").read_text(encoding="utf-8"))["proof"]
+    assert [device["status"] for device in proof["devices"]] == ["ok"]
+    assert proof["cpu_f32_against_torch"] < 1e-3
+    assert proof["devices"][0]["fidelity"]["relative_difference"] < 0.02
+
+
+@pytest.mark.slow
+def test_the_gate_finds_each_fault_that_the_plugin_has_shown(
+    sample: LocalModel, variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs in the forms that went wrong, all right on the CPU."""
+    mamba = LocalModel("mamba", build_folder("mamba", tmp_path / "mamba"))
+    product, shares, embedding = (tmp_path / name for name in ("product", "shares", "embedding"))
+    list(export_model(sample, "int8_sym", product, Cancel()))
+    with_products_of_five_dimensions(product / "openvino_model.xml")
+    list(export_model(mamba, "int2_sym_g32", embedding, Cancel()))
+    with monkeypatch.context() as patched:
+        patched.setattr(branch, "_whole", lambda source: source)
+        list(export_model(mamba, "fp16", shares, Cancel()))
+    for found in asked([product, shares, embedding], variables):
+        assert found["status"].startswith("wrong answers (its logits against CPU f32: "), found
+        assert found["fidelity"]["torch_difference"] < 1e-3
+
+
+def with_products_of_five_dimensions(path: Path) -> None:
+    """Let a factor and a sum stand right behind the products that `export.dual` keeps apart from them."""
+    graph = ov.Core().read_model(path)
+    scaled = [op for body in bodies(graph) for op in body.get_ordered_ops() if is_scaled(op)]
+    assert scaled
+    for op in scaled:
+        product, factor = (value.get_node().input_value(0) for value in op.input_values())
+        total = reader(op)
+        other = next(value.get_node() for value in total.input_values() if value.get_node() != op)
+        wide = ops.multiply(product, ops.unsqueeze(factor, ops.constant(-2)))
+        reader(total).output(0).replace(ops.add(wide, other.input_value(0)).output(0))
+    ov.save_model(graph, path.with_name("changed.xml"), compress_to_fp16=False)
+    for suffix in (".xml", ".bin"):
+        path.with_name(f"changed{suffix}").replace(path.with_suffix(suffix))
+
+
+def reader(op: ov.Node) -> ov.Node:
+    (target,) = op.output(0).get_target_inputs()
+    return target.get_node()
+
+
+def bodies(graph: ov.Model) -> Iterator[ov.Model]:
+    """The branches of a graph that are taken for several tokens, inner ones too."""
+    for op in graph.get_ordered_ops():
+        if op.get_type_name() == "If":
+            yield op.get_function(0)
+            yield from bodies(op.get_function(0))
+
+
+def is_scaled(op: ov.Node) -> bool:
+    """Whether it is a product of five dimensions, made one of four, times a factor made one of four."""
+    if op.get_type_name() != "Multiply" or len(op.get_output_partial_shape(0)) != 4:
+        return False
+    sides = [value.get_node() for value in op.input_values()]
+    if [side.get_type_name() for side in sides] != ["Reshape", "Reshape"]:
+        return False
+    return sides[0].input_value(0).get_node().get_type_name() == "MatMul"
