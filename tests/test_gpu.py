@@ -16,8 +16,10 @@ import pytest
 from openvino import opset13 as ops
 
 from kl_lens_desktop.export import branch
+from kl_lens_desktop.export import trace as trace_module
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.compress import compress, to_fp16
+from kl_lens_desktop.export.experts import dense_experts
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.hub.resolve import LocalModel
@@ -44,7 +46,9 @@ def variables() -> dict[str, str]:
 def export(family: str, folder: Path, fmt: str = "fp16", **changes: object) -> Path:
     """A small model's graph, every weight in one format but where a GPU computes it wrongly."""
     model = build(family, **changes)
-    graph, states = trace(model)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trace_module, "grouped_experts", dense_experts)
+        graph, states = trace(model)
     make_stateful(graph, states)
     to_fp16(graph)
     if fmt != "fp16":
