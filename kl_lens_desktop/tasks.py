@@ -19,6 +19,7 @@ from kl_lens_desktop.jobs.events import Event, Finished, Progress, Weights
 from kl_lens_desktop.jobs.worker import Task
 
 if TYPE_CHECKING:
+    from kl_lens_desktop.bench.devices import Device
     from kl_lens_desktop.plan.document import Plan
 
 Params = dict[str, Any]
@@ -147,10 +148,16 @@ def export_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model``, ``plan`` or ``format``, ``out``, ``consent`` to another revision's plan, ``npu`` for a
     graph for an NPU too → ``folder``, ``size_bytes``, ``audit``, ``proof``, ``seconds``, and ``devices``
     (see `bench.answers`)."""
+    yield from _exported_and_checked(params, cancel)
+
+
+def _exported_and_checked(
+    params: Params, cancel: Cancel, listed: "list[Device] | None" = None
+) -> Iterator[Event]:
     from kl_lens_desktop.bench.answers import check_answers
 
-    out, result = Path(params["out"]), dict[str, Any]()
-    for stage in (_exported(params, cancel), check_answers(out, cancel)):
+    result = Params()
+    for stage in (_exported(params, cancel), check_answers(Path(params["out"]), cancel, listed)):
         for event in stage:
             if isinstance(event, Finished):
                 result |= event.result
@@ -181,9 +188,12 @@ def export_all_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
     for variant in params["variants"].values():
         check_export(variant)
-    results = {}
+    yield Progress("export", 0, 1, "Looking for devices")
+    from kl_lens_desktop.bench.devices import list_devices
+
+    listed, results = list_devices(cancel), {}
     for name, variant in params["variants"].items():
-        for event in export_task({"model": params["model"], **variant}, cancel):
+        for event in _exported_and_checked({"model": params["model"], **variant}, cancel, listed):
             if isinstance(event, Finished):
                 results[name] = event.result
             elif isinstance(event, Progress):

@@ -16,7 +16,7 @@ from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.texts import calibration_text, read_text
 
-STAGE = "answers"
+STAGE = "export"  # of which it is the end
 TIME_LIMIT_S = 1200.0  # compiling for a device may take minutes
 
 

@@ -290,8 +290,6 @@ def _baselines(arguments: Arguments) -> None:
 
 
 def _export(arguments: Arguments) -> None:
-    from kl_lens_desktop.bench.answers import answer_words
-
     params = {
         "model": arguments.model,
         "out": str(arguments.out),
@@ -307,8 +305,6 @@ def _export(arguments: Arguments) -> None:
     print(f"Wrote {result['folder']}: {result['size_bytes'] / 1e6:.2f} MB; audited: {formats}")
     off = result["proof"]["cpu_f32_against_torch"]
     print(f"The graph answers as the model does: its logits are {off:.0e} of their spread off torch's.")
-    for found in result["devices"]:
-        print(answer_words(found))
 
 
 def _bench(arguments: Arguments) -> None:
