@@ -14,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
+from tests.gpu_on_cpu.emulator import Unavailable, environment
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +59,15 @@ def export_sample(sample: LocalModel, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def sample_ir(export_sample: Callable[[str], Path]) -> dict[str, Path]:
     return {"fp16": export_sample("fp16"), "int4": export_sample("int4_sym_g64")}
+
+
+@pytest.fixture(scope="session")
+def emulated_gpu() -> dict[str, str]:
+    """The environment of a child process in which OpenVINO finds a GPU; see `tests.gpu_on_cpu`."""
+    try:
+        return environment()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture

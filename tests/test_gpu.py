@@ -28,19 +28,10 @@ from kl_lens_desktop.model.inventory import inventory, quantizable
 from kl_lens_desktop.plan.constraints import is_distrusted
 from kl_lens_desktop.quant.formats import all_formats
 from tests.gpu_on_cpu.compare import ROOT, TOLERANCE, Comparison, compared
-from tests.gpu_on_cpu.emulator import Unavailable, environment
 from tests.models import CONFIGURATIONS, build, build_folder
 
 MOST_KL = {"f32": 1e-6, "f16": 1e-4}
 LAYER = {"num_hidden_layers": 1}
-
-
-@pytest.fixture(scope="module")
-def variables() -> dict[str, str]:
-    try:
-        return environment()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 def export(family: str, folder: Path, fmt: str = "fp16", **changes: object) -> Path:
@@ -69,27 +60,29 @@ def check(comparisons: Sequence[Comparison]) -> None:
 
 
 @pytest.mark.parametrize("family", ["mamba", "mamba2"])
-def test_a_layer_is_right_however_it_is_fed(family: str, variables: dict[str, str], tmp_path: Path) -> None:
+def test_a_layer_is_right_however_it_is_fed(
+    family: str, emulated_gpu: dict[str, str], tmp_path: Path
+) -> None:
     check(compared([export(family, tmp_path, **LAYER)], ["f32"], ["mixed", "again"]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", CONFIGURATIONS)
 def test_every_family_is_right_in_both_precisions(
-    family: str, variables: dict[str, str], tmp_path: Path
+    family: str, emulated_gpu: dict[str, str], tmp_path: Path
 ) -> None:
     check(compared([export(family, tmp_path)], ["f32", "f16"], ["mixed"]))
 
 
 @pytest.mark.slow
-def test_every_format_offered_for_a_gpu_is_right(variables: dict[str, str], tmp_path: Path) -> None:
+def test_every_format_offered_for_a_gpu_is_right(emulated_gpu: dict[str, str], tmp_path: Path) -> None:
     names = [name for name in all_formats() if not is_distrusted("GPU", "mlp", name)]
     changes = {**LAYER, "layer_types": ["full_attention"]}
     folders = [export("granitemoehybrid", tmp_path / name, name, **changes) for name in names]
     check(compared(folders, ["f32"], ["chunks"]))
 
 
-def test_two_bit_embeddings_are_wrong_and_not_offered(variables: dict[str, str], tmp_path: Path) -> None:
+def test_two_bit_embeddings_are_wrong_and_not_offered(emulated_gpu: dict[str, str], tmp_path: Path) -> None:
     """Once a plugin is right here, the rule in `plan.constraints` can go."""
     folder = export("mamba", tmp_path / "fp16", **LAYER)
     graph = ov.Core().read_model(folder / "openvino_model.xml")
@@ -117,19 +110,19 @@ for folder in sys.argv[1:]:
 """
 
 
-def asked(folders: Sequence[Path], variables: dict[str, str]) -> list[dict]:
+def asked(folders: Sequence[Path], environment: dict[str, str]) -> list[dict]:
     """What `check_answers` finds on the one GPU there is."""
     command = [sys.executable, "-c", ASK, *map(str, folders)]
-    child = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True)
+    child = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     return [json.loads(line) for line in child.stdout.splitlines()]
 
 
 @pytest.mark.slow
-def test_an_export_is_checked_on_the_gpu_at_once(variables: dict[str, str], tmp_path: Path) -> None:
+def test_an_export_is_checked_on_the_gpu_at_once(emulated_gpu: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kl_lens_desktop", "export", "sample", "--format", "int4_sym_g64"]
     child = subprocess.run(
-        [*command, "--out", str(tmp_path / "ir")], env=variables, cwd=ROOT, capture_output=True, text=True
+        [*command, "--out", str(tmp_path / "ir")], env=emulated_gpu, cwd=ROOT, capture_output=True, text=True
     )
     assert child.returncode == 0, child.stderr
     assert "GPU (Intel(R) Arc(TM) 140V GPU (16GB) (iGPU)) answers as the CPU does, within 0." in child.stderr
@@ -141,7 +134,7 @@ def test_an_export_is_checked_on_the_gpu_at_once(variables: dict[str, str], tmp_
 
 @pytest.mark.slow
 def test_the_gate_finds_each_fault_that_the_plugin_has_shown(
-    sample: LocalModel, variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample: LocalModel, emulated_gpu: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Graphs in the forms that went wrong, all right on the CPU."""
     mamba = LocalModel("mamba", build_folder("mamba", tmp_path / "mamba"))
@@ -152,7 +145,7 @@ def test_the_gate_finds_each_fault_that_the_plugin_has_shown(
     with monkeypatch.context() as patched:
         patched.setattr(branch, "_whole", lambda source: source)
         list(export_model(mamba, "fp16", shares, Cancel()))
-    for found in asked([product, shares, embedding], variables):
+    for found in asked([product, shares, embedding], emulated_gpu):
         assert found["status"].startswith("wrong answers (its logits against CPU f32: "), found
         assert found["fidelity"]["torch_difference"] < 1e-3
 

@@ -3,9 +3,7 @@
 import subprocess
 import sys
 
-import pytest
-
-from tests.gpu_on_cpu.emulator import Unavailable, device_name, environment
+from tests.gpu_on_cpu.emulator import device_name
 
 PRODUCT = """
 import numpy, openvino
@@ -22,18 +20,10 @@ for rows in (1, 37):
 """
 
 
-@pytest.fixture(scope="module")
-def variables() -> dict[str, str]:
-    try:
-        return environment()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+def test_the_gpu_is_an_arc_140v(emulated_gpu: dict[str, str]) -> None:
+    assert device_name(emulated_gpu).startswith("Intel(R) Arc(TM) 140V GPU")
 
 
-def test_the_gpu_is_an_arc_140v(variables: dict[str, str]) -> None:
-    assert device_name(variables).startswith("Intel(R) Arc(TM) 140V GPU")
-
-
-def test_a_product_of_matrices_is_right(variables: dict[str, str]) -> None:
-    child = subprocess.run([sys.executable, "-c", PRODUCT], env=variables, capture_output=True, text=True)
+def test_a_product_of_matrices_is_right(emulated_gpu: dict[str, str]) -> None:
+    child = subprocess.run([sys.executable, "-c", PRODUCT], env=emulated_gpu, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr

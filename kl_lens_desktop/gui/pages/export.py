@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 PLAN = "plan"
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
-HEADINGS = ("Write", "What it is", "Predicted size", "On disk", "Checked against the plan")
+HEADINGS = ("Write", "What it is", "Predicted size", "On disk", "Checked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,9 @@ class ExportPage(Page):
         body = card(column(where, self.table, npu, self.total, spacing=12))
         inside = QWidget()
         note = label(
-            "Each model becomes a folder with its graph, weights, tokenizer and plan. After writing, every "
-            "weight is read back and its type held against the plan; a folder appears once all is right.",
+            "Each model becomes a folder with its graph, weights, tokenizer and plan. The folder appears once "
+            "every weight matches the plan and the graph answers a prompt as the model does. Then each GPU and "
+            "NPU answers the same prompt.",
             "secondary",
             wrap=True,
         )
