@@ -173,9 +173,9 @@ class ExportPage(Page):
         body = card(column(where, self.table, npu, self.total, spacing=12))
         inside = QWidget()
         note = label(
-            "Each model becomes a folder with its graph, weights, tokenizer and plan. The folder appears once "
-            "every weight matches the plan and the graph answers a prompt as the model does. Then each GPU and "
-            "NPU answers the same prompt.",
+            "Each model becomes a folder with its graph, weights, tokenizer and plan. The folder appears "
+            "once every weight matches the plan and the graph answers a prompt as the model does. Then each "
+            "GPU and NPU answers the same prompt.",
             "secondary",
             wrap=True,
         )
