@@ -57,8 +57,8 @@ LABELS = {
     "size_bytes": Label("Size of the weights, MB", min, 1e-6),
 }
 _NO_MATRIX_ENGINES = (
-    "OpenVINO finds no matrix engines (XMX) on this GPU. Models with Mamba layers can give wrong answers "
-    "on it. Run them on the CPU if the benchmark finds any."
+    "OpenVINO finds no matrix engines (XMX) on this GPU. Models with experts do not load on it, and models "
+    "with Mamba layers can give wrong answers. Run them on the CPU if the benchmark finds any."
 )
 _AROUND = {
     "os": "system",

@@ -1,9 +1,10 @@
 """Mixture-of-experts layers in a form without branches, in which a token meets only its chosen experts.
 
 It is written with the products that OpenVINO's GroupedMatMul is made for: tokens in the order of their
-experts, and where each expert's tokens end. The CPU and GPU plugins make GatherMatmul of it
+experts, and where each expert's tokens end. The CPU plugin makes GatherMatmul of it
 (`ConvertGroupedMatMulToGatherMatmul` in its common transformations), which reads no other expert's weights,
-INT8 and INT4 as they are stored.
+INT8 and INT4 as they are stored. The GPU plugin (2026.4) has oneDNN's product for it, on GPUs with matrix
+engines and in f16 only; a graph with experts does not compile for other GPUs, nor in f32.
 """
 
 import contextlib
