@@ -21,12 +21,20 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_gamma, paper_greedy, paper_prefixes, random_assignment
 from kl_lens_desktop.plan.compare import difference
-from kl_lens_desktop.plan.constraints import Constraints, fused_groups, parse_limits
+from kl_lens_desktop.plan.constraints import (
+    KINDS,
+    Constraints,
+    distrusted_words,
+    fused_groups,
+    is_distrusted,
+    parse_limits,
+    strictest_device,
+)
 from kl_lens_desktop.plan.document import Plan, adapted, check_applies, load_plan, natural_order, save_plan
 from kl_lens_desktop.plan.knapsack import Knapsack
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import average_bits, constraints_of, predicted, propose
-from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 from tests.machine import slowness
 
@@ -563,3 +571,22 @@ def test_prediction_is_the_sum(sample_scores: Scores) -> None:
     plain = sum(max(by_key[item], 0) for item in plan.assignments.items() if item[1] != "fp16")
     assert predicted(sample_scores, plan.assignments)["kl"] == pytest.approx(plain)
     assert isinstance(plan, Plan)
+
+
+def test_what_a_gpu_computes_wrongly_depends_on_the_kind_of_weight() -> None:
+    gpu, npu = Constraints(device="GPU.1"), Constraints(device="NPU")
+    assert not gpu.allows("embedding", "int2_sym_g32")
+    assert gpu.allows("mlp", "int2_sym_g32")
+    assert not gpu.allows("mlp", "int4_asym_g64")
+    assert not npu.allows("mlp", "int2_sym_g32")
+    assert distrusted_words("GPU") == "INT4 asym g64, INT2 embeddings"
+    assert distrusted_words("NPU") == "INT4 asym, INT3, INT2"
+
+
+def test_a_plan_for_several_devices_obeys_the_strictest() -> None:
+    assert strictest_device(["CPU"]) is None
+    assert strictest_device(["CPU", "gpu.0"]) == "GPU"
+    assert strictest_device(["CPU", "GPU", "NPU"]) == "NPU"
+    for name in all_formats():
+        for kind in KINDS:
+            assert is_distrusted("NPU", kind, name) or not is_distrusted("GPU", kind, name)
