@@ -32,7 +32,8 @@ from tests.models import CONFIGURATIONS, build, build_folder
 
 MOST_KL = {"f32": 1e-6, "f16": 1e-4}
 LAYER = {"num_hidden_layers": 1}
-IN_HALF = ("granitemoehybrid", "jamba", "qwen3_next", "lfm2")  # a family of each kind of recurrence
+ALWAYS = ("granitemoehybrid", "jamba", "qwen3_next")
+IN_HALF = (*ALWAYS, "lfm2")  # a family of each kind of recurrence
 
 
 def export(family: str, folder: Path, fmt: str = "fp16", **changes: object) -> Path:
@@ -67,8 +68,9 @@ def test_a_layer_is_right_however_it_is_fed(
     check(compared([export(family, tmp_path, **LAYER)], ["f32"], ["mixed", "again"]))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", CONFIGURATIONS)
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=() if f in ALWAYS else pytest.mark.slow) for f in CONFIGURATIONS]
+)
 def test_every_family_is_right(family: str, emulated_gpu: dict[str, str], tmp_path: Path) -> None:
     precisions = ["f32", "f16"] if family in IN_HALF else ["f32"]
     check(compared([export(family, tmp_path)], precisions, ["mixed"]))
