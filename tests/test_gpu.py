@@ -33,6 +33,10 @@ from tests.models import CONFIGURATIONS, build, build_folder
 MOST_KL = {"f32": 1e-6, "f16": 1e-4}
 LAYER = {"num_hidden_layers": 1}
 ALWAYS = ("granitemoehybrid", "jamba", "qwen3_next")
+# Of two experts that score all but alike, rounding chooses.
+WITH_EXPERTS = 3e-3  # dense products sum more
+CHOOSE_ALL = {"num_experts_per_tok": 4}
+IN_FORMATS = 1e-2  # kernels that unpack weights round more than those that read f16
 IN_HALF = (*ALWAYS, "lfm2")  # a family of each kind of recurrence
 
 
@@ -53,11 +57,11 @@ def export(family: str, folder: Path, fmt: str = "fp16", **changes: object) -> P
     return folder
 
 
-def check(comparisons: Sequence[Comparison]) -> None:
+def check(comparisons: Sequence[Comparison], tolerance: float | None = None) -> None:
     for found in comparisons:
-        said = replace(found, folder="")
+        said = replace(found, folder=Path(found.folder).name)
         assert found.failure is None, said
-        assert found.error < TOLERANCE[found.precision], said
+        assert found.error < (tolerance or TOLERANCE[found.precision]), said
         assert found.kl < MOST_KL[found.precision], said
 
 
@@ -73,7 +77,10 @@ def test_a_layer_is_right_however_it_is_fed(
 )
 def test_every_family_is_right(family: str, emulated_gpu: dict[str, str], tmp_path: Path) -> None:
     precisions = ["f32", "f16"] if family in IN_HALF else ["f32"]
-    check(compared([export(family, tmp_path)], precisions, ["mixed"]))
+    if "with experts" in family:
+        check(compared([export(family, tmp_path, **CHOOSE_ALL)], precisions, ["mixed"]), WITH_EXPERTS)
+    else:
+        check(compared([export(family, tmp_path)], precisions, ["mixed"]))
 
 
 @pytest.mark.slow
@@ -81,7 +88,7 @@ def test_every_format_offered_for_a_gpu_is_right(emulated_gpu: dict[str, str], t
     names = [name for name in all_formats() if not is_distrusted("GPU", "mlp", name)]
     changes = {**LAYER, "layer_types": ["full_attention"]}
     folders = [export("granitemoehybrid", tmp_path / name, name, **changes) for name in names]
-    check(compared(folders, ["f32"], ["chunks"]))
+    check(compared(folders, ["f32"], ["chunks"]), IN_FORMATS)
 
 
 def test_two_bit_embeddings_are_wrong_and_not_offered(emulated_gpu: dict[str, str], tmp_path: Path) -> None:
