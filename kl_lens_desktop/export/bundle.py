@@ -27,7 +27,7 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.model.checkpoint import weights_sha256
-from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
+from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.plan.constraints import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
@@ -106,7 +106,7 @@ def export_model(
                 identity, [w.as_dict() for w in weights], kept_bytes(loaded.model, weights), plan
             )
         check_applies(plan, identity, [w.name for w in quantizable(weights)], source or out)
-        yield from _warnings(plan, weights, npu)
+        yield from _warnings(plan, npu)
         yield step("Tracing the graph")
         graph, states = trace(loaded.model)
         make_stateful(graph, states)
@@ -158,16 +158,12 @@ def export_model(
     )
 
 
-def _warnings(plan: Plan, weights: list[Weight], npu: bool) -> Iterator[Note]:
+def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
     """What of a plan a device is known to compute wrongly or not to take."""
     for device in ("GPU", *(("NPU",) if npu else ())):
-        wrong = {
-            f"{parse_format(plan.assignments[weight.name]).label} ({weight.kind})"
-            for weight in quantizable(weights)
-            if is_distrusted(device, weight.kind, plan.assignments[weight.name])
-        }
+        wrong = sorted(name for name in set(plan.assignments.values()) if is_distrusted(device, name))
         if wrong:
-            words = ", ".join(sorted(wrong))
+            words = ", ".join(parse_format(name).label for name in wrong)
             text = f"OpenVINO's {device} plugin does not compute {words} rightly. Use another device."
             yield Note(text, "warning")
 

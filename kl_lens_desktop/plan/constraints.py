@@ -10,17 +10,13 @@ from kl_lens_desktop.quant.formats import all_formats, parse_format
 # OpenVINO's CPU plugin multiplies q, k and v, or gate and up, by one call (QKVProjFusion, MLPFusion), its GPU
 # plugin any matrices with one input (FullyConnectedHorizontalFusion), and only where their formats agree.
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
-# (kind of weight or ``*`` for all, format) that a device is known to compute wrongly or does not take. GPU:
-# OpenVINO issue 37419 on an Arc 140V; rows of 2-bit embeddings, which it reads as one byte a value (2026.4).
-# NPU: with zero points or of uncommon widths (2026.4).
-DISTRUSTED: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "GPU": (
-        ("*", "int4_asym_g64"),
-        *(("embedding", name) for name in all_formats() if name.startswith("int2")),
-    ),
-    "NPU": tuple(("*", name) for name in all_formats() if name.startswith(("int4_asym", "int3", "int2"))),
+# Formats a device is known to compute wrongly or not to take. GPU: OpenVINO issue 37419 on an Arc 140V; 2-bit
+# embeddings come out wrong and 2-bit products end the process (2026.4). NPU: with zero points or of uncommon
+# widths (2026.4).
+DISTRUSTED: Mapping[str, tuple[str, ...]] = {
+    "GPU": ("int4_asym_g64", *(name for name in all_formats() if name.startswith("int2"))),
+    "NPU": tuple(name for name in all_formats() if name.startswith(("int4_asym", "int3", "int2"))),
 }
-_PLURALS = {"*": "", "embedding": "embeddings"}
 KINDS = ("ssm", "attention", "mlp", "embedding", "head")
 
 
@@ -53,9 +49,9 @@ class Constraints:
         if not (self.device or self.least_bits or self.forbidden):
             return True
         return (
-            not is_distrusted(self.device or "", kind, name)
+            not is_distrusted(self.device or "", name)
             and parse_format(name).bits >= self.least_bits.get(kind, 0)
-            and not _is_among(self.forbidden, kind, name)
+            and not any(name == banned and of in ("*", kind) for of, banned in self.forbidden)
         )
 
     def as_words(self) -> dict[str, str | float | None]:
@@ -78,23 +74,21 @@ class Item:
     choices: tuple[Choice, ...]
 
 
-def is_distrusted(device: str, kind: str, name: str) -> bool:
-    """Whether a device (``GPU.0``, ``NPU``, …) computes weights of `kind` wrongly in the format `name`."""
-    return _is_among(DISTRUSTED.get(device.split(".")[0], ()), kind, name)
+def is_distrusted(device: str, name: str) -> bool:
+    """Whether a device (``GPU.0``, ``NPU``, …) computes the format `name` wrongly or does not take it."""
+    return name in DISTRUSTED.get(device.split(".")[0], ())
 
 
 def distrusted_words(device: str) -> str:
-    """The formats of `DISTRUSTED` in words: ``INT4 asym g64, INT2 embeddings``."""
+    """The formats of `DISTRUSTED` in words: ``INT4 asym g64, INT2``."""
+    bases: dict[str, list[str]] = {}
+    for name in DISTRUSTED[device]:
+        bases.setdefault(name.rsplit("_", 1)[0], []).append(name)
     said = []
-    for kind in dict.fromkeys(kind for kind, _ in DISTRUSTED[device]):
-        names = [name for of, name in DISTRUSTED[device] if of == kind]
-        bases = {name: name.rsplit("_", 1)[0] for name in names}
-        for base in dict.fromkeys(bases.values()):
-            own = [name for name in names if bases[name] == base]
-            whole = len(own) == sum(name.rsplit("_", 1)[0] == base for name in all_formats())
-            labels = [parse_format(name).label for name in own]
-            words = labels[0].rsplit(" ", 1)[0].removesuffix(" per") if whole else ", ".join(labels)
-            said.append(f"{words} {_PLURALS[kind]}".strip())
+    for base, names in bases.items():
+        labels = [parse_format(name).label for name in names]
+        whole = len(names) == sum(name.startswith(f"{base}_") for name in all_formats())
+        said += [labels[0].rsplit(" ", 1)[0]] if whole else labels
     return ", ".join(said)
 
 
@@ -102,10 +96,6 @@ def strictest_device(devices: Iterable[str]) -> str | None:
     """That of `devices` whose limits hold for all of them; None if none has any."""
     kinds = {device.upper().split(".")[0] for device in devices}
     return next((kind for kind in ("NPU", "GPU") if kind in kinds), None)
-
-
-def _is_among(rules: Iterable[tuple[str, str]], kind: str, name: str) -> bool:
-    return any(name == banned and of in ("*", kind) for of, banned in rules)
 
 
 def parse_limits(
