@@ -223,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
         ),
         bench.add_argument("--minutes", type=_number, help="of timing on one device at most (default 10)"),
         bench.add_argument(
-            "--quick", action="store_true", help="less text and fewer repetitions, wider errors"
+            "--quick", action="store_const", const=True, help="less text and fewer repetitions, wider errors"
         ),
         bench.add_argument(
             "--cool-down", type=_number, metavar="S", help="rest before each turn (default 0.2)"
