@@ -108,6 +108,24 @@ def test_the_worst_call_counts_and_single_tokens_are_one() -> None:
     assert sum(proof.call_sizes(proof.TOKENS)) == proof.TOKENS
 
 
+def test_a_token_that_chose_another_expert_is_no_fault_and_half_a_prompt_is() -> None:
+    random = np.random.default_rng(0)
+    logits = random.standard_normal((proof.TOKENS, 64)).astype(np.float32)
+    said = proof.Reference(list(range(proof.TOKENS)), np.arange(64), logits)
+
+    def difference(wrong: slice | list[int]) -> float:
+        answered = logits.copy()
+        answered[wrong] += random.standard_normal(answered[wrong].shape).astype(np.float32)
+        return proof.difference_from(said, proof.answers(lambda ids: answered[ids], said.ids))
+
+    assert difference([]) == 0
+    assert difference([21, 22, 143, 200]) < 0.01
+    assert difference(slice(65, 140)) > 0.5
+    assert difference(slice(140, 148)) > 0.5
+    none = np.full_like(logits, np.nan)
+    assert proof.difference_from(said, [none]) == float("inf")
+
+
 def test_weights_that_a_gpu_computes_wrongly_are_said(sample: LocalModel, tmp_path: Path) -> None:
     events = list(export_model(sample, "int2_sym_g64", tmp_path / "ir", Cancel()))
     said = [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
