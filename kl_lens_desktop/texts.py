@@ -7,6 +7,8 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import reason
 
 FILE_LIMIT = 64 * 2**20
+# More characters than any text needs for a token: a prefix this long is tokenized instead of a whole book.
+CHARACTERS_PER_TOKEN = 16
 WINDOW = 256  # tokens, unless a person chooses; so are these
 SCORED_TOKENS = 4096
 HELD_OUT_TOKENS = 8192

@@ -8,10 +8,8 @@ from kl_lens_desktop.bench import wikitext
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json
 from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.texts import read_text
+from kl_lens_desktop.texts import CHARACTERS_PER_TOKEN, read_text
 
-# More characters than any text needs for a token: a prefix this long is tokenized instead of a whole book.
-CHARACTERS_PER_TOKEN = 16
 WINDOW, WIKITEXT_WINDOW = 256, 2048
 
 

@@ -34,11 +34,10 @@ from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
-from kl_lens_desktop.texts import calibration_text, read_text
+from kl_lens_desktop.texts import CHARACTERS_PER_TOKEN, calibration_text, read_text
 
 PREFILL_CHUNK = 256  # tokens that a runtime is advised to give in a call: more take memory in proportion
 MOST_DIFFERENT = 0.01  # of the spread of the logits: a right graph is a thousand times nearer to the model
-_CHARACTERS_PER_TOKEN = 16  # no text needs more for a token
 
 _COPIED = ("*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt")
 _NOT_COPIED = ("*.index.json", "kl-lens*.json", "kl_lens*.json", "plan.json", "scores.json", "bench.json")
@@ -169,7 +168,7 @@ def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
 
 
 def _prompt(tokenizer: Any) -> list[int]:
-    text = read_text(calibration_text())[: _CHARACTERS_PER_TOKEN * PROMPT_TOKENS]
+    text = read_text(calibration_text())[: CHARACTERS_PER_TOKEN * PROMPT_TOKENS]
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"][:PROMPT_TOKENS]
     return ids
 
