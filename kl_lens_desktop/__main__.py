@@ -8,7 +8,7 @@ def main() -> int:
     """Dispatch on the arguments; a frozen application starts its workers by calling itself."""
     freeze_support()
     if sys.argv[1:] == ["worker"]:
-        from kl_lens_desktop.jobs.worker import serve
+        from kl_lens_desktop.process.worker import serve
         from kl_lens_desktop.tasks import TASKS
 
         return serve(TASKS)

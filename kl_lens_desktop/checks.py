@@ -15,7 +15,7 @@ from kl_lens_desktop.plan.baselines import FAMILIES, check_families
 from kl_lens_desktop.plan.document import Plan, load_plan
 from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS, formats_to_measure, parse_format
 from kl_lens_desktop.sensitivity.scores import load_rankable, load_scores
-from kl_lens_desktop.texts import (
+from kl_lens_desktop.text.bundled import (
     HELD_OUT_TOKENS,
     REPAIR_TOKENS,
     SCORED_TOKENS,

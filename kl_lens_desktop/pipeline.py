@@ -14,12 +14,12 @@ from kl_lens_desktop.checks import QUICK_TOKENS
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import CARD
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.child import Child
-from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.plan.constraints import Constraints, strictest_device
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.child import Child
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
 from kl_lens_desktop.sensitivity.scores import load_scores
 

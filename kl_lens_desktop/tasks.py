@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from kl_lens_desktop.hub import library
 from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel, resolve_model
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Progress, Weights
-from kl_lens_desktop.jobs.worker import Task
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Progress, Weights
+from kl_lens_desktop.process.worker import Task
 
 if TYPE_CHECKING:
     from kl_lens_desktop.bench.devices import Device
@@ -100,7 +100,7 @@ def verify_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
     check_verification(params)
     from kl_lens_desktop.plan.verify import REPAIR_MINUTES, RepairWishes, verify
-    from kl_lens_desktop.texts import REPAIR_TOKENS
+    from kl_lens_desktop.text.bundled import REPAIR_TOKENS
 
     path = Path(params["plan"])
     local = yield from _local(params, cancel)

@@ -12,7 +12,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
-from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from tests.gpu_on_cpu.emulator import Unavailable, environment
 
@@ -26,7 +26,7 @@ def sample() -> LocalModel:
 def sample_scores_path(sample: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample, scored on 512 tokens in the default formats."""
     from kl_lens_desktop.sensitivity.engine import analyze
-    from kl_lens_desktop.texts import calibration_text
+    from kl_lens_desktop.text.bundled import calibration_text
 
     path = tmp_path_factory.mktemp("scores") / "scores.json"
     for _ in analyze(sample, path, [calibration_text()], Cancel(), tokens=512, window=128):

@@ -6,12 +6,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.bench.text import token_ids, windows
 from kl_lens_desktop.model.inventory import weight_parameters
 from kl_lens_desktop.plan.document import load_plan
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
-from kl_lens_desktop.texts import held_out_text, read_text
+from kl_lens_desktop.text.bundled import held_out_text, read_text
+from kl_lens_desktop.text.passage import token_ids, windows
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Progress
-from kl_lens_desktop.jobs.worker import serve
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Progress
+from kl_lens_desktop.process.worker import serve
 from kl_lens_desktop.tasks import TASKS
 
 WORKER = [sys.executable, "-m", "tests.odd_worker"]

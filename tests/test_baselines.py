@@ -14,17 +14,17 @@ from kl_lens_desktop.export.nncf_choice import Chooser, formats_in
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.joint import Bench
 from kl_lens_desktop.plan.options import weight_options
 from kl_lens_desktop.plan.propose import predicted
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import all_formats
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
-from kl_lens_desktop.sensitivity.texts import windows
-from kl_lens_desktop.texts import calibration_text, held_out_text
+from kl_lens_desktop.text.bundled import calibration_text, held_out_text
+from kl_lens_desktop.text.windows import windows
 from tests.benchmarks.bench_plans import compare
 from tests.stress import stressed_folder
 

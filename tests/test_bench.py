@@ -24,9 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.bench import divergence, lab, labels, memory, noise, report, static, wikitext
+from kl_lens_desktop.bench import divergence, lab, labels, memory, noise, report, static
 from kl_lens_desktop.bench import quality as quality_module
-from kl_lens_desktop.bench import text as text_module
 from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
 from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.fidelity import fidelity
@@ -40,7 +39,6 @@ from kl_lens_desktop.bench.rows import Run
 from kl_lens_desktop.bench.settings import Settings
 from kl_lens_desktop.bench.speed import raw_task
 from kl_lens_desktop.bench.stateful import StatefulModel
-from kl_lens_desktop.bench.text import token_ids, windows
 from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.cli import commands
 from kl_lens_desktop.errors import Cancelled, InputError, ModelError
@@ -48,11 +46,14 @@ from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.files import NPU_MODEL, read_json, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs import child as child_module
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.child import Child
-from kl_lens_desktop.jobs.events import Event, Finished, Generated, Measured, Memory, Note, Progress
-from kl_lens_desktop.texts import held_out_text, read_text
+from kl_lens_desktop.process import child as child_module
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.child import Child
+from kl_lens_desktop.process.events import Event, Finished, Generated, Measured, Memory, Note, Progress
+from kl_lens_desktop.text import passage as text_module
+from kl_lens_desktop.text import wikitext
+from kl_lens_desktop.text.bundled import held_out_text, read_text
+from kl_lens_desktop.text.passage import token_ids, windows
 from tests.benchmarks.slow_variant import slowed
 from tests.dequantized import dequantized_sample, window_nats
 from tests.machine import slowness

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.plan.document import save_plan
 from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity.scores import Scores
 from kl_lens_desktop.tasks import TASKS
-from kl_lens_desktop.texts import held_out_text
+from kl_lens_desktop.text.bundled import held_out_text
 
 ELSEWHERE = "nobody/has-pulled-this"
 BAD_TEXTS = {

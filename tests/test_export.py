@@ -31,12 +31,12 @@ from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
 from kl_lens_desktop.export.trace import INPUT_NAMES, is_pure_ssm, trace
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Finished
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable, weight_parameters
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import predicted, propose, uniform_plan
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Finished
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
@@ -363,7 +363,7 @@ def test_the_audit_finds_a_wrong_type(sample_ir: dict[str, Path]) -> None:
 
 
 def test_perplexity_of_the_fp16_folder_is_torchs(sample: LocalModel, sample_ir: dict[str, Path]) -> None:
-    from kl_lens_desktop.texts import held_out_text
+    from kl_lens_desktop.text.bundled import held_out_text
 
     tokenizer = AutoTokenizer.from_pretrained(sample.folder)
     text = held_out_text().read_bytes().decode("utf-8")

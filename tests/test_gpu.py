@@ -23,9 +23,9 @@ from kl_lens_desktop.export.experts import dense_experts
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.inventory import inventory, quantizable
 from kl_lens_desktop.plan.constraints import is_distrusted
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import all_formats
 from tests.gpu_on_cpu.compare import ROOT, TOLERANCE, Comparison, compared
 from tests.models import CONFIGURATIONS, build, build_folder
@@ -109,7 +109,7 @@ ASK = """
 import json, sys
 from pathlib import Path
 from kl_lens_desktop.bench.answers import check_answers
-from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.process.cancel import Cancel
 
 for folder in sys.argv[1:]:
     *_, finished = check_answers(Path(folder), Cancel())

@@ -20,8 +20,8 @@ from kl_lens_desktop.errors import Cancelled, HubError, InputError, KLLensError,
 from kl_lens_desktop.hub import client, download, library
 from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.hub.resolve import resolve_model
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from tests import hub_server
 from tests.hub_server import COMMIT, Hub, Repository
 from tests.machine import slowness

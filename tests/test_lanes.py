@@ -10,11 +10,11 @@ import torch
 
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity import engine
 from kl_lens_desktop.sensitivity.lanes import HELD_ELEMENTS, Job, Lane, Lanes
 from kl_lens_desktop.sensitivity.scores import load_scores
-from kl_lens_desktop.texts import calibration_text
+from kl_lens_desktop.text.bundled import calibration_text
 from tests.models import build, build_folder
 
 IDS = torch.arange(24).reshape(2, 12)

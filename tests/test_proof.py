@@ -16,9 +16,9 @@ from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Note
 from kl_lens_desktop.model.families import SUPPORTED
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Note
 from tests.dequantized import dequantized_sample
 from tests.models import CONFIGURATIONS, build_folder
 

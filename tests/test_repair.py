@@ -12,8 +12,6 @@ import torch
 
 from kl_lens_desktop.errors import Cancelled, InputError
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Repaired
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.pipeline import repaired_before
 from kl_lens_desktop.plan.baselines import random_assignment
@@ -24,8 +22,10 @@ from kl_lens_desktop.plan.options import weight_options
 from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.plan.repair import Repair, repair
 from kl_lens_desktop.plan.verify import RepairWishes, verify
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Repaired
 from kl_lens_desktop.sensitivity.scores import Scores
-from kl_lens_desktop.texts import calibration_text, held_out_text
+from kl_lens_desktop.text.bundled import calibration_text, held_out_text
 
 WINDOW = 128
 

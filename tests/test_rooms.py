@@ -1,16 +1,18 @@
 """The rooms keep to their places: imports go one way, and only the window knows Qt."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kl_lens_desktop"
 ORDER = [
-    ("errors", "files", "resources", "schema", "texts", "jobs"),
+    ("errors", "files", "resources", "schema", "quantities", "process"),
     ("hub",),
     ("model",),
     ("quant",),
+    ("text",),
     ("sensitivity",),
     ("plan",),
     ("export",),
@@ -18,9 +20,19 @@ ORDER = [
     ("checks",),
     ("pipeline",),
     ("tasks",),
-    ("cli", "gui", "__main__"),
+    ("gui",),
+    ("cli",),
+    ("__main__",),
+]
+GUI_ORDER = [
+    ("state",),
+    ("kit",),
+    ("model", "sensitivity", "export", "bench", "more"),
+    ("plan",),  # shows sensitivities beside the formats
+    ("shell",),
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+GUI_LEVEL = {room: level for level, rooms in enumerate(GUI_ORDER) for room in rooms}
 # The planner and the score file are read by the window's process, and so need neither torch nor openvino.
 TORCH_FREE = [
     "quant/formats.py",
@@ -34,13 +46,62 @@ TORCH_FREE = [
     "model/fit.py",
     "hub/resolve.py",
     "checks.py",
-    "texts.py",
+    "text/bundled.py",
 ]
 HEAVY = {"torch", "transformers", "openvino", "openvino_genai", "openvino_tokenizers", "nncf"}
 QT = {"PySide6", "pyqtgraph", "superqt", "qtpy"}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "resources" not in path.parts)
 
 
-def _imports(path: Path, *, top_level: bool = False) -> set[str]:
+def test_imports_go_one_way() -> None:
+    for path in MODULES:
+        room = _room(path)
+        if room == "__init__":
+            continue
+        for name in _imports(path):
+            parts = name.split(".")
+            if parts[0] == "kl_lens_desktop" and len(parts) > 1 and parts[1] in LEVEL:
+                lower = LEVEL[parts[1]] < LEVEL[room] or LEVEL[room] == 0
+                assert lower or parts[1] == room, f"{path} imports {name}"
+
+
+def test_imports_go_one_way_inside_the_window() -> None:
+    for path in MODULES:
+        parts = path.relative_to(PACKAGE).parts
+        if parts[0] != "gui" or len(parts) < 3:
+            continue
+        for name in _imports(path):
+            if name.startswith("kl_lens_desktop.gui."):
+                room = name.split(".")[2]
+                assert room == parts[1] or GUI_LEVEL[room] < GUI_LEVEL[parts[1]], f"{path} imports {name}"
+
+
+def test_only_the_window_knows_qt() -> None:
+    for path in MODULES:
+        if _room(path) != "gui":
+            assert not _libraries(_imports(path)) & QT, f"{path} imports Qt"
+
+
+def test_the_windows_process_loads_no_heavy_library() -> None:
+    for path in MODULES:
+        if _room(path) == "gui":
+            assert not _loaded(path) & HEAVY, f"{path} imports {_loaded(path) & HEAVY}"
+            assert not _libraries(_imports(path)) & HEAVY, f"{path} imports a heavy library somewhere"
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_what_the_window_reads_needs_no_torch(name: str) -> None:
+    assert not _loaded(PACKAGE / name) & HEAVY
+    assert not _libraries(_imports(PACKAGE / name)) & HEAVY
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@cache
+def _imports(path: Path, *, top_level: bool = False) -> frozenset[str]:
+    """What a file imports, by dotted name; at its top level only, what importing it imports."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = tree.body if top_level else ast.walk(tree)
     names: set[str] = set()
@@ -49,30 +110,34 @@ def _imports(path: Path, *, top_level: bool = False) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
-def _room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def _libraries(names: frozenset[str] | set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
 
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "resources" not in path.parts)
+def _loaded(path: Path) -> set[str]:
+    """The libraries that importing a file loads, through whatever of ours it imports."""
+    seen, left, libraries = set(), [path], set()
+    while left:
+        file = left.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        names = _imports(file, top_level=True)
+        libraries |= _libraries(names)
+        left += [found for name in names for found in _files(name)]
+    return libraries
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_one_way(path: Path) -> None:
-    if (room := _room(path)) == "__init__":
-        return
-    for name in _imports(path):
-        parts = name.split(".")
-        if parts[0] == "kl_lens_desktop" and len(parts) > 1 and parts[1] in LEVEL:
-            assert LEVEL[parts[1]] <= LEVEL[room], f"{path} imports {name}"
-    if room != "gui":
-        assert not {name.split(".")[0] for name in _imports(path)} & QT, f"{path} imports Qt"
-    else:
-        assert not {name.split(".")[0] for name in _imports(path)} & HEAVY, f"{path} imports a heavy library"
-
-
-@pytest.mark.parametrize("name", TORCH_FREE)
-def test_what_the_window_reads_needs_no_torch(name: str) -> None:
-    assert not {module.split(".")[0] for module in _imports(PACKAGE / name)} & HEAVY
+def _files(name: str) -> list[Path]:
+    """The files of ours that importing `name` runs: of the module, of its packages, or of the attribute's."""
+    parts = name.split(".")
+    if parts[0] != PACKAGE.name:
+        return []
+    found = []
+    for length in range(1, len(parts)):
+        stem = PACKAGE.joinpath(*parts[1 : length + 1])
+        found += [path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()]
+    return found

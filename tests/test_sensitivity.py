@@ -23,9 +23,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kl_lens_desktop.errors import Cancelled, InputError, ModelError
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Note, Progress, Scored, Weights
 from kl_lens_desktop.model.inventory import weight_parameters
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Note, Progress, Scored, Weights
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import metrics, walk
@@ -33,8 +33,8 @@ from kl_lens_desktop.sensitivity.agreement import agree, agreement
 from kl_lens_desktop.sensitivity.engine import analyze, bf16_bound
 from kl_lens_desktop.sensitivity.metrics import Tally, reference
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
-from kl_lens_desktop.sensitivity.texts import windows
-from kl_lens_desktop.texts import calibration_text, held_out_text
+from kl_lens_desktop.text.bundled import calibration_text, held_out_text
+from kl_lens_desktop.text.windows import windows
 from tests.models import CONFIGURATIONS, build_folder
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from kl_lens_desktop.errors import HubError, InputError
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Finished
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Finished
 from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.tasks import TASKS
-from kl_lens_desktop.texts import held_out_text
+from kl_lens_desktop.text.bundled import held_out_text
 from tests.hub_server import Hub, Repository, serve
 from tests.models import build_folder
 

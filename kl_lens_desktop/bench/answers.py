@@ -11,10 +11,10 @@ from kl_lens_desktop.bench.static import has_graph_for_npu, needs_fixed_shapes, 
 from kl_lens_desktop.errors import ChildError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.files import CARD, read_json, write_json
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.child import Child
-from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
-from kl_lens_desktop.texts import calibration_text, read_text
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.child import Child
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.text.bundled import calibration_text, read_text
 
 STAGE = "export"  # of which it is the end
 TIME_LIMIT_S = 1200.0  # compiling for a device may take minutes

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished
 
 _BYTES = 2**30  # far beyond the caches of a laptop
 _SHARE = 0.2  # of the free memory, where that is less

@@ -9,9 +9,9 @@ from typing import Any
 
 from kl_lens_desktop.bench import drivers
 from kl_lens_desktop.errors import ChildError, InputError
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.child import Child
-from kl_lens_desktop.jobs.events import Event, Finished
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.child import Child
+from kl_lens_desktop.process.events import Event, Finished
 
 KINDS = ("CPU", "GPU", "NPU")
 ENUMERATE_LIMIT_S = 60.0

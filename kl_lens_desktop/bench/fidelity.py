@@ -13,11 +13,11 @@ import numpy as np
 from kl_lens_desktop.bench import divergence
 from kl_lens_desktop.bench.stateful import StatefulModel
 from kl_lens_desktop.bench.static import LoadedModel
-from kl_lens_desktop.bench.text import token_ids
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.calls import FULL_PRECISION
-from kl_lens_desktop.texts import CHARACTERS_PER_TOKEN
+from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN
+from kl_lens_desktop.text.passage import token_ids
 
 # Shares of the logits' spread, see `fidelity`. The CPU is what the others are compared with.
 DOUBT_ON_CPU, DOUBT = 0.03, 0.005

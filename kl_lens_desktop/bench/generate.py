@@ -9,8 +9,8 @@ from typing import Any
 from kl_lens_desktop.bench.pipeline import open_pipeline
 from kl_lens_desktop.bench.static import needs_fixed_shapes
 from kl_lens_desktop.errors import Cancelled
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Generated, Progress
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Generated, Progress
 
 _TEMPLATE_TOKENS = 256  # that a chat template may put around a prompt
 

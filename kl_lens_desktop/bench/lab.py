@@ -18,14 +18,14 @@ from kl_lens_desktop.bench.environment import environment
 from kl_lens_desktop.bench.fidelity import wrong_words
 from kl_lens_desktop.bench.rows import SCHEMA, Run, row
 from kl_lens_desktop.bench.settings import QUICK, Settings, check_settings
-from kl_lens_desktop.bench.text import Passage, passage
 from kl_lens_desktop.bench.variants import Variant, find_variants, weights_bytes
 from kl_lens_desktop.errors import ChildError
 from kl_lens_desktop.files import check_writable, write_json
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.child import Child
-from kl_lens_desktop.jobs.events import Answer, Event, Finished, Measured, Memory, Note, Progress
-from kl_lens_desktop.texts import held_out_text, read_text
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.child import Child
+from kl_lens_desktop.process.events import Answer, Event, Finished, Measured, Memory, Note, Progress
+from kl_lens_desktop.text.bundled import held_out_text, read_text
+from kl_lens_desktop.text.passage import Passage, passage
 
 _MEMORY_SHARE = 0.9  # of what is free when a child starts; beyond it the computer would swap
 # Variants stay loaded while others have their turn if they are expected to take no more of what is free:

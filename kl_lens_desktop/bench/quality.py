@@ -12,13 +12,13 @@ from kl_lens_desktop.bench.fidelity import hints_for, judged
 from kl_lens_desktop.bench.figures import OF_TOKEN, over_batches, perplexity
 from kl_lens_desktop.bench.stateful import StatefulModel
 from kl_lens_desktop.bench.static import LONGEST_CALL, LoadedModel, needs_fixed_shapes, open_model
-from kl_lens_desktop.bench.text import Window, passage
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.calls import FULL_PRECISION
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
-from kl_lens_desktop.texts import held_out_text, read_text
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.text.bundled import held_out_text, read_text
+from kl_lens_desktop.text.passage import Window, passage
 
 
 def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
@@ -28,7 +28,7 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     ----------
     params : dict
         ``folder``, ``device``, ``reference`` (the FP16 variant's folder, or None), ``text`` (a path; the
-        bundled held-out text without it), ``tokens``, ``window``, ``stride`` (see `bench.text.passage`),
+        bundled held-out text without it), ``tokens``, ``window``, ``stride`` (see `text.passage.passage`),
         ``chunk``, and ``precision``: ``user`` for the device's defaults or ``f32``. The state is forgotten
         between windows; every figure is over the predicted tokens.
 

@@ -8,8 +8,8 @@ from typing import Any
 from kl_lens_desktop.bench.environment import power
 from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, spread
 from kl_lens_desktop.bench.variants import Variant, weights_bytes
-from kl_lens_desktop.jobs.child import Child
 from kl_lens_desktop.plan.document import Plan
+from kl_lens_desktop.process.child import Child
 
 SCHEMA = "kl-lens/bench/1"
 

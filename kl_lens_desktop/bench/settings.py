@@ -14,7 +14,7 @@ class Settings:
     Attributes
     ----------
     tokens, window, stride : int
-        Held-out text for quality: see `bench.text.passage`; None for its own defaults.
+        Held-out text for quality: see `text.passage.passage`; None for its own defaults.
     chunk : int
         The most tokens given to a model at once in the quality run.
     precision : str

@@ -17,11 +17,11 @@ from kl_lens_desktop.bench.noise import round_speed
 from kl_lens_desktop.bench.pipeline import open_pipeline
 from kl_lens_desktop.bench.stateful import defaults
 from kl_lens_desktop.bench.static import LoadedModel, open_model
-from kl_lens_desktop.bench.text import token_ids
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Answer, Event, Finished, Progress
-from kl_lens_desktop.texts import CHARACTERS_PER_TOKEN, held_out_text, read_text
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Answer, Event, Finished, Progress
+from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, held_out_text, read_text
+from kl_lens_desktop.text.passage import token_ids
 
 _WARM_PROMPT, _WARM_TOKENS = 32, 4
 _TEXT_TOKENS = 2**16  # of a long text as many are tokenized; then it is read again, a token further on

@@ -13,7 +13,7 @@ from kl_lens_desktop.cli.arguments import parser
 from kl_lens_desktop.cli.console import events, finish, print_bench, print_json, print_table
 from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
 from kl_lens_desktop.files import check_file, check_replaceable
-from kl_lens_desktop.jobs.events import Finished, Measured
+from kl_lens_desktop.process.events import Finished, Measured
 from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
 FAILED, CANCELLED = 1, 130
@@ -70,7 +70,7 @@ def _app(arguments: Arguments) -> int:
         )
     if (arguments.model or "").endswith(".json") and not Path(arguments.model).is_file():
         raise InputError(f"Cannot open {arguments.model}", "there is no such file", "Check the name")
-    from kl_lens_desktop.gui.application import run as run_application
+    from kl_lens_desktop.gui.shell.application import run as run_application
 
     return run_application(arguments.model)
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
 
 
 def events(task: str, params: dict[str, Any]) -> Iterator[Event]:

@@ -11,8 +11,6 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.export.nncf_choice import METRICS, Chooser
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
@@ -30,11 +28,19 @@ from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.joint import Bench
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import predicted, provenance
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
-from kl_lens_desktop.sensitivity.texts import windows
-from kl_lens_desktop.texts import HELD_OUT_TOKENS, SCORED_TOKENS, WINDOW, calibration_text, held_out_text
+from kl_lens_desktop.text.bundled import (
+    HELD_OUT_TOKENS,
+    SCORED_TOKENS,
+    WINDOW,
+    calibration_text,
+    held_out_text,
+)
+from kl_lens_desktop.text.windows import windows
 
 STAGE = "baselines"
 GAMMA = 1.1

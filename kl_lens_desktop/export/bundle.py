@@ -24,17 +24,17 @@ from kl_lens_desktop.export.static import free_of_beams, share_weights
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.files import CARD, NPU_MODEL, atomic_folder, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.plan.constraints import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
-from kl_lens_desktop.texts import CHARACTERS_PER_TOKEN, calibration_text, read_text
+from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text, read_text
 
 PREFILL_CHUNK = 256  # tokens that a runtime is advised to give in a call: more take memory in proportion
 MOST_DIFFERENT = 0.01  # of the spread of the logits: a right graph is a thousand times nearer to the model

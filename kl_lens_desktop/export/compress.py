@@ -19,8 +19,8 @@ from openvino._offline_transformations import compress_model_transformation
 
 from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export.trace import COMPUTED, MODEL_ATTRIBUTE
-from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.inventory import weight_name
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
 
 _FAULT = "Report this as a fault"

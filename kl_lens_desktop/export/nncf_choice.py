@@ -28,8 +28,8 @@ from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export.compress import base_name, stored_group, to_fp16, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
-from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.load import LoadedModel
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import GROUP_SIZES, parse_format, stored_bytes
 
 METRICS = {

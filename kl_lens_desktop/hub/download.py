@@ -18,8 +18,8 @@ from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.hub import client as hub
 from kl_lens_desktop.hub import library
 from kl_lens_desktop.hub.interruptible import OpenSockets, interruptible
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 
 STAGE = "pull"
 SPARE_BYTES = 64 * 2**20  # left free beside the model, for the manifest and everybody else

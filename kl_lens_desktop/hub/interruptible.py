@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from kl_lens_desktop.jobs.cancel import Cancel
+from kl_lens_desktop.process.cancel import Cancel
 
 T = TypeVar("T")
 _POLL_S = 0.1

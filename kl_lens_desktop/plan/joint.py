@@ -16,17 +16,17 @@ from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
-from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.model.scan import fast_scans
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Tally
 from kl_lens_desktop.sensitivity.walk import Walk
-from kl_lens_desktop.texts import REPAIR_WINDOWS, check_repair_tokens, read_text
+from kl_lens_desktop.text.bundled import REPAIR_WINDOWS, check_repair_tokens, read_text
 
 SCHEMA = "kl-lens/joint/1"
 MEMORY_S = 5.0  # between writes of the memory

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from scipy.stats import t
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.jobs.events import Event, Progress, Repaired
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.constraints import Constraints, Item, items
 from kl_lens_desktop.plan.joint import Bench, Joint
 from kl_lens_desktop.plan.options import Choice, WeightOptions
+from kl_lens_desktop.process.events import Event, Progress, Repaired
 
 STAGE = "repair"
 NEAREST = 3  # other formats tried for each weight, on average

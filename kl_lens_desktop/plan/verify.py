@@ -8,8 +8,6 @@ from typing import Any
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Note, Progress
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
@@ -20,10 +18,12 @@ from kl_lens_desktop.plan.joint import Bench, spread_windows
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, constraints_of, predicted
 from kl_lens_desktop.plan.repair import Repair, repair
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import DEFAULT_FORMATS, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
-from kl_lens_desktop.texts import (
+from kl_lens_desktop.text.bundled import (
     HELD_OUT_TOKENS,
     REPAIR_TOKENS,
     WINDOW,

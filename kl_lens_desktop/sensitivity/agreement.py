@@ -18,20 +18,20 @@ from scipy.stats import kendalltau
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import write_json
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Finished, Progress
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import Weight, inventory
 from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.model.scan import fast_scans
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Progress
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
 from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_rankable
-from kl_lens_desktop.sensitivity.texts import windows
 from kl_lens_desktop.sensitivity.walk import Position, Walk
-from kl_lens_desktop.texts import HELD_OUT_TOKENS, WINDOW, held_out_text
+from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, WINDOW, held_out_text
+from kl_lens_desktop.text.windows import windows
 
 METRICS = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce")
 RESAMPLES = 1000

@@ -28,13 +28,13 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.model.scan import fast_scans
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.quant.formats import (
     DEFAULT_BITS,
     DEFAULT_FORMATS,
@@ -50,10 +50,10 @@ from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
 from kl_lens_desktop.sensitivity.pace import Cost, Pace
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows
-from kl_lens_desktop.sensitivity.sources import SOURCES, source_text
-from kl_lens_desktop.sensitivity.texts import windows
 from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Position, Timing, Walk
-from kl_lens_desktop.texts import SCORED_TOKENS, WINDOW
+from kl_lens_desktop.text.bundled import SCORED_TOKENS, WINDOW
+from kl_lens_desktop.text.sources import SOURCES, source_text
+from kl_lens_desktop.text.windows import windows
 
 PIECE_TOKENS = 1024  # walked at a time: a step that can be repeated, in a moderate peak of memory
 STAGE = "analyze"

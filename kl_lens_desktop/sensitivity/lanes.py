@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kl_lens_desktop.errors import Cancelled
-from kl_lens_desktop.jobs.cancel import Cancel
 from kl_lens_desktop.model.inventory import blocks, weight_parameters
+from kl_lens_desktop.process.cancel import Cancel
 
 HELD_ELEMENTS = 2**26  # of rounded weights at a time in all lanes, 256 MB
 _INTERRUPTIBLE_S = 0.2  # on Windows an endless wait lets no interrupt from the keyboard through

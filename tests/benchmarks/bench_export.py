@@ -75,8 +75,8 @@ def export(shape: str, path: Path) -> dict[str, float]:
     from kl_lens_desktop.export.compress import compress, to_fp16
     from kl_lens_desktop.export.stateful import make_stateful
     from kl_lens_desktop.export.trace import trace
-    from kl_lens_desktop.jobs.cancel import Cancel
     from kl_lens_desktop.model.inventory import inventory, quantizable
+    from kl_lens_desktop.process.cancel import Cancel
 
     model = _model(shape)
     assignments = {weight.name: "int4_sym_g128" for weight in quantizable(inventory(model))}

@@ -29,11 +29,11 @@ from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.rows import Run
 from kl_lens_desktop.bench.settings import Settings
 from kl_lens_desktop.bench.variants import find_variants
-from kl_lens_desktop.jobs import child as child_module
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.child import Child
-from kl_lens_desktop.jobs.events import Finished, Measured
-from kl_lens_desktop.texts import held_out_text
+from kl_lens_desktop.process import child as child_module
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.child import Child
+from kl_lens_desktop.process.events import Finished, Measured
+from kl_lens_desktop.text.bundled import held_out_text
 from tests.benchmarks.slow_variant import slowed
 
 SLOWER, TURNS = 1.15, 8

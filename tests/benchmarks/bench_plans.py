@@ -19,8 +19,6 @@ from pathlib import Path
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.export.nncf_choice import METRICS, Chooser, Order
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Repaired
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_prefixes, paper_walk, random_assignment
@@ -28,11 +26,13 @@ from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.joint import Bench, Joint, spread_windows
 from kl_lens_desktop.plan.options import WeightOptions, weight_options
 from kl_lens_desktop.plan.repair import NEAREST, Repair, repair
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Repaired
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
-from kl_lens_desktop.sensitivity.texts import windows
-from kl_lens_desktop.texts import calibration_text, held_out_text
+from kl_lens_desktop.text.bundled import calibration_text, held_out_text
+from kl_lens_desktop.text.windows import windows
 from tests.stress import stressed_folder
 
 BITS = (3.0, 3.5, 4.25, 5.0, 6.0)

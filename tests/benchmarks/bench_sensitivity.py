@@ -33,16 +33,16 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kl_lens_desktop import resources
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.jobs.cancel import Cancel
-from kl_lens_desktop.jobs.events import Note, Progress, Scored
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.model.load import load_model
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Note, Progress, Scored
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import analyze, in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.scores import load_scores
-from kl_lens_desktop.sensitivity.texts import windows
-from kl_lens_desktop.texts import calibration_text
+from kl_lens_desktop.text.bundled import calibration_text
+from kl_lens_desktop.text.windows import windows
 from tests.benchmarks.bench_export import _SPECIAL, SHAPES
 from tests.models import build_deep_sample
 

@@ -11,13 +11,14 @@ import pytest
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
-from kl_lens_desktop.gui import application, theme
-from kl_lens_desktop.gui.job import Step
-from kl_lens_desktop.gui.window import Window
-from kl_lens_desktop.gui.workspace import Analysis
-from kl_lens_desktop.jobs.child import Child
-from kl_lens_desktop.jobs.events import Finished
+from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.shell import application
+from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.gui.state.job import Step
+from kl_lens_desktop.gui.state.workspace import Analysis
 from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.process.child import Child
+from kl_lens_desktop.process.events import Finished
 from kl_lens_desktop.sensitivity.scores import Scores, save_scores
 from tests.machine import slowness
 

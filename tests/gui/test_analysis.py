@@ -8,10 +8,10 @@ import pytest
 from PySide6.QtCore import Qt, QTimer
 from pytestqt.qtbot import QtBot
 
-from kl_lens_desktop.gui.heatmap import Heatmap, Legend
-from kl_lens_desktop.gui.measures import measure
-from kl_lens_desktop.gui.pages.sensitivity import SensitivityPage
-from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.gui.sensitivity.heatmap import Heatmap, Legend
+from kl_lens_desktop.gui.sensitivity.measures import measure
+from kl_lens_desktop.gui.sensitivity.page import SensitivityPage
+from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.sensitivity.scores import load_scores
 from tests.gui.conftest import JOB_MS, leftovers
 from tests.machine import slowness

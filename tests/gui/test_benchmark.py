@@ -16,17 +16,17 @@ from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.files import MODEL_XML
-from kl_lens_desktop.gui import theme
-from kl_lens_desktop.gui.bench_chart import VIEWS
-from kl_lens_desktop.gui.bench_figures import variant_colours
-from kl_lens_desktop.gui.bench_settings import WIKITEXT, BenchSettings
-from kl_lens_desktop.gui.charts import spread_labels, stack_labels
-from kl_lens_desktop.gui.controls import Elided
-from kl_lens_desktop.gui.memory_strip import CAPACITY, Series
-from kl_lens_desktop.gui.pages.benchmark import BenchmarkPage
-from kl_lens_desktop.gui.window import Window
-from kl_lens_desktop.gui.workspace import Benchmark, home
-from kl_lens_desktop.jobs.events import Memory
+from kl_lens_desktop.gui.bench.chart import VIEWS
+from kl_lens_desktop.gui.bench.figures import variant_colours
+from kl_lens_desktop.gui.bench.memory_strip import CAPACITY, Series
+from kl_lens_desktop.gui.bench.page import BenchmarkPage
+from kl_lens_desktop.gui.bench.settings import WIKITEXT, BenchSettings
+from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.charts import spread_labels, stack_labels
+from kl_lens_desktop.gui.kit.controls import Elided
+from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.gui.state.workspace import Benchmark, home
+from kl_lens_desktop.process.events import Memory
 from tests.gui.conftest import JOB_MS
 
 NO_GPU = "OpenVINO finds no Intel GPU here; if this computer has one, install its driver"

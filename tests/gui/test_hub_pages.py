@@ -8,10 +8,10 @@ from keyring.backend import KeyringBackend
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.gui.pages.library import LibraryPage
-from kl_lens_desktop.gui.pages.model import ModelPage
-from kl_lens_desktop.gui.pages.settings import SettingsPage
-from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.gui.model.page import ModelPage
+from kl_lens_desktop.gui.more.library import LibraryPage
+from kl_lens_desktop.gui.more.settings import SettingsPage
+from kl_lens_desktop.gui.shell.window import Window
 from tests import hub_server
 from tests.hub_server import Hub, Repository
 

@@ -21,11 +21,11 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
-from kl_lens_desktop.gui import theme
-from kl_lens_desktop.gui.controls import SIDE
-from kl_lens_desktop.gui.pages.settings import SettingsPage
-from kl_lens_desktop.gui.theme import DARK, LIGHT, Colours
-from kl_lens_desktop.gui.window import PAGES, STEPS, Window
+from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.controls import SIDE
+from kl_lens_desktop.gui.kit.theme import DARK, LIGHT, Colours
+from kl_lens_desktop.gui.more.settings import SettingsPage
+from kl_lens_desktop.gui.shell.window import PAGES, STEPS, Window
 
 NAMES = [page[0] for page in PAGES]
 

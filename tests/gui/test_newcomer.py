@@ -5,12 +5,12 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
-from kl_lens_desktop.gui.pages.model import ModelPage
-from kl_lens_desktop.gui.pages.plan import PlanPage
-from kl_lens_desktop.gui.pages.sensitivity import SensitivityPage
-from kl_lens_desktop.gui.plan_table import HEADINGS
-from kl_lens_desktop.gui.session import MISSING
-from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.gui.model.page import ModelPage
+from kl_lens_desktop.gui.plan.page import PlanPage
+from kl_lens_desktop.gui.plan.table import HEADINGS
+from kl_lens_desktop.gui.sensitivity.page import SensitivityPage
+from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.gui.state.session import MISSING
 from kl_lens_desktop.model.families import SUPPORTED
 
 PADDING = 16  # of a heading, left and right

@@ -12,12 +12,12 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 
-from kl_lens_desktop.gui.draft import Draft
-from kl_lens_desktop.gui.pages.export import weight_bytes
-from kl_lens_desktop.gui.pages.plan import PlanPage
-from kl_lens_desktop.gui.plan_difference import DifferenceDialog
-from kl_lens_desktop.gui.plan_table import FORMAT, LOSS
-from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.gui.export.page import weight_bytes
+from kl_lens_desktop.gui.plan.difference import DifferenceDialog
+from kl_lens_desktop.gui.plan.draft import Draft
+from kl_lens_desktop.gui.plan.page import PlanPage
+from kl_lens_desktop.gui.plan.table import FORMAT, LOSS
+from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.plan.baselines import random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import load_plan, save_plan
@@ -407,7 +407,7 @@ def test_a_file_that_is_no_plan_is_refused_in_words(scored: Window, qtbot: QtBot
 def test_a_plan_file_given_at_the_start_opens_its_model(
     window: Window, qtbot: QtBot, tmp_path: Path, sample_scores: Scores, plan_of: Callable[..., Any]
 ) -> None:
-    from kl_lens_desktop.gui import application
+    from kl_lens_desktop.gui.shell import application
 
     plan = plan_of(bits=6.0)
     save_plan(tmp_path / "p.json", plan)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kl_lens_desktop.gui import quantities
+from kl_lens_desktop import quantities
 
 
 @pytest.mark.parametrize(

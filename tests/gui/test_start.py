@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 
-from kl_lens_desktop.gui import application
-from kl_lens_desktop.gui.pages.model import ModelPage
-from kl_lens_desktop.gui.window import PAGES, Window
+from kl_lens_desktop.gui.model.page import ModelPage
+from kl_lens_desktop.gui.shell import application
+from kl_lens_desktop.gui.shell.window import PAGES, Window
 from tests.machine import slowness
 
 HEAVY = ("torch", "transformers", "openvino", "openvino_genai", "nncf")
@@ -86,7 +86,7 @@ def test_while_another_model_is_read_nothing_claims_to_be_done(
 def test_an_unforeseen_error_is_logged_and_told(
     home: Path, qtbot: QtBot, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kl_lens_desktop.gui import crash
+    from kl_lens_desktop.gui.shell import crash
 
     told: list[str] = []
     crash.install(told.append)

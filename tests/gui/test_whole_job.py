@@ -6,9 +6,9 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.files import NPU_MODEL, read_json
-from kl_lens_desktop.gui.pages.benchmark import BenchmarkPage
-from kl_lens_desktop.gui.pages.export import BASELINES, ExportPage
-from kl_lens_desktop.gui.window import Window
+from kl_lens_desktop.gui.bench.page import BenchmarkPage
+from kl_lens_desktop.gui.export.page import BASELINES, ExportPage
+from kl_lens_desktop.gui.shell.window import Window
 from tests.gui.conftest import JOB_MS
 
 VARIANTS = {"plan", *BASELINES}

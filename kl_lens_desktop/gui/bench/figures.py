@@ -1,0 +1,307 @@
+"""The figures of a bench row as the window shows them: names, explanations, words; variants' colours."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PySide6.QtGui import QColor
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.bench.figures import allocated
+from kl_lens_desktop.bench.labels import LABELS
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.quant.formats import parse_format
+
+Row = dict[str, Any]
+GROUPS = ("Speed", "By length of prompt", "Loading", "Quality", "Memory", "How it ran")
+ORDER = ("fp16", "int8_sym", "int4_sym_g64", "plan")
+SYMBOLS = ("o", "s", "t1", "d", "p", "star")
+# Beside those of the formats, and told apart by people who do not see all colours; names stand beside them.
+_COLOURS = ("#AA3377", "#228833", "#EE6677", "#BBBBBB", "#EE7733", "#009988")
+_AT = "@"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of a row.
+
+    Attributes
+    ----------
+    key : str
+        Its name in the bench file; with ``@128`` behind it that after a prompt of 128 tokens.
+    group : str
+        One of `GROUPS`.
+    heading, name, tip : str
+        For a column, for a list, and what exactly it is.
+    best : callable or None
+        ``min`` or ``max``; None where neither end is better.
+    width : int
+        Of its column, in pixels at 100 %.
+    usual : bool
+        Whether its column is shown until the person chooses.
+    scale : float
+        100 for shares that are shown as percentages.
+    """
+
+    key: str
+    group: str
+    heading: str
+    name: str
+    tip: str
+    best: Callable[..., Any] | None = None
+    width: int = 100
+    usual: bool = False
+    scale: float = 1.0
+
+
+def _figure(key: str, group: str, heading: str, tip: str, width: int, usual: bool = False) -> Figure:
+    said = LABELS[key]
+    return Figure(key, group, heading, said.name, tip, said.best, width, usual, said.scale)
+
+
+_PAIRED = "≈ marks what paired rounds cannot tell from the best by more than 4 % at 95 %."
+_FIGURES = (
+    _figure(
+        "tokens_per_s", "Speed", "Tokens/s",
+        "Decoding speed through openvino_genai after the prompt that every variant is timed with: mean of "
+        f"single generations ± their standard deviation. {_PAIRED}",
+        116, True,
+    ),
+    _figure(
+        "ttft_ms", "Speed", "First token, ms",
+        "From the prompt's token ids to the first new token, ± standard deviation of one generation.",
+        118, True,
+    ),
+    _figure(
+        "prefill_tokens_per_s", "Speed", "Prefill/s",
+        "How fast the prompt is read: its tokens over the time to the first new token, ± standard deviation.",
+        126, True,
+    ),
+    _figure(
+        "raw.tokens_per_s", "Speed", "Plain requests/s",
+        "The same prompt and tokens by plain inference requests, without openvino_genai: a cross-check.",
+        126,
+    ),
+    _figure(
+        "bandwidth_gb_s", "Speed", "Weights read",
+        "Bytes of weights that a token needs × tokens/s, in 10⁹ bytes a second, and its share of what all "
+        "cores together were measured to read from memory; only what caches hold can exceed it.",
+        126,
+    ),
+    _figure(
+        "rounds", "Speed", "Rounds",
+        "Rounds in which this variant was timed next to the others. They go on until it is told apart from "
+        "each of them, or their ratio is known to 5 %.",
+        84,
+    ),
+    _figure(
+        "load_ms", "Loading", "Load, ms",
+        "Reading and compiling the model until it can be used.", 92,
+    ),
+    _figure(
+        "load_cached_ms", "Loading", "From cache, ms",
+        "The same once OpenVINO's model cache is filled: from the second start on, where a program uses it.",
+        108,
+    ),
+    _figure(
+        "cache_bytes", "Loading", "Cache",
+        "What OpenVINO's model cache takes on disk; none where the device makes none.",
+        84,
+    ),
+    _figure(
+        "perplexity", "Quality", "Perplexity",
+        "Of the exported model on held-out text, computed on this device, ± standard error over windows of "
+        "text. All variants read the same text, so differences are surer than the errors suggest.",
+        98, True,
+    ),
+    _figure(
+        "word_perplexity", "Quality", "Word perplexity",
+        "Of WikiText by words of the original, as lm-eval's task wikitext defines it; of no other text.",
+        120,
+    ),
+    _figure(
+        "kl_to_fp16", "Quality", "KL to FP16",
+        "How far the predictions on this device are from those of FP16 on the CPU in float32, ± standard "
+        "error. FP16's own is the rounding of the device's arithmetic.",
+        146, True,
+    ),
+    _figure(
+        "kl_reverse", "Quality", "KL reverse",
+        "The other direction: it punishes probability where FP16 has none.", 146,
+    ),
+    _figure(
+        "delta_ce", "Quality", "ΔCE",
+        "Nats per token more than FP16 on the same tokens; noise can make it negative.", 146,
+    ),
+    _figure(
+        "top1_agreement", "Quality", "Top-1 as FP16, %",
+        "Share of positions with the same most likely next token as FP16, ± standard error.",
+        128,
+    ),
+    _figure(
+        "fidelity.relative_difference", "Quality", "Off CPU f32, %",
+        "How far this device's logits are from those of the same variant on the CPU in float32. Above the "
+        "limit, 15 %, or 25 % in bf16 or where the device does not say its precision, the answers are wrong "
+        "and no other figure of the device counts.",
+        112,
+    ),
+    _figure(
+        "peak_rss_mb", "Memory", "Peak RSS, MiB",
+        "Largest resident set of the process that ran it, as the operating system counts it: host memory, "
+        "memory-mapped weights included, also for a GPU.",
+        108, True,
+    ),
+    _figure(
+        "peak_rss_sampled_mb", "Memory", "Sampled RSS, MiB",
+        "The same from samples twenty times a second, which may miss a short peak.", 124,
+    ),
+    _figure(
+        "system_used_change_mb", "Memory", "System change, MiB",
+        "How much more memory is in use on the whole computer after the speed run than before: a graphics "
+        "unit's buffers show up here, and so does what other programs did.",
+        134,
+    ),
+    _figure(
+        "gpu_memory_mb", "Memory", "Device memory, MiB",
+        "What OpenVINO has allocated on a GPU or NPU: the most after any turn of the speed run, in total and "
+        "by kind. An integrated device uses the computer's memory, so do not add it to the other figures.",
+        150,
+    ),
+    _figure(
+        "precision", "How it ran", "Precision",
+        "What the device computed in while it was timed.", 80,
+    ),
+    _figure(
+        "quality_precision", "How it ran", "Quality in",
+        "What the device computed in while perplexity and KL were measured.", 84,
+    ),
+    _figure(
+        "kv_cache_precision", "How it ran", "KV cache", "", 80,
+    ),
+    _figure(
+        "backend", "How it ran", "Attention", "SDPA, paged (PA) or static.", 84,
+    ),
+    _figure("threads", "How it ran", "Threads", "", 76),
+    _figure("core_type", "How it ran", "Cores", "As OpenVINO was told.", 100),
+    _figure("performance_hint", "How it ran", "Hint", "", 90),
+    _figure("execution_devices", "How it ran", "Ran on", "", 100),
+    _figure("power", "How it ran", "Power", "When the row was done.", 84),
+)  # fmt: skip
+_BY_LENGTH = (
+    ("tokens_per_s", "/s at {n}", "Decode after {n} tokens, tokens/s", max, 104),
+    ("ttft_ms", "First at {n}, ms", "First token after {n} tokens, ms", min, 124),
+    ("prefill_tokens_per_s", "Prefill at {n}", "Prefill of {n} tokens, tokens/s", max, 124),
+)
+
+
+def figures(rows: Iterable[Row]) -> list[Figure]:
+    """All figures, with those after other lengths of prompt that the rows have, in the order of `GROUPS`."""
+    lengths = sorted({each["prompt_tokens"] for row in rows for each in row.get("by_context") or ()})
+    by_length = [
+        Figure(
+            f"{key}{_AT}{length}",
+            "By length of prompt",
+            heading.format(n=f"{length:,}"),
+            name.format(n=f"{length:,}"),
+            "Of two rounds, ± standard deviation of one generation.",
+            best,
+            width,
+        )
+        for key, heading, name, best, width in _BY_LENGTH
+        for length in lengths
+    ]
+    return sorted([*_FIGURES, *by_length], key=lambda figure: GROUPS.index(figure.group))
+
+
+def value_of(row: Row, key: str) -> Any:
+    """What a row holds under a figure's key; None where it has none."""
+    if key == "rounds":
+        return len((row.get("tokens_per_s") or {}).get("rounds") or ()) or None
+    name, _, length = key.partition(_AT)
+    if length:
+        found = (each for each in row.get("by_context") or () if each["prompt_tokens"] == int(length))
+        return (next(found, None) or {}).get(name)
+    first, _, second = name.partition(".")
+    value = row.get(first)
+    return (value or {}).get(second) if second else value
+
+
+def number(row: Row, key: str) -> float | None:
+    """A row's plain figure: the mean of a measured one, the total of one by kind."""
+    value = value_of(row, key)
+    if isinstance(value, dict):
+        value = allocated(value) if key == "gpu_memory_mb" else value.get("mean")
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def error_of(row: Row, key: str) -> float:
+    """Standard error or deviation of a measured figure; 0 where there is none."""
+    value = value_of(row, key)
+    return float(value.get("se") or value.get("sd") or 0.0) if isinstance(value, dict) else 0.0
+
+
+def words(row: Row, figure: Figure, memory_read_gb_s: float | None = None) -> str:
+    """A figure of a row as it is shown; a dash where there is none."""
+    value = value_of(row, figure.key)
+    if value is None:
+        return "–"
+    if figure.key == "gpu_memory_mb":
+        kinds = [f"{kind} {quantities.significant(size)}" for kind, size in value.items() if size]
+        total = quantities.significant(allocated(value) or 0.0)
+        return f"{total} ({' · '.join(kinds)})" if len(kinds) > 1 else total
+    if figure.key == "cache_bytes":
+        return quantities.size(value)
+    if figure.key == "rounds":
+        return f"{value}, too few" if row.get("settled") is False else str(value)
+    if isinstance(value, list):
+        return ", ".join(value)
+    mean = number(row, figure.key)
+    if mean is None:
+        return str(value)
+    text = quantities.plus_minus(figure.scale * mean, figure.scale * error_of(row, figure.key))
+    if figure.key == "bandwidth_gb_s" and memory_read_gb_s:
+        return f"{text} ({quantities.percent(mean / memory_read_gb_s)})"
+    return text
+
+
+def problem(row: Row | None) -> tuple[str, str]:
+    """Level and words where a row has no figures to trust: ``bad`` if it failed, ``grey`` if not here."""
+    if row is None or row["status"] == "ok":
+        return "", ""
+    if row["status"] == "unavailable":
+        return "grey", f"not here: {row.get('reason') or 'no such device'}"
+    why = row["status"].removeprefix("failed: ")
+    return "bad", why[:1].upper() + why[1:]
+
+
+def sorted_variants(names: Iterable[str]) -> list[str]:
+    """Each once: full precision first, the plan last of ours, then others as they come."""
+    return sorted(dict.fromkeys(names), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+def variant_title(name: str) -> str:
+    """``INT4 g64`` for ``int4_sym_g64``, ``Plan`` for ``plan``, and any other name as it is."""
+    if name == "plan":
+        return "Plan"
+    try:
+        return parse_format(name).label
+    except InputError:
+        return name
+
+
+def variant_colours(names: Sequence[str]) -> dict[str, QColor]:
+    """One colour for each variant: the plan's, the formats', and for other names one that none has."""
+    chosen: dict[str, QColor] = {}
+    spare = [QColor(each) for each in _COLOURS]
+    for name in names:
+        try:
+            colour = QColor(theme.colours().accent) if name == "plan" else theme.format_colour(name)
+        except InputError:
+            colour = spare[0]
+        if colour in chosen.values():
+            colour = next((each for each in spare if each not in chosen.values()), colour)
+        if colour in spare:
+            spare.append(spare.pop(spare.index(colour)))
+        chosen[name] = colour
+    return chosen

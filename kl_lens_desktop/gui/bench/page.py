@@ -1,0 +1,464 @@
+"""Benchmark: variants against devices, live memory, charts, all figures of a variant, a prompt to try."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QEvent, QPoint, Qt
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QMenu,
+    QSizePolicy,
+    QStackedWidget,
+    QTabBar,
+    QVBoxLayout,
+    QWidget,
+    QWidgetAction,
+)
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.bench.compare import Comparison
+from kl_lens_desktop.bench.labels import device_notes
+from kl_lens_desktop.bench.noise import difference
+from kl_lens_desktop.gui.bench.chart import HINT, VIEWS, BenchChart
+from kl_lens_desktop.gui.bench.details import Details
+from kl_lens_desktop.gui.bench.difference import BenchDifferenceDialog, read_both
+from kl_lens_desktop.gui.bench.figures import Figure, Row, figures, problem, sorted_variants
+from kl_lens_desktop.gui.bench.memory_strip import MemoryStrip
+from kl_lens_desktop.gui.bench.settings import BenchSettings
+from kl_lens_desktop.gui.bench.table import BenchTable, FiguresView
+from kl_lens_desktop.gui.bench.trial import Trial
+from kl_lens_desktop.gui.kit.controls import (
+    Elided,
+    Empty,
+    Frame,
+    JobButton,
+    Page,
+    button,
+    card,
+    clear,
+    column,
+    combo,
+    hint,
+    label,
+    row,
+)
+from kl_lens_desktop.gui.state.job import Step
+from kl_lens_desktop.gui.state.session import EFFORTS, MISSING, QUICK, Session
+
+NOTHING = "There is nothing to measure yet; export a model first"
+NOT_MEASURED = "Nothing was measured yet"
+UNMEASURED = "Not measured yet. “Benchmark” times each model on the devices ticked and checks its answers."
+LEGEND = (
+    "Bold: the best; for KL, FP16 is left out as the reference. "
+    "≈: not told from the best by more than 4 % at 95 %."
+)
+# The menu of columns, side by side.
+COLUMN_GROUPS = (("Speed", "By length of prompt"), ("Quality", "Memory"), ("Loading", "How it ran"))
+
+
+class BenchmarkPage(Page):
+    """The table of figures; below it charts, details and the trial."""
+
+    def __init__(self, session: Session, window: Frame) -> None:
+        super().__init__(session, "How fast, how good")
+        self._boxes: dict[str, QCheckBox] = {}
+        self._chosen = ""
+        self.comparison: BenchDifferenceDialog | None = None
+        self._empty_button = button("Export models", lambda: window.show_page("Export"), "primary")
+        self.run = JobButton(
+            "Benchmark",
+            session,
+            self._missing,
+            self._start,
+            "Measure speed, quality and memory of every exported model (F5)",
+            "primary",
+        )
+        self.look = JobButton(
+            "Find devices",
+            session,
+            lambda: "",
+            self._find,
+            "Ask OpenVINO which devices this computer has, and try each",
+        )
+        self.compare = button("Compare with…", self._choose_other)
+        self.save = button("Save as", lambda: None)
+        self.save.setProperty("menu", "true")
+        menu = QMenu(self.save)
+        for words, name in (
+            ("Bench file (JSON)…", "bench.json"),
+            ("Table (CSV)…", "bench.csv"),
+            ("Page (HTML)…", "bench.html"),
+        ):
+            menu.addAction(words).triggered.connect(lambda _, name=name: self._choose_file(name))
+        self.save.setMenu(menu)
+        self.tools.addWidget(self.compare)
+        self.tools.addWidget(self.save)
+        self.stack = QStackedWidget()
+        self.stack.addWidget(
+            Empty(
+                "benchmark",
+                "Nothing to measure yet",
+                "Exported models are timed and checked here, side by side on each device, with error bars.",
+                self._empty_button,
+            )
+        )
+        self.stack.addWidget(self._make_body())
+        self.body.addWidget(self.stack, 1)
+        self.sentence = label("", "secondary", wrap=True, select=True)
+        self.sentence.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.settings = button("Settings…", self._ask_settings, tip="What is measured, and for how long")
+        self.lead_back("Export", window.show_page)
+        self.run.explained.connect(self._show_sentence)
+        self.foot.addWidget(self.sentence, 1)
+        self.foot.addWidget(self.settings)
+        self.foot.addWidget(self.effort)
+        self.foot.addWidget(self.run)
+        session.model_changed.connect(self._show)
+        session.exports_changed.connect(self._show)
+        session.bench_changed.connect(self._show)
+        session.devices_changed.connect(self._show_devices)
+        session.job.started.connect(lambda _: self._show_tools())
+        session.job.ended.connect(lambda _: self._show_tools())
+        self._show()
+
+    def start(self) -> None:
+        self.run.click()
+
+    def opened(self) -> None:
+        """Look for devices the first time, if nothing else runs."""
+        if not self.session.devices and not self.session.job.running and self.session.exports:
+            self._find()
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "run"):
+            self._show()  # the words' colours belong to the scheme
+
+    @property
+    def columns(self) -> list[Figure]:
+        """The figures shown as columns: what the person chose of what there is, or the usual ones."""
+        known = figures(self.session.bench)
+        chosen = self.session.settings.columns
+        shown = [figure for figure in known if (figure.usual if chosen is None else figure.key in chosen)]
+        return shown or [figure for figure in known if figure.usual]
+
+    def show_column(self, key: str, shown: bool) -> None:
+        """Show or hide a figure's column from now on; what was chosen and these rows lack stays chosen."""
+        known = {figure.key for figure in figures(self.session.bench)}
+        elsewhere = [each for each in self.session.settings.columns or () if each not in known]
+        here = [figure.key for figure in self.columns if figure.key != key]
+        self.session.settings.columns = [*elsewhere, *here, *([key] if shown else [])]
+        self._show()
+
+    def compare_with(self, path: Path) -> None:
+        """Show this bench file beside the one at `path`."""
+        mine = self.session.workspace.bench
+        self.session.background.run(
+            lambda: read_both(mine, path),
+            lambda comparison: self._show_comparison(comparison, path),
+            self.session.say_error,
+        )
+
+    def save_to(self, path: Path) -> None:
+        """Write the bench file as JSON, CSV or HTML, by the ending of `path`."""
+        from kl_lens_desktop.bench.page import export_html
+        from kl_lens_desktop.bench.report import export_csv, load_bench
+        from kl_lens_desktop.files import write_json
+
+        mine = self.session.workspace.bench
+        write: Callable[[dict[str, object], Path], None] = {
+            ".csv": export_csv,
+            ".html": export_html,
+        }.get(path.suffix.lower(), lambda bench, where: write_json(where, bench))
+        self.session.background.run(
+            lambda: write(load_bench(mine), path),
+            lambda _: self.session.say("info", f"The benchmark was saved as {path}."),
+            self.session.say_error,
+        )
+
+    # How it is laid out.
+
+    def _make_body(self) -> QWidget:
+        self._devices = QGridLayout()
+        self._devices.setHorizontalSpacing(8)
+        self._devices.setVerticalSpacing(0)
+        for across in (1, 3):
+            self._devices.setColumnStretch(across, 1)
+        self.effort = combo("Effort", [(words, words) for words in EFFORTS])
+        self.effort.currentTextChanged.connect(self._choose_effort)
+        self.effort.setToolTip(
+            "Thorough: rounds go on until speeds are told apart or the minutes in Settings are over.\n"
+            "Quick look: two rounds of short generations on less text; faster, with wider errors."
+        )
+        self.choose_columns = button("Columns", lambda: None, tip="Choose which figures the table shows")
+        self.choose_columns.setProperty("menu", "true")
+        self._columns = QMenu(self)
+        self._columns.aboutToShow.connect(self._offer_columns)
+        self.choose_columns.setMenu(self._columns)
+        tools = column(row(self.look, self.choose_columns), None)
+        device_row = row(self._devices, tools)
+        device_row.setStretch(0, 1)
+        self.table = BenchTable(self)
+        self.view = FiguresView(self.table)
+        header = self.view.horizontalHeader()
+        header.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        header.customContextMenuRequested.connect(self._pop_columns)
+        self.view.selectionModel().currentChanged.connect(lambda now, _: self._choose(now.row()))
+        self.reason = label("", "secondary", wrap=True, select=True)
+        self.reason.setMinimumHeight(self.reason.fontMetrics().height())
+        self.view.setMinimumHeight(96)
+        self.notes = label("", "secondary", wrap=True, select=True)
+        self.notes.setVisible(False)
+        above = column(device_row, self.notes, self.view, self.reason)
+        above.setStretch(2, 1)
+        self.memory = MemoryStrip(self.session.job)
+        self.trial = Trial(self.session)
+        self.details = Details()
+        self.tabs = QTabBar()
+        self.tabs.setDrawBase(False)
+        self.tabs.setExpanding(False)
+        self.tabs.setUsesScrollButtons(False)
+        self.tabs.setAccessibleName("Charts, all figures or a trial")
+        below = QStackedWidget()
+        for title, inside in (
+            ("Charts", self._make_charts()),
+            ("All figures", column(self.details)),
+            ("Try it", column(self.trial)),
+        ):
+            self.tabs.addTab(title)
+            below.addWidget(card(inside))
+        self.tabs.currentChanged.connect(below.setCurrentIndex)
+        self._change_view()
+        tab_row = row(self.tabs, self.memory, spacing=16)
+        tab_row.setStretch(1, 1)
+        lower = QWidget()
+        lower.setLayout(column(tab_row, below, spacing=4))
+        return self.splitter("bench-rows", Qt.Orientation.Vertical, card(above), lower, sizes=(360, 280))
+
+    def _make_charts(self) -> QVBoxLayout:
+        self.chart = BenchChart()
+        self.chart.setMinimumHeight(70)
+        self.chart_view: QComboBox = combo("Chart", [(name, name) for name in VIEWS])
+        self.upward: QComboBox = combo("Measure", [])
+        self.upward.setMinimumContentsLength(22)
+        self.chart_view.currentIndexChanged.connect(self._change_view)
+        self.upward.activated.connect(lambda _: self._draw_view())
+        inside = column(row(self.chart_view, self.upward, None, hint(HINT)), self.chart)
+        inside.setStretch(1, 1)
+        return inside
+
+    # What is shown.
+
+    def _show(self) -> None:
+        session = self.session
+        self.stack.setCurrentIndex(1 if session.exports or session.bench else 0)
+        self._empty_button.setText("Export models" if session.model else "Choose a model")
+        rows = session.bench
+        names = sorted_variants([*session.exports, *(each["variant"] for each in rows)])
+        tried = [each["device"] for each in rows if each["status"] != "unavailable"]
+        environment = session.bench_environment or {}
+        self.table.show_rows(
+            names, list(dict.fromkeys(tried)), rows, self.columns, environment.get("memory_read_gb_s")
+        )
+        self.chart.show_rows(rows)
+        self.details.show_rows(names, rows, session.bench_environment)
+        self._show_devices()
+        self._choose(names.index(self._chosen) if self._chosen in names else -1)
+        self._show_sentence()
+        self._show_tools()
+
+    def _show_sentence(self, *_: object) -> None:
+        """What was found or, as long as nothing is, why nothing can be measured."""
+        self.sentence.setText(_summary(self.session.bench) or self.run.reason)
+
+    def _show_tools(self) -> None:
+        running = self.session.job.running
+        reason = "" if self.session.bench_environment else NOT_MEASURED
+        tip = "Hold these figures against a bench file of another computer or another day"
+        self.compare.setToolTip(reason or tip)
+        self.save.setToolTip(reason or "Keep the figures as a file for others")
+        self.compare.setEnabled(not reason)
+        self.save.setEnabled(not reason)
+        self.effort.setEnabled(not running)
+        self.settings.setEnabled(not running)
+        self.run.refresh()
+
+    def _choose(self, line: int) -> None:
+        """Show the variant of a line, and why it has no figures if that is so."""
+        names = self.table.variants
+        self._chosen = names[line] if 0 <= line < len(names) else ""
+        own = (self.table.row(self._chosen, device) for device in self.table.devices)
+        failures = [f"{each['device']}: {problem(each)[1]}" for each in own if each and problem(each)[0]]
+        self.reason.setText("\n".join(failures) or (LEGEND if self.session.bench else UNMEASURED))
+        self.reason.setProperty("role", "bad" if failures else "secondary")
+        self.reason.style().polish(self.reason)
+
+    def _show_devices(self) -> None:
+        known = {each["name"]: each for each in (self.session.bench_environment or {}).get("devices", ())}
+        known |= {each["name"]: each for each in self.session.devices}
+        extra = [each for each in self.session.settings.benchmark.devices if each not in known]
+        before = {name: box.isChecked() for name, box in self._boxes.items() if box.isEnabled()}
+        clear(self._devices)
+        self._boxes = {}
+        for place, device in enumerate(known.values()):
+            there = device["available"]
+            words = _device_words(device) if there else f"not here: {device['reason']}"
+            self._add_device(place, device["name"], words, there, before)
+        for place, name in enumerate(extra, len(known)):
+            self._add_device(place, name, "as chosen in Settings", True, before)
+        if not self._boxes:
+            self._devices.addWidget(label("Devices: not looked for yet", "secondary"), 0, 0)
+        notes = {name: device_notes(each) for name, each in known.items()}
+        self.notes.setText("\n".join(f"{name}: {' '.join(said)}" for name, said in notes.items() if said))
+        self.notes.setVisible(bool(self.notes.text()))
+        self.trial.show_variants({n: str(p) for n, p in self.session.exports.items()}, self._available())
+        self.run.refresh()
+
+    def _add_device(self, place: int, name: str, words: str, there: bool, before: dict[str, bool]) -> None:
+        box = QCheckBox(name)
+        box.setChecked(there and before.get(name, True))
+        box.setEnabled(there)
+        box.setToolTip(words)
+        box.setAccessibleDescription(words)
+        box.toggled.connect(lambda _: self.run.refresh())
+        self._boxes[name] = box
+        down, across = divmod(place, 2)
+        self._devices.addWidget(box, down, 2 * across)
+        self._devices.addWidget(Elided(words, "secondary"), down, 2 * across + 1)
+
+    def _available(self) -> list[str]:
+        return [name for name, box in self._boxes.items() if box.isEnabled()] or ["CPU"]
+
+    def _change_view(self) -> None:
+        self.upward.clear()
+        for scale in VIEWS[self.chart_view.currentData()][1]:
+            self.upward.addItem(scale.words[:1].upper() + scale.words[1:], scale)
+        self.upward.setVisible(self.upward.count() > 1)
+        self._draw_view()
+
+    def _draw_view(self) -> None:
+        self.chart.show_view(self.chart_view.currentData(), self.upward.currentData())
+
+    def _offer_columns(self) -> None:
+        """The menu of columns: check boxes in groups, which stay open while one chooses."""
+        self._columns.clear()
+        shown = {figure.key for figure in self.columns}
+        known = figures(self.session.bench)
+        stacks = row(spacing=24)
+        stacks.setContentsMargins(12, 8, 12, 8)
+        for groups in COLUMN_GROUPS:
+            stack = column(spacing=0)
+            for group in groups:
+                stack.addWidget(label(group, "heading"))
+                for figure in (figure for figure in known if figure.group == group):
+                    stack.addWidget(self._column_box(figure, figure.key in shown))
+                stack.addSpacing(8)
+            stack.addStretch(1)
+            stacks.addLayout(stack)
+        inside = QWidget()
+        inside.setLayout(stacks)
+        whole = QWidgetAction(self._columns)
+        whole.setDefaultWidget(inside)
+        self._columns.addAction(whole)
+        self._columns.addSeparator()
+        self._columns.addAction("The usual columns").triggered.connect(lambda _: self._usual_columns())
+
+    def _column_box(self, figure: Figure, shown: bool) -> QCheckBox:
+        box = QCheckBox(figure.name)
+        box.setChecked(shown)
+        box.setToolTip(f"<p>{figure.tip}</p>" if figure.tip else "")
+        box.toggled.connect(lambda wanted: self.show_column(figure.key, wanted))
+        return box
+
+    def _pop_columns(self, at: QPoint) -> None:
+        self._columns.popup(self.view.horizontalHeader().mapToGlobal(at))
+
+    def _usual_columns(self) -> None:
+        self.session.settings.columns = None
+        self._show()
+
+    def _show_comparison(self, comparison: Comparison, path: Path) -> None:
+        names = f"{self.session.workspace.folder.name}/{self.session.workspace.bench.name}", path.name
+        self.comparison = BenchDifferenceDialog(self.session, comparison, names, self)
+        self.comparison.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.comparison.finished.connect(lambda _: setattr(self, "comparison", None))
+        self.comparison.open()
+
+    # What is done.
+
+    def _missing(self) -> str:
+        if self.session.model is None:
+            return MISSING
+        if not self.session.exports:
+            return NOTHING
+        return (
+            "Choose at least one device"
+            if self._boxes and not any(b.isChecked() for b in self._boxes.values())
+            else ""
+        )
+
+    def _choose_effort(self, words: str) -> None:
+        self.session.effort = words
+
+    def _ask_settings(self) -> None:
+        session = self.session
+        dialog = BenchSettings(session.settings.benchmark, quick=session.effort == QUICK, parent=self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.accepted.connect(lambda: self.measure_so(dialog))
+        dialog.open()
+
+    def measure_so(self, dialog: BenchSettings) -> None:
+        """Measure as a dialog says from now on."""
+        self.session.settings.benchmark = dialog.benchmark
+        self._show_devices()
+
+    def _find(self) -> None:
+        self.session.job.start(Step("devices", {}))
+
+    def _start(self) -> None:
+        chosen = [name for name, box in self._boxes.items() if box.isChecked()]
+        absent = [name for name, box in self._boxes.items() if not box.isEnabled()]
+        exports = self.session.exports
+        # the absent ones too: their rows say why they are not here
+        self.session.benchmark(
+            [exports[name] for name in sorted_variants(exports)], [*chosen, *absent] or None
+        )
+
+    def _choose_other(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Compare with another bench file", "", "Bench files (*.json);;All files (*)"
+        )
+        if path:
+            self.compare_with(Path(path))
+
+    def _choose_file(self, name: str) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save the benchmark", name, f"*{Path(name).suffix};;All files (*)"
+        )
+        if path:
+            self.save_to(Path(path) if Path(path).suffix else Path(path).with_suffix(Path(name).suffix))
+
+
+def _device_words(device: dict[str, Any]) -> str:
+    """The maker's name and the driver; nothing where neither says more than the device's own name."""
+    name, driver = device["full_name"], device.get("driver")
+    return ", ".join([*([name] if name != device["name"] else []), *([f"driver {driver}"] if driver else [])])
+
+
+def _summary(rows: list[Row]) -> str:
+    """The plan against FP16 in one sentence, where both were measured on a device."""
+    done = {(each["variant"], each["device"]): each for each in rows if each["status"] == "ok"}
+    device = next((d for v, d in done if v == "plan" and ("fp16", d) in done), None)
+    if device is None:
+        return ""
+    plan, full = done["plan", device], done["fp16", device]
+    found = difference(full, plan)
+    if found is None:
+        return ""
+    size = quantities.percent(plan["size_bytes"] / full["size_bytes"])
+    noise = "" if found.apart else ", within noise,"
+    return f"On {device} the plan runs at {found.ratio:.2f}× the speed of FP16{noise} in {size} of its size."

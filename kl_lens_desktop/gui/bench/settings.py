@@ -1,0 +1,190 @@
+"""What a benchmark measures: asked in a dialog, kept between starts."""
+
+from pathlib import Path
+
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QGridLayout,
+    QLayout,
+    QLineEdit,
+    QPushButton,
+    QWidget,
+)
+
+from kl_lens_desktop.gui.kit.controls import button, column, combo, label, row, spin
+from kl_lens_desktop.gui.state.workspace import Benchmark, home
+
+LENGTHS = (128, 512, 2048, 8192)
+WIKITEXT = "wikitext-2-test.txt"
+WIDTH = 660
+_OWN = "own"
+_TOGETHER = ("AUTO", "BATCH", "HETERO", "MULTI")
+
+
+class BenchSettings(QDialog):
+    """The choices, each with a sentence on what it is for."""
+
+    def __init__(self, benchmark: Benchmark, *, quick: bool, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("What the benchmark measures")
+        self._lines = 0
+        self._grid = QGridLayout()
+        self._grid.setHorizontalSpacing(16)
+        self._grid.setVerticalSpacing(4)
+        self._grid.setColumnStretch(1, 1)
+        self.minutes = spin("Minutes of timing on each device at most", 1, 240, benchmark.minutes)
+        self.lengths = {length: QCheckBox(f"{length:,}") for length in (*LENGTHS, *benchmark.contexts)}
+        for length, box in self.lengths.items():
+            box.setChecked(length in benchmark.contexts)
+            box.setAccessibleName(f"Prompts of {length:,} tokens")
+        self.cache = QCheckBox("With and without OpenVINO's model cache")
+        self.cache.setChecked(benchmark.cache)
+        self.raw = QCheckBox("Plain requests, and how fast this computer reads memory")
+        self.raw.setChecked(benchmark.raw)
+        self._path = benchmark.text
+        self.text = combo("Text", [])
+        self.tokens = spin("Tokens of text", 512, 1_000_000, benchmark.tokens, 1024)
+        self.precision = combo(
+            "Precision of the quality run",
+            [("As a user gets it on the device", "user"), ("Full precision (f32)", "f32")],
+        )
+        self.precision.setCurrentIndex(self.precision.findData(benchmark.precision))
+        self.devices = QLineEdit(" ".join(benchmark.devices))
+        self.devices.setPlaceholderText("AUTO:GPU,CPU HETERO:GPU,CPU")
+        self.devices.setAccessibleName("Combinations of devices")
+        self._fill()
+        self._offer_texts()
+        self.text.activated.connect(self._choose_text)
+        self.problem = label("", "bad", wrap=True)
+        self.problem.hide()
+        buttons = QDialogButtonBox()
+        buttons.addButton(button("Cancel", self.reject), QDialogButtonBox.ButtonRole.RejectRole)
+        self.ok: QPushButton = button("Use these", self.accept, "primary")
+        buttons.addButton(self.ok, QDialogButtonBox.ButtonRole.AcceptRole)
+        usual = button("Usual settings", self._usual, "quiet")
+        for widget in (self.minutes, self.cache, self.raw, self.tokens, *self.lengths.values()):
+            widget.setEnabled(not quick)
+        whole = column(self._grid, self.problem, row(usual, None, buttons), spacing=16)
+        whole.setContentsMargins(16, 16, 16, 16)
+        if quick:
+            words = (
+                "A quick look measures two rounds of short generations and 2,048 tokens of text, and leaves "
+                "out what is greyed here; choose Thorough to have it."
+            )
+            whole.insertWidget(0, label(words, "secondary", wrap=True))
+        self.setLayout(whole)
+        self.setMinimumSize(WIDTH, whole.totalHeightForWidth(WIDTH))
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """As chosen."""
+        return Benchmark(
+            minutes=self.minutes.value(),
+            contexts=tuple(sorted(length for length, box in self.lengths.items() if box.isChecked())),
+            cache=self.cache.isChecked(),
+            raw=self.raw.isChecked(),
+            text=self._path,
+            tokens=self.tokens.value(),
+            precision=self.precision.currentData(),
+            devices=tuple(dict.fromkeys(self.devices.text().upper().split())),
+        )
+
+    def accept(self) -> None:
+        """Close, unless a name cannot be a combination of devices."""
+        wrong = next((name for name in self.benchmark.devices if not _is_combination(name)), None)
+        if wrong is None:
+            super().accept()
+            return
+        self.problem.setText(
+            f"{wrong} is no combination of devices; write them like AUTO:GPU,CPU, with spaces between them."
+        )
+        self.problem.show()
+        self.devices.setFocus()
+
+    def use_text(self, path: str) -> None:
+        """Measure quality on this text; empty for the bundled one."""
+        self._path = path
+        self._offer_texts()
+
+    def _fill(self) -> None:
+        self._add(
+            "Time",
+            row(self.minutes, label("minutes of timing on each device at most"), None),
+            "Variants take turns until their speeds are told apart or known to be alike, but no longer.",
+        )
+        self._add(
+            "Prompts",
+            row(*self.lengths.values(), label("tokens"), None, spacing=12),
+            "All variants are compared after a prompt of 256 tokens; these lengths are timed as well.",
+        )
+        self._add("Loading", row(self.cache, None), "How long it takes until a model can be used.")
+        self._add(
+            "Cross-check", row(self.raw, None), "Whether the figures hold without openvino_genai around them."
+        )
+        self._add(
+            "Quality",
+            row(self.text, self.tokens, label("tokens"), None),
+            "Text that nothing was tuned on. WikiText is recognized and read as lm-eval does, by words too.",
+        )
+        self._add("", row(self.precision, None), "")
+        self._add(
+            "Combinations",
+            row(self.devices),
+            "Of devices, measured as if they were one more: AUTO chooses, HETERO divides a model.",
+        )
+
+    def _add(self, title: str, inside: QLayout, words: str) -> None:
+        self._grid.addWidget(label(title, "heading"), self._lines, 0)
+        self._grid.addLayout(inside, self._lines, 1)
+        if words:
+            self._grid.addWidget(label(words, "secondary", wrap=True), self._lines + 1, 1)
+        self._grid.setRowMinimumHeight(self._lines + 2, 8)
+        self._lines += 3
+
+    def _offer_texts(self) -> None:
+        wikitext = home() / "texts" / WIKITEXT
+        choices = [("Bundled text (Nostromo)", "")]
+        if wikitext.is_file():
+            choices.append(("WikiText-2, test part", str(wikitext)))
+        if self._path and self._path != str(wikitext):
+            choices.append((Path(self._path).name, self._path))
+        self.text.clear()
+        for words, value in [*choices, ("Another text…", _OWN)]:
+            self.text.addItem(words, value)
+        self.text.setCurrentIndex(max(self.text.findData(self._path), 0))
+        self.text.setToolTip(self._path or "The bundled text, which no sensitivity is measured on")
+
+    def _choose_text(self) -> None:
+        if self.text.currentData() != _OWN:
+            self.use_text(self.text.currentData())
+            return
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Text to measure quality on", "", "Text (*.txt *.raw *.md);;All files (*)"
+        )
+        self.use_text(path or self._path)
+
+    def _usual(self) -> None:
+        usual = Benchmark()
+        self.minutes.setValue(usual.minutes)
+        for length, box in self.lengths.items():
+            box.setChecked(length in usual.contexts)
+        self.cache.setChecked(usual.cache)
+        self.raw.setChecked(usual.raw)
+        self.tokens.setValue(usual.tokens)
+        self.precision.setCurrentIndex(self.precision.findData(usual.precision))
+        self.devices.clear()
+        self.use_text(usual.text)
+
+
+def _is_combination(name: str) -> bool:
+    from kl_lens_desktop.bench.devices import check_device_name
+    from kl_lens_desktop.errors import InputError
+
+    try:
+        check_device_name(name)
+    except InputError:
+        return False
+    return name.partition(":")[0] in _TOGETHER

@@ -1,0 +1,1 @@
+"""Widgets, charts, icons and colours that the pages share."""

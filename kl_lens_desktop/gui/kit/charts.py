@@ -1,0 +1,201 @@
+"""Charts in the window's look: light or dark with it, thin lines, log axes with plain numbers."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import QEvent, QPointF, QRectF, QSizeF, Qt
+from PySide6.QtGui import QColor, QFont
+from PySide6.QtWidgets import QWidget
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.gui.kit import theme
+
+pg.setConfigOptions(antialias=True)
+
+
+class LogAxis(pg.AxisItem):
+    """An axis of log10 values that shows the values themselves: 0.001, 0.01, 0.1."""
+
+    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
+        decades = [float(d) for d in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
+        if len(decades) > 7:
+            return [(1.0, decades[:: math.ceil(len(decades) / 7)])]
+        between = [
+            d + math.log10(step)
+            for d in range(math.floor(low), math.ceil(high) + 1)
+            for step in ((2, 5) if len(decades) <= 3 else ())
+        ]
+        return [(1.0, decades), (0.3, [value for value in between if low <= value <= high])]
+
+    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+        return [quantities.significant(10.0**value, 1) for value in values]
+
+
+class Chart(pg.PlotWidget):
+    """A plot that is read, not dragged about; subclasses draw in `redraw`, again after a change of theme."""
+
+    def __init__(
+        self,
+        name: str,
+        x: str,
+        y: str,
+        *,
+        log_y: bool = False,
+        axes: dict[str, pg.AxisItem] | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
+        self._x, self._y, self._ready = x, y, False  # Qt sends changes while it is still being made
+        super().__init__(parent, axisItems=axes or ({"left": LogAxis("left")} if log_y else {}))
+        self.setAccessibleName(name)
+        self.setMenuEnabled(False)
+        self.hideButtons()
+        self.setMouseEnabled(False, False)
+        self.setFrameShape(self.Shape.NoFrame)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.plotItem.setContentsMargins(0, 8, 12, 0)
+        self.recolour()
+        self._ready = True
+
+    def redraw(self) -> None:
+        """Draw all items anew in the colours of the moment."""
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.PaletteChange and self._ready:
+            self.recolour()
+            self.redraw()
+
+    def recolour(self) -> None:
+        colours = theme.colours()
+        self.setBackground(colours.surface)
+        font = QFont(self.font())
+        font.setPointSizeF(9)
+        for side, words in (("left", self._y), ("bottom", self._x)):
+            axis = self.getAxis(side)
+            axis.setPen(pg.mkPen(colours.line, width=1))
+            axis.setTextPen(pg.mkPen(colours.secondary))
+            axis.setTickPen(pg.mkPen(colours.line, width=1))
+            axis.setStyle(tickFont=font, tickLength=-4)
+            axis.setLabel(words, color=colours.secondary, **{"font-size": "9pt"})
+            axis.enableAutoSIPrefix(False)
+
+    def label_at(self, x: float, y: float, text: str, anchor: tuple[float, float] = (0.5, 1.2)) -> None:
+        """A small label beside a mark."""
+        item = pg.TextItem(text, color=theme.colours().text, anchor=anchor)
+        font = QFont(self.font())
+        font.setPointSizeF(9)
+        item.setFont(font)
+        self.addItem(item)
+        item.setPos(x, y)
+
+    def error_bar(self, x: float, y: float, below: float, above: float, colour: str) -> None:
+        self.addItem(
+            pg.ErrorBarItem(
+                x=np.array([x]),
+                y=np.array([y]),
+                top=np.array([above]),
+                bottom=np.array([below]),
+                beam=0,
+                pen=pg.mkPen(colour, width=1.5),
+            )
+        )
+
+    def mark(
+        self,
+        x: float,
+        y: float,
+        *,
+        size: float,
+        fill: QColor | str | None,
+        edge: str,
+        symbol: str = "o",
+        width: float = 1.5,
+        tip: str = "",
+    ) -> None:
+        """A mark; `tip` is what it says when it is pointed at."""
+        brush: Any = pg.mkBrush(fill) if fill is not None else pg.mkBrush(None)
+        self.addItem(
+            pg.ScatterPlotItem(
+                [x],
+                [y],
+                size=size,
+                symbol=symbol,
+                brush=brush,
+                pen=pg.mkPen(edge, width=width),
+                data=[tip],
+                hoverable=bool(tip),
+                tip=lambda x, y, data: data,
+            )
+        )
+
+
+def spread_labels(
+    marks: Sequence[QRectF], sizes: Sequence[QSizeF], area: QRectF, lines: Sequence[QRectF] = ()
+) -> list[QRectF]:
+    """Where the labels of marks go: the nearest free place beside each that covers no label, mark or line.
+
+    Where there is none inside `area`, the one that covers least.
+    """
+    placed: list[QRectF] = []
+    for mark, size in zip(marks, sizes, strict=True):
+        others = [*marks, *placed, *lines]
+        spots = [spot for spot in _spots(mark, size) if area.contains(spot)]
+        if not spots:
+            placed.append(_inside(next(_spots(mark, size)), area))
+            continue
+        free = (spot for spot in spots if not any(spot.intersects(other) for other in others))
+        found = next(free, None) or min(spots, key=lambda spot: sum(_shared(spot, o) for o in others))
+        placed.append(found)
+    return placed
+
+
+def stack_labels(middles: Sequence[float], height: float, low: float, high: float) -> list[float]:
+    """Middles of labels one below the other, as near to `middles` as they can be, from `low` to `high`.
+
+    They keep the order of `middles`, and overlap only where there is not enough room for all.
+    """
+    order = sorted(range(len(middles)), key=lambda index: middles[index])
+    step = min(height, (high - low) / max(len(order), 1))
+    places = list(middles)
+    edge = low
+    for index in order:
+        places[index] = max(middles[index], edge + step / 2)
+        edge = places[index] + step / 2
+    edge = high
+    for index in reversed(order):
+        places[index] = min(places[index], edge - step / 2)
+        edge = places[index] - step / 2
+    return places
+
+
+def _spots(mark: QRectF, size: QSizeF, gap: float = 2.0) -> Iterator[QRectF]:
+    """Places beside a mark, the nearest first: above, to the right, to the left, below, then farther out."""
+    middle = mark.center()
+    for step in range(40):
+        out = step * size.height() / 4
+        above, below = mark.top() - gap - size.height() - out, mark.bottom() + gap + out
+        right, left = mark.right() + gap, mark.left() - gap - size.width()
+        centred = middle.x() - size.width() / 2
+        for x, y in (
+            (centred, above),
+            (right, middle.y() - size.height() / 2 - out),
+            (right, middle.y() - size.height() / 2 + out),
+            (left, middle.y() - size.height() / 2 - out),
+            (left, middle.y() - size.height() / 2 + out),
+            (centred, below),
+        ):
+            yield QRectF(QPointF(x, y), size)
+
+
+def _inside(spot: QRectF, area: QRectF) -> QRectF:
+    x = min(max(spot.left(), area.left()), max(area.right() - spot.width(), area.left()))
+    y = min(max(spot.top(), area.top()), max(area.bottom() - spot.height(), area.top()))
+    return QRectF(QPointF(x, y), spot.size())
+
+
+def _shared(a: QRectF, b: QRectF) -> float:
+    both = a.intersected(b)
+    return both.width() * both.height()

@@ -1,0 +1,215 @@
+"""Library: the models that were pulled and the work folders, what they weigh, and how to be rid of them."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtWidgets import QHBoxLayout, QTableWidget, QTableWidgetItem, QWidget
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.gui.kit.controls import (
+    Frame,
+    NumberDelegate,
+    Page,
+    align_heading,
+    button,
+    card,
+    column,
+    label,
+    row,
+    set_up_table,
+)
+from kl_lens_desktop.gui.kit.desktop import open_folder
+from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.workspace import folder_size
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.hub.library import StoredModel
+
+HEADINGS = ("Name", "What it is", "Size", "Folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A pulled model (`model` set) or a work folder."""
+
+    name: str
+    words: str
+    bytes: int
+    folder: Path
+    model: "StoredModel | None" = None
+
+
+class LibraryPage(Page):
+    """One table; opening and deleting what is selected."""
+
+    def __init__(self, session: Session, window: Frame) -> None:
+        super().__init__(session, "On this computer")
+        self._window = window
+        self.holdings: list[Holding] = []
+        self.table = QTableWidget(0, len(HEADINGS))
+        self.table.setHorizontalHeaderLabels(HEADINGS)
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
+        set_up_table(self.table, "Models and work folders", stretch=3)
+        self.table.setItemDelegateForColumn(2, NumberDelegate(self.table))
+        align_heading(self.table, 2)
+        for place, width in ((0, 220), (1, 330), (2, 90)):
+            self.table.setColumnWidth(place, width)
+        self.table.itemSelectionChanged.connect(self._selected)
+        self.table.itemActivated.connect(lambda _: self._open())
+        self.words = label("", "secondary", wrap=True)
+        self.open_button = button("Open this model", self._open, tip="Work on this model")
+        self.folder_button = button("Open folder", self._open_folder)
+        self.delete_button = button("Delete…", self._ask, icon="delete")
+        self._question = QWidget()
+        self._asked = label("", wrap=True)
+        self.keep = button("Keep", self._keep, "primary")
+        self.delete = button("Delete for good", self._delete)
+        question = QHBoxLayout(self._question)
+        question.setContentsMargins(0, 0, 0, 0)
+        question.addWidget(self._asked, 1)
+        question.addWidget(self.keep)
+        question.addWidget(self.delete)
+        self._question.hide()
+        inside = column(self.table, self.words, self._question, spacing=12)
+        self.body.addWidget(card(inside), 1)
+        refresh = button("Look again", self.refresh, "quiet")
+        self.foot.addLayout(row(refresh, None, self.open_button, self.folder_button, self.delete_button))
+        session.job.ended.connect(lambda _: self._refresh_if_shown())
+        session.model_changed.connect(self._refresh_if_shown)
+        self._selected()
+
+    def opened(self) -> None:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look through the folders, outside the window's thread."""
+        work = self.session.settings.work_folder
+        self.session.background.run(lambda: _look(work), self._show, self.session.say_error)
+
+    def _refresh_if_shown(self) -> None:
+        if self.isVisible():
+            self.refresh()
+
+    def _show(self, holdings: list[Holding]) -> None:
+        self.holdings = holdings
+        self.table.setRowCount(len(holdings))
+        for index, holding in enumerate(holdings):
+            texts = (holding.name, holding.words, quantities.size(holding.bytes), str(holding.folder))
+            for place, text in enumerate(texts):
+                item = QTableWidgetItem(text)
+                item.setToolTip(text)
+                self.table.setItem(index, place, item)
+        total = quantities.size(sum(holding.bytes for holding in holdings))
+        self.words.setText(
+            f"{quantities.plural(len(holdings), 'folder')}, {total} in all."
+            if holdings
+            else "Nothing yet. Models pulled from the Hub and the results of your work will be listed here."
+        )
+        self._selected()
+
+    def _chosen(self) -> Holding | None:
+        rows = self.table.selectionModel().selectedRows()
+        return self.holdings[rows[0].row()] if rows and rows[0].row() < len(self.holdings) else None
+
+    def _selected(self) -> None:
+        holding = self._chosen()
+        self._question.hide()
+        self.open_button.setVisible(holding is not None and holding.model is not None)
+        self.open_button.setEnabled(not self.session.job.running)
+        self.folder_button.setEnabled(holding is not None)
+        self.delete_button.setEnabled(holding is not None and not self.session.job.running)
+        reason = self.session.job.reason if holding else "Select a row first"
+        self.delete_button.setToolTip(reason or "Delete the selected folder")
+        self.folder_button.setToolTip("" if holding else "Select a row first")
+
+    def _open(self) -> None:
+        holding = self._chosen()
+        if holding is not None and holding.model is not None and not self.session.job.running:
+            self.session.open_model(holding.model.id)
+            self._window.show_page("Model")
+
+    def _open_folder(self) -> None:
+        if holding := self._chosen():
+            open_folder(holding.folder)
+
+    def _ask(self) -> None:
+        if holding := self._chosen():
+            self._asked.setText(
+                f"Delete {holding.name} ({quantities.size(holding.bytes)}) from this computer? "
+                "This cannot be undone."
+            )
+            self._question.show()
+            self.keep.setFocus()
+
+    def _keep(self) -> None:
+        self._question.hide()
+
+    def _delete(self) -> None:
+        holding = self._chosen()
+        self._question.hide()
+        if holding is None or self.session.job.running:
+            return
+        self.session.background.run(lambda: _remove(holding), self._deleted, self.session.say_error)
+
+    def _deleted(self, holding: Holding) -> None:
+        self.session.write_log("info", f"Deleted {holding.folder}")
+        model = self.session.model
+        if model is not None and holding.folder == self.session.workspace.folder:
+            self.session.forget_results()
+        self.refresh()
+
+
+def _look(work_folder: Path) -> list[Holding]:
+    from kl_lens_desktop.hub import library
+
+    pulled = [
+        Holding(
+            m.id,
+            f"pulled model, revision {m.revision[:7]}" if m.complete else "unfinished download",
+            m.bytes,
+            m.folder,
+            m,
+        )
+        for m in library.list_models()
+    ]
+    folders = sorted(work_folder.iterdir()) if work_folder.is_dir() else []
+    work = [
+        Holding(f.name, _contents(f), folder_size(f), f)
+        for f in folders
+        if f.is_dir() and not f.name.startswith(".")
+    ]
+    return [*pulled, *work]
+
+
+def _contents(folder: Path) -> str:
+    there = [
+        words
+        for name, words in (("scores.json", "scores"), ("plan.json", "plan"), ("bench.json", "benchmark"))
+        if (folder / name).is_file()
+    ]
+    models = len(list(folder.glob(f"[!.]*/{MODEL_XML}")))
+    if models:
+        there.append(quantities.plural(models, "exported model"))
+    return "work: " + (", ".join(there) or "empty")
+
+
+def _remove(holding: Holding) -> Holding:
+    if holding.model is not None:
+        from kl_lens_desktop.hub import library
+
+        library.remove_model(holding.model)
+        return holding
+    try:
+        shutil.rmtree(holding.folder)
+    except OSError as error:
+        raise InputError(
+            f"Cannot delete {holding.folder}",
+            error.strerror or str(error),
+            "Close what uses it and try again",
+        ) from error
+    return holding

@@ -1,0 +1,92 @@
+"""Log: what was done and what went wrong, with the time, to be filtered and copied."""
+
+from datetime import datetime
+
+from PySide6.QtCore import QEvent
+from PySide6.QtGui import QColor, QGuiApplication, QTextCharFormat, QTextCursor
+from PySide6.QtWidgets import QLineEdit, QPlainTextEdit
+
+from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.controls import Frame, Page, button, card, column, combo, row
+from kl_lens_desktop.gui.kit.desktop import open_folder
+from kl_lens_desktop.gui.state.session import LogLine, Session
+from kl_lens_desktop.gui.state.workspace import log_folder
+
+LINE_LIMIT = 5000
+LEVELS = (("Everything", "info"), ("Warnings and errors", "warning"), ("Errors", "error"))
+RANK = {"info": 0, "warning": 1, "error": 2}
+
+
+class LogPage(Page):
+    """The lines of this session; the file has those of earlier ones too."""
+
+    def __init__(self, session: Session, window: Frame) -> None:
+        super().__init__(session, "What happened")
+        self.level = combo("Which lines", LEVELS)
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("Filter")
+        self.search.setAccessibleName("Filter the log")
+        self.search.setClearButtonEnabled(True)
+        self.text = QPlainTextEdit()
+        self.text.setProperty("role", "plain")
+        self.text.setReadOnly(True)
+        self.text.setAccessibleName("Log")
+        self.text.setMaximumBlockCount(LINE_LIMIT)
+        self.text.setPlaceholderText(
+            "Nothing yet. Jobs, warnings and failures of this session are listed here."
+        )
+        self.text.setTabChangesFocus(True)
+        top = row(self.search, self.level)
+        top.setStretch(0, 1)
+        self.body.addLayout(top)
+        self.body.addWidget(card(column(self.text)), 1)
+        self.foot.addLayout(
+            row(
+                None,
+                button("Copy", self.copy, tip="Copy the lines shown"),
+                button("Open log folder", lambda: open_folder(log_folder())),
+            )
+        )
+        self.level.currentIndexChanged.connect(self._show)
+        self.search.textChanged.connect(self._show)
+        session.logged.connect(self._add)
+        self._show()
+
+    def copy(self) -> None:
+        """Put the shown lines on the clipboard."""
+        QGuiApplication.clipboard().setText(self.text.toPlainText())
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.PaletteChange and hasattr(self, "text"):
+            self._show()
+
+    def _show(self) -> None:
+        self.text.clear()
+        for line in self.session.log:
+            self._add(line)
+
+    def _add(self, line: LogLine) -> None:
+        wanted = self.search.text().lower()
+        if RANK.get(line.level, 0) < RANK[self.level.currentData()] or wanted not in _words(line).lower():
+            return
+        colours = theme.colours()
+        colour = {"error": colours.danger, "warning": colours.warning}.get(line.level, colours.text)
+        style = QTextCharFormat()
+        style.setForeground(QColor(colour))
+        cursor = self.text.textCursor()
+        cursor.movePosition(QTextCursor.MoveOperation.End)
+        if not self.text.document().isEmpty():
+            cursor.insertBlock()
+        cursor.insertText(_words(line), style)
+        bar = self.text.verticalScrollBar()
+        bar.setValue(bar.maximum())
+
+
+def _words(line: LogLine) -> str:
+    when = datetime.fromtimestamp(line.when).strftime("%H:%M:%S")
+    level = "" if line.level == "info" else f"{line.level}: "
+    details = (
+        "\n" + "\n".join(f"    {each}" for each in line.details.strip().splitlines()) if line.details else ""
+    )
+    return f"{when}  {level}{line.text}{details}"

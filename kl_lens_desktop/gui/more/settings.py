@@ -1,0 +1,196 @@
+"""Settings: look, the Hub's token and address, where work is kept, and what this program is."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLayout, QLineEdit, QScrollArea, QWidget
+
+from kl_lens_desktop import __version__
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import check_writable
+from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.controls import Frame, Page, button, card, column, combo, label, row
+from kl_lens_desktop.gui.kit.desktop import open_folder
+from kl_lens_desktop.gui.state.session import Session
+
+PACKAGES = ("torch", "transformers", "openvino", "openvino-genai", "nncf", "PySide6-Essentials", "pyqtgraph")
+
+
+class SettingsPage(Page):
+    """Everything takes effect at once."""
+
+    def __init__(self, session: Session, window: Frame) -> None:
+        super().__init__(session, "Settings")
+        self._window = window
+        settings = session.settings
+        self.theme = combo("Look", [(words, value) for value, words in theme.CHOICES.items()])
+        self.theme.setCurrentIndex(self.theme.findData(settings.theme))
+        self.theme.currentIndexChanged.connect(self._change_theme)
+        self.token = QLineEdit()
+        self.token.setEchoMode(QLineEdit.EchoMode.Password)
+        self.token.setPlaceholderText("hf_…")
+        self.token.setAccessibleName("New Hub token")
+        self.token.returnPressed.connect(self._save_token)
+        self.token_state = label("", "secondary", wrap=True)
+        self.save_token = button("Save", self._save_token, tip="Keep the token in the system's keyring")
+        self.forget_token = button(
+            "Remove", self._forget_token, tip="Remove the token from the system's keyring"
+        )
+        self.endpoint = QLineEdit(settings.endpoint)
+        self.endpoint.setPlaceholderText("https://huggingface.co")
+        self.endpoint.setAccessibleName("Hub address")
+        self.endpoint.editingFinished.connect(self._change_endpoint)
+        self.work = QLineEdit(str(settings.work_folder))
+        self.work.setReadOnly(True)
+        self.work.setAccessibleName("Work folder")
+        self.choose_work = button("Choose…", self._choose_work)
+        open_work = button("Open", lambda: open_folder(settings.work_folder))
+        inside = QWidget()
+        inside.setLayout(
+            column(
+                _section("Look", "", ("Theme", row(self.theme, None))),
+                _section(
+                    "Hugging Face Hub",
+                    "A token is needed only for gated or private models. It is kept in the system's keyring, "
+                    "never in a file, and never shown again.",
+                    ("Token", row(self.token, self.save_token, self.forget_token)),
+                    ("", self.token_state),
+                    ("Address", row(self.endpoint)),
+                ),
+                _section(
+                    "Work",
+                    "Scores, plans, exported models and benchmarks, one folder for each model.",
+                    ("Folder", row(self.work, self.choose_work, open_work)),
+                ),
+                _section(
+                    "About",
+                    "",
+                    ("KL Lens Desktop", label(f"{__version__}, Apache-2.0 licence", select=True)),
+                    (
+                        "Runs on",
+                        label(f"Python {platform.python_version()}, {platform.platform()}", select=True),
+                    ),
+                    ("With", label(_packages(), wrap=True, select=True)),
+                ),
+                None,
+                spacing=12,
+            )
+        )
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll.setWidget(inside)
+        self.body.addWidget(scroll, 1)
+        session.job.started.connect(lambda _: self._lock())
+        session.job.ended.connect(lambda _: self._lock())
+        self._lock()
+
+    def opened(self) -> None:
+        """Ask the keyring whether a token is there, outside the window's thread: it may be slow or locked."""
+        from kl_lens_desktop.hub import client
+
+        self.session.background.run(
+            lambda: client.read_token() is not None, self._show_token, self.session.say_error
+        )
+
+    def _change_theme(self) -> None:
+        self.session.settings.theme = self.theme.currentData()
+        self._window.follow_scheme()
+
+    def _show_token(self, stored: bool) -> None:
+        from_environment = bool(os.environ.get("HF_TOKEN", "").strip())
+        self.token_state.setText(
+            "The token of the environment variable HF_TOKEN is used."
+            if from_environment
+            else "A token is stored."
+            if stored
+            else "No token is stored; public models need none."
+        )
+        self.forget_token.setEnabled(stored and not from_environment)
+
+    def _save_token(self) -> None:
+        from kl_lens_desktop.hub import client
+
+        token = self.token.text().strip()
+        self.token.clear()
+        if token:
+            self.session.background.run(
+                lambda: client.save_token(token), lambda _: self.opened(), self.session.say_error
+            )
+
+    def _forget_token(self) -> None:
+        from kl_lens_desktop.hub import client
+
+        self.session.background.run(client.forget_token, lambda _: self.opened(), self.session.say_error)
+
+    def _change_endpoint(self) -> None:
+        address = self.endpoint.text().strip().rstrip("/")
+        parts = urlsplit(address)
+        if address and (parts.scheme not in ("http", "https") or not parts.hostname):
+            self.session.say(
+                "error", f"{address} is no address. Write it like https://huggingface.co, or leave it empty."
+            )
+            return
+        self.session.settings.endpoint = address
+        if address:
+            os.environ["HF_ENDPOINT"] = address
+        else:
+            os.environ.pop("HF_ENDPOINT", None)
+
+    def _choose_work(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Keep work in", self.work.text())
+        if folder:
+            self.change_work(Path(folder))
+
+    def change_work(self, folder: Path) -> None:
+        """Keep results in another folder from now on; what is in the old one stays there."""
+        try:
+            check_writable(folder)
+        except InputError as error:
+            self.session.say_error(error)
+            return
+        self.session.settings.work_folder = folder
+        self.work.setText(str(folder))
+        self.session.forget_results()
+        self.session.reload()
+
+    def _lock(self) -> None:
+        reason = self.session.job.reason
+        self.choose_work.setEnabled(not reason)
+        self.choose_work.setToolTip(reason or "Keep results in another folder from now on")
+
+
+def _section(title: str, words: str, *lines: tuple[str, QWidget | QLayout]) -> QWidget:
+    grid = QGridLayout()
+    grid.setHorizontalSpacing(16)
+    grid.setVerticalSpacing(8)
+    grid.setColumnStretch(1, 1)
+    grid.setColumnMinimumWidth(0, 120)
+    for index, (name, value) in enumerate(lines):
+        grid.addWidget(label(name, "secondary"), index, 0)
+        if isinstance(value, QWidget):
+            grid.addWidget(value, index, 1)
+        else:
+            grid.addLayout(value, index, 1)
+    parts: list[QWidget | QLayout | None] = [
+        label(title, "heading"),
+        *([label(words, "secondary", wrap=True)] if words else []),
+        grid,
+    ]
+    frame = card(column(*parts), margins=16)
+    frame.setMaximumWidth(760)
+    return frame
+
+
+def _packages() -> str:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)

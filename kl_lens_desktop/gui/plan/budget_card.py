@@ -1,0 +1,199 @@
+"""How a plan is asked for: method, limits and budget, with the figures of what comes of them."""
+
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtWidgets import QGridLayout, QLineEdit, QVBoxLayout, QWidget
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.controls import card, column, combo, hint, label, row
+from kl_lens_desktop.gui.plan.budget_slider import STEPS, BudgetSlider
+from kl_lens_desktop.gui.plan.draft import UNITS, Draft, Totals
+from kl_lens_desktop.gui.plan.limits import LimitsButton
+from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.plan.document import Plan
+from kl_lens_desktop.quant.formats import parse_format
+
+METHODS = (
+    ("KL full‖quantized", "kl", "At each size the predictions that are least far from the original's (KL)"),
+    ("SQNR", "sqnr", "At each size the least noise in the logits, as a share of them"),
+    ("Logit error (MSE)", "mse", "At each size the least mean squared error of the logits"),
+    ("Cross-entropy (ΔCE)", "delta-ce", "At each size the least added cross-entropy of the calibration text"),
+    (
+        "The paper's greedy",
+        "paper",
+        "One list of all steps down by KL(quantized‖full), taken from the mildest on",
+    ),
+)
+READINGS = (("size", "Size of all weights"), ("bits", "Average bits"), ("kl", "Predicted KL, nats per token"))
+
+
+class BudgetCard(QWidget):
+    """Choices above, the budget as a slider and as a number below, between them the figures of the plan.
+
+    Attributes
+    ----------
+    bytes : int
+        The budget, of all exported weights; the slider shows it as finely as it can.
+
+    Signals
+    -------
+    changed
+        A person chose another method, or another budget on the slider.
+    typed(float value, str unit)
+        A person gave the budget as a number.
+    """
+
+    changed = Signal()
+    typed = Signal(float, str)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._draft: Draft | None = None
+        self._offered = 0  # methods; below them one more may stand, of a plan from elsewhere
+        self._totals: Totals | None = None
+        self._shown_exact = ""
+        self.bytes = 0
+        self.method = combo("Method", [(words, value) for words, value, _ in METHODS])
+        self.limits_button = LimitsButton()
+        self.readings = {name: label("–", "number") for name, _ in READINGS}
+        self.over = label("", "bad")
+        self.over.hide()
+        self.slider = BudgetSlider()
+        self.exact = QLineEdit()
+        self.exact.setAccessibleName("Budget as a number")
+        self.exact.setToolTip("A budget as a number: type it and press Enter")
+        self.exact.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.exact.setFixedWidth(84)
+        self.unit = combo("Unit of the budget", UNITS)
+        explain = hint(
+            "The budget is the size of the exported weights with scales and everything kept in FP16, without "
+            "the tokenizer. The predicted KL adds up what each weight does alone."
+        )
+        top = row(label("Method", "secondary"), self.method, self.limits_button, None, explain)
+        spend = row(self.slider, self.exact, self.unit)
+        spend.setStretch(0, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(card(column(top, self._make_readings(), self.over, spend, spacing=10)))
+        self._throttle = QTimer(self, interval=0, singleShot=True)
+        self._throttle.timeout.connect(self.changed)
+        self.method.currentIndexChanged.connect(self._method_changed)
+        self.slider.valueChanged.connect(self._slid)
+        self.exact.editingFinished.connect(self._typed)
+        self.unit.currentIndexChanged.connect(self._show_exact)
+
+    def show_draft(self, draft: Draft) -> None:
+        """Offer the methods of these scores, on a slider from their smallest plan to FP16."""
+        self._draft = draft
+        kept = self.method.currentData()
+        self.method.blockSignals(True)
+        self.method.clear()
+        for words, value, tip in METHODS:
+            self.method.addItem(words, value)
+            self.method.setItemData(self.method.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        for name in draft.formats:
+            self.method.addItem(f"Uniform {parse_format(name).label}", f"uniform-{name}")
+        self._offered = self.method.count()
+        self.method.setCurrentIndex(max(self.method.findData(kept), 0))
+        self.method.blockSignals(False)
+        self.slider.set_marks(
+            {self._place(draft.uniform(name).bytes): parse_format(name).label for name in draft.formats[1:]}
+        )
+        self.set_bytes(self.bytes)
+
+    def show_plan(self, plan: Plan, *, pinned: bool) -> None:
+        """The figures of a plan, and whether its pins take more than the budget."""
+        assert self._draft is not None
+        self._set_method(plan.method)
+        self._totals = totals = self._draft.totals(plan.assignments)
+        self.readings["size"].setText(quantities.size(totals.bytes))
+        self.readings["bits"].setText(f"{totals.bits:.2f}")
+        self.readings["kl"].setText(quantities.plus_minus(totals.kl, totals.se))
+        uniform = plan.method.startswith("uniform-")
+        self.slider.setEnabled(not uniform)
+        self.slider.setAccessibleDescription(
+            f"{quantities.size(totals.bytes)}, {totals.bits:.2f} bits on average"
+        )
+        over = totals.bytes - self.bytes
+        self.over.setVisible(over > 0 and pinned and not uniform)
+        self.over.setText(f"The pins take {quantities.size(max(over, 0))} more than the budget.")
+        self._show_exact()
+
+    def show_no_plan(self) -> None:
+        """No figures, where there is no plan or these scores cannot weigh it."""
+        self._totals = None
+        for reading in self.readings.values():
+            reading.setText("–")
+        self.slider.setEnabled(not (self.method.currentData() or "").startswith("uniform-"))
+        self.slider.setAccessibleDescription("")
+        self.over.hide()
+        self._shown_exact = ""
+        self.exact.clear()
+
+    def set_bytes(self, size: int) -> None:
+        """Choose a budget, or the nearest there can be, without asking for a plan."""
+        assert self._draft is not None
+        self.bytes = min(max(size, self._draft.smallest), self._draft.largest)
+        self.slider.blockSignals(True)
+        self.slider.setValue(self._place(self.bytes))
+        self.slider.blockSignals(False)
+        self.slider.update()
+
+    def _set_method(self, method: str) -> None:
+        self.method.blockSignals(True)
+        while self.method.count() > self._offered:
+            self.method.removeItem(self._offered)
+        if self.method.findData(method) < 0:
+            self.method.addItem(method, method)
+        self.method.setCurrentIndex(self.method.findData(method))
+        self.method.blockSignals(False)
+
+    def _make_readings(self) -> QGridLayout:
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(24)
+        grid.setVerticalSpacing(0)
+        for place, (name, words) in enumerate(READINGS):
+            grid.addWidget(label(words, "secondary"), 0, place)
+            self.readings[name].setFont(theme.text_font(13, semibold=True))
+            grid.addWidget(self.readings[name], 1, place)
+            grid.setColumnStretch(place, 1)
+        return grid
+
+    def _place(self, size: int) -> int:
+        assert self._draft is not None
+        low, high = self._draft.smallest, self._draft.largest
+        return min(max(round(STEPS * (size - low) / max(high - low, 1)), 0), STEPS)
+
+    def _slid(self) -> None:
+        if self._draft is not None:
+            low, high = self._draft.smallest, self._draft.largest
+            self.bytes = low + round((high - low) * self.slider.value() / STEPS)
+            self._throttle.start()
+
+    def _method_changed(self) -> None:
+        method = self.method.currentData()
+        if self._draft is not None and method.startswith("uniform-"):
+            self.set_bytes(self._draft.uniform(method.removeprefix("uniform-")).bytes)
+        self.changed.emit()
+
+    def _typed(self) -> None:
+        text = self.exact.text()
+        if text == self._shown_exact:
+            return
+        try:
+            value = float(text.replace(",", "."))
+        except ValueError:
+            value = -1.0
+        if 0 <= value < 1e9:
+            self.typed.emit(value, self.unit.currentData())
+        else:
+            self._session.say("warning", f"{text!r} is not a budget. Give a number from 0 up.")
+            self._show_exact()
+
+    def _show_exact(self) -> None:
+        """The plan in the unit chosen, until a person types something else."""
+        if self._totals is not None:
+            value = self._totals.in_unit(self.unit.currentData())
+            self._shown_exact = quantities.significant(value, 4).replace(",", "")
+            self.exact.setText(self._shown_exact)

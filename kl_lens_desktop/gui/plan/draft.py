@@ -1,0 +1,217 @@
+"""The plan in the making: scores, method, budget and pins become an assignment, as fast as a slider moves."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.plan.allocate import Front
+from kl_lens_desktop.plan.baselines import paper_greedy
+from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.document import Plan
+from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
+from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, provenance
+from kl_lens_desktop.quant.formats import all_formats, parse_format
+from kl_lens_desktop.sensitivity.scores import Scores
+
+# Of a budget: perplexity counts as per cent more than in full precision.
+UNITS = (("MB", "mb"), ("bits", "bits"), ("nats of KL", "kl"), ("% perplexity", "perplexity"))
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What an assignment costs: bytes of all exported weights, average bits, summed KL and its error."""
+
+    bytes: int
+    bits: float
+    kl: float
+    se: float
+
+    def in_unit(self, unit: str) -> float:
+        """The cost in one of `UNITS`."""
+        return {
+            "mb": self.bytes / 1e6,
+            "bits": self.bits,
+            "kl": self.kl,
+            "perplexity": 100 * math.expm1(min(self.kl, 100)),
+        }[unit]
+
+
+class Draft:
+    """All that planning needs of one score file, computed once.
+
+    Parameters
+    ----------
+    scores : Scores
+        With at least one entry.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        self.scores = scores
+        self.options = weight_options(scores)
+        self.fixed = fixed_bytes(scores, self.options)
+        self._parameters = sum(option.parameters for option in self.options)
+        self._choices = {(o.weight, c.format): c for o in self.options for c in o.choices}
+        self._by_metric: dict[str, list[WeightOptions]] = {"kl": self.options}
+        self._fronts: dict[tuple[str, str], Front] = {}
+
+    def front(self, metric: str = "kl", constraints: Constraints | None = None) -> Front:
+        """The optimal plans in a metric, with some weights decided or limited already.
+
+        Raises
+        ------
+        InputError
+            If the limits leave a weight no format.
+        """
+        key = metric, repr(constraints or Constraints())
+        if key not in self._fronts:
+            if len(self._fronts) > 40:  # every pin makes another; only the last few are asked for again
+                self._fronts.clear()
+            self._fronts[key] = Front(self._options_in(metric), constraints)
+        return self._fronts[key]
+
+    @property
+    def formats(self) -> list[str]:
+        """The formats measured for every weight, FP16 first."""
+        return [
+            name for name in all_formats() if all((o.weight, name) in self._choices for o in self.options)
+        ]
+
+    @property
+    def smallest(self) -> int:
+        return self.fixed + self.front().smallest
+
+    @property
+    def largest(self) -> int:
+        return self.uniform("fp16").bytes
+
+    def uniform(self, name: str) -> Totals:
+        return self.totals({option.weight: name for option in self.options})
+
+    def choice(self, weight: str, name: str) -> Choice | None:
+        """A weight's choice of a format, if it was measured."""
+        return self._choices.get((weight, name))
+
+    def plans_by(self, method: str) -> bool:
+        """Whether `assign` knows the method, and for a uniform one its format was measured."""
+        kind, _, name = method.partition("-")
+        return method in METRIC_OF_METHOD or (kind == "uniform" and name in self.formats)
+
+    def assign(self, method: str, budget: int, constraints: Constraints) -> dict[str, str]:
+        """The assignment of a method in `budget` bytes of exported weights; `uniform-FORMAT` sets its own.
+
+        Limits come first: where they alone take more than the budget, the smallest plan under them is
+        returned.
+
+        Raises
+        ------
+        InputError
+            If the limits leave a weight no format.
+        """
+        if method.startswith("uniform-"):
+            name = method.removeprefix("uniform-")
+            return {option.weight: name for option in self.options} | dict(constraints.pins)
+        metric = METRIC_OF_METHOD[method]
+        if method == "paper":
+            return paper_greedy(self._options_in(metric), budget - self.fixed, constraints)
+        front = self.front(metric, constraints)
+        return front.within_bytes(max(budget - self.fixed, front.smallest))
+
+    def totals(self, assignments: Mapping[str, str]) -> Totals:
+        """Size and predicted KL; a format that was not measured for a weight is refused.
+
+        Raises
+        ------
+        InputError
+        """
+        size, loss, error = total(self.options, assignments)
+        return Totals(self.fixed + size, 8 * size / self._parameters, loss, error)
+
+    def bytes_within(self, budget: float, unit: str, constraints: Constraints) -> int:
+        """Bytes of all exported weights that a budget in one of `UNITS` allows.
+
+        For a budget of quality they are those of the smallest plan that is predicted to keep it.
+        """
+        if unit == "mb":
+            return int(budget * 1e6)
+        if unit == "bits":
+            return self.bytes_of_bits(budget)
+        limit = budget if unit == "kl" else math.log1p(budget / 100)
+        return self.totals(self.front("kl", constraints).within_loss(limit)).bytes
+
+    def bytes_of_bits(self, bits: float) -> int:
+        """Bytes of all exported weights at so many bits per quantizable parameter."""
+        return self.fixed + int(bits * self._parameters / 8)
+
+    def plan(self, method: str, budget: int, constraints: Constraints, assignments: dict[str, str]) -> Plan:
+        """The assignment as a plan, ready to be saved."""
+        totals = self.totals(assignments)
+        uniform = method.startswith("uniform-")
+        return Plan(
+            self.scores.model,
+            assignments,
+            None if uniform else {"bytes": budget},
+            method,
+            {"kl": totals.kl, "se": totals.se, "bytes": totals.bytes},
+            None,
+            sorted(constraints.pins),
+            {**provenance(self.scores), **constraints.as_words()},
+        )
+
+    def _options_in(self, metric: str) -> list[WeightOptions]:
+        if metric not in self._by_metric:
+            self._by_metric[metric] = weight_options(self.scores, metric)
+        return self._by_metric[metric]
+
+
+def summary(plan: Plan, draft: Draft, beside: Iterable[Plan] = ()) -> str:
+    """What a plan does, in words, and what the best baseline of about its size does, if measured too."""
+    totals = draft.totals(plan.assignments)
+    formats = [parse_format(plan.assignments.get(option.weight, "fp16")) for option in draft.options]
+    fine = sum(fmt.bits >= 8 for fmt in formats)
+    if plan.measured:
+        kl = plan.measured["kl_pq"]
+        loss = f"KL {quantities.plus_minus(kl['mean'], kl['se'])} nats per token on held-out text"
+    else:
+        loss = f"KL {quantities.plus_minus(totals.kl, totals.se)} nats per token predicted, not yet verified"
+    words = (
+        f"{fine:,} of {len(formats):,} weights stay INT8 or FP16; {quantities.size(totals.bytes)}, "
+        f"{quantities.percent(totals.bytes / draft.largest)} of FP16; {loss}."
+    )
+    best = best_beside(plan, beside)
+    if best is None or best.measured is None:
+        return words
+    kl = best.measured["kl_pq"]
+    return (
+        f"{words} Of the baselines of about that size, {method_name(best.method)} does best: "
+        f"KL {quantities.plus_minus(kl['mean'], kl['se'])}, {quantities.size(best.predicted['bytes'] or 0)}."
+    )
+
+
+def best_beside(plan: Plan, beside: Iterable[Plan]) -> Plan | None:
+    """The baseline of least measured KL that takes at most 5 % more bytes than a measured plan."""
+    if not plan.measured:
+        return None
+    room = 1.05 * (plan.predicted["bytes"] or 0)
+    fair = [
+        other
+        for other in beside
+        if other.measured
+        and other.measured["text"] == plan.measured["text"]
+        and (other.predicted["bytes"] or 0) <= room
+    ]
+    return min(fair, key=lambda other: float((other.measured or {})["kl_pq"]["mean"]), default=None)
+
+
+def method_name(method: str) -> str:
+    """A plan's method in words: ``NNCF (hessian)``, ``uniform INT8``, ``the paper's p05``."""
+    if method.startswith("uniform-"):
+        return f"uniform {parse_format(method.removeprefix('uniform-')).label}"
+    if method.startswith("nncf-"):
+        return f"NNCF ({method.removeprefix('nncf-').replace('-', ' ')})"
+    if method.startswith("random-"):
+        return "chance"
+    if method.startswith("p") and method[1:].isdecimal():
+        return f"the paper's {method}"
+    names = {"paper-gamma": "the paper's greedy with γ", "paper": "the paper's list", "kl": "KL"}
+    return names.get(method, method.replace("-", " ").upper() if len(method) < 6 else method)

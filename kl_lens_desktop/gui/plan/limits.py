@@ -1,0 +1,81 @@
+"""What a plan may not do: the menu of limits."""
+
+from dataclasses import replace
+from functools import partial
+
+from PySide6.QtCore import Signal
+from PySide6.QtGui import QAction, QActionGroup
+from PySide6.QtWidgets import QMenu, QPushButton
+
+from kl_lens_desktop.gui.state.session import KIND_NAMES
+from kl_lens_desktop.plan.constraints import DISTRUSTED, KINDS, Constraints, distrusted_words
+
+LEAST_BITS = (4, 8, 16)
+
+
+class LimitsButton(QPushButton):
+    """A menu of limits; the button says how many there are.
+
+    Signals
+    -------
+    chosen : Constraints
+        What the limits are to be.
+    """
+
+    chosen = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__("Limits")
+        self._limits = Constraints()
+        self.setProperty("menu", "true")
+        self.setAutoDefault(False)
+        self.setToolTip("Formats that may not be used, and weights that share one")
+        menu = QMenu(self)
+        self._fused = menu.addAction("q, k, v and gate, up share a format, to be fused")
+        self._fused.setCheckable(True)
+        self._fused.toggled.connect(lambda on: self._choose(fused=on))
+        self._devices: dict[str, QAction] = {}
+        for device in DISTRUSTED:
+            words = distrusted_words(device)
+            action = menu.addAction(f"For {device}: without {words}, which it is known to compute wrongly")
+            action.setCheckable(True)
+            action.toggled.connect(lambda on, device=device: self._choose(device=device if on else None))
+            self._devices[device] = action
+        menu.addSeparator()
+        self._least: dict[tuple[str, int], QAction] = {}
+        for kind in KINDS:
+            inside = menu.addMenu(f"{KIND_NAMES[kind].capitalize() if kind != 'ssm' else 'SSM'}: at least")
+            choices = QActionGroup(inside)
+            for bits in (0, *LEAST_BITS):
+                action = inside.addAction(f"{bits} bits" if bits else "Any number of bits")
+                action.setCheckable(True)
+                action.triggered.connect(partial(self._choose_bits, kind, bits))
+                choices.addAction(action)
+                self._least[kind, bits] = action
+        self.setMenu(menu)
+        self.show_limits(self._limits)
+
+    def show_limits(self, limits: Constraints) -> None:
+        """Tick what holds, without asking for it."""
+        self._limits = limits
+        for action, on in [
+            (self._fused, limits.fused),
+            *((action, limits.device == device) for device, action in self._devices.items()),
+            *(
+                (action, limits.least_bits.get(kind, 0) == bits)
+                for (kind, bits), action in self._least.items()
+            ),
+        ]:
+            action.blockSignals(True)
+            action.setChecked(on)
+            action.blockSignals(False)
+        said = limits.as_words()
+        count = len(str(said.get("limits", "")).split()) + ("fused" in said) + ("device" in said)
+        self.setText(f"Limits ({count})" if count else "Limits")
+
+    def _choose(self, **changes: object) -> None:
+        self.chosen.emit(replace(self._limits, **changes))  # type: ignore[arg-type]
+
+    def _choose_bits(self, kind: str, bits: int, *_: object) -> None:
+        least = {k: b for k, b in {**self._limits.least_bits, kind: bits}.items() if b}
+        self._choose(least_bits=least)

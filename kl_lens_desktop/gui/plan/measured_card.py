@@ -1,0 +1,77 @@
+"""A plan's predicted figures beside those measured on held-out text."""
+
+from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.controls import card, column, label
+from kl_lens_desktop.plan.document import Plan
+
+
+class MeasuredCard(QWidget):
+    """The figures of one plan, and the text they were measured on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._figures: dict[str, QLabel] = {}
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(16)
+        grid.setVerticalSpacing(4)
+        grid.setColumnStretch(1, 1)
+        for index, (key, words, tip) in enumerate(
+            (
+                ("predicted", "KL predicted", "The sum of what each weight does alone, in nats per token"),
+                (
+                    "kl",
+                    "KL measured",
+                    "How far this plan's predictions are from the original's, in nats per "
+                    "token: 0 is the same, 0.01 hard to notice",
+                ),
+                ("top1", "Top-1 agreement", "Share of tokens whose most likely next token stays the same"),
+                (
+                    "perplexity",
+                    "Perplexity",
+                    "How many words, so to speak, the model hesitates between at each step: less is better",
+                ),
+                ("full", "… in full precision", "Perplexity of the original model on the same text"),
+            )
+        ):
+            self._figures[key] = label("–", select=True)
+            self._figures[key].setFont(theme.text_font())
+            name = label(words, "secondary")
+            for widget in (name, self._figures[key]):
+                widget.setToolTip(f"<p>{tip}</p>")
+            grid.addWidget(name, index, 0)
+            grid.addWidget(self._figures[key], index, 1)
+        self._words = label("", "secondary", wrap=True)
+        frame = card(column(label("On held-out text", "heading"), grid, self._words))
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(frame)
+
+    def show_plan(self, plan: Plan) -> None:
+        kl = plan.predicted.get("kl")
+        texts = {
+            "predicted": "–"
+            if kl is None
+            else quantities.plus_minus(kl, plan.predicted.get("se") or 0.0, "nats")
+        }
+        measured = plan.measured or {}
+        for key, name, unit in (
+            ("kl", "kl_pq", "nats"),
+            ("top1", "top1_agreement", ""),
+            ("perplexity", "perplexity", ""),
+            ("full", "perplexity_full", ""),
+        ):
+            value = measured.get(name)
+            texts[key] = (
+                quantities.plus_minus(value["mean"], value["se"], unit) if value else "not measured yet"
+            )
+        for key, text in texts.items():
+            self._figures[key].setText(text)
+        read = measured.get("text")
+        self._words.setText(
+            f"{read['tokens']:,} tokens of {read['name']}"
+            if read
+            else "Verify measures the whole plan at once, on text that no weight was scored on."
+        )

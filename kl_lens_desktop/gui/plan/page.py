@@ -1,0 +1,458 @@
+"""Plan: a budget slider, the weights with overrides, the Pareto front, and the measurement of the whole."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QUndoCommand, QUndoStack
+from PySide6.QtWidgets import QFileDialog, QMessageBox, QSizePolicy, QStackedWidget, QWidget
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.gui.kit.controls import (
+    Empty,
+    Frame,
+    JobButton,
+    Page,
+    button,
+    card,
+    column,
+    hint,
+    label,
+    row,
+)
+from kl_lens_desktop.gui.plan.budget_card import BudgetCard
+from kl_lens_desktop.gui.plan.difference import DifferenceDialog, titled
+from kl_lens_desktop.gui.plan.draft import Draft, summary
+from kl_lens_desktop.gui.plan.measured_card import MeasuredCard
+from kl_lens_desktop.gui.plan.pareto import FAMILIES, ParetoChart
+from kl_lens_desktop.gui.plan.weights_card import WeightsCard
+from kl_lens_desktop.gui.state.job import Step
+from kl_lens_desktop.gui.state.session import MISSING, Session
+from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.document import Plan, save_plan
+from kl_lens_desktop.plan.propose import constraints_of
+from kl_lens_desktop.quant.formats import DEFAULT_BITS
+
+
+class PlanPage(Page):
+    """Method, budget and pins on the left; the front and the measurement on the right."""
+
+    def __init__(self, session: Session, window: Frame) -> None:
+        super().__init__(session, "Which format for which weight")
+        self._window = window
+        self._draft: Draft | None = None
+        self._shown: Plan | None = None  # the session's plan, if these scores can weigh it
+        self._measured: list[Plan] = []
+        self.pins: dict[str, str] = {}
+        self.limits = Constraints()
+        self.undo = QUndoStack(self)
+        self.stack = QStackedWidget()
+        self._empty_button = button("Measure sensitivity", self._to_sensitivity, "primary")
+        self.stack.addWidget(
+            Empty(
+                "plan",
+                "No scores yet",
+                "A plan weighs what each weight costs in bytes against what it costs in quality. "
+                "Measure sensitivity first; the plan then follows the slider at once.",
+                self._empty_button,
+            )
+        )
+        self.stack.addWidget(self._make_body())
+        self.body.addWidget(self.stack, 1)
+        self.sentence = label("", wrap=True, select=True)
+        self.sentence.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.verify = JobButton(
+            "Verify",
+            session,
+            self._missing,
+            self._verify,
+            "Measure the whole plan at once on text not used for scoring (F5)",
+        )
+        self.repair = JobButton(
+            "Repair",
+            session,
+            self._missing_for_repair,
+            self._repair,
+            "Exchange formats at equal bytes as long as that lowers the joint KL, measured on a third text, "
+            "then verify; what is found is kept when you cancel",
+        )
+        self.baselines = JobButton(
+            "Baselines",
+            session,
+            self._missing_for_baselines,
+            self._measure_baselines,
+            "Measure uniform formats, NNCF's own mixed precision, other metrics, the paper's plans and "
+            "chance at about this plan's size, on the same held-out text",
+        )
+        self.compare_button = button(
+            "Compare…", self.compare, tip="This plan side by side with another, by block and kind"
+        )
+        self.open_button = button("Open…", self.choose_plan, tip="Open a plan file for this model")
+        self.save_button = button("Save…", self.save, tip="Save this plan as a JSON file (Ctrl+S)")
+        self.next = button("Export →", lambda: window.show_page("Export"), "primary")
+        self.body.addWidget(self.sentence)
+        self.lead_back("Sensitivity", window.show_page)
+        self.foot.addStretch(1)
+        for widget in (
+            self.open_button,
+            self.save_button,
+            self.compare_button,
+            self.baselines,
+            self.repair,
+            self.verify,
+            self.next,
+        ):
+            self.foot.addWidget(widget)
+        session.model_changed.connect(self._new_model)
+        session.scores_changed.connect(self._new_scores)
+        session.plan_changed.connect(self._take_plan)
+        session.baselines_changed.connect(self._take_baselines)
+        session.consent_wanted.connect(self._ask_consent)
+        session.job.started.connect(lambda _: self._show_actions())
+        session.job.ended.connect(lambda _: self._show_actions())
+        self._new_scores()
+        self._take_plan()
+
+    def start(self) -> None:
+        self.verify.click()
+
+    # What a person does.
+
+    def replan(self) -> None:
+        """Make the plan anew from method, budget and pins; under 50 ms."""
+        if self._draft is None:
+            return
+        method, budget, limits = self.budget.method.currentData(), self.budget.bytes, self.constraints
+        if not self._draft.plans_by(method):  # of a plan from elsewhere, which ends here
+            method = "kl"
+        try:
+            assignments = self._draft.assign(method, budget, limits)
+        except InputError as error:
+            self.session.say_error(error)
+            return
+        plan = self._draft.plan(method, budget, limits, assignments)
+        known = next((p for p in self._measured if p.assignments == plan.assignments), None)
+        self._shown = plan.with_measured(known.measured) if known and known.measured else plan
+        self.session.set_plan(self._shown)
+
+    def pin(self, formats: dict[str, str | None]) -> None:
+        """Decide the format of some weights by hand, or (None) leave them to the algorithm; can be undone."""
+        after = {**self.pins, **{w: f for w, f in formats.items() if f is not None}}
+        for weight, name in formats.items():
+            if name is None:
+                after.pop(weight, None)
+        if after != self.pins:
+            words = f"format of {quantities.plural(len(formats), 'weight')}"
+            self.undo.push(_SetPins(self, self.pins, after, words))
+
+    def reset(self) -> None:
+        """Give every weight back to the algorithm, exchanges of a repair included; can be undone."""
+        if self.pins or self._is_repaired():
+            self.undo.push(_SetPins(self, self.pins, {}, "reset to the algorithm"))
+
+    def set_pins(self, pins: dict[str, str], plan: Plan | None = None) -> None:
+        """Plan anew with these pins or, where it was not the algorithm's, show the `plan` they came with."""
+        self.pins = dict(pins)
+        if plan is None:
+            self.replan()
+        else:
+            self._shown = plan
+            self.session.set_plan(plan)
+
+    @property
+    def constraints(self) -> Constraints:
+        """The limits with the pins of the moment."""
+        return replace(self.limits, pins=dict(self.pins))
+
+    def set_limits(self, limits: Constraints) -> None:
+        """Plan under other limits; refused in words where they leave a weight no format."""
+        before, self.limits = self.limits, replace(limits, pins={})
+        if self._draft is not None:
+            try:
+                self._draft.front("kl", self.constraints)
+            except InputError as error:
+                self.limits = before
+                self.session.say_error(error)
+        self.budget.limits_button.show_limits(self.limits)
+        self.replan()
+
+    def set_budget(self, value: float, unit: str) -> None:
+        """Spend a budget in ``mb``, ``bits``, ``kl`` (nats per token) or ``perplexity`` (per cent more)."""
+        if self._draft is not None:
+            self.budget.set_bytes(self._draft.bytes_within(value, unit, self.constraints))
+            self.replan()
+
+    def compare(self) -> None:
+        """Show this plan beside another."""
+        if self._draft is not None and self.session.plan is not None and (others := list(self._others())):
+            self._dialog = DifferenceDialog(self.session.plan, others, self._draft.options, self)
+            self._dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            self._dialog.open()
+
+    def choose_plan(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a plan", "", "Plans (*.json);;All files (*)")
+        if path:
+            self.session.load_plan(Path(path))
+
+    def save(self) -> None:
+        """Ask for a name and save the plan."""
+        plan = self.session.plan
+        if plan is None or self.session.model is None:
+            self.session.say("warning", "There is no plan to save yet. Measure sensitivity first.")
+            return
+        name = f"{Path(str(self.session.model.about['id'])).name}-plan.json"
+        path, _ = QFileDialog.getSaveFileName(self, "Save the plan", name, "Plans (*.json)")
+        if path:
+            self.save_to(Path(path))
+
+    def save_to(self, path: Path) -> None:
+        assert self.session.plan is not None
+        try:
+            save_plan(path, self.session.plan)
+        except InputError as error:
+            self.session.say_error(error)
+        else:
+            self.session.say("info", f"The plan was saved as {path}.")
+
+    # How it is laid out.
+
+    def _make_body(self) -> QWidget:
+        self.budget = BudgetCard(self.session)
+        self.budget.changed.connect(self.replan)
+        self.budget.typed.connect(self.set_budget)
+        self.budget.limits_button.chosen.connect(self.set_limits)
+        self.weights = WeightsCard(self.undo)
+        self.weights.wanted.connect(self.pin)
+        self.weights.reset_wanted.connect(self.reset)
+        left = column(self.budget, self.weights, spacing=12)
+        left.setStretch(1, 1)
+        left_side, right_side = QWidget(), QWidget()
+        left_side.setLayout(left)
+        self.chart = ParetoChart()
+        chart_card = card(
+            column(
+                row(
+                    label("Size against quality", "heading"),
+                    None,
+                    hint(
+                        "The line is the least predicted KL at each size. The filled point is this plan as "
+                        "predicted; a ring with an error bar was measured on held-out text (Verify). "
+                        "Coloured squares are uniform formats as predicted. Baselines measures the others, "
+                        "each kind with a symbol of its own; point at one to see which it is."
+                    ),
+                ),
+                self.chart,
+                self._make_key(),
+            )
+        )
+        self.measured = MeasuredCard()
+        right = column(chart_card, self.measured, spacing=12)
+        right.setStretch(0, 1)
+        right_side.setLayout(right)
+        return self.splitter("plan", Qt.Orientation.Horizontal, left_side, right_side, sizes=(730, 306))
+
+    def _make_key(self) -> QWidget:
+        """Which symbol is whose; it shows once there are baselines."""
+        self._key = label("", "secondary", wrap=True)
+        words = (f"{family.mark} {family.words}".replace(" ", "\N{NO-BREAK SPACE}") for family in FAMILIES)
+        self._key.setText("   ".join(words))
+        self._key.setAccessibleName("Symbols of the baselines")
+        self._key.hide()
+        return self._key
+
+    # How it follows the session.
+
+    def _new_model(self) -> None:
+        self._measured, self.pins, self.limits = [], {}, Constraints()
+        self.budget.limits_button.show_limits(self.limits)
+        self.undo.clear()
+        self._new_scores()
+
+    def _new_scores(self) -> None:
+        scores = self.session.scores
+        model = self.session.model
+        self._empty_button.setText("Measure sensitivity" if model else "Choose a model")
+        usable = scores is not None and bool(scores.entries)
+        self._draft = Draft(scores) if scores is not None and usable else None
+        self.stack.setCurrentIndex(1 if usable else 0)
+        self.weights.show_draft(self._draft)
+        if self._draft is not None:
+            self.budget.show_draft(self._draft)
+            self.chart.show_draft(self._draft)
+            if self.session.plan is None:
+                self.budget.set_bytes(self._draft.bytes_of_bits(DEFAULT_BITS))
+                self.replan()
+            else:
+                self._take_plan()
+        self._show_actions()
+
+    def _take_plan(self) -> None:
+        """Show the session's plan; one from elsewhere brings its method, budget and pins along."""
+        plan = self.session.plan
+        if plan is None or self._draft is None:
+            self._show_no_plan()
+            return
+        opened = plan is not self._shown
+        if opened:
+            self.undo.clear()
+            limits = self._constraints_of(plan)
+            self.pins, self.limits = dict(limits.pins), replace(limits, pins={})
+            self.budget.limits_button.show_limits(self.limits)
+        try:
+            self._draft.totals(plan.assignments)
+        except InputError as error:
+            self._show_no_plan()
+            self.weights.table.show_plan(plan.assignments, self.pins)
+            self.measured.show_plan(plan)
+            self.session.say("warning", f"{error} The plan can be exported, but not weighed here.")
+            return
+        if opened:
+            self._shown = plan
+            self.budget.set_bytes(int((plan.budget or {}).get("bytes") or plan.predicted["bytes"] or 0))
+        if plan.measured and all(p.assignments != plan.assignments for p in self._measured):
+            self._measured.append(plan)
+        self._show(plan)
+
+    def _constraints_of(self, plan: Plan) -> Constraints:
+        try:
+            return constraints_of(plan)
+        except InputError as error:
+            self.session.say("warning", f"{error} The plan is shown without its limits.")
+            return constraints_of(replace(plan, provenance={}))
+
+    def _show_no_plan(self) -> None:
+        self._shown = None
+        self.budget.show_no_plan()
+        self.chart.show_plan(None, self._measured)
+        self.sentence.setText("")
+        self._show_actions()
+
+    def _show(self, plan: Plan) -> None:
+        assert self._draft is not None
+        self.budget.show_plan(plan, pinned=bool(self.pins))
+        self.weights.table.show_plan(plan.assignments, self.pins)
+        self.measured.show_plan(plan)
+        self.sentence.setText(summary(plan, self._draft, self.session.baselines))
+        self.chart.show_plan(plan, self._measured)
+        self._show_actions()
+
+    def _show_actions(self) -> None:
+        ready = self._draft is not None and self.session.plan is not None
+        for widget in (self.save_button, self.next):
+            widget.setEnabled(ready)
+        self.compare_button.setEnabled(ready and any(self._others()))
+        self.open_button.setEnabled(self.session.model is not None)
+        self.open_button.setToolTip("Open a plan file for this model" if self.session.model else MISSING)
+        self.weights.reset_button.setEnabled(bool(self.pins) or self._is_repaired())
+        for widget in (self.verify, self.repair, self.baselines):
+            widget.refresh()
+
+    def _missing(self) -> str:
+        if self.session.model is None:
+            return MISSING
+        if self.session.plan is None:
+            return "There is no plan yet; measure sensitivity first"
+        return "This plan is verified already" if self.session.plan.measured else ""
+
+    def _missing_for_repair(self) -> str:
+        if self.session.plan is not None and self.session.plan.method.startswith("uniform-"):
+            return "A uniform plan has nothing to exchange; choose another method"
+        return self._missing() if self.session.plan is None else ""
+
+    def _missing_for_baselines(self) -> str:
+        if self.session.model is None or self.session.plan is None:
+            return self._missing()
+        return (
+            "" if self.session.plan.measured else "Verify this plan first, to have something to compare with"
+        )
+
+    def _verify(self) -> None:
+        self._start("verify")
+
+    def _repair(self) -> None:
+        self._start("verify", repair=True, scores=str(self.session.workspace.scores))
+
+    def _measure_baselines(self) -> None:
+        work = self.session.workspace
+        self._start("baselines", scores=str(work.scores), out=str(work.baselines))
+
+    def _start(self, task: str, **params: object) -> None:
+        session = self.session
+        assert session.model is not None
+        assert session.plan is not None
+        path = session.workspace.plan
+        try:
+            save_plan(path, session.plan)
+        except InputError as error:
+            session.say_error(error)
+            return
+        session.job.start(Step(task, {"model": session.model.reference, "plan": str(path), **params}))
+
+    def _take_baselines(self) -> None:
+        self.chart.show_baselines(self.session.baselines)
+        self._key.setVisible(bool(self.session.baselines))
+        if self._shown is not None and self._draft is not None:
+            self.sentence.setText(summary(self._shown, self._draft, self.session.baselines))
+        self._show_actions()
+
+    def _ask_consent(self, path: Path, differs: str) -> None:
+        """Names and shapes match, the weights do not: only a person can say whether it is meant."""
+        question = QMessageBox(self)
+        question.setIcon(QMessageBox.Icon.Question)
+        question.setWindowTitle("A plan of another revision")
+        question.setText(f"{path.name} was made for other weights of the same names and shapes: {differs}.")
+        question.setInformativeText(
+            "Its figures do not hold here and are dropped. Apply its formats to this model all the same?"
+        )
+        accept = question.addButton("Apply", QMessageBox.ButtonRole.AcceptRole)
+        question.addButton("Leave it", QMessageBox.ButtonRole.RejectRole)
+        question.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        accept.clicked.connect(lambda: self.session.load_plan(path, consent=True))
+        self._question = question
+        question.open()
+
+    def _others(self) -> Iterator[tuple[str, Plan]]:
+        """What this plan can be compared with: the algorithm's own, what was measured, the baselines."""
+        plan, draft = self.session.plan, self._draft
+        if plan is None or draft is None:
+            return
+        if self.pins or self._is_repaired():
+            free = draft.assign("kl", self.budget.bytes, self.limits)
+            yield "KL, as the algorithm chooses", draft.plan("kl", self.budget.bytes, self.limits, free)
+        known = set()
+        for other in [*reversed(self._measured), *self.session.baselines]:
+            if other.assignments != plan.assignments and titled(other) not in known:
+                known.add(titled(other))
+                yield titled(other), other
+        for name in draft.formats:
+            uniform = {option.weight: name for option in draft.options}
+            if uniform != plan.assignments:
+                method = f"uniform-{name}"
+                other = draft.plan(method, self.budget.bytes, Constraints(), uniform)
+                if titled(other) not in known:
+                    yield titled(other), other
+
+    def _is_repaired(self) -> bool:
+        plan = self.session.plan
+        return plan is not None and "repaired_on" in plan.provenance
+
+    def _to_sensitivity(self) -> None:
+        self._window.show_page("Sensitivity" if self.session.model else "Model")
+
+
+class _SetPins(QUndoCommand):
+    """Undone, it brings back a plan that was not the algorithm's own: one repaired by measuring."""
+
+    def __init__(self, page: PlanPage, before: dict[str, str], after: dict[str, str], words: str) -> None:
+        super().__init__(words)
+        self._page, self._before, self._after = page, dict(before), dict(after)
+        plan = page.session.plan
+        self._plan = plan if plan is not None and "repaired_on" in plan.provenance else None
+
+    def redo(self) -> None:
+        self._page.set_pins(self._after)
+
+    def undo(self) -> None:
+        self._page.set_pins(self._before, self._plan)

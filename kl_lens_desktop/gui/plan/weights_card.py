@@ -1,0 +1,80 @@
+"""The weights of a plan: searched, and their formats set by hand with undo."""
+
+from functools import partial
+
+from PySide6.QtCore import Signal
+from PySide6.QtGui import QKeySequence, QShortcut, QUndoStack
+from PySide6.QtWidgets import QLineEdit, QMenu, QPushButton, QVBoxLayout, QWidget
+
+from kl_lens_desktop.gui.kit.controls import button, card, column, row, tool
+from kl_lens_desktop.gui.plan.draft import Draft
+from kl_lens_desktop.gui.plan.table import PlanFilter, PlanTable, PlanView
+from kl_lens_desktop.quant.formats import parse_format
+
+
+class WeightsCard(QWidget):
+    """The table, and above it what acts on its rows.
+
+    Signals
+    -------
+    wanted(dict formats)
+        A person chose formats for some weights, by name; None gives one back to the algorithm.
+    reset_wanted
+        All weights are to be given back to the algorithm.
+    """
+
+    wanted = Signal(object)
+    reset_wanted = Signal()
+
+    def __init__(self, undo: QUndoStack) -> None:
+        super().__init__()
+        self.table = PlanTable(self)
+        self.table.wanted.connect(lambda weight, name: self.wanted.emit({weight: name}))
+        self.filter = PlanFilter(self.table)
+        self.view = PlanView(self.filter)
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("Filter: name, kind or format")
+        self.search.setAccessibleName("Filter the weights")
+        self.search.setClearButtonEnabled(True)
+        self.search.setMinimumWidth(110)
+        self.search.textChanged.connect(self.filter.setFilterFixedString)
+        self.set_selected = QPushButton("Set…")
+        self.set_selected.setProperty("menu", "true")
+        self.set_selected.setAutoDefault(False)
+        self.set_selected.setAccessibleName("Set the format of the selected weights")
+        self.set_selected.setToolTip("Pin the selected weights to one format")
+        self._formats = QMenu(self.set_selected)
+        self.set_selected.setMenu(self._formats)
+        undo_button = tool("undo", "Undo (Ctrl+Z)", undo.undo)
+        redo_button = tool("redo", "Redo (Ctrl+Y)", undo.redo)
+        for possible, widget in ((undo.canUndoChanged, undo_button), (undo.canRedoChanged, redo_button)):
+            widget.setEnabled(False)
+            possible.connect(widget.setEnabled)
+        for keys, act in (
+            (QKeySequence.StandardKey.Undo, undo.undo),
+            (QKeySequence.StandardKey.Redo, undo.redo),
+        ):
+            QShortcut(QKeySequence(keys), self).activated.connect(act)
+        self.reset_button = button(
+            "Reset",
+            self.reset_wanted.emit,
+            tip="Reset to the algorithm: remove all pins; can be undone",
+        )
+        top = row(self.search, self.set_selected, undo_button, redo_button, self.reset_button)
+        top.setStretch(0, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(card(column(top, self.view)))
+
+    def show_draft(self, draft: Draft | None) -> None:
+        """The weights of these scores, and the formats they can be set to."""
+        self.table.show_draft(draft)
+        self._formats.clear()
+        for name in draft.formats if draft else ():
+            self._formats.addAction(parse_format(name).label, partial(self._set_selected, name))
+        self._formats.addSeparator()
+        self._formats.addAction("As the algorithm chooses", lambda: self._set_selected(None))
+
+    def _set_selected(self, name: str | None) -> None:
+        rows = [self.filter.mapToSource(index).row() for index in self.view.selectionModel().selectedRows()]
+        self.wanted.emit({self.table.weight(index): name for index in rows})

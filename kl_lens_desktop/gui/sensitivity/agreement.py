@@ -1,0 +1,149 @@
+"""Whether the measures rank weights as perplexity does: a chart, and Kendall's τ of each."""
+
+from typing import Any
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QHBoxLayout, QTableWidget, QTableWidgetItem, QWidget
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.charts import Chart
+from kl_lens_desktop.gui.kit.controls import ROW_HEIGHT, JobButton, column, label, row, set_up_table
+from kl_lens_desktop.gui.sensitivity.measures import Measure, measure
+from kl_lens_desktop.gui.state.job import Step
+from kl_lens_desktop.gui.state.session import MISSING, Session
+
+
+class _Scatter(Chart):
+    """Rank by a measure against rank by perplexity; on the diagonal they agree."""
+
+    def __init__(self) -> None:
+        self._points: list[tuple[str, float, float]] = []
+        super().__init__(
+            "Rank by measure against rank by perplexity", "rank by measure (1 = worst)", "rank by perplexity"
+        )
+
+    def show_points(self, points: list[dict[str, Any]], chosen: Measure) -> None:
+        key = chosen.key if points and chosen.key in points[0] else "kl_pq"
+        harms = [measure(key).harm(point[key]) for point in points]
+        ranks = _ranks(harms), _ranks([point["perplexity"] for point in points])
+        self._points = [(p["format"], x, y) for p, x, y in zip(points, *ranks, strict=True)]
+        self._x = f"rank by {measure(key).label} (1 = worst)"
+        self.recolour()
+        self.redraw()
+
+    def redraw(self) -> None:
+        self.clear()
+        if not self._points:
+            return
+        colours = theme.colours()
+        end = len(self._points)
+        self.addItem(
+            pg.PlotDataItem(
+                [1, end], [1, end], pen=pg.mkPen(colours.edge, width=1, style=Qt.PenStyle.DashLine)
+            )
+        )
+        for name in dict.fromkeys(point[0] for point in self._points):
+            mine = [(x, y) for fmt, x, y in self._points if fmt == name]
+            self.addItem(
+                pg.ScatterPlotItem(
+                    [x for x, _ in mine],
+                    [y for _, y in mine],
+                    size=8,
+                    brush=pg.mkBrush(theme.format_colour(name)),
+                    pen=pg.mkPen(colours.edge, width=1),
+                    symbol="o" if name.startswith("int8") else "s",
+                )
+            )
+        self.setRange(xRange=(0, end + 1), yRange=(0, end + 1), padding=0.02)
+
+
+class AgreementView(QWidget):
+    """Kendall's τ of every measure with the perplexity of the model with that one weight quantized."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self.scatter = _Scatter()
+        self.read_on = label("", "secondary", wrap=True)
+        self.table = QTableWidget(0, 3)
+        self.table.setHorizontalHeaderLabels(["Measure", "Kendall τ", "95 % interval"])
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        set_up_table(self.table, "Agreement of each measure with perplexity")
+        for place, width in ((1, 90), (2, 140)):
+            self.table.setColumnWidth(place, width)
+        self.button = JobButton(
+            "Check against perplexity",
+            session,
+            self._missing,
+            self._start,
+            "Quantize each weight alone, measure the perplexity on held-out text, and compare ranks",
+        )
+        words = label(
+            "Does the measure rank weights as perplexity does? This quantizes each weight alone and "
+            "measures the model's perplexity on held-out text.",
+            "secondary",
+            wrap=True,
+        )
+        right = column(words, row(self.button, None), self.table, self.read_on, None)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(16)
+        layout.addWidget(self.scatter, 3)
+        layout.addLayout(right, 2)
+
+    def show_result(self, result: dict[str, Any] | None, chosen: Measure) -> None:
+        self.scatter.setVisible(bool(result))
+        self.table.setVisible(bool(result))
+        self.read_on.setVisible(bool(result))
+        self.button.refresh()
+        if not result:
+            return
+        about = result["text"]
+        self.read_on.setText(
+            f"{len(result['points']):,} points, each a weight in a format: circles INT8, squares others. "
+            f"Perplexity on {about['tokens']:,} tokens of {about['name']}; "
+            f"{quantities.significant(result['perplexity_full'])} in full precision.{_ceiling(result)}"
+        )
+        self.scatter.show_points(result["points"], chosen)
+        metrics = sorted(result["metrics"].items(), key=lambda item: -item[1]["tau"])
+        self.table.setRowCount(len(metrics))
+        heading = self.table.horizontalHeader().sizeHint().height()
+        self.table.setFixedHeight(heading + ROW_HEIGHT * len(metrics) + 4)
+        for index, (key, value) in enumerate(metrics):
+            interval = f"{value['low']:.2f} to {value['high']:.2f}"
+            for place, text in enumerate((measure(key).label, f"{value['tau']:.3f}", interval)):
+                self.table.setItem(index, place, QTableWidgetItem(text))
+
+    def _missing(self) -> str:
+        session = self._session
+        if session.model is None:
+            return MISSING
+        return "" if session.scores else "Measure sensitivity first"
+
+    def _start(self) -> None:
+        session = self._session
+        assert session.model is not None
+        place = session.workspace
+        params = {"model": session.model.reference, "scores": str(place.scores), "out": str(place.agree)}
+        session.job.start(Step("agree", params))
+
+
+def _ceiling(result: dict[str, Any]) -> str:
+    """How far noise in perplexity itself limits every measure; results of older versions lack it."""
+    if "ceiling" not in result:
+        return ""
+    return (
+        f" Two halves of the text agree with each other by τ = {result['ceiling']:.2f}: where noise keeps "
+        "that low, it keeps every measure low."
+    )
+
+
+def _ranks(harms: list[float]) -> list[float]:
+    """1 for the largest."""
+    order = np.argsort(-np.array(harms), kind="stable")
+    ranks = np.empty(len(harms))
+    ranks[order] = np.arange(1, len(harms) + 1)
+    return list(ranks.tolist())

@@ -1,0 +1,129 @@
+"""What an analysis measures: text, tokens, formats."""
+
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import Signal
+from PySide6.QtGui import QAction
+from PySide6.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
+
+from kl_lens_desktop.gui.kit.controls import button, label, spin
+from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.workspace import Analysis
+from kl_lens_desktop.quant.formats import all_formats, parse_format
+
+# What the button says, and the menu.
+_SOURCES = {
+    "novels": ("Bundled novels", "The bundled novels (public domain, English)"),
+    "wikitext-2": ("WikiText-2", "WikiText-2, from the Hugging Face Hub"),
+    "generated": ("Model's own text", "Text that the model itself writes, of what it knows best"),
+}
+
+
+class AnalysisSettings(QWidget):
+    """The choices in a row.
+
+    Signals
+    -------
+    changed
+        A person chose otherwise.
+    """
+
+    changed = Signal()
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._text: tuple[str, ...] = ()
+        self._source = Analysis().source
+        self._window = Analysis().window
+        self.text = button("", lambda: None)
+        self.text.setProperty("menu", "true")
+        self.text.setAccessibleName("Calibration text")
+        texts = QMenu(self.text)
+        for source, (_, words) in _SOURCES.items():
+            texts.addAction(words, partial(self._set_text, (), source))
+        texts.addAction("Own text files…", self._choose_text)
+        self.text.setMenu(texts)
+        self.tokens = spin("Tokens of text to measure on", 512, 262_144, 4096, step=512)
+        self.tokens.setToolTip("More text: smaller error bars, longer wait, in proportion")
+        self.formats = QPushButton()
+        self.formats.setAutoDefault(False)
+        self.formats.setProperty("menu", "true")
+        self.formats.setAccessibleName("Formats to measure")
+        menu = QMenu(self.formats)
+        self._actions = {name: self._format_action(menu, name) for name in all_formats() if name != "fp16"}
+        self.formats.setMenu(menu)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(8)
+        self.exhaustive = QCheckBox("Use all text")
+        self.exhaustive.setToolTip(
+            "Measure every weight on all of the text. Otherwise a weight stops once more text would not "
+            "change its place among the others, which takes about half the time"
+        )
+        for words, widget in (("Text", self.text), ("Tokens", self.tokens), ("Formats", self.formats)):
+            layout.addWidget(label(words, "secondary"))
+            layout.addWidget(widget)
+            layout.addSpacing(8)
+        layout.addWidget(self.exhaustive)
+        layout.addStretch(1)
+        self.exhaustive.toggled.connect(lambda _: self._changed())
+        self.tokens.valueChanged.connect(lambda _: self._changed())
+        session.job.started.connect(lambda _: self._lock(True))
+        session.job.ended.connect(lambda _: self._lock(False))
+
+    @property
+    def analysis(self) -> Analysis:
+        formats = tuple(name for name, action in self._actions.items() if action.isChecked())
+        return Analysis(
+            self._text, self.tokens.value(), self._window, formats, self._source, self.exhaustive.isChecked()
+        )
+
+    def show_analysis(self, analysis: Analysis) -> None:
+        self._text, self._window, self._source = analysis.text, analysis.window, analysis.source
+        for widget in (self.tokens, self.exhaustive):
+            widget.blockSignals(True)
+        self.tokens.setValue(analysis.tokens)
+        self.exhaustive.setChecked(analysis.exhaustive)
+        for widget in (self.tokens, self.exhaustive):
+            widget.blockSignals(False)
+        for name, action in self._actions.items():
+            action.setChecked(name in analysis.formats)
+        self._show_words()
+
+    def _format_action(self, menu: QMenu, name: str) -> QAction:
+        action = menu.addAction(parse_format(name).label)
+        action.setCheckable(True)
+        action.triggered.connect(lambda _: self._changed())
+        return action
+
+    def _set_text(self, text: tuple[str, ...], source: str = "novels") -> None:
+        self._text, self._source = text, source
+        self._changed()
+
+    def _choose_text(self) -> None:
+        files, _ = QFileDialog.getOpenFileNames(
+            self, "Text to measure on", "", "Text (*.txt *.md);;All files (*)"
+        )
+        if files:
+            self._set_text(tuple(files))
+
+    def _changed(self) -> None:
+        self._show_words()
+        self.changed.emit()
+
+    def _show_words(self) -> None:
+        names = [Path(path).name for path in self._text]
+        short, long = _SOURCES[self._source]
+        self.text.setText(short if not names else names[0] if len(names) == 1 else f"{len(names)} files")
+        self.text.setToolTip("\n".join(self._text) or long)
+        labels = [parse_format(name).label for name in self.analysis.formats]
+        words = ", ".join(labels) if len(labels) <= 3 else f"{len(labels)} formats"
+        self.formats.setText(words or "none")
+        self.formats.setToolTip(
+            "Each chosen format is measured for every weight: " + (", ".join(labels) or "none")
+        )
+
+    def _lock(self, locked: bool) -> None:
+        for widget in (self.text, self.tokens, self.formats, self.exhaustive):
+            widget.setEnabled(not locked)

@@ -1,0 +1,133 @@
+"""The measures of sensitivity as the window shows them: names, units, and the scale of their colours."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.sensitivity.labels import NAMES
+from kl_lens_desktop.sensitivity.scores import Entry, Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One measure.
+
+    Attributes
+    ----------
+    key : str
+        Its name in the score file.
+    label, unit, help : str
+    harm : callable
+        From a value to how much it hurts: above zero, larger is worse. Colours follow its logarithm.
+    value : callable
+        Back from harm to a value, for the legend.
+    low, high : int
+        Decades of harm that the colours span while a scan runs, so that a colour keeps its meaning.
+    """
+
+    key: str
+    label: str
+    unit: str
+    help: str
+    harm: Callable[[float], float]
+    value: Callable[[float], float]
+    low: int
+    high: int
+
+    def estimate(self, entry: Entry) -> Estimate:
+        estimate: Estimate = getattr(entry, self.key)
+        return estimate
+
+    def decades(self, entry: Entry) -> float | None:
+        """log10 of the harm; None where nothing could be measured."""
+        estimate = self.estimate(entry)
+        if not estimate.n or not math.isfinite(estimate.mean):
+            return None
+        return math.log10(max(self.harm(estimate.mean), 1e-12))
+
+    def words(self, entry: Entry) -> str:
+        estimate = self.estimate(entry)
+        return quantities.plus_minus(estimate.mean, estimate.se, self.unit)
+
+    def tick(self, decade: int) -> str:
+        if self.key == "sqnr_db":
+            return f"{-10 * decade} dB"
+        return quantities.significant(10.0**decade, 1) if decade >= -3 else f"1e{decade}"
+
+
+def _same(value: float) -> float:
+    return value
+
+
+MEASURES = (
+    Measure(
+        "kl_pq",
+        *NAMES["kl_pq"],
+        "How surprised the quantized model's predictions leave one who expects the full model's: "
+        "Σ p·log(p/q), averaged over the text's tokens.",
+        _same,
+        _same,
+        -7,
+        -1,
+    ),
+    Measure(
+        "kl_qp",
+        *NAMES["kl_qp"],
+        "The other direction, Σ q·log(q/p): it punishes probability where the full model has none.",
+        _same,
+        _same,
+        -7,
+        -1,
+    ),
+    Measure("mse", *NAMES["mse"], "Mean squared difference of the logits.", _same, _same, -6, 1),
+    Measure(
+        "sqnr_db",
+        *NAMES["sqnr_db"],
+        "Signal-to-quantization-noise ratio of the logits, in decibels; high is good.",
+        lambda db: 10 ** (-db / 10),
+        lambda harm: -10 * math.log10(harm),
+        -7,
+        0,
+    ),
+    Measure(
+        "delta_ce",
+        *NAMES["delta_ce"],
+        "Change of the cross-entropy on the text itself; noise can make it negative.",
+        abs,
+        _same,
+        -7,
+        -1,
+    ),
+    Measure(
+        "top1_agreement",
+        *NAMES["top1_agreement"],
+        "Share of tokens whose most likely next token stays the same.",
+        lambda share: 1 - share,
+        lambda harm: 1 - harm,
+        -4,
+        0,
+    ),
+)
+
+
+def tokens_used(entry: Entry) -> str:
+    """``on 4,096 tokens, rank settled``."""
+    return f"on {entry.kl_pq.n:,} tokens{', rank settled' if entry.settled else ''}"
+
+
+def measure(key: str) -> Measure:
+    return next(each for each in MEASURES if each.key == key)
+
+
+def component(weight: str, block: int | None) -> str:
+    """The part of a weight's name after its block: ``mamba.in_proj``, ``embed_tokens``."""
+    name = weight.removesuffix(".weight")
+    if block is None:
+        return name.rpartition(".")[2]
+    return name.partition(f".{block}.")[2] or name
+
+
+def short_name(weight: str, block: int | None) -> str:
+    """``0 · mamba.in_proj``."""
+    return component(weight, block) if block is None else f"{block} · {component(weight, block)}"

@@ -1,0 +1,277 @@
+"""Sensitivity: which weights matter, live and with error bars, and whether the measure can be trusted."""
+
+import math
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QScrollArea, QStackedWidget, QTabWidget, QWidget
+
+from kl_lens_desktop.gui.kit.controls import (
+    Empty,
+    Frame,
+    JobButton,
+    Page,
+    button,
+    card,
+    column,
+    combo,
+    hint,
+    label,
+    reason_line,
+    row,
+)
+from kl_lens_desktop.gui.sensitivity.agreement import AgreementView
+from kl_lens_desktop.gui.sensitivity.analysis_settings import AnalysisSettings
+from kl_lens_desktop.gui.sensitivity.bars import COUNT, Bar, Bars
+from kl_lens_desktop.gui.sensitivity.heatmap import Heatmap, Legend
+from kl_lens_desktop.gui.sensitivity.measures import MEASURES, Measure, measure, short_name, tokens_used
+from kl_lens_desktop.gui.sensitivity.weight_detail import WeightDetail
+from kl_lens_desktop.gui.state.session import MISSING, Session
+from kl_lens_desktop.quant.formats import all_formats, parse_format
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.sensitivity.scores import Entry
+
+_ANALYSES = ("analyze", "run")
+
+
+class SensitivityPage(Page):
+    """Heatmap, worst weights, the selected weight, and the agreement with perplexity."""
+
+    def __init__(self, session: Session, window: Frame) -> None:
+        super().__init__(session, "Which weights matter")
+        self._window = window
+        self._chosen = ""
+        self.measure = combo("Measure", [(each.label, each.key) for each in MEASURES])
+        self.format = combo("Format", [])
+        self.format.setMinimumContentsLength(12)
+        self._hint = hint("")
+        self.tools.addLayout(row(self.measure, self.format, self._hint))
+        self.heatmap, self.legend, self.bars = Heatmap(), Legend(), Bars()
+        self.course = label("", "secondary", wrap=True)
+        self.settings_row = AnalysisSettings(session)
+        self.run_button = JobButton(
+            "Start",
+            session,
+            self._missing,
+            self._start,
+            "Measure every weight in every chosen format (F5)",
+            "primary",
+        )
+        self.settings_row.layout().addWidget(self.run_button)  # type: ignore[union-attr]
+        self.stack = QStackedWidget()
+        self.stack.addWidget(
+            Empty(
+                "sensitivity",
+                "No model open",
+                "Here you will see, block by block, how much each weight matters to the model's predictions.",
+                button("Choose a model", lambda: window.show_page("Model"), "primary"),
+            )
+        )
+        self.stack.addWidget(self._make_body())
+        self.body.addWidget(self.stack, 1)
+        self.next = button("Make a plan →", lambda: window.show_page("Plan"))
+        self.lead_back("Model", window.show_page)
+        self.why = self.add_reason()
+        self.foot.addWidget(self.next)
+        self.measure.currentIndexChanged.connect(self._show)
+        self.format.currentIndexChanged.connect(self._show)
+        self.heatmap.selected.connect(self.choose)
+        self.bars.selected.connect(self.choose)
+        self.settings_row.changed.connect(self._show_entries)
+        session.model_changed.connect(self._show_model)
+        session.entries_changed.connect(self._show_entries)
+        session.scores_changed.connect(self._show_entries)
+        session.agreement_changed.connect(self._show_agreement)
+        session.job.started.connect(lambda _: self._show())
+        session.job.ended.connect(lambda _: self._show())
+        session.job.weights.connect(lambda _: self._take_weights())
+        self._show_model()
+        self._show_agreement()
+
+    def start(self) -> None:
+        self.run_button.click()
+
+    def choose(self, weight: str) -> None:
+        """Show one weight in detail."""
+        self._chosen = weight
+        self.heatmap.select(weight)
+        self.bars.select(weight)
+        self._show_detail()
+
+    @property
+    def current(self) -> tuple[Measure, str]:
+        """The measure and the format that are looked at."""
+        return measure(self.measure.currentData()), self.format.currentData() or ""
+
+    def _make_body(self) -> QWidget:
+        heat_scroll = QScrollArea()
+        heat_scroll.setWidgetResizable(True)
+        heat_scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        heat_scroll.setWidget(self.heatmap)
+        heat_card = card(column(heat_scroll, self.legend, self.course, spacing=8))
+        bars_scroll = QScrollArea()
+        bars_scroll.setWidgetResizable(True)
+        bars_scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        bars_scroll.setWidget(self.bars)
+        bars_card = card(column(label("Most sensitive", "heading"), bars_scroll))
+        upper = self.splitter(
+            "sensitivity-upper", Qt.Orientation.Horizontal, heat_card, bars_card, sizes=(700, 320)
+        )
+        self.detail, self.agreement = WeightDetail(), AgreementView(self.session)
+        lower = card(column(self.detail))
+        by_block = self.splitter("sensitivity", Qt.Orientation.Vertical, upper, lower, sizes=(420, 160))
+        self.tabs = QTabWidget()
+        why = reason_line(self.run_button)
+        why.setContentsMargins(0, 0, 0, 5)  # in line with the words of the tabs
+        self.tabs.setCornerWidget(why)
+        self.tabs.addTab(by_block, "By block")
+        self.tabs.addTab(card(column(self.agreement)), "Agreement with perplexity")
+        inside = QWidget()
+        layout = column(self.settings_row, self.tabs, spacing=8)
+        layout.setStretch(1, 1)
+        inside.setLayout(layout)
+        return inside
+
+    def _show_model(self) -> None:
+        model = self.session.model
+        self.stack.setCurrentIndex(1 if model else 0)
+        self._chosen = ""
+        if model:
+            self.settings_row.show_analysis(self.session.analysis)
+        self._take_weights()
+        self._show_entries()
+
+    def _take_weights(self) -> None:
+        model = self.session.model
+        self.heatmap.set_weights(model.weights if model else [])
+
+    def _show_entries(self) -> None:
+        names = {name for _, name in self.session.entries}
+        if self.session.model:
+            names |= set(self.settings_row.analysis.formats)
+        ordered = [name for name in all_formats() if name in names]
+        if [self.format.itemData(i) for i in range(self.format.count())] != ordered:
+            kept = self.format.currentData()
+            self.format.blockSignals(True)
+            self.format.clear()
+            for name in ordered:
+                self.format.addItem(parse_format(name).label, name)
+            preferred = kept if kept in ordered else next((n for n in ordered if n.startswith("int4")), "")
+            self.format.setCurrentIndex(max(self.format.findData(preferred), 0))
+            self.format.blockSignals(False)
+        self._show()
+
+    def _show(self, *_: object) -> None:
+        chosen, name = self.current
+        self._hint.setToolTip(f"<p><b>{chosen.label}.</b> {chosen.help}</p>")
+        self._hint.setAccessibleDescription(chosen.help)
+        entries = {weight: entry for (weight, fmt), entry in self.session.entries.items() if fmt == name}
+        values = {w: value for w, entry in entries.items() if (value := chosen.decades(entry)) is not None}
+        low, high = self._range(chosen, list(values.values()))
+        texts = {weight: f"{chosen.words(entry)}, {tokens_used(entry)}" for weight, entry in entries.items()}
+        settled = {weight for weight, entry in entries.items() if entry.settled}
+        self.heatmap.show_values(values, texts, low, high, settled)
+        self.legend.set_scale(chosen, low, high, settled=bool(settled))
+        self.course.setText(_course(list(entries.values())))
+        worst = sorted(values, key=lambda weight: -values[weight])[:COUNT]
+        self.bars.show_bars([_bar(entries[weight], chosen) for weight in worst])
+        if not self._chosen and worst and not self.session.job.running:
+            self._chosen = worst[0]
+        if self._chosen:
+            self.heatmap.select(self._chosen)
+            self.bars.select(self._chosen)
+        self._show_detail()
+        self._show_actions()
+
+    def _range(self, chosen: Measure, decades: list[float]) -> tuple[int, int]:
+        current = self.session.job.current
+        if not decades or (current is not None and current.task in _ANALYSES):
+            return chosen.low, chosen.high
+        low, high = math.floor(min(decades)), math.ceil(max(decades))
+        return max(low, -9), max(high, max(low, -9) + 1)
+
+    def _show_actions(self) -> None:
+        self.run_button.refresh()
+        measured = bool(self.session.scores or self.session.entries)
+        self.next.setEnabled(measured)
+        self.next.setToolTip("" if measured else "Measure sensitivity first")
+        self.why.set_text(self.next.toolTip() if self.session.model else "")
+        primary = measured and not self._left()
+        self.next.setProperty("role", "primary" if primary else "")
+        self.run_button.setProperty("role", "" if primary else "primary")
+        for each in (self.next, self.run_button):
+            each.style().unpolish(each)
+            each.style().polish(each)
+        if self.session.model is None:
+            return
+        analysis = self.settings_row.analysis
+        over = bool(self.session.entries) and not analysis.continues(self.session.analysis)
+        self.run_button.setText(
+            "Start over" if over else "Continue" if self.session.entries and self._left() else "Start"
+        )
+
+    def _left(self) -> int:
+        """How many (weight, format) pairs the chosen settings still want."""
+        model = self.session.model
+        if model is None:
+            return 0
+        analysis, entries = self.settings_row.analysis, self.session.entries
+        wanted = {(w["name"], name) for w in model.matrices for name in analysis.formats}
+        if not analysis.continues(self.session.analysis):
+            return len(wanted)
+        scores = self.session.scores
+        if scores:
+            wanted -= scores.unmeasurable.keys()
+        held = scores.text["tokens"] if scores else 0
+        more = analysis.tokens > self.session.analysis.tokens
+        unfinished = {
+            pair
+            for pair, entry in entries.items()
+            if (analysis.exhaustive or not entry.settled) and (more or entry.kl_pq.n < held)
+        }
+        return len((wanted - entries.keys()) | (wanted & unfinished))
+
+    def _missing(self) -> str:
+        if self.session.model is None:
+            return MISSING
+        if not self.settings_row.analysis.formats:
+            return "Choose at least one format"
+        if not self._left():
+            return "All is measured; choose another text, more tokens or further formats"
+        return ""
+
+    def _start(self) -> None:
+        self.session.set_analysis(self.settings_row.analysis)
+        self.session.analyze()
+
+    def _show_detail(self) -> None:
+        model = self.session.model
+        about = next((w for w in model.weights if w["name"] == self._chosen), None) if model else None
+        entries = [entry for (weight, _), entry in self.session.entries.items() if weight == self._chosen]
+        self.detail.show_weight(about, entries)
+
+    def _show_agreement(self) -> None:
+        self.agreement.show_result(self.session.agreement, self.current[0])
+
+
+def _course(entries: "list[Entry]") -> str:
+    """How much text the entries of the shown format have used."""
+    settled = [entry.kl_pq.n for entry in entries if entry.settled]
+    if not settled:
+        return ""
+    rest = [entry.kl_pq.n for entry in entries if not entry.settled]
+    ends = f"{min(settled):,} to {max(settled):,}" if min(settled) < max(settled) else f"{settled[0]:,}"
+    others = f"; the other {len(rest):,} used {max(rest):,}" if rest else ""
+    return f"{len(settled):,} of {len(entries):,} were settled on {ends} tokens, at 95 % confidence{others}."
+
+
+def _bar(entry: "Entry", chosen: Measure) -> Bar:
+    estimate = chosen.estimate(entry)
+    mean, se = estimate.mean, estimate.se
+    if chosen.key == "sqnr_db":  # bars grow with harm: the noise power, its error by the delta method
+        mean = chosen.harm(mean)
+        se = mean * se * math.log(10) / 10
+    elif chosen.key == "top1_agreement":
+        mean = chosen.harm(mean)
+    return Bar(entry.weight, short_name(entry.weight, entry.block), entry.kind, abs(mean), se)

@@ -1,0 +1,93 @@
+"""The selected weight: what it is, and each measure in each format."""
+
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.gui.kit import icons
+from kl_lens_desktop.gui.kit.controls import (
+    Elided,
+    NumberDelegate,
+    Picture,
+    align_heading,
+    label,
+    row,
+    set_up_table,
+)
+from kl_lens_desktop.gui.sensitivity.measures import MEASURES, tokens_used
+from kl_lens_desktop.gui.state.session import KIND_NAMES
+from kl_lens_desktop.quant.formats import parse_format
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.sensitivity.scores import Entry
+
+
+class WeightDetail(QWidget):
+    """A line on the weight, and a table with a row for each format."""
+
+    WIDTHS = (80, 78, 66, 144, 144, 132, 84, 144, 138)
+    COLUMNS = ("Format", "Size", "Tokens", *(each.label for each in MEASURES))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setMinimumHeight(96)
+        self._kind = Picture("ssm", "secondary", 14)
+        self._name = Elided("Nothing selected", "heading", Qt.TextElideMode.ElideMiddle)
+        self._facts = label("", "secondary")
+        self.table = QTableWidget(0, len(self.COLUMNS))
+        self.table.setHorizontalHeaderLabels(self.COLUMNS)
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
+        set_up_table(self.table, "Measures of the selected weight by format", stretch=-1)
+        numbers = NumberDelegate(self.table)
+        for place in range(1, len(self.COLUMNS)):
+            self.table.setItemDelegateForColumn(place, numbers)
+            align_heading(self.table, place)
+            self.table.setColumnWidth(place, self.WIDTHS[place])
+        for place, each in enumerate(MEASURES, start=len(self.COLUMNS) - len(MEASURES)):
+            heading = self.table.horizontalHeaderItem(place)
+            assert heading is not None
+            heading.setToolTip(f"<p>{each.help}</p>")
+        self.table.setColumnWidth(0, self.WIDTHS[0])
+        top = row(self._kind, self._name, self._facts)
+        top.setStretch(1, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(8)
+        layout.addLayout(top)
+        layout.addWidget(self.table, 1)
+
+    def show_weight(self, about: dict[str, Any] | None, entries: "list[Entry]") -> None:
+        self._kind.setVisible(about is not None)
+        if about is None:
+            self._name.set_text("Select a cell or a bar to see the weight's figures")
+            self._facts.setText("")
+            self.table.setRowCount(0)
+            return
+        kind = about["kind"]
+        self._kind.set_icon(kind if kind in icons.KINDS else "mlp", "secondary")
+        self._name.set_text(about["name"])
+        uses = f" · used {about['uses']}×" if about["uses"] > 1 else ""
+        where = "" if about["block"] is None else f" · block {about['block']}"
+        count = quantities.parameters(about["parameters"])
+        self._facts.setText(
+            f"{KIND_NAMES.get(kind, kind)}{where} · {quantities.shape(about['shape'])} · "
+            f"{count} weights{uses}"
+        )
+        entries = sorted(entries, key=lambda entry: -entry.bytes)
+        self.table.setRowCount(len(entries))
+        for index, entry in enumerate(entries):
+            texts = (
+                parse_format(entry.format).label,
+                quantities.size(entry.bytes),
+                f"{entry.kl_pq.n:,}{' •' if entry.settled else ''}",  # the dot of the heatmap
+                *(each.words(entry).removesuffix(" nats") for each in MEASURES),
+            )
+            for place, text in enumerate(texts):
+                item = QTableWidgetItem(text)
+                if place:
+                    tips = text, f"Measured {tokens_used(entry)}"
+                    item.setToolTip(MEASURES[place - 3].words(entry) if place > 2 else tips[place - 1])
+                self.table.setItem(index, place, item)

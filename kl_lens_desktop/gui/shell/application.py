@@ -1,0 +1,98 @@
+"""Start the window and stay until it closes."""
+
+import os
+import sys
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Qt, QTimer, Signal
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QApplication, QMessageBox
+
+from kl_lens_desktop import __version__
+from kl_lens_desktop.gui.kit import icons, theme
+from kl_lens_desktop.gui.shell import crash
+from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.gui.state.workspace import Settings
+
+BASE_POINTS = 10
+_NAME = "kl-lens"
+
+
+class _Told(QObject):
+    """Carries a sentence from whatever thread broke to the one that may open a dialog."""
+
+    sentence = Signal(str)
+
+
+def run(open_path: str | None = None) -> int:
+    """Show the window; `open_path` is a model (``sample``, folder or Hub id) or a plan file to open with it.
+
+    Returns
+    -------
+    int
+        The process's exit status.
+    """
+    told = _Told()
+    crash.install(told.sentence.emit)
+    try:
+        app = make_application()
+        told.sentence.connect(_show_crash, Qt.ConnectionType.QueuedConnection)
+        window = make_window()
+        window.show()
+        if open_path is not None:
+            QTimer.singleShot(0, lambda: open_in(window, open_path))
+        return app.exec()
+    finally:
+        crash.uninstall()
+
+
+def make_application() -> QApplication:
+    """The QApplication with its names, style and theme."""
+    existing = QApplication.instance()
+    if not isinstance(existing, QApplication):
+        QGuiApplication.setHighDpiScaleFactorRoundingPolicy(Qt.HighDpiScaleFactorRoundingPolicy.PassThrough)
+        if sys.platform == "win32":  # the taskbar groups by this and shows our icon, not Python's
+            import ctypes
+
+            ctypes.windll.shell32.SetCurrentProcessExplicitAppUserModelID("kl-lens.desktop")
+        existing = QApplication(sys.argv[:1])
+    app = existing
+    if app.applicationName() == _NAME:  # set up already: a style is not set anew under widgets that have it
+        return app
+    app.setApplicationName(_NAME)
+    app.setApplicationDisplayName("KL Lens")
+    app.setApplicationVersion(__version__)
+    app.setDesktopFileName(_NAME)
+    app.setWindowIcon(icons.app_icon())
+    app.setStyle("Fusion")
+    font = app.font()
+    font.setPointSizeF(BASE_POINTS)
+    app.setFont(font)
+    return app
+
+
+def make_window() -> Window:
+    """The window, dressed in the chosen theme and following the system's where that is the choice."""
+    app = QApplication.instance()
+    assert isinstance(app, QApplication)
+    settings = Settings()
+    if settings.endpoint:
+        os.environ["HF_ENDPOINT"] = settings.endpoint
+    theme.apply(app, settings.theme)
+    window = Window(settings)
+    app.styleHints().colorSchemeChanged.connect(window.follow_scheme)
+    window.session.logged.connect(lambda line: crash.record(line.level, line.text, line.details))
+    return window
+
+
+def open_in(window: Window, open_path: str) -> None:
+    """Open a model or a plan file in the window."""
+    path = Path(open_path)
+    if open_path == "sample" or not path.exists():
+        window.session.open_model(open_path)
+    else:
+        window.session.open_path(path.resolve())
+
+
+def _show_crash(sentence: str) -> None:
+    QMessageBox.critical(QApplication.activeWindow(), "KL Lens", sentence)

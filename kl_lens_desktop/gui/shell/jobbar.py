@@ -1,0 +1,137 @@
+"""The bar at the foot while a job runs: what it does, how far it is, how long it takes, pause and cancel."""
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QStackedWidget, QWidget
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.controls import Elided, button, label
+from kl_lens_desktop.gui.state.job import Step
+from kl_lens_desktop.gui.state.session import STAGE_NAMES, Session
+from kl_lens_desktop.process.events import Progress
+
+_BYTES = ("bytes", "B")
+
+
+class JobBar(QStackedWidget):
+    """Progress, or the question whether to stop."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.setObjectName("jobbar")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.setFixedHeight(52)
+        self._job = session.job
+        self._stage = label("", "heading")
+        self._count = label("", "secondary")
+        self._count.setFont(theme.text_font())
+        self._message = Elided("", "secondary")
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._bar.setRange(0, 1000)
+        self._bar.setAccessibleName("Progress")
+        self._bar.setMinimumWidth(120)
+        self._left = label("", "secondary")
+        self._left.setFont(theme.text_font())
+        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("88 min 88 s left") + 4)
+        self.pause = button("Pause", self._toggle_pause, tip="Stop after the current step, keeping the place")
+        self.cancel = button("Cancel", self._cancel, tip="Stop the job; what was measured is kept (Esc)")
+        for widget in (self.pause, self.cancel):
+            widget.setFixedWidth(96)
+        self.addWidget(
+            _line(
+                self._stage,
+                self._count,
+                (self._message, 1),
+                (self._bar, 1),
+                self._left,
+                self.pause,
+                self.cancel,
+            )
+        )
+        self.keep = button("Keep going", self._keep, "primary")
+        self.stop = button("Stop", self._cancel)
+        question = label("Stop this job? What was measured is kept, and starting again goes on from there.")
+        self.addWidget(_line((question, 1), self.keep, self.stop))
+        self.hide()
+        self._job.started.connect(self._show)
+        self._job.step_started.connect(self._show_step)
+        self._job.progress.connect(self._show_progress)
+        self._job.paused_changed.connect(self._show_paused)
+        self._job.ended.connect(lambda: self.hide())
+
+    def ask(self) -> None:
+        """Esc: ask before stopping; the answer that loses nothing has the focus."""
+        if self._job.running and not self._job.cancelling:
+            self.setCurrentIndex(1)
+            self.keep.setFocus()
+
+    def _show(self, task: str) -> None:
+        self.setCurrentIndex(0)
+        self.pause.setEnabled(True)
+        self.cancel.setEnabled(True)
+        self._show_paused(False)
+        self._show_stage(task, "")
+        self.show()
+
+    def _show_step(self, step: Step) -> None:
+        self._show_stage(step.task, step.about)
+
+    def _show_stage(self, task: str, about: str) -> None:
+        self._stage.setText(STAGE_NAMES.get(task, task.capitalize()))
+        self._message.set_text(about)
+        self._count.setText("")
+        self._left.setText("")
+        self._bar.setRange(0, 0)
+
+    def _show_progress(self, progress: Progress) -> None:
+        self._stage.setText(STAGE_NAMES.get(progress.stage, progress.stage.capitalize()))
+        self._message.set_text(progress.message)
+        self._count.setText(_count(progress))
+        if progress.total > 0:
+            self._bar.setRange(0, 1000)
+            self._bar.setValue(round(1000 * min(progress.done / progress.total, 1)))
+        else:
+            self._bar.setRange(0, 0)
+        if not self._job.paused:
+            known = progress.eta_s is not None
+            self._left.setText(f"{quantities.duration(progress.eta_s)} left" if known else "")  # type: ignore[arg-type]
+
+    def _show_paused(self, paused: bool) -> None:
+        self.pause.setText("Resume" if paused else "Pause")
+        self._left.setText("Paused" if paused else "")
+
+    def _toggle_pause(self) -> None:
+        if self._job.paused:
+            self._job.resume()
+        else:
+            self._job.pause()
+
+    def _cancel(self) -> None:
+        self._job.cancel()
+        self.setCurrentIndex(0)
+        self.pause.setEnabled(False)
+        self.cancel.setEnabled(False)
+        self._left.setText("Stopping…")
+
+    def _keep(self) -> None:
+        self.setCurrentIndex(0)
+
+
+def _line(*items: QWidget | tuple[QWidget, int]) -> QWidget:
+    line = QWidget()
+    layout = QHBoxLayout(line)
+    layout.setContentsMargins(16, 0, 16, 0)
+    layout.setSpacing(12)
+    for item in items:
+        widget, stretch = item if isinstance(item, tuple) else (item, 0)
+        layout.addWidget(widget, stretch)
+    return line
+
+
+def _count(progress: Progress) -> str:
+    if progress.total <= 0:
+        return ""
+    if progress.unit in _BYTES:
+        return f"{quantities.size(progress.done)} / {quantities.size(progress.total)}"
+    return f"{progress.done:,.0f} / {progress.total:,.0f} {progress.unit}".rstrip()

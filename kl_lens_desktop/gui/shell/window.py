@@ -1,0 +1,265 @@
+"""The window: rail, header, banner, pages, job bar; shortcuts; and a closing that leaves nothing behind."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+
+from PySide6.QtCore import QRectF, QSize, Qt, QTimer
+from PySide6.QtGui import QCloseEvent, QKeySequence, QPainter, QPaintEvent, QShortcut
+from PySide6.QtWidgets import (
+    QApplication,
+    QButtonGroup,
+    QHBoxLayout,
+    QMainWindow,
+    QPushButton,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from kl_lens_desktop.gui.kit import icons, theme
+from kl_lens_desktop.gui.kit.controls import JobButton, Page, reason_line, rule
+from kl_lens_desktop.gui.shell.banner import Banner
+from kl_lens_desktop.gui.shell.header import Header
+from kl_lens_desktop.gui.shell.jobbar import JobBar
+from kl_lens_desktop.gui.state.session import MISSING, Session
+from kl_lens_desktop.gui.state.workspace import Settings
+
+# Name on the rail (and, in small letters, of its icon), module, class. A page is built when first shown, or
+# while the window is idle.
+PAGES = (
+    ("Model", "model.page", "ModelPage"),
+    ("Sensitivity", "sensitivity.page", "SensitivityPage"),
+    ("Plan", "plan.page", "PlanPage"),
+    ("Export", "export.page", "ExportPage"),
+    ("Benchmark", "bench.page", "BenchmarkPage"),
+    ("Library", "more.library", "LibraryPage"),
+    ("Log", "more.log", "LogPage"),
+    ("Settings", "more.settings", "SettingsPage"),
+)
+STEPS = 5  # the first five are the stages of the work; a rule parts them from the rest
+IDLE_MS = 30
+RAIL_WIDTH = 184
+
+
+class Window(QMainWindow):
+    """The one window of the application."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.setWindowTitle("KL Lens")
+        self.setMinimumSize(1024, 680)
+        self.resize(1280, 800)
+        self.session = Session(settings, self)
+        self.header = Header(self.session)
+        self.banner = Banner()
+        self.jobbar = JobBar(self.session)
+        self.stack = QStackedWidget()
+        self._pages: dict[str, Page] = {}
+        self._at_compress = False  # nothing was opened since “Compress” was pressed
+        self._rail = QButtonGroup(self)
+        self._rail.setExclusive(True)
+        for _ in PAGES:
+            self.stack.addWidget(QWidget())
+        self.compress = JobButton(
+            "Compress",
+            self.session,
+            self._missing_model,
+            self._start_compress,
+            "Measure, plan, export and benchmark this model with the defaults",
+            "compress",
+            "compress",
+        )
+        self.setCentralWidget(self._frame())
+        self._make_shortcuts()
+        self.session.said.connect(self.banner.say)
+        self.session.job.started.connect(self.banner.hide)
+        self.session.job.ended.connect(self._show_outcome)
+        self.session.job.started.connect(self._mark_done)
+        self.session.job.ended.connect(self._mark_done)
+        for signal in (
+            self.session.model_changed,
+            self.session.scores_changed,
+            self.session.plan_changed,
+            self.session.exports_changed,
+            self.session.bench_changed,
+        ):
+            signal.connect(self._mark_done)
+        self.restoreGeometry(settings.state("window"))
+        self.show_page("Model")
+        self._idle = QTimer(self, interval=IDLE_MS)
+        self._idle.timeout.connect(self._build_next)
+        self._idle.start()
+
+    def page(self, name: str) -> Page:
+        """The page called `name`, built if it is not there yet."""
+        if name not in self._pages:
+            index = [entry[0] for entry in PAGES].index(name)
+            _, module_name, cls = PAGES[index]
+            module = import_module(f"kl_lens_desktop.gui.{module_name}")
+            page: Page = getattr(module, cls)(self.session, self)
+            self._pages[name] = page
+            placeholder = self.stack.widget(index)
+            assert placeholder is not None
+            self.stack.insertWidget(index, page)
+            self.stack.removeWidget(placeholder)
+            placeholder.deleteLater()
+        return self._pages[name]
+
+    def show_page(self, name: str, *_: object) -> None:
+        self._at_compress = False
+        page = self.page(name)
+        self.stack.setCurrentWidget(page)
+        entry = self._rail.button([each[0] for each in PAGES].index(name))
+        if isinstance(self.focusWidget(), RailButton):
+            entry.setFocus()
+        entry.setChecked(True)
+        page.opened()
+
+    def rail_entry(self, index: int) -> "RailButton":
+        """The rail's button of a page, counted from the top."""
+        entry = self._rail.button(index)
+        assert isinstance(entry, RailButton)
+        return entry
+
+    @property
+    def still_building(self) -> bool:
+        """Whether pages are still to be built while the window is idle."""
+        return self._idle.isActive()
+
+    @property
+    def shown(self) -> str:
+        return PAGES[self.stack.currentIndex()][0]
+
+    def follow_scheme(self) -> None:
+        """The system went light or dark, or the person chose in Settings."""
+        app = QApplication.instance()
+        assert isinstance(app, QApplication)
+        theme.apply(app, self.session.settings.theme)
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """End the job, its child and every thread before the window goes."""
+        self.hide()
+        self._idle.stop()
+        self.session.settings.keep_state("window", self.saveGeometry())
+        self.session.settings.flush()
+        self.header.close_sampler()
+        self.session.close()
+        super().closeEvent(event)
+
+    def _frame(self) -> QWidget:
+        whole = QWidget()
+        across = QHBoxLayout(whole)
+        across.setContentsMargins(0, 0, 0, 0)
+        across.setSpacing(0)
+        across.addWidget(self._make_rail())
+        right = QVBoxLayout()
+        right.setSpacing(0)
+        right.addWidget(self.header)
+        right.addWidget(self.banner)
+        right.addWidget(self.stack, 1)
+        right.addWidget(self.jobbar)
+        across.addLayout(right, 1)
+        return whole
+
+    def _make_rail(self) -> QWidget:
+        rail = QWidget()
+        rail.setObjectName("rail")
+        rail.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        rail.setFixedWidth(RAIL_WIDTH)
+        layout = QVBoxLayout(rail)
+        layout.setContentsMargins(12, 12, 12, 12)
+        layout.setSpacing(4)
+        layout.addWidget(self.compress)
+        words = reason_line(self.compress, "All steps in a row, with the defaults")
+        words.setWordWrap(True)
+        words.setAlignment(Qt.AlignmentFlag.AlignTop)
+        words.ensurePolished()
+        # That of the longest reason, with which it begins: so nothing jumps.
+        words.setFixedHeight(words.heightForWidth(RAIL_WIDTH - 2 * 12))
+        layout.addWidget(words)
+        layout.addSpacing(8)
+        for index, (name, _, _) in enumerate(PAGES):
+            if index == STEPS:
+                layout.addSpacing(8)
+                layout.addWidget(rule())
+                layout.addSpacing(8)
+            entry = RailButton(name, name.lower(), index)
+            entry.clicked.connect(partial(self.show_page, name))
+            self._rail.addButton(entry, index)
+            layout.addWidget(entry)
+        layout.addStretch(1)
+        return rail
+
+    def _make_shortcuts(self) -> None:
+        def shortcut(keys: str, action: Callable[[], object]) -> None:
+            QShortcut(QKeySequence(keys), self).activated.connect(lambda: action())
+
+        for index, (name, _, _) in enumerate(PAGES):
+            shortcut(f"Ctrl+{index + 1}", partial(self.show_page, name))
+        shortcut("Ctrl+O", lambda: self._on_page("Model", "choose_folder"))
+        shortcut("Ctrl+S", lambda: self._on_page("Plan", "save"))
+        shortcut("F5", lambda: self.page(self.shown).start())
+        shortcut("Esc", self.jobbar.ask)
+
+    def _on_page(self, name: str, action: str) -> None:
+        self.show_page(name)
+        getattr(self.page(name), action)()
+
+    def _missing_model(self) -> str:
+        return "" if self.session.model else MISSING
+
+    def _start_compress(self) -> None:
+        self.session.compress()
+        self.show_page("Sensitivity")
+        self._at_compress = True
+
+    def _show_outcome(self, how: str) -> None:
+        """After “Compress”, turn to what it came to, unless the person has turned elsewhere."""
+        if self._at_compress and how == "finished":
+            # once all have heard that the job ended: the page may start another, to look for devices
+            QTimer.singleShot(0, self, partial(self.show_page, "Benchmark"))
+        self._at_compress = False
+
+    def _mark_done(self, *_: object) -> None:
+        session = self.session
+        done = (session.model, session.scores, session.plan, session.exports, session.bench)
+        for index, result in enumerate(done):
+            self.rail_entry(index).mark(done=bool(result) and session.opening is None)
+
+    def _build_next(self) -> None:
+        """One page a turn, so that the window stays quick while it completes itself."""
+        for name, _, _ in PAGES:
+            if name not in self._pages:
+                self.page(name)
+                return
+        self._idle.stop()
+        for module in ("kl_lens_desktop.plan.propose", "kl_lens_desktop.plan.document"):
+            import_module(module)
+
+
+class RailButton(QPushButton):
+    """A page's entry; a check mark where its stage has a result."""
+
+    def __init__(self, name: str, icon: str, index: int) -> None:
+        super().__init__(name)
+        self._name = name
+        self.setProperty("role", "rail")
+        self.setCheckable(True)
+        self.setAutoDefault(False)
+        self.setIcon(icons.icon(icon))
+        self.setIconSize(QSize(18, 18))
+        self.setToolTip(f"{name} (Ctrl+{index + 1})")
+        self.mark(done=False)
+
+    def mark(self, *, done: bool) -> None:
+        self._done = done
+        self.setAccessibleName(f"{self._name}, done" if done else self._name)
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        if self._done:
+            mark = QRectF(self.width() - 26, (self.height() - 16) / 2, 16, 16)
+            with QPainter(self) as painter:
+                icons.draw(painter, "done", mark, theme.colours().good)

@@ -1,0 +1,218 @@
+"""The one heavy job: tasks in child processes, a thread that listens, a timer that turns events into signals.
+
+Events wait in a queue and are delivered together every 50 ms, so no stage can flood the window with repaints.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from kl_lens_desktop.errors import Cancelled, KLLensError
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.child import Child
+from kl_lens_desktop.process.events import (
+    Event,
+    Failed,
+    Finished,
+    Generated,
+    Measured,
+    Memory,
+    Note,
+    Progress,
+    Repaired,
+    Scored,
+    Weights,
+)
+
+DRAIN_MS = 50
+DRAIN_BUDGET_S = 0.02  # a longer burst waits for the next tick, so that input is never kept waiting
+CLOSE_S = 1.9
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One task of a job.
+
+    `about` says for the window what it works on, for example the variant's name; with a `label`, the memory
+    of its process is sampled under that name.
+    """
+
+    task: str
+    params: dict[str, Any] = field(default_factory=dict)
+    about: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    how: str
+
+
+class Job(QObject):
+    """At most one job at a time.
+
+    Signals
+    -------
+    started(str)
+        The first step's task.
+    step_started(Step), step_finished(Step, dict)
+    progress(Progress), note(Note), weights(list), scored(Entry JSON), measured(dict), repaired(Repaired),
+    memory(Memory), generated(Generated)
+        As the stages yield them.
+    delivered()
+        After each batch of events: the time to repaint.
+    failed(Step, Failed), cancelled(Step)
+        Instead of the last `step_finished`.
+    ended(str)
+        ``finished``, ``failed`` or ``cancelled``; a new job may start.
+    """
+
+    started = Signal(str)
+    step_started = Signal(object)
+    step_finished = Signal(object, object)
+    progress = Signal(object)
+    note = Signal(object)
+    weights = Signal(object)
+    scored = Signal(object)
+    measured = Signal(object)
+    repaired = Signal(object)
+    memory = Signal(object)
+    generated = Signal(object)
+    delivered = Signal()
+    failed = Signal(object, object)
+    cancelled = Signal(object)
+    ended = Signal(str)
+    paused_changed = Signal(bool)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.current: Step | None = None
+        self._queue: deque[tuple[Step, Event | _Outcome | None]] = deque()
+        self._cancel = Cancel()
+        self._thread: threading.Thread | None = None
+        self._timer = QTimer(self, interval=DRAIN_MS)
+        self._timer.timeout.connect(self._drain)
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None
+
+    @property
+    def paused(self) -> bool:
+        return self._cancel.paused
+
+    @property
+    def reason(self) -> str:
+        """Why nothing else can start now; empty if something can."""
+        return "A job is running; wait for it or cancel it" if self.running else ""
+
+    def start(self, *steps: Step) -> None:
+        """Run `steps` one after the other; the first failure or a cancel ends them all."""
+        if self.running:
+            raise RuntimeError("a job is running already")
+        self._cancel = Cancel()
+        self.current = steps[0]
+        self._thread = threading.Thread(
+            target=_listen, args=(steps, self._queue, self._cancel), name="job", daemon=True
+        )
+        self._thread.start()
+        self._timer.start()
+        self.started.emit(steps[0].task)
+
+    def pause(self) -> None:
+        if self.running and not self._cancel.cancelled:
+            self._cancel.pause()
+            self.paused_changed.emit(True)
+
+    def resume(self) -> None:
+        self._cancel.resume()
+        self.paused_changed.emit(False)
+
+    def cancel(self) -> None:
+        self._cancel.cancel()
+
+    @property
+    def cancelling(self) -> bool:
+        return self.running and self._cancel.cancelled
+
+    def close(self) -> None:
+        """End the job, its thread and its child for good, within two seconds; nothing is emitted any more."""
+        self._timer.stop()
+        if self._thread:
+            self._cancel.cancel()
+            self._thread.join(CLOSE_S)
+        self._queue.clear()
+
+    def _drain(self) -> None:
+        until = time.monotonic() + DRAIN_BUDGET_S
+        any_event = bool(self._queue)
+        while self._queue and time.monotonic() < until:
+            step, event = self._queue.popleft()
+            self._deliver(step, event)
+        if any_event:
+            self.delivered.emit()
+
+    def _deliver(self, step: Step, event: Event | _Outcome | None) -> None:
+        if event is None:
+            self.current = step
+            self.step_started.emit(step)
+        elif isinstance(event, _Outcome):
+            self._end(step, event.how)
+        elif isinstance(event, Progress):
+            self.progress.emit(event)
+        elif isinstance(event, Scored):
+            self.scored.emit(event.entry)
+        elif isinstance(event, Measured):
+            self.measured.emit(event.row)
+        elif isinstance(event, Repaired):
+            self.repaired.emit(event)
+        elif isinstance(event, Weights):
+            self.weights.emit(event.weights)
+        elif isinstance(event, Note):
+            self.note.emit(event)
+        elif isinstance(event, Memory):
+            self.memory.emit(event)
+        elif isinstance(event, Generated):
+            self.generated.emit(event)
+        elif isinstance(event, Finished):
+            self.step_finished.emit(step, event.result)
+        elif isinstance(event, Failed):
+            self.failed.emit(step, event)
+
+    def _end(self, step: Step, how: str) -> None:
+        assert self._thread is not None
+        self._thread.join()
+        self._thread, self.current = None, None
+        self._timer.stop()
+        self._cancel.resume()
+        if how == "cancelled":
+            self.cancelled.emit(step)
+        self.ended.emit(how)
+
+
+def _listen(
+    steps: Sequence[Step], queue: "deque[tuple[Step, Event | _Outcome | None]]", cancel: Cancel
+) -> None:
+    step = steps[0]
+    try:
+        for step in steps:
+            queue.append((step, None))
+            for event in Child(step.task, step.params, label=step.label).events(cancel):
+                queue.append((step, event))
+        queue.append((step, _Outcome("finished")))
+    except Cancelled:
+        queue.append((step, _Outcome("cancelled")))
+    except KLLensError as error:
+        details = "\n".join(getattr(error, "__notes__", []))
+        queue.append((step, Failed(error.what, error.why, error.next_step, type(error).__name__, details)))
+        queue.append((step, _Outcome("failed")))
+    except OSError as error:
+        queue.append(
+            (step, Failed(f"{step.task} could not start", str(error), "Close other programs and try again"))
+        )
+        queue.append((step, _Outcome("failed")))

@@ -1,0 +1,580 @@
+"""What the window is looking at: one model, its measurements, its plan, its exports and their benchmark.
+
+The pages read from here and listen to its signals; none of them knows another.
+"""
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QObject, Signal
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.errors import InputError, KLLensError
+from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.gui.state.background import Background
+from kl_lens_desktop.gui.state.job import Job, Step
+from kl_lens_desktop.gui.state.workspace import Analysis, Settings, Workspace, workspace_of
+from kl_lens_desktop.process.events import Failed, Note, Progress, Repaired
+from kl_lens_desktop.quant.formats import DEFAULT_BITS
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.plan.document import Plan
+    from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, Scores
+
+KIND_NAMES = {
+    "ssm": "SSM",
+    "attention": "attention",
+    "mlp": "MLP",
+    "embedding": "embedding",
+    "head": "head",
+    "conv": "convolution",
+}
+BLOCK_NAMES = {"ssm": "SSM", "attention": "attention", "mlp": "MLP"}
+# Settings of the benchmark by how much patience there is; nothing given is its own default.
+QUICK = "Quick look"
+EFFORTS: dict[str, dict[str, Any]] = {
+    "Thorough": {},
+    QUICK: {
+        "rounds": 2,
+        "max_rounds": 2,
+        "contexts": [],
+        "raw": False,
+        "cache": False,
+        "new_tokens": 32,
+        "tokens": 2048,
+    },
+}
+MISSING = "No model is open; choose one on the Model page"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An inspected model.
+
+    Attributes
+    ----------
+    reference : str
+        What the tasks are given: ``sample``, a folder or a Hub id.
+    about : dict
+        ``model`` of the task ``inspect``: id, folder, revision, architecture, parameters, blocks, …
+    weights : list of dict
+        Rows of ``kl-lens inspect``.
+    kept_bytes : int
+    fit : list of dict
+        RAM and disk that each stage needs: stage, ram_mb, disk_mb.
+    """
+
+    reference: str
+    about: dict[str, Any]
+    weights: list[dict[str, Any]]
+    kept_bytes: int
+    fit: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The header's line: name, size, blocks, revision."""
+        about = self.about
+        mixing = {kind: count for kind, count in about["block_kinds"].items() if kind != "mlp"}
+        blocks = (
+            " + ".join(f"{count:,} {BLOCK_NAMES.get(kind, kind)}" for kind, count in mixing.items())
+            + " blocks"
+        )
+        revision = f"rev {about['revision'][:7]}" if about.get("revision") else "local"
+        return " · ".join((str(about["id"]), quantities.parameters(about["parameters"]), blocks, revision))
+
+    @property
+    def matrices(self) -> list[dict[str, Any]]:
+        """The weights that a format applies to."""
+        return [weight for weight in self.weights if weight["kind"] != "conv"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    when: float
+    level: str
+    text: str
+    details: str = ""
+
+
+class Session(QObject):
+    """The state of the window.
+
+    Signals
+    -------
+    model_changed()
+        Another model, or none.
+    entries_changed()
+        New sensitivity entries, at most every 50 ms.
+    scores_changed()
+        A finished score file was loaded, or is gone.
+    plan_changed()
+        Another plan, or its measurement.
+    baselines_changed()
+        Other plans of this model were measured, to stand beside the plan.
+    consent_wanted(Path, str)
+        The plan at this path is of another revision, as the sentence says; `load_plan` with consent takes it.
+    exports_changed(), bench_changed(), devices_changed(), agreement_changed()
+    logged(LogLine)
+    said(str level, str sentence)
+        Something the person should read now: ``error``, ``warning`` or ``info``.
+    """
+
+    model_changed = Signal()
+    entries_changed = Signal()
+    scores_changed = Signal()
+    plan_changed = Signal()
+    baselines_changed = Signal()
+    consent_wanted = Signal(object, str)
+    exports_changed = Signal()
+    bench_changed = Signal()
+    devices_changed = Signal()
+    agreement_changed = Signal()
+    logged = Signal(object)
+    said = Signal(str, str)
+
+    def __init__(self, settings: Settings, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.settings = settings
+        self.job = Job(self)
+        self.background = Background(self)
+        self.log: list[LogLine] = []
+        self.model: Model | None = None
+        self.opening: str | None = None
+        self.devices: list[dict[str, Any]] = []
+        self.effort = "Thorough"
+        self._forget_results()
+        self._plan_to_apply: Path | None = None
+        self._stage = ""
+        self._new_entries = False
+        job = self.job
+        job.weights.connect(self._take_weights)
+        job.scored.connect(self._take_score)
+        job.measured.connect(self._take_row)
+        job.repaired.connect(self._take_repaired)
+        job.delivered.connect(self._announce_entries)
+        job.progress.connect(self._watch_stage)
+        job.note.connect(self._take_note)
+        job.step_started.connect(self._step_started)
+        job.step_finished.connect(self._step_finished)
+        job.failed.connect(self._step_failed)
+        job.cancelled.connect(self._step_cancelled)
+        job.ended.connect(self._job_ended)
+
+    def _forget_results(self) -> None:
+        self.entries: dict[tuple[str, str], Entry] = {}
+        self.scores: Scores | None = None
+        self.plan: Plan | None = None
+        self.baselines: list[Plan] = []
+        self.audits: dict[str, dict[str, Any]] = {}
+        self.exports: dict[str, Path] = {}
+        self.bench: list[dict[str, Any]] = []
+        self.bench_environment: dict[str, Any] | None = None
+        self.agreement: dict[str, Any] | None = None
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where the open model's results lie."""
+        assert self.model is not None
+        return workspace_of(self.settings.work_folder, self.model.reference)
+
+    # What the pages ask for.
+
+    def open_model(self, reference: str, *, pull: bool = False) -> None:
+        """Inspect a model, pulling it first if asked, and open what was measured of it before."""
+        steps = [Step("inspect", {"model": reference}, reference)]
+        if pull:
+            steps.insert(0, Step("pull", {"model": reference, "revision": None}, reference))
+        self.opening = reference
+        self.job.start(*steps)
+
+    def open_path(self, path: Path) -> None:
+        """Open a plan file with its model, or a model folder."""
+        if path.is_dir():
+            self.open_model(str(path))
+        else:
+            self.background.run(
+                lambda: _plan_and_model(path, self.settings), self._open_plan_model, self.say_error
+            )
+
+    @property
+    def analysis(self) -> Analysis:
+        """How sensitivity is measured for the open model."""
+        return self.settings.analysis(self.workspace)
+
+    def set_analysis(self, analysis: Analysis) -> None:
+        """Measure so from now on; scores measured otherwise are set aside as ``scores-before.json``."""
+        workspace = self.workspace
+        if workspace.scores.exists() and not analysis.continues(self.analysis):
+            os.replace(workspace.scores, workspace.scores.with_name("scores-before.json"))
+            self.scores, self.entries = None, {}
+            self.scores_changed.emit()
+            self.entries_changed.emit()
+        self.settings.keep_analysis(workspace, analysis)
+
+    def analyze(self) -> None:
+        """Measure every weight, going on where an earlier analysis stopped."""
+        assert self.model is not None
+        params = {"model": self.model.reference, "out": str(self.workspace.scores), "seed": 0}
+        self.job.start(Step("analyze", params | self.analysis.params))
+
+    def compress(self) -> None:
+        """All stages; what was measured already is used."""
+        assert self.model is not None
+        params = {"model": self.model.reference, "out": str(self.workspace.folder), "bits": DEFAULT_BITS}
+        analysis = {key: value or None for key, value in self.analysis.params.items()}
+        analysis["quick"] = self.effort == QUICK
+        self._forget_bench()
+        self.job.start(Step("run", params | analysis))
+
+    def benchmark(self, folders: list[Path], devices: list[str] | None) -> None:
+        """Measure exported models on devices (None: all that are found) as chosen in the settings."""
+        params = {
+            "folders": [str(folder) for folder in folders],
+            "devices": devices,
+            "out": str(self.workspace.bench),
+            **self.settings.benchmark.params,
+            **EFFORTS[self.effort],
+        }
+        self._forget_bench()
+        self.job.start(Step("bench", params))
+
+    def _forget_bench(self) -> None:
+        self.bench, self.bench_environment = [], None
+        self.bench_changed.emit()
+
+    def set_plan(self, plan: "Plan | None") -> None:
+        self.plan = plan
+        self.plan_changed.emit()
+
+    def load_plan(self, path: Path, *, consent: bool = False) -> None:
+        """Open a plan file for the model that is open; another model's is refused in words.
+
+        One of another revision, whose names and shapes match, is first asked about (`consent_wanted`), and
+        taken with `consent`.
+        """
+        from kl_lens_desktop.plan.document import adapted, check_applies, load_plan
+
+        assert self.model is not None
+        model, scores = self.model, self.scores
+
+        def read() -> "tuple[Plan, str]":
+            plan = load_plan(path)
+            identity = scores.model if scores else _identity(model)
+            try:
+                check_applies(plan, identity, [weight["name"] for weight in model.matrices], path)
+            except InputError as error:
+                shapes = {weight["name"]: weight["shape"] for weight in model.matrices}
+                try:
+                    fitting = adapted(plan, identity, shapes, model.kept_bytes, path)
+                except InputError:
+                    raise error from None
+                return fitting, "" if consent else "; ".join(plan.model.differences(identity))
+            return plan, ""
+
+        def take(found: "tuple[Plan, str]") -> None:
+            plan, differs = found
+            if differs:
+                self.consent_wanted.emit(path, differs)
+            else:
+                self.set_plan(plan)
+
+        self.background.run(read, take, self.say_error)
+
+    def say(self, level: str, text: str) -> None:
+        self.said.emit(level, text)
+        self.write_log(level, text)
+
+    def say_error(self, error: KLLensError) -> None:
+        self.say("error", str(error))
+
+    def write_log(self, level: str, text: str, details: str = "") -> None:
+        line = LogLine(time.time(), level, text, details)
+        self.log.append(line)
+        self.logged.emit(line)
+
+    def reload(self) -> None:
+        """Read again what the work folder of the open model holds, outside the window's thread."""
+        if self.model is not None:
+            model, workspace, exports = self.model, self.workspace, dict(self.exports)
+            self.background.run(
+                lambda: _read_results(model, workspace, exports), self._take_results, self.say_error
+            )
+
+    def forget_results(self) -> None:
+        """The work folder of the open model is gone or another one."""
+        self._forget_results()
+        self._announce_everything()
+
+    def close(self) -> None:
+        """End everything that runs; the work folder keeps only whole files."""
+        self.job.close()
+        self.background.close()
+        if self.model is not None:
+            self.workspace.sweep()
+
+    # What the job says.
+
+    def _take_weights(self, weights: list[dict[str, Any]]) -> None:
+        if self.model is not None and self.job.current and self.job.current.task != "inspect":
+            self.model = replace(self.model, weights=weights)
+
+    def _take_score(self, item: dict[str, Any]) -> None:
+        from kl_lens_desktop.sensitivity.scores import entry_from_json
+
+        entry = entry_from_json(item)
+        self.entries[entry.weight, entry.format] = entry
+        self._new_entries = True
+
+    def _announce_entries(self) -> None:
+        if self._new_entries:
+            self._new_entries = False
+            self.entries_changed.emit()
+
+    def _take_row(self, row: dict[str, Any]) -> None:
+        key = (row["variant"], row["device"])
+        self.bench = [*(r for r in self.bench if (r["variant"], r["device"]) != key), row]
+        self.bench_changed.emit()
+
+    def _take_repaired(self, event: Repaired) -> None:
+        """The better plan is in the file already; show it at once."""
+        changed = quantities.plural(len(event.changes), "format")
+        gain = quantities.plus_minus(event.gain, event.gain_se)
+        self.write_log("info", f"Repair: {changed} exchanged, joint KL less by {gain} nats per token")
+        self.reload()
+
+    def _take_note(self, note: Note) -> None:
+        self.write_log(note.level, note.text)
+
+    def _watch_stage(self, progress: Progress) -> None:
+        """While everything runs, pick up each stage's file as soon as the next stage begins."""
+        if self.job.current and self.job.current.task == "run" and progress.stage != self._stage:
+            self._stage = progress.stage
+            if progress.stage in ("verify", "export", "bench"):
+                self.reload()
+        elif progress.stage == "export" and progress.done >= progress.total:
+            self.reload()
+
+    def _step_started(self, step: Step) -> None:
+        self._stage = ""
+        self.write_log("info", f"{_step_words(step)}: started")
+
+    def _step_finished(self, step: Step, result: dict[str, Any]) -> None:
+        self.write_log("info", f"{_step_words(step)}: done")
+        if step.task == "inspect":
+            self._take_model(step.params["model"], result)
+        elif step.task == "export":
+            self.exports[step.about] = Path(result["folder"])
+            self.reload()
+        elif step.task == "devices":
+            self.devices = result["devices"]
+            self.devices_changed.emit()
+        elif step.task == "agree":
+            self.agreement = result
+            self.agreement_changed.emit()
+        elif step.task in ("analyze", "verify", "baselines", "bench", "run"):
+            self.reload()
+
+    def _step_failed(self, step: Step, failure: Failed) -> None:
+        sentence = str(KLLensError(failure.what, failure.why, failure.next_step))
+        self.said.emit("error", sentence)
+        self.write_log("error", sentence, failure.traceback)
+
+    def _step_cancelled(self, step: Step) -> None:
+        self.say("warning", f"{STAGE_NAMES.get(step.task, step.task)}: cancelled. What was measured is kept.")
+
+    def _job_ended(self, how: str) -> None:
+        self.opening = None
+        if self.model is not None and how != "finished":
+            self.workspace.sweep()
+            self.reload()
+
+    def _take_model(self, reference: str, result: dict[str, Any]) -> None:
+        self.model = Model(
+            reference, result["model"], result["weights"], result["kept_bytes"], result.get("fit", [])
+        )
+        self.settings.remember(reference)
+        self.forget_results()
+        self.reload()
+
+    def _announce_everything(self) -> None:
+        for signal in (
+            self.model_changed,
+            self.entries_changed,
+            self.scores_changed,
+            self.plan_changed,
+            self.baselines_changed,
+            self.exports_changed,
+            self.bench_changed,
+            self.agreement_changed,
+        ):
+            signal.emit()
+
+    def _take_results(self, results: "_Results") -> None:
+        if self.model is None or (
+            results.model is not self.model and results.reference != self.model.reference
+        ):
+            return
+        for problem in results.problems:
+            self.say("warning", problem)
+        if results.scores is not None and results.scores != self.scores:
+            self.scores = results.scores
+            self.entries = {(e.weight, e.format): e for e in results.scores.entries} | self.entries
+            self.entries_changed.emit()
+            self.scores_changed.emit()
+        if results.plan is not None and results.plan != self.plan:
+            self.set_plan(results.plan)
+        if results.baselines != self.baselines:
+            self.baselines = results.baselines
+            self.baselines_changed.emit()
+        if (results.exports, results.audits) != (self.exports, self.audits):
+            self.exports, self.audits = results.exports, results.audits
+            self.exports_changed.emit()
+        bench = results.bench
+        if bench and (bench["rows"], bench["environment"]) != (self.bench, self.bench_environment):
+            self.bench, self.bench_environment = bench["rows"], bench["environment"]
+            self.bench_changed.emit()
+        if results.agreement and results.agreement != self.agreement:
+            self.agreement = results.agreement
+            self.agreement_changed.emit()
+        if self._plan_to_apply:
+            path, self._plan_to_apply = self._plan_to_apply, None
+            self.load_plan(path)
+
+    def _open_plan_model(self, found: tuple[Path, str]) -> None:
+        self._plan_to_apply, reference = found
+        if self.job.running:
+            self.say(
+                "warning", f"Cannot open {self._plan_to_apply}: a job is running. Wait for it or cancel it."
+            )
+            self._plan_to_apply = None
+        else:
+            self.open_model(reference)
+
+
+STAGE_NAMES = {
+    "pull": "Download",
+    "download": "Downloading",
+    "inspect": "Reading the model",
+    "load": "Loading the model",
+    "analyze": "Measuring sensitivity",
+    "plan": "Planning",
+    "verify": "Verifying on held-out text",
+    "repair": "Repairing the plan",
+    "baselines": "Measuring the baselines",
+    "export": "Exporting",
+    "bench": "Benchmarking",
+    "devices": "Looking for devices",
+    "generate": "Generating",
+    "agree": "Measuring each weight's perplexity",
+    "run": "Compressing",
+}
+
+
+def _step_words(step: Step) -> str:
+    words = STAGE_NAMES.get(step.task, step.task)
+    return f"{words} ({step.about})" if step.about else words
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    model: Model
+    scores: "Scores | None"
+    plan: "Plan | None"
+    baselines: "list[Plan]"
+    exports: dict[str, Path]
+    audits: dict[str, dict[str, Any]]
+    bench: dict[str, Any] | None
+    agreement: dict[str, Any] | None
+    problems: list[str]
+
+    @property
+    def reference(self) -> str:
+        return self.model.reference
+
+
+def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, Path]) -> _Results:
+    from kl_lens_desktop.bench.report import load_bench
+    from kl_lens_desktop.files import read_json
+    from kl_lens_desktop.plan.document import load_plan
+    from kl_lens_desktop.sensitivity.scores import load_scores
+
+    problems: list[str] = []
+
+    def read(path: Path, reader: Any) -> Any:
+        try:
+            return reader(path) if path.is_file() else None
+        except KLLensError as error:
+            problems.append(str(error))
+            return None
+
+    scores = read(workspace.scores, load_scores)
+    known = {weight["name"] for weight in model.weights}
+    if scores is not None and not known.issuperset(scores.shapes):
+        problems.append(f"{workspace.scores} was measured on another model and was left aside.")
+        scores = None
+    plan = read(workspace.plan, load_plan)
+    if plan is not None and not known.issuperset(plan.assignments):
+        problems.append(f"{workspace.plan} is for another model and was left aside.")
+        plan = None
+    beside = [read(path, load_plan) for path in sorted(workspace.baselines.glob("[!.]*.json"))]
+    baselines = [p for p in beside if p is not None and scores and p.model.sha256 == scores.model.sha256]
+    elsewhere = {name: folder for name, folder in known_exports.items() if (folder / MODEL_XML).is_file()}
+    exports = workspace.exported() | elsewhere
+    audits = {name: audit for name, folder in exports.items() if (audit := _read_audit(folder)) is not None}
+    return _Results(
+        model,
+        scores,
+        plan,
+        baselines,
+        exports,
+        audits,
+        read(workspace.bench, load_bench),
+        read(workspace.agree, read_json),
+        problems,
+    )
+
+
+def _read_audit(folder: Path) -> dict[str, Any] | None:
+    """What was found when the exported weights were read back, and the plan they were held against."""
+    from kl_lens_desktop.files import read_json
+
+    try:
+        card = read_json(folder / "kl_lens.json")
+        audit: dict[str, Any] = {**card["audit"], "proof": card.get("proof", {})}
+        return {**audit, "assignments": read_json(folder / "plan.json")["assignments"]}
+    except (
+        InputError,
+        KeyError,
+        TypeError,
+    ):  # somebody else's folder, or an older one: it has no such record
+        return None
+
+
+def _identity(model: Model) -> "ModelIdentity":
+    from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
+    from kl_lens_desktop.sensitivity.scores import ModelIdentity
+
+    about = model.about
+    return ModelIdentity(
+        about["id"], about.get("revision"), weights_sha256(weight_files(Path(about["folder"])))
+    )
+
+
+def _plan_and_model(path: Path, settings: Settings) -> tuple[Path, str]:
+    from kl_lens_desktop.hub import library
+    from kl_lens_desktop.plan.document import load_plan
+
+    wanted = load_plan(path).model.id
+    if wanted == "sample" or (library.is_model_id(wanted) and library.find(wanted)):
+        return path, wanted
+    for reference in settings.recent:
+        if Path(reference).name == wanted and Path(reference).is_dir():
+            return path, reference
+    raise InputError(
+        f"Cannot open {path}",
+        f"its model, {wanted}, is not on this computer",
+        "Open or download the model first, then the plan",
+    )

@@ -1,0 +1,265 @@
+"""The parent's side: a task in a process of its own, that may crash, hang or be killed without harm to us."""
+
+import collections
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+from kl_lens_desktop.errors import Cancelled, ChildError
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Answer, Event, Failed, Finished, Memory, Note, from_line
+
+GRACE_S = 0.6  # between asking a child to stop and ending it: cancel answers within a second
+_POLL_S = 0.05
+_STDERR_LINES = 40
+_MARK = "KL_LENS_CHILD"  # in the environment of a child and of whatever it starts
+_SAMPLE_S = 0.5  # between two `Memory` events
+
+
+class Child:
+    """One task in one child process.
+
+    Parameters
+    ----------
+    task, params
+        A name of `kl_lens_desktop.tasks.TASKS` and its JSON-able parameters.
+    time_limit_s : float, optional
+        Seconds after which the child is ended and `ChildError` raised; each order starts them anew.
+    memory_limit_mb : float, optional
+        Resident set size in MB above which the child is ended and `ChildError` raised.
+    environment : dict of str, optional
+        Environment variables set for the child besides ours.
+    label : str, optional
+        With it, `Memory` events under this name are among the child's, twice a second.
+
+    Attributes
+    ----------
+    peak_rss_mb : float
+        The largest resident set size sampled so far, in MB (2**20 bytes).
+    """
+
+    def __init__(
+        self,
+        task: str,
+        params: dict[str, Any],
+        *,
+        time_limit_s: float | None = None,
+        memory_limit_mb: float | None = None,
+        environment: dict[str, str] | None = None,
+        label: str = "",
+    ) -> None:
+        self.task, self.peak_rss_mb = task, 0.0
+        self._label, self._mark, self._started = label, uuid4().hex, time.time()
+        self._rss_mb, self._sampled = 0.0, time.monotonic()
+        self._limit_s, self._limit_mb = time_limit_s, memory_limit_mb
+        self._words: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        marks = f"{os.environ.get(_MARK, '')} {self._mark}"  # of children's children, too
+        flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows only: no console flashes up
+        self._process = subprocess.Popen(
+            worker_command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            creationflags=flags,
+            env={**os.environ, "PYTHONUTF8": "1", _MARK: marks, **(environment or {})},
+        )
+        self._pumps = [
+            threading.Thread(target=pump, daemon=True, name=f"{task} {pump.__name__}")
+            for pump in (self._pump_stdout, self._pump_stderr)
+        ]
+        for pump in self._pumps:
+            pump.start()
+        self._tell(json.dumps({"task": task, "params": params}))
+        self._deadline = self._new_deadline()
+        self._running: Iterator[Event] | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def answer(self, cancel: Cancel, order: dict[str, Any] | None = None) -> Iterator[Event]:
+        """Give an order, if any, and yield events up to the `Answer`; the child then waits for the next.
+
+        It raises what `events` does, and `ChildError` if the child ended without an answer.
+        """
+        if self._running is None:
+            self._running = self.events(cancel)
+        if order is not None:
+            self._deadline = self._new_deadline()
+            self._tell(json.dumps(order))
+        for event in self._running:
+            yield event
+            if isinstance(event, (Answer, Finished)):
+                return
+        raise ChildError(f"The {self.task} process ended early", "it gave no answer", "Try again")
+
+    def events(self, cancel: Cancel | None = None) -> Iterator[Event]:
+        """Yield the child's events until it ends, passing on what `cancel` asks for.
+
+        Raises
+        ------
+        Cancelled
+            Within a second of `cancel.cancel()`.
+        ChildError
+            If the child failed, crashed, hung or passed a limit: with the last words of its standard error.
+        """
+        cancel = cancel or Cancel()
+        end_by: float | None = None
+        paused_since: float | None = None
+        failed: Failed | None = None
+        try:
+            while True:
+                if cancel.cancelled and end_by is None:
+                    end_by = time.monotonic() + GRACE_S
+                    self._tell("cancel")
+                if end_by is not None and time.monotonic() > end_by:
+                    raise Cancelled
+                now = time.monotonic()
+                if cancel.paused and paused_since is None:
+                    paused_since = now
+                    self._tell("pause")
+                elif not cancel.paused and paused_since is not None:
+                    if self._deadline is not None:
+                        self._deadline += now - paused_since
+                    paused_since = None
+                    self._tell("resume")
+                self._enforce_limits(None if paused_since is not None else self._deadline)
+                if self._label and now - self._sampled > _SAMPLE_S:
+                    self._sampled = now
+                    used = psutil.virtual_memory()
+                    yield Memory(
+                        self._label, self._rss_mb, self.peak_rss_mb, used.used / 2**20, used.total / 2**20
+                    )
+                try:
+                    line = self._lines.get(timeout=_POLL_S)
+                except queue.Empty:
+                    continue
+                if line is None:
+                    break
+                event = self._parse(line)
+                if isinstance(event, Failed):
+                    failed = event
+                else:
+                    yield event
+            self._finish(cancel, failed)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the child and everything it started, if any of it still runs."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._end_descendants()
+        pipes = (self._process.stdout, self._process.stderr)
+        for pump, pipe in zip(self._pumps, pipes, strict=True):
+            pump.join(timeout=2)
+            # A process the child left behind may hold the other end; closing a pipe that is being read would
+            # wait.
+            if pipe and not pump.is_alive():
+                pipe.close()
+        with contextlib.suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
+
+    def _end_descendants(self) -> None:
+        """What a dead process started belongs to nobody, and is known by the mark that it inherited."""
+        left = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                recent = process.create_time() >= self._started - 2
+                if recent and self._mark in process.environ().get(_MARK, ""):
+                    process.kill()
+                    left.append(process)
+        psutil.wait_procs(left, timeout=1)
+
+    def _new_deadline(self) -> float | None:
+        return None if self._limit_s is None else time.monotonic() + self._limit_s
+
+    def _finish(self, cancel: Cancel, failed: Failed | None) -> None:
+        if cancel.cancelled:
+            raise Cancelled  # without waiting for its libraries to unload; `close` ends it
+        status = self._process.wait()
+        if failed:
+            error = ChildError(failed.what, failed.why, failed.next_step)
+            error.add_note(failed.traceback)
+            raise error
+        if status:
+            raise ChildError(
+                f"The {self.task} process ended early",
+                self._last_words(status),
+                "Try again; if it recurs, choose a smaller model or another device",
+            )
+
+    def _enforce_limits(self, deadline: float | None) -> None:
+        if deadline is not None and time.monotonic() > deadline:
+            raise ChildError(
+                f"The {self.task} process was ended",
+                f"it took longer than {self._limit_s:.0f} s",
+                "Try another device or a smaller model",
+            )
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            self._rss_mb = psutil.Process(self._process.pid).memory_info().rss / 2**20
+            self.peak_rss_mb = max(self.peak_rss_mb, self._rss_mb)
+        if self._limit_mb is not None and self.peak_rss_mb > self._limit_mb:
+            raise ChildError(
+                f"The {self.task} process was ended",
+                f"it used more than {self._limit_mb:.0f} MB",
+                "Try a smaller model or a smaller format",
+            )
+
+    def _parse(self, line: str) -> Event:
+        try:
+            return from_line(line)
+        except ValueError:
+            return Note(f"{self.task} wrote a line that is no event: {line[:200]!r}", "warning")
+
+    def _last_words(self, status: int) -> str:
+        fatal = [line for line in list(self._words)[:-3] if "error" in line.lower()]
+        words = " / ".join([*fatal[-1:], *list(self._words)[-3:]])
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        return f"{how}{', its last words: ' + words if words else ''}"
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # the child may be gone already; its outcome says so
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def _pump_stdout(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(ValueError):
+            for line in self._process.stdout:
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def _pump_stderr(self) -> None:
+        assert self._process.stderr is not None
+        with contextlib.suppress(ValueError):
+            for line in self._process.stderr:
+                if line.strip():
+                    self._words.append(line.strip())
+
+
+def worker_command() -> list[str]:
+    """How to start this program as a worker, from a checkout or frozen."""
+    if getattr(sys, "frozen", False):
+        return [sys.executable, "worker"]
+    return [sys.executable, "-m", "kl_lens_desktop", "worker"]

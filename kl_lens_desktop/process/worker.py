@@ -1,0 +1,93 @@
+"""The child's side: read one request, run its task, write its events as JSON lines.
+
+The parent writes one JSON line ``{"task": …, "params": …}`` and then, at any time, ``pause``, ``resume``,
+``cancel`` or, to a task that takes orders, one as a JSON object. End of input means that the parent is gone;
+the child then ends at once, so no orphan remains.
+"""
+
+import io
+import json
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+from kl_lens_desktop.errors import Cancelled, KLLensError
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Failed, to_line
+
+Task = Callable[[dict[str, Any], Cancel], Iterator[Event]]
+CANCELLED_EXIT = 130
+
+
+def serve(tasks: dict[str, Task]) -> int:
+    """Run the one task asked for on standard input; return 0 when done, 1 if it failed, 130 if cancelled."""
+    output = _claim_stdout()
+    # Unbuffered: a daemon thread inside a buffered reader holds its lock and aborts the interpreter at its
+    # end.
+    requests = io.FileIO(sys.stdin.fileno(), closefd=False)
+    request = json.loads(requests.readline())
+    cancel = Cancel()
+    threading.Thread(target=_obey, args=(requests, cancel), daemon=True, name="parent").start()
+    try:
+        for event in tasks[request["task"]](request["params"], cancel):
+            _write(output, event)
+    except Cancelled:
+        return CANCELLED_EXIT
+    except KLLensError as error:
+        _write(
+            output,
+            Failed(error.what, error.why, error.next_step, type(error).__name__, traceback.format_exc()),
+        )
+        return 1
+    except MemoryError:
+        _write(
+            output,
+            Failed(
+                "Not enough memory",
+                "the computer has no more to give",
+                "Close other programs",
+                "MemoryError",
+                traceback.format_exc(),
+            ),
+        )
+        return 1
+    except Exception as error:  # noqa: BLE001  (the process's last frame: whatever it is, the parent must hear it)
+        _write(
+            output,
+            Failed(
+                f"{request['task']} failed",
+                f"{type(error).__name__}: {error}",
+                "See the log",
+                type(error).__name__,
+                traceback.format_exc(),
+            ),
+        )
+        return 1
+    return 0
+
+
+def _claim_stdout() -> TextIO:
+    """Keep the real standard output for events; whatever libraries print goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return os.fdopen(kept, "w", encoding="utf-8", newline="\n")
+
+
+def _write(output: TextIO, event: Event) -> None:
+    output.write(to_line(event) + "\n")
+    output.flush()
+
+
+def _obey(requests: io.FileIO, cancel: Cancel) -> None:
+    actions = {b"cancel": cancel.cancel, b"pause": cancel.pause, b"resume": cancel.resume}
+    while line := requests.readline():
+        if line.startswith(b"{"):
+            cancel.order(json.loads(line))
+        elif action := actions.get(line.strip()):
+            action()
+    os._exit(CANCELLED_EXIT)

@@ -1,0 +1,82 @@
+"""Text as windows of token ids."""
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.text.bundled import check_windows, read_text
+
+
+@dataclass(frozen=True, slots=True)
+class TextIdentity:
+    """What was read: `sha256` is over the files' bytes, `tokens` what was used of them."""
+
+    name: str
+    sha256: str
+    tokens: int
+    window: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def windows(
+    tokenizer: Any, files: Sequence[Path], tokens: int, window: int, name: str | None = None
+) -> tuple[Tensor, TextIdentity]:
+    """Consecutive windows from the start of each file's token ids, no special tokens added.
+
+    Files take turns, a window each, so that a longer text begins with a shorter one.
+
+    Parameters
+    ----------
+    tokens : int
+        How many to use at most, shared evenly between the files and rounded down to whole windows.
+    window : int
+        Tokens per window.
+    name : str, optional
+        What to call the text; the files' names if not given.
+
+    Returns
+    -------
+    Tensor, TextIdentity
+        Token ids (windows, window), and what they came from.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or is shorter than one window, or there are fewer than two windows in all,
+        from which no standard error can be told.
+    """
+    check_windows(tokens, window, len(files))
+    digest, pieces = hashlib.sha256(), []
+    for file in files:
+        text = read_text(file)
+        digest.update(text.encode("utf-8"))
+        ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
+        if len(ids) < window:
+            raise InputError(
+                f"Cannot use {file}",
+                f"it has {len(ids)} tokens and one window takes {window}",
+                "Choose a longer text or a shorter window",
+            )
+        count = min(len(ids), tokens // len(files)) // window
+        pieces.append(torch.tensor(ids[: count * window], dtype=torch.long).view(count, window))
+    turns = itertools.zip_longest(*pieces)
+    ids = torch.stack([row for turn in turns for row in turn if row is not None])
+    if len(ids) < 2:
+        raise InputError(
+            f"Cannot use {', '.join(map(str, files))}",
+            f"it fills only one window of {window} tokens and error bars need two",
+            "Choose a longer text or a shorter window",
+        )
+    name = name or " + ".join(file.name for file in files)
+    return ids, TextIdentity(name[:300], digest.hexdigest(), ids.numel(), window)
