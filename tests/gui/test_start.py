@@ -17,7 +17,7 @@ HEAVY = ("torch", "transformers", "openvino", "openvino_genai", "nncf")
 PROBE = f"""
 import sys, time
 from PySide6.QtCore import QTimer
-from kl_lens_desktop.gui import application
+from kl_lens_desktop.gui.shell import application
 app = application.make_application()
 window = application.make_window()
 window.show()
