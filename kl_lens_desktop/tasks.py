@@ -36,8 +36,8 @@ def pull_task(params: Params, cancel: Cancel) -> Iterator[Event]:
 
 def inspect_task(params: Params, cancel: Cancel) -> Iterator[Event]:
     """``model`` → ``model`` (what it is), ``weights``, ``kept_bytes``, ``fit`` (needs by stage)."""
+    from kl_lens_desktop.families import family_of
     from kl_lens_desktop.model.checkpoint import weight_files
-    from kl_lens_desktop.model.families import SUPPORTED
     from kl_lens_desktop.model.fit import stage_needs
     from kl_lens_desktop.model.inventory import blocks, inventory, kept_bytes
     from kl_lens_desktop.model.load import empty_model
@@ -58,7 +58,7 @@ def inspect_task(params: Params, cancel: Cancel) -> Iterator[Event]:
         "id": local.id,
         "folder": str(local.folder),
         "revision": local.revision,
-        "architecture": SUPPORTED[model.config.model_type],
+        "architecture": family_of(model.config.model_type).title,
         "model_type": model.config.model_type,
         "parameters": parameters,
         "blocks": len(blocks(model)),

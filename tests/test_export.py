@@ -29,7 +29,8 @@ from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.compress import audit, base_name, compress, to_fp16, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
-from kl_lens_desktop.export.trace import INPUT_NAMES, is_pure_ssm, trace
+from kl_lens_desktop.export.trace import INPUT_NAMES, trace
+from kl_lens_desktop.families import family_of
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable, weight_parameters
@@ -189,7 +190,7 @@ def test_far_positions_are_exact_in_fp16(family: str) -> None:
     round_to_fp16(model)
     ids = torch.randint(1, 4000, (1, 24), generator=torch.Generator().manual_seed(4))
     places = torch.cat([torch.arange(12), torch.arange(30_000, 30_012)])[None]
-    options = {} if is_pure_ssm(model) else {"position_ids": places}
+    options = {} if not family_of(model.config.model_type).attends else {"position_ids": places}
     with torch.no_grad():
         expected = model(ids, **options).logits.numpy()
     logits = Client(graph)(ids.numpy(), positions=places.numpy())
@@ -214,7 +215,7 @@ def test_graphs_of_fixed_shapes(family: str) -> None:
     ids = torch.randint(1, 4000, (1, 50), generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
         expected = model(ids).logits[0].numpy()
-    graph, states = trace(model, unbranched=True)
+    graph, states = trace(model, fixed=True)
     make_stateful(graph, states)
     free_of_beams(graph)
     for tokens in (1, 16):

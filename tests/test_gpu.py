@@ -15,14 +15,14 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from kl_lens_desktop.export import branch
 from kl_lens_desktop.export import trace as trace_module
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.compress import compress, to_fp16
-from kl_lens_desktop.export.experts import dense_experts
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.kernels.experts.forms import dense_experts
+from kl_lens_desktop.kernels.parts import branch
 from kl_lens_desktop.model.inventory import inventory, quantizable
 from kl_lens_desktop.plan.constraints import is_distrusted
 from kl_lens_desktop.process.cancel import Cancel
@@ -182,7 +182,7 @@ def test_the_gate_finds_each_fault_that_the_plugin_has_shown(
 
 
 def with_products_of_five_dimensions(path: Path) -> None:
-    """Let a factor and a sum stand right behind the products that `export.dual` keeps apart from them."""
+    """Let a factor and a sum stand right behind the products that the chunk scan keeps apart from them."""
     graph = ov.Core().read_model(path)
     scaled = [op for body in bodies(graph) for op in body.get_ordered_ops() if is_scaled(op)]
     assert scaled

@@ -9,10 +9,11 @@ import torch
 
 from kl_lens_desktop.errors import KLLensError, ModelError
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
+from kl_lens_desktop.kernels.chunk_scan.fast import scan, scan_in_chunks
+from kl_lens_desktop.kernels.replace import fast_kernels, replaced_functions
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable, weight_name, weight_parameters
 from kl_lens_desktop.model.load import empty_model, load_model
-from kl_lens_desktop.model.scan import fast_scans, scan, scan_in_chunks
 from tests.models import CONFIGURATIONS, build, build_folder
 
 
@@ -138,7 +139,7 @@ def test_the_fast_scan_is_the_stock_one(family: str, kernel: object) -> None:
     ids = torch.randint(1, 4000, (2, 200), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         stock = model(ids).logits
-        with fast_scans(model, kernel):
+        with replaced_functions(model, {"mamba2_chunk_scan": kernel}):
             fast = model(ids).logits
         again = model(ids).logits
     assert (fast - stock).abs().max() < 2e-5 * stock.std()
@@ -151,7 +152,7 @@ def test_the_modelling_module_is_restored_after_an_error() -> None:
     model = build("mamba2")
     module = sys.modules[type(model).__module__]
     stock = module.mamba2_chunk_scan
-    with pytest.raises(ZeroDivisionError), fast_scans(model):
+    with pytest.raises(ZeroDivisionError), fast_kernels(model):
         assert module.mamba2_chunk_scan is not stock
         raise ZeroDivisionError
     assert module.mamba2_chunk_scan is stock

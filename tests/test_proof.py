@@ -11,12 +11,13 @@ import pytest
 from kl_lens_desktop.bench.answers import answer_words
 from kl_lens_desktop.bench.fidelity import judged, wrong_words
 from kl_lens_desktop.bench.stateful import StatefulModel
-from kl_lens_desktop.errors import ExportError, InputError
+from kl_lens_desktop.errors import ExportError, InputError, ModelError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.calls import FULL_PRECISION
+from kl_lens_desktop.families import FAMILIES, Family
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.model.families import SUPPORTED
+from kl_lens_desktop.model import load
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Note
 from tests.dequantized import dequantized_sample
@@ -28,14 +29,26 @@ KIMI = {  # traced without complaint, but its recurrence runs over as many chunk
     "linear_num_heads": 4, "layer_types": ["linear_attention", "linear_attention", "full_attention"],
     "mlp_layer_types": ["dense"] * 3, "num_hidden_layers": 3,
 }  # fmt: skip
+KIMI_PARTS = {
+    "KimiLinearDeltaAttention": "ssm",
+    "KimiLinearAttention": "attention",
+    "KimiLinearMLP": "mlp",
+}
 
 
 def test_a_recurrence_that_freezes_in_the_trace_ends_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    added = Family("kimi_linear", "One that somebody adds", ("short_convolution",), KIMI_PARTS)
+    monkeypatch.setitem(FAMILIES, "kimi_linear", added)
     monkeypatch.setitem(CONFIGURATIONS, "kimi_linear", KIMI)
-    monkeypatch.setitem(SUPPORTED, "kimi_linear", "a family that somebody adds")
     local = LocalModel("kimi", build_folder("kimi_linear", tmp_path / "source"))
+    refusal = (
+        "a recurrence that is not known here: chunk_kimi_delta_attention, recurrent_kimi_delta_attention"
+    )
+    with pytest.raises(ModelError, match=refusal):
+        list(export_model(local, "fp16", tmp_path / "ir", Cancel()))
+    monkeypatch.setattr(load, "unreplaced", lambda *_: [])
     with pytest.raises(ExportError, match=r"does not answer as the model does.* are off by"):
         list(export_model(local, "fp16", tmp_path / "ir", Cancel()))
     assert not (tmp_path / "ir").exists()

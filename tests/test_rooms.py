@@ -9,9 +9,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "kl_lens_desktop"
 ORDER = [
     ("errors", "files", "resources", "schema", "quantities", "process"),
+    ("families", "kernels"),
     ("hub",),
-    ("model",),
     ("quant",),
+    ("model",),
     ("text",),
     ("sensitivity",),
     ("plan",),
@@ -41,7 +42,9 @@ TORCH_FREE = [
     "plan/allocate.py",
     "plan/propose.py",
     "plan/document.py",
-    "model/families.py",
+    "families/__init__.py",
+    "kernels/table.py",
+    "model/config.py",
     "model/checkpoint.py",
     "model/fit.py",
     "hub/resolve.py",

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kl_lens_desktop.model.scan import fast_scans
-from kl_lens_desktop.model.selective import selective_scan
+from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.kernels.selective_scan.fast import selective_scan
 from tests.models import build
 
 
@@ -14,7 +14,7 @@ def test_logits_with_the_fast_scan(family: str) -> None:
     ids = torch.randint(1, 4000, (2, 70), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         stock = model(ids, use_cache=False).logits
-        with fast_scans(model):
+        with fast_kernels(model):
             fast = model(ids, use_cache=False).logits
         again = model(ids, use_cache=False).logits
     assert (fast - stock).abs().max() < 2e-5 * stock.std()

@@ -22,6 +22,7 @@ from kl_lens_desktop.export.proof import Reference, answers, difference_from, re
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, share_weights
 from kl_lens_desktop.export.trace import trace
+from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.files import CARD, NPU_MODEL, atomic_folder, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
@@ -48,7 +49,8 @@ _NPU = {
     "made_for": "openvino_genai.LLMPipeline(graph, weights, tokenizer, 'NPU'), which makes graphs of fixed "
     "shapes of it, and loops over such graphs; batch of one, no beams",
     "tried": "graphs of fixed shapes of every architecture on the CPU; LLMPipeline's with OpenVINO's NPU "
-    "plugin and the CPU in place of the NPU (NPUW_DEVICES=CPU): right for all but zamba, "
+    "plugin and the CPU in place of the NPU (NPUW_DEVICES=CPU): right for all but "
+    f"{', '.join(family.model_type for family in FAMILIES.values() if family.npu)}, "
     "which the plugin does not take, nor weights in INT4 with zero points, INT3 and INT2; never on an NPU",
     "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_DCOFF_SCALE=NO, NPUW_LLM_PREFILL_CHUNK_SIZE=256; for the "
     "loops of Mamba-1 also NPUW_LLM_SHARED_HEAD=NO",
@@ -189,7 +191,7 @@ def _answers(folder: Path, said: Reference) -> Iterator[Any]:
 
 def _write_npu_graph(local: LocalModel, plan: Plan, staging: Path, cancel: Cancel) -> None:
     """Traced and compressed anew in its own form; equal weights come out as equal bytes and are shared."""
-    graph, states = trace(load_model(local.folder).model, unbranched=True)
+    graph, states = trace(load_model(local.folder).model, fixed=True)
     make_stateful(graph, states)
     free_of_beams(graph)
     to_fp16(graph)

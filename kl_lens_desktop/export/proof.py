@@ -72,12 +72,12 @@ def reference(model: Any, ids: Sequence[int], assignments: Mapping[str, str]) ->
     """
     import torch
 
+    from kl_lens_desktop.kernels.replace import fast_kernels
     from kl_lens_desktop.model.inventory import weight_parameters
-    from kl_lens_desktop.model.scan import fast_scans
     from kl_lens_desktop.quant.formats import parse_format
     from kl_lens_desktop.quant.rounding import fake_quantize
 
-    with torch.no_grad(), fast_scans(model):
+    with torch.no_grad(), fast_kernels(model):
         for parameter in model.parameters():
             parameter.copy_(parameter.half())
         parameters = weight_parameters(model)

@@ -21,7 +21,7 @@ _BLOB = re.compile(r'offset="(\d+)" size="(\d+)"')
 
 
 def free_of_beams(graph: ov.Model) -> None:
-    """Let a graph traced unbranched use ``beam_idx`` to reorder its states and for nothing else, in place.
+    """Let a graph traced in fixed form use ``beam_idx`` to reorder its states and for nothing else, in place.
 
     OpenVINO's NPU plugin removes that input with the reordering, and trips over what else reads it or a
     state.

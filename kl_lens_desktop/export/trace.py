@@ -1,13 +1,13 @@
 """A transformers model traced to an OpenVINO graph in which the cache's tensors go in and come out.
 
 One path for every family: the model's own forward with its own cache object, filled from flat tensors. What
-differs between families is in `model.families`, and how a cache layer is updated in `_functional_cache`.
+differs between families is in `families`, and how a cache layer is updated in `_functional_cache`.
 """
 
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,24 +16,24 @@ import torch
 from openvino import opset13 as ops
 from openvino._offline_transformations import apply_moc_transformations
 from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch import ConversionExtension, ModuleExtension
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 
-from kl_lens_desktop.export.convolution import remove_cuts
-from kl_lens_desktop.export.dual import remove_views
-from kl_lens_desktop.export.experts import dense_experts, grouped_experts
-from kl_lens_desktop.export.layout import remove_single_groups, remove_turns_back
-from kl_lens_desktop.export.lru import cached_recurrent_blocks
-from kl_lens_desktop.export.recurrence import Recurrences, recurrence_extensions
-from kl_lens_desktop.export.unbranched import UnbranchedRecurrences
-from kl_lens_desktop.model.scan import CONVOLUTION, DELTA, MAMBA1, MAMBA2, has_kernel, replaced_kernels
+from kl_lens_desktop.families import Family, family_of
+from kl_lens_desktop.kernels.call import Call, FixedCall
+from kl_lens_desktop.kernels.chunk_scan.graph import remove_views
+from kl_lens_desktop.kernels.experts.forms import dense_experts, grouped_experts
+from kl_lens_desktop.kernels.parts.layout import remove_single_groups, remove_turns_back
+from kl_lens_desktop.kernels.replace import replaced_functions
+from kl_lens_desktop.kernels.short_convolution.taps import remove_cuts
+from kl_lens_desktop.kernels.table import KERNELS
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
 COMPUTED = "computed"  # marks vectors that no parameter of the model holds
 MODEL_ATTRIBUTE = "model"  # constants are called self.<this>.<state-dict name>
-_PURE_SSM = ("mamba", "mamba2", "falcon_mamba")
 _MASKED = torch.finfo(torch.float16).min  # of float32's a device that computes in float16 makes infinity
 _PREFIX, _STEP = 5, 7  # tokens before and in the traced call: unequal, so that no size is taken for another
 
@@ -73,13 +73,13 @@ class State:
         )
 
 
-def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, list[State]]:
+def trace(model: PreTrainedModel, fixed: bool = False) -> tuple[ov.Model, list[State]]:
     """Trace a float32 model on the CPU; buffers that it keeps in bfloat16 become float32.
 
     Parameters
     ----------
-    unbranched : bool
-        In the form of which `export.static` makes graphs of fixed shapes: see `export.unbranched`.
+    fixed : bool
+        In the form of which `export.static` makes graphs of fixed shapes: see `kernels.call.FixedCall`.
 
     Returns
     -------
@@ -91,25 +91,20 @@ def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, l
     """
     model.float()  # a bfloat16 constant would lie in the model's memory, and be lost with it
     ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
-    loops = UnbranchedRecurrences() if unbranched else Recurrences()
-    kernels: dict[str, Callable[..., Any]] = {
-        MAMBA2: loops.dual_scan,
-        MAMBA1: loops.selective_scan,
-        DELTA: loops.delta_rule,
-        CONVOLUTION: loops.convolution,
-    }
+    family = family_of(model.config.model_type)
+    kernels = [KERNELS[name] for name in family.kernels]
+    call = FixedCall(kernels) if fixed else Call(kernels)
     with (
         torch.no_grad(),
-        replaced_kernels(model, kernels),
-        dense_experts(model) if unbranched else grouped_experts(model),
-        cached_recurrent_blocks(model, loops),
-        _functional_cache(loops),
+        replaced_functions(model, call.functions),
+        dense_experts(model) if fixed else grouped_experts(model),
+        family.patched(model, call),
+        _functional_cache(call),
         _quiet(),
     ):
         cache = _empty_cache(model)
-        key = "cache_params" if is_pure_ssm(model) else "past_key_values"
-        loops.begin(ids[:, :_PREFIX], torch.ones_like(ids), torch.zeros(1, dtype=torch.long))
-        model(ids[:, :_PREFIX], use_cache=True, **{key: cache})
+        call.begin(ids[:, :_PREFIX], torch.ones_like(ids), torch.zeros(1, dtype=torch.long))
+        model(ids[:, :_PREFIX], use_cache=True, **{family.cache_argument: cache})
         states = _states(cache)
         example = (
             ids[:, _PREFIX:],
@@ -118,7 +113,7 @@ def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, l
             torch.zeros(1, dtype=torch.int32),
             tuple(_flatten(cache, states)),
         )
-        graph = _converted(_Step(model, states, loops).eval(), example)
+        graph = _converted(_Step(model, family, states, call).eval(), example, call)
     remove_cuts(graph)
     _mark_computed(graph, model)
     used = len(graph.inputs) - len(states)
@@ -130,19 +125,19 @@ def trace(model: PreTrainedModel, unbranched: bool = False) -> tuple[ov.Model, l
     return graph, states
 
 
-def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
+def _converted(step: nn.Module, example: tuple[Any, ...], call: Call) -> ov.Model:
     """What `ov.convert_model` does, in a third of its time: traced once instead of three times to compare.
 
     The traced graph is compared with the model by the tests; a model of this program's own families needs no
     checks of its inputs either.
     """
-    modules, operations = recurrence_extensions()
+    modules = {cls: ModuleExtension(cls, _operation(cls)) for cls in call.conversions}
     decoder = TorchScriptPythonDecoder(
         step, example_input=example, module_extensions=modules, trace_kwargs={"check_trace": False}
     )
     frontend = FrontEndManager().load_by_framework("pytorch")
-    for operation in operations:
-        frontend.add_extension(operation)
+    for cls, build in call.conversions.items():
+        frontend.add_extension(ConversionExtension(_operation(cls), build))
     graph = frontend.convert(frontend.load(decoder))
     remove_turns_back(graph)
     remove_views(graph)
@@ -150,6 +145,10 @@ def _converted(step: nn.Module, example: tuple[Any, ...]) -> ov.Model:
     apply_moc_transformations(graph, cf=False, smart_reshape=False)
     _end_with_the_head(graph)
     return graph
+
+
+def _operation(stand_in: type[nn.Module]) -> str:
+    return f"kl_lens.{stand_in.__name__}"
 
 
 def _mark_computed(graph: ov.Model, model: PreTrainedModel) -> None:
@@ -192,10 +191,13 @@ def _end_with_the_head(graph: ov.Model) -> None:
 class _Step(nn.Module):
     """The model as a function of tokens and flat states."""
 
-    def __init__(self, model: PreTrainedModel, states: list[State], loops: Recurrences) -> None:
+    def __init__(self, model: PreTrainedModel, family: Family, states: list[State], call: Call) -> None:
         super().__init__()
         setattr(self, MODEL_ATTRIBUTE, model)
-        self._states, self._loops = states, loops
+        self._states, self._call, self._family = states, call, family
+        kernels = [KERNELS[name] for name in family.kernels]
+        # Such a scan takes its state in the order of the beams itself.
+        self._stored = not isinstance(call, FixedCall) and any(kernel.orders_beams for kernel in kernels)
 
     def forward(
         self,
@@ -206,10 +208,9 @@ class _Step(nn.Module):
         states: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
-        self._loops.begin(input_ids, attention_mask, beam_idx)
-        dual = has_kernel(model, MAMBA2) and not isinstance(self._loops, UnbranchedRecurrences)
-        cache = _filled(_empty_cache(model), self._states, states, beam_idx, dual)
-        if is_pure_ssm(model):
+        self._call.begin(input_ids, attention_mask, beam_idx)
+        cache = _filled(_empty_cache(model), self._states, states, beam_idx, self._stored)
+        if not self._family.attends:
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
         else:
             mask = _causal_mask(input_ids.shape[1], attention_mask)
@@ -227,11 +228,6 @@ class _Step(nn.Module):
                 use_cache=True,
             ).logits
         return (logits, *_flatten(cache, self._states))
-
-
-def is_pure_ssm(model: PreTrainedModel) -> bool:
-    """Whether its forward takes `cache_params` and neither mask nor positions."""
-    return model.config.model_type in _PURE_SSM
 
 
 def _causal_mask(new: Any, attention_mask: Tensor) -> Tensor:
@@ -294,11 +290,10 @@ def _flatten(cache: DynamicCache, states: list[State]) -> list[Tensor]:
 
 
 def _filled(
-    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor, dual: bool
+    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor, stored: bool
 ) -> DynamicCache:
     for state, held in zip(states, tensors, strict=True):
-        # The dual scan takes its state in the order of the beams itself.
-        tensor = held if state.kind == "ssm" and dual else held.index_select(0, beam_idx)
+        tensor = held if state.kind == "ssm" and stored else held.index_select(0, beam_idx)
         windows = tensor.unbind(1) if state.kind == "conv" else [tensor]
         for part, (place, index) in zip(windows, state.members, strict=True):
             layer: Any = cache.layers[place]
@@ -319,7 +314,7 @@ def _filled(
 
 
 @contextlib.contextmanager
-def _functional_cache(loops: Recurrences) -> Iterator[None]:
+def _functional_cache(call: Call) -> Iterator[None]:
     """Let cache updates return new tensors: tracing does not see what is copied in place.
 
     The state that a layer reads is noted for its scan.
@@ -328,11 +323,11 @@ def _functional_cache(loops: Recurrences) -> Iterator[None]:
     def get_recurrent_state(self: Any, layer_idx: int, state_idx: int = 0) -> Tensor | None:
         state: Tensor | None = stock_get(self, layer_idx, state_idx)
         if state is None:
-            loops.past = []
+            call.past = []
         else:
             # Not unbind: the GPU plugin leaves the parts of a split in place, and branches misread them.
             heads = range(state.shape[1]) if state.dim() == 4 else ()
-            loops.past = [state.select(1, head) for head in heads] or [state]
+            call.past = [state.select(1, head) for head in heads] or [state]
         return state
 
     def update_conv_state(
@@ -344,7 +339,7 @@ def _functional_cache(loops: Recurrences) -> Iterator[None]:
         else:
             taps = conv_kernel_size or self.conv_kernel_size[state_idx]
             kept = new.new_zeros(new.shape[0], int(taps), new.shape[2])
-        full, self.conv_states[state_idx] = loops.windowed(kept, new)
+        full, self.conv_states[state_idx] = call.windowed(kept, new)
         self.is_conv_states_initialized[state_idx] = True
         return full.transpose(1, 2)
 

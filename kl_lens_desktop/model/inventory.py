@@ -8,12 +8,9 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-# The nearest enclosing module whose class name says what it is decides; the names are those of transformers.
-_KINDS = (
-    ("ssm", re.compile(r"Mamba|Mixer(?!Block)|ShortConv|DeltaNet|RecurrentBlock")),
-    ("attention", re.compile(r"Attention$|Attention[A-Z]?\w*(?<!Layer)$")),
-    ("mlp", re.compile(r"MLP|Mlp|MoE|Moe(?!Hybrid)|Expert|FeedForward|Router")),
-)
+from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.families import family_of
+
 _STACK = re.compile(r".*\.experts\.\w+_proj")  # no single expert, which has a number in between
 
 
@@ -71,7 +68,13 @@ def weight_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
 
 
 def inventory(model: PreTrainedModel) -> list[Weight]:
-    """Every matrix of a Linear, Embedding or Conv1d and every stack of experts once, in the model's order."""
+    """Every matrix of a Linear, Embedding or Conv1d and every stack of experts once, in the model's order.
+
+    Raises
+    ------
+    ModelError
+        If a matrix belongs to no part that the record of the model's family names.
+    """
     stack_name = next(name for name, module in model.named_modules() if module is blocks(model))
     modules = dict(model.named_modules(remove_duplicate=False))
     found: dict[int, Weight] = {}
@@ -118,16 +121,14 @@ def _kind(name: str, module: nn.Module, modules: dict[str, nn.Module], model: Pr
         return "embedding"
     if module is model.get_output_embeddings():
         return "head"
+    mixers = family_of(model.config.model_type).mixers
     parts = name.split(".")
-    for depth in range(len(parts) - 1, 0, -1):
-        class_name = type(modules[".".join(parts[:depth])]).__name__
-        for kind, pattern in _KINDS:
-            if pattern.search(_without_family(class_name, model)):
-                return kind
-    return "mlp"
-
-
-def _without_family(class_name: str, model: PreTrainedModel) -> str:
-    """``Mixer`` of ``MambaMixer`` where the family is Mamba: a family's name says nothing of the part."""
-    family = type(model.base_model).__name__.removesuffix("Model")
-    return class_name.removeprefix(family)
+    enclosing = [type(modules[".".join(parts[:depth])]).__name__ for depth in range(len(parts) - 1, 0, -1)]
+    for class_name in enclosing:
+        if class_name in mixers:
+            return mixers[class_name]
+    raise ModelError(
+        f"Cannot analyze {name}",
+        f"this version of {model.config.model_type} has a part that is not known here: {enclosing[0]}",
+        "Report it, with the name of the model",
+    )

@@ -8,12 +8,21 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.families import family_of
+from kl_lens_desktop.kernels.replace import unreplaced
+from kl_lens_desktop.kernels.table import KERNELS
 from kl_lens_desktop.model.checkpoint import weight_files
-from kl_lens_desktop.model.families import read_config
+from kl_lens_desktop.model.config import read_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,9 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
     """
     read_config(folder)
     files = weight_files(folder)
+    with _in_words(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    _check_kernels(folder, config)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     tokenizer = load_tokenizer(folder)
@@ -73,8 +85,22 @@ def empty_model(folder: Path) -> PreTrainedModel:
     read_config(folder)
     with _in_words(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    _check_kernels(folder, config)
+    with _in_words(folder), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def _check_kernels(folder: Path, config: Any) -> None:
+    """Refuse a model with a recurrence that no kernel of ours stands in for: its trace would be wrong."""
+    family = family_of(config.model_type)
+    modelling = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__module__
+    left = unreplaced(modelling, [KERNELS[name] for name in family.kernels])
+    if left:
+        raise ModelError(
+            f"Cannot open {folder}",
+            f"{config.model_type} computes a recurrence that is not known here: {', '.join(left)}",
+            "Choose another model",
+        )
 
 
 @contextlib.contextmanager

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.plan.options import Choice, WeightOptions
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 
-# OpenVINO's CPU plugin multiplies q, k and v, or gate and up, by one call (QKVProjFusion, MLPFusion), its GPU
-# plugin any matrices with one input (FullyConnectedHorizontalFusion), and only where their formats agree.
-_FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
+_FUSED = tuple(dict.fromkeys(parts for family in FAMILIES.values() for parts in family.fused))
 # Formats a device is known to compute wrongly or not to take. GPU: OpenVINO issue 37419 on an Arc 140V; 2-bit
 # embeddings come out wrong and 2-bit products end the process (2026.4). NPU: with zero points or of uncommon
 # widths (2026.4).

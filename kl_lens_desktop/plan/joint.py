@@ -16,9 +16,9 @@ from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
+from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel
-from kl_lens_desktop.model.scan import fast_scans
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
@@ -149,7 +149,7 @@ class Bench:
 
     @contextlib.contextmanager
     def _ready(self) -> Iterator[None]:
-        with torch.no_grad(), fast_scans(self._model):
+        with torch.no_grad(), fast_kernels(self._model):
             yield
 
     def weight_error(self, name: str, fmt: str) -> float:

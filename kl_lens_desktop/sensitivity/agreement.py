@@ -18,10 +18,10 @@ from scipy.stats import kendalltau
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import write_json
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import Weight, inventory
 from kl_lens_desktop.model.load import load_model
-from kl_lens_desktop.model.scan import fast_scans
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Progress
 from kl_lens_desktop.quant.formats import parse_format
@@ -84,7 +84,7 @@ def agree(
     ids, about = windows(loaded.tokenizer, [Path(text) if text else held_out_text()], tokens, window)
     points: list[dict[str, Any]] = []
     todo = _in_order(scores.entries, weights)
-    with torch.no_grad(), fast_scans(loaded.model), Lanes(loaded.model, cancel) as lanes:
+    with torch.no_grad(), fast_kernels(loaded.model), Lanes(loaded.model, cancel) as lanes:
         walk = Walk(lanes.main, ids, lanes=lanes.count, compared=False)
         full = walk.cross_entropies({}, head_only=True, lane=lanes.main, position=walk.position)
         for (entry, _), nats in zip(todo, lanes.in_order(_jobs(walk, todo)), strict=True):

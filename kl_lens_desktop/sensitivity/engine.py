@@ -28,11 +28,11 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
-from kl_lens_desktop.model.scan import fast_scans
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.quant.formats import (
@@ -180,7 +180,7 @@ def analyze(
     try:
         with (
             torch.no_grad(),
-            fast_scans(loaded.model),
+            fast_kernels(loaded.model),
             matrix_products(precision),
             Lanes(loaded.model, cancel) as lanes,
         ):
@@ -396,7 +396,7 @@ def measure_plan(
     ids, text = windows(loaded.tokenizer, texts, tokens, window)
     use_cores()
     lane = Lane(loaded.model, cancel)
-    with torch.no_grad(), fast_scans(loaded.model):
+    with torch.no_grad(), fast_kernels(loaded.model):
         tally = Walk(lane, ids).compare(
             {name: fake_quantize(lane.parameters[name], parse_format(f)) for name, f in assignments.items()}
         )

@@ -17,8 +17,8 @@ from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.files import write_text
 from kl_lens_desktop.hub import library
 from kl_lens_desktop.hub.download import fetch_file
+from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.load import LoadedModel
-from kl_lens_desktop.model.scan import fast_scans
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.text.bundled import FILE_LIMIT, calibration_text, read_text
@@ -134,7 +134,7 @@ def _sampled(loaded: LoadedModel, length: int, cancel: Cancel) -> list[str]:
         cancel.check()
         return torch.zeros(_TOGETHER, dtype=torch.bool, device=model.device)
 
-    with torch.no_grad(), fast_scans(model):
+    with torch.no_grad(), fast_kernels(model):
         ids = model.generate(
             first.to(model.device),
             attention_mask=torch.ones_like(first, device=model.device),

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, LinearAttentionLayer
 
-from kl_lens_desktop.export.trace import is_pure_ssm
-from kl_lens_desktop.model import scan as scans
-from kl_lens_desktop.model.selective import gated, step_sizes
+from kl_lens_desktop.families import family_of
+from kl_lens_desktop.kernels.chunk_scan import fast as scans
+from kl_lens_desktop.kernels.replace import replaced_functions
+from kl_lens_desktop.kernels.selective_scan.fast import gated, step_sizes
 
 _KINDS = {"conv": "conv_states", "ssm": "recurrent_states", "key": "keys", "value": "values"}
 Key = tuple[int, str]
@@ -34,10 +35,10 @@ Key = tuple[int, str]
 def plain_export(model: PreTrainedModel) -> ov.Model:
     """A stateful graph with INT4 weights in groups of 128."""
     loops, ids = _Loops(), torch.arange(1, 13)[None]
-    attends = not is_pure_ssm(model)
+    attends = family_of(model.config.model_type).attends
     with (
         torch.no_grad(),
-        scans.replaced_kernels(model, {scans.MAMBA2: scans.scan, scans.MAMBA1: loops.scan}),
+        replaced_functions(model, {"mamba2_chunk_scan": scans.scan, "mamba_selective_scan": loops.scan}),
         patch.object(scans, "_decay", _decay),
         _functional(loops),
         _dense(model),

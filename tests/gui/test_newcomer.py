@@ -5,13 +5,13 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QLabel, QWidget
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.gui.model.page import ModelPage
 from kl_lens_desktop.gui.plan.page import PlanPage
 from kl_lens_desktop.gui.plan.table import HEADINGS
 from kl_lens_desktop.gui.sensitivity.page import SensitivityPage
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state.session import MISSING
-from kl_lens_desktop.model.families import SUPPORTED
 
 PADDING = 16  # of a heading, left and right
 SIZES = [(1024, 680), (1280, 800)]
@@ -35,7 +35,7 @@ def test_an_architecture_is_read_whole(opened: Window, size: tuple[int, int]) ->
     opened.resize(*size)
     page = opened.page("Model")
     assert isinstance(page, ModelPage)
-    longest = max(SUPPORTED.values(), key=len)
+    longest = max((family.title for family in FAMILIES.values()), key=len)
     assert opened.session.model is not None
     opened.session.model.about["architecture"] = longest
     opened.session.model_changed.emit()

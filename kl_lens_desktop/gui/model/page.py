@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import KLLensError
+from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.gui.kit import icons
 from kl_lens_desktop.gui.kit.controls import (
     Elided,
@@ -41,7 +42,6 @@ from kl_lens_desktop.gui.kit.controls import (
     tool,
 )
 from kl_lens_desktop.gui.state.session import BLOCK_NAMES, STAGE_NAMES, Model, Session
-from kl_lens_desktop.model.families import SUPPORTED
 from kl_lens_desktop.model.fit import stage_needs
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ class ModelPage(Page):
 
     def _missing_hit(self) -> str:
         if self._hit is not None and not _is_supported(self._hit):
-            known = ", ".join(SUPPORTED)
+            known = ", ".join(FAMILIES)
             return f"The architecture {self._hit.architecture} is not supported; these are: {known}"
         return "" if self._hub else "Choose a model from the list first"
 
@@ -466,7 +466,7 @@ def _fit_table(fit: list[dict[str, Any]], work_folder: Path) -> QGridLayout:
 
 
 def _is_supported(hit: "SearchHit") -> bool:
-    return hit.architecture is None or hit.architecture in SUPPORTED
+    return hit.architecture is None or hit.architecture in FAMILIES
 
 
 def _verdict(hit: "SearchHit") -> str:

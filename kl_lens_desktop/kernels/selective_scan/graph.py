@@ -12,9 +12,12 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import branch, no_tokens, with_last
-from kl_lens_desktop.export.layout import CHANNELS_FIRST, tokens_first
-from kl_lens_desktop.export.padding import kept
+from kl_lens_desktop.kernels.call import Call
+from kl_lens_desktop.kernels.parts.branch import branch, no_tokens, with_last
+from kl_lens_desktop.kernels.parts.builder import Builder
+from kl_lens_desktop.kernels.parts.layout import CHANNELS_FIRST, tokens_first
+from kl_lens_desktop.kernels.parts.padding import kept
+from kl_lens_desktop.kernels.short_convolution.taps import Convolutions
 
 _NAME = "selective_scan"
 
@@ -54,6 +57,37 @@ class SelectiveLoop(nn.Module):
 
     def forward(self, steps: Tensor, scaled: Tensor, A: Tensor, B: Tensor, C: Tensor, past: Tensor) -> Tensor:
         return torch.zeros_like(scaled)
+
+
+def traced(
+    call: Call,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    z: Tensor,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    **_: Any,
+) -> Any:
+    """In place of ``mamba_selective_scan``: see `selective_scan.fast.selective_scan`."""
+    past = call.past_or(x.new_zeros(x.shape[0], x.shape[1], A.shape[1]))
+    bias, skip = (x.new_zeros(x.shape[1]) if value is None else value for value in (delta_bias, D))
+    shared = call.parts.length, call.parts.batch, call.parts.one, call.attention_mask
+    softplus = torch.tensor(int(delta_softplus))
+    y = call.stand_in(SelectiveScan)(x, dt, A, B, C, skip, z, bias, past, *shared, softplus)
+    state = call.stand_in(SelectiveState)(y, past)
+    return (y, state) if return_last_state else y
+
+
+def conversions(_: Convolutions) -> dict[type[nn.Module], Builder]:
+    """The stand-ins of this form and of `fixed`, and what builds their operations."""
+    scans = SelectiveScans()
+    return {SelectiveScan: scans.build, SelectiveState: scans.state, SelectiveLoop: selective_loop}
 
 
 class SelectiveScans:

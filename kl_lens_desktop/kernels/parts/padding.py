@@ -13,7 +13,7 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import branch
+from kl_lens_desktop.kernels.parts.branch import branch
 
 _END = 2**31 - 1
 

@@ -1,28 +1,17 @@
 """Mamba-2's scan in its dual (matrix) form, several times faster in torch on a CPU than the stock one.
 
-Dao and Gu, "Transformers are SSMs", arXiv 2405.21060, section 6. Used in place of the modelling modules' own
-function only inside `fast_scans`, and traced by the exporter, for it has no loop and no padding.
+Dao and Gu, "Transformers are SSMs", arXiv 2405.21060, section 6.
 """
 
-import contextlib
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
-
-from kl_lens_desktop.model.convolution import causal_convolution
-from kl_lens_desktop.model.selective import selective_scan
 
 CHUNK = 64  # tokens; the matrix part grows with its square
 _FAINTEST = 1e-20
-# The kernel functions of transformers' modelling modules.
-MAMBA2, MAMBA1, DELTA = "mamba2_chunk_scan", "mamba_selective_scan", "torch_chunk_gated_delta_rule"
-CONVOLUTION = "causal_conv1d_fn"
 
 
 def scan(
@@ -141,38 +130,3 @@ def scan_in_chunks(
         outputs.append(y)
     y = torch.cat(outputs, 1)
     return (y, state) if return_final_states else y
-
-
-@contextlib.contextmanager
-def fast_scans(model: PreTrainedModel, kernel: Callable[..., Any] = scan_in_chunks) -> Iterator[None]:
-    """Let a model use fast scans and convolutions inside the block, `kernel` for Mamba-2's scan.
-
-    On CUDA the model's own dispatch stays in place, for there mamba-ssm's kernels are faster.
-    """
-    fast: dict[str, Callable[..., Any]] = {
-        MAMBA2: kernel,
-        MAMBA1: selective_scan,
-        CONVOLUTION: causal_convolution,
-    }
-    kernels = {} if model.device.type == "cuda" else fast
-    with replaced_kernels(model, kernels):
-        yield
-
-
-def has_kernel(model: PreTrainedModel, name: str) -> bool:
-    """Whether the modelling module has a kernel function of that name."""
-    return hasattr(sys.modules[type(model).__module__], name)
-
-
-@contextlib.contextmanager
-def replaced_kernels(model: PreTrainedModel, kernels: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Replace those functions that the modelling module has; it is as it was afterwards, errors or not."""
-    module = sys.modules[type(model).__module__]
-    stock = {name: getattr(module, name) for name in kernels if hasattr(module, name)}
-    for name in stock:
-        setattr(module, name, kernels[name])
-    try:
-        yield
-    finally:
-        for name, function in stock.items():
-            setattr(module, name, function)

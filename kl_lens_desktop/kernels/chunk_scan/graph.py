@@ -7,7 +7,7 @@ enter: even operations on empty tensors would cost it more than its own.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -15,11 +15,13 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import behind_branch, branch, no_tokens
-from kl_lens_desktop.export.convolution import Convolutions, Taps
-from kl_lens_desktop.export.padding import kept
+from kl_lens_desktop.kernels.call import CHUNK, Call
+from kl_lens_desktop.kernels.chunk_scan.fast import limited_steps
+from kl_lens_desktop.kernels.parts.branch import behind_branch, branch, no_tokens
+from kl_lens_desktop.kernels.parts.builder import Builder
+from kl_lens_desktop.kernels.parts.padding import kept
+from kl_lens_desktop.kernels.short_convolution.taps import Convolutions, Taps
 
-CHUNK = 64  # tokens; the work inside chunks grows with it, the states between them shrink
 _END = 2**31 - 1
 _NAME = "dual_scan"
 
@@ -58,51 +60,39 @@ class DualState(nn.Module):
         return torch.zeros_like(past)
 
 
-class Parts(NamedTuple):
-    """What the scans and convolutions of all layers share.
+def traced(
+    call: Call,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int | None = None,
+    *,
+    D: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    return_final_states: bool = False,
+    **_: Any,
+) -> Any:
+    """In place of ``mamba2_chunk_scan``: see `chunk_scan.fast.scan`."""
+    heads, head_size, groups, size = (int(n) for n in (*x.shape[2:], *B.shape[2:]))
+    dt = limited_steps(dt, dt_bias, dt_softplus, dt_limit)
+    past = initial_states
+    if past is None:
+        past = x.new_zeros(x.shape[0], heads * head_size, size)
+    sizes = torch.tensor([heads, head_size, groups, size])
+    skip = torch.zeros(heads) if D is None else D
+    y = call.stand_in(DualScan)(x, dt, A, B, C, skip, past, *call.parts, call.attention_mask, sizes)
+    state = call.stand_in(DualState)(y, past)
+    return (y, state) if return_final_states else y
 
-    Attributes
-    ----------
-    length, chunks : Tensor
-        (1,) each: the number of tokens before the last, and of chunks they take.
-    rows : Tensor
-        (chunks · CHUNK,): which token is at each place of the chunks; behind the end, the last one before.
-    not_later : Tensor
-        (chunks + 1, 1 + chunks): what reaches each chunk and the last token of the stored state and what each
-        chunk leaves, which are one behind: 1 on and below the diagonal.
-    beams, own : Tensor
-        ``beam_idx`` as a column; which rows of the batch go on from their own stored state, (batch, 1, 1).
-    batch, one : Tensor
-        (1,) each: the size of the batch, and how many tokens the last one is.
-    full : Tensor
-        1 if there are tokens before the last or a row of the batch takes another's place.
-    """
 
-    length: Tensor
-    chunks: Tensor
-    rows: Tensor
-    not_later: Tensor
-    beams: Tensor
-    own: Tensor
-    batch: Tensor
-    one: Tensor
-    full: Tensor
-
-
-def shared_parts(input_ids: Tensor, beam_idx: Tensor) -> Parts:
-    """The `Parts` of one call."""
-    length = torch.as_tensor(input_ids.shape[1] - 1).reshape(1)
-    chunks = (length + (CHUNK - 1)) // CHUNK
-    count: Any = chunks[0]
-    rows = torch.minimum(torch.arange(count * CHUNK), length - 1)
-    kept = beam_idx == torch.arange(beam_idx.shape[0])
-    full = torch.maximum(length.clamp(max=1), 1 - kept.long().min())
-    place = torch.arange(count + 1)
-    not_later = (place[None] <= place[:, None]).float()
-    own = (kept & (length == 0))[:, None, None]
-    one = torch.as_tensor(input_ids.shape[1]).reshape(1) - length
-    batch = torch.as_tensor(beam_idx.shape[0]).reshape(1) * one
-    return Parts(length, chunks, rows, not_later, beam_idx.long()[:, None], own, batch, one, full)
+def conversions(convolutions: Convolutions) -> dict[type[nn.Module], Builder]:
+    """The stand-ins of this form, and what builds their operations."""
+    return {DualScan: DualScans(convolutions).build, DualState: dual_state}
 
 
 class _Scan:

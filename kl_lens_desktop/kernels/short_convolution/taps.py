@@ -11,33 +11,13 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-import torch
 from openvino import opset13 as ops
-from torch import Tensor, nn
 
-from kl_lens_desktop.export.branch import branch, no_tokens, with_last
-from kl_lens_desktop.export.layout import CHANNELS_FIRST, tokens_first
-from kl_lens_desktop.export.padding import taken
+from kl_lens_desktop.kernels.parts.branch import branch, no_tokens, with_last
+from kl_lens_desktop.kernels.parts.layout import CHANNELS_FIRST, tokens_first
+from kl_lens_desktop.kernels.parts.padding import taken
 
 _NAME = "short_convolution"
-
-
-class ShortConvolution(nn.Module):
-    """Stand-in for the convolution of a model that is being traced; only its shape is real."""
-
-    def forward(
-        self,
-        hidden: Tensor,
-        window: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        order: Tensor,
-        length: Tensor,
-        batch: Tensor,
-        one: Tensor,
-        silu: Tensor,
-    ) -> Tensor:
-        return torch.zeros_like(hidden[..., window.shape[1] :])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,175 @@
+"""One call of a model that is being traced: what its kernels share, and the states they pass on."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from kl_lens_desktop.kernels.parts.builder import Builder
+from kl_lens_desktop.kernels.parts.padding import Order, Taken, converted_order, converted_taken
+from kl_lens_desktop.kernels.parts.states import FinalState, final_state
+from kl_lens_desktop.kernels.short_convolution.taps import Convolutions
+from kl_lens_desktop.kernels.table import Kernel
+
+CHUNK = 64  # tokens of a chunk; the work inside chunks grows with it, the states between them shrink
+StandIn = TypeVar("StandIn", bound=nn.Module)
+
+
+class Parts(NamedTuple):
+    """What the scans and convolutions of all layers share.
+
+    Attributes
+    ----------
+    length, chunks : Tensor
+        (1,) each: the number of tokens before the last, and of chunks they take.
+    rows : Tensor
+        (chunks · CHUNK,): which token is at each place of the chunks; behind the end, the last one before.
+    not_later : Tensor
+        (chunks + 1, 1 + chunks): what reaches each chunk and the last token of the stored state and what each
+        chunk leaves, which are one behind: 1 on and below the diagonal.
+    beams, own : Tensor
+        ``beam_idx`` as a column; which rows of the batch go on from their own stored state, (batch, 1, 1).
+    batch, one : Tensor
+        (1,) each: the size of the batch, and how many tokens the last one is.
+    full : Tensor
+        1 if there are tokens before the last or a row of the batch takes another's place.
+    """
+
+    length: Tensor
+    chunks: Tensor
+    rows: Tensor
+    not_later: Tensor
+    beams: Tensor
+    own: Tensor
+    batch: Tensor
+    one: Tensor
+    full: Tensor
+
+
+def shared_parts(input_ids: Tensor, beam_idx: Tensor) -> Parts:
+    """The `Parts` of one call."""
+    length = torch.as_tensor(input_ids.shape[1] - 1).reshape(1)
+    chunks = (length + (CHUNK - 1)) // CHUNK
+    count: Any = chunks[0]
+    rows = torch.minimum(torch.arange(count * CHUNK), length - 1)
+    kept = beam_idx == torch.arange(beam_idx.shape[0])
+    full = torch.maximum(length.clamp(max=1), 1 - kept.long().min())
+    place = torch.arange(count + 1)
+    not_later = (place[None] <= place[:, None]).float()
+    own = (kept & (length == 0))[:, None, None]
+    one = torch.as_tensor(input_ids.shape[1]).reshape(1) - length
+    batch = torch.as_tensor(beam_idx.shape[0]).reshape(1) * one
+    return Parts(length, chunks, rows, not_later, beam_idx.long()[:, None], own, batch, one, full)
+
+
+class Call(nn.Module):
+    """A call of any number of tokens, in any number of rows.
+
+    Parameters
+    ----------
+    kernels : iterable of Kernel
+        Those of the model. Each is traced as opaque operations, of which only the shapes are real.
+
+    Attributes
+    ----------
+    past : list of Tensor
+        The states that the layer in turn starts from: one for each head where a layer scans its heads one
+        by one, else one. Some modelling code hands none to its scan.
+    window : Tensor or None
+        The last tokens that the short convolution of the layer in turn keeps, the new ones included.
+    input_ids, attention_mask : Tensor
+        (batch, tokens) and (batch, past + tokens).
+    parts : Parts
+    conversions : dict of module class to callable
+        What builds each opaque operation's part of the graph, for OpenVINO's converter.
+    """
+
+    FORM: ClassVar = "graph"
+    input_ids: Tensor
+    attention_mask: Tensor
+    parts: Parts
+
+    def __init__(self, kernels: Iterable[Kernel]) -> None:
+        super().__init__()
+        self._kernels = {kernel.name: kernel for kernel in kernels}
+        convolutions = Convolutions()
+        self.conversions: dict[type[nn.Module], Builder] = {
+            Order: converted_order,
+            Taken: converted_taken,
+            FinalState: final_state,
+        }
+        for kernel in self._kernels.values():
+            self.conversions |= kernel.conversions(convolutions)
+        self.past: list[Tensor] = []
+        self.window: Tensor | None = None
+        self._stand_ins = nn.ModuleDict({cls.__name__: cls() for cls in self.conversions})
+
+    def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
+        """What all layers of one call share."""
+        self.input_ids, self.attention_mask = input_ids, attention_mask
+        self.parts = shared_parts(input_ids, beam_idx)
+        self._orders: dict[int, Tensor] = {}
+
+    @property
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """What stands in for which function of the modelling module."""
+        return {k.function: self.form(k.name) for k in self._kernels.values() if k.function}
+
+    def form(self, kernel: str) -> Callable[..., Any]:
+        """The traced form of one of the kernels."""
+        return partial(self._kernels[kernel].form(self.FORM), self)
+
+    def stand_in(self, cls: type[StandIn]) -> StandIn:
+        """The one module of that class: the converter finds those that belong to the traced model."""
+        return cast(StandIn, self._stand_ins[cls.__name__])
+
+    def windowed(self, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+        """What a short convolution reads, (batch, taps + tokens, channels), and the window it keeps."""
+        full = torch.cat([past, new], 1)
+        taps = int(past.shape[1])
+        self.window = self.stand_in(Taken)(full, self.places(taps)[:, -taps:])
+        return full, self.window
+
+    def places(self, taps: int) -> Tensor:
+        """Where each token of a window of `taps` and of this call is found: `padding.Order`."""
+        if taps not in self._orders:
+            order = self.stand_in(Order)
+            self._orders[taps] = order(self.input_ids, self.attention_mask, torch.tensor(taps))
+        return self._orders[taps]
+
+    def tokens(self) -> Tensor:
+        """1 for the tokens of this call and 0 for padding, (batch, tokens, 1)."""
+        return self.attention_mask[:, -self.input_ids.shape[1] :, None].float()
+
+    def past_or(self, zeros: Tensor) -> Tensor:
+        """The next state of `past`, or `zeros` where there is none."""
+        return self.past.pop(0) if self.past else zeros
+
+
+class FixedCall(Call):
+    """A call of a graph of fixed shapes: one chunk of one row, whose padding stands before its tokens.
+
+    A graph for an NPU is made twice from the same operations, once for a single token and once for a chunk,
+    each with every shape known. So nothing is decided at run time, and no beams change places.
+    """
+
+    FORM: ClassVar = "fixed"
+
+    def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
+        self.input_ids, self.attention_mask = input_ids, attention_mask
+        self._orders: dict[int, Tensor] = {}
+
+    def places(self, taps: int) -> Tensor:
+        if taps not in self._orders:
+            kept = self.tokens()[0, :, 0]
+            missing = (1 - kept).sum().long()
+            place = torch.arange(taps + kept.shape[0])
+            self._orders[taps] = torch.where(place < missing + taps, (place - missing).clamp(min=0), place)
+        return self._orders[taps]
+
+    def windowed(self, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+        taps = int(past.shape[1])
+        full = torch.cat([past, new], 1).index_select(1, self.places(taps))
+        return full, full[:, -taps:]

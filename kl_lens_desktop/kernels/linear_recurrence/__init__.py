@@ -1,0 +1,1 @@
+"""The gated linear recurrence of Griffin (arXiv 2402.19427)."""

@@ -1,0 +1,1 @@
+"""What the graph forms share: branches, padding, layouts of tokens."""
