@@ -7,6 +7,7 @@ differs between families is in `families`, and how a cache layer is updated in `
 import contextlib
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -209,17 +210,18 @@ class _Step(nn.Module):
     ) -> tuple[Tensor, ...]:
         model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
         self._call.begin(input_ids, attention_mask, beam_idx)
+        if self._family.latent and not isinstance(self._call, FixedCall):
+            past = attention_mask.shape[1] - input_ids.shape[1]
+            states = tuple(_last_tokens(s, t, past) for s, t in zip(self._states, states, strict=True))
         cache = _filled(_empty_cache(model), self._states, states, beam_idx, self._stored)
         if not self._family.attends:
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
         else:
             mask = _causal_mask(input_ids.shape[1], attention_mask)
-            # Ready masks by layer type, so that the model builds none; recurrent layers see no padding.
-            masks = {
-                "sliding_attention": _sliding(mask, attention_mask, model.config),
-                **dict.fromkeys(("full_attention", "attention", "hybrid"), mask),
-                **dict.fromkeys(("linear_attention", "mamba", "conv"), None),
-            }
+            # Ready masks by layer type, so that the model builds none; recurrent layers get none, for their
+            # kernels pass padding by.
+            masks = defaultdict(lambda: None, dict.fromkeys(("full_attention", "attention", "hybrid"), mask))
+            masks["sliding_attention"] = _sliding(mask, attention_mask, model.config)
             logits = model(
                 input_ids=input_ids,
                 attention_mask=masks,
@@ -228,6 +230,15 @@ class _Step(nn.Module):
                 use_cache=True,
             ).logits
         return (logits, *_flatten(cache, self._states))
+
+
+def _last_tokens(state: State, held: Tensor, count: Any) -> Tensor:
+    """Of keys and values the last `count` tokens, which are all.
+
+    But for the CPU plugin (2026.4): after a reset it reads the tokens of the sequence before, unless the
+    keys go right into its attention.
+    """
+    return held[:, :, held.shape[2] - count :] if state.kind in ("key", "value") else held
 
 
 def _causal_mask(new: Any, attention_mask: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ class Family:
         A matrix belongs to the nearest enclosing module that is named here.
     cache_argument : str
         Of its forward. Models without attention take ``cache_params``, and neither mask nor positions.
+    latent : bool
+        Whether its attention caches latents, which a projection widens to keys and values.
     fused : tuple of tuple of str
         Parts of a module that OpenVINO multiplies by one call where their formats agree: its CPU plugin q, k
         and v, or gate and up (QKVProjFusion, MLPFusion), its GPU plugin any matrices with one input
@@ -50,6 +52,7 @@ class Family:
     kernels: tuple[str, ...]
     mixers: Mapping[str, str]
     cache_argument: str = ATTENDS
+    latent: bool = False
     fused: tuple[tuple[str, ...], ...] = FUSED
     npu: str = ""
     patch: str = ""

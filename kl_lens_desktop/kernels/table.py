@@ -26,6 +26,8 @@ class Kernel:
         tokens, or fuse it with what is around it.
     fast : str
         The function of ``fast.py``; empty where the stock one serves.
+    fixed : bool
+        Whether the form for graphs of fixed shapes is another one than ``graph``.
     orders_beams : bool
         Whether the graph form reads the stored state itself, whose rows are in the order before this call's
         beams change places.
@@ -83,6 +85,11 @@ KERNELS = {
             "gated_delta_rule",
             function="torch_chunk_gated_delta_rule",
             covers=("torch_recurrent_gated_delta_rule",),
+        ),
+        Kernel(
+            "channel_delta_rule",
+            function="chunk_kimi_delta_attention",
+            covers=("recurrent_kimi_delta_attention",),
         ),
         Kernel("linear_recurrence", fixed=False),
     )

@@ -69,6 +69,19 @@ def kept(mask: Any, length: Any) -> ov.Node:
     return ops.unsqueeze(ops.convert(tokens, "f32"), _axis(2))
 
 
+def before_last(mask: Any, length: Any) -> ov.Node:
+    """As `kept`, and 0 for the last token: with it a loop over all tokens leaves the state before it.
+
+    Slices that end before the last token would do, and what is to be masked could come from anywhere, but for
+    the GPU plugin (2026.4). Where a loop over such slices has one turn it writes past the end of its memory,
+    and what a loop reads right from outside its branch it reads from the call before, if that had as many
+    tokens.
+    """
+    place = ops.range(_axis(0), ops.add(ops.squeeze(length, _axis(0)), _axis(1)), _axis(1), "i64")
+    before = ops.unsqueeze(ops.convert(ops.less(place, length), "f32"), _axis(1))
+    return ops.multiply(kept(mask, length), before)
+
+
 def converted_taken(context: Any) -> list[ov.Output]:
     """The operation of a `Taken`."""
     return [taken(context.get_input(0), context.get_input(1)).output(0)]

@@ -16,10 +16,9 @@ from kl_lens_desktop.kernels.call import Call
 from kl_lens_desktop.kernels.parts.branch import branch, no_tokens, with_last
 from kl_lens_desktop.kernels.parts.builder import Builder
 from kl_lens_desktop.kernels.parts.layout import CHANNELS_FIRST, tokens_first
-from kl_lens_desktop.kernels.parts.padding import kept
+from kl_lens_desktop.kernels.parts.padding import before_last
+from kl_lens_desktop.kernels.parts.states import KeptStates
 from kl_lens_desktop.kernels.short_convolution.taps import Convolutions
-
-_NAME = "selective_scan"
 
 
 class SelectiveScan(nn.Module):
@@ -94,7 +93,7 @@ class SelectiveScans:
     """The scans of one traced model."""
 
     def __init__(self) -> None:
-        self._states: dict[str, ov.Output] = {}
+        self._states = KeptStates("selective_scan")
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `SelectiveScan`, for OpenVINO's converter."""
@@ -113,17 +112,13 @@ class SelectiveScans:
         )
         y_last, state = _turn(step, each, b, c, A, held)
         y = with_last(y, y_last, batch, one, D.get_partial_shape().to_shape())
-        y.set_friendly_name(f"{_NAME}.{len(self._states)}")
-        self._states[y.get_friendly_name()] = state.output(0)
+        self._states.keep(y, state)
         gated = ops.multiply(ops.add(y, ops.multiply(x, D)), ops.swish(z))
         return [ops.transpose(gated, ops.constant(CHANNELS_FIRST)).output(0)]
 
     def state(self, context: Any) -> list[ov.Output]:
         """The operation of a `SelectiveState`: a part of its scan."""
-        node = context.get_input(0).get_node()
-        while node.get_friendly_name() not in self._states:
-            node = node.input_value(0).get_node()
-        return [self._states[node.get_friendly_name()]]
+        return self._states.find(context)
 
 
 def _turn(step: Any, scaled: Any, B: Any, C: Any, A: Any, past: Any) -> tuple[ov.Node, ov.Node]:
@@ -136,16 +131,9 @@ def _turn(step: Any, scaled: Any, B: Any, C: Any, A: Any, past: Any) -> tuple[ov
 
 
 def _before(*inputs: Any) -> list[Any]:
-    """The loop takes the last token too, with a step of zero, which changes nothing; its output is cut off.
-
-    Slices that end before it would do, and B and C need no mask, but for the GPU plugin (2026.4). Where such
-    a loop has one turn it writes past the end of its memory, and what a loop reads right from outside the
-    branch it reads from the call before, if that had as many tokens.
-    """
+    """The loop takes the last token too, with a step of zero; its output is cut off."""
     steps, scaled, B, C, A, past, length, mask, _ = inputs
-    place = ops.range(_axis(0), ops.add(ops.squeeze(length, _axis(0)), _axis(1)), _axis(1), "i64")
-    before = ops.unsqueeze(ops.convert(ops.less(place, length), "f32"), _axis(1))
-    tokens = ops.multiply(kept(mask, length), before)
+    tokens = before_last(mask, length)
     steps, scaled, B, C = (ops.multiply(value, tokens).output(0) for value in (steps, scaled, B, C))
     y, reached = _loop([steps, scaled, A, B, C, past])
     return [ops.slice(y, _numbers(0), length, _numbers(1), _numbers(1)), reached]
@@ -179,10 +167,6 @@ def _nothing(*inputs: Any) -> list[ov.Node]:
     *_, A, _, _, _, batch = inputs
     channels, size = A.get_partial_shape().to_shape()
     return [no_tokens(batch, channels), ops.constant(np.zeros((1, 1, size), np.float32))]
-
-
-def _axis(value: int) -> ov.Node:
-    return ops.constant(np.int64(value))
 
 
 def _numbers(*values: int) -> ov.Node:

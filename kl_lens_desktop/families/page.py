@@ -1,0 +1,35 @@
+"""The documentation's page of supported models, made from the families' records.
+
+``python -m kl_lens_desktop.families.page`` prints it; a test holds ``resources/docs/models.md`` to it.
+"""
+
+from kl_lens_desktop.families import FAMILIES, Family
+
+_HEAD = """# Supported models
+
+These are the architectures that KL Lens Desktop can analyze, compress and run. "Model type" is what a model's
+`config.json` says. Every architecture is tested from small models with random weights; the checkpoints are
+published models of that architecture, and most of them have not been tried here.
+
+| Architecture | Model type | Published checkpoints | NPU |
+|---|---|---|---|
+"""
+_FOOT = """
+NPU: whether OpenVINO's NPU plugin accepts the graph. This was tested with the plugin but without an NPU.
+To add an architecture, see [Architecture](architecture.md).
+"""
+
+
+def page() -> str:
+    """The whole page in Markdown."""
+    return _HEAD + "".join(_row(family) for family in FAMILIES.values()) + _FOOT
+
+
+def _row(family: Family) -> str:
+    checkpoints = ", ".join(f"`{name}`" for name in family.checkpoints)
+    npu = "no" if family.npu else "yes"
+    return f"| {family.title} | `{family.model_type}` | {checkpoints} | {npu} |\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
