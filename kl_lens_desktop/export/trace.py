@@ -220,7 +220,8 @@ class _Step(nn.Module):
             mask = _causal_mask(input_ids.shape[1], attention_mask)
             # Ready masks by layer type, so that the model builds none; recurrent layers get none, for their
             # kernels pass padding by.
-            masks = defaultdict(lambda: None, dict.fromkeys(("full_attention", "attention", "hybrid"), mask))
+            masks: defaultdict[str, Tensor | None] = defaultdict(lambda: None)
+            masks |= dict.fromkeys(("full_attention", "attention", "hybrid"), mask)
             masks["sliding_attention"] = _sliding(mask, attention_mask, model.config)
             logits = model(
                 input_ids=input_ids,
