@@ -12,13 +12,22 @@ from typing import Any
 import openvino as ov
 import torch
 from openvino_tokenizers import convert_tokenizer
+from transformers import PreTrainedModel
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import ExportError
+from kl_lens_desktop.export import traced
 from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
 from kl_lens_desktop.export.compress import audit, compress, to_fp16
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
-from kl_lens_desktop.export.proof import Reference, answers, difference_from, reference, save_reference
+from kl_lens_desktop.export.proof import (
+    Reference,
+    answers,
+    difference_from,
+    reference,
+    round_to_fp16,
+    save_reference,
+)
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, share_weights
 from kl_lens_desktop.export.trace import trace
@@ -91,7 +100,7 @@ def export_model(
     ExportError
         If a weight did not come out as planned, or the graph does not answer as the model does.
     """
-    started, steps, done = time.monotonic(), 8 + npu, itertools.count()
+    started, steps, done = time.monotonic(), 9 + npu, itertools.count()
 
     def step(message: str) -> Progress:
         cancel.check()
@@ -115,8 +124,12 @@ def export_model(
         # already.
         to_fp16(graph)
         tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
+        round_to_fp16(loaded.model)
+        ids = _prompt(tokenizer)
+        yield step("Comparing the graph with the model")
+        traced_difference = _compared(graph, loaded.model, ids)
         yield step("Asking the model itself")
-        said = reference(loaded.model, _prompt(tokenizer), plan.assignments)
+        said = reference(loaded.model, ids, plan.assignments)
         del loaded  # the graph has its own FP16 copy now: less memory while it is compressed and written
         yield step("Compressing the weights")
         compress(graph, plan.assignments, cancel)
@@ -134,7 +147,7 @@ def export_model(
         save_plan(staging / "plan.json", plan)
         yield step("Checking every weight against the plan")
         checked = audit(ov.Core().read_model(staging / "openvino_model.xml"), plan.assignments)
-        yield step("Comparing the graph with the model")
+        yield step("Comparing the exported graph with the model")
         save_reference(staging, said)
         difference = difference_from(said, _answers(staging, said))
         if difference > MOST_DIFFERENT:
@@ -143,7 +156,11 @@ def export_model(
                 f"its logits are off by {difference:.1%} of their spread on the CPU in f32",
                 "Report this as a fault, with the model's name",
             )
-        proven = {"tokens": len(said.ids), "cpu_f32_against_torch": difference}
+        proven = {
+            "tokens": len(said.ids),
+            "fp16_against_torch": traced_difference,
+            "cpu_f32_against_torch": difference,
+        }
         _write_card(staging, local, plan, asdict(checked), proven)
         cancel.check()
     size = (out / "openvino_model.bin").stat().st_size
@@ -173,6 +190,28 @@ def _prompt(tokenizer: Any) -> list[int]:
     text = read_text(calibration_text())[: CHARACTERS_PER_TOKEN * PROMPT_TOKENS]
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"][:PROMPT_TOKENS]
     return ids
+
+
+def _compared(graph: ov.Model, model: PreTrainedModel, ids: list[int]) -> float | None:
+    """How far the traced graph is off the model; None where there is no memory to run both.
+
+    Raises
+    ------
+    ExportError
+        If it is off by more than `MOST_DIFFERENT`: with the first block that is.
+    """
+    if not traced.fits(model):
+        return None
+    found = traced.difference(graph, model, ids)
+    if found > MOST_DIFFERENT:
+        where = traced.first_wrong_block(model, ids, MOST_DIFFERENT)
+        raise ExportError(
+            "The graph does not answer as the model does",
+            f"before any weight is compressed, its logits are off by {found:.1%} of their spread, and the "
+            f"first part that differs is {where or 'the head'}",
+            "Report this as a fault, with the model's name",
+        )
+    return found
 
 
 def _answers(folder: Path, said: Reference) -> Iterator[Any]:

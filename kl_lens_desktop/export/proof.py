@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ _SEED = 0
 _LARGEST_VOCABULARY = 2**24
 
 Logits = NDArray[np.float32]
+Call = TypeVar("Call")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +61,25 @@ def answers(step: Callable[[list[int]], Logits], ids: Sequence[int]) -> Iterator
         start += count
 
 
+def round_to_fp16(model: Any) -> None:
+    """Round every parameter, in place, as a graph with weights in FP16 holds it."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half())
+
+
 def reference(model: Any, ids: Sequence[int], assignments: Mapping[str, str]) -> Reference:
     """What `model` answers to `ids` in one call, in float32, once its weights are rounded, which is in place.
 
     Parameters
     ----------
     model : PreTrainedModel
-        On the CPU; not to be used for anything else afterwards.
+        On the CPU, its parameters rounded to FP16, as the graph holds what no format applies to; not to be
+        used for anything else afterwards.
     assignments : mapping of str to str
-        Weight to format. Everything else is rounded to FP16, as the graph holds it.
+        Weight to format.
     """
     import torch
 
@@ -78,8 +89,6 @@ def reference(model: Any, ids: Sequence[int], assignments: Mapping[str, str]) ->
     from kl_lens_desktop.quant.rounding import fake_quantize
 
     with torch.no_grad(), fast_kernels(model):
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half())
         parameters = weight_parameters(model)
         for name, chosen in assignments.items():
             if chosen != "fp16":
@@ -137,14 +146,10 @@ def worst(calls: Iterable[tuple[int, float, float]]) -> float:
     float
         Infinite if something is no number.
     """
-    sums: list[NDArray[np.float64]] = []
-    single = False
-    for tokens, off, spread in calls:
-        if tokens == 1 and single:
-            sums[-1] += off, spread
-        else:
-            sums.append(np.array([off, spread]))
-        single = tokens == 1
+    sums = [
+        np.sum([(off, spread) for _, off, spread in together], 0)
+        for together in _joined(calls, lambda call: call[0])
+    ]
     shares = [float(np.sqrt(off / spread)) if spread else 0.0 for off, spread in sums]
     return max(share if np.isfinite(share) else float("inf") for share in shares)
 
@@ -156,21 +161,30 @@ def difference_from(said: Reference, parts: Iterable[Logits]) -> float:
     further off: where two experts score all but alike, rounding chooses, and a token or two differ in models
     that are right. Of the calls, the worst counts.
     """
-    start, calls, single = 0, list[list[NDArray[np.float64]]](), False
+    start, calls = 0, []
     for part in parts:
         end = start + len(part)
-        by_token = np.array(_by_token(part, said.logits[start:end]))
-        if len(part) == 1 and single:
-            calls[-1].append(by_token)
-        else:
-            calls.append([by_token])
-        start, single = end, len(part) == 1
+        calls.append(np.array(_by_token(part, said.logits[start:end])))
+        start = end
     found = []
-    for call in calls:
-        off, spread = np.concatenate(call, 1)
+    for together in _joined(calls, lambda call: call.shape[1]):
+        off, spread = np.concatenate(together, 1)
         off = np.nan_to_num(off, nan=np.inf, posinf=np.inf)
         found.append(float(np.sqrt(np.quantile(off, 0.75, method="higher") / spread.mean())))
     return max(found)
+
+
+def _joined(calls: Iterable[Call], tokens: Callable[[Call], int]) -> list[list[Call]]:
+    """The calls, each alone but for single tokens that follow one another: those together."""
+    groups: list[list[Call]] = []
+    single = False
+    for call in calls:
+        if single and tokens(call) == 1:
+            groups[-1].append(call)
+        else:
+            groups.append([call])
+        single = tokens(call) == 1
+    return groups
 
 
 def squares(logits: Logits, expected: Logits) -> tuple[float, float]:

@@ -8,12 +8,14 @@ import contextlib
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import openvino as ov
 import torch
+from numpy.typing import NDArray
 from openvino import opset13 as ops
 from openvino._offline_transformations import apply_moc_transformations
 from openvino.frontend import FrontEndManager
@@ -31,6 +33,7 @@ from kl_lens_desktop.kernels.parts.layout import remove_single_groups, remove_tu
 from kl_lens_desktop.kernels.replace import replaced_functions
 from kl_lens_desktop.kernels.short_convolution.taps import remove_cuts
 from kl_lens_desktop.kernels.table import KERNELS
+from kl_lens_desktop.model.inventory import blocks
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
 COMPUTED = "computed"  # marks vectors that no parameter of the model holds
@@ -74,13 +77,17 @@ class State:
         )
 
 
-def trace(model: PreTrainedModel, fixed: bool = False) -> tuple[ov.Model, list[State]]:
+def trace(
+    model: PreTrainedModel, *, fixed: bool = False, watched: bool = False
+) -> tuple[ov.Model, list[State]]:
     """Trace a float32 model on the CPU; buffers that it keeps in bfloat16 become float32.
 
     Parameters
     ----------
     fixed : bool
         In the form of which `export.static` makes graphs of fixed shapes: see `kernels.call.FixedCall`.
+    watched : bool
+        Let what each block adds, (batch, tokens, channels), be outputs too, after the states.
 
     Returns
     -------
@@ -101,6 +108,7 @@ def trace(model: PreTrainedModel, fixed: bool = False) -> tuple[ov.Model, list[S
         dense_experts(model) if fixed else grouped_experts(model),
         family.patched(model, call),
         _functional_cache(call),
+        watched_blocks(blocks(model) if watched else ()) as seen,
         _quiet(),
     ):
         cache = _empty_cache(model)
@@ -114,7 +122,7 @@ def trace(model: PreTrainedModel, fixed: bool = False) -> tuple[ov.Model, list[S
             torch.zeros(1, dtype=torch.int32),
             tuple(_flatten(cache, states)),
         )
-        graph = _converted(_Step(model, family, states, call).eval(), example, call)
+        graph = _converted(_Step(model, family, states, call, seen).eval(), example, call)
     remove_cuts(graph)
     _mark_computed(graph, model)
     used = len(graph.inputs) - len(states)
@@ -124,6 +132,33 @@ def trace(model: PreTrainedModel, fixed: bool = False) -> tuple[ov.Model, list[S
         port.get_node().set_friendly_name(name)
         port.get_node().set_partial_shape(ov.PartialShape([-1] if name == "beam_idx" else [-1, -1]))
     return graph, states
+
+
+@contextlib.contextmanager
+def watched_blocks(stack: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
+    """What each block adds to what it is given, appended to a list when it is called inside the block."""
+    seen: list[Tensor] = []
+
+    def keep(block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        given = inputs[0] if inputs else named["hidden_states"]
+        seen.append((output[0] if isinstance(output, tuple) else output) - given)
+
+    hooks = [block.register_forward_hook(keep, with_kwargs=True) for block in stack]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def initial_states(states: Sequence[State]) -> list[NDArray[np.float32]]:
+    """What a traced graph is given as its states before the first call of one row."""
+    shapes = [list(state.shape) for state in states]
+    for shape, state in zip(shapes, states, strict=True):
+        shape[0] = 1
+        if state.kind in ("key", "value"):
+            shape[2] = 0
+    return [np.zeros(shape, np.float32) for shape in shapes]
 
 
 def _converted(step: nn.Module, example: tuple[Any, ...], call: Call) -> ov.Model:
@@ -192,10 +227,12 @@ def _end_with_the_head(graph: ov.Model) -> None:
 class _Step(nn.Module):
     """The model as a function of tokens and flat states."""
 
-    def __init__(self, model: PreTrainedModel, family: Family, states: list[State], call: Call) -> None:
+    def __init__(
+        self, model: PreTrainedModel, family: Family, states: list[State], call: Call, seen: list[Tensor]
+    ) -> None:
         super().__init__()
         setattr(self, MODEL_ATTRIBUTE, model)
-        self._states, self._call, self._family = states, call, family
+        self._states, self._call, self._family, self._seen = states, call, family, seen
         kernels = [KERNELS[name] for name in family.kernels]
         # Such a scan takes its state in the order of the beams itself.
         self._stored = not isinstance(call, FixedCall) and any(kernel.orders_beams for kernel in kernels)
@@ -210,6 +247,7 @@ class _Step(nn.Module):
     ) -> tuple[Tensor, ...]:
         model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
         self._call.begin(input_ids, attention_mask, beam_idx)
+        self._seen.clear()
         if self._family.latent and not isinstance(self._call, FixedCall):
             past = attention_mask.shape[1] - input_ids.shape[1]
             states = tuple(_last_tokens(s, t, past) for s, t in zip(self._states, states, strict=True))
@@ -230,7 +268,7 @@ class _Step(nn.Module):
                 past_key_values=cache,
                 use_cache=True,
             ).logits
-        return (logits, *_flatten(cache, self._states))
+        return (logits, *_flatten(cache, self._states), *self._seen)
 
 
 def _last_tokens(state: State, held: Tensor, count: Any) -> Tensor:

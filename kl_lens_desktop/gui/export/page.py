@@ -315,12 +315,20 @@ def _binary_size(folder: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
+# What an export compared with the model in torch, by its name in the card.
+_PROOFS = {
+    "fp16_against_torch": "Before compression, in f32 on the CPU",
+    "cpu_f32_against_torch": "As exported, in f32 on the CPU",
+}
+
+
 def _answers(proof: Mapping[str, Any]) -> list[str]:
     """How far the exported graph's answers are off those of the model, on the CPU and on each device."""
-    off = proof.get("cpu_f32_against_torch")
-    on_cpu = (
-        [] if off is None else [f"In f32 on the CPU, its logits are {off:.0e} of their spread off torch's."]
-    )
+    on_cpu = [
+        f"{what}: its logits are {off:.0e} of their spread off torch's."
+        for key, what in _PROOFS.items()
+        if (off := proof.get(key)) is not None
+    ]
     return [*on_cpu, *map(answer_words, proof.get("devices", []))]
 
 

@@ -1,0 +1,95 @@
+"""A traced graph compared with its model before anything is written, and where the two part.
+
+A trace can freeze what depends on the number of tokens without a word, so every export is held to its model:
+130 tokens in calls of 70, 1 and 59, which no trace has seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import openvino as ov
+import psutil
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
+from kl_lens_desktop.export.proof import Logits, Reference, difference_from
+from kl_lens_desktop.export.trace import initial_states, trace, watched_blocks
+from kl_lens_desktop.families import family_of
+from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.model.inventory import blocks
+
+CALLS = (70, 1, 59)
+TOKENS = sum(CALLS)
+_COPIES = 3  # of the weights in float32 that the plugin may hold while it compiles a graph
+
+
+def fits(model: PreTrainedModel) -> bool:
+    """Whether there is memory for the graph beside the model."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return bool(4 * _COPIES * weights < psutil.virtual_memory().available)
+
+
+def difference(graph: ov.Model, model: PreTrainedModel, ids: Sequence[int]) -> float:
+    """How far the stateful graph's logits are off the model's: see `proof.difference_from`.
+
+    Parameters
+    ----------
+    graph : ov.Model
+        Of `trace` and `make_stateful`, with weights in FP16.
+    model : PreTrainedModel
+        In float32, its parameters rounded to FP16.
+    ids : sequence of int
+        At least two; the first `TOKENS` are used.
+    """
+    ids = list(ids[:TOKENS])
+    with torch.no_grad(), fast_kernels(model):
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+    said = Reference(ids, np.arange(logits.shape[1]), logits)
+    request = ov.Core().compile_model(graph, "CPU", FULL_PRECISION).create_infer_request()
+
+    def parts() -> Iterator[Logits]:
+        for start, end in _calls(len(ids)):
+            yield request.infer(call_inputs(ids[start:end], start))["logits"][0]
+
+    return difference_from(said, parts())
+
+
+def first_wrong_block(model: PreTrainedModel, ids: Sequence[int], limit: float) -> str:
+    """The first block which in the graph adds something else than in the model, in words.
+
+    Off by more than `limit` as `difference` counts it. Empty where no block is: then the head is.
+    """
+    ids = list(ids[:TOKENS])
+    graph, states = trace(model, watched=True)
+    request = ov.Core().compile_model(graph, "CPU", FULL_PRECISION).create_infer_request()
+    stack = blocks(model)
+    with torch.no_grad(), fast_kernels(model), watched_blocks(stack) as expected:
+        model(torch.tensor([ids]), use_cache=False)
+    found: list[list[Logits]] = [[] for _ in stack]
+    held = initial_states(states)
+    names = {name for port in graph.inputs for name in port.names}
+    for start, end in _calls(len(ids)):
+        tokens = {name: value for name, value in call_inputs(ids[start:end], start).items() if name in names}
+        outputs = list(request.infer({**tokens, **dict(enumerate(held, len(tokens)))}).values())
+        held = [np.array(state) for state in outputs[1 : 1 + len(states)]]
+        for parts, added in zip(found, outputs[1 + len(states) :], strict=True):
+            parts.append(np.array(added[0]))
+    for number, (parts, wanted) in enumerate(zip(found, expected, strict=True)):
+        channels = np.arange(wanted.shape[2])
+        if not difference_from(Reference(ids, channels, wanted[0].numpy()), parts) <= limit:
+            return f"block {number} ({', '.join(_parts(model, stack[number]))})"
+    return ""
+
+
+def _calls(count: int) -> list[tuple[int, int]]:
+    ends = np.minimum(np.cumsum([0, *CALLS]), count).tolist()
+    return [(start, end) for start, end in pairwise(ends) if end > start]
+
+
+def _parts(model: PreTrainedModel, block: nn.Module) -> list[str]:
+    """The parts of a block that the family's record names, in its order."""
+    mixers = family_of(model.config.model_type).mixers
+    return list(dict.fromkeys(type(m).__name__ for m in block.modules() if type(m).__name__ in mixers))
