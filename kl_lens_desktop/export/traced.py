@@ -6,6 +6,7 @@ A trace can freeze what depends on the number of tokens without a word, so every
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -72,8 +73,10 @@ def first_wrong_block(model: PreTrainedModel, ids: Sequence[int], limit: float) 
     held = initial_states(states)
     names = {name for port in graph.inputs for name in port.names}
     for start, end in _calls(len(ids)):
-        tokens = {name: value for name, value in call_inputs(ids[start:end], start).items() if name in names}
-        outputs = list(request.infer({**tokens, **dict(enumerate(held, len(tokens)))}).values())
+        given = call_inputs(ids[start:end], start)
+        feeds: dict[int | str, Any] = {name: given[name] for name in given if name in names}
+        feeds |= dict(enumerate(held, len(feeds)))
+        outputs = list(request.infer(feeds).values())
         held = [np.array(state) for state in outputs[1 : 1 + len(states)]]
         for parts, added in zip(found, outputs[1 + len(states) :], strict=True):
             parts.append(np.array(added[0]))
