@@ -36,7 +36,7 @@ from kl_lens_desktop.files import CARD, NPU_MODEL, atomic_folder, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import load_model
+from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.constraints import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
@@ -109,13 +109,7 @@ def export_model(
     with atomic_folder(out, CARD) as staging:
         yield step("Opening the model")
         loaded = load_model(local.folder)
-        weights = inventory(loaded.model)
-        identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
-        if isinstance(plan, str):
-            plan = uniform_plan(
-                identity, [w.as_dict() for w in weights], kept_bytes(loaded.model, weights), plan
-            )
-        check_applies(plan, identity, [w.name for w in quantizable(weights)], source or out)
+        plan = _applicable(plan, local, loaded, source or out)
         yield from _warnings(plan, npu)
         yield step("Tracing the graph")
         graph, states = trace(loaded.model)
@@ -123,11 +117,11 @@ def export_model(
         # Before NNCF: the writer's own FP16 conversion leaves a graph alone that has decompression in it
         # already.
         to_fp16(graph)
-        tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
-        round_to_fp16(loaded.model)
-        ids = _prompt(tokenizer)
         yield step("Comparing the graph with the model")
-        traced_difference = _compared(graph, loaded.model, ids)
+        round_to_fp16(loaded.model)
+        tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
+        ids = _prompt(tokenizer)
+        of_trace = _compared(graph, loaded.model, ids)
         yield step("Asking the model itself")
         said = reference(loaded.model, ids, plan.assignments)
         del loaded  # the graph has its own FP16 copy now: less memory while it is compressed and written
@@ -148,19 +142,7 @@ def export_model(
         yield step("Checking every weight against the plan")
         checked = audit(ov.Core().read_model(staging / "openvino_model.xml"), plan.assignments)
         yield step("Comparing the exported graph with the model")
-        save_reference(staging, said)
-        difference = difference_from(said, _answers(staging, said))
-        if difference > MOST_DIFFERENT:
-            raise ExportError(
-                "The exported graph does not answer as the model does",
-                f"its logits are off by {difference:.1%} of their spread on the CPU in f32",
-                "Report this as a fault, with the model's name",
-            )
-        proven = {
-            "tokens": len(said.ids),
-            "fp16_against_torch": traced_difference,
-            "cpu_f32_against_torch": difference,
-        }
+        proven = {"tokens": len(said.ids), "fp16_against_torch": of_trace, **_proven(staging, said)}
         _write_card(staging, local, plan, asdict(checked), proven)
         cancel.check()
     size = (out / "openvino_model.bin").stat().st_size
@@ -174,6 +156,30 @@ def export_model(
             "seconds": time.monotonic() - started,
         }
     )
+
+
+def _applicable(plan: Plan | str, local: LocalModel, loaded: LoadedModel, source: Path) -> Plan:
+    """The plan, or the uniform one of a format, held to the model's own weights."""
+    weights = inventory(loaded.model)
+    identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
+    if isinstance(plan, str):
+        kept = kept_bytes(loaded.model, weights)
+        plan = uniform_plan(identity, [weight.as_dict() for weight in weights], kept, plan)
+    check_applies(plan, identity, [weight.name for weight in quantizable(weights)], source)
+    return plan
+
+
+def _proven(staging: Path, said: Reference) -> dict[str, float]:
+    """How far the written graph is off the model in torch, whose answers are kept beside it."""
+    save_reference(staging, said)
+    off = difference_from(said, _answers(staging, said))
+    if off > MOST_DIFFERENT:
+        raise ExportError(
+            "The exported graph does not answer as the model does",
+            f"its logits are off by {off:.1%} of their spread on the CPU in f32",
+            "Report this as a fault, with the model's name",
+        )
+    return {"cpu_f32_against_torch": off}
 
 
 def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:

@@ -78,11 +78,8 @@ def propose(
     if method.startswith("uniform-"):
         if wishes:
             raise InputError("Cannot make a plan", "a uniform plan sets its own size", "Leave out the budget")
-        name = parse_format(method.removeprefix("uniform-")).name
-        assignments = {weight["name"]: name for weight in scores.weights if weight["kind"] != "conv"}
-        if unknown := sorted(set(constraints.pins) - set(assignments)):
-            raise InputError(f"Cannot pin {unknown[0]}", "the model has no such weight", "Check the name")
-        return _plan(scores, assignments | dict(constraints.pins), None, method, constraints)
+        assignments = _uniform(scores, method.removeprefix("uniform-"), constraints.pins)
+        return _plan(scores, assignments, None, method, constraints)
     if method not in METRIC_OF_METHOD:
         raise InputError(
             f"Unknown method {method!r}",
@@ -97,6 +94,7 @@ def propose(
             "Cannot make a plan", "it needs exactly one budget", "Give a size, bits or a largest KL"
         )
     budget: dict[str, float]
+    front = Front(options, constraints)
     if max_kl is not None:
         if METRIC_OF_METHOD[method] != "kl":
             raise InputError(
@@ -104,29 +102,44 @@ def propose(
                 f"a KL limit does not go with the method {method}",
                 "Use the method kl, or a size",
             )
-        assignments, budget = Front(options, constraints).within_loss(max_kl), {"max_kl": max_kl}
+        assignments, budget = front.within_loss(max_kl), {"max_kl": max_kl}
     else:
-        fixed, parameters = fixed_bytes(scores, options), sum(option.parameters for option in options)
-        front = Front(options, constraints)
-        if bits is not None:
-            limit, budget = int(bits * parameters / 8), {"bits": bits}
-            wanted, least = f"{bits:g} bits", f"{math.ceil(800 * front.smallest / parameters) / 100:g} bits"
-        else:
-            assert size_bytes is not None
-            limit, budget = size_bytes - fixed, {"bytes": size_bytes}
-            least = f"{math.ceil((fixed + front.smallest) / 1e4) / 100:g} MB"
-            wanted = f"{size_bytes / 1e6:g} MB"
-        if limit < front.smallest:
-            raise InputError(
-                f"No plan fits into {wanted}",
-                f"the smallest one takes {least} with the formats measured",
-                "Allow more, or analyze smaller formats too",
-            )
+        limit, budget = _room(scores, options, front.smallest, size_bytes, bits)
         if method == "paper":
             assignments = paper_greedy(options, limit, constraints)
         else:
             assignments = front.within_bytes(limit)
     return _plan(scores, assignments, budget, method, constraints)
+
+
+def _uniform(scores: Scores, name: str, pins: Mapping[str, str]) -> dict[str, str]:
+    name = parse_format(name).name
+    assignments = {weight["name"]: name for weight in scores.weights if weight["kind"] != "conv"}
+    if unknown := sorted(set(pins) - set(assignments)):
+        raise InputError(f"Cannot pin {unknown[0]}", "the model has no such weight", "Check the name")
+    return assignments | dict(pins)
+
+
+def _room(
+    scores: Scores, options: list[WeightOptions], smallest: int, size_bytes: int | None, bits: float | None
+) -> tuple[int, dict[str, float]]:
+    """The bytes that a size or bits leave to the options, and the budget as a plan says it."""
+    fixed, parameters = fixed_bytes(scores, options), sum(option.parameters for option in options)
+    budget: dict[str, float]
+    if bits is not None:
+        limit, budget = int(bits * parameters / 8), {"bits": bits}
+        wanted, least = f"{bits:g} bits", f"{math.ceil(800 * smallest / parameters) / 100:g} bits"
+    else:
+        assert size_bytes is not None
+        limit, budget = size_bytes - fixed, {"bytes": size_bytes}
+        wanted, least = f"{size_bytes / 1e6:g} MB", f"{math.ceil((fixed + smallest) / 1e4) / 100:g} MB"
+    if limit < smallest:
+        raise InputError(
+            f"No plan fits into {wanted}",
+            f"the smallest one takes {least} with the formats measured",
+            "Allow more, or analyze smaller formats too",
+        )
+    return limit, budget
 
 
 def uniform_plan(model: ModelIdentity, weights: list[dict[str, object]], kept_bytes: int, name: str) -> Plan:
