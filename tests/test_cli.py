@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from kl_lens_desktop.bench.report import load_bench
+from kl_lens_desktop.compress import is_exported
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.pipeline import is_exported
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.sensitivity.labels import with_unit

@@ -12,6 +12,7 @@ from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity import engine
+from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.lanes import HELD_ELEMENTS, Job, Lane, Lanes
 from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.text.bundled import calibration_text
@@ -105,8 +106,8 @@ def test_the_number_of_lanes_changes_no_figure(tmp_path: Path, monkeypatch: pyte
     for count in (1, 3):
         monkeypatch.setattr(engine, "use_cores", lambda count=count: torch.set_num_threads(count))
         out = tmp_path / f"{count}.json"
-        options = {"tokens": 256, "window": 64, "formats": ["int4_sym_g64"]}
-        list(engine.analyze(LocalModel("m", folder), out, [calibration_text()], Cancel(), **options))
+        how = Analysis((calibration_text(),), tokens=256, window=64, formats=("int4_sym_g64",))
+        list(engine.analyze(LocalModel("m", folder), out, how, Cancel()))
         found.append(load_scores(out).entries)
     torch.set_num_threads(before)
     one, three = found

@@ -7,6 +7,7 @@ from typing import Any
 
 from kl_lens_desktop.bench.devices import Device, list_devices
 from kl_lens_desktop.bench.fidelity import judged, wrong_words
+from kl_lens_desktop.bench.jobs import AnswersJob
 from kl_lens_desktop.bench.static import has_graph_for_npu, needs_fixed_shapes, open_model
 from kl_lens_desktop.errors import ChildError
 from kl_lens_desktop.export import proof
@@ -45,11 +46,11 @@ def check_answers(folder: Path, cancel: Cancel, listed: list[Device] | None = No
     for number, device in enumerate(asked):
         yield Progress(STAGE, number, len(asked), f"Checking the answers of {folder.name} on {device.name}")
         about: dict[str, Any] = {"device": device.name, "full_name": device.full_name}
-        params = {"folder": str(folder.absolute()), "device": device.name}
+        job = AnswersJob(folder.absolute(), device.name)
         try:
-            for event in Child("answers", params, time_limit_s=TIME_LIMIT_S).events(cancel):
+            for event in Child(job, time_limit_s=TIME_LIMIT_S).events(cancel):
                 if isinstance(event, Finished):
-                    gate = event.result["fidelity"]
+                    gate = job.result(event)["fidelity"]
                     about |= {"status": "ok" if gate["ok"] else wrong_words(gate), "fidelity": gate}
         except ChildError as error:
             about |= {"status": f"failed: {error.why or error.what}", "fidelity": None}
@@ -71,11 +72,11 @@ def answer_words(found: dict[str, Any]) -> str:
     return f"{name}: {found['status']}. Use another device for this model."
 
 
-def answers_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """``folder``, ``device`` → ``fidelity`` (see `bench.fidelity`), at the device's own settings."""
+def ask(job: AnswersJob, cancel: Cancel) -> Iterator[Event]:
+    """Open the folder on the device, and yield last Finished with `jobs.Fidelity`."""
     import openvino
 
-    folder, device = Path(params["folder"]), str(params["device"])
+    folder, device = job.folder, job.device
     core = openvino.Core()
     opened = functools.partial(open_model, core, folder, device, chunk=proof.TOKENS, capacity=proof.TOKENS)
     yield Progress(STAGE, 0, 1, f"Loading {folder.name} on {device}")

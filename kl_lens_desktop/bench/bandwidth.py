@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import psutil
@@ -17,8 +16,8 @@ _SHARE = 0.2  # of the free memory, where that is less
 _REPEATS = 7
 
 
-def memory_read_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """Sum a large array with all cores, several times → ``gb_s``, the best, in 10^9 bytes a second."""
+def read_memory(cancel: Cancel) -> Iterator[Event]:
+    """Sum a large array with all cores, several times; the best is what `jobs.MemoryRead` holds."""
     threads = os.cpu_count() or 1
     size = int(min(_BYTES, _SHARE * psutil.virtual_memory().available)) // (8 * threads)
     parts = [np.ones(size, dtype=np.int64) for _ in range(threads)]

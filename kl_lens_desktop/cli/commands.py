@@ -6,18 +6,29 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from kl_lens_desktop.bench.jobs import BenchJob
+from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.cli.arguments import parser
 from kl_lens_desktop.cli.console import events, finish, print_bench, print_json, print_table
+from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
+from kl_lens_desktop.export.jobs import BaselinesJob
+from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import check_file, check_replaceable
+from kl_lens_desktop.hub.jobs import PullJob
+from kl_lens_desktop.model.jobs import InspectJob
+from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.process.events import Finished, Measured
+from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
 FAILED, CANCELLED = 1, 130
 Arguments = argparse.Namespace
+Value = TypeVar("Value")
 
 
 def run(argv: list[str]) -> int:
@@ -76,12 +87,12 @@ def _app(arguments: Arguments) -> int:
 
 
 def _pull(arguments: Arguments) -> None:
-    result = finish("pull", {"model": arguments.model, "revision": arguments.revision})
+    result = finish(PullJob(arguments.model, arguments.revision))
     print(result["folder"])
 
 
 def _inspect(arguments: Arguments) -> None:
-    result = finish("inspect", {"model": arguments.model})
+    result = finish(InspectJob(arguments.model))
     if arguments.json:
         print_json({"model": result["model"], "weights": result["weights"]})
         return
@@ -105,8 +116,9 @@ def _inspect(arguments: Arguments) -> None:
 
 
 def _analyze(arguments: Arguments) -> None:
-    params = {"model": arguments.model, "out": str(arguments.out), "device": arguments.device}
-    result = finish("analyze", params | {"bits": arguments.bits} | _measuring(arguments))
+    analysis = _analysis(arguments, Analysis())
+    analysis = replace(analysis, device=_given(arguments.device, analysis.device))
+    result = finish(AnalyzeJob(arguments.model, arguments.out, analysis))
     if arguments.json:
         print(Path(result["scores"]).read_text(encoding="utf-8"))
         return
@@ -133,12 +145,7 @@ def _analyze(arguments: Arguments) -> None:
 
 
 def _agree(arguments: Arguments) -> None:
-    params = {
-        "model": arguments.model,
-        "scores": str(arguments.scores),
-        "out": str(arguments.out or "") or None,
-    }
-    result = finish("agree", params)
+    result = finish(AgreeJob(arguments.model, arguments.scores, arguments.out))
     if arguments.json:
         print_json(result)
         return
@@ -198,8 +205,6 @@ def _plan(arguments: Arguments) -> None:
 
 
 def _print_difference(arguments: Arguments) -> None:
-    from dataclasses import asdict
-
     from kl_lens_desktop.plan.compare import difference
     from kl_lens_desktop.plan.document import load_plan
 
@@ -221,19 +226,16 @@ def _print_difference(arguments: Arguments) -> None:
 
 
 def _verify(arguments: Arguments) -> None:
-    beside = arguments.plan.with_name("scores.json")
-    scores = arguments.scores or (beside if beside.is_file() else None)
-    paths = {"text": arguments.text, "scores": scores, "repair_text": arguments.repair_text}
-    params = {
-        "model": arguments.model,
-        "plan": str(arguments.plan),
-        "tokens": arguments.tokens,
-        "repair": arguments.repair,
-        "repair_tokens": arguments.repair_tokens,
-        "minutes": arguments.minutes,
-        "consent": arguments.other_revision,
-    }
-    result = finish("verify", params | {name: str(path) for name, path in paths.items() if path})
+    usual = VerifyJob(arguments.model, arguments.plan)
+    result = finish(
+        replace(
+            usual,
+            text=arguments.text,
+            tokens=_given(arguments.tokens, usual.tokens),
+            repair=_repair(arguments) if arguments.repair else None,
+            consent=arguments.other_revision,
+        )
+    )
     measured = result["measured"]
     if arguments.json:
         print_json(measured | ({"repair": result["repair"]} if "repair" in result else {}))
@@ -253,21 +255,28 @@ def _verify(arguments: Arguments) -> None:
     print_table(["figure", "measured", "± se"], rows)
 
 
+def _repair(arguments: Arguments) -> RepairSettings:
+    beside, usual = arguments.plan.with_name("scores.json"), RepairSettings()
+    return RepairSettings(
+        scores=arguments.scores or (beside if beside.is_file() else None),
+        text=arguments.repair_text,
+        tokens=_given(arguments.repair_tokens, usual.tokens),
+        minutes=_given(arguments.minutes, usual.minutes),
+    )
+
+
 def _baselines(arguments: Arguments) -> None:
     from kl_lens_desktop.plan.document import load_plan
 
-    params = {
-        "model": arguments.model,
-        "scores": str(arguments.scores),
-        "plan": str(arguments.plan),
-        "out": str(arguments.out),
-        "tokens": arguments.tokens,
-        "gamma": arguments.gamma,
-        "only": _names(arguments.only),
-    }
-    if arguments.text:
-        params["text"] = str(arguments.text)
-    plans = {name: load_plan(Path(path)) for name, path in finish("baselines", params)["plans"].items()}
+    usual = BaselinesJob(arguments.model, arguments.scores, arguments.plan, arguments.out)
+    job = replace(
+        usual,
+        text=arguments.text,
+        tokens=_given(arguments.tokens, usual.tokens),
+        gamma=_given(arguments.gamma, usual.gamma),
+        only=_given(_names(arguments.only), usual.only),
+    )
+    plans = {name: load_plan(Path(path)) for name, path in finish(job)["plans"].items()}
     rows = [
         {"plan": name, "bytes": int(plan.predicted["bytes"] or 0), **measured["kl_pq"]}
         | {"perplexity": measured["perplexity"]["mean"]}
@@ -290,14 +299,16 @@ def _baselines(arguments: Arguments) -> None:
 
 
 def _export(arguments: Arguments) -> None:
-    params = {
-        "model": arguments.model,
-        "out": str(arguments.out),
-        "consent": arguments.other_revision,
-        "npu": arguments.npu,
-    }
-    plan = {"plan": str(arguments.plan)} if arguments.plan else {"format": arguments.format}
-    result = finish("export", {**params, **plan})
+    result = finish(
+        ExportJob(
+            arguments.model,
+            arguments.out,
+            arguments.plan,
+            arguments.format or "",
+            npu=arguments.npu,
+            consent=arguments.other_revision,
+        )
+    )
     if arguments.json:
         print_json(result)
         return
@@ -318,21 +329,8 @@ def _bench(arguments: Arguments) -> None:
     from kl_lens_desktop.bench.page import export_html
     from kl_lens_desktop.bench.report import export_csv, load_bench
 
-    params = {
-        "folders": [str(folder) for folder in arguments.folders],
-        "devices": _names(arguments.devices),
-        "text": str(arguments.text) if arguments.text else None,
-        "out": str(out),
-        "contexts": arguments.contexts,
-        "tokens": arguments.tokens,
-        "window": arguments.window,
-        "stride": arguments.stride,
-        "precision": arguments.precision,
-        "speed_minutes": arguments.minutes,
-        "quick": arguments.quick,
-        "cool_down_s": arguments.cool_down,
-    }
-    rows = [event.row for event in events("bench", params) if isinstance(event, Measured)]
+    job = BenchJob(tuple(arguments.folders), out, _names(arguments.devices), _benchmark(arguments))
+    rows = [event.row for event in events(job) if isinstance(event, Measured)]
     if not any(row["status"] == "ok" for row in rows):
         print_bench(rows)
         raise ChildError("Nothing could be measured", "every row failed", "See the reasons above")
@@ -348,21 +346,42 @@ def _bench(arguments: Arguments) -> None:
     print(f"Wrote {out}")
 
 
-def _measuring(arguments: Arguments) -> dict[str, Any]:
-    return {
-        "text": [str(path) for path in arguments.text] or None,
-        "tokens": arguments.tokens,
-        "window": arguments.window,
-        "formats": _names(arguments.formats),
-        "source": arguments.calibration,
-        "exhaustive": arguments.exhaustive,
-        "seed": arguments.seed,
-        "precision": arguments.precision,
-    }
+def _benchmark(arguments: Arguments) -> Benchmark:
+    usual = Benchmark().quick if arguments.quick else Benchmark()
+    return replace(
+        usual,
+        text=arguments.text,
+        tokens=_given(arguments.tokens, usual.tokens),
+        window=arguments.window,
+        stride=arguments.stride,
+        precision=_given(arguments.precision, usual.precision),
+        contexts=_given(arguments.contexts, usual.contexts),
+        speed_minutes=_given(arguments.minutes, usual.speed_minutes),
+        cool_down_s=_given(arguments.cool_down, usual.cool_down_s),
+    )
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else text.split(",")
+def _analysis(arguments: Arguments, usual: Analysis) -> Analysis:
+    return replace(
+        usual,
+        text=tuple(arguments.text),
+        source=_given(arguments.calibration, usual.source),
+        tokens=_given(arguments.tokens, usual.tokens),
+        window=_given(arguments.window, usual.window),
+        formats=_given(_names(arguments.formats), usual.formats),
+        exhaustive=arguments.exhaustive,
+        bits=_given(arguments.bits, usual.bits),
+        seed=_given(arguments.seed, usual.seed),
+        precision=_given(arguments.precision, usual.precision),
+    )
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(text.split(","))
+
+
+def _given(value: Value | None, usual: Value) -> Value:
+    return usual if value is None else value
 
 
 def _compare_benches(arguments: Arguments) -> None:
@@ -403,14 +422,13 @@ def _compare_benches(arguments: Arguments) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    params: dict[str, Any] = {"model": arguments.model, "out": str(arguments.out), "bits": arguments.bits}
-    params |= {"quick": arguments.quick, "devices": _names(arguments.devices), **_measuring(arguments)}
-    rows, result = [], {}
-    for event in events("run", params):
-        if isinstance(event, Measured):
-            rows.append(event.row)
-        elif isinstance(event, Finished):
-            result = event.result
+    usual = RunJob(arguments.model, arguments.out)
+    usual = usual.quick if arguments.quick else usual
+    analysis = _analysis(arguments, usual.analysis)
+    job = replace(usual, analysis=analysis, devices=_names(arguments.devices))
+    *stages, last = events(job)
+    assert isinstance(last, Finished)
+    rows, result = [event.row for event in stages if isinstance(event, Measured)], job.result(last)
     if arguments.json:
         print_json({**result, "rows": rows})
         return

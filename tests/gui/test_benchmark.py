@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QTab
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench.report import load_bench
+from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui.bench.chart import VIEWS
 from kl_lens_desktop.gui.bench.figures import variant_colours
@@ -25,7 +26,7 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.charts import spread_labels, stack_labels
 from kl_lens_desktop.gui.kit.controls import Elided
 from kl_lens_desktop.gui.shell.window import Window
-from kl_lens_desktop.gui.state.workspace import Benchmark, home
+from kl_lens_desktop.gui.state.workspace import home
 from kl_lens_desktop.process.events import Memory
 from tests.gui.conftest import JOB_MS
 
@@ -467,13 +468,14 @@ def test_settings_are_kept_and_reach_the_benchmark(
     session = opened.session
     with qtbot.waitSignal(session.job.step_started, timeout=JOB_MS) as started:
         page.start()
-    params = started.args[0].params
+    job = started.args[0].job
     with qtbot.waitSignal(session.job.ended, timeout=JOB_MS):
         session.job.cancel()
-    assert params["devices"] == ["CPU", "HETERO:CPU", "AUTO:CPU", "GPU"]
-    assert (params["speed_minutes"], params["contexts"], params["cache"]) == (3.0, [512, 2048, 8192], False)
-    assert params["text"] == str(tmp_path / "mine.txt")
-    assert [Path(folder).name for folder in params["folders"]] == list(TABLE)
+    assert job.devices == ("CPU", "HETERO:CPU", "AUTO:CPU", "GPU")
+    chosen = job.benchmark
+    assert (chosen.speed_minutes, chosen.contexts, chosen.cache) == (3.0, (512, 2048, 8192), False)
+    assert chosen.text == tmp_path / "mine.txt"
+    assert [folder.name for folder in job.folders] == list(TABLE)
 
 
 def test_wikitext_is_offered_where_it_is(page: BenchmarkPage, qtbot: QtBot) -> None:

@@ -75,7 +75,7 @@ class JobBar(QStackedWidget):
         self.show()
 
     def _show_step(self, step: Step) -> None:
-        self._show_stage(step.task, step.about)
+        self._show_stage(step.name, step.about)
 
     def _show_stage(self, task: str, about: str) -> None:
         self._stage.setText(STAGE_NAMES.get(task, task.capitalize()))
