@@ -4,6 +4,7 @@ import json
 from importlib import import_module
 from typing import Any
 
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.process.job import Job
 
 _PLACES = {
@@ -37,6 +38,10 @@ def job_type(name: str) -> type[Job[Any]]:
 
 
 def from_line(line: str | bytes) -> Job[Any]:
-    """The job of a line that `process.job.to_line` wrote; `InputError` where it is not one of ours."""
-    value = json.loads(line)
-    return job_type(value["job"]).from_json(value["given"])
+    """The job of a line that `process.job.to_line` wrote; `InputError` where it is none of ours."""
+    try:
+        value = json.loads(line)
+        kind, given = job_type(value["job"]), value["given"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError("Cannot do a job", "it is none of this program's", "Start it again") from error
+    return kind.from_json(given)

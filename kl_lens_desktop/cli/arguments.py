@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.sensitivity.jobs import Analysis
@@ -327,6 +328,18 @@ def _add_run(commands: Commands) -> None:
     command.add_argument(
         "--devices", help="to benchmark on, comma-separated OpenVINO devices (default: all there are)"
     )
+    minutes = RunJob("", Path()).benchmark.speed_minutes
+    command.add_argument(
+        "--minutes", type=_number, help=f"of timing on one device at most (default {minutes:g})"
+    )
+    command.add_argument(
+        "--contexts", type=_lengths, metavar="N,N,…", help="prompt lengths to time, as in bench"
+    )
+    command.add_argument(
+        "--bench-text", type=Path, metavar="FILE", help="held-out text for the benchmark, as in bench"
+    )
+    command.add_argument("--bench-tokens", type=_positive, metavar="N", help="tokens of it")
+    command.add_argument("--bench-precision", choices=("user", "f32"), help="of the quality run, as in bench")
     _add_measuring(command)
 
 

@@ -6,29 +6,29 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
-from kl_lens_desktop.bench.jobs import BenchJob
-from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.cli.arguments import parser
 from kl_lens_desktop.cli.console import events, finish, print_bench, print_json, print_table
-from kl_lens_desktop.compress import RunJob
+from kl_lens_desktop.cli.jobs import (
+    agree_job,
+    analyze_job,
+    baselines_job,
+    bench_job,
+    export_job,
+    run_job,
+    verify_job,
+)
 from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
-from kl_lens_desktop.export.jobs import BaselinesJob
-from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import check_file, check_replaceable
 from kl_lens_desktop.hub.jobs import PullJob
 from kl_lens_desktop.model.jobs import InspectJob
-from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.process.events import Finished, Measured
-from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
 FAILED, CANCELLED = 1, 130
 Arguments = argparse.Namespace
-Value = TypeVar("Value")
 
 
 def run(argv: list[str]) -> int:
@@ -116,9 +116,7 @@ def _inspect(arguments: Arguments) -> None:
 
 
 def _analyze(arguments: Arguments) -> None:
-    analysis = _analysis(arguments, Analysis())
-    analysis = replace(analysis, device=_given(arguments.device, analysis.device))
-    result = finish(AnalyzeJob(arguments.model, arguments.out, analysis))
+    result = finish(analyze_job(arguments))
     if arguments.json:
         print(Path(result["scores"]).read_text(encoding="utf-8"))
         return
@@ -145,7 +143,7 @@ def _analyze(arguments: Arguments) -> None:
 
 
 def _agree(arguments: Arguments) -> None:
-    result = finish(AgreeJob(arguments.model, arguments.scores, arguments.out))
+    result = finish(agree_job(arguments))
     if arguments.json:
         print_json(result)
         return
@@ -226,16 +224,7 @@ def _print_difference(arguments: Arguments) -> None:
 
 
 def _verify(arguments: Arguments) -> None:
-    usual = VerifyJob(arguments.model, arguments.plan)
-    result = finish(
-        replace(
-            usual,
-            text=arguments.text,
-            tokens=_given(arguments.tokens, usual.tokens),
-            repair=_repair(arguments) if arguments.repair else None,
-            consent=arguments.other_revision,
-        )
-    )
+    result = finish(verify_job(arguments))
     measured = result["measured"]
     if arguments.json:
         print_json(measured | ({"repair": result["repair"]} if "repair" in result else {}))
@@ -255,28 +244,10 @@ def _verify(arguments: Arguments) -> None:
     print_table(["figure", "measured", "± se"], rows)
 
 
-def _repair(arguments: Arguments) -> RepairSettings:
-    beside, usual = arguments.plan.with_name("scores.json"), RepairSettings()
-    return RepairSettings(
-        scores=arguments.scores or (beside if beside.is_file() else None),
-        text=arguments.repair_text,
-        tokens=_given(arguments.repair_tokens, usual.tokens),
-        minutes=_given(arguments.minutes, usual.minutes),
-    )
-
-
 def _baselines(arguments: Arguments) -> None:
     from kl_lens_desktop.plan.document import load_plan
 
-    usual = BaselinesJob(arguments.model, arguments.scores, arguments.plan, arguments.out)
-    job = replace(
-        usual,
-        text=arguments.text,
-        tokens=_given(arguments.tokens, usual.tokens),
-        gamma=_given(arguments.gamma, usual.gamma),
-        only=_given(_names(arguments.only), usual.only),
-    )
-    plans = {name: load_plan(Path(path)) for name, path in finish(job)["plans"].items()}
+    plans = {name: load_plan(Path(path)) for name, path in finish(baselines_job(arguments))["plans"].items()}
     rows = [
         {"plan": name, "bytes": int(plan.predicted["bytes"] or 0), **measured["kl_pq"]}
         | {"perplexity": measured["perplexity"]["mean"]}
@@ -299,16 +270,7 @@ def _baselines(arguments: Arguments) -> None:
 
 
 def _export(arguments: Arguments) -> None:
-    result = finish(
-        ExportJob(
-            arguments.model,
-            arguments.out,
-            arguments.plan,
-            arguments.format or "",
-            npu=arguments.npu,
-            consent=arguments.other_revision,
-        )
-    )
+    result = finish(export_job(arguments))
     if arguments.json:
         print_json(result)
         return
@@ -324,64 +286,25 @@ def _bench(arguments: Arguments) -> None:
     if arguments.compare:
         _compare_benches(arguments)
         return
-    out = arguments.out or Path("bench.json")
-    check_replaceable(out, "bench")
+    job = bench_job(arguments)
+    check_replaceable(job.out, "bench")
     from kl_lens_desktop.bench.page import export_html
     from kl_lens_desktop.bench.report import export_csv, load_bench
 
-    job = BenchJob(tuple(arguments.folders), out, _names(arguments.devices), _benchmark(arguments))
     rows = [event.row for event in events(job) if isinstance(event, Measured)]
     if not any(row["status"] == "ok" for row in rows):
         print_bench(rows)
         raise ChildError("Nothing could be measured", "every row failed", "See the reasons above")
-    bench = load_bench(out)
+    bench = load_bench(job.out)
     if arguments.csv:
         export_csv(bench, arguments.csv)
     if arguments.html:
         export_html(bench, arguments.html)
     if arguments.json:
-        print(out.read_text(encoding="utf-8"))
+        print(job.out.read_text(encoding="utf-8"))
         return
     print_bench(rows, bench["environment"]["devices"])
-    print(f"Wrote {out}")
-
-
-def _benchmark(arguments: Arguments) -> Benchmark:
-    usual = Benchmark().quick if arguments.quick else Benchmark()
-    return replace(
-        usual,
-        text=arguments.text,
-        tokens=_given(arguments.tokens, usual.tokens),
-        window=arguments.window,
-        stride=arguments.stride,
-        precision=_given(arguments.precision, usual.precision),
-        contexts=_given(arguments.contexts, usual.contexts),
-        speed_minutes=_given(arguments.minutes, usual.speed_minutes),
-        cool_down_s=_given(arguments.cool_down, usual.cool_down_s),
-    )
-
-
-def _analysis(arguments: Arguments, usual: Analysis) -> Analysis:
-    return replace(
-        usual,
-        text=tuple(arguments.text),
-        source=_given(arguments.calibration, usual.source),
-        tokens=_given(arguments.tokens, usual.tokens),
-        window=_given(arguments.window, usual.window),
-        formats=_given(_names(arguments.formats), usual.formats),
-        exhaustive=arguments.exhaustive,
-        bits=_given(arguments.bits, usual.bits),
-        seed=_given(arguments.seed, usual.seed),
-        precision=_given(arguments.precision, usual.precision),
-    )
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(text.split(","))
-
-
-def _given(value: Value | None, usual: Value) -> Value:
-    return usual if value is None else value
+    print(f"Wrote {job.out}")
 
 
 def _compare_benches(arguments: Arguments) -> None:
@@ -422,10 +345,7 @@ def _compare_benches(arguments: Arguments) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    usual = RunJob(arguments.model, arguments.out)
-    usual = usual.quick if arguments.quick else usual
-    analysis = _analysis(arguments, usual.analysis)
-    job = replace(usual, analysis=analysis, devices=_names(arguments.devices))
+    job = run_job(arguments)
     *stages, last = events(job)
     assert isinstance(last, Finished)
     rows, result = [event.row for event in stages if isinstance(event, Measured)], job.result(last)
