@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
+from kl_lens_desktop.bench.jobs import Asked
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Progress
 from kl_lens_desktop.process.job import Job
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Exported(TypedDict):
-    """An exported folder, as its card says: see `export.bundle` and, of ``devices``, `bench.answers`."""
+    """An exported folder, as its card says: see `export.bundle`; and what the devices here answer."""
 
     folder: str
     size_bytes: int
     audit: dict[str, Any]
     proof: dict[str, Any]
     seconds: float
-    devices: list[dict[str, Any]]
+    devices: list[Asked]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A worker whose speed task does what drivers do at their worst, if a file ``odd`` in the folder says so."""
+"""A worker whose speed job does what drivers do at their worst, if a file ``odd`` in the folder says so."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Every job is one typed value: it goes through JSON unharmed, and has the same defaults wherever it is made."""
+"""Every job is one typed value: JSON leaves it unharmed, and its defaults are the same wherever made."""
 
 import dataclasses
 import json

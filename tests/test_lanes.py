@@ -13,7 +13,7 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity import engine
 from kl_lens_desktop.sensitivity.jobs import Analysis
-from kl_lens_desktop.sensitivity.lanes import HELD_ELEMENTS, Job, Lane, Lanes
+from kl_lens_desktop.sensitivity.lanes import HELD_ELEMENTS, Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.text.bundled import calibration_text
 from tests.models import build, build_folder
@@ -45,7 +45,7 @@ def test_results_come_in_order_and_what_is_large_runs_alone() -> None:
         return place
 
     with Lanes(build("mamba2"), Cancel()) as lanes:
-        jobs = [Job(lambda _, i=i: work(i), HELD_ELEMENTS if i == 4 else 1) for i in range(9)]
+        jobs = [Work(lambda _, i=i: work(i), HELD_ELEMENTS if i == 4 else 1) for i in range(9)]
         assert list(lanes.in_order(jobs)) == list(range(9))
     assert together[4] == 1
     assert max(together) == lanes.count == 3
@@ -60,7 +60,7 @@ def test_lanes_are_fewer_for_large_matrices_and_not_for_large_stacks(monkeypatch
         monkeypatch.setattr("kl_lens_desktop.sensitivity.lanes.HELD_ELEMENTS", held)
         with Lanes(model, Cancel()) as lanes:
             assert lanes.count == count
-            threads = [Job(lambda _: torch.get_num_threads(), size) for size in (1, sizes[3])]
+            threads = [Work(lambda _: torch.get_num_threads(), size) for size in (1, sizes[3])]
             assert list(lanes.in_order(threads)) == [3 // count, 3]
 
 
@@ -95,7 +95,7 @@ def test_a_failure_stops_what_the_others_still_do() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"), Lanes(build("mamba2"), Cancel()) as lanes:
-        list(lanes.in_order([Job(failing, 1), Job(endless, 1), Job(endless, 1)]))
+        list(lanes.in_order([Work(failing, 1), Work(endless, 1), Work(endless, 1)]))
     assert len(ended) == 2
 
 

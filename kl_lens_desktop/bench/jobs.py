@@ -6,7 +6,7 @@ Needs neither torch nor OpenVINO until a job runs.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.process.cancel import Cancel
@@ -179,6 +179,19 @@ class LoadJob(Job[LoadedFromCache]):
         yield from time_loading(self, cancel)
 
 
+class Gate(TypedDict):
+    """How right a device's answers are: see `bench.fidelity.fidelity`."""
+
+    relative_difference: float | None
+    bound: float
+    ok: bool
+    kl: float | None
+    top1_agreement: float | None
+    torch_difference: NotRequired[float | None]
+    strict_difference: NotRequired[float | None]
+    strict_bound: NotRequired[float]
+
+
 class Mean(TypedDict):
     """A mean over predicted tokens, and its standard error."""
 
@@ -191,7 +204,7 @@ class Quality(TypedDict):
     """What a variant predicts on a device: every figure is over the predicted tokens, in nats.
 
     ``kl_to_fp16`` is KL(fp16‖variant); it, ``kl_reverse``, ``delta_ce`` and ``top1_agreement`` are None
-    without a reference, and ``word_perplexity`` is but for WikiText. ``fidelity``: see `bench.fidelity`.
+    without a reference, and ``word_perplexity`` is but for WikiText.
     """
 
     nats_per_token: Mean
@@ -201,7 +214,7 @@ class Quality(TypedDict):
     kl_reverse: Mean | None
     delta_ce: Mean | None
     top1_agreement: Mean | None
-    fidelity: dict[str, Any]
+    fidelity: Gate
     settings: dict[str, Any]
 
 
@@ -254,9 +267,9 @@ class MemoryReadJob(Job[MemoryRead]):
 
 
 class Fidelity(TypedDict):
-    """How right a device's answers are: see `bench.fidelity`."""
+    """How right a device's answers are."""
 
-    fidelity: dict[str, Any]
+    fidelity: Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +285,15 @@ class AnswersJob(Job[Fidelity]):
         from kl_lens_desktop.bench.answers import ask
 
         yield from ask(self, cancel)
+
+
+class Asked(TypedDict):
+    """What a device answered: ``status`` is ``ok``, ``wrong answers …`` or ``failed: …``."""
+
+    device: str
+    full_name: str
+    status: str
+    fidelity: Gate | None
 
 
 class Devices(TypedDict):

@@ -92,7 +92,7 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def answer(self, cancel: Cancel, order: Any = None) -> Iterator[Event]:
+    def answer(self, cancel: Cancel, order: object | None = None) -> Iterator[Event]:
         """Give an order (a record), if any, and yield events up to the `Answer`; the child then waits.
 
         It raises what `events` does, and `ChildError` if the child ended without an answer.

@@ -27,7 +27,7 @@ from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.jobs import AgreeJob
-from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
+from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_rankable
 from kl_lens_desktop.sensitivity.walk import Position, Walk
 from kl_lens_desktop.text.bundled import held_out_text
@@ -113,11 +113,11 @@ def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreemen
     return result
 
 
-def _jobs(walk: Walk, todo: Iterable[tuple[Entry, Weight]]) -> Iterator[Job[list[float]]]:
+def _jobs(walk: Walk, todo: Iterable[tuple[Entry, Weight]]) -> Iterator[Work[list[float]]]:
     for entry, weight in todo:
         if weight.block is not None:
             walk.advance(weight.block)
-        yield Job(functools.partial(_nats, walk, walk.position, weight, entry.format), weight.parameters)
+        yield Work(functools.partial(_nats, walk, walk.position, weight, entry.format), weight.parameters)
 
 
 def _nats(walk: Walk, position: Position, weight: Weight, name: str, lane: Lane) -> list[float]:

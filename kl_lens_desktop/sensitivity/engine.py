@@ -39,7 +39,7 @@ from kl_lens_desktop.quant.formats import Format, formats_to_measure, parse_form
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import decision, race
 from kl_lens_desktop.sensitivity.jobs import Analysis
-from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
+from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
 from kl_lens_desktop.sensitivity.pace import Cost, Pace
@@ -254,12 +254,12 @@ class Run:
                 message = f"{candidate.weight.name} in {candidate.format.label}"
                 yield Progress(STAGE, self._done(), len(self._candidates), message, "entries", left)
 
-    def _jobs(self, walk: Walk, todo: Sequence[Candidate]) -> Iterator[Job[Found]]:
+    def _jobs(self, walk: Walk, todo: Sequence[Candidate]) -> Iterator[Work[Found]]:
         for candidate in todo:
             if candidate.weight.block is not None:
                 walk.advance(candidate.weight.block)
             run = functools.partial(_measure, walk, walk.position, candidate)
-            yield Job(run, candidate.weight.parameters)
+            yield Work(run, candidate.weight.parameters)
 
     def _entered(
         self, candidate: Candidate, samples: Samples | str, signal: Sequence[float]
