@@ -262,7 +262,14 @@ def _add_bench(commands: Commands) -> None:
         metavar=("A", "B"),
         help="compare two bench files, and measure nothing",
     )
-    measuring = [
+    command.set_defaults(measuring=_add_benchmark(command))
+    command.add_argument("--csv", type=Path, metavar="FILE", help="the table as CSV as well")
+    command.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page as well")
+
+
+def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
+    """What to measure, and on what: none of it goes with ``--compare``."""
+    return [
         command.add_argument("--devices", help="comma-separated OpenVINO devices (default: all there are)"),
         command.add_argument(
             "--text", type=Path, metavar="FILE", help="held-out text; WikiText is read as lm-eval's task does"
@@ -304,9 +311,6 @@ def _add_bench(commands: Commands) -> None:
         ),
         command.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
     ]
-    command.set_defaults(measuring=measuring)
-    command.add_argument("--csv", type=Path, metavar="FILE", help="the table as CSV as well")
-    command.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page as well")
 
 
 def _add_run(commands: Commands) -> None:

@@ -119,27 +119,12 @@ def analyze(
         found = yield from source_text(how.source, loaded, out, how.tokens, how.window, how.seed, cancel)
         ids, text = windows(loaded.tokenizer, [found.file], how.tokens, how.window, found.name)
     hashes = _hashes(ids)
-    settings = {
-        "precision": precision,
-        "standard_error": "batch means over windows",
-        "sqnr_limit_db": SQNR_LIMIT_DB,
-        "seed": how.seed,
-        "stages": [len(ids)],
-        "racing": None
-        if how.exhaustive
-        else {
-            "confidence": race.CONFIDENCE,
-            "looks": race.looks(len(ids)),
-            "rule": race.RULE,
-            "bits": how.bits,
-        },
-    }
     fresh = Scores(
         ModelIdentity(local.id, local.revision, weights_sha256(loaded.files)),
         text.as_dict(),
         [weight.as_dict() for weight in weights],
         kept_bytes(loaded.model, weights),
-        settings,
+        _settings(how, precision, len(ids)),
         _environment(loaded.model),
         windows=Windows(hashes[-1], order_of([len(ids)], how.seed)),
     )
@@ -166,6 +151,25 @@ def analyze(
             yield from run.events(None if how.exhaustive else how.bits)
     finally:
         ledger.save(now=True)
+
+
+def _settings(how: Analysis, precision: str, count: int) -> dict[str, Any]:
+    """How so many windows are measured, as the score file says it."""
+    return {
+        "precision": precision,
+        "standard_error": "batch means over windows",
+        "sqnr_limit_db": SQNR_LIMIT_DB,
+        "seed": how.seed,
+        "stages": [count],
+        "racing": None
+        if how.exhaustive
+        else {
+            "confidence": race.CONFIDENCE,
+            "looks": race.looks(count),
+            "rule": race.RULE,
+            "bits": how.bits,
+        },
+    }
 
 
 class Run:
