@@ -158,7 +158,7 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     for event in bench(measuring, cancel, listed):
         if not isinstance(event, Finished):
             yield event
-    yield Finished(
+    yield job.finished(
         {
             "scores": str(scores_path),
             "plan": str(plan_path),

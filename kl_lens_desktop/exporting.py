@@ -101,7 +101,7 @@ class ExportAllJob(Job[ExportedAll]):
                     yield replace(event, message=f"{name}: {event.message}")
                 else:
                     yield event
-        yield Finished({"variants": results})
+        yield self.finished({"variants": results})
 
 
 def _exported_and_asked(job: ExportJob, cancel: Cancel, listed: "list[Device] | None") -> Iterator[Event]:

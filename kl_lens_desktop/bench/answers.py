@@ -86,4 +86,6 @@ def ask(job: AnswersJob, cancel: Cancel) -> Iterator[Event]:
     yield Progress(STAGE, 0, 1, f"Loading {folder.name} on {device}")
     model = opened({})
     cancel.check()
-    yield Finished({"fidelity": judged(core, folder, device, model, opened, read_text(calibration_text()))})
+    yield job.finished(
+        {"fidelity": judged(core, folder, device, model, opened, read_text(calibration_text()))}
+    )

@@ -117,14 +117,14 @@ def find_devices(job: DevicesJob, cancel: Cancel) -> Iterator[Event]:
     core = openvino.Core()
     if job.probe:
         _probe(core, job.probe)
-        yield Finished({"devices": []})
+        yield job.finished({"devices": []})
         return
     found = [describe(core, name) for name in core.available_devices]
     for kind in KINDS:
         cancel.check()
         if not any(device.name.partition(".")[0] == kind for device in found):
             found.append(Device(kind, "", False, _why_missing(core, kind)))
-    yield Finished({"devices": [asdict(device) for device in sorted(found, key=lambda each: each.name)]})
+    yield job.finished({"devices": [asdict(device) for device in sorted(found, key=lambda each: each.name)]})
 
 
 def describe(core: Any, name: str) -> Device:

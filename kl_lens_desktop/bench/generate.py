@@ -10,7 +10,7 @@ from kl_lens_desktop.bench.pipeline import open_pipeline
 from kl_lens_desktop.bench.static import needs_fixed_shapes
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Generated, Progress
+from kl_lens_desktop.process.events import Event, Generated, Progress
 
 _TEMPLATE_TOKENS = 256  # that a chat template may put around a prompt
 
@@ -52,7 +52,7 @@ def generate(job: GenerateJob, cancel: Cancel) -> Iterator[Event]:
         metrics = running.result()
     cancel.check()
     tokens = metrics.get_num_generated_tokens()
-    yield Finished({
+    yield job.finished({
         "tokens_per_s": metrics.get_throughput().mean if tokens > 1 else None,
         "ttft_ms": metrics.get_ttft().mean,
         "tokens": tokens,

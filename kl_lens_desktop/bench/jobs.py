@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, TypedDict
 
+from kl_lens_desktop.bench.figures import Mean
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event
@@ -192,23 +193,16 @@ class Gate(TypedDict):
     strict_bound: NotRequired[float]
 
 
-class Mean(TypedDict):
-    """A mean over predicted tokens, and its standard error."""
-
-    mean: float
-    se: float
-    n: int
-
-
 class Quality(TypedDict):
-    """What a variant predicts on a device: every figure is over the predicted tokens, in nats.
+    """What a variant predicts on a device: every figure is over the predicted tokens, in nats,
+    and None where it is no number.
 
     ``kl_to_fp16`` is KL(fp16‖variant); it, ``kl_reverse``, ``delta_ce`` and ``top1_agreement`` are None
     without a reference, and ``word_perplexity`` is but for WikiText.
     """
 
-    nats_per_token: Mean
-    perplexity: Mean
+    nats_per_token: Mean | None
+    perplexity: Mean | None
     word_perplexity: Mean | None
     kl_to_fp16: Mean | None
     kl_reverse: Mean | None
@@ -263,7 +257,7 @@ class MemoryReadJob(Job[MemoryRead]):
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.bench.bandwidth import read_memory
 
-        yield from read_memory(cancel)
+        yield from read_memory(self, cancel)
 
 
 class Fidelity(TypedDict):

@@ -88,7 +88,7 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
     chosen = [device_named(name, listed, cancel) for name in dict.fromkeys(wanted)]
     steps = settings.most_rounds + 1 + settings.raw + 2 * settings.cache
     total = len(variants) * steps * sum(device.available for device in chosen)
-    course = Course(text, settings, cancel, total)
+    course = Course(text.absolute(), settings, cancel, total)
     gb_s = (yield from _memory_read(course)) if settings.raw else None
     seen = {device.name: device for device in [*listed, *chosen]}
     document: dict[str, Any] = {
@@ -103,7 +103,7 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
             if not out.exists() or any(each["status"] == "ok" for each in document["rows"]):
                 write_json(out, document)
         yield event
-    yield Finished({"path": str(out), "rows": len(document["rows"])})
+    yield job.finished({"path": str(out), "rows": len(document["rows"])})
 
 
 def _described(path: Path, words: str, read: Passage) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.text.bundled import held_out_text, read_text
 from kl_lens_desktop.text.passage import Window, passage
 
@@ -56,10 +56,14 @@ def measure_quality(job: QualityJob, cancel: Cancel) -> Iterator[Event]:
         yield Progress("bench-quality", index + 1, len(read.windows), f"{folder.name} on {device}", "windows")
     figures = {name: over_batches(batches, counts) for name, batches in sums.items()}
     by_word = over_batches(sums["nats_per_token"], read.words) if read.words else None
-    yield Finished({
-        **figures,
+    yield job.finished({
+        "nats_per_token": figures["nats_per_token"],
         "perplexity": perplexity(figures["nats_per_token"]),
         "word_perplexity": perplexity(by_word),
+        "kl_to_fp16": figures.get("kl_to_fp16"),
+        "kl_reverse": figures.get("kl_reverse"),
+        "delta_ce": figures.get("delta_ce"),
+        "top1_agreement": figures.get("top1_agreement"),
         "fidelity": gate,
         "settings": model.settings,
     })  # fmt: skip

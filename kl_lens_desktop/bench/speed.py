@@ -20,7 +20,7 @@ from kl_lens_desktop.bench.stateful import defaults
 from kl_lens_desktop.bench.static import LoadedModel, open_model
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Answer, Event, Finished, Progress
+from kl_lens_desktop.process.events import Answer, Event, Progress
 from kl_lens_desktop.process.record import decode
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, held_out_text, read_text
 from kl_lens_desktop.text.passage import token_ids
@@ -106,7 +106,7 @@ def time_requests(job: RequestsJob, cancel: Cancel) -> Iterator[Event]:
             samples["prefill_tokens_per_s"].append(length / times[0])
             latencies += times[2:] or times[1:]
         yield Progress("bench-raw", index, repeats, f"{folder.name} on {device}", "generations")
-    yield Finished({
+    yield job.finished({
         "samples": samples,
         "round": of_round(samples, latencies),
         "read_ms": model.read_ms,
@@ -127,7 +127,7 @@ def time_loading(job: LoadJob, cancel: Cancel) -> Iterator[Event]:
     load_ms = 1000 * (time.perf_counter() - started)
     cancel.check()
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
-    yield Finished({"load_ms": load_ms, "cache_bytes": size})
+    yield job.finished({"load_ms": load_ms, "cache_bytes": size})
 
 
 def of_round(samples: dict[str, list[float]], latencies_s: list[float]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from kl_lens_desktop.plan.joint import Bench
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import predicted, provenance
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
@@ -98,7 +98,7 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     if missing := sorted(set(names) - set(written)):
         yield Note(f"No plan {', '.join(missing)}: not at these bytes, or not with the formats scored")
     yield Progress(STAGE, len(names), len(names), "Measured", "plans")
-    yield Finished({"plans": written})
+    yield job.finished({"plans": written})
 
 
 def _family(

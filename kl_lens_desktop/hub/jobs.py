@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypedDict
 
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished
+from kl_lens_desktop.process.events import Event
 from kl_lens_desktop.process.job import Job
 
 
@@ -43,4 +43,4 @@ class PullJob(Job[Pulled]):
             yield from pull(self.model, self.revision, cancel)
             return
         local = resolve_model(self.model)
-        yield Finished({"folder": str(local.folder), "id": local.id, "revision": local.revision})
+        yield self.finished({"folder": str(local.folder), "id": local.id, "revision": local.revision})

@@ -1,19 +1,18 @@
 """What a model is, from its structure alone: no weight is read."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weight_files
 from kl_lens_desktop.model.families import SUPPORTED
 from kl_lens_desktop.model.fit import stage_needs
 from kl_lens_desktop.model.inventory import blocks, inventory, kept_bytes
-from kl_lens_desktop.model.jobs import About
+from kl_lens_desktop.model.jobs import About, InspectJob
 from kl_lens_desktop.model.load import empty_model
-from kl_lens_desktop.process.events import Event, Finished, Progress, Weights
+from kl_lens_desktop.process.events import Event, Progress, Weights
 
 
-def describe(local: LocalModel) -> Iterator[Event]:
+def describe(local: LocalModel, job: InspectJob) -> Iterator[Event]:
     """Yield the weights, and last Finished with `jobs.Inspected`."""
     size = sum(file.stat().st_size for file in weight_files(local.folder))
     yield Progress("inspect", 0, 1, "Reading the structure")
@@ -38,11 +37,14 @@ def describe(local: LocalModel) -> Iterator[Event]:
         "size_bytes": size,
         "vocabulary": model.config.get_text_config().vocab_size,
     }
-    yield Finished(
+    yield job.finished(
         {
             "model": about,
             "weights": weights,
             "kept_bytes": kept_bytes(model, inventory(model)),
-            "fit": [asdict(need) for need in stage_needs(parameters, size)],
+            "fit": [
+                {"stage": need.stage, "ram_mb": need.ram_mb, "disk_mb": need.disk_mb}
+                for need in stage_needs(parameters, size)
+            ],
         }
     )

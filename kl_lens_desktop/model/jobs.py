@@ -54,4 +54,4 @@ class InspectJob(Job[Inspected]):
         from kl_lens_desktop.model.describe import describe
 
         local = yield from obtain(self.model, cancel)
-        yield from describe(local)
+        yield from describe(local, self)

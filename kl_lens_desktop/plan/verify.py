@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.hub.resolve import LocalModel
@@ -14,13 +14,13 @@ from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
-from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
+from kl_lens_desktop.plan.jobs import RepairDone, RepairSettings, Verified, VerifyJob
 from kl_lens_desktop.plan.joint import Bench, spread_windows
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, constraints_of, predicted
 from kl_lens_desktop.plan.repair import Repair, repair
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import DEFAULT_FORMATS, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
@@ -52,14 +52,14 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     check_applies(plan, identity, [weight.name for weight in quantizable(inventory(loaded.model))], path)
     held_out = job.text or held_out_text()
-    done: dict[str, Any] = {}
+    repaired: RepairDone | None = None
     if job.repair is not None:
         found = plan
         for event in _repaired(loaded, path, plan, job.repair, job.window, held_out, cancel):
             if isinstance(event, Plan):
                 found = event
             elif isinstance(event, dict):
-                done = {"repair": event}
+                repaired = cast(RepairDone, event)
             else:
                 yield event
         plan = found
@@ -71,7 +71,10 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
         )
     save_plan(path, plan.with_measured(measured))
     yield Progress(STAGE, 2, 2, "Measured")
-    yield Finished({"plan": str(path), "measured": measured, **done})
+    verified: Verified = {"plan": str(path), "measured": measured}
+    if repaired:
+        verified["repair"] = repaired
+    yield job.finished(verified)
 
 
 def _repaired(

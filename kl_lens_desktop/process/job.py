@@ -37,6 +37,10 @@ class Job(ABC, Generic[Result]):
     def run(self, cancel: Cancel) -> Iterator[Event]:
         """Do it; the last event is `Finished`. Heavy libraries are imported only here."""
 
+    def finished(self, result: Result) -> Finished:
+        """The event that ends this job well."""
+        return Finished(cast(dict[str, Any], result))
+
     def result(self, finished: Finished) -> Result:
         """What this job's `Finished` event holds."""
         return cast(Result, finished.result)

@@ -22,11 +22,11 @@ from kl_lens_desktop.model.inventory import Weight, inventory
 from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.model.scan import fast_scans
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Progress
+from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
-from kl_lens_desktop.sensitivity.jobs import AgreeJob
+from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Tau
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_rankable
 from kl_lens_desktop.sensitivity.walk import Position, Walk
@@ -82,9 +82,11 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
             halves = [_perplexity(nats[::2]), _perplexity(nats[1::2])]
             points.append({**point, "perplexity": _perplexity(nats), "perplexity_halves": halves})
             yield Progress(STAGE, len(points), len(todo), entry.weight, "entries")
-    agreements = {name: asdict(value) for name, value in agreement(points).items()}
+    agreements: dict[str, Tau] = {
+        name: {"tau": of.tau, "low": of.low, "high": of.high} for name, of in agreement(points).items()
+    }
     pairs = np.array([point["perplexity_halves"] for point in points]).T
-    result = {
+    result: Agreed = {
         "metrics": agreements,
         "ceiling": _tau(pairs[0], pairs[1]),
         "points": points,
@@ -93,7 +95,7 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     }
     if job.out:
         write_json(job.out, {"schema": "kl-lens/agreement/1", "model": asdict(scores.model), **result})
-    yield Finished(result)
+    yield job.finished(result)
 
 
 def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreement]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NotRequired, TypedDict
 
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished
+from kl_lens_desktop.process.events import Event
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS
 from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, SCORED_TOKENS, WINDOW
@@ -114,7 +114,7 @@ class AnalyzeJob(Job[Analyzed]):
 
         local = yield from obtain(self.model, cancel)
         yield from engine.analyze(local, self.out, self.analysis, cancel)
-        yield Finished({"scores": str(self.out)})
+        yield self.finished({"scores": str(self.out)})
 
 
 class Tau(TypedDict):
