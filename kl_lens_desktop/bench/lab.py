@@ -290,13 +290,13 @@ def _once(run: Run, course: Course) -> Iterator[Event]:
     quality = QualityJob(
         folder,
         device,
-        settings.tokens,
-        settings.chunk,
-        settings.precision,
-        course.text,
-        settings.window,
-        settings.stride,
-        reference.absolute() if reference else None,
+        tokens=settings.tokens,
+        chunk=settings.chunk,
+        precision=settings.precision,
+        text=course.text,
+        window=settings.window,
+        stride=settings.stride,
+        reference=reference.absolute() if reference else None,
     )
     run.quality = yield from _child(quality, run, "quality", course)
     if run.quality and not (gate := run.quality["fidelity"])["ok"]:
