@@ -8,10 +8,10 @@ def main() -> int:
     """Dispatch on the arguments; a frozen application starts its workers by calling itself."""
     freeze_support()
     if sys.argv[1:] == ["worker"]:
+        from kl_lens_desktop.jobs import from_line
         from kl_lens_desktop.process.worker import serve
-        from kl_lens_desktop.tasks import TASKS
 
-        return serve(TASKS)
+        return serve(from_line)
     from kl_lens_desktop.cli.commands import run
 
     return run(sys.argv[1:])

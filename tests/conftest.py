@@ -26,10 +26,11 @@ def sample() -> LocalModel:
 def sample_scores_path(sample: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample, scored on 512 tokens in the default formats."""
     from kl_lens_desktop.sensitivity.engine import analyze
+    from kl_lens_desktop.sensitivity.jobs import Analysis
     from kl_lens_desktop.text.bundled import calibration_text
 
     path = tmp_path_factory.mktemp("scores") / "scores.json"
-    for _ in analyze(sample, path, [calibration_text()], Cancel(), tokens=512, window=128):
+    for _ in analyze(sample, path, Analysis((calibration_text(),), tokens=512, window=128), Cancel()):
         pass
     return path
 

@@ -1,4 +1,4 @@
-"""A worker whose speed task does what drivers do at their worst, if a file ``odd`` in the folder says so."""
+"""A worker whose speed job does what drivers do at their worst, if a file ``odd`` in the folder says so."""
 
 import ctypes
 import os
@@ -7,16 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kl_lens_desktop.bench.jobs import SpeedJob
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.jobs import from_line
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
+from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.process.worker import serve
-from kl_lens_desktop.tasks import TASKS
 
 WORKER = [sys.executable, "-m", "tests.odd_worker"]
 
@@ -30,21 +33,28 @@ def odd_folder(folder: Path, behaviour: str, *arguments: str) -> Path:
     return folder
 
 
-def odd_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    path = Path(params["folder"]) / "odd"
-    if not path.exists():
-        yield from TASKS["bench-speed"](params, cancel)
-        return
-    behaviour, *arguments = path.read_text(encoding="utf-8").split("\n")
-    if behaviour == "narrow":
-        yield from narrow(params, cancel, int(arguments[0]))
-        return
-    print(f"driver: this will be a {behaviour}", file=sys.stderr, flush=True)
-    yield Progress("bench-speed", 0, 1, "Compiling")
-    globals()[behaviour](*arguments)
+@dataclass(frozen=True, slots=True)
+class OddJob(SpeedJob):
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        path = self.folder / "odd"
+        if not path.exists():
+            yield from SpeedJob.run(self, cancel)
+            return
+        behaviour, *arguments = path.read_text(encoding="utf-8").split("\n")
+        if behaviour == "narrow":
+            yield from narrow(self, cancel, int(arguments[0]))
+            return
+        print(f"driver: this will be a {behaviour}", file=sys.stderr, flush=True)
+        yield Progress("bench-speed", 0, 1, "Compiling")
+        globals()[behaviour](*arguments)
 
 
-def narrow(params: dict[str, Any], cancel: Cancel, most: int) -> Iterator[Event]:
+def read(line: bytes) -> Job[Any]:
+    job = from_line(line)
+    return OddJob.from_json(job.as_json()) if isinstance(job, SpeedJob) else job
+
+
+def narrow(job: SpeedJob, cancel: Cancel, most: int) -> Iterator[Event]:
     """As a device whose graphs have room for a prompt of so many tokens."""
     next_order = cancel.next_order
 
@@ -55,7 +65,7 @@ def narrow(params: dict[str, Any], cancel: Cancel, most: int) -> Iterator[Event]
         return given
 
     cancel.next_order = order  # type: ignore[method-assign]
-    yield from TASKS["bench-speed"](params, cancel)
+    yield from SpeedJob.run(job, cancel)
 
 
 def segfault() -> None:
@@ -86,4 +96,4 @@ def orphan(told: str) -> None:
 
 if __name__ == "__main__":
     os.write(1, b'OpenCL driver 1.2.3 \xff\xfe loaded\n{"event": "Surprise"}\n[1, 2]\n')  # before we own it
-    sys.exit(serve({**TASKS, "bench-speed": odd_task}))
+    sys.exit(serve(read))

@@ -22,6 +22,7 @@ from kl_lens_desktop.plan.propose import predicted
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import all_formats
 from kl_lens_desktop.sensitivity.engine import analyze
+from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
 from kl_lens_desktop.text.windows import windows
@@ -89,7 +90,7 @@ def stressed(sample: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> St
     local = LocalModel("stressed", stressed_folder(sample.folder, root / "model"))
     formats = ("int8_sym", "int4_sym_g32")
     for _ in analyze(
-        local, root / "scores.json", [calibration_text()], Cancel(), formats=formats, tokens=512
+        local, root / "scores.json", Analysis((calibration_text(),), tokens=512, formats=formats), Cancel()
     ):
         pass
     return Stressed(load_model(local.folder), load_scores(root / "scores.json"))

@@ -30,14 +30,13 @@ from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_
 from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.fidelity import fidelity
 from kl_lens_desktop.bench.figures import over_batches, perplexity
-from kl_lens_desktop.bench.lab import Course, bench, bench_task, take_turns
+from kl_lens_desktop.bench.jobs import BenchJob, GenerateJob, QualityJob, RequestsJob, SpeedJob, SpeedOrder
+from kl_lens_desktop.bench.lab import Course, take_turns
 from kl_lens_desktop.bench.labels import LABELS
 from kl_lens_desktop.bench.page import export_comparison_html, export_html
-from kl_lens_desktop.bench.quality import quality_task
 from kl_lens_desktop.bench.report import around_table, comparison_table
 from kl_lens_desktop.bench.rows import Run
-from kl_lens_desktop.bench.settings import Settings
-from kl_lens_desktop.bench.speed import raw_task
+from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.stateful import StatefulModel
 from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.cli import commands
@@ -50,6 +49,7 @@ from kl_lens_desktop.process import child as child_module
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Finished, Generated, Measured, Memory, Note, Progress
+from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.text import passage as text_module
 from kl_lens_desktop.text import wikitext
 from kl_lens_desktop.text.bundled import held_out_text, read_text
@@ -59,7 +59,7 @@ from tests.dequantized import dequantized_sample, window_nats
 from tests.machine import slowness
 from tests.odd_worker import WORKER, odd_folder
 
-QUICK = Settings(
+QUICK = Benchmark(
     tokens=512, window=128, prompt_tokens=32, new_tokens=8, repeats=2, rounds=2, max_rounds=2, contexts=(),
     raw=False, cache=False, cool_down_s=0,
 )  # fmt: skip
@@ -67,8 +67,18 @@ WHOLE = replace(QUICK, contexts=(64,), raw=True, cache=True)
 ABSENT = "GPU.9"
 
 
-def run(folders: list[Path], devices: list[str], out: Path, settings: Settings = QUICK) -> list[Event]:
-    return list(bench(folders, devices, None, out, None, settings))
+def bench(
+    folders: list[Path],
+    devices: list[str],
+    out: Path,
+    settings: Benchmark = QUICK,
+    cancel: Cancel | None = None,
+) -> Iterator[Event]:
+    return perform(BenchJob(tuple(folders), out, tuple(devices), settings), cancel or Cancel())
+
+
+def run(folders: list[Path], devices: list[str], out: Path, settings: Benchmark = QUICK) -> list[Event]:
+    return list(bench(folders, devices, out, settings))
 
 
 def rows_of(events: list[Event]) -> list[dict]:
@@ -76,16 +86,9 @@ def rows_of(events: list[Event]) -> list[dict]:
 
 
 def quality(folder: Path, reference: Path | None, **changes: object) -> dict:
-    params = {
-        "folder": str(folder),
-        "device": "CPU",
-        "reference": str(reference) if reference else None,
-        "tokens": 1024,
-        "window": 256,
-        "chunk": 256,
-        "precision": "f32",
-    }
-    (result,) = (e.result for e in quality_task(params | changes, Cancel()) if isinstance(e, Finished))
+    job = QualityJob(folder, "CPU", tokens=1024, chunk=256, precision="f32", window=256, reference=reference)
+    job = replace(job, **changes)
+    (result,) = (e.result for e in perform(job, Cancel()) if isinstance(e, Finished))
     return result
 
 
@@ -94,10 +97,10 @@ def test_a_device_of_fixed_shapes_is_measured_by_its_own_graphs(
 ) -> None:
     folder = tmp_path / "npu"
     list(export_model(sample, "int4_sym_g64", folder, Cancel(), npu=True))
-    sizes = {"folder": str(folder), "device": "CPU", "prompt_tokens": 300, "new_tokens": 6, "repeats": 1}
+    job = RequestsJob(folder, "CPU", prompt_tokens=300, new_tokens=6, repeats=1)
 
     def raw() -> dict:
-        (result,) = (e.result for e in raw_task(sizes, Cancel()) if isinstance(e, Finished))
+        (result,) = (e.result for e in perform(job, Cancel()) if isinstance(e, Finished))
         return result
 
     stateful, of_stateful = quality(folder, None, tokens=512), raw()
@@ -327,7 +330,7 @@ def test_word_perplexity_is_over_the_words_of_the_original(
         ids = token_ids(folder, wikitext.detokenized(document))
         nats += len(ids) * window_nats(model, [model.config.bos_token_id, *ids])
         words, tokens = words + wikitext.word_count(document), tokens + len(ids)
-    measured = quality(folder, None, text=str(text), window=None)
+    measured = quality(folder, None, text=text, window=None)
     assert measured["word_perplexity"]["n"] == words
     assert measured["word_perplexity"]["mean"] == pytest.approx(math.exp(nats / words), rel=5e-4)
     assert measured["perplexity"]["n"] == tokens
@@ -393,12 +396,12 @@ def test_a_device_of_fixed_shapes_takes_a_long_window_in_step_with_its_reference
 
 
 def test_speed_counts_tokens_exactly_and_reads_another_text_each_time(sample_ir: dict[str, Path]) -> None:
-    child, cancel = Child("bench-speed", {"folder": str(sample_ir["int4"]), "device": "CPU"}), Cancel()
-    order = {"prompt_tokens": 48, "new_tokens": 8, "repeats": 3, "seconds": 60}
+    child, cancel = Child(SpeedJob(sample_ir["int4"], "CPU", 48, 8)), Cancel()
+    order = SpeedOrder(48, 8, repeats=3, seconds=60)
     with contextlib.closing(child):
         *_, loaded = child.answer(cancel)
         *_, answer = child.answer(cancel, order)
-        *_, short = child.answer(cancel, order | {"seconds": 0})
+        *_, short = child.answer(cancel, replace(order, seconds=0))
         assert memory_peak(child.pid) == pytest.approx(short.result["peak_rss_mb"], rel=0.03)
     assert len(short.result["samples"]["ttft_ms"]) == 1
     result = answer.result
@@ -588,7 +591,7 @@ def test_a_rounds_speed_is_that_of_its_undisturbed_tokens() -> None:
 def test_what_really_takes_longer_is_told_apart(sample_ir: dict[str, Path], tmp_path: Path) -> None:
     twin = shutil.copytree(sample_ir["int4"], tmp_path / "twin")
     slow = slowed(sample_ir["int4"], tmp_path / "slow", 16)
-    settings = Settings(prompt_tokens=32, new_tokens=32, repeats=2, contexts=(), cool_down_s=0)
+    settings = Benchmark(prompt_tokens=32, new_tokens=32, repeats=2, contexts=(), cool_down_s=0)
     runs = [Run(variant, "CPU") for variant in find_variants([sample_ir["int4"], twin, slow])]
     for _ in take_turns(runs, Course(held_out_text(), settings, Cancel(), 3 * settings.most_rounds)):
         pass
@@ -671,7 +674,7 @@ def test_every_figure_and_setting_has_a_name_that_is_no_key() -> None:
     compared = (*SPEED_FIGURES, *QUALITY_FIGURES, *PLAIN_FIGURES)
     more = [name for name in compared if LABELS[name].best is max]
     assert more == ["tokens_per_s", "prefill_tokens_per_s", "top1_agreement"], "as `ratio_words` says"
-    for name in Settings.__dataclass_fields__:
+    for name in Benchmark().as_measured():
         assert "_" not in labels.setting(name)
         assert labels.setting(name) != name
 
@@ -723,7 +726,7 @@ def test_a_child_killed_from_outside_costs_only_its_own_row(
     twin = shutil.copytree(sample_ir["int4"], tmp_path / "twin")
     events, killed = [], 0
     settings = replace(QUICK, rounds=1, tokens=128)
-    for event in bench([twin, sample_ir["int4"]], ["CPU"], None, tmp_path / "b.json", None, settings):
+    for event in bench([twin, sample_ir["int4"]], ["CPU"], tmp_path / "b.json", settings):
         events.append(event)
         if isinstance(event, Memory) and event.label == "twin on CPU" and not killed:
             for process in psutil.Process().children():
@@ -791,7 +794,7 @@ def test_one_killed_while_it_waits_for_its_turn_is_missed_by_nobody(
 ) -> None:
     twin = shutil.copytree(sample_ir["int4"], tmp_path / "twin")
     rows, killed = [], 0
-    for event in bench([twin, sample_ir["int4"]], ["CPU"], None, tmp_path / "b.json", None, QUICK):
+    for event in bench([twin, sample_ir["int4"]], ["CPU"], tmp_path / "b.json"):
         rows += [event.row] if isinstance(event, Measured) else []
         if isinstance(event, Progress) and event.message.startswith(sample_ir["int4"].name) and not killed:
             for process in psutil.Process().children():
@@ -808,7 +811,7 @@ def test_where_memory_is_short_variants_are_loaded_for_each_turn(
     monkeypatch.setattr(lab, "_TOGETHER_SHARE", 0.0)
     twin = shutil.copytree(sample_ir["int4"], tmp_path / "twin")
     most = 0
-    for event in bench([twin, sample_ir["int4"]], ["CPU"], None, tmp_path / "b.json", None, QUICK):
+    for event in bench([twin, sample_ir["int4"]], ["CPU"], tmp_path / "b.json"):
         most = max(most, len(psutil.Process().children()))
         if isinstance(event, Measured):
             assert event.row["status"] == "ok"
@@ -876,14 +879,14 @@ def test_cancel_answers_within_a_second_and_keeps_finished_rows(
     sample_ir: dict[str, Path], tmp_path: Path
 ) -> None:
     out, cancel = tmp_path / "bench.json", Cancel()
-    events = bench([sample_ir["int4"]], [ABSENT, "CPU"], None, out, cancel, QUICK)
+    events = bench([sample_ir["int4"]], [ABSENT, "CPU"], out, cancel=cancel)
     next(event for event in events if isinstance(event, Progress) and event.done > 0)
     assert seconds_to_cancel(events, cancel) < slowness()
     assert [row["device"] for row in report.load_bench(out)["rows"]] == [ABSENT]
 
 
 def test_a_bench_left_in_the_middle_ends_its_child(sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    events = bench([sample_ir["int4"]], ["CPU"], None, tmp_path / "b.json", None, QUICK)
+    events = bench([sample_ir["int4"]], ["CPU"], tmp_path / "b.json")
     next(event for event in events if isinstance(event, Progress) and event.done > 0)
     assert psutil.Process().children()
     events.close()
@@ -893,18 +896,18 @@ def test_a_bench_left_in_the_middle_ends_its_child(sample_ir: dict[str, Path], t
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"folders": []}, "no folder was given"),
-        ({"folders": ["."]}, "it holds no openvino_model.xml"),
-        ({"text": "short.txt"}, "The text is too short"),
-        ({"text": "absent.txt"}, "Cannot read absent.txt"),
-        ({"text": "binary.txt"}, "it is not UTF-8 text"),
+        ({"folders": ()}, "no folder was given"),
+        ({"folders": (Path(),)}, "it holds no openvino_model.xml"),
+        ({"text": Path("short.txt")}, "The text is too short"),
+        ({"text": Path("absent.txt")}, "Cannot read absent.txt"),
+        ({"text": Path("binary.txt")}, "it is not UTF-8 text"),
         ({"new_tokens": 1}, "new_tokens is less than 2"),
         ({"precision": "f64"}, "'f64' is no precision"),
         ({"window": 1}, "Choose a window of at least 2"),
         ({"window": 128, "stride": 129}, "cannot be 129 apart"),
-        ({"contexts": [0]}, "a context has no tokens"),
-        ({"devices": ["CPUX"]}, "'CPUX' is none of CPU"),
-        ({"devices": ["AUTO:CPU,GPX"]}, "'GPX' is none of CPU"),
+        ({"contexts": (0,)}, "a context has no tokens"),
+        ({"devices": ("CPUX",)}, "'CPUX' is none of CPU"),
+        ({"devices": ("AUTO:CPU,GPX",)}, "'GPX' is none of CPU"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_any_child_starts(
@@ -913,10 +916,12 @@ def test_what_cannot_be_measured_is_refused_before_any_child_starts(
     monkeypatch.chdir(tmp_path)
     Path("short.txt").write_text("Hello there.", encoding="utf-8")
     Path("binary.txt").write_bytes(b"\xff\xfe\x00")
-    good = {"folders": [str(sample_ir["int4"])], "out": "bench.json"}
+    good = BenchJob((sample_ir["int4"],), Path("bench.json"))
+    own = {name: value for name, value in params.items() if name in ("folders", "devices")}
+    benchmark = Benchmark(**{name: value for name, value in params.items() if name not in own})
     started = time.monotonic()
     with pytest.raises(InputError, match=words):
-        list(bench_task(good | params, Cancel()))
+        list(perform(replace(good, **own, benchmark=benchmark), Cancel()))
     assert time.monotonic() - started < 2 * slowness()
     assert not Path("bench.json").exists()
 
@@ -1066,11 +1071,8 @@ def test_a_page_can_be_made_of_nothing_and_of_extremes(benched: Path, tmp_path: 
 def test_generated_text_streams_and_is_what_the_pipeline_says(sample_ir: dict[str, Path]) -> None:
     import openvino_genai
 
-    params = {
-        "folder": str(sample_ir["int4"]), "device": "CPU", "prompt": "The captain", "max_new_tokens": 16,
-        "variant": "small",
-    }  # fmt: skip
-    events = list(Child("generate", params).events())
+    job = GenerateJob(sample_ir["int4"], "CPU", "The captain", 16, "small")
+    events = list(Child(job).events())
     pieces = [event for event in events if isinstance(event, Generated)]
     pipeline = openvino_genai.LLMPipeline(str(sample_ir["int4"]), "CPU")
     expected = pipeline.generate("The captain", max_new_tokens=16, do_sample=False)
@@ -1085,10 +1087,7 @@ def test_generated_text_streams_and_is_what_the_pipeline_says(sample_ir: dict[st
 
 def test_generation_can_be_cancelled(sample_ir: dict[str, Path]) -> None:
     cancel = Cancel()
-    params = {
-        "folder": str(sample_ir["int4"]), "device": "CPU", "prompt": "The captain", "max_new_tokens": 100_000,
-    }  # fmt: skip
-    events = Child("generate", params).events(cancel)
+    events = Child(GenerateJob(sample_ir["int4"], "CPU", "The captain", 100_000)).events(cancel)
     next(event for event in events if isinstance(event, Generated))
     assert seconds_to_cancel(events, cancel) < slowness()
 

@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 
+from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.exporting import ExportAllJob, ExportJob
+from kl_lens_desktop.jobs import job_type
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.plan.document import save_plan
+from kl_lens_desktop.plan.jobs import RepairSettings
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores
-from kl_lens_desktop.tasks import TASKS
 from kl_lens_desktop.text.bundled import held_out_text
 
 ELSEWHERE = "nobody/has-pulled-this"
@@ -41,80 +46,91 @@ def plan(sample_scores: Scores, tmp_path: Path) -> Path:
     return tmp_path / "plan.json"
 
 
-def refused(task: str, **params: Any) -> str:
-    """Why a task refuses its parameters before it fetches the model."""
+def refused(name: str, **given: Any) -> str:
+    """Why a job of that name refuses what it is given before it fetches the model."""
     with pytest.raises(InputError) as found:
-        list(TASKS[task]({"model": ELSEWHERE, **params}, Cancel()))
+        list(perform(job_type(name)(model=ELSEWHERE, **given), Cancel()))
     return str(found.value)
+
+
+def analysis(**given: Any) -> dict[str, Analysis]:
+    return {"analysis": Analysis(**given)}
 
 
 @pytest.mark.parametrize("name", BAD_TEXTS)
 def test_texts_that_cannot_be_read_are_refused_by_every_stage(
     name: str, bad: Path, plan: Path, sample_scores_path: Path
 ) -> None:
-    text, out, scores = str(bad / name), str(bad / "out"), str(sample_scores_path)
-    for task, params in {
-        "analyze": {"out": str(bad / "s.json"), "text": [str(held_out_text()), text]},
-        "run": {"out": out, "text": [text]},
-        "verify": {"plan": str(plan), "text": text},
-        "baselines": {"plan": str(plan), "scores": scores, "out": out, "text": text},
-        "agree": {"scores": scores, "text": text},
-    }.items():
-        said = refused(task, **params)
+    text, out, scores = bad / name, bad / "out", sample_scores_path
+    for job, given in (
+        ("analyze", {"out": bad / "s.json", **analysis(text=(held_out_text(), text))}),
+        ("run", {"out": out, **analysis(text=(text,))}),
+        ("run", {"out": out, "benchmark": Benchmark(text=text)}),
+        ("verify", {"plan": plan, "text": text}),
+        ("verify", {"plan": plan, "repair": RepairSettings(text=text)}),
+        ("baselines", {"plan": plan, "scores": scores, "out": out, "text": text}),
+        ("agree", {"scores": scores, "text": text}),
+    ):
+        said = refused(job, **given)
         assert BAD_TEXTS[name] in said
-        assert text in said
-    repair = {"repair": True, "repair_text": text}
-    assert BAD_TEXTS[name] in refused("verify", plan=str(plan), **repair)
+        assert str(text) in said
 
 
 @pytest.mark.parametrize(
-    ("task", "params", "why"),
+    ("job", "given", "why"),
     [
-        ("analyze", {"device": "cuda:99"}, "torch finds no such device"),
-        ("analyze", {"device": "tpu"}, "torch finds no such device"),
-        ("analyze", {"formats": ["fp16"]}, "FP16 is the full precision itself"),
-        ("analyze", {"formats": ["int5"]}, "Unknown format 'int5'"),
-        ("analyze", {"tokens": 300}, "error bars need two windows"),
-        ("analyze", {"text": [str(held_out_text())] * 40, "window": 128}, "one window takes 128 of each"),
-        ("run", {"bits": 1.0}, "the smallest format takes 4 bits"),
-        ("run", {"devices": ["TPU"]}, "'TPU' is none of CPU"),
-        ("run", {"window": 2048, "quick": True}, "error bars need two windows"),
-        ("run", {"formats": ["int5"]}, "Unknown format 'int5'"),
+        ("analyze", analysis(device="cuda:99"), "torch finds no such device"),
+        ("analyze", analysis(device="tpu"), "torch finds no such device"),
+        ("analyze", analysis(formats=("fp16",)), "FP16 is the full precision itself"),
+        ("analyze", analysis(formats=("int5",)), "Unknown format 'int5'"),
+        ("analyze", analysis(tokens=300), "error bars need two windows"),
+        ("analyze", analysis(text=(held_out_text(),) * 40, window=128), "one window takes 128 of each"),
+        ("run", analysis(bits=1.0), "the smallest format takes 4 bits"),
+        ("run", {"devices": ("TPU",)}, "'TPU' is none of CPU"),
+        ("run", {"benchmark": Benchmark(combinations=("AUTO:TPU",))}, "'TPU' is none of CPU"),
+        ("run", {"benchmark": Benchmark(new_tokens=1)}, "new_tokens is less than 2"),
+        ("run", {"analysis": Analysis(window=2048).quick}, "error bars need two windows"),
+        ("run", analysis(formats=("int5",)), "Unknown format 'int5'"),
         ("export", {"format": "int5"}, "Unknown format 'int5'"),
-        ("export", {"plan": "nowhere.json"}, "there is no such file"),
-        ("export-all", {"variants": {"a": {"format": "int5", "out": "a"}}}, "Unknown format 'int5'"),
+        ("export", {"plan": Path("nowhere.json")}, "there is no such file"),
     ],
 )
 def test_arguments_are_refused_before_a_model_is_fetched(
-    task: str, params: dict[str, Any], why: str, tmp_path: Path
+    job: str, given: dict[str, Any], why: str, tmp_path: Path
 ) -> None:
-    assert why in refused(task, out=str(tmp_path / "out"), **params)
+    assert why in refused(job, out=tmp_path / "out", **given)
+
+
+def test_one_export_that_cannot_be_refuses_all(tmp_path: Path) -> None:
+    variants = (
+        ExportJob(ELSEWHERE, tmp_path / "a", format="int8_sym"),
+        ExportJob(ELSEWHERE, tmp_path / "b", format="int5"),
+    )
+    with pytest.raises(InputError, match="Unknown format 'int5'"):
+        ExportAllJob(variants).check()
 
 
 def test_files_that_do_not_go_together_are_refused(
     plan: Path, sample_scores: Scores, sample_scores_path: Path, tmp_path: Path
 ) -> None:
-    other, scores, out = tmp_path / "other.json", str(sample_scores_path), str(tmp_path / "out")
+    other, scores, out = tmp_path / "other.json", sample_scores_path, tmp_path / "out"
     made = propose(sample_scores, bits=5)
     save_plan(other, replace(made, model=replace(made.model, sha256="0" * 64)))
-    wishes = {"plan": str(other), "scores": scores}
-    assert "is of another model" in refused("baselines", out=out, **wishes)
-    assert "is of another model" in refused("verify", repair=True, **wishes)
-    assert "no baselines 'magic'" in refused(
-        "baselines", out=out, plan=str(plan), scores=scores, only=["magic"]
-    )
+    assert "is of another model" in refused("baselines", out=out, plan=other, scores=scores)
+    assert "is of another model" in refused("verify", plan=other, repair=RepairSettings(scores=scores))
+    assert "no baselines 'magic'" in refused("baselines", out=out, plan=plan, scores=scores, only=("magic",))
     assert "the result is to be measured on it" in refused(
-        "verify", plan=str(plan), repair=True, repair_text=str(held_out_text())
+        "verify", plan=plan, repair=RepairSettings(text=held_out_text())
     )
-    assert "four windows of 256" in refused("verify", plan=str(plan), repair=True, repair_tokens=1023)
-    assert "not a KL Lens scores file" in refused("analyze", out=str(plan))
-    assert "holds something else already" in refused("agree", scores=scores, out=str(plan))
+    assert "four windows of 256" in refused("verify", plan=plan, repair=RepairSettings(tokens=1023))
+    assert "not a KL Lens scores file" in refused("analyze", out=plan)
+    assert "holds something else already" in refused("agree", scores=scores, out=plan)
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "letter.txt").touch()
-    assert "it holds other files" in refused("export", format="int8_sym", out=str(taken))
+    assert "it holds other files" in refused("export", format="int8_sym", out=taken)
     (taken / "bench.json").write_text("{}", encoding="utf-8")
-    assert "holds something else already" in refused("run", out=str(taken))
+    assert "holds something else already" in refused("run", out=taken)
 
 
 def test_the_processor_is_there_without_a_number_or_with_the_first() -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from kl_lens_desktop.bench.report import load_bench
+from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.compress import is_exported
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.pipeline import is_exported
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.sensitivity.labels import with_unit
@@ -244,10 +245,14 @@ def test_run_on_half_the_sample(sample: LocalModel, tmp_path: Path) -> None:
 
 def test_run_on_another_architecture(tmp_path: Path) -> None:
     flags = ("--exhaustive", "--seed", "3", "--window", "64", "--devices", "CPU")
+    flags += ("--contexts", "16", "--bench-tokens", "600", "--minutes", "1")
     model, out = build_folder("zamba2", tmp_path / "zamba2"), tmp_path / "out"
     _check_run(model, out, *flags)
     scores = load_scores(out / "scores.json")
     assert (scores.settings["seed"], scores.settings["racing"], scores.text["window"]) == (3, None, 64)
+    measured = load_bench(out / "bench.json")["environment"]["settings"]
+    assert (measured["contexts"], measured["tokens"], measured["speed_minutes"]) == ([16], 600, 1.0)
+    assert measured["max_rounds"] == Benchmark().quick.max_rounds
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*/openvino_model.bin")}
     sessions = {row["session"] for row in load_bench(out / "bench.json")["rows"]}
     again = kl_lens("run", model, "--out", out, "--tokens", "512", "--quick", *flags)

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 
 from kl_lens_desktop.bench import drivers, report
-from kl_lens_desktop.bench.devices import Device, describe, device_from
+from kl_lens_desktop.bench.devices import Device, describe
 from kl_lens_desktop.bench.environment import environment
 from kl_lens_desktop.bench.labels import device_notes
 from kl_lens_desktop.bench.memory import device_memory_mb
 from kl_lens_desktop.bench.page import export_html
 from kl_lens_desktop.bench.rows import SCHEMA, Run, row
-from kl_lens_desktop.bench.settings import Settings
+from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.variants import Variant
 from kl_lens_desktop.cli.console import print_bench
 from kl_lens_desktop.files import write_json
+from kl_lens_desktop.process.record import decode_known
 
 OLD_NPU, NEW_NPU = 1002540, 1004778  # NPU_DRIVER_VERSION of Windows drivers
 TEXT = {"name": "t.txt", "sha256": "0" * 64, "tokens": 512, "predicted": 508, "window": 128, "stride": 128}
@@ -115,7 +116,7 @@ def test_an_npu_has_a_driver_and_no_word_on_matrix_engines() -> None:
 def test_devices_of_earlier_files_say_nothing_of_matrix_engines() -> None:
     earlier = asdict(replace(OLD_GPU, warning=""))
     del earlier["matrix_engines"], earlier["warning"]
-    assert device_from(earlier).matrix_engines is None
+    assert decode_known(Device, earlier).matrix_engines is None
     assert device_notes(earlier) == []
 
 
@@ -140,7 +141,7 @@ def measured(tmp_path: Path) -> dict[str, Any]:
         rounds = dict.fromkeys(samples, 1.0)
         told = {"peak_rss_mb": 100.0, "system_used_change_mb": 3.0, "gpu_memory_mb": kinds}
         run.turns[length] = [{"samples": samples, "round": rounds, **told}]
-    around = environment([OLD_GPU], TEXT, Settings(), None)
+    around = environment([OLD_GPU], TEXT, Benchmark(), None)
     return {"schema": SCHEMA, "environment": around, "rows": [row(run, "s")]}
 
 

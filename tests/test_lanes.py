@@ -12,7 +12,8 @@ from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity import engine
-from kl_lens_desktop.sensitivity.lanes import HELD_ELEMENTS, Job, Lane, Lanes
+from kl_lens_desktop.sensitivity.jobs import Analysis
+from kl_lens_desktop.sensitivity.lanes import HELD_ELEMENTS, Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.text.bundled import calibration_text
 from tests.models import build, build_folder
@@ -44,7 +45,7 @@ def test_results_come_in_order_and_what_is_large_runs_alone() -> None:
         return place
 
     with Lanes(build("mamba2"), Cancel()) as lanes:
-        jobs = [Job(lambda _, i=i: work(i), HELD_ELEMENTS if i == 4 else 1) for i in range(9)]
+        jobs = [Work(lambda _, i=i: work(i), HELD_ELEMENTS if i == 4 else 1) for i in range(9)]
         assert list(lanes.in_order(jobs)) == list(range(9))
     assert together[4] == 1
     assert max(together) == lanes.count == 3
@@ -59,7 +60,7 @@ def test_lanes_are_fewer_for_large_matrices_and_not_for_large_stacks(monkeypatch
         monkeypatch.setattr("kl_lens_desktop.sensitivity.lanes.HELD_ELEMENTS", held)
         with Lanes(model, Cancel()) as lanes:
             assert lanes.count == count
-            threads = [Job(lambda _: torch.get_num_threads(), size) for size in (1, sizes[3])]
+            threads = [Work(lambda _: torch.get_num_threads(), size) for size in (1, sizes[3])]
             assert list(lanes.in_order(threads)) == [3 // count, 3]
 
 
@@ -94,7 +95,7 @@ def test_a_failure_stops_what_the_others_still_do() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"), Lanes(build("mamba2"), Cancel()) as lanes:
-        list(lanes.in_order([Job(failing, 1), Job(endless, 1), Job(endless, 1)]))
+        list(lanes.in_order([Work(failing, 1), Work(endless, 1), Work(endless, 1)]))
     assert len(ended) == 2
 
 
@@ -105,8 +106,8 @@ def test_the_number_of_lanes_changes_no_figure(tmp_path: Path, monkeypatch: pyte
     for count in (1, 3):
         monkeypatch.setattr(engine, "use_cores", lambda count=count: torch.set_num_threads(count))
         out = tmp_path / f"{count}.json"
-        options = {"tokens": 256, "window": 64, "formats": ["int4_sym_g64"]}
-        list(engine.analyze(LocalModel("m", folder), out, [calibration_text()], Cancel(), **options))
+        how = Analysis((calibration_text(),), tokens=256, window=64, formats=("int4_sym_g64",))
+        list(engine.analyze(LocalModel("m", folder), out, how, Cancel()))
         found.append(load_scores(out).entries)
     torch.set_num_threads(before)
     one, three = found

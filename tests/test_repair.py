@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from kl_lens_desktop.compress import repaired_before
 from kl_lens_desktop.errors import Cancelled, InputError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.load import LoadedModel, load_model
-from kl_lens_desktop.pipeline import repaired_before
 from kl_lens_desktop.plan.baselines import random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
+from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.plan.joint import Bench, spread_windows
 from kl_lens_desktop.plan.options import weight_options
 from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.plan.repair import Repair, repair
-from kl_lens_desktop.plan.verify import RepairWishes, verify
+from kl_lens_desktop.plan.verify import verify
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Repaired
 from kl_lens_desktop.sensitivity.scores import Scores
@@ -90,12 +91,13 @@ def test_a_repair_lowers_the_joint_kl_in_no_more_bytes(
         assert event.changes
 
 
-def _wishes(scores: Path) -> RepairWishes:
-    return RepairWishes(scores, tokens=8 * WINDOW, minutes=0.05)
+def _how(scores: Path) -> RepairSettings:
+    return RepairSettings(scores, tokens=8 * WINDOW, minutes=0.05)
 
 
-def _run(sample: LocalModel, path: Path, wishes: RepairWishes, cancel: Cancel | None = None) -> list[Event]:
-    return list(verify(sample, path, cancel or Cancel(), tokens=4 * WINDOW, window=WINDOW, repair_by=wishes))
+def _run(sample: LocalModel, path: Path, how: RepairSettings, cancel: Cancel | None = None) -> list[Event]:
+    job = VerifyJob("sample", path, tokens=4 * WINDOW, window=WINDOW, repair=how)
+    return list(verify(sample, job, cancel or Cancel()))
 
 
 def test_verify_repairs_first_and_says_which_text_was_for_what(
@@ -103,7 +105,7 @@ def test_verify_repairs_first_and_says_which_text_was_for_what(
 ) -> None:
     path = tmp_path / "plan.json"
     save_plan(path, poor)
-    events = _run(sample, path, _wishes(sample_scores_path))
+    events = _run(sample, path, _how(sample_scores_path))
     (result,) = [event.result for event in events if isinstance(event, Finished)]
     plan = load_plan(path)
     assert result["repair"]["kl_after"] < result["repair"]["kl_before"]
@@ -115,7 +117,7 @@ def test_verify_repairs_first_and_says_which_text_was_for_what(
     before = json.loads((tmp_path / "plan.joint.json").read_text(encoding="utf-8"))["measurements"]
 
     save_plan(path, poor)
-    _run(sample, path, _wishes(sample_scores_path))
+    _run(sample, path, _how(sample_scores_path))
     after = json.loads((tmp_path / "plan.joint.json").read_text(encoding="utf-8"))["measurements"]
     assert before.items() <= after.items(), "what was measured once is not measured again"
     assert load_plan(path).provenance["repair_gain"] == pytest.approx(plan.provenance["repair_gain"], abs=0.5)
@@ -127,8 +129,8 @@ def test_a_cancelled_repair_keeps_what_it_found(
     path, cancel = tmp_path / "plan.json", Cancel()
     save_plan(path, poor)
     with pytest.raises(Cancelled):
-        wishes = _wishes(sample_scores_path)
-        for event in verify(sample, path, cancel, window=WINDOW, repair_by=wishes):
+        how = _how(sample_scores_path)
+        for event in verify(sample, VerifyJob("sample", path, window=WINDOW, repair=how), cancel):
             if isinstance(event, Repaired):
                 saved = event
                 cancel.cancel()
@@ -159,7 +161,7 @@ def test_without_scores_the_plans_own_formats_are_tried(
 ) -> None:
     path = tmp_path / "plan.json"
     save_plan(path, poor)
-    _run(sample, path, RepairWishes(tokens=8 * WINDOW, minutes=0.05))
+    _run(sample, path, RepairSettings(tokens=8 * WINDOW, minutes=0.05))
     plan = load_plan(path)
     assert (plan.predicted["bytes"] or 0) <= (poor.predicted["bytes"] or 0)
     assert plan.predicted["kl"] is None or plan.assignments == poor.assignments
@@ -171,12 +173,12 @@ def test_texts_that_overlap_are_refused(
     path = tmp_path / "plan.json"
     save_plan(path, poor)
     with pytest.raises(InputError, match="the result is to be measured on it"):
-        _run(sample, path, replace(_wishes(sample_scores_path), text=held_out_text()))
+        _run(sample, path, replace(_how(sample_scores_path), text=held_out_text()))
     short = tmp_path / calibration_text().name
     shutil.copyfile(calibration_text(), short)
     short.write_text(short.read_text(encoding="utf-8")[:2000], encoding="utf-8")
     with pytest.raises(InputError, match="were not scored on, too few for four windows"):
-        _run(sample, path, replace(_wishes(sample_scores_path), text=short))
+        _run(sample, path, replace(_how(sample_scores_path), text=short))
     ids, _ = spread_windows(loaded.tokenizer, calibration_text(), 8 * WINDOW, WINDOW, 512)
     text = calibration_text().read_bytes().decode("utf-8")
     whole = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -31,6 +31,7 @@ from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import metrics, walk
 from kl_lens_desktop.sensitivity.agreement import agree, agreement
 from kl_lens_desktop.sensitivity.engine import analyze, bf16_bound
+from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis
 from kl_lens_desktop.sensitivity.metrics import Tally, reference
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
@@ -44,8 +45,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
     return LocalModel("small", build_folder("granitemoehybrid", tmp_path_factory.mktemp("small") / "model"))
 
 
+def _how(text: Path | None = None, **options: object) -> Analysis:
+    return Analysis(text=(text or calibration_text(),), **options)  # type: ignore[arg-type]
+
+
 def _run(local: LocalModel, out: Path, cancel: Cancel | None = None, **options: object) -> list[object]:
-    return list(analyze(local, out, [calibration_text()], cancel or Cancel(), **options))  # type: ignore[arg-type]
+    return list(analyze(local, out, _how(**options), cancel or Cancel()))
 
 
 def _plainly(folder: Path, weight: str, name: str, tokens: int, window: int) -> dict[str, float]:
@@ -89,7 +94,7 @@ def test_five_random_entries_against_plain_torch(sample: LocalModel, sample_scor
 def test_every_entry_of_other_families_against_plain_torch(family: str, tmp_path: Path) -> None:
     folder = build_folder(family, tmp_path / family)
     _run(
-        LocalModel(family, folder), tmp_path / "scores.json", tokens=128, window=64, formats=["int4_sym_g64"]
+        LocalModel(family, folder), tmp_path / "scores.json", tokens=128, window=64, formats=("int4_sym_g64",)
     )
     scores = load_scores(tmp_path / "scores.json")
     assert len(scores.entries) == len([weight for weight in scores.weights if weight["kind"] != "conv"])
@@ -105,7 +110,7 @@ def test_standard_errors_are_of_window_means(small: LocalModel, tmp_path: Path) 
     """Four times the text must halve the error bars, roughly; naive per-token errors would be far smaller."""
     few, many = tmp_path / "few.json", tmp_path / "many.json"
     for path, tokens in ((few, 256), (many, 1024)):
-        _run(small, path, tokens=tokens, window=32, formats=["int4_sym_g64"], exhaustive=True)
+        _run(small, path, tokens=tokens, window=32, formats=("int4_sym_g64",), exhaustive=True)
     ratios = [
         a.kl_pq.se / b.kl_pq.se
         for a, b in zip(load_scores(few).entries, load_scores(many).entries, strict=True)
@@ -114,7 +119,7 @@ def test_standard_errors_are_of_window_means(small: LocalModel, tmp_path: Path) 
 
 
 def test_events_come_in_order(small: LocalModel, tmp_path: Path) -> None:
-    events = _run(small, tmp_path / "scores.json", tokens=256, window=128, formats=["int8_sym"])
+    events = _run(small, tmp_path / "scores.json", tokens=256, window=128, formats=("int8_sym",))
     kinds = [type(event) for event in events]
     assert kinds.index(Weights) < kinds.index(Scored)
     scored = [event.entry for event in events if isinstance(event, Scored)]
@@ -126,9 +131,9 @@ def test_events_come_in_order(small: LocalModel, tmp_path: Path) -> None:
 
 def test_more_formats_extend_the_file(small: LocalModel, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
-    _run(small, out, tokens=256, window=128, formats=["int8_sym"])
+    _run(small, out, tokens=256, window=128, formats=("int8_sym",))
     first = load_scores(out).entries
-    _run(small, out, tokens=256, window=128, formats=["int8_sym", "int4_asym_g128"])
+    _run(small, out, tokens=256, window=128, formats=("int8_sym", "int4_asym_g128"))
     both = load_scores(out).entries
     assert both[: len(first)] == first
     assert len(both) == 2 * len(first)
@@ -138,11 +143,11 @@ def test_cancel_keeps_what_was_measured_and_resuming_gives_the_same_bits(
     small: LocalModel, tmp_path: Path
 ) -> None:
     whole, parted = tmp_path / "whole.json", tmp_path / "parted.json"
-    options = {"tokens": 256, "window": 128, "formats": ["int4_sym_g64"]}
+    options = {"tokens": 256, "window": 128, "formats": ("int4_sym_g64",)}
     _run(small, whole, **options)
     cancel, seen = Cancel(), 0
     with pytest.raises(Cancelled):
-        for event in analyze(small, parted, [calibration_text()], cancel, **options):  # type: ignore[arg-type]
+        for event in analyze(small, parted, _how(**options), cancel):
             seen += isinstance(event, Scored)
             if seen == 7:
                 cancel.cancel()
@@ -155,7 +160,7 @@ def test_windows_in_an_order_not_drawn_from_the_seed_are_not_gone_on_with(
     small: LocalModel, tmp_path: Path
 ) -> None:
     path = tmp_path / "scores.json"
-    options = {"tokens": 512, "window": 128, "formats": ["int4_sym_g64"]}
+    options = {"tokens": 512, "window": 128, "formats": ("int4_sym_g64",)}
     _run(small, path, **options)
     value = json.loads(path.read_text(encoding="utf-8"))
     order = value["windows"]["order"]
@@ -201,7 +206,7 @@ def test_killed_at_random_moments_the_file_is_the_same_to_the_last_bit(
 
 def test_scores_measured_otherwise_are_not_continued(small: LocalModel, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
-    options = {"tokens": 256, "window": 64, "formats": ["int8_sym"]}
+    options = {"tokens": 256, "window": 64, "formats": ("int8_sym",)}
     _run(small, out, **options)
     before = out.read_bytes()
     for change, words in (
@@ -212,13 +217,13 @@ def test_scores_measured_otherwise_are_not_continued(small: LocalModel, tmp_path
         with pytest.raises(InputError, match=f"measured otherwise: {words}"):
             _run(small, out, **options | change)
     with pytest.raises(InputError, match="begins otherwise"):
-        list(analyze(small, out, [held_out_text()], Cancel(), **options))  # type: ignore[arg-type]
+        list(analyze(small, out, _how(held_out_text(), **options), Cancel()))
     assert out.read_bytes() == before
 
 
 def test_more_text_extends_the_file_without_repeating(small: LocalModel, tmp_path: Path) -> None:
     out, whole = tmp_path / "scores.json", tmp_path / "whole.json"
-    options = {"window": 32, "formats": ["int4_sym_g64"], "exhaustive": True}
+    options = {"window": 32, "formats": ("int4_sym_g64",), "exhaustive": True}
     _run(small, out, tokens=256, **options)
     first = load_scores(out)
     _run(small, out, tokens=512, **options)
@@ -238,7 +243,7 @@ def test_more_text_extends_the_file_without_repeating(small: LocalModel, tmp_pat
 
 def test_racing_keeps_the_ranking_and_says_which_stopped(sample: LocalModel, tmp_path: Path) -> None:
     raced, whole = tmp_path / "raced.json", tmp_path / "whole.json"
-    options = {"tokens": 768, "window": 48, "formats": ["int4_sym_g64"]}
+    options = {"tokens": 768, "window": 48, "formats": ("int4_sym_g64",)}
     events = _run(sample, raced, **options)
     early = load_scores(raced)
     shutil.copyfile(raced, whole)
@@ -264,8 +269,8 @@ def test_experts_race_and_agree_like_other_weights(tmp_path: Path) -> None:
     family, raced, whole = "granitemoehybrid with experts", tmp_path / "raced.json", tmp_path / "whole.json"
     local = LocalModel(family, build_folder(family, tmp_path / "model"))
     options = {"tokens": 384, "window": 24}
-    _run(local, raced, formats=["int4_sym_g64", "int8_sym"], **options)
-    _run(local, whole, formats=["int4_sym_g64", "int8_sym"], exhaustive=True, **options)
+    _run(local, raced, formats=("int4_sym_g64", "int8_sym"), **options)
+    _run(local, whole, formats=("int4_sym_g64", "int8_sym"), exhaustive=True, **options)
     early, full = load_scores(raced), load_scores(whole)
     stacks = {(e.weight, e.format): e for e in early.entries if ".experts." in e.weight}
     assert len(stacks) == 16
@@ -278,7 +283,7 @@ def test_experts_race_and_agree_like_other_weights(tmp_path: Path) -> None:
         assert seen == pytest.approx(every[: len(seen)], rel=1e-3)
     delta_ce = {(entry.weight, entry.format): entry.delta_ce.mean for entry in full.entries}
     text = calibration_text()
-    (*_, last) = agree(local, whole, None, Cancel(), text=text, **options)
+    (*_, last) = agree(local, AgreeJob("", whole, text=text, **options), Cancel())
     for point in last.result["points"]:
         loss = math.log(point["perplexity"] / last.result["perplexity_full"])
         assert loss == pytest.approx(delta_ce[point["weight"], point["format"]], abs=2e-6)
@@ -288,7 +293,7 @@ def test_large_vocabularies_are_compared_in_slices(
     small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without room for the full-precision logits, in slices that cut windows, the figures are the same."""
-    options = {"tokens": 256, "window": 128, "formats": ["int4_sym_g64"]}
+    options = {"tokens": 256, "window": 128, "formats": ("int4_sym_g64",)}
     _run(small, tmp_path / "kept.json", **options)
     monkeypatch.setattr(walk, "CACHE_ELEMENTS", 0)
     monkeypatch.setattr(walk, "SLICE_ELEMENTS", 50 * 4096)
@@ -320,7 +325,7 @@ def test_bfloat16_differs_by_no_more_than_it_says(family: str, tmp_path: Path) -
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this processor has no products of bfloat16")
     local = LocalModel(family, build_folder(family, tmp_path / family))
-    options = {"tokens": 128, "window": 64, "formats": ["int4_sym_g64"]}
+    options = {"tokens": 128, "window": 64, "formats": ("int4_sym_g64",)}
     _run(local, tmp_path / "f32.json", **options)
     _run(local, tmp_path / "bf16.json", precision="bf16", **options)
     exact, rounded = (load_scores(tmp_path / name) for name in ("f32.json", "bf16.json"))
@@ -336,7 +341,7 @@ def test_a_text_shorter_than_a_window(sample: LocalModel, tmp_path: Path) -> Non
     short = tmp_path / "short.txt"
     short.write_text("Call me.", encoding="utf-8")
     with pytest.raises(InputError, match=r"has \d+ tokens and one window takes 256"):
-        list(analyze(sample, tmp_path / "scores.json", [short], Cancel()))
+        list(analyze(sample, tmp_path / "scores.json", _how(short), Cancel()))
 
 
 def _changed(family: str, folder: Path, name: str, change: Callable[[Tensor], None]) -> LocalModel:
@@ -361,7 +366,7 @@ def test_a_weight_that_is_not_finite_stays_fp16(tmp_path: Path) -> None:
         "mamba2", tmp_path / "m", "backbone.embeddings.weight", lambda w: w[4095].fill_(math.inf)
     )
     out = tmp_path / "s.json"
-    options = {"tokens": 256, "window": 128, "formats": ["int8_sym"]}
+    options = {"tokens": 256, "window": 128, "formats": ("int8_sym",)}
     notes = [event.text for event in _run(local, out, **options) if isinstance(event, Note)]
     assert any(
         "embeddings" in note and "its own values are not finite; it stays FP16" in note for note in notes
@@ -375,7 +380,7 @@ def test_a_weight_that_is_not_finite_stays_fp16(tmp_path: Path) -> None:
 def test_a_format_that_changes_nothing(tmp_path: Path) -> None:
     name = "model.layers.1.shared_mlp.output_linear.weight"
     local = _changed("granitemoehybrid", tmp_path / "m", name, lambda w: w.zero_())
-    _run(local, tmp_path / "s.json", tokens=256, window=128, formats=["int4_sym_g64"])
+    _run(local, tmp_path / "s.json", tokens=256, window=128, formats=("int4_sym_g64",))
     (entry,) = [entry for entry in load_scores(tmp_path / "s.json").entries if entry.weight == name]
     assert (entry.kl_pq.mean, entry.kl_qp.mean, entry.mse.mean, entry.delta_ce.mean) == (0, 0, 0, 0)
     assert (entry.top1_agreement.mean, entry.sqnr_db.mean, entry.kl_pq.se) == (1, 200, 0)
@@ -401,7 +406,9 @@ def test_agreement_is_scipys_and_perplexity_is_plain(
     save_scores(part, Scores(scores.model, scores.text, scores.weights, scores.kept_bytes, entries=chosen))
     result = list(
         agree(
-            sample, part, tmp_path / "agree.json", Cancel(), text=calibration_text(), tokens=512, window=128
+            sample,
+            AgreeJob("", part, tmp_path / "agree.json", calibration_text(), tokens=512, window=128),
+            Cancel(),
         )
     )
     points = result[-1].result["points"]

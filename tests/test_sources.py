@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Finished
+from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import load_scores
-from kl_lens_desktop.tasks import TASKS
 from kl_lens_desktop.text.bundled import held_out_text
 from tests.hub_server import Hub, Repository, serve
 from tests.models import build_folder
@@ -39,9 +41,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield running
 
 
-def _analyze(out: Path, **params: object) -> None:
-    given = {"model": "sample", "out": str(out), "tokens": 128, "window": 64, "formats": ["int4_sym_g64"]}
-    events = list(TASKS["analyze"]({**given, **params}, Cancel()))
+def _analyze(out: Path, model: str = "sample", **changes: object) -> None:
+    how = replace(Analysis(tokens=128, window=64, formats=("int4_sym_g64",)), **changes)
+    events = list(perform(AnalyzeJob(model, out, how), Cancel()))
     assert isinstance(events[-1], Finished)
 
 

@@ -3,10 +3,10 @@
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from kl_lens_desktop.bench.devices import Device, list_devices
 from kl_lens_desktop.bench.fidelity import judged, wrong_words
+from kl_lens_desktop.bench.jobs import AnswersJob, Asked
 from kl_lens_desktop.bench.static import has_graph_for_npu, needs_fixed_shapes, open_model
 from kl_lens_desktop.errors import ChildError
 from kl_lens_desktop.export import proof
@@ -35,24 +35,29 @@ def check_answers(folder: Path, cancel: Cancel, listed: list[Device] | None = No
     Yields
     ------
     Event
-        A `Note` for each device, and last ``Finished({"devices": [{"device", "full_name", "status",
-        "fidelity"}, …]})``: ``status`` is ``ok``, ``wrong answers …`` or ``failed: …``.
+        A `Note` for each device, and last ``Finished({"devices": …})`` with `jobs.Asked` for each.
     """
     listed = list_devices(cancel) if listed is None else listed
-    found = list[dict[str, Any]]()
+    found = list[Asked]()
     asked = [device for device in listed if device.available and device.name != "CPU"]
     asked = [each for each in asked if not needs_fixed_shapes(each.name) or has_graph_for_npu(folder)]
     for number, device in enumerate(asked):
         yield Progress(STAGE, number, len(asked), f"Checking the answers of {folder.name} on {device.name}")
-        about: dict[str, Any] = {"device": device.name, "full_name": device.full_name}
-        params = {"folder": str(folder.absolute()), "device": device.name}
+        status, gate = "failed: it did not answer", None
+        job = AnswersJob(folder.absolute(), device.name)
         try:
-            for event in Child("answers", params, time_limit_s=TIME_LIMIT_S).events(cancel):
+            for event in Child(job, time_limit_s=TIME_LIMIT_S).events(cancel):
                 if isinstance(event, Finished):
-                    gate = event.result["fidelity"]
-                    about |= {"status": "ok" if gate["ok"] else wrong_words(gate), "fidelity": gate}
+                    gate = job.result(event)["fidelity"]
+                    status = "ok" if gate["ok"] else wrong_words(gate)
         except ChildError as error:
-            about |= {"status": f"failed: {error.why or error.what}", "fidelity": None}
+            status, gate = f"failed: {error.why or error.what}", None
+        about: Asked = {
+            "device": device.name,
+            "full_name": device.full_name,
+            "status": status,
+            "fidelity": gate,
+        }
         found.append(about)
         level = "info" if about["status"] == "ok" else "warning"
         yield Note(f"{folder.name}: {answer_words(about)}", level)
@@ -62,23 +67,25 @@ def check_answers(folder: Path, cancel: Cancel, listed: list[Device] | None = No
     yield Finished({"devices": found})
 
 
-def answer_words(found: dict[str, Any]) -> str:
+def answer_words(found: Asked) -> str:
     """What `check_answers` found on a device, as a sentence."""
     name = f"{found['device']} ({found['full_name']})"
-    if found["status"] == "ok":
+    if found["status"] == "ok" and found["fidelity"]:
         share = found["fidelity"]["relative_difference"]
         return f"{name} answers as the CPU does, within {share:.1%} of the logits' spread."
     return f"{name}: {found['status']}. Use another device for this model."
 
 
-def answers_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """``folder``, ``device`` → ``fidelity`` (see `bench.fidelity`), at the device's own settings."""
+def ask(job: AnswersJob, cancel: Cancel) -> Iterator[Event]:
+    """Open the folder on the device, and yield last Finished with `jobs.Fidelity`."""
     import openvino
 
-    folder, device = Path(params["folder"]), str(params["device"])
+    folder, device = job.folder, job.device
     core = openvino.Core()
     opened = functools.partial(open_model, core, folder, device, chunk=proof.TOKENS, capacity=proof.TOKENS)
     yield Progress(STAGE, 0, 1, f"Loading {folder.name} on {device}")
     model = opened({})
     cancel.check()
-    yield Finished({"fidelity": judged(core, folder, device, model, opened, read_text(calibration_text()))})
+    yield job.finished(
+        {"fidelity": judged(core, folder, device, model, opened, read_text(calibration_text()))}
+    )

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kl_lens_desktop.bench import drivers
+from kl_lens_desktop.bench.jobs import DevicesJob
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Finished
+from kl_lens_desktop.process.record import decode
 
 KINDS = ("CPU", "GPU", "NPU")
 ENUMERATE_LIMIT_S = 60.0
@@ -77,7 +79,7 @@ def list_devices(cancel: Cancel | None = None) -> list[Device]:
     the device's reason, not the end of this program.
     """
     try:
-        found = [device_from(value) for value in _ask({}, ENUMERATE_LIMIT_S, cancel)]
+        found = _ask(DevicesJob(), ENUMERATE_LIMIT_S, cancel)
     except ChildError as error:
         why = f"asking for devices failed ({error.why or error.what})"
         missing = [Device(kind, "", False, why) for kind in KINDS if kind != "CPU"]
@@ -108,24 +110,21 @@ def device_named(name: str, devices: list[Device], cancel: Cancel | None = None)
     return Device(name, "", False, f"OpenVINO reports no device {name} here; it reports {known}")
 
 
-def devices_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """Ask OpenVINO for its devices or, with ``{"probe": NAME}``, run a small model on one of them.
-
-    Ends in ``Finished({"devices": [Device as a dict, …]})``, empty after a probe that went well.
-    """
+def find_devices(job: DevicesJob, cancel: Cancel) -> Iterator[Event]:
+    """Ask OpenVINO for its devices, or try one; yield last Finished with `jobs.Devices`."""
     import openvino
 
     core = openvino.Core()
-    if "probe" in params:
-        _probe(core, params["probe"])
-        yield Finished({"devices": []})
+    if job.probe:
+        _probe(core, job.probe)
+        yield job.finished({"devices": []})
         return
     found = [describe(core, name) for name in core.available_devices]
     for kind in KINDS:
         cancel.check()
         if not any(device.name.partition(".")[0] == kind for device in found):
             found.append(Device(kind, "", False, _why_missing(core, kind)))
-    yield Finished({"devices": [asdict(device) for device in sorted(found, key=lambda each: each.name)]})
+    yield job.finished({"devices": [asdict(device) for device in sorted(found, key=lambda each: each.name)]})
 
 
 def describe(core: Any, name: str) -> Device:
@@ -155,11 +154,6 @@ def describe(core: Any, name: str) -> Device:
     )
 
 
-def device_from(value: dict[str, Any]) -> Device:
-    """The device of a dict made by `dataclasses.asdict`, perhaps by way of JSON."""
-    return Device(**{**value, "precisions": tuple(value["precisions"])})
-
-
 def properties(source: Callable[[str], Any], wanted: dict[str, str]) -> dict[str, Any]:
     """What a compiled model's ``get_property`` says of `wanted`, {key: OpenVINO's name of the property}.
 
@@ -182,11 +176,11 @@ def _plain(value: Any) -> Any:
     return getattr(value, "name", value)
 
 
-def _ask(params: dict[str, Any], limit_s: float, cancel: Cancel | None) -> list[dict[str, Any]]:
-    answer: list[dict[str, Any]] = []
-    for event in Child("devices", params, time_limit_s=limit_s).events(cancel):
+def _ask(job: DevicesJob, limit_s: float, cancel: Cancel | None) -> list[Device]:
+    answer: list[Device] = []
+    for event in Child(job, time_limit_s=limit_s).events(cancel):
         if isinstance(event, Finished):
-            answer = event.result["devices"]
+            answer = [decode(Device, value) for value in job.result(event)["devices"]]
     return answer
 
 
@@ -195,7 +189,7 @@ def _tried(device: Device, cancel: Cancel | None) -> Device:
     if device.name == "CPU":
         return device
     try:
-        _ask({"probe": device.name}, PROBE_LIMIT_S, cancel)
+        _ask(DevicesJob(probe=device.name), PROBE_LIMIT_S, cancel)
     except ChildError as error:
         return replace(
             device, available=False, reason=f"it failed a small trial model ({error.why or error.what})"

@@ -9,13 +9,13 @@ from typing import Any
 import psutil
 
 from kl_lens_desktop.bench.devices import Device
-from kl_lens_desktop.bench.settings import Settings
+from kl_lens_desktop.bench.settings import Benchmark
 
 _PACKAGES = ("kl-lens-desktop", "openvino", "openvino-genai", "openvino-tokenizers", "nncf", "numpy")
 
 
 def environment(
-    devices: list[Device], text: dict[str, Any], settings: Settings, memory_read_gb_s: float | None
+    devices: list[Device], text: dict[str, Any], settings: Benchmark, memory_read_gb_s: float | None
 ) -> dict[str, Any]:
     """Where and with what a bench was run, for a reader on another computer."""
     battery = _battery()
@@ -33,7 +33,7 @@ def environment(
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "devices": [asdict(device) for device in devices],
         "text": text,
-        "settings": asdict(settings) | {"contexts": list(settings.contexts)},
+        "settings": settings.as_measured(),
     }
 
 

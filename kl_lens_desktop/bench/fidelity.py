@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kl_lens_desktop.bench import divergence
+from kl_lens_desktop.bench.jobs import Gate
 from kl_lens_desktop.bench.stateful import StatefulModel
 from kl_lens_desktop.bench.static import LoadedModel
 from kl_lens_desktop.errors import ModelError
@@ -26,7 +27,7 @@ _STRICT_BOUND, _TORCH_BOUND = 0.005, 0.01
 
 def judged(
     core: Any, folder: Path, device: str, model: LoadedModel, opened: Callable[..., LoadedModel], text: str
-) -> dict[str, Any]:
+) -> Gate:
     """`fidelity` of a model on a device, on the prompt that the export was compared with torch on.
 
     Parameters
@@ -51,7 +52,7 @@ def fidelity(
     strictly: Callable[[], LoadedModel] | None = None,
     said: proof.Reference | None = None,
     doubt: float = DOUBT_ON_CPU,
-) -> dict[str, Any]:
+) -> Gate:
     """The gate: whether a variant's answers on a device are those of the CPU in f32, but for rounding.
 
     Measured on the bundled sample: bf16, 8-bit activations and cache together put logits 0.7 % of their
@@ -82,7 +83,7 @@ def fidelity(
 
     Returns
     -------
-    dict
+    Gate
         ``relative_difference`` (root of the sums of squares of the logits' difference over that of their
         spread; None if something is no number), its ``bound`` and whether it is ``ok``; for the reader also
         ``kl`` (median over positions, nats per token) and ``top1_agreement``. If it was asked again,
@@ -90,7 +91,7 @@ def fidelity(
     """
     found = _differences(model, exact, ids, said)
     bound = answer_bound(model.settings.get("precision"))
-    gate: dict[str, Any] = {
+    gate: Gate = {
         "relative_difference": _number(found.difference),
         "bound": bound,
         "ok": found.difference <= bound,
@@ -103,12 +104,12 @@ def fidelity(
     if doubt < found.difference <= bound and strictly:
         with contextlib.suppress(ModelError):  # experts are not compiled in f32 by every GPU
             again = _differences(strictly(), exact, ids).difference
-            gate |= {"strict_difference": _number(again), "strict_bound": _STRICT_BOUND}
+            gate["strict_difference"], gate["strict_bound"] = _number(again), _STRICT_BOUND
             gate["ok"] &= again <= _STRICT_BOUND
     return gate
 
 
-def wrong_words(gate: dict[str, Any]) -> str:
+def wrong_words(gate: Gate) -> str:
     """What a gate that is not ``ok`` has found, in words."""
     from_torch = gate.get("torch_difference", 0.0)
     if from_torch is None or from_torch > _TORCH_BOUND:

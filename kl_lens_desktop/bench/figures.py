@@ -3,11 +3,19 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 OF_TURN = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s")
 OF_TOKEN = ("nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce", "top1_agreement")
 OF_TEXT = ("perplexity", "word_perplexity", *OF_TOKEN)
+
+
+class Mean(TypedDict):
+    """A mean over predicted tokens, and its standard error where it is known."""
+
+    mean: float
+    se: float | None
+    n: int
 
 
 def allocated(kinds: dict[str, float] | None) -> float | None:
@@ -25,7 +33,7 @@ def spread(samples: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def over_batches(sums: Sequence[float], counts: Sequence[int]) -> dict[str, Any] | None:
+def over_batches(sums: Sequence[float], counts: Sequence[int]) -> Mean | None:
     """``{mean, se, n}`` from a batch's sum and number of values: windows of text, or documents.
 
     Values of one batch depend on each other, so the standard error comes from the spread between batches
@@ -41,7 +49,7 @@ def over_batches(sums: Sequence[float], counts: Sequence[int]) -> dict[str, Any]
     return {"mean": mean, "se": se, "n": n}
 
 
-def perplexity(nats: dict[str, Any] | None) -> dict[str, Any] | None:
+def perplexity(nats: Mean | None) -> Mean | None:
     """exp of the mean nats per token; its standard error by the delta method, exp(m) · se(m)."""
     if nats is None or nats["mean"] > math.log(1e300):
         return None

@@ -3,42 +3,28 @@
 import queue
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
+from kl_lens_desktop.bench.jobs import GenerateJob
 from kl_lens_desktop.bench.pipeline import open_pipeline
 from kl_lens_desktop.bench.static import needs_fixed_shapes
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Generated, Progress
+from kl_lens_desktop.process.events import Event, Generated, Progress
 
 _TEMPLATE_TOKENS = 256  # that a chat template may put around a prompt
 
 
-def generate_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """Generate greedily from a prompt as users of `openvino_genai.LLMPipeline` do, chat template included.
-
-    Parameters
-    ----------
-    params : dict
-        ``folder``, ``device``, ``prompt``, ``max_new_tokens``, and ``variant``, the name that the events
-        carry (the folder's name without it).
-
-    Yields
-    ------
-    Event
-        ``Generated`` pieces of text, then ``Finished`` with ``tokens_per_s``, ``ttft_ms`` and ``tokens``;
-        ``tokens_per_s`` is None where fewer than two tokens came.
-    """
+def generate(job: GenerateJob, cancel: Cancel) -> Iterator[Event]:
+    """Yield `Generated` pieces of text, and last Finished with `jobs.GeneratedAll`."""
     import openvino_genai
 
-    folder, device = Path(params["folder"]), str(params["device"])
-    variant = str(params.get("variant") or folder.name)
+    folder, device, new_tokens = job.folder, job.device, job.max_new_tokens
+    variant = job.variant or folder.name
     yield Progress("generate", 0, 1, f"Loading {variant} on {device}")
-    new_tokens = int(params["max_new_tokens"])
     length = 0
     if needs_fixed_shapes(device):
-        length = openvino_genai.Tokenizer(str(folder)).encode(params["prompt"]).input_ids.shape[1]
+        length = openvino_genai.Tokenizer(str(folder)).encode(job.prompt).input_ids.shape[1]
     pipeline, _ = open_pipeline(folder, device, length + _TEMPLATE_TOKENS, new_tokens)
     cancel.check()
     settings = openvino_genai.GenerationConfig(max_new_tokens=new_tokens, do_sample=False)
@@ -55,7 +41,7 @@ def generate_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
 
     def work() -> Any:
         try:
-            return pipeline.generate([params["prompt"]], settings, on_text).perf_metrics
+            return pipeline.generate([job.prompt], settings, on_text).perf_metrics
         finally:
             pieces.put(None)
 
@@ -66,7 +52,7 @@ def generate_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         metrics = running.result()
     cancel.check()
     tokens = metrics.get_num_generated_tokens()
-    yield Finished({
+    yield job.finished({
         "tokens_per_s": metrics.get_throughput().mean if tokens > 1 else None,
         "ttft_ms": metrics.get_ttft().mean,
         "tokens": tokens,

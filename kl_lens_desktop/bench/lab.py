@@ -4,26 +4,38 @@ import contextlib
 import hashlib
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import psutil
 
 from kl_lens_desktop.bench import noise
-from kl_lens_desktop.bench.devices import Device, check_device_name, device_named, list_devices
+from kl_lens_desktop.bench.devices import Device, device_named, list_devices
 from kl_lens_desktop.bench.environment import environment
 from kl_lens_desktop.bench.fidelity import wrong_words
+from kl_lens_desktop.bench.jobs import (
+    BenchJob,
+    Loaded,
+    LoadJob,
+    MemoryReadJob,
+    QualityJob,
+    RequestsJob,
+    SpeedJob,
+    SpeedOrder,
+    Turn,
+)
 from kl_lens_desktop.bench.rows import SCHEMA, Run, row
-from kl_lens_desktop.bench.settings import QUICK, Settings, check_settings
+from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.variants import Variant, find_variants, weights_bytes
 from kl_lens_desktop.errors import ChildError
-from kl_lens_desktop.files import check_writable, write_json
+from kl_lens_desktop.files import write_json
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Answer, Event, Finished, Measured, Memory, Note, Progress
+from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.text.bundled import held_out_text, read_text
 from kl_lens_desktop.text.passage import Passage, passage
 
@@ -33,16 +45,10 @@ _MEMORY_SHARE = 0.9  # of what is free when a child starts; beyond it the comput
 _TOGETHER_SHARE, _WEIGHTS_FACTOR, _LIBRARIES_MB = 0.7, 2.0, 400.0
 _CONTEXT_ROUNDS = 2
 
+Result = TypeVar("Result")
 
-def bench(
-    folders: Sequence[Path],
-    devices: Sequence[str] | None,
-    text: Path | None,
-    out: Path,
-    cancel: Cancel | None = None,
-    settings: Settings | None = None,
-    listed: list[Device] | None = None,
-) -> Iterator[Event]:
+
+def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> Iterator[Event]:
     """Measure IR folders side by side.
 
     Variants take turns at being timed, each in a process of its own that stays loaded where memory allows, so
@@ -52,48 +58,37 @@ def bench(
 
     Parameters
     ----------
-    folders : sequence of Path
-        IR folders. The one that is all FP16 is what the others of its model are compared with.
-    devices : sequence of str, optional
-        OpenVINO names; without them all that OpenVINO reports, and the kinds that are missing as unavailable.
-    text : Path, optional
-        Held-out text; the bundled one without it.
-    out : Path
-        The bench file, written anew after each row, so that an interrupted run keeps its finished rows.
-    cancel : Cancel, optional
-    settings : Settings, optional
+    job : BenchJob
+        Checked already.
+    cancel : Cancel
     listed : list of Device, optional
         What `devices.list_devices` gave, if it was asked already: it tries each device.
 
     Yields
     ------
     Event
-        Progress, `Memory` samples, `Measured` rows as they are finished, and
-        ``Finished({"path": …, "rows": number})``.
+        Progress, `Memory` samples, `Measured` rows as they are finished, and Finished with `jobs.Benched`.
 
     Raises
     ------
     InputError
-        If a folder is no IR folder, a name no device's, the text too short or `out` cannot be written,
-        before anything is started.
+        If a folder is no IR folder or the text too short, before anything is started.
     Cancelled
-        Within a second of the request; what was finished is in `out`.
+        Within a second of the request; what was finished is in the bench file.
     """
-    settings, cancel, text = settings or Settings(), cancel or Cancel(), text or held_out_text()
-    check_settings(settings)
-    for name in devices or ():
-        check_device_name(name)
-    variants = find_variants(folders)
-    check_writable(out.absolute().parent)
+    settings, out = job.benchmark, job.out
+    text = settings.text or held_out_text()
+    variants = find_variants(job.folders)
     words = read_text(text)
     read = passage(variants[0].folder, words, settings.tokens, settings.window, settings.stride, cancel)
     yield Progress("bench", 0, 1, "Looking for devices")
     listed = list_devices(cancel) if listed is None else listed
-    wanted = [device.name for device in listed] if devices is None else dict.fromkeys(devices)
-    chosen = [device_named(name, listed, cancel) for name in wanted]
+    usual = (*(device.name for device in listed), *settings.combinations)
+    wanted = usual if job.devices is None else job.devices
+    chosen = [device_named(name, listed, cancel) for name in dict.fromkeys(wanted)]
     steps = settings.most_rounds + 1 + settings.raw + 2 * settings.cache
     total = len(variants) * steps * sum(device.available for device in chosen)
-    course = Course(text, settings, cancel, total)
+    course = Course(text.absolute(), settings, cancel, total)
     gb_s = (yield from _memory_read(course)) if settings.raw else None
     seen = {device.name: device for device in [*listed, *chosen]}
     document: dict[str, Any] = {
@@ -108,23 +103,7 @@ def bench(
             if not out.exists() or any(each["status"] == "ok" for each in document["rows"]):
                 write_json(out, document)
         yield event
-    yield Finished({"path": str(out), "rows": len(document["rows"])})
-
-
-def bench_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """`bench` for a worker process.
-
-    Parameters
-    ----------
-    params : dict
-        ``folders``, ``out``, and optionally ``devices``, ``text``, ``quick`` (true for `QUICK`) and any field
-        of `Settings`.
-    """
-    given = dict(QUICK) if params.get("quick") else {}
-    given |= {name: params[name] for name in Settings.__dataclass_fields__ if params.get(name) is not None}
-    folders, out = [Path(folder) for folder in params["folders"]], Path(params["out"])
-    text = Path(params["text"]) if params.get("text") else None
-    yield from bench(folders, params.get("devices"), text, out, cancel, Settings(**given))
+    yield job.finished({"path": str(out), "rows": len(document["rows"])})
 
 
 def _described(path: Path, words: str, read: Passage) -> dict[str, Any]:
@@ -144,7 +123,7 @@ class Course:
     """What the runs of one bench share, and how much of it is done."""
 
     text: Path
-    settings: Settings
+    settings: Benchmark
     cancel: Cancel
     total: int
     done: int = 0
@@ -168,14 +147,11 @@ class Course:
         self.cancel.rest(self.settings.cool_down_s)
         return self.progress(0, f"{self.name(run)}: {what}")
 
-    def start(self, task: str, params: dict[str, Any], run: Run) -> Child:
-        folder, text = run.variant.folder.absolute(), self.text.absolute()
-        given = {"folder": str(folder), "device": run.device, "text": str(text), **params}
+    def start(self, job: Job[Any], run: Run) -> Child:
         settings = self.settings
         limit_mb = settings.memory_limit_mb or _MEMORY_SHARE * psutil.virtual_memory().available / 2**20
         return Child(
-            task,
-            given,
+            job,
             time_limit_s=settings.time_limit_s,
             memory_limit_mb=limit_mb,
             label=self.name(run),
@@ -239,14 +215,14 @@ def _fit_together(runs: list[Run]) -> bool:
     return needed_mb <= _TOGETHER_SHARE * free_mb
 
 
-def _settle(runs: list[Run], settings: Settings) -> None:
+def _settle(runs: list[Run], settings: Benchmark) -> None:
     timed = [run for run in runs if not run.failure]
     for run in timed:
         pairs = [noise.paired(_rounds(run, settings), _rounds(o, settings)) for o in timed if o is not run]
         run.settled = all(pair.settled for pair in pairs)
 
 
-def _rounds(run: Run, settings: Settings) -> list[float]:
+def _rounds(run: Run, settings: Benchmark) -> list[float]:
     return [turn["round"]["tokens_per_s"] for turn in run.turns[settings.prompt_tokens]]
 
 
@@ -261,11 +237,13 @@ def _turn(run: Run, lengths: list[int], what: str, course: Course) -> Iterator[E
             continue
         try:
             if run.child is None:
-                run.child = course.start("bench-speed", _longest(settings), run)
-                yield from _answers(run, None, run.loads, course)
-            order = {name: getattr(settings, name) for name in ("new_tokens", "repeats")}
-            order |= {"prompt_tokens": length, "seconds": settings.turn_s}
-            yield from _answers(run, order, run.turns.setdefault(length, []), course)
+                longest, new_tokens = settings.longest_prompt, settings.new_tokens
+                job = SpeedJob(run.folder, run.device, longest, new_tokens, course.text)
+                run.child = course.start(job, run)
+                run.loads.append(cast(Loaded, (yield from _answer(run, None, course))))
+            order = SpeedOrder(length, settings.new_tokens, settings.repeats, settings.turn_s)
+            turn = cast(Turn, (yield from _answer(run, order, course)))
+            run.turns.setdefault(length, []).append(turn)
         except ChildError as error:
             if length == settings.prompt_tokens:
                 yield _failed(run, what, error)
@@ -276,26 +254,18 @@ def _turn(run: Run, lengths: list[int], what: str, course: Course) -> Iterator[E
             yield Note(f"{course.name(run)}: no speed after {length:,} tokens. {error}", "warning")
 
 
-def _longest(settings: Settings) -> dict[str, int]:
-    """The sizes that a pipeline is opened for."""
-    return {
-        "prompt_tokens": max(settings.prompt_tokens, *settings.contexts, 1),
-        "new_tokens": settings.new_tokens,
-    }
-
-
-def _answers(
-    run: Run, order: dict[str, Any] | None, results: list[dict[str, Any]], course: Course
-) -> Iterator[Event]:
+def _answer(run: Run, order: SpeedOrder | None, course: Course) -> Generator[Event, None, dict[str, Any]]:
+    """What the child of a run answers to an order, or first of all without one."""
     assert run.child is not None
     try:
         for event in run.child.answer(course.cancel, order):
             if isinstance(event, Answer):
-                results.append(event.result)
-            elif isinstance(event, (Note, Memory)):
+                return event.result
+            if isinstance(event, (Note, Memory)):
                 yield event
     finally:
         run.sampled_peak_mb = max(run.sampled_peak_mb, run.child.peak_rss_mb)
+    raise AssertionError("`Child.answer` ends in an answer or raises")
 
 
 def _dismiss(run: Run) -> None:
@@ -306,45 +276,53 @@ def _dismiss(run: Run) -> None:
 
 def _once(run: Run, course: Course) -> Iterator[Event]:
     """What is measured of a variant without the others: raw requests, loading, quality."""
-    settings = course.settings
+    settings, folder, device = course.settings, run.folder, run.device
     if settings.raw:
-        params = {name: getattr(settings, name) for name in ("prompt_tokens", "new_tokens", "repeats")}
-        yield from _child("bench-raw", params, run, "plain requests", run.raw, course)
+        lengths = settings.prompt_tokens, settings.new_tokens, settings.repeats
+        requests = RequestsJob(folder, device, *lengths, course.text)
+        run.raw = yield from _child(requests, run, "plain requests", course)
     if settings.cache:
         with tempfile.TemporaryDirectory(prefix="kl-lens-", ignore_cleanup_errors=True) as cache:
+            load = LoadJob(folder, device, Path(cache), settings.longest_prompt, settings.new_tokens)
             for what in ("filling the model cache", "loading from the model cache"):
-                params = {"cache": cache, **_longest(settings)}
-                yield from _child("bench-load", params, run, what, run.cached, course)
+                run.cached = yield from _child(load, run, what, course)
     reference = run.variant.reference
-    names = ("tokens", "window", "stride", "chunk", "precision")
-    params = {name: getattr(settings, name) for name in names}
-    params["reference"] = str(reference.absolute()) if reference else None
-    yield from _child("bench-quality", params, run, "quality", run.quality, course)
-    gate = run.quality.get("fidelity", {"ok": True})
-    if not gate["ok"]:
+    quality = QualityJob(
+        folder,
+        device,
+        tokens=settings.tokens,
+        chunk=settings.chunk,
+        precision=settings.precision,
+        text=course.text,
+        window=settings.window,
+        stride=settings.stride,
+        reference=reference.absolute() if reference else None,
+    )
+    run.quality = yield from _child(quality, run, "quality", course)
+    if run.quality and not (gate := run.quality["fidelity"])["ok"]:
         run.failure = wrong_words(gate)
 
 
-def _child(
-    task: str, params: dict[str, Any], run: Run, what: str, result: dict[str, Any], course: Course
-) -> Iterator[Event]:
-    """Run a task in a child process of its own, its result into `result`, unless this run has failed."""
+def _child(job: Job[Result], run: Run, what: str, course: Course) -> Generator[Event, None, Result | None]:
+    """The result of a job in a child process of its own; None if it, or this run before, has failed."""
     with course.step():
         if run.failure:
-            return
+            return None
         yield course.rest(run, what)
+        result = None
         try:
-            with contextlib.closing(course.start(task, params, run)) as child:
+            with contextlib.closing(course.start(job, run)) as child:
                 for event in child.events(course.cancel):
                     if isinstance(event, Finished):
-                        result.update(event.result)
+                        result = job.result(event)
                     elif isinstance(event, Progress) and event.total:
                         yield course.progress(event.done / event.total, f"{course.name(run)}: {what}")
                     elif isinstance(event, (Note, Memory)):
                         yield event
         except ChildError as error:
-            result.clear()
             yield _failed(run, what, error)
+            return None
+        return result
 
 
 def _failed(run: Run, what: str, error: ChildError) -> Note:
@@ -357,9 +335,10 @@ def _memory_read(course: Course) -> Generator[Event, None, float | None]:
     yield Progress("bench", 0, 1, "Measuring how fast memory is read")
     gb_s = None
     try:
-        for event in Child("memory-read", {}, time_limit_s=60).events(course.cancel):
+        job = MemoryReadJob()
+        for event in Child(job, time_limit_s=60).events(course.cancel):
             if isinstance(event, Finished):
-                gb_s = event.result["gb_s"]
+                gb_s = job.result(event)["gb_s"]
     except ChildError as error:
         yield Note(f"How fast memory is read is not known. {error}", "warning")
     return gb_s

@@ -2,63 +2,48 @@
 
 import functools
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kl_lens_desktop.bench import divergence
 from kl_lens_desktop.bench.fidelity import hints_for, judged
 from kl_lens_desktop.bench.figures import OF_TOKEN, over_batches, perplexity
+from kl_lens_desktop.bench.jobs import QualityJob
 from kl_lens_desktop.bench.stateful import StatefulModel
 from kl_lens_desktop.bench.static import LONGEST_CALL, LoadedModel, needs_fixed_shapes, open_model
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.text.bundled import held_out_text, read_text
 from kl_lens_desktop.text.passage import Window, passage
 
 
-def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """Measure what a variant predicts on a device: perplexity, and divergence from FP16 on CPU in f32.
+def measure_quality(job: QualityJob, cancel: Cancel) -> Iterator[Event]:
+    """Yield progress by window, and last Finished with `jobs.Quality`.
 
-    Parameters
-    ----------
-    params : dict
-        ``folder``, ``device``, ``reference`` (the FP16 variant's folder, or None), ``text`` (a path; the
-        bundled held-out text without it), ``tokens``, ``window``, ``stride`` (see `text.passage.passage`),
-        ``chunk``, and ``precision``: ``user`` for the device's defaults or ``f32``. The state is forgotten
-        between windows; every figure is over the predicted tokens.
-
-    Yields
-    ------
-    Event
-        Progress by window, then ``Finished`` with ``nats_per_token``, ``perplexity``, ``word_perplexity``
-        (of WikiText), ``kl_to_fp16`` KL(fp16‖variant), ``kl_reverse``, ``delta_ce`` (paired with the
-        reference), ``top1_agreement`` (each ``{mean, se, n}`` or None), ``fidelity`` (see `bench.fidelity`),
-        and settings.
+    The state is forgotten between windows.
     """
     import openvino
 
-    folder, device, chunk = Path(params["folder"]), str(params["device"]), int(params["chunk"])
+    folder, device, chunk = job.folder, job.device, job.chunk
     if needs_fixed_shapes(device):
         chunk = min(chunk, LONGEST_CALL)  # for the reference too: both take a window in step
-    text = read_text(Path(params.get("text") or held_out_text()))
-    read = passage(folder, text, int(params["tokens"]), params.get("window"), params.get("stride"), cancel)
+    text = read_text(job.text or held_out_text())
+    read = passage(folder, text, job.tokens, job.window, job.stride, cancel)
     core = openvino.Core()
     yield Progress("bench-quality", 0, len(read.windows), f"Loading {folder.name} on {device}", "windows")
     longest = max(proof.TOKENS, *(len(window.ids) for window in read.windows))
     opened = functools.partial(open_model, core, folder, device, chunk=chunk, capacity=longest)
-    model = opened(hints_for(core, device, params["precision"]))
+    model = opened(hints_for(core, device, job.precision))
     cancel.check()
     gate = judged(core, folder, device, model, opened, text)
     cancel.check()
     reference = None
-    if given := params.get("reference"):
+    if job.reference:
         try:
-            reference = StatefulModel(core, Path(given), "CPU", FULL_PRECISION, chunk)
+            reference = StatefulModel(core, job.reference, "CPU", FULL_PRECISION, chunk)
         except ModelError as error:
             yield Note(f"{folder.name} is not compared with FP16. {error}", "warning")
     counts = [0] * (read.windows[-1].batch + 1)
@@ -71,10 +56,14 @@ def quality_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         yield Progress("bench-quality", index + 1, len(read.windows), f"{folder.name} on {device}", "windows")
     figures = {name: over_batches(batches, counts) for name, batches in sums.items()}
     by_word = over_batches(sums["nats_per_token"], read.words) if read.words else None
-    yield Finished({
-        **figures,
+    yield job.finished({
+        "nats_per_token": figures["nats_per_token"],
         "perplexity": perplexity(figures["nats_per_token"]),
         "word_perplexity": perplexity(by_word),
+        "kl_to_fp16": figures.get("kl_to_fp16"),
+        "kl_reverse": figures.get("kl_reverse"),
+        "delta_ce": figures.get("delta_ce"),
+        "top1_agreement": figures.get("top1_agreement"),
         "fidelity": gate,
         "settings": model.settings,
     })  # fmt: skip

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.bench.environment import power
 from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, spread
+from kl_lens_desktop.bench.jobs import Loaded, LoadedFromCache, Quality, Requests, Turn
 from kl_lens_desktop.bench.variants import Variant, weights_bytes
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.process.child import Child
@@ -21,26 +24,30 @@ class Run:
     variant: Variant
     device: str
     child: Child | None = None
-    loads: list[dict[str, Any]] = field(default_factory=list)
-    turns: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # by length of prompt
-    raw: dict[str, Any] = field(default_factory=dict)
-    cached: dict[str, Any] = field(default_factory=dict)
-    quality: dict[str, Any] = field(default_factory=dict)
+    loads: list[Loaded] = field(default_factory=list)
+    turns: dict[int, list[Turn]] = field(default_factory=dict)  # by length of prompt
+    raw: Requests | None = None
+    cached: LoadedFromCache | None = None
+    quality: Quality | None = None
     refused: set[int] = field(default_factory=set)  # lengths of prompts that failed, beyond the main one
     sampled_peak_mb: float = 0.0
     settled: bool | None = None
     failure: str = ""
 
+    @property
+    def folder(self) -> Path:
+        """As a process with another working folder finds it."""
+        return self.variant.folder.absolute()
+
 
 def row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
     """The row of a run, as the bench file holds it; `unavailable` says why there is nothing to measure on."""
     variant, plan = run.variant, run.variant.plan
-    load, quality, raw = run.loads[0] if run.loads else {}, run.quality, run.raw
-    in_speed, in_quality = load.get("settings", {}), quality.get("settings", {})
+    load, quality, raw = run.loads[0] if run.loads else None, run.quality, run.raw
+    in_speed, in_quality = load["settings"] if load else {}, quality["settings"] if quality else {}
     main = next(iter(run.turns.values()), [])  # the prompt that every round has
     files = [path for path in variant.folder.rglob("*") if path.is_file()]
-    speed, read = _over_rounds(main, "tokens_per_s"), raw.get("bytes_per_token")
-    cached_ms = run.cached.get("load_ms")
+    speed, read = _over_rounds(main, "tokens_per_s"), raw["bytes_per_token"] if raw else None
     return {
         "variant": variant.name,
         "device": run.device,
@@ -67,15 +74,15 @@ def row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
         "bytes_per_token": read,
         "bandwidth_gb_s": read * speed["mean"] / 1e9 if read and speed else None,
         "load_ms": spread([each["load_ms"] for each in run.loads]) if run.loads else None,
-        "load_cached_ms": spread([cached_ms]) if cached_ms else None,
-        "cache_bytes": run.cached.get("cache_bytes"),
-        **{name: quality.get(name) for name in OF_TEXT},
-        "fidelity": quality.get("fidelity"),
+        "load_cached_ms": spread([run.cached["load_ms"]]) if run.cached else None,
+        "cache_bytes": run.cached["cache_bytes"] if run.cached else None,
+        **{name: quality.get(name) if quality else None for name in OF_TEXT},
+        "fidelity": quality["fidelity"] if quality else None,
         "peak_rss_mb": _peak_mb(run),
         "peak_rss_sampled_mb": run.sampled_peak_mb or None,
         "system_used_change_mb": main[0]["system_used_change_mb"] if main else None,
         "gpu_memory_mb": _device_memory_mb(run),
-        "backend": load.get("backend"),
+        "backend": load["backend"] if load else None,
         "precision": in_speed.get("precision") or in_quality.get("precision"),
         "quality_precision": in_quality.get("precision"),
         "kv_cache_precision": in_speed.get("kv_cache_precision"),
@@ -88,7 +95,7 @@ def row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _over_rounds(turns: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+def _over_rounds(turns: Sequence[Turn | Requests], name: str) -> dict[str, Any] | None:
     if not turns:
         return None
     pooled = [sample for turn in turns for sample in turn["samples"][name]]

@@ -1,20 +1,23 @@
 """How much a benchmark measures."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Benchmark:
     """What a person may choose, and the defaults.
 
     Attributes
     ----------
+    text : Path, optional
+        Held-out text for quality; the bundled one without it.
     tokens, window, stride : int
-        Held-out text for quality: see `text.passage.passage`; None for its own defaults.
+        Of it: see `text.passage.passage`; None for its own defaults.
     chunk : int
         The most tokens given to a model at once in the quality run.
     precision : str
@@ -27,12 +30,14 @@ class Settings:
     rounds, max_rounds, speed_minutes : int, int, float
         Rounds in which the variants take turns: at least, and, until their speeds are told apart or known
         well enough (see `bench.noise`), at most; on one device for so long.
-    contexts : sequence of int
+    contexts : tuple of int
         Other lengths of prompt to time, in the first two rounds.
     raw : bool
         Also time plain requests, and how fast this computer reads memory.
     cache : bool
         Also time loading with OpenVINO's model cache, in a temporary folder.
+    combinations : tuple of str
+        Of devices, such as ``AUTO:GPU,CPU``: measured beside the devices found where none are named.
     cool_down_s : float
         Rest before every turn and every process.
     time_limit_s : float
@@ -41,7 +46,8 @@ class Settings:
         Resident set size at which a child is ended; None for 90 % of what is free when it starts.
     """
 
-    tokens: int = 8192
+    text: Path | None = None
+    tokens: int = HELD_OUT_TOKENS
     window: int | None = None
     stride: int | None = None
     chunk: int = 256
@@ -53,9 +59,10 @@ class Settings:
     rounds: int = 4
     max_rounds: int = 32
     speed_minutes: float = 10.0
-    contexts: Sequence[int] = (128, 512, 2048)
+    contexts: tuple[int, ...] = (128, 512, 2048)
     raw: bool = True
     cache: bool = True
+    combinations: tuple[str, ...] = ()
     cool_down_s: float = 0.2
     time_limit_s: float = 1200.0
     memory_limit_mb: float | None = None
@@ -64,21 +71,32 @@ class Settings:
     def most_rounds(self) -> int:
         return max(self.rounds, self.max_rounds)
 
+    @property
+    def longest_prompt(self) -> int:
+        """The most tokens of a prompt that any generation is given."""
+        return max(self.prompt_tokens, *self.contexts, 1)
 
-# A first answer in minutes, whose error bars are wider.
-QUICK: Mapping[str, Any] = {
-    "tokens": 2048, "new_tokens": 32, "rounds": 2, "max_rounds": 2, "contexts": (), "raw": False,
-    "cache": False,
-}  # fmt: skip
+    @property
+    def quick(self) -> "Benchmark":
+        """The same with less text and fewer repetitions: a first answer in minutes, with wider errors."""
+        return replace(
+            self, tokens=2048, new_tokens=32, rounds=2, max_rounds=2, contexts=(), raw=False, cache=False
+        )
 
+    def as_measured(self) -> dict[str, Any]:
+        """As a bench file keeps them; it says elsewhere on which text and devices."""
+        about = asdict(self) | {"contexts": list(self.contexts)}
+        return {name: value for name, value in about.items() if name not in ("text", "combinations")}
 
-def check_settings(settings: Settings) -> None:
-    """Raise `InputError` unless something can be measured with these."""
-    least = {"rounds": 1, "repeats": 1, "prompt_tokens": 1, "new_tokens": 2, "chunk": 1}
-    for name, count in least.items():
-        if getattr(settings, name) < count:
-            raise InputError("Cannot measure", f"{name} is less than {count}", f"Ask for at least {count}")
-    if any(length < 1 for length in settings.contexts):
-        raise InputError("Cannot measure", "a context has no tokens", "Ask for at least one")
-    if settings.precision not in ("user", "f32"):
-        raise InputError("Cannot measure", f"{settings.precision!r} is no precision", "Choose user or f32")
+    def check(self) -> None:
+        """Raise `InputError` unless something can be measured with these."""
+        least = {"rounds": 1, "repeats": 1, "prompt_tokens": 1, "new_tokens": 2, "chunk": 1}
+        for name, count in least.items():
+            if getattr(self, name) < count:
+                raise InputError(
+                    "Cannot measure", f"{name} is less than {count}", f"Ask for at least {count}"
+                )
+        if any(length < 1 for length in self.contexts):
+            raise InputError("Cannot measure", "a context has no tokens", "Ask for at least one")
+        if self.precision not in ("user", "f32"):
+            raise InputError("Cannot measure", f"{self.precision!r} is no precision", "Choose user or f32")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kl_lens_desktop.bench.figures import OF_TURN
+from kl_lens_desktop.bench.jobs import LoadJob, RequestsJob, SpeedJob, SpeedOrder
 from kl_lens_desktop.bench.memory import device_memory_mb, peak_rss_mb, system_used_mb
 from kl_lens_desktop.bench.noise import round_speed
 from kl_lens_desktop.bench.pipeline import open_pipeline
@@ -19,7 +20,8 @@ from kl_lens_desktop.bench.stateful import defaults
 from kl_lens_desktop.bench.static import LoadedModel, open_model
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Answer, Event, Finished, Progress
+from kl_lens_desktop.process.events import Answer, Event, Progress
+from kl_lens_desktop.process.record import decode
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, held_out_text, read_text
 from kl_lens_desktop.text.passage import token_ids
 
@@ -27,37 +29,22 @@ _WARM_PROMPT, _WARM_TOKENS = 32, 4
 _TEXT_TOKENS = 2**16  # of a long text as many are tokenized; then it is read again, a token further on
 
 
-def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """Hold a variant in an `openvino_genai.LLMPipeline` at the device's defaults and time it on order.
+def time_on_order(job: SpeedJob, cancel: Cancel) -> Iterator[Event]:
+    """Yield an Answer with `jobs.Loaded`, then for each `jobs.SpeedOrder` one with a `jobs.Turn`.
 
-    Parameters
-    ----------
-    params : dict
-        ``folder``, ``device``, and optionally ``prompt_tokens`` and ``new_tokens`` (the most that orders will
-        ask for) and ``text`` (a path; the bundled held-out text without it).
-
-    Yields
-    ------
-    Event
-        First an ``Answer`` with ``load_ms`` (read and compile), ``backend`` and the settings in force. Then,
-        for each order ``{"prompt_tokens", "new_tokens", "repeats", "seconds"}``, an ``Answer`` with
-        ``samples`` of a generation's ``tokens_per_s`` (decode: one over the mean time between tokens),
-        ``ttft_ms`` (from ids to the first new id) and ``prefill_tokens_per_s`` (prompt tokens over time to
-        first token); ``round``, the same three of the round as a whole (see `bench.noise`); ``peak_rss_mb``,
-        ``system_used_change_mb`` and ``gpu_memory_mb`` (see `device_memory_mb`). A round ends after `repeats`
-        generations, or earlier once it has taken `seconds`. Each generation reads another piece of the text,
-        since a prefix cache would answer a prompt seen before; ids are given directly and the end token is
-        ignored, so that counts are exact.
+    A round ends after its repeats, or earlier once it has taken its seconds. Each generation reads another
+    piece of the text, since a prefix cache would answer a prompt seen before; ids are given directly and the
+    end token is ignored, so that counts are exact.
     """
     import openvino
     import openvino_genai
 
-    folder, device = Path(params["folder"]), str(params["device"])
-    reader = _Reader(folder, params.get("text"))
+    folder, device = job.folder, job.device
+    reader = _Reader(folder, job.text)
     used_before = system_used_mb()
     yield Progress("bench-speed", 0, 1, f"Loading {folder.name} on {device}")
     started = time.perf_counter()
-    pipeline, backend = open_pipeline(folder, device, **_longest(params))
+    pipeline, backend = open_pipeline(folder, device, job.prompt_tokens, job.new_tokens)
     load_ms = 1000 * (time.perf_counter() - started)
 
     def generate(prompt: list[int], new_tokens: int) -> Any:
@@ -71,18 +58,18 @@ def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     yield Answer({"load_ms": load_ms, "backend": backend, "settings": defaults(core, device)})
     seen: set[int] = set()
     while True:
-        order = cancel.next_order()
-        length, repeats = int(order["prompt_tokens"]), int(order["repeats"])
+        order = decode(SpeedOrder, cancel.next_order())
+        length = order.prompt_tokens
         # kernels for a length, and buffers, are paid for before the clock starts; then only caches are cold
         generate(reader.read(_WARM_PROMPT if length in seen else length), _WARM_TOKENS)
         seen.add(length)
         begun, latencies = time.perf_counter(), []
         samples: dict[str, list[float]] = {name: [] for name in OF_TURN}
-        for index in range(repeats):
-            if index and time.perf_counter() - begun > order["seconds"]:
+        for index in range(order.repeats):
+            if index and time.perf_counter() - begun > order.seconds:
                 break
             cancel.check()
-            metrics = generate(reader.read(length), int(order["new_tokens"]))
+            metrics = generate(reader.read(length), order.new_tokens)
             ttft_ms = metrics.get_ttft().mean
             # the first step after a prompt settles it: it belongs to the mean, not to the steady speed
             steps = metrics.raw_metrics.m_durations
@@ -99,25 +86,13 @@ def speed_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
         })  # fmt: skip
 
 
-def raw_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """Time a variant by plain inference requests, each prompt in one call and greedy decoding by hand.
-
-    Parameters
-    ----------
-    params : dict
-        ``folder``, ``device``, ``prompt_tokens``, ``new_tokens``, ``repeats``, and optionally ``text``.
-
-    Yields
-    ------
-    Event
-        ``Finished`` with ``samples`` and ``round`` as of `speed_task`, ``read_ms``, ``compile_ms``,
-        ``bytes_per_token`` and ``execution_devices``.
-    """
+def time_requests(job: RequestsJob, cancel: Cancel) -> Iterator[Event]:
+    """Yield last Finished with `jobs.Requests`."""
     import openvino
 
-    folder, device = Path(params["folder"]), str(params["device"])
-    length, count, repeats = (int(params[name]) for name in ("prompt_tokens", "new_tokens", "repeats"))
-    reader = _Reader(folder, params.get("text"))
+    folder, device, repeats = job.folder, job.device, job.repeats
+    length, count = job.prompt_tokens, job.new_tokens
+    reader = _Reader(folder, job.text)
     yield Progress("bench-raw", 0, repeats, f"Loading {folder.name} on {device}", "generations")
     model = open_model(openvino.Core(), folder, device, {}, length, length + count)
     samples: dict[str, list[float]] = {name: [] for name in OF_TURN}
@@ -131,7 +106,7 @@ def raw_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
             samples["prefill_tokens_per_s"].append(length / times[0])
             latencies += times[2:] or times[1:]
         yield Progress("bench-raw", index, repeats, f"{folder.name} on {device}", "generations")
-    yield Finished({
+    yield job.finished({
         "samples": samples,
         "round": of_round(samples, latencies),
         "read_ms": model.read_ms,
@@ -141,19 +116,18 @@ def raw_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
     })  # fmt: skip
 
 
-def load_task(params: dict[str, Any], cancel: Cancel) -> Iterator[Event]:
-    """The folder, device and sizes of `speed_task` and ``cache`` (a folder) → ``load_ms`` with OpenVINO's
-    model cache there, which is filled if it is empty, and ``cache_bytes``."""
+def time_loading(job: LoadJob, cancel: Cancel) -> Iterator[Event]:
+    """Yield last Finished with `jobs.LoadedFromCache`."""
     import openvino_genai  # noqa: F401  (importing is not loading)
 
-    folder, device, cache = Path(params["folder"]), str(params["device"]), Path(params["cache"])
+    folder, device, cache = job.folder, job.device, job.cache
     yield Progress("bench-load", 0, 1, f"Loading {folder.name} on {device} with a model cache")
     started = time.perf_counter()
-    open_pipeline(folder, device, **_longest(params), CACHE_DIR=str(cache))
+    open_pipeline(folder, device, job.prompt_tokens, job.new_tokens, CACHE_DIR=str(cache))
     load_ms = 1000 * (time.perf_counter() - started)
     cancel.check()
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
-    yield Finished({"load_ms": load_ms, "cache_bytes": size})
+    yield job.finished({"load_ms": load_ms, "cache_bytes": size})
 
 
 def of_round(samples: dict[str, list[float]], latencies_s: list[float]) -> dict[str, float]:
@@ -165,16 +139,11 @@ def of_round(samples: dict[str, list[float]], latencies_s: list[float]) -> dict[
     }
 
 
-def _longest(params: dict[str, Any]) -> dict[str, int]:
-    """What a pipeline must have room for, as `open_pipeline` takes it."""
-    return {name: int(params[name]) for name in ("prompt_tokens", "new_tokens") if name in params}
-
-
 class _Reader:
     """Pieces of a text's token ids, one after another and no two alike."""
 
-    def __init__(self, folder: Path, text: str | None) -> None:
-        words = read_text(Path(text or held_out_text()))[: CHARACTERS_PER_TOKEN * _TEXT_TOKENS]
+    def __init__(self, folder: Path, text: Path | None) -> None:
+        words = read_text(text or held_out_text())[: CHARACTERS_PER_TOKEN * _TEXT_TOKENS]
         self._ids, self._at = token_ids(folder, words)[:_TEXT_TOKENS], 0
         if not self._ids:
             raise InputError("Cannot time a prompt", "the text is empty", "Choose another text")

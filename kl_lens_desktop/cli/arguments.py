@@ -1,12 +1,18 @@
-"""The arguments of every command, and what they may be."""
+"""The arguments of every command, and what they may be; what is not given has the defaults of its job."""
 
 import argparse
+import dataclasses
 import math
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from kl_lens_desktop import __version__
+from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.compress import RunJob
+from kl_lens_desktop.export.jobs import BaselinesJob
+from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
+from kl_lens_desktop.sensitivity.jobs import Analysis
 
 USAGE = 2  # the exit status of arguments that are none
 OTHER_REVISION = (
@@ -20,6 +26,9 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(USAGE)
 
 
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
 def parser() -> argparse.ArgumentParser:
     """Of the whole command line; ``command`` is the name of the command given."""
     whole = _Parser(
@@ -30,59 +39,96 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"KL Lens Desktop {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    for add in (
+        _add_app,
+        _add_pull,
+        _add_inspect,
+        _add_analyze,
+        _add_agree,
+        _add_plan,
+        _add_verify,
+        _add_baselines,
+        _add_export,
+        _add_bench,
+        _add_run,
+    ):
+        add(commands)
+    return whole
 
-    def add(name: str, summary: str, *examples: str, table: bool = True) -> argparse.ArgumentParser:
-        text = "examples:\n" + "\n".join(f"  kl-lens {example}" for example in examples)
-        layout = argparse.RawDescriptionHelpFormatter
-        command: argparse.ArgumentParser = commands.add_parser(
-            name, help=summary, description=summary, epilog=text, formatter_class=layout
-        )
-        command.set_defaults(command=name)
-        command.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-        if table:
-            command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        return command
 
-    app = add("app", "Open the window.", "app", "app sample", "app plan.json", table=False)
-    app.add_argument("model", nargs="?", metavar="MODEL", help="a model or a plan.json to open")
+def _command(
+    commands: Commands, name: str, summary: str, *examples: str, table: bool = True
+) -> argparse.ArgumentParser:
+    text = "examples:\n" + "\n".join(f"  kl-lens {example}" for example in examples)
+    layout = argparse.RawDescriptionHelpFormatter
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary, epilog=text, formatter_class=layout
+    )
+    command.set_defaults(command=name)
+    command.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    if table:
+        command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return command
 
-    pull = add(
+
+def _add_app(commands: Commands) -> None:
+    command = _command(commands, "app", "Open the window.", "app", "app sample", "app plan.json", table=False)
+    command.add_argument("model", nargs="?", metavar="MODEL", help="a model or a plan.json to open")
+
+
+def _add_pull(commands: Commands) -> None:
+    command = _command(
+        commands,
         "pull",
         "Download a model, or go on with it.",
         "pull ibm-granite/granite-4.0-h-350m",
         table=False,
     )
-    pull.add_argument("model", metavar="MODEL")
-    pull.add_argument("--revision", help="branch, tag or commit")
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--revision", help="branch, tag or commit")
 
-    inspect = add("inspect", "List a model's weight matrices.", "inspect sample", "inspect sample --json")
-    inspect.add_argument("model", metavar="MODEL")
 
-    analyze = add(
+def _add_inspect(commands: Commands) -> None:
+    command = _command(
+        commands, "inspect", "List a model's weight matrices.", "inspect sample", "inspect sample --json"
+    )
+    command.add_argument("model", metavar="MODEL")
+
+
+def _add_analyze(commands: Commands) -> None:
+    command = _command(
+        commands,
         "analyze",
         "Measure how much each weight matters; interrupted, the same command resumes.",
         "analyze sample --out scores.json",
         "analyze sample --out scores.json --formats int4_sym_g64,int4_sym_g128,int8_sym --tokens 16384",
     )
-    analyze.add_argument("model", metavar="MODEL")
-    analyze.add_argument("--out", type=Path, required=True, metavar="scores.json")
-    _add_measuring(analyze)
-    analyze.add_argument(
-        "--bits", type=_number, help="of the plan in mind: what it decides stops sooner (default 5)"
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--out", type=Path, required=True, metavar="scores.json")
+    _add_measuring(command)
+    bits = _usual(Analysis, "bits")
+    command.add_argument(
+        "--bits", type=_number, help=f"of the plan in mind: what it decides stops sooner (default {bits})"
     )
-    analyze.add_argument("--device", default="cpu", help="of torch: cpu (default), cuda or xpu")
-    analyze.add_argument("--top", type=_positive, default=20, help="rows to print (default 20)")
+    command.add_argument("--device", help=f"of torch: {_usual(Analysis, 'device')} (default), cuda or xpu")
+    command.add_argument("--top", type=_positive, default=20, help="rows to print (default 20)")
 
-    agree = add(
+
+def _add_agree(commands: Commands) -> None:
+    command = _command(
+        commands,
         "agree",
         "Kendall's τ of every metric against measured perplexity.",
         "agree sample --scores scores.json --out agree.json",
     )
-    agree.add_argument("model", metavar="MODEL")
-    agree.add_argument("--scores", type=Path, required=True, metavar="scores.json")
-    agree.add_argument("--out", type=Path, metavar="agree.json")
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--scores", type=Path, required=True, metavar="scores.json")
+    command.add_argument("--out", type=Path, metavar="agree.json")
 
-    plan = add(
+
+def _add_plan(commands: Commands) -> None:
+    command = _command(
+        commands,
         "plan",
         "Choose a format for every weight under a budget.",
         "plan scores.json --out plan.json --bits 5",
@@ -91,12 +137,12 @@ def parser() -> argparse.ArgumentParser:
         "plan scores.json --out plan.json --max-perplexity-increase 1 --device GPU --fused --limit ssm>=8",
         "plan --diff plan.json other.json",
     )
-    plan.add_argument("scores", type=Path, nargs="?")
-    plan.add_argument("--out", type=Path, metavar="plan.json")
-    plan.add_argument(
+    command.add_argument("scores", type=Path, nargs="?")
+    command.add_argument("--out", type=Path, metavar="plan.json")
+    command.add_argument(
         "--diff", type=Path, nargs=2, metavar=("A", "B"), help="say what sets two plans apart, and make none"
     )
-    budget = plan.add_mutually_exclusive_group()
+    budget = command.add_mutually_exclusive_group()
     budget.add_argument(
         "--size-mb", type=_number, help="all exported weights, in MB of 10^6 bytes, without the tokenizer"
     )
@@ -105,86 +151,102 @@ def parser() -> argparse.ArgumentParser:
     budget.add_argument(
         "--max-perplexity-increase", type=_number, metavar="PERCENT", help="largest predicted increase"
     )
-    plan.add_argument(
+    command.add_argument(
         "--method", default="kl", help="kl (default), sqnr, mse, delta-ce, paper, or uniform-FORMAT"
     )
-    plan.add_argument(
+    command.add_argument(
         "--pin", type=_pin, action="append", default=[], metavar="WEIGHT=FORMAT", help="decide one weight"
     )
-    plan.add_argument(
+    command.add_argument(
         "--limit",
         action="append",
         default=[],
         help="ssm>=8: no fewer bits in weights of a kind; mlp!=nf4_g64 or !=nf4_g64: not that format",
     )
-    plan.add_argument(
+    command.add_argument(
         "--fused",
         action="store_true",
         help="q, k, v and gate, up share a format, so that they can be fused",
     )
-    plan.add_argument(
+    command.add_argument(
         "--device", type=_device, help="CPU, GPU or NPU: leave out formats it is known to compute wrongly"
     )
 
-    verify = add(
+
+def _add_verify(commands: Commands) -> None:
+    command = _command(
+        commands,
         "verify",
         "Measure a whole plan on held-out text; repair it first, if asked.",
         "verify sample --plan plan.json",
         "verify sample --plan plan.json --repair --scores scores.json --minutes 10",
     )
-    verify.add_argument("model", metavar="MODEL")
-    verify.add_argument("--plan", type=Path, required=True, metavar="plan.json")
-    verify.add_argument("--text", type=Path, metavar="FILE")
-    verify.add_argument("--tokens", type=_positive, help="tokens of text (default 8192)")
-    verify.add_argument(
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--plan", type=Path, required=True, metavar="plan.json")
+    command.add_argument("--text", type=Path, metavar="FILE")
+    command.add_argument(
+        "--tokens", type=_positive, help=f"tokens of text (default {_usual(VerifyJob, 'tokens')})"
+    )
+    command.add_argument(
         "--repair",
         action="store_true",
         help="exchange formats at equal bytes as long as that lowers the joint KL on a third text; "
         "interrupted, the same command goes on",
     )
-    verify.add_argument(
+    command.add_argument(
         "--scores",
         type=Path,
         metavar="scores.json",
         help="formats to try (default: that beside the plan)",
     )
-    verify.add_argument(
+    command.add_argument(
         "--repair-text", type=Path, metavar="FILE", help="default: calibration text that was not scored on"
     )
-    verify.add_argument("--repair-tokens", type=_positive, help="tokens of it (default 4096)")
-    verify.add_argument("--minutes", type=_number, help="for the repair at most (default 20)")
-    verify.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
+    tokens, minutes = _usual(RepairSettings, "tokens"), _usual(RepairSettings, "minutes")
+    command.add_argument("--repair-tokens", type=_positive, help=f"tokens of it (default {tokens})")
+    command.add_argument("--minutes", type=_number, help=f"for the repair at most (default {minutes})")
+    command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
 
-    baselines = add(
+
+def _add_baselines(commands: Commands) -> None:
+    command = _command(
+        commands,
         "baselines",
         "Every baseline at a plan's bytes, as plans, measured on the same held-out text.",
         "baselines sample --scores scores.json --plan plan.json --out baselines",
     )
-    baselines.add_argument("model", metavar="MODEL")
-    baselines.add_argument("--scores", type=Path, required=True, metavar="scores.json")
-    baselines.add_argument("--plan", type=Path, required=True, metavar="plan.json")
-    baselines.add_argument("--out", type=Path, required=True, metavar="DIR")
-    baselines.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
-    baselines.add_argument("--tokens", type=_positive, help="tokens of it (default 8192)")
-    baselines.add_argument("--only", metavar="FAMILIES", help="of uniform,metrics,paper,random,nncf")
-    baselines.add_argument("--gamma", type=_number, help="of the paper's greedy (default 1.1)")
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--scores", type=Path, required=True, metavar="scores.json")
+    command.add_argument("--plan", type=Path, required=True, metavar="plan.json")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
+    tokens, gamma = _usual(BaselinesJob, "tokens"), _usual(BaselinesJob, "gamma")
+    command.add_argument("--tokens", type=_positive, help=f"tokens of it (default {tokens})")
+    command.add_argument("--only", metavar="FAMILIES", help=f"of {_usual(BaselinesJob, 'only')}")
+    command.add_argument("--gamma", type=_number, help=f"of the paper's greedy (default {gamma})")
 
-    export = add(
+
+def _add_export(commands: Commands) -> None:
+    command = _command(
+        commands,
         "export",
         "Write an OpenVINO folder.",
         "export sample --plan plan.json --out sample-mixed",
         "export sample --format int8_sym --out sample-int8",
         "export sample --format int4_sym_pc --npu --out sample-npu",
     )
-    export.add_argument("model", metavar="MODEL")
-    source = export.add_mutually_exclusive_group(required=True)
+    command.add_argument("model", metavar="MODEL")
+    source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--plan", type=Path, metavar="plan.json")
     source.add_argument("--format", help="every weight in this one format")
-    export.add_argument("--out", type=Path, required=True, metavar="DIR")
-    export.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
-    export.add_argument("--npu", action="store_true", help="a graph for an NPU too, with the same weights")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
+    command.add_argument("--npu", action="store_true", help="a graph for an NPU too, with the same weights")
 
-    bench = add(
+
+def _add_bench(commands: Commands) -> None:
+    command = _command(
+        commands,
         "bench",
         "Measure exported folders side by side.",
         "bench out/fp16 out/plan --out bench.json",
@@ -192,68 +254,97 @@ def parser() -> argparse.ArgumentParser:
         "bench out/* --text wikitext-2-raw-test.txt --tokens 1000000 --html bench.html",
         "bench --compare mine.json yours.json",
     )
-    bench.add_argument("folders", type=Path, nargs="*", metavar="DIR")
-    bench.add_argument(
+    command.add_argument("folders", type=Path, nargs="*", metavar="DIR")
+    command.add_argument(
         "--compare",
         type=Path,
         nargs=2,
         metavar=("A", "B"),
         help="compare two bench files, and measure nothing",
     )
-    measuring = [
-        bench.add_argument("--devices", help="comma-separated OpenVINO devices (default: all there are)"),
-        bench.add_argument(
+    command.set_defaults(measuring=_add_benchmark(command))
+    command.add_argument("--csv", type=Path, metavar="FILE", help="the table as CSV as well")
+    command.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page as well")
+
+
+def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
+    """What to measure, and on what: none of it goes with ``--compare``."""
+    return [
+        command.add_argument("--devices", help="comma-separated OpenVINO devices (default: all there are)"),
+        command.add_argument(
             "--text", type=Path, metavar="FILE", help="held-out text; WikiText is read as lm-eval's task does"
         ),
-        bench.add_argument("--tokens", type=_positive, help="tokens of it (default 8192)"),
-        bench.add_argument(
+        command.add_argument(
+            "--tokens", type=_positive, help=f"tokens of it (default {_usual(Benchmark, 'tokens')})"
+        ),
+        command.add_argument(
             "--window", type=_positive, help="tokens in a window (default 256; WikiText 2048)"
         ),
-        bench.add_argument("--stride", type=_positive, help="from window to window (default: side by side)"),
-        bench.add_argument(
+        command.add_argument(
+            "--stride", type=_positive, help="from window to window (default: side by side)"
+        ),
+        command.add_argument(
             "--precision",
             choices=("user", "f32"),
             help="of the quality run: the device's own (default), or f32",
         ),
-        bench.add_argument(
+        command.add_argument(
             "--contexts",
             type=_lengths,
             metavar="N,N,…",
-            help="prompt lengths to time besides 256 (default 128,512,2048)",
+            help=f"prompt lengths to time besides {_usual(Benchmark, 'prompt_tokens')} "
+            f"(default {_usual(Benchmark, 'contexts')})",
         ),
-        bench.add_argument("--minutes", type=_number, help="of timing on one device at most (default 10)"),
-        bench.add_argument(
+        command.add_argument(
+            "--minutes",
+            type=_number,
+            help=f"of timing on one device at most (default {_usual(Benchmark, 'speed_minutes')})",
+        ),
+        command.add_argument(
             "--quick", action="store_const", const=True, help="less text and fewer repetitions, wider errors"
         ),
-        bench.add_argument(
-            "--cool-down", type=_number, metavar="S", help="rest before each turn (default 0.2)"
+        command.add_argument(
+            "--cool-down",
+            type=_number,
+            metavar="S",
+            help=f"rest before each turn (default {_usual(Benchmark, 'cool_down_s')})",
         ),
-        bench.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
+        command.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
     ]
-    bench.set_defaults(measuring=measuring)
-    bench.add_argument("--csv", type=Path, metavar="FILE", help="the table as CSV as well")
-    bench.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page as well")
 
-    everything = add(
+
+def _add_run(commands: Commands) -> None:
+    command = _command(
+        commands,
         "run",
         "Analyze, plan, export with baselines and benchmark: all of it. Called again, it goes on where it "
         "was, and measures the benchmark anew.",
         "run sample --out kl-lens-out",
         "run ./my-model --out out --bits 4.5",
     )
-    everything.add_argument("model", metavar="MODEL")
-    everything.add_argument("--out", type=Path, required=True, metavar="DIR")
-    everything.add_argument(
-        "--bits", type=_number, help="average bits per quantizable weight of the plan (default 5)"
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    bits = _usual(Analysis, "bits")
+    command.add_argument(
+        "--bits", type=_number, help=f"average bits per quantizable weight of the plan (default {bits})"
     )
-    everything.add_argument(
-        "--quick", action="store_true", help="less text and fewer repetitions, wider errors"
-    )
-    everything.add_argument(
+    command.add_argument("--quick", action="store_true", help="less text and fewer repetitions, wider errors")
+    command.add_argument(
         "--devices", help="to benchmark on, comma-separated OpenVINO devices (default: all there are)"
     )
-    _add_measuring(everything)
-    return whole
+    minutes = RunJob("", Path()).benchmark.speed_minutes
+    command.add_argument(
+        "--minutes", type=_number, help=f"of timing on one device at most (default {minutes:g})"
+    )
+    command.add_argument(
+        "--contexts", type=_lengths, metavar="N,N,…", help="prompt lengths to time, as in bench"
+    )
+    command.add_argument(
+        "--bench-text", type=Path, metavar="FILE", help="held-out text for the benchmark, as in bench"
+    )
+    command.add_argument("--bench-tokens", type=_positive, metavar="N", help="tokens of it")
+    command.add_argument("--bench-precision", choices=("user", "f32"), help="of the quality run, as in bench")
+    _add_measuring(command)
 
 
 def _add_measuring(command: argparse.ArgumentParser) -> None:
@@ -266,22 +357,33 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
         choices=("novels", "wikitext-2", "generated"),
         help="a text of ours: bundled novels (default), WikiText-2 from the Hub, or the model's own writing",
     )
-    command.add_argument("--tokens", type=_positive, help="tokens of calibration text (default 4096)")
-    command.add_argument("--window", type=_positive, help="tokens per window (default 256)")
-    command.add_argument("--formats", help="comma-separated (default int4_sym_g64,int8_sym)")
+    tokens, window, formats, seed = (
+        _usual(Analysis, name) for name in ("tokens", "window", "formats", "seed")
+    )
+    command.add_argument("--tokens", type=_positive, help=f"tokens of calibration text (default {tokens})")
+    command.add_argument("--window", type=_positive, help=f"tokens per window (default {window})")
+    command.add_argument("--formats", help=f"comma-separated (default {formats})")
     command.add_argument(
         "--exhaustive",
         action="store_true",
         help="use all of the text for every entry, also for those whose rank is settled earlier",
     )
     command.add_argument(
-        "--seed", type=_natural, help="of the order of windows and of generated text (default 0)"
+        "--seed", type=_natural, help=f"of the order of windows and of generated text (default {seed})"
     )
     command.add_argument(
         "--precision",
         choices=("f32", "bf16"),
         help="bf16 multiplies faster where the processor can; what it costs is measured and said",
     )
+
+
+def _usual(kind: type[Any], name: str) -> str:
+    """The default of a record's field, as it is typed on a command line."""
+    (usual,) = (field.default for field in dataclasses.fields(kind) if field.name == name)
+    if isinstance(usual, tuple):
+        return ",".join(map(str, usual))
+    return f"{usual:g}" if isinstance(usual, float) else str(usual)
 
 
 def _device(text: str) -> str:
@@ -298,8 +400,8 @@ def _pin(text: str) -> tuple[str, str]:
     return weight, name
 
 
-def _lengths(text: str) -> list[int]:
-    return [_positive(length) for length in text.split(",")]
+def _lengths(text: str) -> tuple[int, ...]:
+    return tuple(_positive(length) for length in text.split(","))
 
 
 def _positive(text: str) -> int:

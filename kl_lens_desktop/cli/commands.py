@@ -6,13 +6,24 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from kl_lens_desktop.cli.arguments import parser
 from kl_lens_desktop.cli.console import events, finish, print_bench, print_json, print_table
+from kl_lens_desktop.cli.jobs import (
+    agree_job,
+    analyze_job,
+    baselines_job,
+    bench_job,
+    export_job,
+    run_job,
+    verify_job,
+)
 from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
 from kl_lens_desktop.files import check_file, check_replaceable
+from kl_lens_desktop.hub.jobs import PullJob
+from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.process.events import Finished, Measured
 from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
@@ -76,12 +87,12 @@ def _app(arguments: Arguments) -> int:
 
 
 def _pull(arguments: Arguments) -> None:
-    result = finish("pull", {"model": arguments.model, "revision": arguments.revision})
+    result = finish(PullJob(arguments.model, arguments.revision))
     print(result["folder"])
 
 
 def _inspect(arguments: Arguments) -> None:
-    result = finish("inspect", {"model": arguments.model})
+    result = finish(InspectJob(arguments.model))
     if arguments.json:
         print_json({"model": result["model"], "weights": result["weights"]})
         return
@@ -105,8 +116,7 @@ def _inspect(arguments: Arguments) -> None:
 
 
 def _analyze(arguments: Arguments) -> None:
-    params = {"model": arguments.model, "out": str(arguments.out), "device": arguments.device}
-    result = finish("analyze", params | {"bits": arguments.bits} | _measuring(arguments))
+    result = finish(analyze_job(arguments))
     if arguments.json:
         print(Path(result["scores"]).read_text(encoding="utf-8"))
         return
@@ -133,12 +143,7 @@ def _analyze(arguments: Arguments) -> None:
 
 
 def _agree(arguments: Arguments) -> None:
-    params = {
-        "model": arguments.model,
-        "scores": str(arguments.scores),
-        "out": str(arguments.out or "") or None,
-    }
-    result = finish("agree", params)
+    result = finish(agree_job(arguments))
     if arguments.json:
         print_json(result)
         return
@@ -198,8 +203,6 @@ def _plan(arguments: Arguments) -> None:
 
 
 def _print_difference(arguments: Arguments) -> None:
-    from dataclasses import asdict
-
     from kl_lens_desktop.plan.compare import difference
     from kl_lens_desktop.plan.document import load_plan
 
@@ -221,19 +224,7 @@ def _print_difference(arguments: Arguments) -> None:
 
 
 def _verify(arguments: Arguments) -> None:
-    beside = arguments.plan.with_name("scores.json")
-    scores = arguments.scores or (beside if beside.is_file() else None)
-    paths = {"text": arguments.text, "scores": scores, "repair_text": arguments.repair_text}
-    params = {
-        "model": arguments.model,
-        "plan": str(arguments.plan),
-        "tokens": arguments.tokens,
-        "repair": arguments.repair,
-        "repair_tokens": arguments.repair_tokens,
-        "minutes": arguments.minutes,
-        "consent": arguments.other_revision,
-    }
-    result = finish("verify", params | {name: str(path) for name, path in paths.items() if path})
+    result = finish(verify_job(arguments))
     measured = result["measured"]
     if arguments.json:
         print_json(measured | ({"repair": result["repair"]} if "repair" in result else {}))
@@ -256,18 +247,7 @@ def _verify(arguments: Arguments) -> None:
 def _baselines(arguments: Arguments) -> None:
     from kl_lens_desktop.plan.document import load_plan
 
-    params = {
-        "model": arguments.model,
-        "scores": str(arguments.scores),
-        "plan": str(arguments.plan),
-        "out": str(arguments.out),
-        "tokens": arguments.tokens,
-        "gamma": arguments.gamma,
-        "only": _names(arguments.only),
-    }
-    if arguments.text:
-        params["text"] = str(arguments.text)
-    plans = {name: load_plan(Path(path)) for name, path in finish("baselines", params)["plans"].items()}
+    plans = {name: load_plan(Path(path)) for name, path in finish(baselines_job(arguments))["plans"].items()}
     rows = [
         {"plan": name, "bytes": int(plan.predicted["bytes"] or 0), **measured["kl_pq"]}
         | {"perplexity": measured["perplexity"]["mean"]}
@@ -290,14 +270,7 @@ def _baselines(arguments: Arguments) -> None:
 
 
 def _export(arguments: Arguments) -> None:
-    params = {
-        "model": arguments.model,
-        "out": str(arguments.out),
-        "consent": arguments.other_revision,
-        "npu": arguments.npu,
-    }
-    plan = {"plan": str(arguments.plan)} if arguments.plan else {"format": arguments.format}
-    result = finish("export", {**params, **plan})
+    result = finish(export_job(arguments))
     if arguments.json:
         print_json(result)
         return
@@ -313,56 +286,25 @@ def _bench(arguments: Arguments) -> None:
     if arguments.compare:
         _compare_benches(arguments)
         return
-    out = arguments.out or Path("bench.json")
-    check_replaceable(out, "bench")
+    job = bench_job(arguments)
+    check_replaceable(job.out, "bench")
     from kl_lens_desktop.bench.page import export_html
     from kl_lens_desktop.bench.report import export_csv, load_bench
 
-    params = {
-        "folders": [str(folder) for folder in arguments.folders],
-        "devices": _names(arguments.devices),
-        "text": str(arguments.text) if arguments.text else None,
-        "out": str(out),
-        "contexts": arguments.contexts,
-        "tokens": arguments.tokens,
-        "window": arguments.window,
-        "stride": arguments.stride,
-        "precision": arguments.precision,
-        "speed_minutes": arguments.minutes,
-        "quick": arguments.quick,
-        "cool_down_s": arguments.cool_down,
-    }
-    rows = [event.row for event in events("bench", params) if isinstance(event, Measured)]
+    rows = [event.row for event in events(job) if isinstance(event, Measured)]
     if not any(row["status"] == "ok" for row in rows):
         print_bench(rows)
         raise ChildError("Nothing could be measured", "every row failed", "See the reasons above")
-    bench = load_bench(out)
+    bench = load_bench(job.out)
     if arguments.csv:
         export_csv(bench, arguments.csv)
     if arguments.html:
         export_html(bench, arguments.html)
     if arguments.json:
-        print(out.read_text(encoding="utf-8"))
+        print(job.out.read_text(encoding="utf-8"))
         return
     print_bench(rows, bench["environment"]["devices"])
-    print(f"Wrote {out}")
-
-
-def _measuring(arguments: Arguments) -> dict[str, Any]:
-    return {
-        "text": [str(path) for path in arguments.text] or None,
-        "tokens": arguments.tokens,
-        "window": arguments.window,
-        "formats": _names(arguments.formats),
-        "source": arguments.calibration,
-        "exhaustive": arguments.exhaustive,
-        "seed": arguments.seed,
-        "precision": arguments.precision,
-    }
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else text.split(",")
+    print(f"Wrote {job.out}")
 
 
 def _compare_benches(arguments: Arguments) -> None:
@@ -403,14 +345,10 @@ def _compare_benches(arguments: Arguments) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    params: dict[str, Any] = {"model": arguments.model, "out": str(arguments.out), "bits": arguments.bits}
-    params |= {"quick": arguments.quick, "devices": _names(arguments.devices), **_measuring(arguments)}
-    rows, result = [], {}
-    for event in events("run", params):
-        if isinstance(event, Measured):
-            rows.append(event.row)
-        elif isinstance(event, Finished):
-            result = event.result
+    job = run_job(arguments)
+    *stages, last = events(job)
+    assert isinstance(last, Finished)
+    rows, result = [event.row for event in stages if isinstance(event, Measured)], job.result(last)
     if arguments.json:
         print_json({**result, "rows": rows})
         return

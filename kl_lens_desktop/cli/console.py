@@ -4,19 +4,20 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
+from kl_lens_desktop.process.job import Job, perform
+
+Result = TypeVar("Result")
 
 
-def events(task: str, params: dict[str, Any]) -> Iterator[Event]:
-    """The events of a task, with its progress shown as they pass."""
-    from kl_lens_desktop.tasks import TASKS
-
+def events(job: Job[Any]) -> Iterator[Event]:
+    """The events of a job, with its progress shown as they pass."""
     meter = _Meter()
     try:
-        for event in TASKS[task](params, Cancel()):
+        for event in perform(job, Cancel()):
             if isinstance(event, Progress):
                 meter.show(event)
             elif isinstance(event, Note):
@@ -30,13 +31,11 @@ def events(task: str, params: dict[str, Any]) -> Iterator[Event]:
         meter.clear()
 
 
-def finish(task: str, params: dict[str, Any]) -> dict[str, Any]:
-    """The result of a task, with its progress shown."""
-    result: dict[str, Any] = {}
-    for event in events(task, params):
-        if isinstance(event, Finished):
-            result = event.result
-    return result
+def finish(job: Job[Result]) -> Result:
+    """The result of a job, with its progress shown."""
+    *_, last = events(job)
+    assert isinstance(last, Finished)  # a job that does not raise ends so
+    return job.result(last)
 
 
 class _Meter:

@@ -1,24 +1,22 @@
 """Every baseline as a plan file beside a plan of the same bytes, each measured on the same held-out text."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.export.nncf_choice import METRICS, Chooser
-from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import (
-    FAMILIES,
     PAPER_FORMATS,
     PREFIXES,
-    check_families,
     paper_gamma,
     paper_prefixes,
     paper_walk,
@@ -29,21 +27,14 @@ from kl_lens_desktop.plan.joint import Bench
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import predicted, provenance
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
-from kl_lens_desktop.text.bundled import (
-    HELD_OUT_TOKENS,
-    SCORED_TOKENS,
-    WINDOW,
-    calibration_text,
-    held_out_text,
-)
+from kl_lens_desktop.text.bundled import SCORED_TOKENS, calibration_text, held_out_text
 from kl_lens_desktop.text.windows import windows
 
 STAGE = "baselines"
-GAMMA = 1.1
 RANDOM_ROOM = 1.005  # a random plan may take up to so many times the plan's bytes
 NNCF_LOWS = ("int4_sym_g64", "int3_sym_g64", "int2_sym_g64")
 UNIFORMS = ("fp16", "int8_sym", "int4_sym_g32", "int4_sym_g64", "int4_sym_g128", "int4_sym_pc")
@@ -60,73 +51,54 @@ _NAMES = {
 Assignments = Iterator[tuple[str, dict[str, str]]]
 
 
-def baselines(
-    local: LocalModel,
-    scores_path: Path,
-    plan_path: Path,
-    out: Path,
-    cancel: Cancel,
-    *,
-    text: Path | str | None = None,
-    tokens: int = HELD_OUT_TOKENS,
-    window: int = WINDOW,
-    gamma: float = GAMMA,
-    only: Sequence[str] = FAMILIES,
-) -> Iterator[Event]:
-    """Write ``NAME.json`` into `out` for each baseline, verified on held-out text.
+def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[Event]:
+    """Write ``NAME.json`` into the job's `out` for each baseline, verified on held-out text.
 
     Knapsacks on SQNR, MSE, ΔCE and reverse KL, the paper's list, chance and NNCF's mixed precision take the
-    bytes of the plan at `plan_path`, or the next more that they can; uniform formats, the paper's ten
-    prefixes and its greedy at `gamma` have sizes of their own. What `out` holds already, verified on the
-    same text, is not measured again.
-
-    Parameters
-    ----------
-    only : sequence of str
-        Which of `FAMILIES`.
+    bytes of the plan, or the next more that they can; uniform formats, the paper's ten prefixes and its
+    greedy at `gamma` have sizes of their own. What `out` holds already, verified on the same text, is not
+    measured again.
 
     Yields
     ------
-    Progress, Note, and last Finished with ``plans`` (name to path).
+    Progress, Note, and last Finished with `jobs.Baselines`.
 
     Raises
     ------
     InputError
         If scores, plan and model are not of the same weights, or `out` cannot be written.
     """
-    check_families(only)
-    check_writable(out.absolute())
-    scores, plan = load_scores(scores_path), load_plan(plan_path)
+    scores, plan = load_scores(job.scores), load_plan(job.plan)
     yield Progress(STAGE, 0, 0, "Opening the model")
     loaded = load_model(local.folder)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
-    for path, model in ((scores_path, scores.model), (plan_path, plan.model)):
+    for path, model in ((job.scores, scores.model), (job.plan, plan.model)):
         model.check_same(identity, path, "Open that model")
-    held_out = Path(text) if text else held_out_text()
-    _, about = windows(loaded.tokenizer, [held_out], tokens, window)
+    held_out = job.text or held_out_text()
+    _, about = windows(loaded.tokenizer, [held_out], job.tokens, job.window)
     calibration, _ = windows(
         loaded.tokenizer,
         [calibration_text()],
         min(int(scores.text.get("tokens") or SCORED_TOKENS), SCORED_TOKENS),
-        window,
+        job.window,
     )
-    names = [name for family in only for name in _NAMES[family]]
+    names = [name for family in job.only for name in _NAMES[family]]
     written: dict[str, str] = {}
-    for family in only:
-        for name, assignments in _family(family, loaded, scores, plan, calibration, gamma, cancel):
+    for family in job.only:
+        for name, assignments in _family(family, loaded, scores, plan, calibration, job.gamma, cancel):
             cancel.check()
             yield Progress(STAGE, len(written), len(names), name, "plans")
             made = _plan(scores, name, assignments)
-            path = out / f"{name}.json"
+            path = job.out / f"{name}.json"
             measured = _measured(path, made, about.as_dict())
             if measured is None:
-                measured = measure_plan(loaded, assignments, [held_out], tokens, window, cancel)
+                measured = measure_plan(loaded, assignments, [held_out], job.tokens, job.window, cancel)
                 save_plan(path, replace(made, measured=measured))
             written[name] = str(path)
     if missing := sorted(set(names) - set(written)):
         yield Note(f"No plan {', '.join(missing)}: not at these bytes, or not with the formats scored")
     yield Progress(STAGE, len(names), len(names), "Measured", "plans")
-    yield Finished({"plans": written})
+    yield job.finished({"plans": written})
 
 
 def _family(

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.hub.resolve import LocalModel
@@ -14,129 +14,93 @@ from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
+from kl_lens_desktop.plan.jobs import RepairDone, RepairSettings, Verified, VerifyJob
 from kl_lens_desktop.plan.joint import Bench, spread_windows
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, constraints_of, predicted
 from kl_lens_desktop.plan.repair import Repair, repair
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import DEFAULT_FORMATS, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
-from kl_lens_desktop.text.bundled import (
-    HELD_OUT_TOKENS,
-    REPAIR_TOKENS,
-    WINDOW,
-    calibration_text,
-    check_repair_text,
-    held_out_text,
-    read_text,
-)
+from kl_lens_desktop.text.bundled import calibration_text, check_repair_text, held_out_text, read_text
 
-REPAIR_MINUTES = 20.0
 STAGE = "verify"
 
 
-@dataclass(frozen=True, slots=True)
-class RepairWishes:
-    """How a plan is to be repaired before it is verified.
+def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]:
+    """Measure the joint KL and perplexity of the job's plan and write them into it.
 
-    Attributes
-    ----------
-    scores : Path, optional
-        The score file the plan was made from: its formats are tried, the nearest to the margin first. Without
-        it the formats of the plan and the usual ones are, ranked by how much they change the weights.
-    text : Path, optional
-        By default what the bundled calibration text holds beyond the tokens that were scored on.
-    tokens : int
-    minutes : float
-        After which the best plan found so far is taken.
-    """
-
-    scores: Path | None = None
-    text: Path | None = None
-    tokens: int = REPAIR_TOKENS
-    minutes: float = REPAIR_MINUTES
-
-
-def verify(
-    local: LocalModel,
-    path: Path,
-    cancel: Cancel,
-    *,
-    text: Path | str | None = None,
-    tokens: int = HELD_OUT_TOKENS,
-    window: int = WINDOW,
-    repair_by: RepairWishes | None = None,
-) -> Iterator[Event]:
-    """Measure the joint KL and perplexity of the plan at `path` and write them into it.
-
-    With `repair_by`, better plans of the same bytes are looked for first, on a third text, and each that is
-    found replaces the one at `path`. What was measured on the way lies beside it, in ``NAME.joint.json``, so
-    that the same call, after a cancel, goes on where it was.
+    To repair it, better plans of the same bytes are looked for first, on a third text, and each that is found
+    replaces the one in the file. What was measured on the way lies beside it, in ``NAME.joint.json``, so that
+    the same call, after a cancel, goes on where it was.
 
     Yields
     ------
-    Progress, Repaired, Note, and last Finished with ``plan``, ``measured`` and, after a repair, ``repair``:
-    ``kl_before``, ``kl_after``, ``gain``, ``gain_se`` on the repair text, ``exchanges`` and ``rounds``.
+    Progress, Repaired, Note, and last Finished with `jobs.Verified`.
 
     Raises
     ------
     InputError
         If the plan is for another model, the scores are, or the texts overlap.
     """
+    path = job.plan
     plan = load_plan(path)
     yield Progress(STAGE, 0, 2, "Opening the model")
     loaded = load_model(local.folder)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     check_applies(plan, identity, [weight.name for weight in quantizable(inventory(loaded.model))], path)
-    held_out = Path(text) if text else held_out_text()
-    done: dict[str, Any] = {}
-    if repair_by is not None:
+    held_out = job.text or held_out_text()
+    repaired: RepairDone | None = None
+    if job.repair is not None:
         found = plan
-        for event in _repaired(loaded, path, plan, repair_by, window, held_out, cancel):
+        for event in _repaired(loaded, path, plan, job.repair, job.window, held_out, cancel):
             if isinstance(event, Plan):
                 found = event
             elif isinstance(event, dict):
-                done = {"repair": event}
+                repaired = cast(RepairDone, event)
             else:
                 yield event
         plan = found
     yield Progress(STAGE, 1, 2, "Measuring the whole plan on held-out text")
-    measured = measure_plan(loaded, plan.assignments, [held_out], tokens, window, cancel)
+    measured = measure_plan(loaded, plan.assignments, [held_out], job.tokens, job.window, cancel)
     if not load_plan(path).is_same_as(plan):
         raise InputError(
             f"{path} was changed while it was measured", "the figures are of the plan before", "Verify again"
         )
     save_plan(path, plan.with_measured(measured))
     yield Progress(STAGE, 2, 2, "Measured")
-    yield Finished({"plan": str(path), "measured": measured, **done})
+    verified: Verified = {"plan": str(path), "measured": measured}
+    if repaired:
+        verified["repair"] = repaired
+    yield job.finished(verified)
 
 
 def _repaired(
     loaded: LoadedModel,
     path: Path,
     plan: Plan,
-    wishes: RepairWishes,
+    by: RepairSettings,
     window: int,
     held_out: Path,
     cancel: Cancel,
 ) -> Iterator[Event | Plan | dict[str, Any]]:
     """The events of a repair, each better plan once it is saved, and at the end what came of it."""
-    scores = load_scores(wishes.scores) if wishes.scores else None
-    if scores and wishes.scores:
-        scores.model.check_same(plan.model, wishes.scores, "Give the plan's own scores")
-    text = wishes.text or calibration_text()
+    scores = load_scores(by.scores) if by.scores else None
+    if scores and by.scores:
+        scores.model.check_same(plan.model, by.scores, "Give the plan's own scores")
+    text = by.text or calibration_text()
     check_repair_text(text, held_out)
     skip = _scored(plan, scores, text)
-    ids, sha256 = spread_windows(loaded.tokenizer, text, wishes.tokens, window, skip)
+    ids, sha256 = spread_windows(loaded.tokenizer, text, by.tokens, window, skip)
     read = {"text": sha256, "skip": skip, "tokens": ids.numel(), "window": window}
     about = {"model": plan.model.sha256, **read}
     bench = Bench(loaded, ids, cancel, path.with_suffix(".joint.json"), about)
     options = weight_options(scores) if scores else unscored_options(bench, plan)
     if strange := set(plan.assignments) - {option.weight for option in options}:
         raise InputError(
-            f"{wishes.scores} lacks {len(strange)} weights of the plan, such as {min(strange)}",
+            f"{by.scores} lacks {len(strange)} weights of the plan, such as {min(strange)}",
             "the analysis did not finish",
             "Let it finish, or repair without scores",
         )
@@ -149,7 +113,7 @@ def _repaired(
             options,
             limits,
             starts=starts(scores, options, plan, limits) if scores else [],
-            seconds=60 * wishes.minutes,
+            seconds=60 * by.minutes,
         ):
             if isinstance(event, Repair):
                 last = event

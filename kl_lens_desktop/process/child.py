@@ -1,4 +1,4 @@
-"""The parent's side: a task in a process of its own, that may crash, hang or be killed without harm to us."""
+"""The parent's side: a job in a process of its own, that may crash, hang or be killed without harm to us."""
 
 import collections
 import contextlib
@@ -18,6 +18,8 @@ import psutil
 from kl_lens_desktop.errors import Cancelled, ChildError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Answer, Event, Failed, Finished, Memory, Note, from_line
+from kl_lens_desktop.process.job import Job, to_line
+from kl_lens_desktop.process.record import encode
 
 GRACE_S = 0.6  # between asking a child to stop and ending it: cancel answers within a second
 _POLL_S = 0.05
@@ -27,12 +29,12 @@ _SAMPLE_S = 0.5  # between two `Memory` events
 
 
 class Child:
-    """One task in one child process.
+    """One job in one child process.
 
     Parameters
     ----------
-    task, params
-        A name of `kl_lens_desktop.tasks.TASKS` and its JSON-able parameters.
+    job : Job
+        What it is to do.
     time_limit_s : float, optional
         Seconds after which the child is ended and `ChildError` raised; each order starts them anew.
     memory_limit_mb : float, optional
@@ -50,15 +52,14 @@ class Child:
 
     def __init__(
         self,
-        task: str,
-        params: dict[str, Any],
+        job: Job[Any],
         *,
         time_limit_s: float | None = None,
         memory_limit_mb: float | None = None,
         environment: dict[str, str] | None = None,
         label: str = "",
     ) -> None:
-        self.task, self.peak_rss_mb = task, 0.0
+        self.name, self.peak_rss_mb = job.NAME, 0.0
         self._label, self._mark, self._started = label, uuid4().hex, time.time()
         self._rss_mb, self._sampled = 0.0, time.monotonic()
         self._limit_s, self._limit_mb = time_limit_s, memory_limit_mb
@@ -77,12 +78,12 @@ class Child:
             env={**os.environ, "PYTHONUTF8": "1", _MARK: marks, **(environment or {})},
         )
         self._pumps = [
-            threading.Thread(target=pump, daemon=True, name=f"{task} {pump.__name__}")
+            threading.Thread(target=pump, daemon=True, name=f"{job.NAME} {pump.__name__}")
             for pump in (self._pump_stdout, self._pump_stderr)
         ]
         for pump in self._pumps:
             pump.start()
-        self._tell(json.dumps({"task": task, "params": params}))
+        self._tell(to_line(job))
         self._deadline = self._new_deadline()
         self._running: Iterator[Event] | None = None
         self._closed = False
@@ -91,8 +92,8 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def answer(self, cancel: Cancel, order: dict[str, Any] | None = None) -> Iterator[Event]:
-        """Give an order, if any, and yield events up to the `Answer`; the child then waits for the next.
+    def answer(self, cancel: Cancel, order: object | None = None) -> Iterator[Event]:
+        """Give an order (a record), if any, and yield events up to the `Answer`; the child then waits.
 
         It raises what `events` does, and `ChildError` if the child ended without an answer.
         """
@@ -100,12 +101,12 @@ class Child:
             self._running = self.events(cancel)
         if order is not None:
             self._deadline = self._new_deadline()
-            self._tell(json.dumps(order))
+            self._tell(json.dumps(encode(order)))
         for event in self._running:
             yield event
             if isinstance(event, (Answer, Finished)):
                 return
-        raise ChildError(f"The {self.task} process ended early", "it gave no answer", "Try again")
+        raise ChildError(f"The {self.name} process ended early", "it gave no answer", "Try again")
 
     def events(self, cancel: Cancel | None = None) -> Iterator[Event]:
         """Yield the child's events until it ends, passing on what `cancel` asks for.
@@ -203,7 +204,7 @@ class Child:
             raise error
         if status:
             raise ChildError(
-                f"The {self.task} process ended early",
+                f"The {self.name} process ended early",
                 self._last_words(status),
                 "Try again; if it recurs, choose a smaller model or another device",
             )
@@ -211,7 +212,7 @@ class Child:
     def _enforce_limits(self, deadline: float | None) -> None:
         if deadline is not None and time.monotonic() > deadline:
             raise ChildError(
-                f"The {self.task} process was ended",
+                f"The {self.name} process was ended",
                 f"it took longer than {self._limit_s:.0f} s",
                 "Try another device or a smaller model",
             )
@@ -220,7 +221,7 @@ class Child:
             self.peak_rss_mb = max(self.peak_rss_mb, self._rss_mb)
         if self._limit_mb is not None and self.peak_rss_mb > self._limit_mb:
             raise ChildError(
-                f"The {self.task} process was ended",
+                f"The {self.name} process was ended",
                 f"it used more than {self._limit_mb:.0f} MB",
                 "Try a smaller model or a smaller format",
             )
@@ -229,7 +230,7 @@ class Child:
         try:
             return from_line(line)
         except ValueError:
-            return Note(f"{self.task} wrote a line that is no event: {line[:200]!r}", "warning")
+            return Note(f"{self.name} wrote a line that is no event: {line[:200]!r}", "warning")
 
     def _last_words(self, status: int) -> str:
         fatal = [line for line in list(self._words)[:-3] if "error" in line.lower()]

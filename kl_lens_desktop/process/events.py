@@ -68,7 +68,7 @@ class Repaired:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a task that takes orders answers to one of them, as the task documents."""
+    """What a job that takes orders answers to one of them, as the job documents."""
 
     result: dict[str, Any]
 
@@ -104,14 +104,14 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a task that ended well: paths and summary values, as the task documents."""
+    """The last event of a job that ended well: paths and summary values, as the type of its result says."""
 
     result: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The last event of a task that did not: a `KLLensError` in parts, and the traceback for the log."""
+    """The last event of a job that did not: a `KLLensError` in parts, and the traceback for the log."""
 
     what: str
     why: str = ""

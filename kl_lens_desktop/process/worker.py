@@ -1,7 +1,7 @@
-"""The child's side: read one request, run its task, write its events as JSON lines.
+"""The child's side: read one job, do it, write its events as JSON lines.
 
-The parent writes one JSON line ``{"task": …, "params": …}`` and then, at any time, ``pause``, ``resume``,
-``cancel`` or, to a task that takes orders, one as a JSON object. End of input means that the parent is gone;
+The parent writes one JSON line ``{"job": …, "given": …}`` and then, at any time, ``pause``, ``resume``,
+``cancel`` or, to a job that takes orders, one as a JSON object. End of input means that the parent is gone;
 the child then ends at once, so no orphan remains.
 """
 
@@ -11,28 +11,37 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from kl_lens_desktop.errors import Cancelled, KLLensError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Failed, to_line
+from kl_lens_desktop.process.job import Job, perform
 
-Task = Callable[[dict[str, Any], Cancel], Iterator[Event]]
 CANCELLED_EXIT = 130
 
 
-def serve(tasks: dict[str, Task]) -> int:
-    """Run the one task asked for on standard input; return 0 when done, 1 if it failed, 130 if cancelled."""
+def serve(read: Callable[[bytes], Job[Any]]) -> int:
+    """Do the one job asked for on standard input; return 0 when done, 1 if it failed, 130 if cancelled.
+
+    Parameters
+    ----------
+    read : callable
+        The job of a line: `kl_lens_desktop.jobs.from_line`.
+    """
     output = _claim_stdout()
     # Unbuffered: a daemon thread inside a buffered reader holds its lock and aborts the interpreter at its
     # end.
     requests = io.FileIO(sys.stdin.fileno(), closefd=False)
-    request = json.loads(requests.readline())
+    line = requests.readline()
     cancel = Cancel()
     threading.Thread(target=_obey, args=(requests, cancel), daemon=True, name="parent").start()
+    name = "The job"
     try:
-        for event in tasks[request["task"]](request["params"], cancel):
+        job = read(line)
+        name = job.NAME
+        for event in perform(job, cancel):
             _write(output, event)
     except Cancelled:
         return CANCELLED_EXIT
@@ -58,7 +67,7 @@ def serve(tasks: dict[str, Task]) -> int:
         _write(
             output,
             Failed(
-                f"{request['task']} failed",
+                f"{name} failed",
                 f"{type(error).__name__}: {error}",
                 "See the log",
                 type(error).__name__,

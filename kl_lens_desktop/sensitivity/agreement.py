@@ -8,7 +8,6 @@ import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,15 @@ from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import Weight, inventory
 from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Progress
+from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
-from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
+from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Tau
+from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_rankable
 from kl_lens_desktop.sensitivity.walk import Position, Walk
-from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, WINDOW, held_out_text
+from kl_lens_desktop.text.bundled import held_out_text
 from kl_lens_desktop.text.windows import windows
 
 METRICS = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce")
@@ -47,31 +47,19 @@ class Agreement:
     high: float
 
 
-def agree(
-    local: LocalModel,
-    path: Path,
-    out: Path | None,
-    cancel: Cancel,
-    *,
-    text: Path | str | None = None,
-    tokens: int = HELD_OUT_TOKENS,
-    window: int = WINDOW,
-    seed: int = 0,
-) -> Iterator[Event]:
+def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     """Measure the perplexity of every scored (weight, format) alone, and its agreement with each metric.
 
     Yields
     ------
-    Progress, and last Finished with ``metrics`` (name to tau, low, high), ``ceiling`` (τ between the
-    perplexities of two halves of the text: where noise keeps it low, it keeps every metric's low),
-    ``points`` (weight, format, perplexity and every metric's mean), ``text`` and ``perplexity_full``; `out`
-    holds the same.
+    Progress, and last Finished with `jobs.Agreed`; the job's `out` holds the same.
 
     Raises
     ------
     InputError
         If the scores are of another model, or are fewer than three.
     """
+    path, held_out = job.scores, job.text or held_out_text()
     scores = load_rankable(path)
     yield Progress(STAGE, 0, 0, "Opening the model")
     loaded = load_model(local.folder)
@@ -81,7 +69,7 @@ def agree(
     weights = {weight.name: weight for weight in inventory(loaded.model)}
     if unknown := [entry.weight for entry in scores.entries if entry.weight not in weights]:
         raise InputError(f"Cannot use {path}", f"the model has no {unknown[0]}", "Analyze the model again")
-    ids, about = windows(loaded.tokenizer, [Path(text) if text else held_out_text()], tokens, window)
+    ids, about = windows(loaded.tokenizer, [held_out], job.tokens, job.window)
     points: list[dict[str, Any]] = []
     todo = _in_order(scores.entries, weights)
     with torch.no_grad(), fast_kernels(loaded.model), Lanes(loaded.model, cancel) as lanes:
@@ -94,18 +82,20 @@ def agree(
             halves = [_perplexity(nats[::2]), _perplexity(nats[1::2])]
             points.append({**point, "perplexity": _perplexity(nats), "perplexity_halves": halves})
             yield Progress(STAGE, len(points), len(todo), entry.weight, "entries")
-    agreements = {name: asdict(value) for name, value in agreement(points, seed).items()}
+    agreements: dict[str, Tau] = {
+        name: {"tau": of.tau, "low": of.low, "high": of.high} for name, of in agreement(points).items()
+    }
     pairs = np.array([point["perplexity_halves"] for point in points]).T
-    result = {
+    result: Agreed = {
         "metrics": agreements,
         "ceiling": _tau(pairs[0], pairs[1]),
         "points": points,
         "text": about.as_dict(),
         "perplexity_full": _perplexity(full),
     }
-    if out:
-        write_json(out, {"schema": "kl-lens/agreement/1", "model": asdict(scores.model), **result})
-    yield Finished(result)
+    if job.out:
+        write_json(job.out, {"schema": "kl-lens/agreement/1", "model": asdict(scores.model), **result})
+    yield job.finished(result)
 
 
 def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreement]:
@@ -125,11 +115,11 @@ def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreemen
     return result
 
 
-def _jobs(walk: Walk, todo: Iterable[tuple[Entry, Weight]]) -> Iterator[Job[list[float]]]:
+def _jobs(walk: Walk, todo: Iterable[tuple[Entry, Weight]]) -> Iterator[Work[list[float]]]:
     for entry, weight in todo:
         if weight.block is not None:
             walk.advance(weight.block)
-        yield Job(functools.partial(_nats, walk, walk.position, weight, entry.format), weight.parameters)
+        yield Work(functools.partial(_nats, walk, walk.position, weight, entry.format), weight.parameters)
 
 
 def _nats(walk: Walk, position: Position, weight: Weight, name: str, lane: Lane) -> list[float]:

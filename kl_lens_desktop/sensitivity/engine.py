@@ -35,24 +35,17 @@ from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quant
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weights
-from kl_lens_desktop.quant.formats import (
-    DEFAULT_BITS,
-    DEFAULT_FORMATS,
-    Format,
-    formats_to_measure,
-    parse_format,
-    stored_bytes,
-)
+from kl_lens_desktop.quant.formats import Format, formats_to_measure, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import decision, race
-from kl_lens_desktop.sensitivity.lanes import Job, Lane, Lanes
+from kl_lens_desktop.sensitivity.jobs import Analysis
+from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
 from kl_lens_desktop.sensitivity.pace import Cost, Pace
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows
 from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Position, Timing, Walk
-from kl_lens_desktop.text.bundled import SCORED_TOKENS, WINDOW
-from kl_lens_desktop.text.sources import SOURCES, source_text
+from kl_lens_desktop.text.sources import source_text
 from kl_lens_desktop.text.windows import windows
 
 PIECE_TOKENS = 1024  # walked at a time: a step that can be repeated, in a moderate peak of memory
@@ -82,38 +75,16 @@ class Found:
 def analyze(
     local: LocalModel,
     out: Path,
-    texts: Sequence[Path],
+    how: Analysis,
     cancel: Cancel,
-    *,
-    formats: Sequence[str] = DEFAULT_FORMATS,
-    tokens: int = SCORED_TOKENS,
-    window: int = WINDOW,
-    exhaustive: bool = False,
-    bits: float = DEFAULT_BITS,
-    seed: int = 0,
-    precision: str = "f32",
-    device: str = "cpu",
-    source: str | None = None,
 ) -> Iterator[Event]:
     """Score every (weight, format), writing `out` at every step; what `out` holds is not measured again.
 
     Parameters
     ----------
-    tokens, window : int
-        How much text at most, and the length of its windows; `out` may hold the same text's beginning.
-    exhaustive : bool
-        Measure every entry on the whole text, instead of stopping those whose rank is settled (see `race`).
-    bits : float
-        Average bits per parameter of the plan whose decisions matter when entries are stopped.
-    seed : int
-        Of the order in which windows are measured.
-    precision : str
-        ``f32``, or ``bf16`` for products of matrices in bfloat16 with float32 sums, where the CPU has them;
-        what that costs is measured and kept in the settings as ``rounding_floor``.
-    device : str
-        Of torch: ``cpu``, ``cuda`` or ``xpu``.
-    source : str, optional
-        Where the text comes from if `texts` are none: one of `sources.SOURCES`.
+    out : Path
+        The score file; it may hold the same text's beginning.
+    how : Analysis
 
     Yields
     ------
@@ -130,46 +101,32 @@ def analyze(
     ModelError
         If the full-precision model's own predictions are not finite.
     """
-    wanted = formats_to_measure(formats)
-    check_device(device)
+    wanted = formats_to_measure(how.formats)
+    check_device(how.device)
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")
-    loaded = load_model(local.folder, device=device)
+    loaded = load_model(local.folder, device=how.device)
     use_cores()
-    if precision == "bf16" and not _gains_from_bf16(device):
+    precision = how.precision
+    if precision == "bf16" and not _gains_from_bf16(how.device):
         yield Note("This processor computes no faster in bfloat16; measuring in float32")
         precision = "f32"
     weights = inventory(loaded.model)
     yield Weights([weight.as_dict() for weight in weights])
-    if texts:
-        ids, text = windows(loaded.tokenizer, texts, tokens, window)
+    if how.text:
+        ids, text = windows(loaded.tokenizer, how.text, how.tokens, how.window)
     else:
-        found = yield from source_text(source or SOURCES[0], loaded, out, tokens, window, seed, cancel)
-        ids, text = windows(loaded.tokenizer, [found.file], tokens, window, found.name)
+        found = yield from source_text(how.source, loaded, out, how.tokens, how.window, how.seed, cancel)
+        ids, text = windows(loaded.tokenizer, [found.file], how.tokens, how.window, found.name)
     hashes = _hashes(ids)
-    settings = {
-        "precision": precision,
-        "standard_error": "batch means over windows",
-        "sqnr_limit_db": SQNR_LIMIT_DB,
-        "seed": seed,
-        "stages": [len(ids)],
-        "racing": None
-        if exhaustive
-        else {
-            "confidence": race.CONFIDENCE,
-            "looks": race.looks(len(ids)),
-            "rule": race.RULE,
-            "bits": bits,
-        },
-    }
     fresh = Scores(
         ModelIdentity(local.id, local.revision, weights_sha256(loaded.files)),
         text.as_dict(),
         [weight.as_dict() for weight in weights],
         kept_bytes(loaded.model, weights),
-        settings,
+        _settings(how, precision, len(ids)),
         _environment(loaded.model),
-        windows=Windows(hashes[-1], order_of([len(ids)], seed)),
+        windows=Windows(hashes[-1], order_of([len(ids)], how.seed)),
     )
     ledger = open_ledger(out, fresh, hashes)
     for entry in ledger.entries:
@@ -191,9 +148,28 @@ def analyze(
                 yield Note(
                     f"In bfloat16, KL below {floor['mean']:.1g} nats per token is rounding, not quantization"
                 )
-            yield from run.events(None if exhaustive else bits)
+            yield from run.events(None if how.exhaustive else how.bits)
     finally:
         ledger.save(now=True)
+
+
+def _settings(how: Analysis, precision: str, count: int) -> dict[str, Any]:
+    """How so many windows are measured, as the score file says it."""
+    return {
+        "precision": precision,
+        "standard_error": "batch means over windows",
+        "sqnr_limit_db": SQNR_LIMIT_DB,
+        "seed": how.seed,
+        "stages": [count],
+        "racing": None
+        if how.exhaustive
+        else {
+            "confidence": race.CONFIDENCE,
+            "looks": race.looks(count),
+            "rule": race.RULE,
+            "bits": how.bits,
+        },
+    }
 
 
 class Run:
@@ -282,12 +258,12 @@ class Run:
                 message = f"{candidate.weight.name} in {candidate.format.label}"
                 yield Progress(STAGE, self._done(), len(self._candidates), message, "entries", left)
 
-    def _jobs(self, walk: Walk, todo: Sequence[Candidate]) -> Iterator[Job[Found]]:
+    def _jobs(self, walk: Walk, todo: Sequence[Candidate]) -> Iterator[Work[Found]]:
         for candidate in todo:
             if candidate.weight.block is not None:
                 walk.advance(candidate.weight.block)
             run = functools.partial(_measure, walk, walk.position, candidate)
-            yield Job(run, candidate.weight.parameters)
+            yield Work(run, candidate.weight.parameters)
 
     def _entered(
         self, candidate: Candidate, samples: Samples | str, signal: Sequence[float]

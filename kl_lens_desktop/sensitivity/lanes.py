@@ -82,7 +82,7 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
-class Job(Generic[T]):
+class Work(Generic[T]):
     """Something to do in a lane, and the elements of the rounded weight it holds meanwhile."""
 
     run: Callable[[Lane], T]
@@ -123,7 +123,7 @@ class Lanes:
             lane.closed = True
         self._pool.shutdown(cancel_futures=True)
 
-    def in_order(self, jobs: Iterable[Job[T]]) -> Iterator[T]:
+    def in_order(self, jobs: Iterable[Work[T]]) -> Iterator[T]:
         """The results of `jobs` one by one; a job is drawn only when its turn is near.
 
         One that holds more than a lane's share runs alone, with all threads.
@@ -140,7 +140,7 @@ class Lanes:
         while waiting:
             yield _result(waiting.popleft())
 
-    def _run(self, job: Job[T]) -> T:
+    def _run(self, job: Work[T]) -> T:
         lane = self._free.get()
         try:
             with torch.no_grad():

@@ -50,6 +50,14 @@ def check_text(path: Path) -> None:
         raise InputError(f"Cannot use {path}", "it is empty", "Choose another text")
 
 
+def check_held_out(text: Path | None, tokens: int, window: int) -> Path:
+    """The held-out text to measure on, the bundled one without `text`; `InputError` if it cannot be used."""
+    held_out = text or held_out_text()
+    check_windows(tokens, window)
+    check_text(held_out)
+    return held_out
+
+
 def check_windows(tokens: int, window: int, files: int = 1) -> None:
     """Raise `InputError` unless so many tokens of so many files make two windows, and one of each file."""
     if window < 2 or tokens < 2 * window:

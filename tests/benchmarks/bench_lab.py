@@ -26,13 +26,15 @@ import psutil
 
 from kl_lens_desktop.bench import lab, noise
 from kl_lens_desktop.bench.devices import list_devices
+from kl_lens_desktop.bench.jobs import BenchJob, QualityJob, SpeedJob, SpeedOrder
 from kl_lens_desktop.bench.rows import Run
-from kl_lens_desktop.bench.settings import Settings
+from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.process import child as child_module
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Finished, Measured
+from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.text.bundled import held_out_text
 from tests.benchmarks.slow_variant import slowed
 
@@ -101,7 +103,7 @@ def measure_noise(folder: Path, root: Path, repetitions: int, products: int | No
     twin = shutil.copytree(folder, root / "twin")
     alike, apart, rounds, spreads = 0, 0, [], []
     variants = find_variants([folder, twin, slow])
-    settings = Settings(contexts=())
+    settings = Benchmark(contexts=())
     for number in range(repetitions):
         runs = [Run(variant, "CPU") for variant in variants]
         course = lab.Course(held_out_text(), settings, Cancel(), 3 * settings.most_rounds)
@@ -131,9 +133,9 @@ def measure_noise(folder: Path, root: Path, repetitions: int, products: int | No
 
 
 def measure_speed(folder: Path) -> None:
-    order = {"prompt_tokens": 256, "new_tokens": 64, "repeats": 3, "seconds": 60}
+    order = SpeedOrder(256, 64, repeats=3, seconds=60)
     ours, theirs, cancel = [], [], Cancel()
-    child = Child("bench-speed", {"folder": str(folder), "device": "CPU"})
+    child = Child(SpeedJob(folder, "CPU", 256, 64))
     with contextlib.closing(child), plain(folder) as script:
         for _ in child.answer(cancel):
             pass
@@ -150,9 +152,8 @@ def measure_speed(folder: Path) -> None:
 def measure_perplexity(folder: Path) -> None:
     from tests.dequantized import torch_nats
 
-    params = {"folder": str(folder), "device": "CPU", "tokens": 4096, "window": 256, "chunk": 256,
-              "precision": "f32"}  # fmt: skip
-    (result,) = (e.result for e in Child("bench-quality", params).events() if isinstance(e, Finished))
+    job = QualityJob(folder, "CPU", tokens=4096, chunk=256, precision="f32", window=256)
+    (result,) = (job.result(e) for e in Child(job).events() if isinstance(e, Finished))
     expected = math.exp(torch_nats(folder, 4096, 256))
     got = result["perplexity"]["mean"]
     off = f"off by {got / expected - 1:+.5%} (bar 0.05 %)"
@@ -161,13 +162,11 @@ def measure_perplexity(folder: Path) -> None:
 
 def measure_memory(folder: Path) -> None:
     cancel = Cancel()
-    child = Child("bench-speed", {"folder": str(folder), "device": "CPU"}, label="child")
+    child = Child(SpeedJob(folder, "CPU", 2048, 8), label="child")
     with contextlib.closing(child):
         for _ in child.answer(cancel):
             pass
-        *_, answer = child.answer(
-            cancel, {"prompt_tokens": 2048, "new_tokens": 8, "repeats": 2, "seconds": 60}
-        )
+        *_, answer = child.answer(cancel, SpeedOrder(2048, 8, repeats=2, seconds=60))
         if sys.platform == "linux":
             said = Path(f"/proc/{child.pid}/status").read_text(encoding="utf-8")
             peak = int(said.partition("VmHWM:")[2].split()[0]) / 1024
@@ -184,10 +183,11 @@ def measure_failures(folder: Path, root: Path) -> None:
     told = root / "pid"
     folders = [folder, *(odd_folder(root / name, name) for name in ("segfault", "abort", "glutton", "hang")),
                odd_folder(root / "orphan", "orphan", str(told))]  # fmt: skip
-    settings = Settings(tokens=256, contexts=(), rounds=2, max_rounds=2, raw=False, cache=False,
+    settings = Benchmark(tokens=256, contexts=(), rounds=2, max_rounds=2, raw=False, cache=False,
                             memory_limit_mb=1500, time_limit_s=30)  # fmt: skip
     with mock.patch.object(child_module, "worker_command", return_value=WORKER):
-        for event in lab.bench(folders, ["CPU"], None, root / "failures.json", None, settings):
+        job = BenchJob(tuple(folders), root / "failures.json", ("CPU",), settings)
+        for event in perform(job, Cancel()):
             if isinstance(event, Measured):
                 print(f"  {event.row['variant']}: {event.row['status']}")
     left = [
@@ -200,9 +200,9 @@ def measure_failures(folder: Path, root: Path) -> None:
 def measure_devices(folder: Path, root: Path) -> None:
     for device in list_devices():
         print(f"  {device.name}: {device.full_name or 'unavailable: ' + device.reason}")
-    settings = Settings(tokens=512, contexts=(), rounds=2, max_rounds=2, raw=False, cache=False)
-    for event in lab.bench([folder], ["CPU", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU", "GPU", "NPU"], None,
-                           root / "devices.json", None, settings):  # fmt: skip
+    settings = Benchmark(tokens=512, contexts=(), rounds=2, max_rounds=2, raw=False, cache=False)
+    devices = ("CPU", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU", "GPU", "NPU")
+    for event in perform(BenchJob((folder,), root / "devices.json", devices, settings), Cancel()):
         if isinstance(event, Measured):
             row = event.row
             speed = f", {row['tokens_per_s']['mean']:.0f} tokens/s" if row["tokens_per_s"] else ""

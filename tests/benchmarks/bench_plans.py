@@ -30,6 +30,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Repaired
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import analyze
+from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
 from kl_lens_desktop.text.windows import windows
@@ -263,8 +264,8 @@ def print_small_loss(loaded: LoadedModel, scores: Scores, final_tokens: int, sha
 
 def scores_of(local: LocalModel, path: Path, tokens: int, formats: Sequence[str] = MENU) -> Scores:
     # To the end: racing stops by KL's ranking, which would favour KL over the metrics it is compared with.
-    text = [calibration_text()]
-    for _ in analyze(local, path, text, Cancel(), formats=formats, tokens=tokens, exhaustive=True):
+    how = Analysis((calibration_text(),), tokens=tokens, formats=tuple(formats), exhaustive=True)
+    for _ in analyze(local, path, how, Cancel()):
         pass
     return load_scores(path)
 

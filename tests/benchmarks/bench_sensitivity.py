@@ -40,6 +40,7 @@ from kl_lens_desktop.process.events import Note, Progress, Scored
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import analyze, in_forward_order, use_cores
+from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.text.bundled import calibration_text
 from kl_lens_desktop.text.windows import windows
@@ -52,8 +53,9 @@ Seconds = tuple[float, float]  # on the clock, of the processor
 
 def analyzed(folder: Path, out: Path, **options: Any) -> dict[str, float]:
     """Seconds of an analysis from opening the model on, and how its estimate of the time left did."""
+    how = Analysis((calibration_text(),), **options)
     started, busy, clock = time.perf_counter(), time.process_time(), []
-    for event in analyze(LocalModel("deep", folder), out, [calibration_text()], Cancel(), **options):
+    for event in analyze(LocalModel("deep", folder), out, how, Cancel()):
         if isinstance(event, Progress) and event.eta_s is not None:
             clock.append((time.perf_counter() - started, event.eta_s))
         elif isinstance(event, Note):
@@ -122,7 +124,7 @@ def speed(tokens: int, window: int, name: str, entries: int, precision: str) -> 
     use_cores()
     with tempfile.TemporaryDirectory() as place:
         folder = build_deep_sample(Path(place) / "deep")
-        options = {"tokens": tokens, "window": window, "formats": [name], "precision": precision}
+        options = {"tokens": tokens, "window": window, "formats": (name,), "precision": precision}
         whole, raced = Path(place) / "whole.json", Path(place) / "raced.json"
         exhaustive = analyzed(folder, whole, exhaustive=True, **options)
         racing = analyzed(folder, raced, **options)
@@ -184,8 +186,8 @@ def peak(folder: Path, tokens: int, precision: str, steps: int = 4) -> dict[str,
 
     with tempfile.TemporaryDirectory() as place:
         events = analyze(
-            LocalModel("granite", folder), Path(place) / "s.json", [calibration_text()], Cancel(),
-            tokens=tokens, precision=precision,
+            LocalModel("granite", folder), Path(place) / "s.json",
+            Analysis((calibration_text(),), tokens=tokens, precision=precision), Cancel(),
         )  # fmt: skip
         loaded = _resident_with_model(folder, process)
         watcher = threading.Thread(target=watch, daemon=True)

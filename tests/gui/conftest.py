@@ -15,10 +15,11 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.shell import application
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state.job import Step
-from kl_lens_desktop.gui.state.workspace import Analysis
+from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Finished
+from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, save_scores
 from tests.machine import slowness
 
@@ -28,9 +29,9 @@ JOB_MS = 300_000
 
 
 @pytest.fixture(scope="session")
-def inspected() -> dict[str, Any]:
-    """What the task `inspect` says of the sample, asked once."""
-    (result,) = [e.result for e in Child("inspect", {"model": "sample"}).events() if isinstance(e, Finished)]
+def inspected() -> Finished:
+    """What is said of the sample when it is inspected, asked once."""
+    (result,) = [e for e in Child(InspectJob("sample")).events() if isinstance(e, Finished)]
     return result
 
 
@@ -58,9 +59,9 @@ def window(qapp: QApplication, qtbot: QtBot, home: Path) -> Iterator[Window]:
 
 
 @pytest.fixture
-def opened(window: Window, inspected: dict[str, Any], qtbot: QtBot) -> Window:
+def opened(window: Window, inspected: Finished, qtbot: QtBot) -> Window:
     """The window with the sample open and nothing measured yet."""
-    window.session.job.step_finished.emit(Step("inspect", {"model": "sample"}), inspected)
+    window.session.job.step_finished.emit(Step(InspectJob("sample")), inspected)
     window.session.set_analysis(SMALL)
     window.session.model_changed.emit()
     return window

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PySide6.QtCore import QPoint, QRectF, QSizeF, Qt
+from PySide6.QtCore import QPoint, QRectF, QSettings, QSizeF, Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QTableView
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.report import load_bench
+from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui.bench.chart import VIEWS
 from kl_lens_desktop.gui.bench.figures import variant_colours
@@ -25,8 +29,10 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.charts import spread_labels, stack_labels
 from kl_lens_desktop.gui.kit.controls import Elided
 from kl_lens_desktop.gui.shell.window import Window
-from kl_lens_desktop.gui.state.workspace import Benchmark, home
+from kl_lens_desktop.gui.state.workspace import Settings, home
 from kl_lens_desktop.process.events import Memory
+from kl_lens_desktop.process.job import Job
+from kl_lens_desktop.sensitivity.jobs import Analysis
 from tests.gui.conftest import JOB_MS
 
 NO_GPU = "OpenVINO finds no Intel GPU here; if this computer has one, install its driver"
@@ -467,13 +473,69 @@ def test_settings_are_kept_and_reach_the_benchmark(
     session = opened.session
     with qtbot.waitSignal(session.job.step_started, timeout=JOB_MS) as started:
         page.start()
-    params = started.args[0].params
+    job = started.args[0].job
     with qtbot.waitSignal(session.job.ended, timeout=JOB_MS):
         session.job.cancel()
-    assert params["devices"] == ["CPU", "HETERO:CPU", "AUTO:CPU", "GPU"]
-    assert (params["speed_minutes"], params["contexts"], params["cache"]) == (3.0, [512, 2048, 8192], False)
-    assert params["text"] == str(tmp_path / "mine.txt")
-    assert [Path(folder).name for folder in params["folders"]] == list(TABLE)
+    assert job.devices == ("CPU", "HETERO:CPU", "AUTO:CPU", "GPU")
+    chosen = job.benchmark
+    assert (chosen.speed_minutes, chosen.contexts, chosen.cache) == (3.0, (512, 2048, 8192), False)
+    assert chosen.text == tmp_path / "mine.txt"
+    assert [folder.name for folder in job.folders] == list(TABLE)
+
+
+def started_job(window: Window, qtbot: QtBot, start: Callable[[], None]) -> Job[Any]:
+    """The job that a button starts; it is cancelled at once."""
+    runner = window.session.job
+    with qtbot.waitSignal(runner.step_started, timeout=JOB_MS) as begun:
+        start()
+    with qtbot.waitSignal(runner.ended, timeout=JOB_MS):
+        runner.cancel()
+    job: Job[Any] = begun.args[0].job
+    return job
+
+
+def test_compress_measures_as_the_pages_say(
+    page: BenchmarkPage, opened: Window, tmp_path: Path, qtbot: QtBot
+) -> None:
+    session, text = opened.session, tmp_path / "mine.txt"
+    text.write_text("Held out.", encoding="utf-8")
+    chosen = Benchmark(
+        text, tokens=700, precision="f32", speed_minutes=2, contexts=(64, 128), combinations=("AUTO:CPU",)
+    )
+    dialog = BenchSettings(chosen, quick=False)
+    qtbot.addWidget(dialog)
+    assert dialog.benchmark == chosen
+    page.measure_so(dialog)
+    job = started_job(opened, qtbot, session.compress)
+    assert isinstance(job, RunJob)
+    assert (job.benchmark, job.analysis, job.devices) == (chosen, session.analysis, None)
+
+    next(box for box in page.findChildren(QCheckBox) if box.text() == "HETERO:CPU").setChecked(False)
+    page.effort.setCurrentText("Quick look")
+    job = started_job(opened, qtbot, session.compress)
+    assert isinstance(job, RunJob)
+    assert job.devices == ("CPU", "AUTO:CPU")
+    assert job.benchmark == chosen.quick
+    assert (job.benchmark.text, job.benchmark.precision, job.benchmark.speed_minutes) == (text, "f32", 2)
+    assert job.analysis == session.analysis, "scores are only added to"
+    job = started_job(opened, qtbot, page.start)
+    assert isinstance(job, BenchJob)
+    assert job.benchmark == chosen.quick
+
+
+@pytest.mark.parametrize(
+    "kept", ['{"minutes": 3, "tokens": 700, "text": ""}', "{", "[]", '{"tokens": "many"}']
+)
+def test_settings_that_another_version_kept_still_open(kept: str, opened: Window) -> None:
+    workspace = opened.session.workspace
+    store = QSettings(str(home() / "settings.ini"), QSettings.Format.IniFormat)
+    for key in ("benchmark", f"analysis/{workspace.folder.name}"):
+        store.setValue(key, kept)
+    store.sync()
+    tokens = {"tokens": 700} if "700" in kept else {}
+    settings = Settings()
+    assert settings.benchmark == Benchmark(**tokens)
+    assert settings.analysis(workspace) == Analysis(**tokens)
 
 
 def test_wikitext_is_offered_where_it_is(page: BenchmarkPage, qtbot: QtBot) -> None:

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QFrame, QLabel, QWidget
 from kl_lens_desktop.gui.bench.figures import variant_title
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import RIGHT, Elided, label, row
-from kl_lens_desktop.gui.state.job import Job
+from kl_lens_desktop.gui.state.job import Runner
 from kl_lens_desktop.process.events import Memory
 
 CAPACITY = 1024  # samples kept; beyond it every second one goes, the larger of each two staying
@@ -49,7 +49,7 @@ class MemoryStrip(QWidget):
     What is shown stays after a run until the next one sends its first sample.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Runner) -> None:
         super().__init__()
         self._fresh = True
         self._peaks: dict[str, float] = {}

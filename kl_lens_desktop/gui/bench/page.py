@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.compare import Comparison
+from kl_lens_desktop.bench.jobs import DevicesJob
 from kl_lens_desktop.bench.labels import device_notes
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.gui.bench.chart import HINT, VIEWS, BenchChart
@@ -300,7 +301,7 @@ class BenchmarkPage(Page):
     def _show_devices(self) -> None:
         known = {each["name"]: each for each in (self.session.bench_environment or {}).get("devices", ())}
         known |= {each["name"]: each for each in self.session.devices}
-        extra = [each for each in self.session.settings.benchmark.devices if each not in known]
+        extra = [each for each in self.session.settings.benchmark.combinations if each not in known]
         before = {name: box.isChecked() for name, box in self._boxes.items() if box.isEnabled()}
         clear(self._devices)
         self._boxes = {}
@@ -316,7 +317,7 @@ class BenchmarkPage(Page):
         self.notes.setText("\n".join(f"{name}: {' '.join(said)}" for name, said in notes.items() if said))
         self.notes.setVisible(bool(self.notes.text()))
         self.trial.show_variants({n: str(p) for n, p in self.session.exports.items()}, self._available())
-        self.run.refresh()
+        self._choose_devices()
 
     def _add_device(self, place: int, name: str, words: str, there: bool, before: dict[str, bool]) -> None:
         box = QCheckBox(name)
@@ -324,7 +325,7 @@ class BenchmarkPage(Page):
         box.setEnabled(there)
         box.setToolTip(words)
         box.setAccessibleDescription(words)
-        box.toggled.connect(lambda _: self.run.refresh())
+        box.toggled.connect(lambda _: self._choose_devices())
         self._boxes[name] = box
         down, across = divmod(place, 2)
         self._devices.addWidget(box, down, 2 * across)
@@ -401,6 +402,12 @@ class BenchmarkPage(Page):
             else ""
         )
 
+    def _choose_devices(self) -> None:
+        here = {name: box.isChecked() for name, box in self._boxes.items() if box.isEnabled()}
+        chosen = tuple(name for name, wanted in here.items() if wanted)
+        self.session.chosen_devices = None if all(here.values()) else chosen or None
+        self.run.refresh()
+
     def _choose_effort(self, words: str) -> None:
         self.session.effort = words
 
@@ -417,7 +424,7 @@ class BenchmarkPage(Page):
         self._show_devices()
 
     def _find(self) -> None:
-        self.session.job.start(Step("devices", {}))
+        self.session.job.start(Step(DevicesJob()))
 
     def _start(self) -> None:
         chosen = [name for name, box in self._boxes.items() if box.isChecked()]

@@ -1,5 +1,6 @@
 """What a benchmark measures: asked in a dialog, kept between starts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from PySide6.QtWidgets import (
@@ -14,8 +15,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.gui.kit.controls import button, column, combo, label, row, spin
-from kl_lens_desktop.gui.state.workspace import Benchmark, home
+from kl_lens_desktop.gui.state.workspace import home
 
 LENGTHS = (128, 512, 2048, 8192)
 WIKITEXT = "wikitext-2-test.txt"
@@ -35,7 +37,9 @@ class BenchSettings(QDialog):
         self._grid.setHorizontalSpacing(16)
         self._grid.setVerticalSpacing(4)
         self._grid.setColumnStretch(1, 1)
-        self.minutes = spin("Minutes of timing on each device at most", 1, 240, benchmark.minutes)
+        self.minutes = spin(
+            "Minutes of timing on each device at most", 1, 240, round(benchmark.speed_minutes)
+        )
         self.lengths = {length: QCheckBox(f"{length:,}") for length in (*LENGTHS, *benchmark.contexts)}
         for length, box in self.lengths.items():
             box.setChecked(length in benchmark.contexts)
@@ -44,7 +48,8 @@ class BenchSettings(QDialog):
         self.cache.setChecked(benchmark.cache)
         self.raw = QCheckBox("Plain requests, and how fast this computer reads memory")
         self.raw.setChecked(benchmark.raw)
-        self._path = benchmark.text
+        self._before = benchmark
+        self._path = str(benchmark.text or "")
         self.text = combo("Text", [])
         self.tokens = spin("Tokens of text", 512, 1_000_000, benchmark.tokens, 1024)
         self.precision = combo(
@@ -52,7 +57,7 @@ class BenchSettings(QDialog):
             [("As a user gets it on the device", "user"), ("Full precision (f32)", "f32")],
         )
         self.precision.setCurrentIndex(self.precision.findData(benchmark.precision))
-        self.devices = QLineEdit(" ".join(benchmark.devices))
+        self.devices = QLineEdit(" ".join(benchmark.combinations))
         self.devices.setPlaceholderText("AUTO:GPU,CPU HETERO:GPU,CPU")
         self.devices.setAccessibleName("Combinations of devices")
         self._fill()
@@ -81,20 +86,21 @@ class BenchSettings(QDialog):
     @property
     def benchmark(self) -> Benchmark:
         """As chosen."""
-        return Benchmark(
-            minutes=self.minutes.value(),
+        return replace(
+            self._before,
+            speed_minutes=float(self.minutes.value()),
             contexts=tuple(sorted(length for length, box in self.lengths.items() if box.isChecked())),
             cache=self.cache.isChecked(),
             raw=self.raw.isChecked(),
-            text=self._path,
+            text=Path(self._path) if self._path else None,
             tokens=self.tokens.value(),
             precision=self.precision.currentData(),
-            devices=tuple(dict.fromkeys(self.devices.text().upper().split())),
+            combinations=tuple(dict.fromkeys(self.devices.text().upper().split())),
         )
 
     def accept(self) -> None:
         """Close, unless a name cannot be a combination of devices."""
-        wrong = next((name for name in self.benchmark.devices if not _is_combination(name)), None)
+        wrong = next((name for name in self.benchmark.combinations if not _is_combination(name)), None)
         if wrong is None:
             super().accept()
             return
@@ -168,7 +174,7 @@ class BenchSettings(QDialog):
 
     def _usual(self) -> None:
         usual = Benchmark()
-        self.minutes.setValue(usual.minutes)
+        self.minutes.setValue(round(usual.speed_minutes))
         for length, box in self.lengths.items():
             box.setChecked(length in usual.contexts)
         self.cache.setChecked(usual.cache)
@@ -176,7 +182,7 @@ class BenchSettings(QDialog):
         self.tokens.setValue(usual.tokens)
         self.precision.setCurrentIndex(self.precision.findData(usual.precision))
         self.devices.clear()
-        self.use_text(usual.text)
+        self.use_text(str(usual.text or ""))
 
 
 def _is_combination(name: str) -> bool:

@@ -1,19 +1,21 @@
 """Try it: one prompt, two variants or two devices, the texts side by side as they come."""
 
+from pathlib import Path
+
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QTextCharFormat, QTextCursor
 from PySide6.QtWidgets import QComboBox, QPlainTextEdit, QTextEdit, QWidget
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.bench.jobs import GenerateJob
 from kl_lens_desktop.gui.bench.figures import sorted_variants, variant_title
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Elided, JobButton, column, combo, hint, label, row, spin
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import Session
-from kl_lens_desktop.process.events import Failed, Generated
+from kl_lens_desktop.process.events import Failed, Finished, Generated
 
 NOTHING = "There is nothing to try yet; export a model first"
-TASK = "generate"
 _HINT = (
     "Both continue the prompt by the most likely token each time, with the model's chat template if it has "
     "one. They take turns, so that neither slows the other. Where the two texts part, the rest is tinted."
@@ -75,15 +77,10 @@ class Trial(QWidget):
         for side in self.sides:
             name, device = side.variant.currentData(), side.device.currentText()
             side.clear()
-            params = {
-                "folder": self._folders[name],
-                "device": device,
-                "prompt": self.prompt.toPlainText(),
-                "max_new_tokens": self.tokens.value(),
-                "variant": name,
-            }
+            folder, prompt = Path(self._folders[name]), self.prompt.toPlainText()
+            job = GenerateJob(folder, device, prompt, self.tokens.value(), name)
             about = f"{variant_title(name)} on {device}"
-            self._steps.append(Step(TASK, params, about, label=f"{name} on {device}"))
+            self._steps.append(Step(job, about, label=f"{name} on {device}"))
         self._session.job.start(*self._steps)
 
     def _side_of(self, step: Step | None) -> "Side | None":
@@ -99,14 +96,13 @@ class Trial(QWidget):
             side.append(piece.text)
             side.say("generating …")
 
-    def _finish(self, step: Step, result: dict[str, float]) -> None:
-        if side := self._side_of(step):
-            speed = result.get("tokens_per_s")
+    def _finish(self, step: Step, finished: Finished) -> None:
+        if (side := self._side_of(step)) and isinstance(step.job, GenerateJob):
+            result = step.job.result(finished)
+            speed = result["tokens_per_s"]
             words = f"{quantities.significant(speed)} tokens/s" if speed else "too short to time"
             first = quantities.significant(result["ttft_ms"])
-            side.say(
-                f"{words} · {quantities.plural(int(result['tokens']), 'token')} · first after {first} ms"
-            )
+            side.say(f"{words} · {quantities.plural(result['tokens'], 'token')} · first after {first} ms")
             if side is self.sides[1]:
                 self._compare()
 

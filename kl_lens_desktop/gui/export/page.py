@@ -1,7 +1,7 @@
 """Export: what will be written and how large, the writing, and the check of every weight."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.answers import answer_words
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import (
@@ -276,18 +277,14 @@ class ExportPage(Page):
             for variant in self.variants():
                 if not self._writes(variant):
                     continue
-                params: dict[str, Any] = {
-                    "model": session.model.reference,
-                    "out": str(self.folder / variant.name),
-                    "npu": self.npu.isChecked(),
-                }
+                job = ExportJob(session.model.reference, self.folder / variant.name, npu=self.npu.isChecked())
                 if variant.name == PLAN:
                     assert session.plan is not None
                     save_plan(session.workspace.plan, session.plan)
-                    params["plan"] = str(session.workspace.plan)
+                    job = replace(job, plan=session.workspace.plan)
                 else:
-                    params["format"] = variant.name
-                steps.append(Step("export", params, variant.name))
+                    job = replace(job, format=variant.name)
+                steps.append(Step(job, variant.name))
         except InputError as error:
             session.say_error(error)
             return

@@ -1,6 +1,6 @@
 """Model: choose what to work on, and see before starting what it is and whether it fits."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ from kl_lens_desktop.gui.kit.controls import (
     tool,
 )
 from kl_lens_desktop.gui.state.session import BLOCK_NAMES, STAGE_NAMES, Model, Session
-from kl_lens_desktop.model.fit import stage_needs
+from kl_lens_desktop.model.fit import StageNeed, stage_needs
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.client import HubFile, SearchHit
@@ -369,7 +369,7 @@ class _Details(QScrollArea):
         )
         self._inside.addWidget(rule())
         self._inside.addWidget(label("Does it fit this computer?", "heading"))
-        needs = [need for need in model.fit if need["stage"] != "download"]  # it is here already
+        needs = [StageNeed(**need) for need in model.fit if need["stage"] != "download"]  # it is here already
         self._inside.addLayout(_fit_table(needs, work_folder))
         self._inside.addStretch(1)
 
@@ -390,8 +390,7 @@ class _Details(QScrollArea):
         if details and hit.parameters:
             self._inside.addWidget(rule())
             self._inside.addWidget(label("Does it fit this computer?", "heading"))
-            needs = [asdict(need) for need in stage_needs(hit.parameters, details.bytes)]
-            self._inside.addLayout(_fit_table(needs, work_folder))
+            self._inside.addLayout(_fit_table(stage_needs(hit.parameters, details.bytes), work_folder))
         if details:
             self._inside.addWidget(rule())
             self._inside.addWidget(label("Files", "heading"))
@@ -437,7 +436,7 @@ def _facts(*pairs: tuple[str, Any]) -> QGridLayout:
     return grid
 
 
-def _fit_table(fit: list[dict[str, Any]], work_folder: Path) -> QGridLayout:
+def _fit_table(fit: list[StageNeed], work_folder: Path) -> QGridLayout:
     ram = psutil.virtual_memory().total
     existing = next(p for p in (work_folder, *work_folder.parents) if p.exists())
     disk = psutil.disk_usage(str(existing)).free
@@ -448,10 +447,10 @@ def _fit_table(fit: list[dict[str, Any]], work_folder: Path) -> QGridLayout:
     for place, heading in enumerate(("Stage", "Peak RAM", "Disk", "")):
         grid.addWidget(label(heading, "secondary"), 0, place)
     for index, need in enumerate(fit, start=1):
-        ram_need, disk_need = need["ram_mb"] * 2**20, need["disk_mb"] * 2**20
+        ram_need, disk_need = need.ram_mb * 2**20, need.disk_mb * 2**20
         fits = ram_need <= ram and disk_need <= disk
         short = "memory" if ram_need > ram else "disk"
-        stage = STAGE_NAMES.get(need["stage"], need["stage"])
+        stage = STAGE_NAMES.get(need.stage, need.stage)
         cells = (
             label(stage),
             label(quantities.size(ram_need)),

@@ -1,8 +1,9 @@
 """Plan: a budget slider, the weights with overrides, the Pareto front, and the measurement of the whole."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QUndoCommand, QUndoStack
@@ -10,6 +11,7 @@ from PySide6.QtWidgets import QFileDialog, QMessageBox, QSizePolicy, QStackedWid
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.gui.kit.controls import (
     Empty,
     Frame,
@@ -32,7 +34,9 @@ from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, save_plan
+from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.plan.propose import constraints_of
+from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
 
 
@@ -369,16 +373,18 @@ class PlanPage(Page):
         )
 
     def _verify(self) -> None:
-        self._start("verify")
+        self._start(VerifyJob)
 
     def _repair(self) -> None:
-        self._start("verify", repair=True, scores=str(self.session.workspace.scores))
+        by = RepairSettings(scores=self.session.workspace.scores)
+        self._start(lambda model, plan: VerifyJob(model, plan, repair=by))
 
     def _measure_baselines(self) -> None:
         work = self.session.workspace
-        self._start("baselines", scores=str(work.scores), out=str(work.baselines))
+        self._start(lambda model, plan: BaselinesJob(model, work.scores, plan, work.baselines))
 
-    def _start(self, task: str, **params: object) -> None:
+    def _start(self, made: Callable[[str, Path], Job[Any]]) -> None:
+        """Save the plan, and start the job made for the model and the plan's file."""
         session = self.session
         assert session.model is not None
         assert session.plan is not None
@@ -388,7 +394,7 @@ class PlanPage(Page):
         except InputError as error:
             session.say_error(error)
             return
-        session.job.start(Step(task, {"model": session.model.reference, "plan": str(path), **params}))
+        session.job.start(Step(made(session.model.reference, path)))
 
     def _take_baselines(self) -> None:
         self.chart.show_baselines(self.session.baselines)

@@ -14,6 +14,7 @@ from kl_lens_desktop.gui.kit.controls import ROW_HEIGHT, JobButton, column, labe
 from kl_lens_desktop.gui.sensitivity.measures import Measure, measure
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Session
+from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob
 
 
 class _Scatter(Chart):
@@ -94,7 +95,7 @@ class AgreementView(QWidget):
         layout.addWidget(self.scatter, 3)
         layout.addLayout(right, 2)
 
-    def show_result(self, result: dict[str, Any] | None, chosen: Measure) -> None:
+    def show_result(self, result: Agreed | None, chosen: Measure) -> None:
         self.scatter.setVisible(bool(result))
         self.table.setVisible(bool(result))
         self.read_on.setVisible(bool(result))
@@ -127,11 +128,10 @@ class AgreementView(QWidget):
         session = self._session
         assert session.model is not None
         place = session.workspace
-        params = {"model": session.model.reference, "scores": str(place.scores), "out": str(place.agree)}
-        session.job.start(Step("agree", params))
+        session.job.start(Step(AgreeJob(session.model.reference, place.scores, place.agree)))
 
 
-def _ceiling(result: dict[str, Any]) -> str:
+def _ceiling(result: Agreed) -> str:
     """How far noise in perplexity itself limits every measure; results of older versions lack it."""
     if "ceiling" not in result:
         return ""

@@ -1,5 +1,6 @@
 """What an analysis measures: text, tokens, formats."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from PySide6.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QMenu, QPushB
 
 from kl_lens_desktop.gui.kit.controls import button, label, spin
 from kl_lens_desktop.gui.state.session import Session
-from kl_lens_desktop.gui.state.workspace import Analysis
 from kl_lens_desktop.quant.formats import all_formats, parse_format
+from kl_lens_desktop.sensitivity.jobs import Analysis
 
 # What the button says, and the menu.
 _SOURCES = {
@@ -33,9 +34,7 @@ class AnalysisSettings(QWidget):
 
     def __init__(self, session: Session) -> None:
         super().__init__()
-        self._text: tuple[str, ...] = ()
-        self._source = Analysis().source
-        self._window = Analysis().window
+        self._shown = Analysis()
         self.text = button("", lambda: None)
         self.text.setProperty("menu", "true")
         self.text.setAccessibleName("Calibration text")
@@ -44,7 +43,7 @@ class AnalysisSettings(QWidget):
             texts.addAction(words, partial(self._set_text, (), source))
         texts.addAction("Own text files…", self._choose_text)
         self.text.setMenu(texts)
-        self.tokens = spin("Tokens of text to measure on", 512, 262_144, 4096, step=512)
+        self.tokens = spin("Tokens of text to measure on", 512, 262_144, self._shown.tokens, step=512)
         self.tokens.setToolTip("More text: smaller error bars, longer wait, in proportion")
         self.formats = QPushButton()
         self.formats.setAutoDefault(False)
@@ -75,12 +74,15 @@ class AnalysisSettings(QWidget):
     @property
     def analysis(self) -> Analysis:
         formats = tuple(name for name, action in self._actions.items() if action.isChecked())
-        return Analysis(
-            self._text, self.tokens.value(), self._window, formats, self._source, self.exhaustive.isChecked()
+        return replace(
+            self._shown,
+            tokens=self.tokens.value(),
+            formats=formats,
+            exhaustive=self.exhaustive.isChecked(),
         )
 
     def show_analysis(self, analysis: Analysis) -> None:
-        self._text, self._window, self._source = analysis.text, analysis.window, analysis.source
+        self._shown = analysis
         for widget in (self.tokens, self.exhaustive):
             widget.blockSignals(True)
         self.tokens.setValue(analysis.tokens)
@@ -97,8 +99,8 @@ class AnalysisSettings(QWidget):
         action.triggered.connect(lambda _: self._changed())
         return action
 
-    def _set_text(self, text: tuple[str, ...], source: str = "novels") -> None:
-        self._text, self._source = text, source
+    def _set_text(self, text: tuple[Path, ...], source: str = Analysis().source) -> None:
+        self._shown = replace(self._shown, text=text, source=source)
         self._changed()
 
     def _choose_text(self) -> None:
@@ -106,17 +108,18 @@ class AnalysisSettings(QWidget):
             self, "Text to measure on", "", "Text (*.txt *.md);;All files (*)"
         )
         if files:
-            self._set_text(tuple(files))
+            self._set_text(tuple(map(Path, files)))
 
     def _changed(self) -> None:
         self._show_words()
         self.changed.emit()
 
     def _show_words(self) -> None:
-        names = [Path(path).name for path in self._text]
-        short, long = _SOURCES[self._source]
+        texts = self._shown.text
+        names = [path.name for path in texts]
+        short, long = _SOURCES.get(self._shown.source, _SOURCES[Analysis().source])
         self.text.setText(short if not names else names[0] if len(names) == 1 else f"{len(names)} files")
-        self.text.setToolTip("\n".join(self._text) or long)
+        self.text.setToolTip("\n".join(map(str, texts)) or long)
         labels = [parse_format(name).label for name in self.analysis.formats]
         words = ", ".join(labels) if len(labels) <= 3 else f"{len(labels)} formats"
         self.formats.setText(words or "none")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QScrollArea, QStackedWidget, QTabWidget, QWidget
 
+from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.gui.kit.controls import (
     Empty,
     Frame,
@@ -28,11 +29,12 @@ from kl_lens_desktop.gui.sensitivity.measures import MEASURES, Measure, measure,
 from kl_lens_desktop.gui.sensitivity.weight_detail import WeightDetail
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.quant.formats import all_formats, parse_format
+from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
 
 if TYPE_CHECKING:
     from kl_lens_desktop.sensitivity.scores import Entry
 
-_ANALYSES = ("analyze", "run")
+_ANALYSES = (AnalyzeJob, RunJob)
 
 
 class SensitivityPage(Page):
@@ -186,7 +188,7 @@ class SensitivityPage(Page):
 
     def _range(self, chosen: Measure, decades: list[float]) -> tuple[int, int]:
         current = self.session.job.current
-        if not decades or (current is not None and current.task in _ANALYSES):
+        if not decades or (current is not None and isinstance(current.job, _ANALYSES)):
             return chosen.low, chosen.high
         low, high = math.floor(min(decades)), math.ceil(max(decades))
         return max(low, -9), max(high, max(low, -9) + 1)

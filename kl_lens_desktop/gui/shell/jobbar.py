@@ -66,19 +66,19 @@ class JobBar(QStackedWidget):
             self.setCurrentIndex(1)
             self.keep.setFocus()
 
-    def _show(self, task: str) -> None:
+    def _show(self, name: str) -> None:
         self.setCurrentIndex(0)
         self.pause.setEnabled(True)
         self.cancel.setEnabled(True)
         self._show_paused(False)
-        self._show_stage(task, "")
+        self._show_stage(name, "")
         self.show()
 
     def _show_step(self, step: Step) -> None:
-        self._show_stage(step.task, step.about)
+        self._show_stage(step.name, step.about)
 
-    def _show_stage(self, task: str, about: str) -> None:
-        self._stage.setText(STAGE_NAMES.get(task, task.capitalize()))
+    def _show_stage(self, name: str, about: str) -> None:
+        self._stage.setText(STAGE_NAMES.get(name, name.capitalize()))
         self._message.set_text(about)
         self._count.setText("")
         self._left.setText("")

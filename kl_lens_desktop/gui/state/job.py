@@ -1,4 +1,4 @@
-"""The one heavy job: tasks in child processes, a thread that listens, a timer that turns events into signals.
+"""What runs now: jobs in child processes, a thread that listens, a timer that turns events into signals.
 
 Events wait in a queue and are delivered together every 50 ms, so no stage can flood the window with repaints.
 """
@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -28,6 +28,7 @@ from kl_lens_desktop.process.events import (
     Scored,
     Weights,
 )
+from kl_lens_desktop.process.job import Job
 
 DRAIN_MS = 50
 DRAIN_BUDGET_S = 0.02  # a longer burst waits for the next tick, so that input is never kept waiting
@@ -36,16 +37,20 @@ CLOSE_S = 1.9
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One task of a job.
+    """One of the jobs that run one after the other.
 
     `about` says for the window what it works on, for example the variant's name; with a `label`, the memory
     of its process is sampled under that name.
     """
 
-    task: str
-    params: dict[str, Any] = field(default_factory=dict)
+    job: Job[Any]
     about: str = ""
     label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the job is, such as ``analyze``."""
+        return self.job.NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +58,14 @@ class _Outcome:
     how: str
 
 
-class Job(QObject):
-    """At most one job at a time.
+class Runner(QObject):
+    """At most one job, or one row of jobs, at a time.
 
     Signals
     -------
     started(str)
-        The first step's task.
-    step_started(Step), step_finished(Step, dict)
+        The first job's name.
+    step_started(Step), step_finished(Step, Finished)
     progress(Progress), note(Note), weights(list), scored(Entry JSON), measured(dict), repaired(Repaired),
     memory(Memory), generated(Generated)
         As the stages yield them.
@@ -122,7 +127,7 @@ class Job(QObject):
         )
         self._thread.start()
         self._timer.start()
-        self.started.emit(steps[0].task)
+        self.started.emit(steps[0].name)
 
     def pause(self) -> None:
         if self.running and not self._cancel.cancelled:
@@ -180,7 +185,7 @@ class Job(QObject):
         elif isinstance(event, Generated):
             self.generated.emit(event)
         elif isinstance(event, Finished):
-            self.step_finished.emit(step, event.result)
+            self.step_finished.emit(step, event)
         elif isinstance(event, Failed):
             self.failed.emit(step, event)
 
@@ -202,7 +207,7 @@ def _listen(
     try:
         for step in steps:
             queue.append((step, None))
-            for event in Child(step.task, step.params, label=step.label).events(cancel):
+            for event in Child(step.job, label=step.label).events(cancel):
                 queue.append((step, event))
         queue.append((step, _Outcome("finished")))
     except Cancelled:
@@ -213,6 +218,6 @@ def _listen(
         queue.append((step, _Outcome("failed")))
     except OSError as error:
         queue.append(
-            (step, Failed(f"{step.task} could not start", str(error), "Close other programs and try again"))
+            (step, Failed(f"{step.name} could not start", str(error), "Close other programs and try again"))
         )
         queue.append((step, _Outcome("failed")))

@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QObject, Signal
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.bench.jobs import BenchJob, DevicesJob
+from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.errors import InputError, KLLensError
+from kl_lens_desktop.export.jobs import BaselinesJob
+from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui.state.background import Background
-from kl_lens_desktop.gui.state.job import Job, Step
-from kl_lens_desktop.gui.state.workspace import Analysis, Settings, Workspace, workspace_of
-from kl_lens_desktop.process.events import Failed, Note, Progress, Repaired
-from kl_lens_desktop.quant.formats import DEFAULT_BITS
+from kl_lens_desktop.gui.state.job import Runner, Step
+from kl_lens_desktop.gui.state.workspace import Settings, Workspace, workspace_of
+from kl_lens_desktop.hub.jobs import PullJob
+from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
+from kl_lens_desktop.plan.jobs import VerifyJob
+from kl_lens_desktop.process.events import Failed, Finished, Note, Progress, Repaired
+from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Analysis, AnalyzeJob
 
 if TYPE_CHECKING:
     from kl_lens_desktop.plan.document import Plan
@@ -33,20 +40,8 @@ KIND_NAMES = {
     "conv": "convolution",
 }
 BLOCK_NAMES = {"ssm": "SSM", "attention": "attention", "mlp": "MLP"}
-# Settings of the benchmark by how much patience there is; nothing given is its own default.
-QUICK = "Quick look"
-EFFORTS: dict[str, dict[str, Any]] = {
-    "Thorough": {},
-    QUICK: {
-        "rounds": 2,
-        "max_rounds": 2,
-        "contexts": [],
-        "raw": False,
-        "cache": False,
-        "new_tokens": 32,
-        "tokens": 2048,
-    },
-}
+THOROUGH, QUICK = "Thorough", "Quick look"  # how much patience there is
+EFFORTS = (THOROUGH, QUICK)
 MISSING = "No model is open; choose one on the Model page"
 
 
@@ -57,9 +52,8 @@ class Model:
     Attributes
     ----------
     reference : str
-        What the tasks are given: ``sample``, a folder or a Hub id.
-    about : dict
-        ``model`` of the task ``inspect``: id, folder, revision, architecture, parameters, blocks, …
+        What the jobs are given: ``sample``, a folder or a Hub id.
+    about : About
     weights : list of dict
         Rows of ``kl-lens inspect``.
     kept_bytes : int
@@ -68,10 +62,10 @@ class Model:
     """
 
     reference: str
-    about: dict[str, Any]
+    about: About
     weights: list[dict[str, Any]]
     kept_bytes: int
-    fit: list[dict[str, Any]] = field(default_factory=list)
+    fit: list[Need] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -82,7 +76,7 @@ class Model:
             " + ".join(f"{count:,} {BLOCK_NAMES.get(kind, kind)}" for kind, count in mixing.items())
             + " blocks"
         )
-        revision = f"rev {about['revision'][:7]}" if about.get("revision") else "local"
+        revision = f"rev {about['revision'][:7]}" if about["revision"] else "local"
         return " · ".join((str(about["id"]), quantities.parameters(about["parameters"]), blocks, revision))
 
     @property
@@ -138,13 +132,14 @@ class Session(QObject):
     def __init__(self, settings: Settings, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.settings = settings
-        self.job = Job(self)
+        self.job = Runner(self)
         self.background = Background(self)
         self.log: list[LogLine] = []
         self.model: Model | None = None
         self.opening: str | None = None
         self.devices: list[dict[str, Any]] = []
-        self.effort = "Thorough"
+        self.effort = THOROUGH
+        self.chosen_devices: tuple[str, ...] | None = None  # on the Benchmark page; None for all there are
         self._forget_results()
         self._plan_to_apply: Path | None = None
         self._stage = ""
@@ -172,7 +167,7 @@ class Session(QObject):
         self.exports: dict[str, Path] = {}
         self.bench: list[dict[str, Any]] = []
         self.bench_environment: dict[str, Any] | None = None
-        self.agreement: dict[str, Any] | None = None
+        self.agreement: Agreed | None = None
 
     @property
     def workspace(self) -> Workspace:
@@ -184,9 +179,9 @@ class Session(QObject):
 
     def open_model(self, reference: str, *, pull: bool = False) -> None:
         """Inspect a model, pulling it first if asked, and open what was measured of it before."""
-        steps = [Step("inspect", {"model": reference}, reference)]
+        steps = [Step(InspectJob(reference), reference)]
         if pull:
-            steps.insert(0, Step("pull", {"model": reference, "revision": None}, reference))
+            steps.insert(0, Step(PullJob(reference), reference))
         self.opening = reference
         self.job.start(*steps)
 
@@ -217,29 +212,29 @@ class Session(QObject):
     def analyze(self) -> None:
         """Measure every weight, going on where an earlier analysis stopped."""
         assert self.model is not None
-        params = {"model": self.model.reference, "out": str(self.workspace.scores), "seed": 0}
-        self.job.start(Step("analyze", params | self.analysis.params))
+        self.job.start(Step(AnalyzeJob(self.model.reference, self.workspace.scores, self.analysis)))
 
     def compress(self) -> None:
-        """All stages; what was measured already is used."""
+        """All stages, as the Sensitivity and Benchmark pages say; what was measured already is used."""
         assert self.model is not None
-        params = {"model": self.model.reference, "out": str(self.workspace.folder), "bits": DEFAULT_BITS}
-        analysis = {key: value or None for key, value in self.analysis.params.items()}
-        analysis["quick"] = self.effort == QUICK
+        job = RunJob(
+            self.model.reference,
+            self.workspace.folder,
+            devices=self.chosen_devices,
+            benchmark=self.settings.benchmark,
+        )
+        job = job.quick if self.effort == QUICK else job
         self._forget_bench()
-        self.job.start(Step("run", params | analysis))
+        # the text to measure on is as long as chosen, quick look or not: scores are only ever added to
+        self.job.start(Step(replace(job, analysis=self.analysis)))
 
     def benchmark(self, folders: list[Path], devices: list[str] | None) -> None:
         """Measure exported models on devices (None: all that are found) as chosen in the settings."""
-        params = {
-            "folders": [str(folder) for folder in folders],
-            "devices": devices,
-            "out": str(self.workspace.bench),
-            **self.settings.benchmark.params,
-            **EFFORTS[self.effort],
-        }
+        benchmark = self.settings.benchmark
+        benchmark = benchmark.quick if self.effort == QUICK else benchmark
+        named = None if devices is None else tuple(devices)
         self._forget_bench()
-        self.job.start(Step("bench", params))
+        self.job.start(Step(BenchJob(tuple(folders), self.workspace.bench, named, benchmark)))
 
     def _forget_bench(self) -> None:
         self.bench, self.bench_environment = [], None
@@ -318,7 +313,7 @@ class Session(QObject):
     # What the job says.
 
     def _take_weights(self, weights: list[dict[str, Any]]) -> None:
-        if self.model is not None and self.job.current and self.job.current.task != "inspect":
+        if self.model is not None and self.job.current and not isinstance(self.job.current.job, InspectJob):
             self.model = replace(self.model, weights=weights)
 
     def _take_score(self, item: dict[str, Any]) -> None:
@@ -350,7 +345,7 @@ class Session(QObject):
 
     def _watch_stage(self, progress: Progress) -> None:
         """While everything runs, pick up each stage's file as soon as the next stage begins."""
-        if self.job.current and self.job.current.task == "run" and progress.stage != self._stage:
+        if self.job.current and isinstance(self.job.current.job, RunJob) and progress.stage != self._stage:
             self._stage = progress.stage
             if progress.stage in ("verify", "export", "bench"):
                 self.reload()
@@ -361,20 +356,21 @@ class Session(QObject):
         self._stage = ""
         self.write_log("info", f"{_step_words(step)}: started")
 
-    def _step_finished(self, step: Step, result: dict[str, Any]) -> None:
+    def _step_finished(self, step: Step, finished: Finished) -> None:
         self.write_log("info", f"{_step_words(step)}: done")
-        if step.task == "inspect":
-            self._take_model(step.params["model"], result)
-        elif step.task == "export":
-            self.exports[step.about] = Path(result["folder"])
+        job = step.job
+        if isinstance(job, InspectJob):
+            self._take_model(job.model, job.result(finished))
+        elif isinstance(job, ExportJob):
+            self.exports[step.about] = Path(job.result(finished)["folder"])
             self.reload()
-        elif step.task == "devices":
-            self.devices = result["devices"]
+        elif isinstance(job, DevicesJob):
+            self.devices = job.result(finished)["devices"]
             self.devices_changed.emit()
-        elif step.task == "agree":
-            self.agreement = result
+        elif isinstance(job, AgreeJob):
+            self.agreement = job.result(finished)
             self.agreement_changed.emit()
-        elif step.task in ("analyze", "verify", "baselines", "bench", "run"):
+        elif isinstance(job, (AnalyzeJob, VerifyJob, BaselinesJob, BenchJob, RunJob)):
             self.reload()
 
     def _step_failed(self, step: Step, failure: Failed) -> None:
@@ -383,7 +379,7 @@ class Session(QObject):
         self.write_log("error", sentence, failure.traceback)
 
     def _step_cancelled(self, step: Step) -> None:
-        self.say("warning", f"{STAGE_NAMES.get(step.task, step.task)}: cancelled. What was measured is kept.")
+        self.say("warning", f"{STAGE_NAMES.get(step.name, step.name)}: cancelled. What was measured is kept.")
 
     def _job_ended(self, how: str) -> None:
         self.opening = None
@@ -391,10 +387,8 @@ class Session(QObject):
             self.workspace.sweep()
             self.reload()
 
-    def _take_model(self, reference: str, result: dict[str, Any]) -> None:
-        self.model = Model(
-            reference, result["model"], result["weights"], result["kept_bytes"], result.get("fit", [])
-        )
+    def _take_model(self, reference: str, found: Inspected) -> None:
+        self.model = Model(reference, found["model"], found["weights"], found["kept_bytes"], found["fit"])
         self.settings.remember(reference)
         self.forget_results()
         self.reload()
@@ -474,7 +468,7 @@ STAGE_NAMES = {
 
 
 def _step_words(step: Step) -> str:
-    words = STAGE_NAMES.get(step.task, step.task)
+    words = STAGE_NAMES.get(step.name, step.name)
     return f"{words} ({step.about})" if step.about else words
 
 
@@ -487,7 +481,7 @@ class _Results:
     exports: dict[str, Path]
     audits: dict[str, dict[str, Any]]
     bench: dict[str, Any] | None
-    agreement: dict[str, Any] | None
+    agreement: Agreed | None
     problems: list[str]
 
     @property

@@ -6,16 +6,21 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import platformdirs
 from PySide6.QtCore import QByteArray, QSettings
 
+from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.process.record import decode_known, encode
+from kl_lens_desktop.sensitivity.jobs import Analysis
 
 RECENT_LIMIT = 8
+
+Record = TypeVar("Record")
 
 
 def home() -> Path:
@@ -75,27 +80,21 @@ class Settings:
     def forget(self, reference: str) -> None:
         self._store.setValue("recent", [r for r in self.recent if r != reference])
 
-    def analysis(self, workspace: "Workspace") -> "Analysis":
+    def analysis(self, workspace: "Workspace") -> Analysis:
         """How the model of `workspace` was or is to be measured."""
-        kept = self._store.value(f"analysis/{workspace.folder.name}")
-        value = json.loads(kept) if isinstance(kept, str) else {}
-        lists = {key: tuple(value[key]) for key in ("text", "formats") if key in value}
-        return Analysis(**(value | lists))
+        return self._record(f"analysis/{workspace.folder.name}", Analysis)
 
-    def keep_analysis(self, workspace: "Workspace", analysis: "Analysis") -> None:
-        self._store.setValue(f"analysis/{workspace.folder.name}", json.dumps(analysis.params))
+    def keep_analysis(self, workspace: "Workspace", analysis: Analysis) -> None:
+        self._store.setValue(f"analysis/{workspace.folder.name}", json.dumps(encode(analysis)))
 
     @property
-    def benchmark(self) -> "Benchmark":
-        """What a benchmark measures."""
-        kept = self._store.value("benchmark")
-        value = json.loads(kept) if isinstance(kept, str) else {}
-        lists = {key: tuple(value[key]) for key in ("contexts", "devices") if key in value}
-        return Benchmark(**(value | lists))
+    def benchmark(self) -> Benchmark:
+        """What a benchmark measures, where it is not a quick look."""
+        return self._record("benchmark", Benchmark)
 
     @benchmark.setter
-    def benchmark(self, value: "Benchmark") -> None:
-        self._store.setValue("benchmark", json.dumps(asdict(value)))
+    def benchmark(self, value: Benchmark) -> None:
+        self._store.setValue("benchmark", json.dumps(encode(value)))
 
     @property
     def columns(self) -> list[str] | None:
@@ -120,6 +119,15 @@ class Settings:
 
     def flush(self) -> None:
         self._store.sync()
+
+    def _record(self, key: str, kind: type[Record]) -> Record:
+        """Kept settings; what another version wrote or something damaged has the defaults instead."""
+        kept = self._store.value(key)
+        try:
+            value = json.loads(kept) if isinstance(kept, str) else None
+        except ValueError:
+            value = None
+        return decode_known(kind, value)
 
     def _text(self, key: str, default: str) -> str:
         value = self._store.value(key, default)
@@ -188,81 +196,3 @@ def workspace_of(work_folder: Path, reference: str) -> Workspace:
 def folder_size(folder: Path) -> int:
     """Bytes of all files below `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-@dataclass(frozen=True, slots=True)
-class Analysis:
-    """How sensitivity is measured.
-
-    `text` holds paths; if there are none, `source` says which text of ours it is (see
-    `text.sources`). With `exhaustive` no entry stops before the text ends.
-    """
-
-    text: tuple[str, ...] = ()
-    tokens: int = 4096
-    window: int = 256
-    formats: tuple[str, ...] = ("int4_sym_g64", "int8_sym")
-    source: str = "novels"
-    exhaustive: bool = False
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """As the tasks take it."""
-        return {
-            "text": list(self.text),
-            "tokens": self.tokens,
-            "window": self.window,
-            "formats": list(self.formats),
-            "source": self.source,
-            "exhaustive": self.exhaustive,
-        }
-
-    def continues(self, other: "Analysis") -> bool:
-        """Whether the scores of `other` can be added to: further formats and more of the text may come."""
-        same = (self.text, self.source, self.window) == (other.text, other.source, other.window)
-        return same and self.tokens >= other.tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Benchmark:
-    """What a benchmark measures, where it is not a quick look.
-
-    Attributes
-    ----------
-    minutes : int
-        Of timing on one device at most.
-    contexts : tuple of int
-        Further lengths of prompt, in tokens.
-    cache, raw : bool
-        Loading with and without OpenVINO's model cache; plain requests and the speed of memory.
-    text : str
-        Path of a held-out text; empty for the bundled one.
-    tokens : int
-        Of it.
-    precision : str
-        Of the quality run: ``user`` for what a user gets on the device, or ``f32``.
-    devices : tuple of str
-        Combinations to measure on beside the devices, such as ``AUTO:GPU,CPU``.
-    """
-
-    minutes: int = 10
-    contexts: tuple[int, ...] = (128, 512, 2048)
-    cache: bool = True
-    raw: bool = True
-    text: str = ""
-    tokens: int = 8192
-    precision: str = "user"
-    devices: tuple[str, ...] = ()
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """As the task takes it."""
-        return {
-            "speed_minutes": float(self.minutes),
-            "contexts": list(self.contexts),
-            "cache": self.cache,
-            "raw": self.raw,
-            "text": self.text or None,
-            "tokens": self.tokens,
-            "precision": self.precision,
-        }

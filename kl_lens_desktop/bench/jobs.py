@@ -1,0 +1,346 @@
+"""The jobs of the benchmark: the whole, and what each of its child processes does.
+
+Needs neither torch nor OpenVINO until a job runs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NotRequired, TypedDict
+
+from kl_lens_desktop.bench.figures import Mean
+from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event
+from kl_lens_desktop.process.job import Job
+
+
+class Benched(TypedDict):
+    """Path of the bench file, and how many rows it holds."""
+
+    path: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class BenchJob(Job[Benched]):
+    """Measure exported folders side by side.
+
+    Attributes
+    ----------
+    folders : tuple of Path
+        IR folders. The one that is all FP16 is what the others of its model are compared with.
+    out : Path
+        The bench file, written anew after each row, so that an interrupted run keeps its finished rows.
+    devices : tuple of str, optional
+        OpenVINO names; without them all that OpenVINO reports, the kinds that are missing as unavailable, and
+        the settings' combinations.
+    benchmark : Benchmark
+    """
+
+    NAME: ClassVar[str] = "bench"
+
+    folders: tuple[Path, ...]
+    out: Path
+    devices: tuple[str, ...] | None = None
+    benchmark: Benchmark = field(default_factory=Benchmark)
+
+    def check(self) -> None:
+        from kl_lens_desktop.bench.devices import check_device_name
+        from kl_lens_desktop.bench.variants import find_variants
+        from kl_lens_desktop.files import check_writable
+
+        self.benchmark.check()
+        for name in (*(self.devices or ()), *self.benchmark.combinations):
+            check_device_name(name)
+        find_variants(self.folders)
+        check_writable(self.out.absolute().parent)
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.lab import bench
+
+        yield from bench(self, cancel)
+
+
+class Loaded(TypedDict):
+    """A variant opened on a device: milliseconds to read and compile it, and the settings in force."""
+
+    load_ms: float
+    backend: str
+    settings: dict[str, Any]
+
+
+class Turn(TypedDict):
+    """A round of timed generations.
+
+    ``samples`` holds each generation's ``tokens_per_s`` (decode: one over the mean time between tokens),
+    ``ttft_ms`` (from ids to the first new id) and ``prefill_tokens_per_s`` (prompt tokens over time to first
+    token); ``round`` the same three of the round as a whole (see `bench.noise`). Memory: see `bench.memory`.
+    """
+
+    samples: dict[str, list[float]]
+    round: dict[str, float]
+    peak_rss_mb: float | None
+    system_used_change_mb: float
+    gpu_memory_mb: dict[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedOrder:
+    """One round: how many prompts of how many tokens; none begins after so many seconds."""
+
+    prompt_tokens: int
+    new_tokens: int
+    repeats: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedJob(Job[None]):
+    """Hold a variant in an `openvino_genai.LLMPipeline` at the device's defaults and time it on order.
+
+    Its first answer is `Loaded`; then it answers each `SpeedOrder` with a `Turn`.
+
+    Attributes
+    ----------
+    folder, device
+        The variant, and where.
+    prompt_tokens, new_tokens : int
+        The most that orders will ask for.
+    text : Path, optional
+        To take prompts from; the bundled held-out text without it.
+    """
+
+    NAME: ClassVar[str] = "bench-speed"
+
+    folder: Path
+    device: str
+    prompt_tokens: int
+    new_tokens: int
+    text: Path | None = None
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.speed import time_on_order
+
+        yield from time_on_order(self, cancel)
+
+
+class Requests(TypedDict):
+    """Plain requests timed: ``samples`` and ``round`` as of `Turn`."""
+
+    samples: dict[str, list[float]]
+    round: dict[str, float]
+    read_ms: float
+    compile_ms: float
+    bytes_per_token: int
+    execution_devices: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsJob(Job[Requests]):
+    """Time a variant by plain inference requests, each prompt in one call and greedy decoding by hand."""
+
+    NAME: ClassVar[str] = "bench-raw"
+
+    folder: Path
+    device: str
+    prompt_tokens: int
+    new_tokens: int
+    repeats: int
+    text: Path | None = None
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.speed import time_requests
+
+        yield from time_requests(self, cancel)
+
+
+class LoadedFromCache(TypedDict):
+    """Milliseconds to load, and the bytes of the cache."""
+
+    load_ms: float
+    cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadJob(Job[LoadedFromCache]):
+    """Time loading with OpenVINO's model cache in the folder `cache`, which is filled if it is empty."""
+
+    NAME: ClassVar[str] = "bench-load"
+
+    folder: Path
+    device: str
+    cache: Path
+    prompt_tokens: int
+    new_tokens: int
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.speed import time_loading
+
+        yield from time_loading(self, cancel)
+
+
+class Gate(TypedDict):
+    """How right a device's answers are: see `bench.fidelity.fidelity`."""
+
+    relative_difference: float | None
+    bound: float
+    ok: bool
+    kl: float | None
+    top1_agreement: float | None
+    torch_difference: NotRequired[float | None]
+    strict_difference: NotRequired[float | None]
+    strict_bound: NotRequired[float]
+
+
+class Quality(TypedDict):
+    """What a variant predicts on a device: every figure is over the predicted tokens, in nats,
+    and None where it is no number.
+
+    ``kl_to_fp16`` is KL(fp16‖variant); it, ``kl_reverse``, ``delta_ce`` and ``top1_agreement`` are None
+    without a reference, and ``word_perplexity`` is but for WikiText.
+    """
+
+    nats_per_token: Mean | None
+    perplexity: Mean | None
+    word_perplexity: Mean | None
+    kl_to_fp16: Mean | None
+    kl_reverse: Mean | None
+    delta_ce: Mean | None
+    top1_agreement: Mean | None
+    fidelity: Gate
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class QualityJob(Job[Quality]):
+    """Measure what a variant predicts on a device: perplexity, and divergence from FP16 on CPU in f32.
+
+    Attributes
+    ----------
+    tokens, chunk, precision, text, window, stride
+        As of `Benchmark`.
+    reference : Path, optional
+        The FP16 variant's folder.
+    """
+
+    NAME: ClassVar[str] = "bench-quality"
+
+    folder: Path
+    device: str
+    tokens: int
+    chunk: int
+    precision: str
+    text: Path | None = None
+    window: int | None = None
+    stride: int | None = None
+    reference: Path | None = None
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.quality import measure_quality
+
+        yield from measure_quality(self, cancel)
+
+
+class MemoryRead(TypedDict):
+    """The fastest read, in 10^9 bytes a second."""
+
+    gb_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReadJob(Job[MemoryRead]):
+    """Time how fast this computer reads memory."""
+
+    NAME: ClassVar[str] = "memory-read"
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.bandwidth import read_memory
+
+        yield from read_memory(self, cancel)
+
+
+class Fidelity(TypedDict):
+    """How right a device's answers are."""
+
+    fidelity: Gate
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersJob(Job[Fidelity]):
+    """Ask a device, at its own settings, the prompt that an export was compared with torch on."""
+
+    NAME: ClassVar[str] = "answers"
+
+    folder: Path
+    device: str
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.answers import ask
+
+        yield from ask(self, cancel)
+
+
+class Asked(TypedDict):
+    """What a device answered: ``status`` is ``ok``, ``wrong answers …`` or ``failed: …``."""
+
+    device: str
+    full_name: str
+    status: str
+    fidelity: Gate | None
+
+
+class Devices(TypedDict):
+    """Each `bench.devices.Device` as JSON; none after a trial that went well."""
+
+    devices: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesJob(Job[Devices]):
+    """Ask OpenVINO for its devices or, where one is named to `probe`, run a small model on it."""
+
+    NAME: ClassVar[str] = "devices"
+
+    probe: str = ""
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.devices import find_devices
+
+        yield from find_devices(self, cancel)
+
+
+class GeneratedAll(TypedDict):
+    """Speed of a generation; ``tokens_per_s`` is None where fewer than two tokens came."""
+
+    tokens_per_s: float | None
+    ttft_ms: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateJob(Job[GeneratedAll]):
+    """Generate greedily from a prompt as users of `openvino_genai.LLMPipeline` do, chat template included.
+
+    Attributes
+    ----------
+    folder, device
+        The variant, and where.
+    prompt : str
+    max_new_tokens : int
+    variant : str
+        The name that the events carry; the folder's without it.
+    """
+
+    NAME: ClassVar[str] = "generate"
+
+    folder: Path
+    device: str
+    prompt: str
+    max_new_tokens: int
+    variant: str = ""
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.generate import generate
+
+        yield from generate(self, cancel)

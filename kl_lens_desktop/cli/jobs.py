@@ -1,0 +1,126 @@
+"""The jobs that a command line asks for; what is not given is as the job's own defaults say."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from kl_lens_desktop.bench.jobs import BenchJob
+from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.compress import RunJob
+from kl_lens_desktop.export.jobs import BaselinesJob
+from kl_lens_desktop.exporting import ExportJob
+from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
+from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, AnalyzeJob
+
+Arguments = argparse.Namespace
+Value = TypeVar("Value")
+BENCH_FILE = Path("bench.json")
+
+
+def analyze_job(arguments: Arguments) -> AnalyzeJob:
+    usual = Analysis()
+    analysis = replace(_analysis(arguments, usual), device=_given(arguments.device, usual.device))
+    return AnalyzeJob(arguments.model, arguments.out, analysis)
+
+
+def agree_job(arguments: Arguments) -> AgreeJob:
+    return AgreeJob(arguments.model, arguments.scores, arguments.out)
+
+
+def verify_job(arguments: Arguments) -> VerifyJob:
+    usual = VerifyJob(arguments.model, arguments.plan)
+    return replace(
+        usual,
+        text=arguments.text,
+        tokens=_given(arguments.tokens, usual.tokens),
+        repair=_repair(arguments) if arguments.repair else None,
+        consent=arguments.other_revision,
+    )
+
+
+def baselines_job(arguments: Arguments) -> BaselinesJob:
+    usual = BaselinesJob(arguments.model, arguments.scores, arguments.plan, arguments.out)
+    return replace(
+        usual,
+        text=arguments.text,
+        tokens=_given(arguments.tokens, usual.tokens),
+        gamma=_given(arguments.gamma, usual.gamma),
+        only=_given(_names(arguments.only), usual.only),
+    )
+
+
+def export_job(arguments: Arguments) -> ExportJob:
+    return ExportJob(
+        arguments.model,
+        arguments.out,
+        plan=arguments.plan,
+        format=arguments.format or "",
+        npu=arguments.npu,
+        consent=arguments.other_revision,
+    )
+
+
+def bench_job(arguments: Arguments) -> BenchJob:
+    usual = Benchmark().quick if arguments.quick else Benchmark()
+    benchmark = replace(
+        usual,
+        text=arguments.text,
+        tokens=_given(arguments.tokens, usual.tokens),
+        window=arguments.window,
+        stride=arguments.stride,
+        precision=_given(arguments.precision, usual.precision),
+        contexts=_given(arguments.contexts, usual.contexts),
+        speed_minutes=_given(arguments.minutes, usual.speed_minutes),
+        cool_down_s=_given(arguments.cool_down, usual.cool_down_s),
+    )
+    out = arguments.out or BENCH_FILE
+    return BenchJob(tuple(arguments.folders), out, _names(arguments.devices), benchmark)
+
+
+def run_job(arguments: Arguments) -> RunJob:
+    usual = RunJob(arguments.model, arguments.out)
+    usual = usual.quick if arguments.quick else usual
+    benchmark = replace(
+        usual.benchmark,
+        text=arguments.bench_text,
+        tokens=_given(arguments.bench_tokens, usual.benchmark.tokens),
+        precision=_given(arguments.bench_precision, usual.benchmark.precision),
+        contexts=_given(arguments.contexts, usual.benchmark.contexts),
+        speed_minutes=_given(arguments.minutes, usual.benchmark.speed_minutes),
+    )
+    analysis = _analysis(arguments, usual.analysis)
+    return replace(usual, analysis=analysis, devices=_names(arguments.devices), benchmark=benchmark)
+
+
+def _repair(arguments: Arguments) -> RepairSettings:
+    beside, usual = arguments.plan.with_name("scores.json"), RepairSettings()
+    return RepairSettings(
+        scores=arguments.scores or (beside if beside.is_file() else None),
+        text=arguments.repair_text,
+        tokens=_given(arguments.repair_tokens, usual.tokens),
+        minutes=_given(arguments.minutes, usual.minutes),
+    )
+
+
+def _analysis(arguments: Arguments, usual: Analysis) -> Analysis:
+    return replace(
+        usual,
+        text=tuple(arguments.text),
+        source=_given(arguments.calibration, usual.source),
+        tokens=_given(arguments.tokens, usual.tokens),
+        window=_given(arguments.window, usual.window),
+        formats=_given(_names(arguments.formats), usual.formats),
+        exhaustive=arguments.exhaustive,
+        bits=_given(arguments.bits, usual.bits),
+        seed=_given(arguments.seed, usual.seed),
+        precision=_given(arguments.precision, usual.precision),
+    )
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(text.split(","))
+
+
+def _given(value: Value | None, usual: Value) -> Value:
+    return usual if value is None else value

@@ -1,0 +1,206 @@
+"""The whole main job: from a model folder to measured OpenVINO folders, in one folder that can be resumed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict
+
+from kl_lens_desktop.bench.jobs import BenchJob
+from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.exporting import ExportAllJob, ExportJob
+from kl_lens_desktop.files import CARD, check_replaceable, check_writable
+from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel
+from kl_lens_desktop.plan.document import Plan, load_plan
+from kl_lens_desktop.plan.jobs import VerifyJob
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.child import Child
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.job import Job
+from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
+from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, check_text
+
+BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
+
+
+class Compressed(TypedDict):
+    """Paths of the score file, the plan and the bench file, and of the exported folders by variant."""
+
+    scores: str
+    plan: str
+    bench: str
+    folders: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob(Job[Compressed]):
+    """Analyze, plan, verify, export the plan and its baselines, and benchmark them side by side.
+
+    Attributes
+    ----------
+    model : str
+        A Hub id, a folder or ``sample``.
+    out : Path
+        The folder for everything.
+    analysis : Analysis
+        Its `bits` are also the plan's budget.
+    verify_tokens : int
+        Of held-out text that the plan is measured on.
+    devices : tuple of str, optional
+        To benchmark on; without them all there are, and the benchmark's combinations. With an NPU among them,
+        its graphs are exported too.
+    benchmark : Benchmark
+    """
+
+    NAME: ClassVar[str] = "run"
+
+    model: str
+    out: Path
+    analysis: Analysis = field(default_factory=Analysis)
+    verify_tokens: int = HELD_OUT_TOKENS
+    devices: tuple[str, ...] | None = None
+    benchmark: Benchmark = field(default_factory=lambda: Benchmark(speed_minutes=3))
+
+    @property
+    def quick(self) -> "RunJob":
+        """The same with less text and fewer repetitions everywhere, and so with wider errors."""
+        return replace(self, analysis=self.analysis.quick, verify_tokens=2048, benchmark=self.benchmark.quick)
+
+    def check(self) -> None:
+        from kl_lens_desktop.bench.devices import check_device_name
+
+        out = self.out.absolute()
+        check_writable(out)
+        least = min(parse_format(name).bits for name in self.analysis.formats)
+        if self.analysis.bits < least:
+            why = f"the smallest format takes {least} bits and its scales"
+            raise InputError(f"No plan fits into {self.analysis.bits:g} bits", why, "Allow more bits")
+        for name in (*(self.devices or ()), *self.benchmark.combinations):
+            check_device_name(name)
+        self.benchmark.check()
+        if self.benchmark.text:
+            check_text(self.benchmark.text)
+        AnalyzeJob(self.model, out / "scores.json", self.analysis).check()
+        for kind in ("plan", "bench"):
+            check_replaceable(out / f"{kind}.json", kind)
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.hub.obtain import obtain
+
+        local = yield from obtain(self.model, cancel)
+        yield from compress_model(local, self, cancel)
+
+
+def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[Event]:
+    """Do all of it, going on with what the job's folder holds already.
+
+    Stages that need torch run one after another in child processes, so that the memory of one is free for
+    the next.
+
+    Yields
+    ------
+    All events of the stages, and last Finished with `Compressed`.
+
+    Raises
+    ------
+    KLLensError
+        As the stages do; what can be refused before any of them is (`RunJob.check`).
+    """
+    from kl_lens_desktop.bench.devices import list_devices
+    from kl_lens_desktop.bench.lab import bench
+    from kl_lens_desktop.bench.static import has_graph_for_npu
+    from kl_lens_desktop.plan.constraints import Constraints, strictest_device
+    from kl_lens_desktop.plan.document import save_plan
+    from kl_lens_desktop.plan.propose import propose
+    from kl_lens_desktop.sensitivity.scores import load_scores
+
+    out = job.out.absolute()
+    model = SAMPLE if local.id == SAMPLE else str(local.folder)
+    scores_path, plan_path, bench_path = (out / f"{kind}.json" for kind in ("scores", "plan", "bench"))
+    yield from _stage(AnalyzeJob(model, scores_path, job.analysis), cancel)
+
+    yield Progress("plan", 0, 1, "Making the plan")
+    scores = load_scores(scores_path)
+    listed = list_devices(cancel)
+    names = job.devices or [device.name for device in listed if device.available]
+    limits = Constraints(device=strictest_device(names))
+    plan = propose(scores, bits=job.analysis.bits, constraints=limits)
+    if earlier := _held(plan_path, plan):
+        plan = replace(plan, measured=earlier.measured)
+    elif better := repaired_before(plan_path, plan):
+        plan = better
+    save_plan(plan_path, plan)
+    yield Progress("plan", 1, 1, "Made the plan")
+    if plan.measured is None:
+        yield from _stage(VerifyJob(model, plan_path, tokens=job.verify_tokens), cancel)
+
+    npu = any("NPU" in name.upper() for name in names)
+    variants = {name: ExportJob(model, out / name, format=name, npu=npu) for name in BASELINES}
+    variants["plan"] = ExportJob(model, out / "plan", plan=plan_path, npu=npu)
+    planned = {name: propose(scores, method=f"uniform-{name}") for name in BASELINES} | {"plan": plan}
+    left = tuple(
+        variant
+        for name, variant in variants.items()
+        if not is_exported(variant.out, planned[name]) or (npu and not has_graph_for_npu(variant.out))
+    )
+    if left:
+        yield from _stage(ExportAllJob(left), cancel)
+
+    # Never gone on with: speeds are of the moment, and variants are only compared that took turns in one run.
+    if bench_path.exists():
+        yield Note(
+            "The benchmark is measured anew, since speeds are of the moment and variants are timed in turn; "
+            "the earlier bench.json is replaced"
+        )
+    folders = {name: variant.out for name, variant in variants.items()}
+    measuring = BenchJob(tuple(folders.values()), bench_path, job.devices, job.benchmark)
+    for event in bench(measuring, cancel, listed):
+        if not isinstance(event, Finished):
+            yield event
+    yield job.finished(
+        {
+            "scores": str(scores_path),
+            "plan": str(plan_path),
+            "bench": str(bench_path),
+            "folders": {name: str(folder) for name, folder in folders.items()},
+        }
+    )
+
+
+def _stage(job: Job[Any], cancel: Cancel) -> Iterator[Event]:
+    for event in Child(job).events(cancel):
+        if not isinstance(event, Finished):
+            yield event
+
+
+def is_exported(folder: Path, plan: Plan) -> bool:
+    """Whether `folder` holds this plan already; folders of ours are whole or not there."""
+    return _held(folder / "plan.json", plan) is not None and (folder / CARD).is_file()
+
+
+def repaired_before(path: Path, plan: Plan) -> Plan | None:
+    """The plan at `path`, if it is this one repaired by measuring, which takes minutes to do again.
+
+    It is not where the scores have more formats or more text since then.
+    """
+    try:
+        earlier = load_plan(path)
+    except InputError:
+        return None
+    same = _made_from(earlier) == _made_from(plan)
+    return earlier if same and "repaired_on" in earlier.provenance else None
+
+
+def _made_from(plan: Plan) -> tuple[Any, ...]:
+    scored = {name: value for name, value in plan.provenance.items() if name.startswith("scored_")}
+    return plan.model.sha256, plan.budget, plan.method, plan.pins, scored
+
+
+def _held(path: Path, plan: Plan) -> Plan | None:
+    """The plan of an earlier run at `path`, if it is the same one."""
+    try:
+        earlier = load_plan(path)
+    except InputError:
+        return None
+    return earlier if earlier.is_same_as(plan) else None

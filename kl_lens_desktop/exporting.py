@@ -1,0 +1,132 @@
+"""The jobs that export models and then ask the devices here whether they answer rightly."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+
+from kl_lens_desktop.bench.jobs import Asked
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Progress
+from kl_lens_desktop.process.job import Job
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.bench.devices import Device
+
+
+class Exported(TypedDict):
+    """An exported folder, as its card says: see `export.bundle`; and what the devices here answer."""
+
+    folder: str
+    size_bytes: int
+    audit: dict[str, Any]
+    proof: dict[str, Any]
+    seconds: float
+    devices: list[Asked]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob(Job[Exported]):
+    """Write an OpenVINO folder.
+
+    Attributes
+    ----------
+    model : str
+        A Hub id, a folder or ``sample``.
+    out : Path
+        The folder to make.
+    plan : Path, optional
+        The plan file to follow.
+    format : str
+        Of every weight, where there is no plan.
+    npu : bool
+        A graph for an NPU too, with the same weights.
+    consent : bool
+        Apply a plan of another revision whose names and shapes match.
+    """
+
+    NAME: ClassVar[str] = "export"
+
+    model: str
+    out: Path
+    plan: Path | None = None
+    format: str = ""
+    npu: bool = False
+    consent: bool = False
+
+    def check(self) -> None:
+        from kl_lens_desktop.files import CARD, check_folder
+        from kl_lens_desktop.plan.document import load_plan
+        from kl_lens_desktop.quant.formats import parse_format
+
+        if self.plan:
+            load_plan(self.plan)
+        else:
+            parse_format(self.format)
+        check_folder(self.out, CARD)
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        yield from _exported_and_asked(self, cancel, None)
+
+
+class ExportedAll(TypedDict):
+    """What became of each variant, by name."""
+
+    variants: dict[str, Exported]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportAllJob(Job[ExportedAll]):
+    """Write several folders, each called as its variant is, in one process."""
+
+    NAME: ClassVar[str] = "export-all"
+
+    variants: tuple[ExportJob, ...]
+
+    def check(self) -> None:
+        for variant in self.variants:
+            variant.check()
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        yield Progress("export", 0, 1, "Looking for devices")
+        from kl_lens_desktop.bench.devices import list_devices
+
+        listed, results = list_devices(cancel), dict[str, Exported]()
+        for variant in self.variants:
+            name = variant.out.name
+            for event in _exported_and_asked(variant, cancel, listed):
+                if isinstance(event, Finished):
+                    results[name] = variant.result(event)
+                elif isinstance(event, Progress):
+                    yield replace(event, message=f"{name}: {event.message}")
+                else:
+                    yield event
+        yield self.finished({"variants": results})
+
+
+def _exported_and_asked(job: ExportJob, cancel: Cancel, listed: "list[Device] | None") -> Iterator[Event]:
+    from kl_lens_desktop.bench.answers import check_answers
+
+    result: dict[str, Any] = {}
+    for stage in (_exported(job, cancel), check_answers(job.out, cancel, listed)):
+        for event in stage:
+            if isinstance(event, Finished):
+                result |= event.result
+            else:
+                yield event
+    yield Finished(result)
+
+
+def _exported(job: ExportJob, cancel: Cancel) -> Iterator[Event]:
+    from kl_lens_desktop.hub.obtain import obtain
+    from kl_lens_desktop.plan.consent import adapted_to
+    from kl_lens_desktop.plan.document import load_plan
+
+    local = yield from obtain(job.model, cancel)
+    plan = load_plan(job.plan) if job.plan else job.format
+    if job.plan and job.consent:
+        plan = adapted_to(local, load_plan(job.plan), job.plan)
+    yield Progress("export", 0, 6, "Starting")
+    from kl_lens_desktop.export.bundle import export_model
+
+    yield from export_model(local, plan, job.out, cancel, job.plan, job.npu)

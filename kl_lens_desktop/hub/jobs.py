@@ -1,0 +1,46 @@
+"""The job that downloads a model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, TypedDict
+
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event
+from kl_lens_desktop.process.job import Job
+
+
+class Pulled(TypedDict):
+    """Where a model lies; the revision is the commit, None for a folder that no Hub gave."""
+
+    folder: str
+    id: str
+    revision: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PullJob(Job[Pulled]):
+    """Download a model from the Hub, or go on with it; what is on this computer is only found.
+
+    Attributes
+    ----------
+    model : str
+        A Hub id, a folder or ``sample``.
+    revision : str, optional
+        Branch, tag or commit.
+    """
+
+    NAME: ClassVar[str] = "pull"
+
+    model: str
+    revision: str | None = None
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.hub.download import pull
+        from kl_lens_desktop.hub.obtain import is_on_the_hub
+        from kl_lens_desktop.hub.resolve import resolve_model
+
+        if is_on_the_hub(self.model):
+            yield from pull(self.model, self.revision, cancel)
+            return
+        local = resolve_model(self.model)
+        yield self.finished({"folder": str(local.folder), "id": local.id, "revision": local.revision})

@@ -1,0 +1,65 @@
+"""A job: what is to be done, as one typed value that the command line, the window and the workers share."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished
+from kl_lens_desktop.process.record import decode, encode
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Job(ABC, Generic[Result]):
+    """The base of all jobs; each is a frozen record whose fields, with their defaults, are its parameters.
+
+    `NAME` is what a worker process is asked for; `kl_lens_desktop.jobs` knows every job by it. The type in
+    brackets is that of the result.
+    """
+
+    NAME: ClassVar[str]
+
+    def check(self) -> None:
+        """Refuse what can be refused before a model is fetched or opened.
+
+        Raises
+        ------
+        InputError
+            In one sentence. What only the model can tell is checked where it is used.
+        """
+        return
+
+    @abstractmethod
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        """Do it; the last event is `Finished`. Heavy libraries are imported only here."""
+
+    def finished(self, result: Result) -> Finished:
+        """The event that ends this job well."""
+        return Finished(cast(dict[str, Any], result))
+
+    def result(self, finished: Finished) -> Result:
+        """What this job's `Finished` event holds."""
+        return cast(Result, finished.result)
+
+    def as_json(self) -> dict[str, Any]:
+        return encode(self)
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """The job of what `as_json` gave; `InputError` where a name is unknown or a value of a wrong type."""
+        return decode(cls, value)
+
+
+def perform(job: Job[Any], cancel: Cancel) -> Iterator[Event]:
+    """Check a job, then run it."""
+    job.check()
+    yield from job.run(cancel)
+
+
+def to_line(job: Job[Any]) -> str:
+    """A job as the line of JSON that a worker process reads."""
+    return json.dumps({"job": job.NAME, "given": job.as_json()})

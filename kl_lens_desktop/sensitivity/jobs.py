@@ -1,0 +1,184 @@
+"""The jobs that measure every weight, and how: needs no torch until they run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, NotRequired, TypedDict
+
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event
+from kl_lens_desktop.process.job import Job
+from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS
+from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, SCORED_TOKENS, WINDOW
+
+QUICK_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """How sensitivity is measured.
+
+    Attributes
+    ----------
+    text : tuple of Path
+        A person's own; without it, `source` says which text of ours it is, one of `text.sources.SOURCES`.
+    tokens, window : int
+        How much text at most, and the length of its windows.
+    formats : tuple of str
+        That every weight is measured in.
+    exhaustive : bool
+        Measure every entry on the whole text, instead of stopping those whose rank is settled (see `race`).
+    bits : float
+        Average bits per quantizable parameter of the plan in mind: its decisions matter when entries are
+        stopped.
+    seed : int
+        Of the order in which windows are measured, and of generated text.
+    precision : str
+        ``f32``, or ``bf16`` for products of matrices in bfloat16 with float32 sums, where the CPU has them;
+        what that costs is measured and kept in the settings as ``rounding_floor``.
+    device : str
+        Of torch: ``cpu``, ``cuda`` or ``xpu``.
+    """
+
+    text: tuple[Path, ...] = ()
+    source: str = "novels"
+    tokens: int = SCORED_TOKENS
+    window: int = WINDOW
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    exhaustive: bool = False
+    bits: float = DEFAULT_BITS
+    seed: int = 0
+    precision: str = "f32"
+    device: str = "cpu"
+
+    @property
+    def quick(self) -> "Analysis":
+        """The same on less text, with wider errors."""
+        return replace(self, tokens=QUICK_TOKENS)
+
+    def continues(self, other: "Analysis") -> bool:
+        """Whether the scores of `other` can be added to: further formats and more of the text may come."""
+        same = (self.text, self.source, self.window) == (other.text, other.source, other.window)
+        return same and self.tokens >= other.tokens
+
+    def check(self) -> None:
+        """Raise `InputError` for what can be refused without the model."""
+        from kl_lens_desktop.model.devices import check_device
+        from kl_lens_desktop.quant.formats import formats_to_measure
+        from kl_lens_desktop.text.bundled import check_text, check_windows
+
+        formats_to_measure(self.formats)
+        check_windows(self.tokens, self.window, max(len(self.text), 1))
+        for text in self.text:
+            check_text(text)
+        check_device(self.device)
+
+
+class Analyzed(TypedDict):
+    """Path of the score file."""
+
+    scores: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzeJob(Job[Analyzed]):
+    """Score every weight in every format; what `out` holds already is not measured again.
+
+    Attributes
+    ----------
+    model : str
+        A Hub id, a folder or ``sample``.
+    out : Path
+        The score file.
+    """
+
+    NAME: ClassVar[str] = "analyze"
+
+    model: str
+    out: Path
+    analysis: Analysis = field(default_factory=Analysis)
+
+    def check(self) -> None:
+        from kl_lens_desktop.files import check_writable
+        from kl_lens_desktop.sensitivity.scores import load_scores
+
+        self.analysis.check()
+        out = self.out.absolute()
+        check_writable(out.parent)
+        if out.exists():
+            load_scores(out)
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.hub.obtain import obtain
+        from kl_lens_desktop.sensitivity import engine
+
+        local = yield from obtain(self.model, cancel)
+        yield from engine.analyze(local, self.out, self.analysis, cancel)
+        yield self.finished({"scores": str(self.out)})
+
+
+class Tau(TypedDict):
+    """Kendall's τ of a metric with perplexity, and its 95 % interval."""
+
+    tau: float
+    low: float
+    high: float
+
+
+class Agreed(TypedDict):
+    """What `AgreeJob` found, as the file at its `out` holds it.
+
+    ``ceiling`` is τ between the perplexities of two halves of the text: where noise keeps it low, it keeps
+    every metric's low. ``points`` hold weight, format, perplexity and every metric's mean.
+    """
+
+    metrics: dict[str, Tau]
+    ceiling: NotRequired[float]  # files of older versions lack it
+    points: list[dict[str, Any]]
+    text: dict[str, Any]
+    perplexity_full: float
+
+
+@dataclass(frozen=True, slots=True)
+class AgreeJob(Job[Agreed]):
+    """Measure how well each metric of a score file foretells perplexity.
+
+    Attributes
+    ----------
+    model : str
+        A Hub id, a folder or ``sample``.
+    scores : Path
+        The score file.
+    out : Path, optional
+        Where the result is kept.
+    text : Path, optional
+        Held-out text; the bundled one without it.
+    tokens, window : int
+        How much of it at most, and the length of its windows.
+    """
+
+    NAME: ClassVar[str] = "agree"
+
+    model: str
+    scores: Path
+    out: Path | None = None
+    text: Path | None = None
+    tokens: int = HELD_OUT_TOKENS
+    window: int = WINDOW
+
+    def check(self) -> None:
+        from kl_lens_desktop.files import check_replaceable
+        from kl_lens_desktop.sensitivity.scores import load_rankable
+        from kl_lens_desktop.text.bundled import check_held_out
+
+        load_rankable(self.scores)
+        check_held_out(self.text, self.tokens, self.window)
+        if self.out:
+            check_replaceable(self.out, "agreement")
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.hub.obtain import obtain
+        from kl_lens_desktop.sensitivity.agreement import agree
+
+        local = yield from obtain(self.model, cancel)
+        yield from agree(local, self, cancel)
