@@ -8,9 +8,11 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.files import read_json, write_json
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.shell import application
 from kl_lens_desktop.gui.shell.window import Window
@@ -28,10 +30,15 @@ JOB_MS = 300_000
 
 
 @pytest.fixture(scope="session")
-def inspected() -> dict[str, Any]:
+def inspected(shared: Path) -> dict[str, Any]:
     """What the task `inspect` says of the sample, asked once."""
-    (result,) = [e.result for e in Child("inspect", {"model": "sample"}).events() if isinstance(e, Finished)]
-    return result
+    path = shared / "inspected.json"
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            events = Child("inspect", {"model": "sample"}).events()
+            (result,) = [event.result for event in events if isinstance(event, Finished)]
+            write_json(path, result)
+        return read_json(path)
 
 
 @pytest.fixture
