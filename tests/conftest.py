@@ -25,8 +25,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests stay on one worker, and which `launch.py test --fast` leaves out."""
     for item in items:
         assert isinstance(item, pytest.Function)
+        family = item.callspec.params.get("family") if hasattr(item, "callspec") else None
         if TOGETHER.intersection(item.fixturenames):
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+        elif family:  # what a file traces of a family, all its tests of that family use
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {family}"))
         if item.originalname in WHOLE or WHOLE_FIXTURES.intersection(item.fixturenames):
             item.add_marker(pytest.mark.whole)
 

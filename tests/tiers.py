@@ -8,6 +8,7 @@ WHOLE_FIXTURES = {
     "sample_ir",
     "export_sample",
     "emulated_gpu",
+    "poor",
     "stressed",
     "motley",
     "experts",
@@ -16,5 +17,37 @@ WHOLE_FIXTURES = {
     "benched",
 }
 
-# Tests of more than about a second, by file.
-WHOLE: set[str] = set()
+# Tests of more than about a second, by name.
+WHOLE = {
+    "test_run_on_half_the_sample",
+    "test_run_on_another_architecture",
+    "test_failures_are_one_sentence",
+    "test_step_by_step",
+    "test_baselines_are_plans_like_any_other",
+    "test_a_plan_of_another_revision_is_exported_only_by_consent",
+    "test_compress_takes_the_sample_to_measured_models_and_fills_every_page",
+    "test_export_and_benchmark_run_from_their_buttons_and_a_prompt_is_tried",
+    "test_cancel_answers_within_a_second_and_the_next_start_goes_on",
+    "test_an_analysis_fills_the_heatmap_and_never_blocks_the_window",
+    "test_pause_holds_the_measuring_and_resume_lets_it_go_on",
+    "test_esc_asks_before_it_stops_and_keeping_on_is_the_default",
+    "test_closing_in_mid_job_leaves_nothing",
+    "test_closing_while_a_model_is_being_written_leaves_no_half_folder",
+    "test_killed_at_random_moments_the_file_is_the_same_to_the_last_bit",
+    "test_a_device_of_fixed_shapes_is_measured_by_its_own_graphs",
+    "test_combinations_of_devices_stand_side_by_side",
+    "test_a_device_of_fixed_shapes_takes_a_long_window_in_step_with_its_reference",
+    "test_a_prompt_too_long_for_a_device_costs_its_own_figure_only",
+    "test_a_recurrence_that_freezes_in_the_trace_ends_the_export",
+    "test_llm_pipeline_for_an_npu",
+    "test_llm_pipeline_takes_prompts_of_unequal_length",
+    "test_compressed_logits_are_those_of_rounded_weights",
+    "test_graphs_of_fixed_shapes",
+    "test_logits_for_any_feeding",
+    "test_padding_is_as_if_it_were_not_there",
+    "test_a_call_with_more_tokens_than_any_before_is_right",
+    "test_the_same_plan_gives_the_same_bytes_twice",
+    "test_both_graphs_share_the_weights",
+    "test_racing_keeps_the_ranking_and_says_which_stopped",
+    "test_the_first_window_comes_within_a_second_and_a_half_and_needs_no_torch",
+}
