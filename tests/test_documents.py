@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import kl_lens_desktop
+from tests import tiers
 from tests.benchmarks import tables
 
 ROOT = Path(__file__).parents[1]
@@ -47,3 +48,9 @@ def test_the_version_stands_once() -> None:
     assert f'__version__ = "{kl_lens_desktop.__version__}"' in source
     for name in ("kl-lens.iss", "kl-lens.spec", "launch.py"):
         assert kl_lens_desktop.__version__ not in (ROOT / "installer" / name).read_text(encoding="utf-8")
+
+
+def test_the_tiers_name_what_exists() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    defined = set(re.findall(r"^def (\w+)\(", source, re.MULTILINE))
+    assert defined >= tiers.WHOLE | tiers.WHOLE_FIXTURES | tiers.TOGETHER
