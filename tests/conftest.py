@@ -18,7 +18,7 @@ from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from tests.gpu_on_cpu.emulator import Unavailable, environment
-from tests.tiers import TOGETHER, WHOLE, WHOLE_FIXTURES
+from tests.tiers import QUICK_FAMILIES, TOGETHER, WHOLE, WHOLE_FIXTURES
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
         elif family:  # what a file traces of a family, all its tests of that family use
             item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {family}"))
-        if item.originalname in WHOLE or WHOLE_FIXTURES.intersection(item.fixturenames):
+        slow = item.originalname in WHOLE and family not in QUICK_FAMILIES
+        if slow or WHOLE_FIXTURES.intersection(item.fixturenames):
             item.add_marker(pytest.mark.whole)
 
 

@@ -62,7 +62,7 @@ def fails(*arguments: object) -> str:
 
 def test_a_process_gives_what_a_shell_reads(tmp_path: Path) -> None:
     assert json.loads(started("inspect", "sample", "--json").stdout)["model"]["id"] == "sample"
-    assert "kl-lens run" in started("--help").stdout
+    assert "usage: kl-lens" in started("--help").stdout
     assert "--help" in started("nonsense", status=2).stderr
     failed = started("inspect", tmp_path, status=1)
     assert failed.stdout == ""

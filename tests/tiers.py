@@ -17,8 +17,14 @@ WHOLE_FIXTURES = {
     "benched",
 }
 
-# Tests of more than about a second, by name.
+# Tests of every family are quick for these two, which stand for the others: one with a scan, one without.
+QUICK_FAMILIES = {"mamba", "lfm2"}
+
+# Other tests of more than about a second, by name.
 WHOLE = {
+    "test_far_positions_are_exact_in_fp16",
+    "test_a_prompt_passes_the_head_with_its_last_token_only",
+    "test_the_bytes_of_ten_random_plans_are_those_of_their_files",
     "test_run_on_half_the_sample",
     "test_run_on_another_architecture",
     "test_failures_are_one_sentence",
