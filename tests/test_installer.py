@@ -77,10 +77,11 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def call(checkout: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [sys.executable, str(checkout / "installer" / "launch.py"), *arguments],
         cwd=checkout,
-        env={**os.environ, **variables},
+        env={**inherited, **variables},
         capture_output=True,
         encoding="utf-8",
     )

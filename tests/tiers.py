@@ -22,6 +22,8 @@ QUICK_FAMILIES = {"mamba", "lfm2"}
 
 # Other tests of more than about a second, by name.
 WHOLE = {
+    "test_set_up_once_then_skipped_and_repaired_when_cut_short",
+    "test_packages_that_cannot_be_had_are_said_in_words",
     "test_far_positions_are_exact_in_fp16",
     "test_a_prompt_passes_the_head_with_its_last_token_only",
     "test_the_bytes_of_ten_random_plans_are_those_of_their_files",
