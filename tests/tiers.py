@@ -22,6 +22,14 @@ QUICK_FAMILIES = {"mamba", "lfm2"}
 
 # Other tests of more than about a second, by name.
 WHOLE = {
+    "test_weights_that_a_gpu_computes_wrongly_are_said",
+    "test_every_entry_of_other_families_against_plain_torch",
+    "test_a_pair_is_called_wrongly_no_oftener_than_stated",
+    "test_every_chart_names_every_good_row_once_and_no_name_covers_another",
+    "test_a_trial_that_fails_says_so_and_nothing_waits_for_it",
+    "test_columns_are_chosen_and_the_choice_is_kept",
+    "test_the_number_of_lanes_changes_no_figure",
+    "test_an_accepted_name_is_a_plain_file_on_every_system",
     "test_set_up_once_then_skipped_and_repaired_when_cut_short",
     "test_packages_that_cannot_be_had_are_said_in_words",
     "test_far_positions_are_exact_in_fp16",
