@@ -22,6 +22,15 @@ QUICK_FAMILIES = {"mamba", "lfm2"}
 
 # Other tests of more than about a second, by name.
 WHOLE = {
+    "test_experts_race_and_agree_like_other_weights",
+    "test_scores_measured_otherwise_are_not_continued",
+    "test_bfloat16_differs_by_no_more_than_it_says",
+    "test_large_vocabularies_are_compared_in_slices",
+    "test_more_formats_extend_the_file",
+    "test_five_random_entries_against_plain_torch",
+    "test_more_text_extends_the_file_without_repeating",
+    "test_standard_errors_are_of_window_means",
+    "test_windows_in_an_order_not_drawn_from_the_seed_are_not_gone_on_with",
     "test_weights_that_a_gpu_computes_wrongly_are_said",
     "test_every_entry_of_other_families_against_plain_torch",
     "test_a_pair_is_called_wrongly_no_oftener_than_stated",
