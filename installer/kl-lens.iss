@@ -5,7 +5,8 @@
 ; Installed for one user, without administrator rights, and in a short path: torch holds paths of 170 characters,
 ; and Windows ends them at 260.
 
-#define Version "0.1.0"
+; PyInstaller's run of kl-lens.spec writes the version there.
+#include "..\build\version.iss"
 
 [Setup]
 AppId={{6C1A6E0B-2F0E-4B57-9C3D-8A3C5D1E7B42}

@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 GIGABYTES_NEEDED = 4
+# Two at a time: each test process takes up to 2 GB, and its models compute on several cores themselves.
+IN_PARALLEL = ["-n", "logical", "--maxprocesses", "2", "--dist", "loadgroup"]
+FAST = ["-m", "not slow and not whole"]
 LONGEST_SAFE_ROOT = 55  # of the 260 characters of a Windows path, torch in .venv takes 200
 
 # What Qt asks of the system, by library: its package on Debian and Ubuntu, and on Arch. Where packages are
@@ -65,7 +68,8 @@ def main(arguments: list) -> int:
         usage="launch.py {run,app,test} ...",
         description="Set KL Lens Desktop up, once, and run it.",
         epilog="run: compress and measure the bundled sample model into ./kl-lens-out; app: open the window; "
-        "test: ruff, mypy and the test suite. Further arguments go on to what is run (pytest, for test).",
+        "test: ruff, mypy and the test suite; --fast: only the quick tests. Further arguments "
+        "go on to what is run (pytest, for test).",
     )
     parser.add_argument("command", choices=("run", "app", "test"))
     parser.add_argument("further", nargs=argparse.REMAINDER)
@@ -95,11 +99,14 @@ def app(further: list) -> int:
 
 
 def test(further: list) -> int:
-    """The checks, then the tests; the first that fails ends it."""
+    """The checks, then the tests; the first that fails ends it. ``--fast`` runs the quick tests only."""
     os.chdir(str(ROOT))
     if sys.platform == "linux" and not has_display(dict(os.environ)):
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
-    for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["pytest", *further]):
+    tests = ["pytest", *IN_PARALLEL]
+    for argument in further:
+        tests += FAST if argument == "--fast" else [argument]
+    for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], tests):
         status = in_venv("-m", *tool)
         if status:
             return status

@@ -1,4 +1,4 @@
-"""What the tests share: a home of their own, and the sample's exported variants, made once."""
+"""What the tests share: a home of their own, and the sample's scores and exported variants, made once."""
 
 import os
 import tempfile
@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is loaded; test processes share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["KL_LENS_HOME"] = tempfile.mkdtemp(prefix="kl-lens-tests-")
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,6 +18,30 @@ from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from tests.gpu_on_cpu.emulator import Unavailable, environment
+from tests.tiers import QUICK_FAMILIES, TOGETHER, WHOLE, WHOLE_FIXTURES
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests stay on one worker, and which `launch.py test --fast` leaves out."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        family = item.callspec.params.get("family") if hasattr(item, "callspec") else None
+        if TOGETHER.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        elif family:  # what a file traces of a family, all its tests of that family use
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {family}"))
+        slow = item.originalname in WHOLE and family not in QUICK_FAMILIES
+        if slow or WHOLE_FIXTURES.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.whole)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run, for what is made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -23,15 +50,20 @@ def sample() -> LocalModel:
 
 
 @pytest.fixture(scope="session")
-def sample_scores_path(sample: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_scores_path(sample: LocalModel, shared: Path) -> Path:
     """The sample, scored on 512 tokens in the default formats."""
     from kl_lens_desktop.sensitivity.engine import analyze
     from kl_lens_desktop.sensitivity.jobs import Analysis
     from kl_lens_desktop.text.bundled import calibration_text
 
-    path = tmp_path_factory.mktemp("scores") / "scores.json"
-    for _ in analyze(sample, path, Analysis((calibration_text(),), tokens=512, window=128), Cancel()):
-        pass
+    path = shared / "scores.json"
+    with FileLock(shared / "scores.lock"):
+        if not path.exists():
+            part = shared / "part.json"
+            how = Analysis((calibration_text(),), tokens=512, window=128)
+            for _ in analyze(sample, part, how, Cancel()):
+                pass
+            part.rename(path)
     return path
 
 
@@ -41,17 +73,16 @@ def sample_scores(sample_scores_path: Path) -> Scores:
 
 
 @pytest.fixture(scope="session")
-def export_sample(sample: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def export_sample(sample: LocalModel, shared: Path) -> Callable[[str], Path]:
     """A function from a format to the sample's IR folder in that format; each is made once."""
     from kl_lens_desktop.export.bundle import export_model
 
-    root = tmp_path_factory.mktemp("ir")
-
     def export(name: str) -> Path:
-        folder = root / name
-        if not folder.exists():
-            for _ in export_model(sample, name, folder, Cancel()):
-                pass
+        folder = shared / name  # appears whole or not at all
+        with FileLock(shared / f"{name}.lock"):
+            if not folder.exists():
+                for _ in export_model(sample, name, folder, Cancel()):
+                    pass
         return folder
 
     return export

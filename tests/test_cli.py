@@ -1,5 +1,7 @@
-"""The command line as a person meets it: real processes, output, status, one sentence for a failure."""
+"""The command line as a person meets it: output, status, one sentence for a failure."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -13,6 +15,7 @@ import pytest
 
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.compress import is_exported
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.plan.document import load_plan, save_plan
@@ -27,10 +30,22 @@ COMMANDS = [
 
 
 def kl_lens(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process, which has torch and OpenVINO loaded."""
+    argv, said, complained = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+        try:
+            returned = run(argv)
+        except SystemExit as ended:  # argparse, after --help or a usage error
+            returned = int(ended.code or 0)
+    result = subprocess.CompletedProcess(argv, returned, said.getvalue(), complained.getvalue())
+    assert result.returncode == status, result.stderr
+    return result
+
+
+def started(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell starts it."""
     command = [sys.executable, "-m", "kl_lens_desktop", *map(str, arguments)]
-    result = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", timeout=400, check=False
-    )
+    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert result.returncode == status, result.stderr
     return result
 
@@ -44,6 +59,16 @@ def fails(*arguments: object) -> str:
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
     return lines[0]
+
+
+def test_a_process_gives_what_a_shell_reads(tmp_path: Path) -> None:
+    assert json.loads(started("inspect", "sample", "--json").stdout)["model"]["id"] == "sample"
+    assert "usage: kl-lens" in started("--help").stdout
+    assert "--help" in started("nonsense", status=2).stderr
+    failed = started("inspect", tmp_path, status=1)
+    assert failed.stdout == ""
+    assert failed.stderr.splitlines()[-1].startswith("kl-lens: ")
+    assert "Traceback" not in failed.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -217,7 +242,7 @@ def test_a_plan_of_another_revision_is_exported_only_by_consent(
 
 def _check_run(model: str | Path, out: Path, *flags: str) -> dict[str, Any]:
     arguments = ("run", model, "--out", out, "--tokens", "512", "--quick", "--json", *flags)
-    result = json.loads(kl_lens(*arguments).stdout)
+    result = json.loads(started(*arguments).stdout)
     assert set(result["folders"]) == {"fp16", "int8_sym", "int4_sym_g64", "plan"}
     rows = {row["variant"]: row for row in result["rows"] if row["device"] == "CPU"}
     assert {row["status"] for row in rows.values()} == {"ok"}
@@ -255,7 +280,7 @@ def test_run_on_another_architecture(tmp_path: Path) -> None:
     assert measured["max_rounds"] == Benchmark().quick.max_rounds
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*/openvino_model.bin")}
     sessions = {row["session"] for row in load_bench(out / "bench.json")["rows"]}
-    again = kl_lens("run", model, "--out", out, "--tokens", "512", "--quick", *flags)
+    again = started("run", model, "--out", out, "--tokens", "512", "--quick", *flags)
     assert load_scores(out / "scores.json") == scores
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert "The benchmark is measured anew" in again.stderr

@@ -8,9 +8,11 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.files import read_json, write_json
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.shell import application
 from kl_lens_desktop.gui.shell.window import Window
@@ -29,10 +31,15 @@ JOB_MS = 300_000
 
 
 @pytest.fixture(scope="session")
-def inspected() -> Finished:
+def inspected(shared: Path) -> Finished:
     """What is said of the sample when it is inspected, asked once."""
-    (result,) = [e for e in Child(InspectJob("sample")).events() if isinstance(e, Finished)]
-    return result
+    path = shared / "inspected.json"
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            events = Child(InspectJob("sample")).events()
+            (result,) = [event.result for event in events if isinstance(event, Finished)]
+            write_json(path, result)
+        return Finished(read_json(path))
 
 
 @pytest.fixture
