@@ -21,6 +21,7 @@ from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.plan.baselines import random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import load_plan, save_plan
+from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.plan.options import weight_options
 from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.quant.formats import parse_format
@@ -443,8 +444,8 @@ def test_a_repair_is_shown_and_can_be_taken_back(scored: Window, qtbot: QtBot, s
     scored.session.job.repaired.connect(lambda event: gains.append(event.gain))
     with qtbot.waitSignal(scored.session.job.ended, timeout=JOB_MS):
         work = scored.session.workspace
-        small = {"minutes": 0.03, "repair_tokens": 1024, "tokens": 512, "window": 128}
-        page._start("verify", repair=True, scores=str(work.scores), **small)
+        by = RepairSettings(work.scores, tokens=1024, minutes=0.03)
+        page._start(lambda model, plan: VerifyJob(model, plan, tokens=512, window=128, repair=by))
     assert gains
     assert min(gains) > 0
     qtbot.waitUntil(lambda: bool(scored.session.plan and scored.session.plan.measured), timeout=10_000)
