@@ -145,11 +145,13 @@ def _turn(inputs: Sequence[Any], past: Any, sizes: tuple[int, int, int]) -> tupl
     """One token: its output (batch, 1, heads · value size), and the state after it."""
     heads, size, width = sizes
     query, key, value, g, beta = inputs
-    decayed = ops.multiply(past, ops.exp(_shaped(g, heads, size, 1)))
-    held = ops.matmul(_shaped(key, heads, 1, size), decayed, False, False)
+    query, key, g = (_shaped(channels, heads, size, 1) for channels in (query, key, g))
+    decayed = ops.multiply(past, ops.exp(g))
+    # Sums of products, for the GPU plugin (2026.4) is wrong where a loop multiplies its state by a matrix.
+    held = ops.reduce_sum(ops.multiply(decayed, key), ops.constant(np.int64(-2)), True)
     delta = ops.multiply(ops.subtract(_shaped(value, heads, 1, width), held), _shaped(beta, heads, 1, 1))
-    state = ops.add(decayed, ops.multiply(_shaped(key, heads, size, 1), delta))
-    y = ops.matmul(_shaped(query, heads, 1, size), state, False, False)
+    state = ops.add(decayed, ops.multiply(key, delta))
+    y = ops.reduce_sum(ops.multiply(state, query), ops.constant(np.int64(-2)), True)
     return ops.reshape(y, _numbers(0, 1, heads * width), True), state
 
 
