@@ -117,7 +117,7 @@ def export_comparison_html(names: tuple[str, str], comparison: Comparison, path:
         _plain_table(report.comparison_table(comparison), headers),
         f"<p>{escape(report.ratio_words('the first', 'the second'))}</p>",
         f"<p>Only in one of them: {escape(', '.join(left))}.</p>" if left else "",
-        *_section("What differs around them", report.around_table(comparison), places, ""),
+        *_section("Environment", report.around_table(comparison), places, ""),
     ]
     write_text(path, _document(body))
 

@@ -264,7 +264,7 @@ def test_the_sheet_holds_every_figure_of_every_row(page: BenchmarkPage) -> None:
         assert words in names
     assert "Perplexity by words, as lm-eval counts" not in names, "what nobody has takes no line"
     assert sheet.item(names.index("What went wrong"), 2).text() == f"W{WRONG[1:]}"
-    against = names.index("Decoding speed, times that of …")
+    against = names.index("Decoding speed relative to …")
     assert sheet.item(against + 4, 3).text().startswith("≈ 0.993 (")
     assert "34.0 GB/s read from memory" in page.details.place.accessibleName()
 

@@ -364,7 +364,7 @@ def test_two_plans_stand_side_by_side(scored: Window, qtbot: QtBot) -> None:
     assert dialog is not None
     assert "weights differ" in dialog.summary.text() or "weight differ" in dialog.summary.text()
     others = [dialog.other.itemText(i) for i in range(dialog.other.count())]
-    assert others[0] == "KL, as the algorithm chooses"
+    assert others[0] == "KL (automatic)"
     assert any(text.startswith("uniform INT8") for text in others)
     assert page.weights.table.weight(1) in dialog.grid.accessibleDescription()
     assert not dialog.grid.grab().isNull()

@@ -13,6 +13,7 @@ from PySide6.QtGui import (
     QImage,
     QKeySequence,
     QPainter,
+    QResizeEvent,
     QTextBlockFormat,
     QTextCharFormat,
     QTextCursor,
@@ -45,6 +46,7 @@ CONTENTS = (
 SECTIONS = dict.fromkeys(("Library", "Log", "Settings"), "library-log-and-settings") | {"Help": "first-steps"}
 CONTENTS_WIDTH = 190
 HEADING_POINTS = {1: 16.0, 2: 13.0, 3: 11.0}
+MARGIN = 20
 LINE_HEIGHT = 135  # percent
 PICTURE = "\ufffc"  # what stands for a picture in the text of a document
 
@@ -145,15 +147,25 @@ class HelpText(QTextBrowser):
         if path.suffix == ".md":
             self._url = target
         if path.suffix == ".svg":
-            return _drawing(path, self.devicePixelRatioF())
+            room = self.viewport().width() - 2 * MARGIN
+            return _drawing(path, room, self.devicePixelRatioF())
         return path.read_bytes() if path.suffix == ".png" else path.read_text(encoding="utf-8")
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        if event.size().width() != event.oldSize().width() and PICTURE in self.document().toRawText():
+            self._load_again()
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
         if event.type() == QEvent.Type.PaletteChange and self.file:
-            place = self.verticalScrollBar().value()
-            self.reload()
-            self.verticalScrollBar().setValue(place)
+            self._load_again()
+
+    def _load_again(self) -> None:
+        place = self.verticalScrollBar().value()
+        self.document().clear()  # with the pictures it keeps
+        self.reload()
+        self.verticalScrollBar().setValue(place)
 
     def _finish(self, url: QUrl) -> None:
         self._dress()
@@ -163,7 +175,7 @@ class HelpText(QTextBrowser):
     def _dress(self) -> None:
         """Give headings, code, lists and tables the type and colours of the window."""
         document = self.document()
-        document.setDocumentMargin(20)
+        document.setDocumentMargin(MARGIN)
         block = document.begin()
         while block.isValid():
             level = block.blockFormat().headingLevel()
@@ -197,6 +209,7 @@ class HelpText(QTextBrowser):
         if fenced:
             shape = QTextBlockFormat()
             shape.setBackground(QColor(colours.sunken))
+            shape.setNonBreakableLines(False)
             cursor.mergeBlockFormat(shape)
         family = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont).family()
         style = QTextCharFormat()
@@ -237,14 +250,20 @@ def _dress_table(table: QTextTable) -> None:
     table.setFormat(shape)
 
 
-def _drawing(path: Path, scale: float) -> QImage:
-    """An SVG, drawn sharp and in the theme's colours; its file has those of the light one."""
+def _drawing(path: Path, room: int, scale: float) -> QImage:
+    """An SVG no wider than `room`, sharp and in the theme's colours; its file has those of the light one."""
     text = path.read_text(encoding="utf-8")
     now = theme.colours()
-    names = {getattr(LIGHT, name): getattr(now, name) for name in LIGHT.__slots__ if name != "name"}
+    names = {
+        getattr(LIGHT, name): getattr(now, name)
+        for name in LIGHT.__slots__
+        if name not in ("name", "on_accent")
+    }
     text = re.sub("|".join(names), lambda found: str(names[found.group()]), text)
     renderer = QSvgRenderer(text.encode())
     size: QSize = renderer.defaultSize()
+    if size.width() > room > 0:
+        size = QSize(room, round(size.height() * room / size.width()))
     image = QImage(size * scale, QImage.Format.Format_ARGB32_Premultiplied)
     image.setDevicePixelRatio(scale)
     image.fill(Qt.GlobalColor.transparent)

@@ -68,7 +68,7 @@ class Window(QMainWindow):
             self.session,
             self._missing_model,
             self._start_compress,
-            "Measure, plan, export and benchmark this model with the defaults",
+            "Measure, plan, export and benchmark this model with default settings",
             "compress",
             "compress",
         )
@@ -173,7 +173,7 @@ class Window(QMainWindow):
         layout.setContentsMargins(12, 12, 12, 12)
         layout.setSpacing(4)
         layout.addWidget(self.compress)
-        words = reason_line(self.compress, "All steps in a row, with the defaults")
+        words = reason_line(self.compress, "All steps, with default settings")
         words.setWordWrap(True)
         words.setAlignment(Qt.AlignmentFlag.AlignTop)
         words.ensurePolished()
