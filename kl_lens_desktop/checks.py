@@ -89,7 +89,7 @@ def check_run(params: Params) -> None:
     least = min(parse_format(name).bits for name in params.get("formats") or DEFAULT_FORMATS)
     if bits < least:
         why = f"the smallest format takes {least} bits and its scales"
-        raise InputError(f"No plan fits into {bits:g} bits", why, "Allow more bits")
+        raise InputError(f"No plan fits in {bits:g} bits", why, "Allow more bits")
     for name in params.get("devices") or ():
         check_device_name(name)
     tokens = params.get("tokens") or (QUICK_TOKENS if params.get("quick") else None)
@@ -106,4 +106,6 @@ def _check_held_out(params: Params) -> Path:
 
 
 def _check_same_model(scores: Path, plan: Plan) -> None:
-    load_scores(scores).model.check_same(plan.model, scores, "Give the plan's own scores")
+    load_scores(scores).model.check_same(
+        plan.model, scores, "Choose the score file that the plan was made from"
+    )

@@ -120,8 +120,8 @@ def compress_model(local: LocalModel, out: Path, wishes: Wishes, cancel: Cancel)
     bench_path = out / "bench.json"
     if bench_path.exists():
         yield Note(
-            "The benchmark is measured anew, since speeds are of the moment and variants are timed in turn; "
-            "the earlier bench.json is replaced"
+            "Repeating the benchmark, because timings compare only within one run. This replaces "
+            "the earlier bench.json."
         )
     settings = BenchSettings(**QUICK) if wishes.quick else BenchSettings(speed_minutes=3)
     for event in bench(list(folders.values()), wishes.devices, None, bench_path, cancel, settings, listed):

@@ -72,7 +72,7 @@ def test_texts_that_cannot_be_read_are_refused_by_every_stage(
     [
         ("analyze", {"device": "cuda:99"}, "torch finds no such device"),
         ("analyze", {"device": "tpu"}, "torch finds no such device"),
-        ("analyze", {"formats": ["fp16"]}, "FP16 is the full precision itself"),
+        ("analyze", {"formats": ["fp16"]}, "FP16 is full precision"),
         ("analyze", {"formats": ["int5"]}, "Unknown format 'int5'"),
         ("analyze", {"tokens": 300}, "error bars need two windows"),
         ("analyze", {"text": [str(held_out_text())] * 40, "window": 128}, "one window takes 128 of each"),
@@ -98,23 +98,23 @@ def test_files_that_do_not_go_together_are_refused(
     made = propose(sample_scores, bits=5)
     save_plan(other, replace(made, model=replace(made.model, sha256="0" * 64)))
     wishes = {"plan": str(other), "scores": scores}
-    assert "is of another model" in refused("baselines", out=out, **wishes)
-    assert "is of another model" in refused("verify", repair=True, **wishes)
+    assert "is for another model" in refused("baselines", out=out, **wishes)
+    assert "is for another model" in refused("verify", repair=True, **wishes)
     assert "no baselines 'magic'" in refused(
         "baselines", out=out, plan=str(plan), scores=scores, only=["magic"]
     )
-    assert "the result is to be measured on it" in refused(
+    assert "the result is measured on that text" in refused(
         "verify", plan=str(plan), repair=True, repair_text=str(held_out_text())
     )
     assert "four windows of 256" in refused("verify", plan=str(plan), repair=True, repair_tokens=1023)
     assert "not a KL Lens scores file" in refused("analyze", out=str(plan))
-    assert "holds something else already" in refused("agree", scores=scores, out=str(plan))
+    assert "contains something else" in refused("agree", scores=scores, out=str(plan))
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "letter.txt").touch()
-    assert "it holds other files" in refused("export", format="int8_sym", out=str(taken))
+    assert "it contains other files" in refused("export", format="int8_sym", out=str(taken))
     (taken / "bench.json").write_text("{}", encoding="utf-8")
-    assert "holds something else already" in refused("run", out=str(taken))
+    assert "contains something else" in refused("run", out=str(taken))
 
 
 def test_the_processor_is_there_without_a_number_or_with_the_first() -> None:

@@ -10,7 +10,7 @@ from kl_lens_desktop import __version__
 
 USAGE = 2  # the exit status of arguments that are none
 OTHER_REVISION = (
-    "apply a plan made for another revision or model whose weights have the same names and shapes"
+    "apply a plan made for another model or revision whose weights have the same names and shapes"
 )
 
 
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
     pull = add(
         "pull",
-        "Download a model, or go on with it.",
+        "Download a model. Run it again to resume.",
         "pull ibm-granite/granite-4.0-h-350m",
         table=False,
     )
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
     analyze = add(
         "analyze",
-        "Measure how much each weight matters; interrupted, the same command resumes.",
+        "Measure how much each weight matters. Run it again to resume.",
         "analyze sample --out scores.json",
         "analyze sample --out scores.json --formats int4_sym_g64,int4_sym_g128,int8_sym --tokens 16384",
     )
@@ -68,14 +68,19 @@ def parser() -> argparse.ArgumentParser:
     analyze.add_argument("--out", type=Path, required=True, metavar="scores.json")
     _add_measuring(analyze)
     analyze.add_argument(
-        "--bits", type=_number, help="of the plan in mind: what it decides stops sooner (default 5)"
+        "--bits",
+        type=_number,
+        help=(
+            "average bits of the plan you intend to make; weights whose format it settles stop "
+            "sooner (default 5)"
+        ),
     )
-    analyze.add_argument("--device", default="cpu", help="of torch: cpu (default), cuda or xpu")
+    analyze.add_argument("--device", default="cpu", help="torch device: cpu (default), cuda or xpu")
     analyze.add_argument("--top", type=_positive, default=20, help="rows to print (default 20)")
 
     agree = add(
         "agree",
-        "Kendall's τ of every metric against measured perplexity.",
+        "Compare every metric with measured perplexity (Kendall's τ).",
         "agree sample --scores scores.json --out agree.json",
     )
     agree.add_argument("model", metavar="MODEL")
@@ -94,11 +99,13 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("scores", type=Path, nargs="?")
     plan.add_argument("--out", type=Path, metavar="plan.json")
     plan.add_argument(
-        "--diff", type=Path, nargs=2, metavar=("A", "B"), help="say what sets two plans apart, and make none"
+        "--diff", type=Path, nargs=2, metavar=("A", "B"), help="show how two plans differ; makes no plan"
     )
     budget = plan.add_mutually_exclusive_group()
     budget.add_argument(
-        "--size-mb", type=_number, help="all exported weights, in MB of 10^6 bytes, without the tokenizer"
+        "--size-mb",
+        type=_number,
+        help="size of all exported weights in MB (10^6 bytes), without the tokenizer",
     )
     budget.add_argument("--bits", type=_number, help="average bits per quantizable weight, scales included")
     budget.add_argument("--max-kl", type=_number, help="largest summed KL(full‖quantized), nats per token")
@@ -109,26 +116,31 @@ def parser() -> argparse.ArgumentParser:
         "--method", default="kl", help="kl (default), sqnr, mse, delta-ce, paper, or uniform-FORMAT"
     )
     plan.add_argument(
-        "--pin", type=_pin, action="append", default=[], metavar="WEIGHT=FORMAT", help="decide one weight"
+        "--pin",
+        type=_pin,
+        action="append",
+        default=[],
+        metavar="WEIGHT=FORMAT",
+        help="fix the format of one weight",
     )
     plan.add_argument(
         "--limit",
         action="append",
         default=[],
-        help="ssm>=8: no fewer bits in weights of a kind; mlp!=nf4_g64 or !=nf4_g64: not that format",
+        help=("ssm>=8: at least 8 bits in weights of a kind; mlp!=nf4_g64 or !=nf4_g64: never that format"),
     )
     plan.add_argument(
         "--fused",
         action="store_true",
-        help="q, k, v and gate, up share a format, so that they can be fused",
+        help="use one format for q, k, v and one for gate, up, so they can be fused",
     )
     plan.add_argument(
-        "--device", type=_device, help="CPU, GPU or NPU: leave out formats it is known to compute wrongly"
+        "--device", type=_device, help="CPU, GPU or NPU: leave out formats that it computes wrongly"
     )
 
     verify = add(
         "verify",
-        "Measure a whole plan on held-out text; repair it first, if asked.",
+        "Measure a whole plan on held-out text. Repair it first with --repair.",
         "verify sample --plan plan.json",
         "verify sample --plan plan.json --repair --scores scores.json --minutes 10",
     )
@@ -139,25 +151,30 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--repair",
         action="store_true",
-        help="exchange formats at equal bytes as long as that lowers the joint KL on a third text; "
-        "interrupted, the same command goes on",
+        help=(
+            "exchange formats at equal size while that lowers the joint KL on a third text; run "
+            "it again to resume"
+        ),
     )
     verify.add_argument(
         "--scores",
         type=Path,
         metavar="scores.json",
-        help="formats to try (default: that beside the plan)",
+        help="formats to try (default: scores.json next to the plan)",
     )
     verify.add_argument(
-        "--repair-text", type=Path, metavar="FILE", help="default: calibration text that was not scored on"
+        "--repair-text",
+        type=Path,
+        metavar="FILE",
+        help="text for the repair (default: calibration text that was not used for scoring)",
     )
-    verify.add_argument("--repair-tokens", type=_positive, help="tokens of it (default 4096)")
-    verify.add_argument("--minutes", type=_number, help="for the repair at most (default 20)")
+    verify.add_argument("--repair-tokens", type=_positive, help="tokens of that text (default 4096)")
+    verify.add_argument("--minutes", type=_number, help="longest time for the repair (default 20)")
     verify.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
 
     baselines = add(
         "baselines",
-        "Every baseline at a plan's bytes, as plans, measured on the same held-out text.",
+        "Make baseline plans of a plan's size, and measure them on the same held-out text.",
         "baselines sample --scores scores.json --plan plan.json --out baselines",
     )
     baselines.add_argument("model", metavar="MODEL")
@@ -165,9 +182,11 @@ def parser() -> argparse.ArgumentParser:
     baselines.add_argument("--plan", type=Path, required=True, metavar="plan.json")
     baselines.add_argument("--out", type=Path, required=True, metavar="DIR")
     baselines.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
-    baselines.add_argument("--tokens", type=_positive, help="tokens of it (default 8192)")
-    baselines.add_argument("--only", metavar="FAMILIES", help="of uniform,metrics,paper,random,nncf")
-    baselines.add_argument("--gamma", type=_number, help="of the paper's greedy (default 1.1)")
+    baselines.add_argument("--tokens", type=_positive, help="tokens of that text (default 8192)")
+    baselines.add_argument(
+        "--only", metavar="FAMILIES", help="comma-separated: uniform,metrics,paper,random,nncf (default: all)"
+    )
+    baselines.add_argument("--gamma", type=_number, help="γ of the paper's greedy method (default 1.1)")
 
     export = add(
         "export",
@@ -179,10 +198,12 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("model", metavar="MODEL")
     source = export.add_mutually_exclusive_group(required=True)
     source.add_argument("--plan", type=Path, metavar="plan.json")
-    source.add_argument("--format", help="every weight in this one format")
+    source.add_argument("--format", help="use this one format for every weight")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
     export.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
-    export.add_argument("--npu", action="store_true", help="a graph for an NPU too, with the same weights")
+    export.add_argument(
+        "--npu", action="store_true", help="also write a graph for an NPU, with the same weights"
+    )
 
     bench = add(
         "bench",
@@ -198,32 +219,42 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         nargs=2,
         metavar=("A", "B"),
-        help="compare two bench files, and measure nothing",
+        help="compare two bench files; measures nothing",
     )
     measuring = [
-        bench.add_argument("--devices", help="comma-separated OpenVINO devices (default: all there are)"),
+        bench.add_argument("--devices", help="comma-separated OpenVINO devices (default: all available)"),
         bench.add_argument(
-            "--text", type=Path, metavar="FILE", help="held-out text; WikiText is read as lm-eval's task does"
+            "--text",
+            type=Path,
+            metavar="FILE",
+            help="held-out text; WikiText is read as lm-eval's task reads it",
         ),
-        bench.add_argument("--tokens", type=_positive, help="tokens of it (default 8192)"),
+        bench.add_argument("--tokens", type=_positive, help="tokens of that text (default 8192)"),
         bench.add_argument(
             "--window", type=_positive, help="tokens in a window (default 256; WikiText 2048)"
         ),
-        bench.add_argument("--stride", type=_positive, help="from window to window (default: side by side)"),
+        bench.add_argument(
+            "--stride", type=_positive, help="tokens from one window to the next (default: no overlap)"
+        ),
         bench.add_argument(
             "--precision",
             choices=("user", "f32"),
-            help="of the quality run: the device's own (default), or f32",
+            help="precision of the quality run: the device's default (user, the default), or f32",
         ),
         bench.add_argument(
             "--contexts",
             type=_lengths,
             metavar="N,N,…",
-            help="prompt lengths to time besides 256 (default 128,512,2048)",
+            help="prompt lengths to time in addition to 256 (default 128,512,2048)",
         ),
-        bench.add_argument("--minutes", type=_number, help="of timing on one device at most (default 10)"),
         bench.add_argument(
-            "--quick", action="store_const", const=True, help="less text and fewer repetitions, wider errors"
+            "--minutes", type=_number, help="longest time for timing on each device (default 10)"
+        ),
+        bench.add_argument(
+            "--quick",
+            action="store_const",
+            const=True,
+            help="less text and fewer repetitions, with wider errors",
         ),
         bench.add_argument(
             "--cool-down", type=_number, metavar="S", help="rest before each turn (default 0.2)"
@@ -231,26 +262,26 @@ def parser() -> argparse.ArgumentParser:
         bench.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
     ]
     bench.set_defaults(measuring=measuring)
-    bench.add_argument("--csv", type=Path, metavar="FILE", help="the table as CSV as well")
-    bench.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page as well")
+    bench.add_argument("--csv", type=Path, metavar="FILE", help="also write the table as CSV")
+    bench.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
 
     everything = add(
         "run",
-        "Analyze, plan, export with baselines and benchmark: all of it. Called again, it goes on where it "
-        "was, and measures the benchmark anew.",
+        "Analyze, plan, export and benchmark a model. Run it again and it resumes; only the "
+        "benchmark is repeated.",
         "run sample --out kl-lens-out",
         "run ./my-model --out out --bits 4.5",
     )
     everything.add_argument("model", metavar="MODEL")
     everything.add_argument("--out", type=Path, required=True, metavar="DIR")
     everything.add_argument(
-        "--bits", type=_number, help="average bits per quantizable weight of the plan (default 5)"
+        "--bits", type=_number, help="average bits of the plan per quantizable weight (default 5)"
     )
     everything.add_argument(
-        "--quick", action="store_true", help="less text and fewer repetitions, wider errors"
+        "--quick", action="store_true", help="less text and fewer repetitions, with wider errors"
     )
     everything.add_argument(
-        "--devices", help="to benchmark on, comma-separated OpenVINO devices (default: all there are)"
+        "--devices", help="devices to benchmark, comma-separated (default: all available)"
     )
     _add_measuring(everything)
     return whole
@@ -264,7 +295,10 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
     text.add_argument(
         "--calibration",
         choices=("novels", "wikitext-2", "generated"),
-        help="a text of ours: bundled novels (default), WikiText-2 from the Hub, or the model's own writing",
+        help=(
+            "calibration text: bundled novels (default), WikiText-2 from the Hub, or text that "
+            "the model writes"
+        ),
     )
     command.add_argument("--tokens", type=_positive, help="tokens of calibration text (default 4096)")
     command.add_argument("--window", type=_positive, help="tokens per window (default 256)")
@@ -272,22 +306,24 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--exhaustive",
         action="store_true",
-        help="use all of the text for every entry, also for those whose rank is settled earlier",
+        help="use all of the text for every weight, even if its rank is settled earlier",
     )
     command.add_argument(
-        "--seed", type=_natural, help="of the order of windows and of generated text (default 0)"
+        "--seed",
+        type=_natural,
+        help="random seed for the order of windows and for generated text (default 0)",
     )
     command.add_argument(
         "--precision",
         choices=("f32", "bf16"),
-        help="bf16 multiplies faster where the processor can; what it costs is measured and said",
+        help="bf16 is faster on processors that support it; its error is measured and reported",
     )
 
 
 def _device(text: str) -> str:
     name = text.upper()
     if name.partition(".")[0] not in ("CPU", "GPU", "NPU"):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of CPU, GPU, NPU")
+        raise argparse.ArgumentTypeError(f"{text!r} is not CPU, GPU or NPU")
     return name
 
 
@@ -304,7 +340,7 @@ def _lengths(text: str) -> list[int]:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number greater than 0")
     return int(text)
 
 
@@ -318,5 +354,5 @@ def _number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
     return value

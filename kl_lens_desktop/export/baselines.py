@@ -101,7 +101,7 @@ def baselines(
     loaded = load_model(local.folder)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     for path, model in ((scores_path, scores.model), (plan_path, plan.model)):
-        model.check_same(identity, path, "Open that model")
+        model.check_same(identity, path, "Open the model that was scored")
     held_out = Path(text) if text else held_out_text()
     _, about = windows(loaded.tokenizer, [held_out], tokens, window)
     calibration, _ = windows(
@@ -124,7 +124,7 @@ def baselines(
                 save_plan(path, replace(made, measured=measured))
             written[name] = str(path)
     if missing := sorted(set(names) - set(written)):
-        yield Note(f"No plan {', '.join(missing)}: not at these bytes, or not with the formats scored")
+        yield Note(f"No plan {', '.join(missing)}: impossible at this size or with the scored formats")
     yield Progress(STAGE, len(names), len(names), "Measured", "plans")
     yield Finished({"plans": written})
 

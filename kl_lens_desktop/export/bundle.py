@@ -113,7 +113,7 @@ def export_model(
         # already.
         to_fp16(graph)
         tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
-        yield step("Asking the model itself")
+        yield step("Running the original model")
         said = reference(loaded.model, _prompt(tokenizer), plan.assignments)
         del loaded  # the graph has its own FP16 copy now: less memory while it is compressed and written
         yield step("Compressing the weights")
@@ -137,9 +137,9 @@ def export_model(
         difference = difference_from(said, _answers(staging, said))
         if difference > MOST_DIFFERENT:
             raise ExportError(
-                "The exported graph does not answer as the model does",
-                f"its logits are off by {difference:.1%} of their spread on the CPU in f32",
-                "Report this as a fault, with the model's name",
+                "The exported graph does not answer like the model",
+                f"on the CPU in f32, its logits differ by {difference:.1%} of their spread",
+                "Report this as a bug, with the model's name",
             )
         proven = {"tokens": len(said.ids), "cpu_f32_against_torch": difference}
         _write_card(staging, local, plan, asdict(checked), proven)
@@ -163,7 +163,7 @@ def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
         wrong = sorted(name for name in set(plan.assignments.values()) if is_distrusted(device, name))
         if wrong:
             words = ", ".join(parse_format(name).label for name in wrong)
-            text = f"OpenVINO's {device} plugin does not compute {words} rightly. Use another device."
+            text = f"OpenVINO's {device} plugin computes {words} wrongly. Use another device."
             yield Note(text, "warning")
 
 

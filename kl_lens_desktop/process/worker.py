@@ -47,7 +47,7 @@ def serve(tasks: dict[str, Task]) -> int:
             output,
             Failed(
                 "Not enough memory",
-                "the computer has no more to give",
+                "the computer has no memory left",
                 "Close other programs",
                 "MemoryError",
                 traceback.format_exc(),

@@ -272,7 +272,7 @@ def test_scores_of_other_formats_leave_the_plan_and_say_so(scored: Window, sampl
     page.budget.slider.setEnabled(False)  # as a uniform plan leaves it
     _score_int8_only(scored, sample_scores)
     assert scored.session.plan is plan
-    assert "can be exported, but not weighed here" in scored.banner.text.text()
+    assert "it has no prediction here" in scored.banner.text.text()
     assert {reading.text() for reading in page.budget.readings.values()} == {"–"}
     shown = {page.weights.table.index(row, FORMAT).data() for row in range(page.weights.table.rowCount())}
     assert shown == {parse_format(name).label for name in plan.assignments.values()}

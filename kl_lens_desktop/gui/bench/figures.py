@@ -60,7 +60,7 @@ def _figure(key: str, group: str, heading: str, tip: str, width: int, usual: boo
     return Figure(key, group, heading, said.name, tip, said.best, width, usual, said.scale)
 
 
-_PAIRED = "≈ marks values within 4 % of the best, or not different from it at 95 % in paired rounds."
+_PAIRED = "≈ marks values not shown to differ from the best by more than 4 % (95 % confidence)."
 _FIGURES = (
     _figure(
         "tokens_per_s", "Speed", "Tokens/s",

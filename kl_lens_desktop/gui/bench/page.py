@@ -53,8 +53,8 @@ NOTHING = "Export a model first"
 NOT_MEASURED = "Nothing measured yet"
 UNMEASURED = "Not measured yet. “Benchmark” times each model on the selected devices and checks its answers."
 LEGEND = (
-    "Bold: the best. KL leaves out FP16, its reference. ≈: within 4 % of the best, or not "
-    "different from it at 95 %."
+    "Bold: the best. KL leaves out FP16, its reference. ≈: not shown to differ from the "
+    "best by more than 4 %."
 )
 # The menu of columns, side by side.
 COLUMN_GROUPS = (("Speed", "By prompt length"), ("Quality", "Memory"), ("Loading", "How it ran"))
