@@ -75,9 +75,13 @@ def test_texts_that_cannot_be_read_are_refused_by_every_stage(
         ("analyze", {"formats": ["fp16"]}, "FP16 is full precision"),
         ("analyze", {"formats": ["int5"]}, "Unknown format 'int5'"),
         ("analyze", {"tokens": 300}, "error bars need two windows"),
-        ("analyze", {"text": [str(held_out_text())] * 40, "window": 128}, "one window takes 128 of each"),
+        (
+            "analyze",
+            {"text": [str(held_out_text())] * 40, "window": 128},
+            "each text needs at least one window of 128",
+        ),
         ("run", {"bits": 1.0}, "the smallest format takes 4 bits"),
-        ("run", {"devices": ["TPU"]}, "'TPU' is none of CPU"),
+        ("run", {"devices": ["TPU"]}, "'TPU' is not one of CPU"),
         ("run", {"window": 2048, "quick": True}, "error bars need two windows"),
         ("run", {"formats": ["int5"]}, "Unknown format 'int5'"),
         ("export", {"format": "int5"}, "Unknown format 'int5'"),
@@ -100,7 +104,7 @@ def test_files_that_do_not_go_together_are_refused(
     wishes = {"plan": str(other), "scores": scores}
     assert "is for another model" in refused("baselines", out=out, **wishes)
     assert "is for another model" in refused("verify", repair=True, **wishes)
-    assert "no baselines 'magic'" in refused(
+    assert "Unknown baselines 'magic'" in refused(
         "baselines", out=out, plan=str(plan), scores=scores, only=["magic"]
     )
     assert "the result is measured on that text" in refused(

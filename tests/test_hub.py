@@ -163,7 +163,7 @@ def test_without_the_hub_the_copy_that_is_here_is_used_and_said(
     assert last == first[-1]
     assert note == Note(
         "The Hub was not asked: HF_HUB_OFFLINE is set. Unset it, or choose a model on this computer. "
-        "The copy pulled before, at 3fa9c1d, is used.",
+        "Using the copy downloaded before, at 3fa9c1d.",
         "warning",
     )
     with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
@@ -350,11 +350,15 @@ def test_a_spoilt_partial_file_does_no_harm(hub: Hub) -> None:
     [
         (None, "", r"no public model has that name\. Check the spelling"),
         (None, "hf_right", r"the Hub has no such model, or it is private\. Check the spelling\.$"),
-        (None, "hf_wrong", r"does not accept your token\. Make a token at .*/settings/tokens"),
-        (Repository(SMALL, private=True), "", r"if it is private, make a token"),
-        (Repository(SMALL, gated=True), "", r"\(gated\)\. Ask for access at http.*/some/model, make a token"),
+        (None, "hf_wrong", r"does not accept your token\. Create a token at .*/settings/tokens"),
+        (Repository(SMALL, private=True), "", r"if it is private, create a token"),
+        (
+            Repository(SMALL, gated=True),
+            "",
+            r"\(gated\)\. Ask for access at http.*/some/model, create a token",
+        ),
         (Repository(SMALL, gated=True), "hf_right", r"Ask for access at http.*/some/model, then pull again"),
-        (Repository({"pytorch_model.bin": b""}), "", r"only as pickles.*Only safetensors are read"),
+        (Repository({"pytorch_model.bin": b""}), "", r"pickles.*reads only safetensors"),
         (Repository({"config.json": b"{}", "a.gguf": b""}), "", r"it has no \*\.safetensors"),
         (Repository({WEIGHTS: b"x"}), "", r"it has no config\.json"),
         (Repository(SMALL, listed=[{"rfilename": name} for name in SMALL]), "", r"gives no size or hash"),
@@ -390,9 +394,9 @@ def test_a_busy_hub_is_asked_again_after_the_time_it_names(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ([(429, {"Retry-After": "900"})], r"asked too often \(429\)\. Try again in 900 s; with a token"),
-        ([(429, {"RateLimit": '"api";r=0;t=250'})], r"asked too often \(429\)\. Try again in 250 s"),
-        ([(503, {})] * 9, r"the Hub itself has a problem \(503\)"),
+        ([(429, {"Retry-After": "900"})], r"too many requests \(429\)\. Try again in 900 s; with a token"),
+        ([(429, {"RateLimit": '"api";r=0;t=250'})], r"too many requests \(429\)\. Try again in 250 s"),
+        ([(503, {})] * 9, r"the Hub has a problem \(503\)"),
     ],
 )
 def test_a_hub_that_stays_busy_is_left_alone(
@@ -437,7 +441,7 @@ def test_too_small_a_disk_is_said_before_the_first_byte(hub: Hub) -> None:
     listed = hub_server.listing(SMALL)
     listed[-1]["size"] = 10**18
     hub.repositories["tiny/hybrid"].listed = listed
-    with pytest.raises(InputError, match=r"1,000,000,000\.00 GB are to come and .* are free"):
+    with pytest.raises(InputError, match=r"1,000,000,000\.00 GB are needed and .* are free"):
         events_of("tiny/hybrid")
     assert hub.bodies("config.json") == []
 
@@ -565,7 +569,7 @@ def test_a_folder_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.Monk
         (
             ["config.json", "pytorch_model.bin"],
             ModelError,
-            "pickles, which can run code.*Only safetensors are read",
+            "pickles, which can run code.*reads only safetensors",
         ),
     ],
 )
