@@ -457,7 +457,7 @@ def test_settings_are_kept_and_reach_the_benchmark(
     dialog.devices.setText("gpu,cpu")
     dialog.accept()
     assert dialog.result() == 0
-    assert dialog.problem.text().startswith("GPU,CPU is no combination of devices")
+    assert dialog.problem.text().startswith("GPU,CPU is not a combination of devices")
     dialog.devices.setText("auto:cpu")
     dialog.use_text(str(tmp_path / "mine.txt"))
     dialog.accept()

@@ -125,7 +125,7 @@ class ExportPage(Page):
             Variant(
                 name,
                 parse_format(name).label,
-                "full precision" if name == "fp16" else "the same format for every weight",
+                "full precision" if name == "fp16" else "one format for all",
                 weight_bytes(model, {w["name"]: name for w in model.matrices}),
             )
             for name in BASELINES

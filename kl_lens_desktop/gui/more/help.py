@@ -138,9 +138,9 @@ class HelpText(QTextBrowser):
         elif _relative(target).endswith(".md") and Path(target.toLocalFile()).is_file():
             self.setSource(target, QTextDocument.ResourceType.MarkdownResource)
 
-    def loadResource(self, type: int, name: QUrl) -> object:
+    def loadResource(self, type: int, name: QUrl | str) -> object:
         """Bundled pages and pictures only; nothing is fetched from a network or from outside their folder."""
-        target = self._url.resolved(name)
+        target = self._url.resolved(QUrl(name))
         path = Path(target.toLocalFile())
         if not _relative(target) or not path.is_file():
             return None
