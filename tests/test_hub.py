@@ -162,7 +162,7 @@ def test_without_the_hub_the_copy_that_is_here_is_used_and_said(
     *_, note, last = events_of("tiny/hybrid")
     assert last == first[-1]
     assert note == Note(
-        "The Hub was not asked: HF_HUB_OFFLINE is set. Unset it, or choose a model on this computer. "
+        "Cannot ask the Hub: HF_HUB_OFFLINE is set. Unset it, or choose a model on this computer. "
         "Using the copy downloaded before, at 3fa9c1d.",
         "warning",
     )
@@ -355,7 +355,7 @@ def test_a_spoilt_partial_file_does_no_harm(hub: Hub) -> None:
         (
             Repository(SMALL, gated=True),
             "",
-            r"\(gated\)\. Ask for access at http.*/some/model, create a token",
+            r"it is gated: .*\. Ask for access at http.*/some/model, create a token",
         ),
         (Repository(SMALL, gated=True), "hf_right", r"Ask for access at http.*/some/model, then pull again"),
         (Repository({"pytorch_model.bin": b""}), "", r"pickles.*reads only safetensors"),
@@ -394,7 +394,10 @@ def test_a_busy_hub_is_asked_again_after_the_time_it_names(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ([(429, {"Retry-After": "900"})], r"too many requests \(429\)\. Try again in 900 s; with a token"),
+        (
+            [(429, {"Retry-After": "900"})],
+            r"too many requests \(429\)\. Try again in 900 s; a token raises the limit",
+        ),
         ([(429, {"RateLimit": '"api";r=0;t=250'})], r"too many requests \(429\)\. Try again in 250 s"),
         ([(503, {})] * 9, r"the Hub has a problem \(503\)"),
     ],

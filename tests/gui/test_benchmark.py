@@ -341,7 +341,7 @@ def test_memory_is_shown_while_a_child_works_and_its_ends_until_the_next_run(pag
     job.ended.emit("finished")
     assert (strip.process.text(), strip.whose.accessibleName()) == (
         "peak 480 MiB",
-        "Last run, most: Plan on CPU",
+        "Last run, peak: Plan on CPU",
     )
     job.started.emit("generate")
     assert strip.process.text() == "peak 480 MiB"

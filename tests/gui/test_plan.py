@@ -386,7 +386,7 @@ def test_baselines_measured_before_stand_in_the_chart_and_in_the_words(
         save_plan(workspace.baselines / f"{name}.json", other.with_measured(_measured(kl)))
     with qtbot.waitSignal(scored.session.baselines_changed):
         scored.session.reload()
-    assert "SQNR does best: KL 0.0150" in page.sentence.text()
+    assert "best baseline of about that size is SQNR: KL 0.0150" in page.sentence.text()
     assert page.baselines.isEnabled()
 
 
