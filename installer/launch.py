@@ -66,10 +66,12 @@ def main(arguments: list) -> int:
     parser = argparse.ArgumentParser(
         prog="launch.py",
         usage="launch.py {run,app,test} ...",
-        description="Set KL Lens Desktop up, once, and run it.",
-        epilog="run: compress and measure the bundled sample model into ./kl-lens-out; app: open the window; "
-        "test: ruff, mypy and the test suite; --fast: only the quick tests. Further arguments "
-        "go on to what is run (pytest, for test).",
+        description="Set up KL Lens Desktop once, and run it.",
+        epilog=(
+            "run: compress and measure the bundled sample model, and write to ./kl-lens-out; app: "
+            "open the window; test: run ruff, mypy and the test suite, with --fast only the quick "
+            "tests. Further arguments are passed on (for test, to pytest)."
+        ),
     )
     parser.add_argument("command", choices=("run", "app", "test"))
     parser.add_argument("further", nargs=argparse.REMAINDER)
@@ -84,7 +86,7 @@ def main(arguments: list) -> int:
         say(str(error))
         return 1
     except KeyboardInterrupt:
-        say("Cancelled. The next call repairs a set-up that was cut short.")
+        say("Cancelled. Run the command again to complete the set-up.")
         return 130
 
 
@@ -129,7 +131,8 @@ def check_python(version: tuple) -> None:
         call = "py -3.13 installer\\launch.py" if os.name == "nt" else "python3.13 installer/launch.py"
         versions = "Python {}.{} to {}.{}, and this is {}.{}".format(*OLDEST, *NEWEST, *version)
         raise SetupError(
-            f"KL Lens Desktop needs {versions}: install one from python.org and name it, as in `{call} run`."
+            f"KL Lens Desktop needs {versions}. Install it from python.org, and start the launcher "
+            f"with it, for example `{call} run`."
         )
 
 
@@ -139,15 +142,15 @@ def check_qt_libraries(command: str, variables: dict) -> None:
     if command == "app" and not variables.get("QT_QPA_PLATFORM"):
         if not has_display(variables):
             raise SetupError(
-                "There is no display to open a window on (neither DISPLAY nor WAYLAND_DISPLAY is set): start "
-                "it on a desktop, or use `run`, which needs none."
+                "Cannot open a window: there is no display (DISPLAY and WAYLAND_DISPLAY are not set). "
+                "Start it on a desktop, or use `run`, which needs no display."
             )
         needs.update(WAYLAND_NEEDS if variables.get("WAYLAND_DISPLAY") else X11_NEEDS)
     missing = {library: packages for library, packages in needs.items() if not can_load(library)}
     if missing:
         names, command = ", ".join(sorted(missing)), install_command(missing, os_release())
         raise SetupError(
-            f"Qt needs system libraries that are missing here: {names}. Install them with:\n  {command}"
+            f"Qt needs system libraries that are missing: {names}. Install them with:\n  {command}"
         )
 
 
@@ -209,14 +212,16 @@ def set_up(testing: bool) -> None:
     done = [digest(False), digest(True)] if testing else [digest(False)]
     stamp_file().write_text("\n".join(done) + "\n", encoding="utf-8")
     unfinished().unlink()
-    say("Set-up is done.")
+    say("Set-up is complete.")
 
 
 def make_venv() -> None:
     """A virtual environment of this Python: the one that is there, or a new one."""
     if VENV.exists() and any(VENV.iterdir()) and not unfinished().exists():
         if not stamp_file().exists():
-            raise SetupError(f"{VENV} was not made by this script: rename or delete it, then try again.")
+            raise SetupError(
+                f"{VENV} was not created by this script. Rename or delete it, and then try again."
+            )
         if venv_version() == sys.version_info[:2]:
             return
     check_room()
@@ -228,7 +233,7 @@ def make_venv() -> None:
         elif path != unfinished():
             path.unlink()
     if subprocess.call([sys.executable, "-m", "venv", str(VENV)], stdout=sys.stderr):
-        raise SetupError(f"Python could not make a virtual environment in {VENV} (see above).")
+        raise SetupError(f"Python could not create a virtual environment in {VENV} (see above).")
 
 
 def check_room() -> None:
@@ -236,10 +241,14 @@ def check_room() -> None:
     free = shutil.disk_usage(str(ROOT)).free / 1e9
     if free < GIGABYTES_NEEDED:
         raise SetupError(
-            f"Set-up needs {GIGABYTES_NEEDED} GB for a while, and {free:.1f} GB are free on this disk."
+            f"Set-up needs {GIGABYTES_NEEDED} GB of disk space for a while, and only {free:.1f} GB "
+            "are free. Free some space, and then try again."
         )
     if os.name == "nt" and len(str(ROOT)) > LONGEST_SAFE_ROOT:
-        say("The path of this folder is long; if set-up fails, move it to a short one such as C:\\kl-lens.")
+        say(
+            "The path of this folder is long. If set-up fails, move the folder to a short path "
+            "such as C:\\kl-lens."
+        )
     if importlib.util.find_spec("ensurepip") is None:  # Debian ships it apart
         package = "python{}.{}-venv".format(*sys.version_info[:2])
         raise SetupError(
@@ -274,8 +283,9 @@ def install_torch(version: str) -> None:
         if pip("--no-deps", *where, cpu, quiet=True) == 0:
             return
     say(
-        f"The CPU build of torch is neither where pip is configured to look nor at {TORCH_CPU_INDEX}: taking "
-        "the registry's build, which brings some 4 GB of CUDA libraries that are of no use here."
+        "Cannot find the CPU build of torch in pip's configured index or at "
+        f"{TORCH_CPU_INDEX}. Using the default build instead, which adds about 4 GB of unused "
+        "CUDA libraries."
     )
 
 

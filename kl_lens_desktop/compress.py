@@ -75,7 +75,7 @@ class RunJob(Job[Compressed]):
         least = min(parse_format(name).bits for name in self.analysis.formats)
         if self.analysis.bits < least:
             why = f"the smallest format takes {least} bits and its scales"
-            raise InputError(f"No plan fits into {self.analysis.bits:g} bits", why, "Allow more bits")
+            raise InputError(f"No plan fits in {self.analysis.bits:g} bits", why, "Allow more bits")
         for name in (*(self.devices or ()), *self.benchmark.combinations):
             check_device_name(name)
         self.benchmark.check()
@@ -147,11 +147,11 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     if left:
         yield from _stage(ExportAllJob(left), cancel)
 
-    # Never gone on with: speeds are of the moment, and variants are only compared that took turns in one run.
+    # Never resumed: timings compare only within one run.
     if bench_path.exists():
         yield Note(
-            "The benchmark is measured anew, since speeds are of the moment and variants are timed in turn; "
-            "the earlier bench.json is replaced"
+            "Repeating the benchmark, because timings compare only within one run. This replaces "
+            "the earlier bench.json."
         )
     folders = {name: variant.out for name, variant in variants.items()}
     measuring = BenchJob(tuple(folders.values()), bench_path, job.devices, job.benchmark)

@@ -23,7 +23,7 @@ JSON_LIMIT = 256 * 2**20
 CARD = "kl_lens.json"  # says what an exported folder is, and lists its files
 MODEL_XML = "openvino_model.xml"  # its graph
 NPU_MODEL = "openvino_model_npu.xml"  # a second graph in it, of the same weights
-_WRITE_ADVICE = "Choose a folder you may write to, with free space"
+_WRITE_ADVICE = "Choose a folder with free space that you may write to"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,9 +59,9 @@ def check_file(path: Path) -> None:
 
 def _check_file_name(path: Path) -> None:
     if not path.name:
-        raise InputError(f"Cannot write {str(path)!r}", "it names no file", "Give a file name")
+        raise InputError(f"Cannot write {str(path)!r}", "it is not the name of a file", "Give a file name")
     if path.exists() and not path.is_file():
-        raise InputError(f"Cannot write {path}", "it is no file", "Choose another name")
+        raise InputError(f"Cannot write {path}", "it is not a file", "Choose another name")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -138,7 +138,9 @@ def atomic_folder(target: Path, manifest: str) -> Iterator[Path]:
         except OSError as error:
             if aside.exists() and not target.exists():
                 os.replace(aside, target)
-            raise InputError(f"Cannot replace {target}", reason(error), "Close what uses it") from error
+            raise InputError(
+                f"Cannot replace {target}", reason(error), "Close the programs that use it"
+            ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
@@ -148,9 +150,9 @@ def check_folder(target: Path, manifest: str) -> None:
     """Raise `InputError` now if `atomic_folder` would."""
     target = target.absolute()
     if target.exists() and not target.is_dir():
-        raise InputError(f"Cannot write {target}", "a file of that name exists", "Choose another folder")
+        raise InputError(f"Cannot write {target}", "a file with that name exists", "Choose another folder")
     if target.is_dir() and not {path.name for path in target.iterdir()} <= _listed(target / manifest):
-        raise InputError(f"Cannot write {target}", "it holds other files", "Choose an empty or new folder")
+        raise InputError(f"Cannot write {target}", "it contains other files", "Choose an empty or new folder")
     check_writable(target.parent)
 
 
@@ -216,7 +218,7 @@ def check_replaceable(path: Path, kind: str) -> None:
         except OSError as error:
             raise InputError(f"Cannot write {path}", reason(error), "Choose another name") from error
         if f'"schema": "kl-lens/{kind}/'.encode() not in start:
-            raise InputError(f"Cannot write {path}", "it holds something else already", "Choose another name")
+            raise InputError(f"Cannot write {path}", "it contains something else", "Choose another name")
 
 
 def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:

@@ -43,5 +43,5 @@ def from_line(line: str | bytes) -> Job[Any]:
         value = json.loads(line)
         kind, given = job_type(value["job"]), value["given"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError("Cannot do a job", "it is none of this program's", "Start it again") from error
+        raise InputError("Cannot start a job", "the request is damaged", "Start it again") from error
     return kind.from_json(given)

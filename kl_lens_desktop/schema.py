@@ -32,7 +32,7 @@ def check_schema(value: Any, schema: str, path: Path) -> None:
     if error is not None:
         where = "/".join(map(str, error.absolute_path)) or "the top level"
         raise InputError(
-            f"Cannot use {path}", f"at {where[:120]}: {error.message[:200]}", "Make the file again"
+            f"Cannot use {path}", f"at {where[:120]}: {error.message[:200]}", "Create the file again"
         )
 
 

@@ -668,12 +668,12 @@ def test_a_comparison_names_figures_with_their_units_and_says_which_file_is_bett
     assert said["Decode, tokens/s"] == ("100", "50.0", "worse")
     assert said["Perplexity by tokens"] == ("70.0", "60.0", "better")
     assert said["Same best next token as FP16, %"] == ("90.0", "80.0", "worse")
-    assert said["Peak RSS, counted by the system, MiB"] == ("100", "100", "–")
+    assert said["Peak RSS, from the operating system, MiB"] == ("100", "100", "–")
     around = {line["what"] for line in around_table(found)}
-    assert {"memory, MiB", "a turn begins no more after, s"} <= around
+    assert {"memory, MiB", "latest start of a turn, s"} <= around
     export_comparison_html(("mine", "yours"), found, tmp_path / "both.html")
     page = (tmp_path / "both.html").read_text(encoding="utf-8")
-    for words in (*lines, *around, "may differ from the ratio of the means", "more is better for tokens/s"):
+    for words in (*lines, *around, "may differ from the ratio of the means", "Higher is better for tokens/s"):
         assert html.escape(words) in page
 
 
@@ -723,7 +723,7 @@ def test_a_damaged_variant_costs_its_own_row_and_the_comparison_with_it(
     assert whole["status"] == "ok"
     assert whole["perplexity"] is not None
     assert whole["kl_to_fp16"] is None
-    assert any("is not compared with FP16" in event.text for event in events if isinstance(event, Note))
+    assert any("with FP16" in event.text for event in events if isinstance(event, Note))
     assert report.load_bench(out)["rows"] == [broken, whole]
 
 
@@ -903,8 +903,8 @@ def test_a_bench_left_in_the_middle_ends_its_child(sample_ir: dict[str, Path], t
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"folders": ()}, "no folder was given"),
-        ({"folders": (Path(),)}, "it holds no openvino_model.xml"),
+        ({"folders": ()}, "you named no folder"),
+        ({"folders": (Path(),)}, "it has no openvino_model.xml"),
         ({"text": Path("short.txt")}, "The text is too short"),
         ({"text": Path("absent.txt")}, "Cannot read absent.txt"),
         ({"text": Path("binary.txt")}, "it is not UTF-8 text"),
@@ -912,9 +912,9 @@ def test_a_bench_left_in_the_middle_ends_its_child(sample_ir: dict[str, Path], t
         ({"precision": "f64"}, "'f64' is no precision"),
         ({"window": 1}, "Choose a window of at least 2"),
         ({"window": 128, "stride": 129}, "cannot be 129 apart"),
-        ({"contexts": (0,)}, "a context has no tokens"),
-        ({"devices": ("CPUX",)}, "'CPUX' is none of CPU"),
-        ({"devices": ("AUTO:CPU,GPX",)}, "'GPX' is none of CPU"),
+        ({"contexts": (0,)}, "a prompt length is 0"),
+        ({"devices": ("CPUX",)}, "'CPUX' is not one of CPU"),
+        ({"devices": ("AUTO:CPU,GPX",)}, "'GPX' is not one of CPU"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_any_child_starts(

@@ -81,13 +81,17 @@ def test_texts_that_cannot_be_read_are_refused_by_every_stage(
     [
         ("analyze", analysis(device="cuda:99"), "torch finds no such device"),
         ("analyze", analysis(device="tpu"), "torch finds no such device"),
-        ("analyze", analysis(formats=("fp16",)), "FP16 is the full precision itself"),
+        ("analyze", analysis(formats=("fp16",)), "FP16 is full precision"),
         ("analyze", analysis(formats=("int5",)), "Unknown format 'int5'"),
         ("analyze", analysis(tokens=300), "error bars need two windows"),
-        ("analyze", analysis(text=(held_out_text(),) * 40, window=128), "one window takes 128 of each"),
+        (
+            "analyze",
+            analysis(text=(held_out_text(),) * 40, window=128),
+            "each text needs at least one window of 128",
+        ),
         ("run", analysis(bits=1.0), "the smallest format takes 4 bits"),
-        ("run", {"devices": ("TPU",)}, "'TPU' is none of CPU"),
-        ("run", {"benchmark": Benchmark(combinations=("AUTO:TPU",))}, "'TPU' is none of CPU"),
+        ("run", {"devices": ("TPU",)}, "'TPU' is not one of CPU"),
+        ("run", {"benchmark": Benchmark(combinations=("AUTO:TPU",))}, "'TPU' is not one of CPU"),
         ("run", {"benchmark": Benchmark(new_tokens=1)}, "new_tokens is less than 2"),
         ("run", {"analysis": Analysis(window=2048).quick}, "error bars need two windows"),
         ("run", analysis(formats=("int5",)), "Unknown format 'int5'"),
@@ -116,21 +120,23 @@ def test_files_that_do_not_go_together_are_refused(
     other, scores, out = tmp_path / "other.json", sample_scores_path, tmp_path / "out"
     made = propose(sample_scores, bits=5)
     save_plan(other, replace(made, model=replace(made.model, sha256="0" * 64)))
-    assert "is of another model" in refused("baselines", out=out, plan=other, scores=scores)
-    assert "is of another model" in refused("verify", plan=other, repair=RepairSettings(scores=scores))
-    assert "no baselines 'magic'" in refused("baselines", out=out, plan=plan, scores=scores, only=("magic",))
-    assert "the result is to be measured on it" in refused(
+    assert "is for another model" in refused("baselines", out=out, plan=other, scores=scores)
+    assert "is for another model" in refused("verify", plan=other, repair=RepairSettings(scores=scores))
+    assert "Unknown baselines 'magic'" in refused(
+        "baselines", out=out, plan=plan, scores=scores, only=("magic",)
+    )
+    assert "the result is measured on that text" in refused(
         "verify", plan=plan, repair=RepairSettings(text=held_out_text())
     )
     assert "four windows of 256" in refused("verify", plan=plan, repair=RepairSettings(tokens=1023))
     assert "not a KL Lens scores file" in refused("analyze", out=plan)
-    assert "holds something else already" in refused("agree", scores=scores, out=plan)
+    assert "contains something else" in refused("agree", scores=scores, out=plan)
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "letter.txt").touch()
-    assert "it holds other files" in refused("export", format="int8_sym", out=taken)
+    assert "it contains other files" in refused("export", format="int8_sym", out=taken)
     (taken / "bench.json").write_text("{}", encoding="utf-8")
-    assert "holds something else already" in refused("run", out=taken)
+    assert "contains something else" in refused("run", out=taken)
 
 
 def test_the_processor_is_there_without_a_number_or_with_the_first() -> None:

@@ -118,7 +118,7 @@ def test_failures_are_one_sentence(copy: Path, sample_scores: Scores, tmp_path: 
     out = tmp_path / "out"
     whole = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    assert "cut short or damaged" in fails("run", copy, "--out", out)
+    assert "incomplete or damaged" in fails("run", copy, "--out", out)
 
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -157,10 +157,10 @@ def test_what_can_be_refused_at_once_is(
         ("bench", sample_ir["int4"]),
         ("agree", "sample", "--scores", sample_scores_path),
     ):
-        assert "it holds something else already" in fails(*command, "--out", scores)
+        assert "it contains something else" in fails(*command, "--out", scores)
     assert scores.read_bytes() == before
     out = tmp_path / "out"
-    assert "FP16 is the full precision itself" in fails(
+    assert "FP16 is full precision" in fails(
         "analyze", "sample", "--out", tmp_path / "fp16.json", "--formats", "fp16"
     )
     assert "the smallest format takes 4 bits" in fails("run", "sample", "--out", out, "--bits", "0.5")
@@ -283,7 +283,7 @@ def test_run_on_another_architecture(tmp_path: Path) -> None:
     again = started("run", model, "--out", out, "--tokens", "512", "--quick", *flags)
     assert load_scores(out / "scores.json") == scores
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert "The benchmark is measured anew" in again.stderr
+    assert "Repeating the benchmark" in again.stderr
     assert not sessions & {row["session"] for row in load_bench(out / "bench.json")["rows"]}
 
 

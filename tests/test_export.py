@@ -507,7 +507,7 @@ def test_a_plan_for_another_model_is_refused_before_any_work(sample_scores: Scor
 
 def test_somebody_elses_folder_is_not_overwritten(sample: LocalModel, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
-    with pytest.raises(InputError, match="holds other files"):
+    with pytest.raises(InputError, match="contains other files"):
         list(export_model(sample, "int8_sym", tmp_path, Cancel()))
     assert (tmp_path / "thesis.txt").exists()
 

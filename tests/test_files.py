@@ -50,7 +50,7 @@ def test_a_folder_with_one_file_more_than_ours_is_left_alone(tmp_path: Path) -> 
         write_json(staging / "card.json", {"files": ["card.json"]})
     (target / "thesis.txt").write_text("years of work", encoding="utf-8")
     (target / "photos").mkdir()
-    with pytest.raises(InputError, match="holds other files"), atomic_folder(target, "card.json"):
+    with pytest.raises(InputError, match="contains other files"), atomic_folder(target, "card.json"):
         pass
     assert (target / "thesis.txt").read_text(encoding="utf-8") == "years of work"
 

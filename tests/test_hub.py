@@ -162,8 +162,8 @@ def test_without_the_hub_the_copy_that_is_here_is_used_and_said(
     *_, note, last = events_of("tiny/hybrid")
     assert last == first[-1]
     assert note == Note(
-        "The Hub was not asked: HF_HUB_OFFLINE is set. Unset it, or choose a model on this computer. "
-        "The copy pulled before, at 3fa9c1d, is used.",
+        "Cannot ask the Hub: HF_HUB_OFFLINE is set. Unset it, or choose a model on this computer. "
+        "Using the copy downloaded before, at 3fa9c1d.",
         "warning",
     )
     with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
@@ -236,7 +236,7 @@ def test_cancelled_in_mid_file_the_next_pull_goes_on_there(hub: Hub) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "network"]
     (stored,) = library.list_models()
     assert not stored.complete
-    with pytest.raises(ModelError, match="not finished"):
+    with pytest.raises(ModelError, match="not complete"):
         resolve_model(str(stored.folder))
 
     hub.stall = ""
@@ -326,7 +326,7 @@ def test_a_wrong_byte_is_noticed_and_the_file_fetched_once_more(hub: Hub, name: 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
 def test_wrong_twice_it_never_becomes_visible(hub: Hub, name: str) -> None:
     hub.corrupt[name] = 2
-    with pytest.raises(HubError, match=f"{re.escape(name)} arrived twice with a wrong hash"):
+    with pytest.raises(HubError, match=f"{re.escape(name)} arrived with a wrong hash twice"):
         events_of("tiny/hybrid")
     (stored,) = library.list_models()
     assert name not in contents(stored.folder)
@@ -350,16 +350,20 @@ def test_a_spoilt_partial_file_does_no_harm(hub: Hub) -> None:
     [
         (None, "", r"no public model has that name\. Check the spelling"),
         (None, "hf_right", r"the Hub has no such model, or it is private\. Check the spelling\.$"),
-        (None, "hf_wrong", r"does not accept your token\. Make a token at .*/settings/tokens"),
-        (Repository(SMALL, private=True), "", r"if it is private, make a token"),
-        (Repository(SMALL, gated=True), "", r"\(gated\)\. Ask for access at http.*/some/model, make a token"),
+        (None, "hf_wrong", r"does not accept your token\. Create a token at .*/settings/tokens"),
+        (Repository(SMALL, private=True), "", r"if it is private, create a token"),
+        (
+            Repository(SMALL, gated=True),
+            "",
+            r"it is gated: .*\. Ask for access at http.*/some/model, create a token",
+        ),
         (Repository(SMALL, gated=True), "hf_right", r"Ask for access at http.*/some/model, then pull again"),
-        (Repository({"pytorch_model.bin": b""}), "", r"only as pickles.*Only safetensors are read"),
+        (Repository({"pytorch_model.bin": b""}), "", r"pickles.*reads only safetensors"),
         (Repository({"config.json": b"{}", "a.gguf": b""}), "", r"it has no \*\.safetensors"),
         (Repository({WEIGHTS: b"x"}), "", r"it has no config\.json"),
-        (Repository(SMALL, listed=[{"rfilename": name} for name in SMALL]), "", r"no size or hash is given"),
-        (Repository(SMALL, listed=[{"nonsense": 1}]), "", r"did not answer as the Hub does"),
-        (Repository(SMALL, commit="../../etc"), "", r"did not answer as the Hub does"),
+        (Repository(SMALL, listed=[{"rfilename": name} for name in SMALL]), "", r"gives no size or hash"),
+        (Repository(SMALL, listed=[{"nonsense": 1}]), "", r"did not answer like the Hub"),
+        (Repository(SMALL, commit="../../etc"), "", r"did not answer like the Hub"),
     ],
 )
 def test_each_refusal_has_its_own_words_and_a_next_step(
@@ -390,9 +394,12 @@ def test_a_busy_hub_is_asked_again_after_the_time_it_names(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ([(429, {"Retry-After": "900"})], r"asked too often \(429\)\. Try again in 900 s; with a token"),
-        ([(429, {"RateLimit": '"api";r=0;t=250'})], r"asked too often \(429\)\. Try again in 250 s"),
-        ([(503, {})] * 9, r"the Hub itself has a problem \(503\)"),
+        (
+            [(429, {"Retry-After": "900"})],
+            r"too many requests \(429\)\. Try again in 900 s; a token raises the limit",
+        ),
+        ([(429, {"RateLimit": '"api";r=0;t=250'})], r"too many requests \(429\)\. Try again in 250 s"),
+        ([(503, {})] * 9, r"the Hub has a problem \(503\)"),
     ],
 )
 def test_a_hub_that_stays_busy_is_left_alone(
@@ -413,8 +420,8 @@ def test_offline_in_all_its_forms(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
     for address, words in (
         (f"http://127.0.0.1:{closed}", "cannot be reached"),
         ("http://no-such-host.invalid", "no-such-host.invalid cannot be reached"),
-        ("huggingface.co", "HF_ENDPOINT is 'huggingface.co', which is no address"),
-        ("http://[", "which is no address"),
+        ("huggingface.co", "HF_ENDPOINT is 'huggingface.co', which is not an address"),
+        ("http://[", "which is not an address"),
     ):
         monkeypatch.setenv("HF_ENDPOINT", address)
         with pytest.raises(HubError, match=words):
@@ -437,7 +444,7 @@ def test_too_small_a_disk_is_said_before_the_first_byte(hub: Hub) -> None:
     listed = hub_server.listing(SMALL)
     listed[-1]["size"] = 10**18
     hub.repositories["tiny/hybrid"].listed = listed
-    with pytest.raises(InputError, match=r"1,000,000,000\.00 GB are to come and .* are free"):
+    with pytest.raises(InputError, match=r"1,000,000,000\.00 GB are needed and .* are free"):
         events_of("tiny/hybrid")
     assert hub.bodies("config.json") == []
 
@@ -559,13 +566,13 @@ def test_a_folder_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.Monk
     ("names", "kind", "words"),
     [
         ([], InputError, "it is empty"),
-        (["weights/"], InputError, "it holds only folders"),
+        (["weights/"], InputError, "it contains only folders"),
         (["notes.txt"], ModelError, r"it has no config\.json"),
         (["config.json"], ModelError, r"it has no \*\.safetensors"),
         (
             ["config.json", "pytorch_model.bin"],
             ModelError,
-            "pickles, which can run code.*Only safetensors are read",
+            "pickles, which can run code.*reads only safetensors",
         ),
     ],
 )
@@ -660,6 +667,6 @@ def test_a_locked_keyring_is_no_token_and_says_so_when_saving(own_keyring: Memor
 
 def test_a_garbled_token_is_said_and_not_sent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_two words")
-    with pytest.raises(HubError, match="characters that no token has"):
+    with pytest.raises(HubError, match="contains invalid characters"):
         events_of("tiny/hybrid")
     assert hub.requests == []

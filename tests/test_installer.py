@@ -108,14 +108,14 @@ def test_set_up_once_then_skipped_and_repaired_when_cut_short(checkout: Path) ->
         path.unlink()
     repaired = call(checkout, "run")
     assert repaired.returncode == 0, repaired.stderr
-    assert "Set-up is done" in repaired.stderr
+    assert "Set-up is complete" in repaired.stderr
 
     # Other pins: brought up to date where it stands.
     (checkout / "installer" / "requirements.txt").write_text("# nothing more\n", encoding="utf-8")
     keepsake = checkout / ".venv" / "keepsake"
     keepsake.touch()
     renewed = call(checkout, "run")
-    assert "Set-up is done" in renewed.stderr
+    assert "Set-up is complete" in renewed.stderr
     assert keepsake.exists()
     assert call(checkout, "run").stderr == ""
 
@@ -135,7 +135,7 @@ def test_somebody_elses_environment_is_left_alone(checkout: Path) -> None:
     mine.touch()
     refused = call(checkout, "run")
     assert refused.returncode == 1
-    assert "was not made by this script" in refused.stderr
+    assert "was not created by this script" in refused.stderr
     assert mine.exists()
 
 
@@ -155,7 +155,7 @@ def test_an_old_python_can_read_it_and_is_refused_in_one_sentence(launch: Module
         launch.check_python(version)
     for version in ((3, 6), (3, 10), (3, 14)):
         with pytest.raises(
-            launch.SetupError, match=rf"3\.11 to 3\.13, and this is 3\.{version[1]}: install one"
+            launch.SetupError, match=rf"3\.11 to 3\.13, and this is 3\.{version[1]}. Install it"
         ):
             launch.check_python(version)
 
@@ -203,15 +203,13 @@ def test_missing_libraries_come_with_the_distributions_own_command(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux leaves these libraries to the person")
 def test_a_missing_library_is_named(launch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(launch.QT_NEEDS, "libNotHere.so.9", ("libnothere9", "nothere"))
-    with pytest.raises(
-        launch.SetupError, match=r"missing here: .*libNotHere\.so\.9.* Install them with:\n  \S"
-    ):
+    with pytest.raises(launch.SetupError, match=r"missing: .*libNotHere\.so\.9.* Install them with:\n  \S"):
         launch.check_qt_libraries("test", {})
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a display")
 def test_the_window_without_a_display_is_refused_in_words(launch: ModuleType) -> None:
-    with pytest.raises(launch.SetupError, match="no display to open a window on"):
+    with pytest.raises(launch.SetupError, match="Cannot open a window: there is no display"):
         launch.check_qt_libraries("app", {})
 
 

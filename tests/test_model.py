@@ -79,7 +79,7 @@ def test_cut_short_safetensors(copy: Path) -> None:
     data = file.read_bytes()
     for length in (0, 4, 100, 5000, len(data) - 1):
         file.write_bytes(data[:length])
-        with pytest.raises(ModelError, match="cut short or damaged"):
+        with pytest.raises(ModelError, match="incomplete or damaged"):
             load_model(copy)
 
 

@@ -172,12 +172,12 @@ def test_texts_that_overlap_are_refused(
 ) -> None:
     path = tmp_path / "plan.json"
     save_plan(path, poor)
-    with pytest.raises(InputError, match="the result is to be measured on it"):
+    with pytest.raises(InputError, match="the result is measured on that text"):
         _run(sample, path, replace(_how(sample_scores_path), text=held_out_text()))
     short = tmp_path / calibration_text().name
     shutil.copyfile(calibration_text(), short)
     short.write_text(short.read_text(encoding="utf-8")[:2000], encoding="utf-8")
-    with pytest.raises(InputError, match="were not scored on, too few for four windows"):
+    with pytest.raises(InputError, match="were not used for scoring, and four windows need more"):
         _run(sample, path, replace(_how(sample_scores_path), text=short))
     ids, _ = spread_windows(loaded.tokenizer, calibration_text(), 8 * WINDOW, WINDOW, 512)
     text = calibration_text().read_bytes().decode("utf-8")

@@ -166,7 +166,7 @@ def test_windows_in_an_order_not_drawn_from_the_seed_are_not_gone_on_with(
     order = value["windows"]["order"]
     order[0], order[1] = order[1], order[0]
     path.write_text(json.dumps(value), encoding="utf-8")
-    with pytest.raises(InputError, match="in an order that this version does not draw"):
+    with pytest.raises(InputError, match="this version orders its windows differently"):
         _run(small, path, **options)
 
 
@@ -214,9 +214,9 @@ def test_scores_measured_otherwise_are_not_continued(small: LocalModel, tmp_path
         ({"window": 128}, "windows of 64 tokens against 128"),
         ({"seed": 1}, "seed 0 against 1"),
     ):
-        with pytest.raises(InputError, match=f"measured otherwise: {words}"):
+        with pytest.raises(InputError, match=f"measured with other settings: {words}"):
             _run(small, out, **options | change)
-    with pytest.raises(InputError, match="begins otherwise"):
+    with pytest.raises(InputError, match="begins differently"):
         list(analyze(small, out, _how(held_out_text(), **options), Cancel()))
     assert out.read_bytes() == before
 

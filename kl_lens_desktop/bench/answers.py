@@ -72,7 +72,7 @@ def answer_words(found: Asked) -> str:
     name = f"{found['device']} ({found['full_name']})"
     if found["status"] == "ok" and found["fidelity"]:
         share = found["fidelity"]["relative_difference"]
-        return f"{name} answers as the CPU does, within {share:.1%} of the logits' spread."
+        return f"{name} answers like the CPU, within {share:.1%} of the logits' spread."
     return f"{name}: {found['status']}. Use another device for this model."
 
 

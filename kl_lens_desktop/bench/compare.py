@@ -107,10 +107,13 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
     if not same_text:
         cautions.append("The texts or windows differ, so perplexity and KL are not comparable.")
     if any(match.by == "name" for match in matches):
-        cautions.append("Some rows hold no plan; they were matched by name and may be of different weights.")
+        cautions.append(
+            "Some rows do not say which plan they used. They were matched by name, and their "
+            "weights may differ."
+        )
     if (a := _prompt(first)) != (b := _prompt(second)):
         cautions.append(
-            f"Prompts and generations differ ({a} and {b} tokens), so speeds are comparable in part only."
+            f"Prompts and generations differ ({a} and {b} tokens), so speeds are only partly comparable."
         )
     return Comparison(matches, only_first, left, _environments(first, second), cautions)
 

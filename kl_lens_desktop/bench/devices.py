@@ -81,7 +81,7 @@ def list_devices(cancel: Cancel | None = None) -> list[Device]:
     try:
         found = _ask(DevicesJob(), ENUMERATE_LIMIT_S, cancel)
     except ChildError as error:
-        why = f"asking for devices failed ({error.why or error.what})"
+        why = f"listing the devices failed ({error.why or error.what})"
         missing = [Device(kind, "", False, why) for kind in KINDS if kind != "CPU"]
         return [Device("CPU", platform.processor() or platform.machine(), True), *missing]
     return [_tried(device, cancel) if device.available else device for device in found]
@@ -92,7 +92,7 @@ def check_device_name(name: str) -> None:
     kind, _, parts = name.strip().upper().partition(":")
     known = (*KINDS, *_COMPOSED) if not parts else _COMPOSED
     if kind.partition(".")[0] not in known:
-        why = f"{name!r} is none of {', '.join(KINDS)} nor a combination such as AUTO:GPU,CPU"
+        why = f"{name!r} is not one of {', '.join(KINDS)} or a combination such as AUTO:GPU,CPU"
         raise InputError("Cannot measure", why, "Name devices as OpenVINO does")
     for part in filter(None, parts.split(",")):
         check_device_name(part.partition("(")[0].removeprefix("-"))
@@ -107,7 +107,7 @@ def device_named(name: str, devices: list[Device], cancel: Cancel | None = None)
     if name.partition(":")[0] in _COMPOSED:
         return _tried(Device(name, name, True), cancel)
     known = ", ".join(device.name for device in devices if device.available)
-    return Device(name, "", False, f"OpenVINO reports no device {name} here; it reports {known}")
+    return Device(name, "", False, f"OpenVINO finds no device {name} here; it finds {known}")
 
 
 def find_devices(job: DevicesJob, cancel: Cancel) -> Iterator[Event]:
@@ -192,7 +192,7 @@ def _tried(device: Device, cancel: Cancel | None) -> Device:
         _ask(DevicesJob(probe=device.name), PROBE_LIMIT_S, cancel)
     except ChildError as error:
         return replace(
-            device, available=False, reason=f"it failed a small trial model ({error.why or error.what})"
+            device, available=False, reason=f"a small test model failed on it ({error.why or error.what})"
         )
     return device
 

@@ -54,7 +54,9 @@ def outdated(kind: str, driver: str | None, platform: str = sys.platform) -> str
     has, needs = _groups(driver or ""), _groups(oldest)
     if not has or not needs or has >= needs:
         return ""
-    return f"Its driver is {driver}; {source} asks for {oldest} or newer. Install a newer one from intel.com."
+    return (
+        f"Its driver is {driver}; {source} requires {oldest} or newer. Install a newer driver from intel.com."
+    )
 
 
 def _groups(version: str) -> tuple[int, ...]:

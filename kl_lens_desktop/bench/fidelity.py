@@ -156,7 +156,7 @@ def _differences(
         sums.append((len(logits), *divergence.squares(logits, expected)))
         if said:
             if said.columns.max() >= expected.shape[1]:
-                why = f"{proof.REFERENCE} names tokens that its vocabulary lacks"
+                why = f"{proof.REFERENCE} contains tokens that are not in its vocabulary"
                 raise ModelError("Cannot compare the folder with its model", why, "Export the model again")
             kept.append(expected[:, said.columns])
         for part in divergence.slices(*logits.shape):

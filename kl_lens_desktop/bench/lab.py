@@ -251,7 +251,9 @@ def _turn(run: Run, lengths: list[int], what: str, course: Course) -> Iterator[E
             _dismiss(run)
             run.refused.add(length)
             run.turns.pop(length, None)
-            yield Note(f"{course.name(run)}: no speed after {length:,} tokens. {error}", "warning")
+            yield Note(
+                f"{course.name(run)}: cannot measure speed after {length:,} tokens. {error}", "warning"
+            )
 
 
 def _answer(run: Run, order: SpeedOrder | None, course: Course) -> Generator[Event, None, dict[str, Any]]:
@@ -332,7 +334,7 @@ def _failed(run: Run, what: str, error: ChildError) -> Note:
 
 
 def _memory_read(course: Course) -> Generator[Event, None, float | None]:
-    yield Progress("bench", 0, 1, "Measuring how fast memory is read")
+    yield Progress("bench", 0, 1, "Measuring memory bandwidth")
     gb_s = None
     try:
         job = MemoryReadJob()
@@ -340,5 +342,5 @@ def _memory_read(course: Course) -> Generator[Event, None, float | None]:
             if isinstance(event, Finished):
                 gb_s = job.result(event)["gb_s"]
     except ChildError as error:
-        yield Note(f"How fast memory is read is not known. {error}", "warning")
+        yield Note(f"Memory bandwidth is unknown. {error}", "warning")
     return gb_s

@@ -44,8 +44,9 @@ _PAIRS = {
     "verdict": "", "rounds": "Rounds",
 }  # fmt: skip
 _PAIRS_WORDS = (
-    "Decode speed of the second to the first, from rounds taken in turn, with a 95 % interval that allows "
-    "for every look at the data. Differences below 4 % are never claimed."
+    "Decode speed of the second divided by the first. The 95 % interval comes from "
+    "alternating rounds and allows for repeated looks at the data. Differences below 4 % "
+    "always count as noise."
 )
 _STYLE = """
 :root { color-scheme: light dark; --back: #FAFAF9; --surface: #FFFFFF; --line: #E3E3E0; --text: #1C1C1A;
@@ -89,11 +90,12 @@ def export_html(bench: dict[str, Any], path: Path) -> None:
         "<h1>KL Lens benchmark</h1>",
         f"<p>{escape(bench['environment']['cpu'])}, {escape(created)}</p>",
         f'<div class="scroll">{_table(rows)}</div>',
-        "<p>“≈ fastest”: rounds taken in turn do not tell its decode speed from the fastest on its device."
-        " se is the standard error over windows of text, sd the standard deviation of one generation.</p>",
+        "<p>“≈ fastest”: its decode speed is within noise of the fastest on its device. se is "
+        "the standard error over windows of text; sd is the standard deviation of one "
+        "generation.</p>",
         f'<div class="charts">{"".join(charts)}</div>',
-        *_section("Told apart or not", report.pairs(rows), _PAIRS, _PAIRS_WORDS),
-        *_section("By length of prompt, and loading", report.contexts(rows), _contexts(rows), ""),
+        *_section("Comparison of speeds", report.pairs(rows), _PAIRS, _PAIRS_WORDS),
+        *_section("By prompt length, and loading", report.contexts(rows), _contexts(rows), ""),
         "<h2>Where and how</h2>",
         _environment(bench["environment"]),
     ]
@@ -117,7 +119,7 @@ def export_comparison_html(names: tuple[str, str], comparison: Comparison, path:
         _plain_table(report.comparison_table(comparison), headers),
         f"<p>{escape(report.ratio_words('the first', 'the second'))}</p>",
         f"<p>Only in one of them: {escape(', '.join(left))}.</p>" if left else "",
-        *_section("What differs around them", report.around_table(comparison), places, ""),
+        *_section("Environment", report.around_table(comparison), places, ""),
     ]
     write_text(path, _document(body))
 

@@ -45,7 +45,7 @@ def measure_quality(job: QualityJob, cancel: Cancel) -> Iterator[Event]:
         try:
             reference = StatefulModel(core, job.reference, "CPU", FULL_PRECISION, chunk)
         except ModelError as error:
-            yield Note(f"{folder.name} is not compared with FP16. {error}", "warning")
+            yield Note(f"Cannot compare {folder.name} with FP16. {error}", "warning")
     counts = [0] * (read.windows[-1].batch + 1)
     sums = {name: [0.0] * len(counts) for name in OF_TOKEN if reference or name == "nats_per_token"}
     for index, window in enumerate(read.windows):

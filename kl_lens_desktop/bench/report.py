@@ -171,9 +171,9 @@ def standing(change: Change) -> str:
 def ratio_words(first: str, second: str) -> str:
     """What the ratios of a comparison are, as a sentence or two; `first` and `second` name the files."""
     return (
-        f"A ratio is {second} over {first}: more is better for tokens/s and for equal next tokens, less for "
-        "the rest. That of a speed is taken from its rounds where they were least disturbed, and so may "
-        "differ from the ratio of the means shown."
+        f"A ratio is {second} divided by {first}. Higher is better for tokens/s and for equal "
+        "next tokens; lower is better for the rest. Ratios of speeds come from the least "
+        "disturbed parts of each round, so they may differ from the ratio of the means shown."
     )
 
 

@@ -93,10 +93,8 @@ class Benchmark:
         least = {"rounds": 1, "repeats": 1, "prompt_tokens": 1, "new_tokens": 2, "chunk": 1}
         for name, count in least.items():
             if getattr(self, name) < count:
-                raise InputError(
-                    "Cannot measure", f"{name} is less than {count}", f"Ask for at least {count}"
-                )
+                raise InputError("Cannot measure", f"{name} is less than {count}", f"Choose at least {count}")
         if any(length < 1 for length in self.contexts):
-            raise InputError("Cannot measure", "a context has no tokens", "Ask for at least one")
+            raise InputError("Cannot measure", "a prompt length is 0", "Choose at least one")
         if self.precision not in ("user", "f32"):
-            raise InputError("Cannot measure", f"{self.precision!r} is no precision", "Choose user or f32")
+            raise InputError("Cannot measure", f"{self.precision!r} is not a precision", "Choose user or f32")

@@ -27,10 +27,10 @@ def find_variants(folders: Sequence[Path]) -> list[Variant]:
         If there is none or one of them is no IR folder.
     """
     if not folders:
-        raise InputError("Nothing to measure", "no folder was given", "Name at least one exported model")
+        raise InputError("Nothing to measure", "you named no folder", "Choose at least one exported model")
     for folder in folders:
         if not (folder / "openvino_model.xml").is_file() or not (folder / "openvino_model.bin").is_file():
-            why = "it holds no openvino_model.xml and .bin"
+            why = "it has no openvino_model.xml and .bin"
             raise InputError(f"Cannot measure {folder}", why, "Choose the folder of an exported model")
     plans = [load_plan(path) if (path := folder / "plan.json").is_file() else None for folder in folders]
     variants = [

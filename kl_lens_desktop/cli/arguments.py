@@ -16,7 +16,7 @@ from kl_lens_desktop.sensitivity.jobs import Analysis
 
 USAGE = 2  # the exit status of arguments that are none
 OTHER_REVISION = (
-    "apply a plan made for another revision or model whose weights have the same names and shapes"
+    "apply a plan made for another model or revision whose weights have the same names and shapes"
 )
 
 
@@ -80,7 +80,7 @@ def _add_pull(commands: Commands) -> None:
     command = _command(
         commands,
         "pull",
-        "Download a model, or go on with it.",
+        "Download a model. Run it again to resume.",
         "pull ibm-granite/granite-4.0-h-350m",
         table=False,
     )
@@ -99,7 +99,7 @@ def _add_analyze(commands: Commands) -> None:
     command = _command(
         commands,
         "analyze",
-        "Measure how much each weight matters; interrupted, the same command resumes.",
+        "Measure how much each weight matters. Run it again to resume.",
         "analyze sample --out scores.json",
         "analyze sample --out scores.json --formats int4_sym_g64,int4_sym_g128,int8_sym --tokens 16384",
     )
@@ -108,9 +108,14 @@ def _add_analyze(commands: Commands) -> None:
     _add_measuring(command)
     bits = _usual(Analysis, "bits")
     command.add_argument(
-        "--bits", type=_number, help=f"of the plan in mind: what it decides stops sooner (default {bits})"
+        "--bits",
+        type=_number,
+        help="average bits of the plan you intend to make; weights whose format it settles stop sooner "
+        f"(default {bits})",
     )
-    command.add_argument("--device", help=f"of torch: {_usual(Analysis, 'device')} (default), cuda or xpu")
+    command.add_argument(
+        "--device", help=f"torch device: {_usual(Analysis, 'device')} (default), cuda or xpu"
+    )
     command.add_argument("--top", type=_positive, default=20, help="rows to print (default 20)")
 
 
@@ -118,7 +123,7 @@ def _add_agree(commands: Commands) -> None:
     command = _command(
         commands,
         "agree",
-        "Kendall's τ of every metric against measured perplexity.",
+        "Compare every metric with measured perplexity (Kendall's τ).",
         "agree sample --scores scores.json --out agree.json",
     )
     command.add_argument("model", metavar="MODEL")
@@ -140,11 +145,13 @@ def _add_plan(commands: Commands) -> None:
     command.add_argument("scores", type=Path, nargs="?")
     command.add_argument("--out", type=Path, metavar="plan.json")
     command.add_argument(
-        "--diff", type=Path, nargs=2, metavar=("A", "B"), help="say what sets two plans apart, and make none"
+        "--diff", type=Path, nargs=2, metavar=("A", "B"), help="show how two plans differ; makes no plan"
     )
     budget = command.add_mutually_exclusive_group()
     budget.add_argument(
-        "--size-mb", type=_number, help="all exported weights, in MB of 10^6 bytes, without the tokenizer"
+        "--size-mb",
+        type=_number,
+        help="size of all exported weights in MB (10^6 bytes), without the tokenizer",
     )
     budget.add_argument("--bits", type=_number, help="average bits per quantizable weight, scales included")
     budget.add_argument("--max-kl", type=_number, help="largest summed KL(full‖quantized), nats per token")
@@ -155,21 +162,26 @@ def _add_plan(commands: Commands) -> None:
         "--method", default="kl", help="kl (default), sqnr, mse, delta-ce, paper, or uniform-FORMAT"
     )
     command.add_argument(
-        "--pin", type=_pin, action="append", default=[], metavar="WEIGHT=FORMAT", help="decide one weight"
+        "--pin",
+        type=_pin,
+        action="append",
+        default=[],
+        metavar="WEIGHT=FORMAT",
+        help="fix the format of one weight",
     )
     command.add_argument(
         "--limit",
         action="append",
         default=[],
-        help="ssm>=8: no fewer bits in weights of a kind; mlp!=nf4_g64 or !=nf4_g64: not that format",
+        help=("ssm>=8: at least 8 bits in weights of a kind; mlp!=nf4_g64 or !=nf4_g64: never that format"),
     )
     command.add_argument(
         "--fused",
         action="store_true",
-        help="q, k, v and gate, up share a format, so that they can be fused",
+        help="use one format for q, k, v and one for gate, up, so they can be fused",
     )
     command.add_argument(
-        "--device", type=_device, help="CPU, GPU or NPU: leave out formats it is known to compute wrongly"
+        "--device", type=_device, help="CPU, GPU or NPU: leave out formats that it computes wrongly"
     )
 
 
@@ -177,7 +189,7 @@ def _add_verify(commands: Commands) -> None:
     command = _command(
         commands,
         "verify",
-        "Measure a whole plan on held-out text; repair it first, if asked.",
+        "Measure a whole plan on held-out text. Repair it first with --repair.",
         "verify sample --plan plan.json",
         "verify sample --plan plan.json --repair --scores scores.json --minutes 10",
     )
@@ -190,21 +202,26 @@ def _add_verify(commands: Commands) -> None:
     command.add_argument(
         "--repair",
         action="store_true",
-        help="exchange formats at equal bytes as long as that lowers the joint KL on a third text; "
-        "interrupted, the same command goes on",
+        help=(
+            "exchange formats at equal size while that lowers the joint KL on a third text; run "
+            "it again to resume"
+        ),
     )
     command.add_argument(
         "--scores",
         type=Path,
         metavar="scores.json",
-        help="formats to try (default: that beside the plan)",
+        help="formats to try (default: scores.json next to the plan)",
     )
     command.add_argument(
-        "--repair-text", type=Path, metavar="FILE", help="default: calibration text that was not scored on"
+        "--repair-text",
+        type=Path,
+        metavar="FILE",
+        help="text for the repair (default: calibration text that was not used for scoring)",
     )
     tokens, minutes = _usual(RepairSettings, "tokens"), _usual(RepairSettings, "minutes")
-    command.add_argument("--repair-tokens", type=_positive, help=f"tokens of it (default {tokens})")
-    command.add_argument("--minutes", type=_number, help=f"for the repair at most (default {minutes})")
+    command.add_argument("--repair-tokens", type=_positive, help=f"tokens of that text (default {tokens})")
+    command.add_argument("--minutes", type=_number, help=f"longest time for the repair (default {minutes})")
     command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
 
 
@@ -212,7 +229,7 @@ def _add_baselines(commands: Commands) -> None:
     command = _command(
         commands,
         "baselines",
-        "Every baseline at a plan's bytes, as plans, measured on the same held-out text.",
+        "Make baseline plans of a plan's size, and measure them on the same held-out text.",
         "baselines sample --scores scores.json --plan plan.json --out baselines",
     )
     command.add_argument("model", metavar="MODEL")
@@ -221,9 +238,11 @@ def _add_baselines(commands: Commands) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     command.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
     tokens, gamma = _usual(BaselinesJob, "tokens"), _usual(BaselinesJob, "gamma")
-    command.add_argument("--tokens", type=_positive, help=f"tokens of it (default {tokens})")
-    command.add_argument("--only", metavar="FAMILIES", help=f"of {_usual(BaselinesJob, 'only')}")
-    command.add_argument("--gamma", type=_number, help=f"of the paper's greedy (default {gamma})")
+    command.add_argument("--tokens", type=_positive, help=f"tokens of that text (default {tokens})")
+    command.add_argument(
+        "--only", metavar="FAMILIES", help=f"comma-separated: {_usual(BaselinesJob, 'only')} (default: all)"
+    )
+    command.add_argument("--gamma", type=_number, help=f"γ of the paper's greedy method (default {gamma})")
 
 
 def _add_export(commands: Commands) -> None:
@@ -238,10 +257,12 @@ def _add_export(commands: Commands) -> None:
     command.add_argument("model", metavar="MODEL")
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--plan", type=Path, metavar="plan.json")
-    source.add_argument("--format", help="every weight in this one format")
+    source.add_argument("--format", help="use this one format for every weight")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
-    command.add_argument("--npu", action="store_true", help="a graph for an NPU too, with the same weights")
+    command.add_argument(
+        "--npu", action="store_true", help="also write a graph for an NPU, with the same weights"
+    )
 
 
 def _add_bench(commands: Commands) -> None:
@@ -260,48 +281,54 @@ def _add_bench(commands: Commands) -> None:
         type=Path,
         nargs=2,
         metavar=("A", "B"),
-        help="compare two bench files, and measure nothing",
+        help="compare two bench files; measures nothing",
     )
     command.set_defaults(measuring=_add_benchmark(command))
-    command.add_argument("--csv", type=Path, metavar="FILE", help="the table as CSV as well")
-    command.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page as well")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="also write the table as CSV")
+    command.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
 
 
 def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
     """What to measure, and on what: none of it goes with ``--compare``."""
     return [
-        command.add_argument("--devices", help="comma-separated OpenVINO devices (default: all there are)"),
+        command.add_argument("--devices", help="comma-separated OpenVINO devices (default: all available)"),
         command.add_argument(
-            "--text", type=Path, metavar="FILE", help="held-out text; WikiText is read as lm-eval's task does"
+            "--text",
+            type=Path,
+            metavar="FILE",
+            help="held-out text; WikiText is read as lm-eval's task reads it",
         ),
         command.add_argument(
-            "--tokens", type=_positive, help=f"tokens of it (default {_usual(Benchmark, 'tokens')})"
+            "--tokens", type=_positive, help=f"tokens of that text (default {_usual(Benchmark, 'tokens')})"
         ),
         command.add_argument(
             "--window", type=_positive, help="tokens in a window (default 256; WikiText 2048)"
         ),
         command.add_argument(
-            "--stride", type=_positive, help="from window to window (default: side by side)"
+            "--stride", type=_positive, help="tokens from one window to the next (default: no overlap)"
         ),
         command.add_argument(
             "--precision",
             choices=("user", "f32"),
-            help="of the quality run: the device's own (default), or f32",
+            help="precision of the quality run: the device's default (user, the default), or f32",
         ),
         command.add_argument(
             "--contexts",
             type=_lengths,
             metavar="N,N,…",
-            help=f"prompt lengths to time besides {_usual(Benchmark, 'prompt_tokens')} "
+            help=f"prompt lengths to time in addition to {_usual(Benchmark, 'prompt_tokens')} "
             f"(default {_usual(Benchmark, 'contexts')})",
         ),
         command.add_argument(
             "--minutes",
             type=_number,
-            help=f"of timing on one device at most (default {_usual(Benchmark, 'speed_minutes')})",
+            help=f"longest time for timing on each device (default {_usual(Benchmark, 'speed_minutes')})",
         ),
         command.add_argument(
-            "--quick", action="store_const", const=True, help="less text and fewer repetitions, wider errors"
+            "--quick",
+            action="store_const",
+            const=True,
+            help="less text and fewer repetitions, with wider errors",
         ),
         command.add_argument(
             "--cool-down",
@@ -317,8 +344,8 @@ def _add_run(commands: Commands) -> None:
     command = _command(
         commands,
         "run",
-        "Analyze, plan, export with baselines and benchmark: all of it. Called again, it goes on where it "
-        "was, and measures the benchmark anew.",
+        "Analyze, plan, export and benchmark a model. Run it again and it resumes; only the "
+        "benchmark is repeated.",
         "run sample --out kl-lens-out",
         "run ./my-model --out out --bits 4.5",
     )
@@ -326,15 +353,15 @@ def _add_run(commands: Commands) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     bits = _usual(Analysis, "bits")
     command.add_argument(
-        "--bits", type=_number, help=f"average bits per quantizable weight of the plan (default {bits})"
+        "--bits", type=_number, help=f"average bits of the plan per quantizable weight (default {bits})"
     )
-    command.add_argument("--quick", action="store_true", help="less text and fewer repetitions, wider errors")
     command.add_argument(
-        "--devices", help="to benchmark on, comma-separated OpenVINO devices (default: all there are)"
+        "--quick", action="store_true", help="less text and fewer repetitions, with wider errors"
     )
+    command.add_argument("--devices", help="devices to benchmark, comma-separated (default: all available)")
     minutes = RunJob("", Path()).benchmark.speed_minutes
     command.add_argument(
-        "--minutes", type=_number, help=f"of timing on one device at most (default {minutes:g})"
+        "--minutes", type=_number, help=f"longest time for timing on each device (default {minutes:g})"
     )
     command.add_argument(
         "--contexts", type=_lengths, metavar="N,N,…", help="prompt lengths to time, as in bench"
@@ -355,7 +382,10 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
     text.add_argument(
         "--calibration",
         choices=("novels", "wikitext-2", "generated"),
-        help="a text of ours: bundled novels (default), WikiText-2 from the Hub, or the model's own writing",
+        help=(
+            "calibration text: bundled novels (default), WikiText-2 from the Hub, or text that "
+            "the model writes"
+        ),
     )
     tokens, window, formats, seed = (
         _usual(Analysis, name) for name in ("tokens", "window", "formats", "seed")
@@ -366,15 +396,17 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--exhaustive",
         action="store_true",
-        help="use all of the text for every entry, also for those whose rank is settled earlier",
+        help="use all of the text for every weight, even if its rank is settled earlier",
     )
     command.add_argument(
-        "--seed", type=_natural, help=f"of the order of windows and of generated text (default {seed})"
+        "--seed",
+        type=_natural,
+        help=f"random seed for the order of windows and for generated text (default {seed})",
     )
     command.add_argument(
         "--precision",
         choices=("f32", "bf16"),
-        help="bf16 multiplies faster where the processor can; what it costs is measured and said",
+        help="bf16 is faster on processors that support it; its error is measured and reported",
     )
 
 
@@ -389,7 +421,7 @@ def _usual(kind: type[Any], name: str) -> str:
 def _device(text: str) -> str:
     name = text.upper()
     if name.partition(".")[0] not in ("CPU", "GPU", "NPU"):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of CPU, GPU, NPU")
+        raise argparse.ArgumentTypeError(f"{text!r} is not CPU, GPU or NPU")
     return name
 
 
@@ -406,7 +438,7 @@ def _lengths(text: str) -> tuple[int, ...]:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number greater than 0")
     return int(text)
 
 
@@ -420,5 +452,5 @@ def _number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
     return value

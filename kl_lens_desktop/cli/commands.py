@@ -64,13 +64,13 @@ def run(argv: list[str]) -> int:
 def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
     """End with a usage error where arguments do not go together."""
     if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
-        whole.error("plan takes a score file and --out, or --diff")
+        whole.error("plan needs a score file and --out, or --diff")
     if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
-        whole.error("bench takes exported folders, or --compare and two bench files")
+        whole.error("bench needs exported folders, or --compare and two bench files")
     if getattr(arguments, "compare", None):
         given = [o.option_strings[0] for o in arguments.measuring if getattr(arguments, o.dest) is not None]
         if given:
-            whole.error(f"bench --compare measures nothing: leave out {', '.join(given)}")
+            whole.error(f"bench --compare measures nothing; remove {', '.join(given)}")
 
 
 def _app(arguments: Arguments) -> int:
@@ -138,7 +138,7 @@ def _analyze(arguments: Arguments) -> None:
     header = ["weight", "format", "KL(full‖quantized), nats/token", "SQNR, dB", "tokens", "racing"]
     print_table(header, rows[: arguments.top])
     early = sum(entry.settled for entry in entries)
-    settled = f", {early} of them settled on fewer than {scores.text['tokens']:,} tokens" if early else ""
+    settled = f", {early} of them settled with fewer than {scores.text['tokens']:,} tokens" if early else ""
     print(f"{len(rows)} entries in {arguments.out}{settled}; text: {scores.text['name']}")
 
 
@@ -171,7 +171,7 @@ def _plan(arguments: Arguments) -> None:
         [w for w in scores.weights if w["kind"] != "conv"],
     )
     if len(measured) < len(weights):
-        rest = f"only {len(measured)} of {len(weights)} weights are measured, the others stay FP16"
+        rest = f"only {len(measured)} of {len(weights)} weights are measured; the others stay FP16"
         print(f"{arguments.scores}: {rest}.", file=sys.stderr)
     size = None if arguments.size_mb is None else int(arguments.size_mb * 1e6)
     percent = arguments.max_perplexity_increase
@@ -219,7 +219,7 @@ def _print_difference(arguments: Arguments) -> None:
             [part, ", ".join(f"{n} × {a} → {b}" for (a, b), n in counts.most_common())]
             for part, counts in found.by_part.items()
         ]
-        print_table(["part", "what became what"], rows)
+        print_table(["part", "change"], rows)
     print(found.as_words())
 
 
@@ -231,10 +231,12 @@ def _verify(arguments: Arguments) -> None:
         return
     if done := result.get("repair"):
         print(
-            f"Repaired: joint KL {done['kl_before']:.4g} → {done['kl_after']:.4g} on the repair text, "
-            f"{done['gain']:.2g} ± {done['gain_se']:.1g} less. On held-out text:"
+            (
+                f"Repaired: joint KL {done['kl_before']:.4g} → {done['kl_after']:.4g} on the repair "
+                f"text, lower by {done['gain']:.2g} ± {done['gain_se']:.1g}. On held-out text:"
+            )
             if done["gain"]
-            else "No exchange helps beyond its error. On held-out text:"
+            else "No exchange improves the plan by more than its error. On held-out text:"
         )
     rows = [
         [with_unit(name), f"{v['mean']:.5g}", f"{v['se']:.2g}"]
@@ -266,7 +268,7 @@ def _baselines(arguments: Arguments) -> None:
             for row, figure in zip(rows, kl, strict=True)
         ],
     )
-    print(f"Wrote {len(rows)} plans into {arguments.out}; each can be exported as any other.")
+    print(f"Wrote {len(rows)} plans to {arguments.out}. You can export each of them.")
 
 
 def _export(arguments: Arguments) -> None:
@@ -277,7 +279,7 @@ def _export(arguments: Arguments) -> None:
     formats = ", ".join(f"{count} {name}" for name, count in result["audit"]["formats"].items())
     print(f"Wrote {result['folder']}: {result['size_bytes'] / 1e6:.2f} MB; audited: {formats}")
     off = result["proof"]["cpu_f32_against_torch"]
-    print(f"The graph answers as the model does: its logits are {off:.0e} of their spread off torch's.")
+    print(f"The graph answers like the model: its logits differ from torch's by {off:.0e} of their spread.")
 
 
 def _bench(arguments: Arguments) -> None:
@@ -294,7 +296,7 @@ def _bench(arguments: Arguments) -> None:
     rows = [event.row for event in events(job) if isinstance(event, Measured)]
     if not any(row["status"] == "ok" for row in rows):
         print_bench(rows)
-        raise ChildError("Nothing could be measured", "every row failed", "See the reasons above")
+        raise ChildError("Cannot measure anything", "every row failed", "See the reasons above")
     bench = load_bench(job.out)
     if arguments.csv:
         export_csv(bench, arguments.csv)
@@ -339,7 +341,7 @@ def _compare_benches(arguments: Arguments) -> None:
             print(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
     if found.environment:
         around = [list(line.values()) for line in around_table(found)]
-        print_table(["what differs around them", first, second], around)
+        print_table(["environment", first, second], around)
     for caution in found.cautions:
         print(caution)
 
@@ -355,7 +357,7 @@ def _run(arguments: Arguments) -> None:
     from kl_lens_desktop.bench.report import load_bench
 
     print_bench(rows, load_bench(Path(result["bench"]))["environment"]["devices"])
-    print(f"Wrote scores.json, plan.json, bench.json and {', '.join(result['folders'])} into {arguments.out}")
+    print(f"Wrote scores.json, plan.json, bench.json and {', '.join(result['folders'])} to {arguments.out}")
 
 
 def _shape(shape: list[int]) -> str:

@@ -24,7 +24,7 @@ def events(job: Job[Any]) -> Iterator[Event]:
                 meter.say(event.text)
             elif isinstance(event, Repaired):
                 gain = f"{event.gain:.2g} ± {event.gain_se:.1g}"
-                meter.say(f"{len(event.changes)} formats exchanged: KL {event.kl:.4g}, {gain} less")
+                meter.say(f"{len(event.changes)} formats exchanged: KL {event.kl:.4g}, lower by {gain}")
             elif not isinstance(event, (Weights, Failed)):
                 yield event
     finally:
@@ -102,11 +102,14 @@ def print_bench(rows: list[dict[str, Any]], devices: Sequence[dict[str, Any]] = 
     taken_in_turn = pairs(rows)
     for pair in taken_in_turn:
         print(
-            f"{pair['second']} decodes at {pair['ratio']} of {pair['first']} on {pair['device']}: "
+            f"On {pair['device']}, {pair['second']} decodes at {pair['ratio']} of {pair['first']}: "
             f"{pair['verdict']} after {pair['rounds']} rounds"
         )
     if taken_in_turn:
-        print("These ratios are of rounds where they were least disturbed; those of the means may differ.")
+        print(
+            "These ratios come from the least disturbed parts of each round, so ratios of the "
+            "means may differ."
+        )
     print("Perplexity and KL (nats per token, against the FP16 variant in f32) are of held-out text, on the")
     print("device in its default precision; ≈ marks a speed that noise does not tell apart from the fastest.")
 

@@ -73,7 +73,7 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     loaded = load_model(local.folder)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     for path, model in ((job.scores, scores.model), (job.plan, plan.model)):
-        model.check_same(identity, path, "Open that model")
+        model.check_same(identity, path, "Open the model that was scored")
     held_out = job.text or held_out_text()
     _, about = windows(loaded.tokenizer, [held_out], job.tokens, job.window)
     calibration, _ = windows(
@@ -96,7 +96,7 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
                 save_plan(path, replace(made, measured=measured))
             written[name] = str(path)
     if missing := sorted(set(names) - set(written)):
-        yield Note(f"No plan {', '.join(missing)}: not at these bytes, or not with the formats scored")
+        yield Note(f"No plan {', '.join(missing)}: impossible at this size or with the scored formats")
     yield Progress(STAGE, len(names), len(names), "Measured", "plans")
     yield job.finished({"plans": written})
 

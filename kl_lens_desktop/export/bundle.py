@@ -122,7 +122,7 @@ def export_model(
         tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
         ids = _prompt(tokenizer)
         of_trace = _compared(graph, loaded.model, ids)
-        yield step("Asking the model itself")
+        yield step("Running the original model")
         said = reference(loaded.model, ids, plan.assignments)
         del loaded  # the graph has its own FP16 copy now: less memory while it is compressed and written
         yield step("Compressing the weights")
@@ -175,9 +175,9 @@ def _proven(staging: Path, said: Reference) -> dict[str, float]:
     off = difference_from(said, _answers(staging, said))
     if off > MOST_DIFFERENT:
         raise ExportError(
-            "The exported graph does not answer as the model does",
-            f"its logits are off by {off:.1%} of their spread on the CPU in f32",
-            "Report this as a fault, with the model's name",
+            "The exported graph does not answer like the model",
+            f"on the CPU in f32, its logits differ by {off:.1%} of their spread",
+            "Report this as a bug, with the model's name",
         )
     return {"cpu_f32_against_torch": off}
 
@@ -188,7 +188,7 @@ def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
         wrong = sorted(name for name in set(plan.assignments.values()) if is_distrusted(device, name))
         if wrong:
             words = ", ".join(parse_format(name).label for name in wrong)
-            text = f"OpenVINO's {device} plugin does not compute {words} rightly. Use another device."
+            text = f"OpenVINO's {device} plugin computes {words} wrongly. Use another device."
             yield Note(text, "warning")
 
 
@@ -212,10 +212,10 @@ def _compared(graph: ov.Model, model: PreTrainedModel, ids: list[int]) -> float 
     if found > MOST_DIFFERENT:
         where = traced.first_wrong_block(model, ids, MOST_DIFFERENT)
         raise ExportError(
-            "The graph does not answer as the model does",
-            f"before any weight is compressed, its logits are off by {found:.1%} of their spread, and the "
-            f"first part that differs is {where or 'the head'}",
-            "Report this as a fault, with the model's name",
+            "The traced graph does not answer like the model",
+            f"before compression, its logits differ by {found:.1%} of their spread, and the first part that "
+            f"differs is {where or 'the head'}",
+            "Report this as a bug, with the model's name",
         )
     return found
 

@@ -23,7 +23,7 @@ from kl_lens_desktop.model.inventory import weight_name
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
 
-_FAULT = "Report this as a fault"
+_FAULT = "Report this as a bug"
 
 _ELEMENT_TYPES = {
     "fp16": ("f16",),
@@ -120,12 +120,14 @@ def audit(graph: ov.Model, assignments: Mapping[str, str]) -> Audit:
         constant = _constant(constants, weight)
         found = constant.get_output_element_type(0).get_type_name()
         if found not in _ELEMENT_TYPES[base_name(fmt)]:
-            raise ExportError(f"{weight} came out as {found}", f"the plan says {fmt.label}", _FAULT)
+            raise ExportError(f"{weight} was exported as {found}", f"the plan says {fmt.label}", _FAULT)
         shape, stored = list(constant.get_output_shape(0)), stored_group(constant)
         channels = shape[-2] * stored if stored else shape[-1]
         size = stored or channels
         if fmt.scheme != "fp16" and size != group_size(fmt, channels):
-            raise ExportError(f"{weight} came out in groups of {size}", f"the plan says {fmt.label}", _FAULT)
+            raise ExportError(
+                f"{weight} was exported in groups of {size}", f"the plan says {fmt.label}", _FAULT
+            )
         counts[name] += 1
     return Audit(sum(counts.values()), dict(sorted(counts.items())))
 
@@ -166,7 +168,7 @@ def _constant(constants: Mapping[str, ov.Node], weight: str) -> ov.Node:
         raise ExportError(
             f"{weight} is not in the exported graph",
             "the plan names a weight that the model does not use",
-            "Make the plan again for this model",
+            "Make a new plan for this model",
         ) from error
 
 

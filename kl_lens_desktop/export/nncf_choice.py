@@ -103,7 +103,7 @@ class Chooser:
             try:
                 self._compressed(metric, "int4_sym_g64", 0.5)
                 raise ExportError(
-                    f"NNCF gave no scores of {metric}", "it works otherwise now", "Leave it out"
+                    f"NNCF gave no scores of {metric}", "this version works differently", "Leave it out"
                 )
             except _Scored as scored:
                 parameters, scores = scored.parameters, scored.scores

@@ -116,7 +116,7 @@ def endpoint() -> str:
     if not _ADDRESS.fullmatch(address):
         raise HubError(
             "The Hub cannot be reached",
-            f"HF_ENDPOINT is {address!r}, which is no address",
+            f"HF_ENDPOINT is {address!r}, which is not an address",
             f"Unset it, or set it like {DEFAULT_ENDPOINT}",
         )
     return address
@@ -190,14 +190,14 @@ def open_client() -> httpx.Client:
     """
     if os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE"):
         raise HubError(
-            "The Hub was not asked", "HF_HUB_OFFLINE is set", "Unset it, or choose a model on this computer"
+            "Cannot ask the Hub", "HF_HUB_OFFLINE is set", "Unset it, or choose a model on this computer"
         )
     headers = {"User-Agent": f"kl-lens/{__version__}", "Accept-Encoding": "identity"}
     if token := read_token():
         if not re.fullmatch(r"[!-~]+", token):
             raise HubError(
-                "The Hub was not asked",
-                "the saved token (or HF_TOKEN) holds characters that no token has",
+                "Cannot ask the Hub",
+                "the saved token (or HF_TOKEN) contains invalid characters",
                 f"Copy it again from {endpoint()}/settings/tokens",
             )
         headers["Authorization"] = f"Bearer {token}"
@@ -302,12 +302,10 @@ def choose_files(info: ModelInfo) -> tuple[HubFile, ...]:
     names = {file.name for file in small + weights}
     if not weights:
         pickled = any(_PICKLES.fullmatch(file.name) for file in info.files)
-        why = (
-            "it offers its weights only as pickles, which can run code"
-            if pickled
-            else "it has no *.safetensors"
+        why = "its weights are pickles, which can run code" if pickled else "it has no *.safetensors"
+        raise HubError(
+            f"Cannot use {info.id}", why, "KL Lens reads only safetensors: look for a converted version"
         )
-        raise HubError(f"Cannot use {info.id}", why, "Only safetensors are read: look for a conversion of it")
     if "config.json" not in names:
         raise HubError(
             f"Cannot use {info.id}", "it has no config.json", "Choose a model in transformers' layout"
@@ -317,7 +315,7 @@ def choose_files(info: ModelInfo) -> tuple[HubFile, ...]:
         if file.size < 0 or not (file.sha256 or file.blob_sha1):
             raise HubError(
                 f"Cannot use {info.id}",
-                f"no size or hash is given for {file.name}",
+                f"the Hub gives no size or hash for {file.name}",
                 "Try without HF_ENDPOINT",
             )
     return tuple(sorted(chosen, key=lambda file: (file.size, file.name)))
@@ -332,11 +330,11 @@ def refusal(response: httpx.Response, what: str, model_id: str, revision: str | 
         "authorization" in earlier.request.headers for earlier in response.history
     )
     page = f"{endpoint()}/{model_id}"
-    make_token = f"make a token at {endpoint()}/settings/tokens and save it (or set HF_TOKEN)"
+    make_token = f"create a token at {endpoint()}/settings/tokens and save it (or set HF_TOKEN)"
     if code == "GatedRepo" or (status == 403 and "gated" in words.lower()):
         then = "then pull again" if signed else make_token
         return HubError(
-            what, "its authors give access on request (gated)", f"Ask for access at {page}, {then}"
+            what, "it is gated: its authors give access on request", f"Ask for access at {page}, {then}"
         )
     if status == 401 and signed and code != "RepoNotFound":
         return HubError(what, "the Hub does not accept your token", make_token[0].upper() + make_token[1:])
@@ -375,7 +373,7 @@ def unreachable(error: httpx.HTTPError, what: str) -> HubError:
         return HubError(
             what,
             f"the certificate of {host} is not trusted here",
-            "Behind a company proxy, set SSL_CERT_FILE to its authority",
+            "Behind a company proxy, set SSL_CERT_FILE to the proxy's certificate authority",
         )
     if isinstance(error, httpx.ProxyError):
         return HubError(what, f"the proxy refused ({reason})", "Check HTTPS_PROXY")
@@ -393,12 +391,12 @@ def unreachable(error: httpx.HTTPError, what: str) -> HubError:
 def _busy(response: httpx.Response, what: str, *, signed: bool) -> HubBusyError:
     status = response.status_code
     pause = _retry_after_s(response)
-    when = f"in {pause:.0f} s" if pause else "in some minutes"
+    when = f"in {pause:.0f} s" if pause else "in a few minutes"
     if status == 429:
-        more = "" if signed else "; with a token the limit is higher"
-        error = HubBusyError(what, "the Hub was asked too often (429)", f"Try again {when}{more}")
+        more = "" if signed else "; a token raises the limit"
+        error = HubBusyError(what, "too many requests (429)", f"Try again {when}{more}")
     else:
-        error = HubBusyError(what, f"the Hub itself has a problem ({status})", f"Try again {when}")
+        error = HubBusyError(what, f"the Hub has a problem ({status})", f"Try again {when}")
     error.retry_after_s = pause
     return error
 
@@ -420,8 +418,8 @@ def _json(response: httpx.Response) -> Any:
 
 def _not_the_hub() -> HubError:
     return HubError(
-        f"{endpoint()} did not answer as the Hub does",
-        "a network's login page or a proxy may be in between",
+        f"{endpoint()} did not answer like the Hub",
+        "a login page or a proxy may have answered instead",
         "Open it in a browser, then try again",
     )
 

@@ -77,7 +77,7 @@ def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = Non
             stored = library.find(model_id, revision)
             if stored is None:
                 raise
-            yield Note(f"{error} The copy pulled before, at {stored.revision[:7]}, is used.", "warning")
+            yield Note(f"{error} Using the copy downloaded before, at {stored.revision[:7]}.", "warning")
             yield _finished(stored.folder, stored.id, stored.revision)
             return
         folder = library.folder_for(info.id, info.revision)
@@ -111,9 +111,7 @@ def fetch_file(dataset: str, name: str, folder: Path, cancel: Cancel) -> Generat
         info = _ask(client, sockets, dataset, "main", cancel, "datasets")
         chosen = tuple(file for file in info.files if file.name == name and file.size >= 0)
         if not chosen or not (chosen[0].sha256 or chosen[0].blob_sha1):
-            raise HubError(
-                f"Cannot pull {dataset}", f"it has no {name} that can be verified", "Use a text of your own"
-            )
+            raise HubError(f"Cannot pull {dataset}", f"it has no {name} with a hash", "Use your own text")
         folder = folder / info.revision[:12]  # a partial file belongs to one commit
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -192,10 +190,10 @@ class _Pull:
             if last:
                 raise HubError(
                     self._what,
-                    f"{file.name} arrived twice with a wrong hash",
-                    "Try again later or without HF_ENDPOINT; nothing of it was kept",
+                    f"{file.name} arrived with a wrong hash twice",
+                    "Try again later, or without HF_ENDPOINT",
                 )
-            yield Note(f"{file.name} arrived with a wrong hash; it is fetched once more", "warning")
+            yield Note(f"{file.name} arrived with a wrong hash; downloading it again", "warning")
 
     def _complete(self, file: hub.HubFile, partial: Path, before: int) -> Iterator[Event]:
         """Fetch what `partial` lacks, over as many connections as it takes."""
@@ -206,7 +204,7 @@ class _Pull:
             pause = None
             try:
                 yield from self._receive(file, partial, have, before)
-                error = HubError(self._what, "the connection ended early", "Pull again: it goes on from here")
+                error = HubError(self._what, "the connection ended early", "Pull again to resume")
             except httpx.RequestError as broken:
                 error = hub.unreachable(broken, self._what)
             except hub.HubBusyError as busy:
@@ -219,7 +217,7 @@ class _Pull:
             if failures >= _ATTEMPTS or (pause or 0) > _LONGEST_DELAY_S:
                 raise error
             delay = pause or min(_FIRST_DELAY_S * 2 ** (failures - 1), _LONGEST_DELAY_S)
-            yield Note(f"{file.name}: {error.why}; going on from byte {now:,} in {delay:.1f} s", "warning")
+            yield Note(f"{file.name}: {error.why}; resuming at byte {now:,} in {delay:.1f} s", "warning")
             _wait(delay, self.cancel)
 
     def _receive(self, file: hub.HubFile, partial: Path, have: int, before: int) -> Iterator[Event]:
@@ -256,7 +254,7 @@ class _Pull:
                 raise hub.refusal(response, self._what, self.info.id, self.info.revision)
             position = start if response.status_code == 206 else 0
             if position and not response.headers.get("content-range", "").startswith(f"bytes {position}-"):
-                raise httpx.RemoteProtocolError("another part of the file came than was asked for")
+                raise httpx.RemoteProtocolError("the server sent the wrong part of the file")
             for piece in response.iter_raw():  # unbuffered: what arrived before a break counts
                 yield position, piece
                 position += len(piece)
@@ -313,8 +311,9 @@ def _check_disk(needed: int) -> None:
     free = shutil.disk_usage(root).free
     if needed + SPARE_BYTES > free:
         raise InputError(
-            "The disk is too small for this model",
-            f"{needed / 1e9:,.2f} GB are to come and {free / 1e9:,.2f} GB are free in {root}",
+            "Not enough disk space for this model",
+            f"{needed / 1000000000.0:,.2f} GB are needed and {free / 1000000000.0:,.2f} GB are "
+            f"free in {root}",
             "Free some space, or set KL_LENS_HOME to another disk",
         )
 
@@ -328,7 +327,7 @@ def _one_at_a_time(folder: Path, model_id: str) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise HubError(
-            f"Cannot pull {model_id}", "another window or command is pulling it", "Wait for it"
+            f"Cannot pull {model_id}", "another window or command is downloading it", "Wait for it"
         ) from error
     try:
         yield

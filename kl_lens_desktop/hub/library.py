@@ -83,8 +83,8 @@ def refuse_unsafe_name(name: str) -> None:
     bad = _FORBIDDEN.search(name) or _RESERVED.fullmatch(name)
     if bad or not name.strip(". ") or name[-1] in ". " or len(name) > _NAME_LIMIT:
         raise HubError(
-            "This repository was refused",
-            f"it holds a file named {name[:80]!r}, which is not safe to store",
+            "Cannot use this repository",
+            f"it contains a file named {name[:80]!r}, which is not safe to store",
             "Choose another model",
         )
 
@@ -129,7 +129,9 @@ def remove_model(model: StoredModel) -> None:
         shutil.rmtree(gone)
     except OSError as error:
         raise InputError(
-            f"Cannot delete {model.id}", error.strerror or str(error), "Close whatever uses it and try again"
+            f"Cannot delete {model.id}",
+            error.strerror or str(error),
+            "Close the programs that use it, and try again",
         ) from error
 
 

@@ -65,7 +65,7 @@ def resolve_model(model: str, revision: str | None = None) -> LocalModel:
         at = f" at revision {revision}" if revision else ""
         raise HubError(
             f"{model}{at} is not on this computer",
-            "no folder has that name and it was not pulled yet",
+            "no folder has that name, and it was not downloaded yet",
             f"Run `kl-lens pull {model}`, or search for it on the Model page",
         )
     return _open_folder(stored.folder)
@@ -77,14 +77,14 @@ def _open_folder(folder: Path) -> LocalModel:
     except OSError as error:
         raise InputError(f"Cannot open {folder}", error.strerror or str(error), _WANTED) from error
     if not names:
-        why = "it holds only folders" if any(folder.iterdir()) else "it is empty"
+        why = "it contains only folders" if any(folder.iterdir()) else "it is empty"
         raise InputError(f"Cannot open {folder}", why, _WANTED)
     pulled = library.read_manifest(folder) if library.MANIFEST in names else None
     if pulled and not pulled["complete"]:
         raise ModelError(
             f"{pulled['id']} cannot be opened yet",
-            "its download was not finished",
-            f"Run `kl-lens pull {pulled['id']}`: it goes on where it stopped",
+            "its download is not complete",
+            f"Run `kl-lens pull {pulled['id']}` to resume it",
         )
     if "config.json" not in names:
         raise ModelError(f"{folder} is not a model", "it has no config.json", _WANTED)
@@ -92,13 +92,15 @@ def _open_folder(folder: Path) -> LocalModel:
         raise ModelError(
             f"{folder} cannot be opened",
             "it is an exported OpenVINO model",
-            "Measure it with `kl-lens bench`, or open the model that it was made from",
+            "Measure it with `kl-lens bench`, or open the original model",
         )
     if not any(name.endswith(".safetensors") for name in names):
         pickled = any(Path(name).suffix in _PICKLES for name in names)
         why = "its weights are pickles, which can run code" if pickled else "it has no *.safetensors"
         raise ModelError(
-            f"{folder} cannot be opened", why, "Only safetensors are read: convert it or choose another"
+            f"{folder} cannot be opened",
+            why,
+            "KL Lens reads only safetensors: convert the model, or choose another",
         )
     if pulled:
         return LocalModel(pulled["id"], folder, pulled["revision"])

@@ -35,8 +35,8 @@ def weight_files(folder: Path) -> list[Path]:
     if not files:
         raise ModelError(
             f"Cannot open {folder}",
-            "it holds no safetensors files, the only weight format that is safe to open",
-            "Choose a folder or a model that has them",
+            "it has no safetensors files, the only weight format that is safe to open",
+            "Choose a model with safetensors files",
         )
     for file in files:
         _check_whole(file)
@@ -60,7 +60,7 @@ def _check_whole(file: Path) -> None:
     with file.open("rb") as opened:
         start = 8 + int.from_bytes(opened.read(8), "little")
     if start + max(ends, default=0) != file.stat().st_size:
-        raise ModelError(f"Cannot open {file}", "the file is cut short or damaged", "Download it again")
+        raise ModelError(f"Cannot open {file}", "the file is incomplete or damaged", "Download it again")
 
 
 def _header(file: Path) -> dict[str, dict[str, Any]]:
@@ -71,10 +71,10 @@ def _header(file: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError("the header does not fit")
             header = json.loads(opened.read(length))
             if not all(isinstance(entry, dict) for entry in header.values()):
-                raise ValueError("the header holds something else")
+                raise ValueError("the header is invalid")
     except (ValueError, AttributeError) as error:
         raise ModelError(
-            f"Cannot open {file}", "the file is cut short or damaged", "Download it again"
+            f"Cannot open {file}", "the file is incomplete or damaged", "Download it again"
         ) from error
     except OSError as error:
         raise ModelError(f"Cannot open {file}", error.strerror or str(error), "Check the file") from error

@@ -14,6 +14,6 @@ def check_device(device: str) -> None:
     if device.endswith(":") or not (number or "0").isdecimal() or int(number or 0) >= there.get(kind, 0):
         raise InputError(
             f"Cannot measure on {device}",
-            "torch finds no such device here",
+            "torch finds no such device on this computer",
             f"Choose one of {', '.join(name for name, count in there.items() if count)}",
         )

@@ -75,7 +75,7 @@ def load_tokenizer(folder: Path) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"Cannot open {folder}",
-            "it holds no tokenizer that opens without its own code",
+            "it has no tokenizer that works without running the model's own code",
             "Add the tokenizer files",
         ) from error
 

@@ -69,9 +69,10 @@ class Front:
         solution = self._by_size.solve(budget)
         if solution is None:
             raise InputError(
-                f"No plan fits into {budget / 1e6:.2f} MB",
-                f"the smallest one takes {self.smallest / 1e6:.2f} MB with the formats measured",
-                "Allow more, or analyze smaller formats too",
+                f"No plan fits in {budget / 1000000.0:.2f} MB",
+                f"the smallest possible plan takes {self.smallest / 1000000.0:.2f} MB with the "
+                "measured formats",
+                "Raise the budget, or analyze smaller formats too",
             )
         return self._assignment(solution.chosen)
 

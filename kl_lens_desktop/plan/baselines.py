@@ -25,7 +25,9 @@ def check_families(names: Sequence[str]) -> None:
     """Raise `InputError` unless all `names` are of `FAMILIES`."""
     if unknown := sorted(set(names) - set(FAMILIES)):
         raise InputError(
-            f"There are no baselines {unknown[0]!r}", f"only {', '.join(FAMILIES)}", "Choose of these"
+            f"Unknown baselines {unknown[0]!r}",
+            f"the baselines are {', '.join(FAMILIES)}",
+            "Choose from these",
         )
 
 
@@ -75,9 +77,9 @@ def paper_greedy(
         if size <= budget:
             return assignment
     raise InputError(
-        f"No plan fits into {budget / 1e6:.2f} MB",
-        f"the smallest takes {size / 1e6:.2f} MB",
-        "Allow more, or analyze smaller formats too",
+        f"No plan fits in {budget / 1000000.0:.2f} MB",
+        f"the smallest possible plan takes {size / 1000000.0:.2f} MB",
+        "Raise the budget, or analyze smaller formats too",
     )
 
 
@@ -151,7 +153,9 @@ def random_assignment(
             chosen[option.weight], size = choice, changed
     if not least <= size <= budget:
         raise InputError(
-            f"No random plan takes {least:,} to {budget:,} bytes", "none was drawn", "Widen the range"
+            f"No random plan takes {least:,} to {budget:,} bytes",
+            "no draw had such a size",
+            "Widen the range",
         )
     return {weight: choice.format for weight, choice in chosen.items()}
 

@@ -54,8 +54,9 @@ class Difference:
         more = f"{abs(size) / 1e6:.3g} MB {'more' if size > 0 else 'less'}"
         verb = "differs" if count == 1 else "differ"
         words = (
-            f"{count} of {total} weights {verb}. The second plan has more bits in {finer} of them, fewer in "
-            f"{coarser}, and takes {more if abs(size) >= 500 else 'the same bytes'}."
+            f"{count} of {total} weights {verb}. The second plan has more bits in {finer} of them "
+            f"and fewer in {coarser}, and takes "
+            f"{(more if abs(size) >= 500 else 'the same bytes')}."
         )
         return words + _quality(self.first, self.second)
 

@@ -120,7 +120,7 @@ def parse_limits(
             continue
         raise InputError(
             f"Cannot use the limit {text!r}",
-            "it is neither KIND>=BITS nor KIND!=FORMAT",
+            "it is not KIND>=BITS or KIND!=FORMAT",
             f"KIND is one of {', '.join(KINDS)}",
         )
     return least, tuple(forbidden)
@@ -149,7 +149,9 @@ def items(options: Sequence[WeightOptions], constraints: Constraints) -> list[It
     by_name = {option.weight: option for option in options}
     for weight in constraints.pins:
         if weight not in by_name:
-            raise InputError(f"Cannot pin {weight}", "the score file has no such weight", "Check the name")
+            raise InputError(
+                f"Cannot pin {weight}", "the score file has no weight with that name", "Check the name"
+            )
     grouped = fused_groups(list(by_name)) if constraints.fused else []
     inside = {weight for group in grouped for weight in group}
     alone = [(weight,) for weight in by_name if weight not in inside]
@@ -165,7 +167,7 @@ def _item(members: Sequence[WeightOptions], constraints: Constraints) -> Item:
         raise InputError(
             f"Cannot pin {', '.join(names)} to {' and '.join(sorted(pinned))}",
             "these weights share a format",
-            "Choose one for all of them",
+            "Choose one format for all of them",
         )
     if pinned:
         (name,) = pinned
@@ -184,7 +186,7 @@ def _item(members: Sequence[WeightOptions], constraints: Constraints) -> Item:
         choices = tuple(_sum([table[name] for table in tables]) for name in common)
     if not choices:
         raise InputError(
-            f"No format is left for {names[0]}", "the limits rule out every one measured", "Relax a limit"
+            f"No format is left for {names[0]}", "the limits exclude every measured format", "Relax a limit"
         )
     return Item(names, choices)
 

@@ -101,14 +101,14 @@ def _without_checked(value: Any, path: Path) -> Any:
             if not isinstance(fmt, str):
                 raise InputError(
                     f"Cannot use {path}",
-                    f"at assignments: {str(fmt)[:40]!r} is no format",
-                    "Make the plan again",
+                    f"at assignments: {str(fmt)[:40]!r} is not a format",
+                    "Make a new plan",
                 )
             try:
                 parse_format(fmt)
             except InputError as error:
-                why = f"at assignments: {fmt[:40]!r} is no format"
-                raise InputError(f"Cannot use {path}", why, "Make the plan again") from error
+                why = f"at assignments: {fmt[:40]!r} is not a format"
+                raise InputError(f"Cannot use {path}", why, "Make a new plan") from error
         short["assignments"] = dict(list(names.items())[:1])
     if isinstance(pins, list):
         for name in pins:
@@ -120,7 +120,7 @@ def _without_checked(value: Any, path: Path) -> Any:
 def _check_weight(name: Any, path: Path) -> None:
     if not isinstance(name, str) or len(name) > NAME_LIMIT or not _WEIGHT.fullmatch(name):
         raise InputError(
-            f"Cannot use {path}", f"{str(name)[:80]!r} is not the name of a weight", "Make the plan again"
+            f"Cannot use {path}", f"{str(name)[:80]!r} is not the name of a weight", "Make a new plan"
         )
 
 
@@ -132,7 +132,7 @@ def check_applies(plan: Plan, model: ModelIdentity, weights: Sequence[str], path
     if unknown:
         differences.append(f"{len(unknown)} weights the model does not have, such as {unknown[0]}")
     if differences:
-        agree = "" if unknown else "; or, as all its weights are here by name, apply it with --other-revision"
+        agree = "" if unknown else "; or, because all weights match by name, apply it with --other-revision"
         raise InputError(
             f"The plan {path} is for another model",
             "; ".join(differences),

@@ -116,4 +116,6 @@ def check_same_model(scores: Path, plan: Path) -> None:
     from kl_lens_desktop.sensitivity.scores import load_scores
 
     made = load_plan(plan)
-    load_scores(scores).model.check_same(made.model, scores, "Give the plan's own scores")
+    load_scores(scores).model.check_same(
+        made.model, scores, "Choose the score file that the plan was made from"
+    )

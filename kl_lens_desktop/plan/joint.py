@@ -208,8 +208,8 @@ def spread_windows(tokenizer: Any, file: Path, tokens: int, window: int, skip: i
         left = max(len(ids) - skip, 0)
         raise InputError(
             f"Cannot repair on {file}",
-            f"{left} of its {len(ids)} tokens were not scored on, too few for four windows",
-            "Give another text",
+            f"only {left} of its {len(ids)} tokens were not used for scoring, and four windows need more",
+            "Choose another text",
         )
     starts = [skip + window * (place * room // count) for place in range(count)]
     pieces = torch.tensor([ids[start : start + window] for start in starts], dtype=torch.long)

@@ -72,26 +72,26 @@ def propose(
     if any(not 0 <= wish <= 1e12 for wish in wishes) or (bits is not None and bits > 16):
         raise InputError(
             "Cannot make a plan",
-            "a budget is a size, 0 to 16 bits, or a KL that is not negative",
+            "a budget is a size, 0 to 16 bits, or a KL of 0 or more",
             "Change it",
         )
     if method.startswith("uniform-"):
         if wishes:
-            raise InputError("Cannot make a plan", "a uniform plan sets its own size", "Leave out the budget")
+            raise InputError("Cannot make a plan", "a uniform plan has a fixed size", "Remove the budget")
         assignments = _uniform(scores, method.removeprefix("uniform-"), constraints.pins)
         return _plan(scores, assignments, None, method, constraints)
     if method not in METRIC_OF_METHOD:
         raise InputError(
             f"Unknown method {method!r}",
-            f"it is none of {', '.join(METRIC_OF_METHOD)}, uniform-FORMAT",
-            "Choose one of these",
+            f"the methods are {', '.join(METRIC_OF_METHOD)}, uniform-FORMAT",
+            "Choose from these",
         )
     options = weight_options(scores, METRIC_OF_METHOD[method])
     if not options:
         raise InputError("Cannot make a plan", "the score file has no entries", "Run the analysis first")
     if len(wishes) != 1:
         raise InputError(
-            "Cannot make a plan", "it needs exactly one budget", "Give a size, bits or a largest KL"
+            "Cannot make a plan", "it needs exactly one budget", "Set a size, bits or a largest KL"
         )
     budget: dict[str, float]
     front = Front(options, constraints)
@@ -99,7 +99,7 @@ def propose(
         if METRIC_OF_METHOD[method] != "kl":
             raise InputError(
                 "Cannot make a plan",
-                f"a KL limit does not go with the method {method}",
+                f"the method {method} does not support a KL limit",
                 "Use the method kl, or a size",
             )
         assignments, budget = front.within_loss(max_kl), {"max_kl": max_kl}
@@ -116,7 +116,9 @@ def _uniform(scores: Scores, name: str, pins: Mapping[str, str]) -> dict[str, st
     name = parse_format(name).name
     assignments = {weight["name"]: name for weight in scores.weights if weight["kind"] != "conv"}
     if unknown := sorted(set(pins) - set(assignments)):
-        raise InputError(f"Cannot pin {unknown[0]}", "the model has no such weight", "Check the name")
+        raise InputError(
+            f"Cannot pin {unknown[0]}", "the model has no weight with that name", "Check the name"
+        )
     return assignments | dict(pins)
 
 
@@ -135,9 +137,9 @@ def _room(
         wanted, least = f"{size_bytes / 1e6:g} MB", f"{math.ceil((fixed + smallest) / 1e4) / 100:g} MB"
     if limit < smallest:
         raise InputError(
-            f"No plan fits into {wanted}",
-            f"the smallest one takes {least} with the formats measured",
-            "Allow more, or analyze smaller formats too",
+            f"No plan fits in {wanted}",
+            f"the smallest possible plan takes {least} with the measured formats",
+            "Raise the budget, or analyze smaller formats too",
         )
     return limit, budget
 

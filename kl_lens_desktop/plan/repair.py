@@ -89,8 +89,8 @@ def repair(
     if not search.keeps(now):
         raise InputError(
             "Cannot repair this plan",
-            "it gives a weight a format that was not scored or that its own limits rule out",
-            "Analyze that format too, or make the plan again",
+            "it gives a weight a format that was not scored, or that its own limits exclude",
+            "Analyze that format too, or make a new plan",
         )
     size = search.size(now)
     limit = size if budget is None else budget

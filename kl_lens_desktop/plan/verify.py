@@ -67,7 +67,7 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     measured = measure_plan(loaded, plan.assignments, [held_out], job.tokens, job.window, cancel)
     if not load_plan(path).is_same_as(plan):
         raise InputError(
-            f"{path} was changed while it was measured", "the figures are of the plan before", "Verify again"
+            f"{path} changed while it was measured", "the measurement is for the earlier plan", "Verify again"
         )
     save_plan(path, plan.with_measured(measured))
     yield Progress(STAGE, 2, 2, "Measured")
@@ -89,7 +89,7 @@ def _repaired(
     """The events of a repair, each better plan once it is saved, and at the end what came of it."""
     scores = load_scores(by.scores) if by.scores else None
     if scores and by.scores:
-        scores.model.check_same(plan.model, by.scores, "Give the plan's own scores")
+        scores.model.check_same(plan.model, by.scores, "Choose the score file that the plan was made from")
     text = by.text or calibration_text()
     check_repair_text(text, held_out)
     skip = _scored(plan, scores, text)
@@ -102,7 +102,7 @@ def _repaired(
         raise InputError(
             f"{by.scores} lacks {len(strange)} weights of the plan, such as {min(strange)}",
             "the analysis did not finish",
-            "Let it finish, or repair without scores",
+            "Finish the analysis, or repair without scores",
         )
     limits = constraints_of(plan)
     last: Repair | None = None
@@ -128,7 +128,7 @@ def _repaired(
     assert last is not None
     gain, error = last.joint.less_than(last.start)
     if not gain:
-        yield Note("No exchange of formats lowers the joint KL beyond its error")
+        yield Note("No exchange of formats lowers the joint KL by more than its error")
     yield {
         "kl_before": last.start.mean,
         "kl_after": last.joint.mean,

@@ -106,7 +106,7 @@ class Child:
             yield event
             if isinstance(event, (Answer, Finished)):
                 return
-        raise ChildError(f"The {self.name} process ended early", "it gave no answer", "Try again")
+        raise ChildError(f"The {self.name} process ended early", "it gave no result", "Try again")
 
     def events(self, cancel: Cancel | None = None) -> Iterator[Event]:
         """Yield the child's events until it ends, passing on what `cancel` asks for.
@@ -206,13 +206,13 @@ class Child:
             raise ChildError(
                 f"The {self.name} process ended early",
                 self._last_words(status),
-                "Try again; if it recurs, choose a smaller model or another device",
+                "Try again. If it happens again, choose a smaller model or another device",
             )
 
     def _enforce_limits(self, deadline: float | None) -> None:
         if deadline is not None and time.monotonic() > deadline:
             raise ChildError(
-                f"The {self.name} process was ended",
+                f"The {self.name} process was stopped",
                 f"it took longer than {self._limit_s:.0f} s",
                 "Try another device or a smaller model",
             )
@@ -221,7 +221,7 @@ class Child:
             self.peak_rss_mb = max(self.peak_rss_mb, self._rss_mb)
         if self._limit_mb is not None and self.peak_rss_mb > self._limit_mb:
             raise ChildError(
-                f"The {self.name} process was ended",
+                f"The {self.name} process was stopped",
                 f"it used more than {self._limit_mb:.0f} MB",
                 "Try a smaller model or a smaller format",
             )
@@ -236,7 +236,7 @@ class Child:
         fatal = [line for line in list(self._words)[:-3] if "error" in line.lower()]
         words = " / ".join([*fatal[-1:], *list(self._words)[-3:]])
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        return f"{how}{', its last words: ' + words if words else ''}"
+        return f"{how}{('; its last output was: ' + words if words else '')}"
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None

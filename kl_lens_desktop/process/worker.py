@@ -56,7 +56,7 @@ def serve(read: Callable[[bytes], Job[Any]]) -> int:
             output,
             Failed(
                 "Not enough memory",
-                "the computer has no more to give",
+                "the computer has no memory left",
                 "Close other programs",
                 "MemoryError",
                 traceback.format_exc(),

@@ -75,7 +75,7 @@ def parse_format(name: str) -> Format:
             name, scheme, 4 if base == "nf4" else int(base[3]), None if group == "pc" else int(group[1:])
         )
     raise InputError(
-        f"Unknown format {name!r}", "it is none of " + ", ".join(all_formats()), "Choose one of these"
+        f"Unknown format {name!r}", "it is none of " + ", ".join(all_formats()), "Choose from these"
     )
 
 
@@ -89,7 +89,7 @@ def formats_to_measure(names: Sequence[str]) -> list[Format]:
     """
     wanted = [parse_format(name) for name in dict.fromkeys(names) if name != "fp16"]
     if not wanted:
-        raise InputError("Nothing to measure", "FP16 is the full precision itself", "Name another format")
+        raise InputError("Nothing to measure", "FP16 is full precision", "Choose another format")
     return wanted
 
 

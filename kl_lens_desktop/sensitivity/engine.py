@@ -109,7 +109,7 @@ def analyze(
     use_cores()
     precision = how.precision
     if precision == "bf16" and not _gains_from_bf16(how.device):
-        yield Note("This processor computes no faster in bfloat16; measuring in float32")
+        yield Note("This processor is not faster in bfloat16; measuring in float32")
         precision = "f32"
     weights = inventory(loaded.model)
     yield Weights([weight.as_dict() for weight in weights])
@@ -143,10 +143,11 @@ def analyze(
         ):
             run = Run(lanes, ids, ledger, candidates, cancel)
             if precision == "bf16" and "rounding_floor" not in ledger.settings:
-                yield Progress(STAGE, 0, 0, "Measuring what bfloat16 costs")
+                yield Progress(STAGE, 0, 0, "Measuring the error of bfloat16")
                 ledger.settings["rounding_floor"] = floor = run.rounding_floor()
                 yield Note(
-                    f"In bfloat16, KL below {floor['mean']:.1g} nats per token is rounding, not quantization"
+                    f"In bfloat16, KL below {floor['mean']:.1g} nats per token comes from rounding, not "
+                    "from quantization"
                 )
             yield from run.events(None if how.exhaustive else how.bits)
     finally:
@@ -308,8 +309,8 @@ class Run:
         self._ledger.save()
         tokens = windows_so_far * self._ids.shape[1]
         yield Note(
-            f"After {tokens:,} tokens {len(self._stopped):,} of {len(self._candidates):,} entries are "
-            f"settled, each comparison of two at {race.CONFIDENCE:.0%} confidence"
+            f"After {tokens:,} tokens, {len(self._stopped):,} of {len(self._candidates):,} entries "
+            f"are settled ({race.CONFIDENCE:.0%} confidence for each comparison)"
         )
 
     def _decided(self, series: Mapping[tuple[str, str], Sequence[float]], look: int, bits: float) -> set[str]:
@@ -342,7 +343,7 @@ class Run:
 
     def _culprit(self) -> str:
         broken = [name for name, parameter in self._lanes.main.parameters.items() if not _finite(parameter)]
-        return f" with the NaN or infinity in {broken[0]}" if broken else ""
+        return f"; {broken[0]} contains NaN or infinity" if broken else ""
 
 
 def _measure(walk: Walk, position: Position, candidate: Candidate, lane: Lane) -> Found:

@@ -145,7 +145,7 @@ def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Le
     if differences:
         raise InputError(
             f"Cannot continue {path}",
-            f"it was measured otherwise: {'; '.join(differences)}",
+            f"it was measured with other settings: {'; '.join(differences)}",
             "Choose another file name, or the same model and text",
         )
     assert kept.windows is not None
@@ -156,7 +156,7 @@ def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Le
     if tuple(kept.windows.order) != order[: len(kept.windows.order)]:
         raise InputError(
             f"Cannot continue {path}",
-            "its windows are in an order that this version does not draw from its seed",
+            "this version orders its windows differently",
             "Choose another file name",
         )
     windows = replace(windows, order=order)
@@ -192,13 +192,13 @@ def order_of(counts: Iterable[int], seed: int) -> tuple[int, ...]:
 def _differences(kept: Scores, fresh: Scores, held_ids_sha256: Sequence[str]) -> list[str]:
     found = []
     if kept.windows is None:
-        return ["it has no figures by window, as those of an older version"]
+        return ["it has no figures by window, because an older version wrote it"]
     if kept.text["window"] != fresh.text["window"]:
         found.append(f"windows of {kept.text['window']} tokens against {fresh.text['window']}")
     elif kept.text["tokens"] > fresh.text["tokens"]:
         found.append(f"{kept.text['tokens']} tokens against {fresh.text['tokens']}")
     elif held_ids_sha256[len(kept.windows.order) - 1] != kept.windows.ids_sha256:
-        found.append(f"text {kept.text['name']!r} against {fresh.text['name']!r}, which begins otherwise")
+        found.append(f"text {kept.text['name']!r} against {fresh.text['name']!r}, which begins differently")
     for name in ("seed", "precision"):
         if kept.settings.get(name) != fresh.settings.get(name):
             found.append(f"{name} {kept.settings.get(name)} against {fresh.settings.get(name)}")

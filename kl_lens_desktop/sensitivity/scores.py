@@ -115,7 +115,7 @@ class ModelIdentity:
     def check_same(self, other: "ModelIdentity", path: Path | str, way_out: str) -> None:
         """Raise `InputError`, by which `path` is of this model, unless `other` has the same weights."""
         if differences := self.differences(other):
-            raise InputError(f"{path} is of another model", "; ".join(differences), way_out)
+            raise InputError(f"{path} is for another model", "; ".join(differences), way_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +220,7 @@ def load_rankable(path: Path) -> Scores:
     """As `load_scores`, of which there must be enough to rank."""
     scores = load_scores(path)
     if len(scores.entries) < 3:
-        raise InputError(
-            f"Cannot rank {path}", "it holds fewer than three entries", "Let the analysis finish"
-        )
+        raise InputError(f"Cannot rank {path}", "it has fewer than three entries", "Let the analysis finish")
     return scores
 
 

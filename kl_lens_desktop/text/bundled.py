@@ -36,7 +36,7 @@ def read_text(path: Path) -> str:
     """
     try:
         if path.stat().st_size > FILE_LIMIT:
-            raise InputError(f"Cannot use {path}", "it is larger than 64 MB", "Cut a part out of it")
+            raise InputError(f"Cannot use {path}", "it is larger than 64 MB", "Use a part of it")
         return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise InputError(f"Cannot read {path}", reason(error), "Choose another text") from error
@@ -64,13 +64,13 @@ def check_windows(tokens: int, window: int, files: int = 1) -> None:
         raise InputError(
             f"Cannot use {tokens} tokens in windows of {window}",
             "error bars need two windows of two tokens or more",
-            "Ask for more tokens or shorter windows",
+            "Choose more tokens or shorter windows",
         )
     if tokens // files < window:
         raise InputError(
-            f"Cannot share {tokens} tokens between {files} texts",
-            f"one window takes {window} of each",
-            f"Ask for {window * files} tokens or fewer texts",
+            f"Cannot divide {tokens} tokens among {files} texts",
+            f"each text needs at least one window of {window}",
+            f"Choose {window * files} tokens or more, or fewer texts",
         )
 
 
@@ -78,7 +78,7 @@ def check_repair_text(text: Path, held_out: Path) -> None:
     """Raise `InputError` if a repair on `text` would be judged by the text that it was made on."""
     if read_text(text) == read_text(held_out):
         raise InputError(
-            f"Cannot repair on {text}", "the result is to be measured on it", "Choose another text"
+            f"Cannot repair on {text}", "the result is measured on that text", "Choose another text"
         )
 
 
@@ -87,6 +87,6 @@ def check_repair_tokens(tokens: int, window: int) -> None:
     if tokens // window < REPAIR_WINDOWS:
         raise InputError(
             f"Cannot repair on {tokens} tokens",
-            f"four windows of {window} are needed, two to choose exchanges and two to judge them",
-            "Ask for more tokens",
+            f"repair needs four windows of {window}: two to choose exchanges and two to judge them",
+            "Choose more tokens",
         )

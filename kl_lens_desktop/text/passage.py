@@ -106,13 +106,13 @@ def windows(ids: list[int], window: int, tokens: int, stride: int | None = None)
         If `window` is shorter than two or there is not one whole window.
     """
     if window < 2 or tokens < window:
-        why = f"{tokens} tokens in windows of {window} give nothing to predict"
+        why = f"{tokens} tokens in windows of {window} leave nothing to predict"
         raise InputError(
             "Cannot cut the text", why, "Choose a window of at least 2 and as many tokens or more"
         )
     last = min(tokens, len(ids)) - window
     if last < 0:
-        why = f"it has {len(ids)} tokens and a window has {window}"
+        why = f"it has {len(ids)} tokens, and a window needs {window}"
         raise InputError("The text is too short", why, "Choose a longer text or a shorter window")
     return [ids[start : start + window] for start in range(0, last + 1, stride or window)]
 
@@ -146,7 +146,7 @@ def _prefix_token(folder: Path, tokenizer: Any) -> int:
         token = said.get("content") if isinstance(said, dict) else said
         if isinstance(token, str) and (number := tokenizer.token_to_id(token)) is not None:
             return int(number)
-    why = "its tokenizer has neither a token for a beginning nor for an end"
+    why = "its tokenizer has no beginning or end token"
     raise InputError(f"Cannot read WikiText with {folder.name}", why, "Choose another text")
 
 

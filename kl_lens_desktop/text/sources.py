@@ -68,7 +68,7 @@ def source_text(
         return Source(file, "WikiText-2 raw, train")
     if source != "generated":
         raise InputError(
-            f"Unknown calibration text {source!r}", f"it is none of {', '.join(SOURCES)}", "Choose one"
+            f"Unknown calibration text {source!r}", f"the texts are {', '.join(SOURCES)}", "Choose one"
         )
     file = out.with_name(f"{out.stem}-generated-{seed}.txt")
     text = read_text(file) if file.exists() else ""
@@ -90,8 +90,8 @@ def _wikitext(cancel: Cancel) -> Generator[Event, None, Path]:
         with zipfile.ZipFile(pulled) as opened:
             texts = {name: _member(opened, member) for name, member in parts.items()}
     except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
-        why = f"it holds no {' and '.join(parts.values())}"
-        raise HubError(f"Cannot use {archive}", why, "Use a text of your own") from error
+        why = f"it does not contain {' and '.join(parts.values())}"
+        raise HubError(f"Cannot use {archive}", why, "Use your own text") from error
     for name, text in texts.items():
         write_text(folder / name, text)
     pulled.unlink()
@@ -100,7 +100,7 @@ def _wikitext(cancel: Cancel) -> Generator[Event, None, Path]:
 
 def _member(archive: zipfile.ZipFile, member: str) -> str:
     if archive.getinfo(member).file_size > FILE_LIMIT:
-        raise HubError(f"Cannot use {archive.filename}", "its text is too large", "Use a text of your own")
+        raise HubError(f"Cannot use {archive.filename}", "its text is too large", "Use your own text")
     return archive.read(member).decode("utf-8")
 
 
@@ -111,13 +111,15 @@ def _generated(
     texts: list[str] = []
     have = 0
     while have < _SPARE * tokens:
-        yield Progress(STAGE, have, int(_SPARE * tokens), "Letting the model write its own text", "tokens")
+        yield Progress(
+            STAGE, have, int(_SPARE * tokens), "Generating calibration text with the model", "tokens"
+        )
         torch.manual_seed(1_000_003 * seed + len(texts))
         texts += _sampled(loaded, window, cancel)
         have = _count(loaded.tokenizer, "\n\n".join(texts))
         if not have:
             raise InputError(
-                "Cannot measure on generated text", "the model writes nothing", "Use a text of your own"
+                "Cannot measure on generated text", "the model generates no text", "Use your own text"
             )
     return "\n\n".join(texts)
 

@@ -65,7 +65,7 @@ def windows(
         if len(ids) < window:
             raise InputError(
                 f"Cannot use {file}",
-                f"it has {len(ids)} tokens and one window takes {window}",
+                f"it has {len(ids)} tokens, and one window needs {window}",
                 "Choose a longer text or a shorter window",
             )
         count = min(len(ids), tokens // len(files)) // window
@@ -75,7 +75,7 @@ def windows(
     if len(ids) < 2:
         raise InputError(
             f"Cannot use {', '.join(map(str, files))}",
-            f"it fills only one window of {window} tokens and error bars need two",
+            f"it fills only one window of {window} tokens, and error bars need two",
             "Choose a longer text or a shorter window",
         )
     name = name or " + ".join(file.name for file in files)

@@ -139,7 +139,7 @@ def test_other_settings_start_over_and_keep_the_earlier_scores(scored: Window, q
     page = scored.page("Sensitivity")
     assert isinstance(page, SensitivityPage)
     assert not page.run_button.isEnabled()
-    assert "All is measured" in page.run_button.toolTip()
+    assert "Everything is measured" in page.run_button.toolTip()
     page.settings_row.tokens.setValue(1024)
     assert page.run_button.isEnabled()
     assert page.run_button.text() == "Continue", "more of the same text adds to what is there"

@@ -140,7 +140,7 @@ def test_the_best_is_bold_and_what_rounds_cannot_tell_from_it_is_marked(page: Be
     assert cell(page, "int4_sym_g64", "Tokens/s") == "120 ± 6"
     assert "slower" in cell(page, "int4_sym_g64", "Tokens/s", Qt.ItemDataRole.ToolTipRole)
     tip = page.table.headerData(2, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole)
-    assert "≈ marks what paired rounds cannot tell from the best by more than 4 % at 95 %" in tip
+    assert "≈ marks values not shown to differ from the best by more than 4 %" in tip
     assert "runs at 1.50× the speed of FP16 in" in page.sentence.text()
     mean = page.session.bench[0]["tokens_per_s"] | {"mean": 200.0}
     page.session.bench = [page.session.bench[0] | {"tokens_per_s": mean}, *page.session.bench[1:]]
@@ -173,7 +173,7 @@ def test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen(
     assert page.reason.text() == f"HETERO:CPU: W{WRONG[1:]}"
     assert page.reason.property("role") == "bad"
     page.view.setCurrentIndex(page.table.index(1, 0))
-    assert page.reason.text().startswith("Bold: the best; for KL, FP16 is left out")
+    assert page.reason.text().startswith("Bold: the best. KL leaves out FP16")
 
 
 def test_the_smallest_window_shows_the_usual_variants_and_the_whole_conclusion(
@@ -270,7 +270,7 @@ def test_the_sheet_holds_every_figure_of_every_row(page: BenchmarkPage) -> None:
         assert words in names
     assert "Perplexity by words, as lm-eval counts" not in names, "what nobody has takes no line"
     assert sheet.item(names.index("What went wrong"), 2).text() == f"W{WRONG[1:]}"
-    against = names.index("Decoding speed, times that of …")
+    against = names.index("Decoding speed relative to …")
     assert sheet.item(against + 4, 3).text().startswith("≈ 0.993 (")
     assert "34.0 GB/s read from memory" in page.details.place.accessibleName()
 
@@ -347,7 +347,7 @@ def test_memory_is_shown_while_a_child_works_and_its_ends_until_the_next_run(pag
     job.ended.emit("finished")
     assert (strip.process.text(), strip.whose.accessibleName()) == (
         "peak 480 MiB",
-        "Last run, most: Plan on CPU",
+        "Last run, peak: Plan on CPU",
     )
     job.started.emit("generate")
     assert strip.process.text() == "peak 480 MiB"
@@ -439,7 +439,7 @@ def test_figures_are_saved_as_json_csv_and_a_page(page: BenchmarkPage, tmp_path:
     for name in ("b.json", "b.csv", "b.html"):
         with qtbot.waitSignal(page.session.said, timeout=20_000) as said:
             page.save_to(tmp_path / name)
-        assert said.args == ["info", f"The benchmark was saved as {tmp_path / name}."]
+        assert said.args == ["info", f"Saved the benchmark as {tmp_path / name}."]
     assert load_bench(tmp_path / "b.json") == bench_document()
     assert (tmp_path / "b.csv").read_text(encoding="utf-8-sig").count("\n") == 1 + len(
         bench_document()["rows"]
@@ -463,7 +463,7 @@ def test_settings_are_kept_and_reach_the_benchmark(
     dialog.devices.setText("gpu,cpu")
     dialog.accept()
     assert dialog.result() == 0
-    assert dialog.problem.text().startswith("GPU,CPU is no combination of devices")
+    assert dialog.problem.text().startswith("GPU,CPU is not a combination of devices")
     dialog.devices.setText("auto:cpu")
     dialog.use_text(str(tmp_path / "mine.txt"))
     dialog.accept()

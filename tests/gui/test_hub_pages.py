@@ -122,5 +122,5 @@ def test_an_address_that_is_none_is_refused(window: Window) -> None:
     assert isinstance(page, SettingsPage)
     page.endpoint.setText("huggingface")
     page.endpoint.editingFinished.emit()
-    assert "is no address" in window.banner.text.text()
+    assert "is not an address" in window.banner.text.text()
     assert window.session.settings.endpoint == ""

@@ -87,7 +87,7 @@ def test_all_measured_is_said_whole_in_the_smallest_window(scored: Window) -> No
     page = scored.page("Sensitivity")
     assert isinstance(page, SensitivityPage)
     scored.show_page("Sensitivity")
-    (reason,) = (text for text in shown(page) if text.startswith("All is measured"))
+    (reason,) = (text for text in shown(page) if text.startswith("Everything is measured"))
     assert is_whole(shown(page)[reason])
     box = page.settings_row.exhaustive
     assert box.width() >= box.sizeHint().width()

@@ -273,7 +273,7 @@ def test_scores_of_other_formats_leave_the_plan_and_say_so(scored: Window, sampl
     page.budget.slider.setEnabled(False)  # as a uniform plan leaves it
     _score_int8_only(scored, sample_scores)
     assert scored.session.plan is plan
-    assert "can be exported, but not weighed here" in scored.banner.text.text()
+    assert "it has no prediction here" in scored.banner.text.text()
     assert {reading.text() for reading in page.budget.readings.values()} == {"–"}
     shown = {page.weights.table.index(row, FORMAT).data() for row in range(page.weights.table.rowCount())}
     assert shown == {parse_format(name).label for name in plan.assignments.values()}
@@ -365,7 +365,7 @@ def test_two_plans_stand_side_by_side(scored: Window, qtbot: QtBot) -> None:
     assert dialog is not None
     assert "weights differ" in dialog.summary.text() or "weight differ" in dialog.summary.text()
     others = [dialog.other.itemText(i) for i in range(dialog.other.count())]
-    assert others[0] == "KL, as the algorithm chooses"
+    assert others[0] == "KL (automatic)"
     assert any(text.startswith("uniform INT8") for text in others)
     assert page.weights.table.weight(1) in dialog.grid.accessibleDescription()
     assert not dialog.grid.grab().isNull()
@@ -387,7 +387,7 @@ def test_baselines_measured_before_stand_in_the_chart_and_in_the_words(
         save_plan(workspace.baselines / f"{name}.json", other.with_measured(_measured(kl)))
     with qtbot.waitSignal(scored.session.baselines_changed):
         scored.session.reload()
-    assert "SQNR does best: KL 0.0150" in page.sentence.text()
+    assert "best baseline of about that size is SQNR: KL 0.0150" in page.sentence.text()
     assert page.baselines.isEnabled()
 
 

@@ -54,12 +54,13 @@ VIEWS: dict[str, tuple[Scale | None, tuple[Scale, ...]]] = {
     "Memory against quality": (MEMORY, QUALITIES),
     "Speed against size": (SIZE, (SPEED,)),
     "Speed against memory": (MEMORY, (SPEED,)),
-    "Speed by length of prompt": (None, BY_LENGTH),
+    "Speed by prompt length": (None, BY_LENGTH),
 }
 HINT = (
-    "A colour is a variant, a shape a device. Bars are the standard deviation of one generation for speeds "
-    "and the standard error over windows of text for quality; as all read the same text, differences of "
-    "quality are surer than the bars suggest. Only rows whose answers are right are drawn."
+    "Colours are variants; shapes are devices. For speed, bars show the standard "
+    "deviation of one generation; for quality, the standard error over windows of text. "
+    "All variants read the same text, so differences in quality are more certain than the "
+    "bars suggest. Rows with wrong answers are left out."
 )
 
 

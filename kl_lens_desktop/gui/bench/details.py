@@ -22,11 +22,11 @@ from kl_lens_desktop.gui.kit.controls import (
 
 ROW_HEIGHT = 24
 WIDTHS = (276, 188)
-_AGAINST = "Decoding speed, times that of …"
+_AGAINST = "Decoding speed relative to …"
 _AGAINST_TIP = (
-    "How many times this variant's tokens/s are the other's on the same device, with a 95 % interval from "
-    "rounds taken in turn that allows for every look at the data. ≈ is within noise; differences below 4 % "
-    "are never claimed."
+    "This variant's tokens/s divided by the other's, on the same device. The 95 % "
+    "interval comes from alternating rounds and allows for repeated looks at the data. ≈ "
+    "means within noise; differences below 4 % always count as noise."
 )
 
 

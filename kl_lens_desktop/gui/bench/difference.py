@@ -40,15 +40,16 @@ HEADINGS = (
     "Figure",
     "This one",
     "The other",
-    "The other to this (95 %)",
+    "Other ÷ this (95 %)",
     "The other is",
 )
 WIDTHS = (104, 96, 250, 84, 84, 184)
 NUMBERS = (3, 4, 5)
 ALIKE = "≈ within noise"
 _CHANGES_TIP = (
-    "Speeds by Welch's t interval over rounds, which claims no difference below 4 %; quality by its standard "
-    "errors, where both read the same text; size and memory without a verdict."
+    "Speeds are compared by Welch's t interval over rounds; differences below 4 % count "
+    "as noise. Quality is compared by its standard errors if both files used the same "
+    "text. Size and memory get no verdict."
 )
 
 
@@ -86,7 +87,7 @@ class BenchDifferenceDialog(QDialog):
             self.cautions.hide()
         self.changes = _table("Figures of both", HEADINGS, WIDTHS)
         self._fill_changes()
-        self.around = _table("What differs around them", ("", "This one", "The other"), (210, 310, 310))
+        self.around = _table("Environment", ("", "This one", "The other"), (210, 310, 310))
         for line, difference in enumerate(around_table(comparison)):
             what, first, second = difference.values()
             self.around.insertRow(line)
@@ -96,7 +97,8 @@ class BenchDifferenceDialog(QDialog):
         ratios = label(ratio_words("this one", "the other"), "secondary", wrap=True)
         self.tabs.addTab(card(column(self.changes, ratios)), "Figures")
         self.tabs.addTab(
-            card(column(self.around)), f"What differs around them ({len(comparison.environment)})"
+            card(column(self.around)),
+            f"Environment ({len(comparison.environment)})",
         )
         names_line = label(f"This one: {names[0]}\nThe other: {names[1]}", "secondary", select=True)
         self.save = button(
@@ -128,7 +130,7 @@ class BenchDifferenceDialog(QDialog):
         except KLLensError as error:
             self._session.say_error(error)
         else:
-            self._session.say("info", f"The comparison was saved as {path}.")
+            self._session.say("info", f"Saved the comparison as {path}.")
 
     def _choose_file(self) -> None:
         kinds = {"Pages (*.html)": ".html", "Tables (*.csv)": ".csv"}

@@ -14,7 +14,7 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.quant.formats import parse_format
 
 Row = dict[str, Any]
-GROUPS = ("Speed", "By length of prompt", "Loading", "Quality", "Memory", "How it ran")
+GROUPS = ("Speed", "By prompt length", "Loading", "Quality", "Memory", "How it ran")
 ORDER = ("fp16", "int8_sym", "int4_sym_g64", "plan")
 SYMBOLS = ("o", "s", "t1", "d", "p", "star")
 # Beside those of the formats, and told apart by people who do not see all colours; names stand beside them.
@@ -60,12 +60,12 @@ def _figure(key: str, group: str, heading: str, tip: str, width: int, usual: boo
     return Figure(key, group, heading, said.name, tip, said.best, width, usual, said.scale)
 
 
-_PAIRED = "≈ marks what paired rounds cannot tell from the best by more than 4 % at 95 %."
+_PAIRED = "≈ marks values not shown to differ from the best by more than 4 % (95 % confidence)."
 _FIGURES = (
     _figure(
         "tokens_per_s", "Speed", "Tokens/s",
-        "Decoding speed through openvino_genai after the prompt that every variant is timed with: mean of "
-        f"single generations ± their standard deviation. {_PAIRED}",
+        "Decoding speed in openvino_genai after the standard prompt: mean of single "
+f"generations ± their standard deviation. {_PAIRED}",
         116, True,
     ),
     _figure(
@@ -75,106 +75,115 @@ _FIGURES = (
     ),
     _figure(
         "prefill_tokens_per_s", "Speed", "Prefill/s",
-        "How fast the prompt is read: its tokens over the time to the first new token, ± standard deviation.",
+        "How fast the prompt is read: its tokens divided by the time to the first new token, "
+"± standard deviation.",
         126, True,
     ),
     _figure(
         "raw.tokens_per_s", "Speed", "Plain requests/s",
-        "The same prompt and tokens by plain inference requests, without openvino_genai: a cross-check.",
+        "The same prompt and tokens with plain inference requests, without openvino_genai. A "
+"cross-check.",
         126,
     ),
     _figure(
         "bandwidth_gb_s", "Speed", "Weights read",
-        "Bytes of weights that a token needs × tokens/s, in 10⁹ bytes a second, and its share of what all "
-        "cores together were measured to read from memory; only what caches hold can exceed it.",
+        "Bytes of weights read for each token × tokens/s, in 10⁹ bytes per second, and as a "
+"share of the memory bandwidth measured with all cores. Only cached data can exceed "
+"100 %.",
         126,
     ),
     _figure(
         "rounds", "Speed", "Rounds",
-        "Rounds in which this variant was timed next to the others. They go on until it is told apart from "
-        "each of them, or their ratio is known to 5 %.",
+        "Rounds in which this variant was timed next to the others. They continue until it "
+"clearly differs from each of them, or until their ratio is known to 5 %.",
         84,
     ),
     _figure(
         "load_ms", "Loading", "Load, ms",
-        "Reading and compiling the model until it can be used.", 92,
+        "Time to read and compile the model.", 92,
     ),
     _figure(
         "load_cached_ms", "Loading", "From cache, ms",
-        "The same once OpenVINO's model cache is filled: from the second start on, where a program uses it.",
+        "The same with OpenVINO's model cache filled, as on the second start of a program "
+"that uses it.",
         108,
     ),
     _figure(
         "cache_bytes", "Loading", "Cache",
-        "What OpenVINO's model cache takes on disk; none where the device makes none.",
+        "Size of OpenVINO's model cache on disk. Empty if the device makes none.",
         84,
     ),
     _figure(
         "perplexity", "Quality", "Perplexity",
-        "Of the exported model on held-out text, computed on this device, ± standard error over windows of "
-        "text. All variants read the same text, so differences are surer than the errors suggest.",
+        "Perplexity of the exported model on held-out text, on this device, ± standard error "
+"over windows of text. All variants read the same text, so differences are more "
+"certain than the errors suggest.",
         98, True,
     ),
     _figure(
         "word_perplexity", "Quality", "Word perplexity",
-        "Of WikiText by words of the original, as lm-eval's task wikitext defines it; of no other text.",
+        "Perplexity for each word of the original text, as lm-eval's task wikitext defines "
+"it. Only for WikiText.",
         120,
     ),
     _figure(
         "kl_to_fp16", "Quality", "KL to FP16",
-        "How far the predictions on this device are from those of FP16 on the CPU in float32, ± standard "
-        "error. FP16's own is the rounding of the device's arithmetic.",
+        "How far the predictions on this device are from those of FP16 on the CPU in float32, "
+"± standard error. For FP16 itself, this is the rounding of the device's arithmetic.",
         146, True,
     ),
     _figure(
         "kl_reverse", "Quality", "KL reverse",
-        "The other direction: it punishes probability where FP16 has none.", 146,
+        "The other direction. It penalizes probability where FP16 has none.", 146,
     ),
     _figure(
         "delta_ce", "Quality", "ΔCE",
-        "Nats per token more than FP16 on the same tokens; noise can make it negative.", 146,
+        "Additional nats per token compared with FP16 on the same tokens. Noise can make it "
+"negative.", 146,
     ),
     _figure(
         "top1_agreement", "Quality", "Top-1 as FP16, %",
-        "Share of positions with the same most likely next token as FP16, ± standard error.",
+        "Share of positions where the most likely next token is the same as with FP16, ± "
+"standard error.",
         128,
     ),
     _figure(
         "fidelity.relative_difference", "Quality", "Off CPU f32, %",
-        "How far this device's logits are from those of the same variant on the CPU in float32. Above the "
-        "limit, 15 %, or 25 % in bf16 or where the device does not say its precision, the answers are wrong "
-        "and no other figure of the device counts.",
+        "How far this device's logits are from those of the same variant on the CPU in "
+"float32. Above 15 % (25 % in bf16, or if the device does not report its precision), "
+"the answers are wrong and the device's other figures do not count.",
         112,
     ),
     _figure(
         "peak_rss_mb", "Memory", "Peak RSS, MiB",
-        "Largest resident set of the process that ran it, as the operating system counts it: host memory, "
-        "memory-mapped weights included, also for a GPU.",
+        "Largest resident set of the process, as the operating system counts it. It includes "
+"memory-mapped weights. For a GPU too, this is host memory.",
         108, True,
     ),
     _figure(
         "peak_rss_sampled_mb", "Memory", "Sampled RSS, MiB",
-        "The same from samples twenty times a second, which may miss a short peak.", 124,
+        "The same, sampled 20 times per second. Short peaks may be missed.", 124,
     ),
     _figure(
         "system_used_change_mb", "Memory", "System change, MiB",
-        "How much more memory is in use on the whole computer after the speed run than before: a graphics "
-        "unit's buffers show up here, and so does what other programs did.",
+        "Change in memory use of the whole computer during the speed run. It includes a GPU's "
+"buffers, but also changes in other programs.",
         134,
     ),
     _figure(
         "gpu_memory_mb", "Memory", "Device memory, MiB",
-        "What OpenVINO has allocated on a GPU or NPU: the most after any turn of the speed run, in total and "
-        "by kind. An integrated device uses the computer's memory, so do not add it to the other figures.",
+        "Memory that OpenVINO allocated on a GPU or NPU: the largest value after any turn of "
+"the speed run, in total and by kind. An integrated device shares the computer's "
+"memory, so do not add this to the other figures.",
         150,
     ),
     _figure(
         "precision", "How it ran", "Precision",
-        "What the device computed in while it was timed.", 80,
+        "The device's precision in the speed run.", 80,
     ),
     _figure(
         "quality_precision", "How it ran", "Quality in",
-        "What the device computed in while perplexity and KL were measured.", 84,
+        "The device's precision when perplexity and KL were measured.", 84,
     ),
     _figure(
         "kv_cache_precision", "How it ran", "KV cache", "", 80,
@@ -183,10 +192,10 @@ _FIGURES = (
         "backend", "How it ran", "Attention", "SDPA, paged (PA) or static.", 84,
     ),
     _figure("threads", "How it ran", "Threads", "", 76),
-    _figure("core_type", "How it ran", "Cores", "As OpenVINO was told.", 100),
+    _figure("core_type", "How it ran", "Cores", "As set in OpenVINO.", 100),
     _figure("performance_hint", "How it ran", "Hint", "", 90),
     _figure("execution_devices", "How it ran", "Ran on", "", 100),
-    _figure("power", "How it ran", "Power", "When the row was done.", 84),
+    _figure("power", "How it ran", "Power", "When the row was finished.", 84),
 )  # fmt: skip
 _BY_LENGTH = (
     ("tokens_per_s", "/s at {n}", "Decode after {n} tokens, tokens/s", max, 104),
@@ -201,10 +210,10 @@ def figures(rows: Iterable[Row]) -> list[Figure]:
     by_length = [
         Figure(
             f"{key}{_AT}{length}",
-            "By length of prompt",
+            "By prompt length",
             heading.format(n=f"{length:,}"),
             name.format(n=f"{length:,}"),
-            "Of two rounds, ± standard deviation of one generation.",
+            "From two rounds, ± standard deviation of one generation.",
             best,
             width,
         )
@@ -270,7 +279,7 @@ def problem(row: Row | None) -> tuple[str, str]:
     if row is None or row["status"] == "ok":
         return "", ""
     if row["status"] == "unavailable":
-        return "grey", f"not here: {row.get('reason') or 'no such device'}"
+        return "grey", f"not available: {row.get('reason') or 'no such device'}"
     why = row["status"].removeprefix("failed: ")
     return "bad", why[:1].upper() + why[1:]
 

@@ -104,19 +104,17 @@ class MemoryStrip(QWidget):
     def _end(self) -> None:
         if not self._fresh and self._peaks:
             largest = max(self._peaks, key=lambda name: self._peaks[name])
-            self.whose.set_text(f"Last run, most: {_titled(largest)}")
+            self.whose.set_text(f"Last run, peak: {_titled(largest)}")
             self.process.setText(f"peak {self._peaks[largest]:,.0f} MiB")
             self._explain()
 
     def _explain(self) -> None:
         peaks = "".join(f"<br>{_titled(name)}: {peak:,.0f} MiB" for name, peak in self._peaks.items())
         child = (
-            "Resident memory (RSS) of the one child process at work, memory-mapped weights included."
-            f"<br>Sampled peaks of this run:{peaks}"
+            "Resident memory (RSS) of the working child process, including memory-mapped "
+            f"weights.<br>Sampled peaks of this run:{peaks}"
         )
-        whole = (
-            "Memory in use on the whole computer, by all programs, of all it has; full height is all of it."
-        )
+        whole = "Memory in use by all programs. The full height is all the memory of the computer."
         for widget in (self.whose, self.process, self._strips[0]):
             widget.setToolTip(f"<p>{child}</p>")
         for widget in (self.computer, self._strips[1]):

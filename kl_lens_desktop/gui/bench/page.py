@@ -50,15 +50,15 @@ from kl_lens_desktop.gui.kit.controls import (
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import EFFORTS, MISSING, QUICK, Session
 
-NOTHING = "There is nothing to measure yet; export a model first"
-NOT_MEASURED = "Nothing was measured yet"
-UNMEASURED = "Not measured yet. “Benchmark” times each model on the devices ticked and checks its answers."
+NOTHING = "Export a model first"
+NOT_MEASURED = "Nothing measured yet"
+UNMEASURED = "Not measured yet. “Benchmark” times each model on the selected devices and checks its answers."
 LEGEND = (
-    "Bold: the best; for KL, FP16 is left out as the reference. "
-    "≈: not told from the best by more than 4 % at 95 %."
+    "Bold: the best. KL leaves out FP16, its reference. ≈: not shown to differ from the "
+    "best by more than 4 %."
 )
 # The menu of columns, side by side.
-COLUMN_GROUPS = (("Speed", "By length of prompt"), ("Quality", "Memory"), ("Loading", "How it ran"))
+COLUMN_GROUPS = (("Speed", "By prompt length"), ("Quality", "Memory"), ("Loading", "How it ran"))
 
 
 class BenchmarkPage(Page):
@@ -83,7 +83,7 @@ class BenchmarkPage(Page):
             session,
             lambda: "",
             self._find,
-            "Ask OpenVINO which devices this computer has, and try each",
+            "Find the devices that OpenVINO can use, and test each one",
         )
         self.compare = button("Compare with…", self._choose_other)
         self.save = button("Save as", lambda: None)
@@ -103,7 +103,7 @@ class BenchmarkPage(Page):
             Empty(
                 "benchmark",
                 "Nothing to measure yet",
-                "Exported models are timed and checked here, side by side on each device, with error bars.",
+                "Time and check exported models here, side by side on each device, with error bars.",
                 self._empty_button,
             )
         )
@@ -177,7 +177,7 @@ class BenchmarkPage(Page):
         }.get(path.suffix.lower(), lambda bench, where: write_json(where, bench))
         self.session.background.run(
             lambda: write(load_bench(mine), path),
-            lambda _: self.session.say("info", f"The benchmark was saved as {path}."),
+            lambda _: self.session.say("info", f"Saved the benchmark as {path}."),
             self.session.say_error,
         )
 
@@ -192,8 +192,8 @@ class BenchmarkPage(Page):
         self.effort = combo("Effort", [(words, words) for words in EFFORTS])
         self.effort.currentTextChanged.connect(self._choose_effort)
         self.effort.setToolTip(
-            "Thorough: rounds go on until speeds are told apart or the minutes in Settings are over.\n"
-            "Quick look: two rounds of short generations on less text; faster, with wider errors."
+            "Thorough: rounds continue until the speeds clearly differ or time is up.\nQuick "
+            "look: two rounds of short generations on less text. Faster, with wider errors."
         )
         self.choose_columns = button("Columns", lambda: None, tip="Choose which figures the table shows")
         self.choose_columns.setProperty("menu", "true")
@@ -223,7 +223,7 @@ class BenchmarkPage(Page):
         self.tabs.setDrawBase(False)
         self.tabs.setExpanding(False)
         self.tabs.setUsesScrollButtons(False)
-        self.tabs.setAccessibleName("Charts, all figures or a trial")
+        self.tabs.setAccessibleName("Charts, all figures, or a trial")
         below = QStackedWidget()
         for title, inside in (
             ("Charts", self._make_charts()),
@@ -279,9 +279,9 @@ class BenchmarkPage(Page):
     def _show_tools(self) -> None:
         running = self.session.job.running
         reason = "" if self.session.bench_environment else NOT_MEASURED
-        tip = "Hold these figures against a bench file of another computer or another day"
+        tip = "Compare with a bench file from another computer or another day"
         self.compare.setToolTip(reason or tip)
-        self.save.setToolTip(reason or "Keep the figures as a file for others")
+        self.save.setToolTip(reason or "Save the figures as a file")
         self.compare.setEnabled(not reason)
         self.save.setEnabled(not reason)
         self.effort.setEnabled(not running)
@@ -307,12 +307,12 @@ class BenchmarkPage(Page):
         self._boxes = {}
         for place, device in enumerate(known.values()):
             there = device["available"]
-            words = _device_words(device) if there else f"not here: {device['reason']}"
+            words = _device_words(device) if there else f"not available: {device['reason']}"
             self._add_device(place, device["name"], words, there, before)
         for place, name in enumerate(extra, len(known)):
-            self._add_device(place, name, "as chosen in Settings", True, before)
+            self._add_device(place, name, "as set under “Settings”", True, before)
         if not self._boxes:
-            self._devices.addWidget(label("Devices: not looked for yet", "secondary"), 0, 0)
+            self._devices.addWidget(label("Devices: not searched yet", "secondary"), 0, 0)
         notes = {name: device_notes(each) for name, each in known.items()}
         self.notes.setText("\n".join(f"{name}: {' '.join(said)}" for name, said in notes.items() if said))
         self.notes.setVisible(bool(self.notes.text()))

@@ -38,7 +38,7 @@ class BenchSettings(QDialog):
         self._grid.setVerticalSpacing(4)
         self._grid.setColumnStretch(1, 1)
         self.minutes = spin(
-            "Minutes of timing on each device at most", 1, 240, round(benchmark.speed_minutes)
+            "Longest time for timing on each device, in minutes", 1, 240, round(benchmark.speed_minutes)
         )
         self.lengths = {length: QCheckBox(f"{length:,}") for length in (*LENGTHS, *benchmark.contexts)}
         for length, box in self.lengths.items():
@@ -46,7 +46,7 @@ class BenchSettings(QDialog):
             box.setAccessibleName(f"Prompts of {length:,} tokens")
         self.cache = QCheckBox("With and without OpenVINO's model cache")
         self.cache.setChecked(benchmark.cache)
-        self.raw = QCheckBox("Plain requests, and how fast this computer reads memory")
+        self.raw = QCheckBox("Plain requests and memory bandwidth")
         self.raw.setChecked(benchmark.raw)
         self._before = benchmark
         self._path = str(benchmark.text or "")
@@ -54,7 +54,7 @@ class BenchSettings(QDialog):
         self.tokens = spin("Tokens of text", 512, 1_000_000, benchmark.tokens, 1024)
         self.precision = combo(
             "Precision of the quality run",
-            [("As a user gets it on the device", "user"), ("Full precision (f32)", "f32")],
+            [("The device's default", "user"), ("Full precision (f32)", "f32")],
         )
         self.precision.setCurrentIndex(self.precision.findData(benchmark.precision))
         self.devices = QLineEdit(" ".join(benchmark.combinations))
@@ -76,8 +76,8 @@ class BenchSettings(QDialog):
         whole.setContentsMargins(16, 16, 16, 16)
         if quick:
             words = (
-                "A quick look measures two rounds of short generations and 2,048 tokens of text, and leaves "
-                "out what is greyed here; choose Thorough to have it."
+                "A quick look measures two rounds of short generations and 2,048 tokens of text. It "
+                "ignores the settings that are greyed out; choose Thorough to use them."
             )
             whole.insertWidget(0, label(words, "secondary", wrap=True))
         self.setLayout(whole)
@@ -105,7 +105,8 @@ class BenchSettings(QDialog):
             super().accept()
             return
         self.problem.setText(
-            f"{wrong} is no combination of devices; write them like AUTO:GPU,CPU, with spaces between them."
+            f"{wrong} is not a combination of devices. Write combinations like AUTO:GPU,CPU, and "
+            "put spaces between them."
         )
         self.problem.show()
         self.devices.setFocus()
@@ -118,28 +119,29 @@ class BenchSettings(QDialog):
     def _fill(self) -> None:
         self._add(
             "Time",
-            row(self.minutes, label("minutes of timing on each device at most"), None),
-            "Variants take turns until their speeds are told apart or known to be alike, but no longer.",
+            row(self.minutes, label("minutes at most for each device"), None),
+            "Variants take turns until their speeds clearly differ or are known to be equal, but "
+            "no longer than this.",
         )
         self._add(
             "Prompts",
             row(*self.lengths.values(), label("tokens"), None, spacing=12),
-            "All variants are compared after a prompt of 256 tokens; these lengths are timed as well.",
+            "All variants are compared after a prompt of 256 tokens. These lengths are timed too.",
         )
-        self._add("Loading", row(self.cache, None), "How long it takes until a model can be used.")
-        self._add(
-            "Cross-check", row(self.raw, None), "Whether the figures hold without openvino_genai around them."
-        )
+        self._add("Loading", row(self.cache, None), "How long a model takes to load.")
+        self._add("Cross-check", row(self.raw, None), "Checks the figures without openvino_genai.")
         self._add(
             "Quality",
             row(self.text, self.tokens, label("tokens"), None),
-            "Text that nothing was tuned on. WikiText is recognized and read as lm-eval does, by words too.",
+            "Text that was not used for scores or plans. WikiText is recognized and read as "
+            "lm-eval reads it, including perplexity by words.",
         )
         self._add("", row(self.precision, None), "")
         self._add(
             "Combinations",
             row(self.devices),
-            "Of devices, measured as if they were one more: AUTO chooses, HETERO divides a model.",
+            "Combinations of devices, each measured like a device. AUTO chooses a device; HETERO "
+            "splits a model across devices.",
         )
 
     def _add(self, title: str, inside: QLayout, words: str) -> None:
@@ -161,7 +163,7 @@ class BenchSettings(QDialog):
         for words, value in [*choices, ("Another text…", _OWN)]:
             self.text.addItem(words, value)
         self.text.setCurrentIndex(max(self.text.findData(self._path), 0))
-        self.text.setToolTip(self._path or "The bundled text, which no sensitivity is measured on")
+        self.text.setToolTip(self._path or "The bundled text, which is never used for sensitivity")
 
     def _choose_text(self) -> None:
         if self.text.currentData() != _OWN:

@@ -15,10 +15,11 @@ from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.process.events import Failed, Finished, Generated
 
-NOTHING = "There is nothing to try yet; export a model first"
+NOTHING = "Export a model first"
 _HINT = (
-    "Both continue the prompt by the most likely token each time, with the model's chat template if it has "
-    "one. They take turns, so that neither slows the other. Where the two texts part, the rest is tinted."
+    "Each side continues the prompt with the most likely token, using the model's chat "
+    "template if it has one. The two sides run in turn, so neither slows the other. From "
+    "the first difference on, the text is tinted."
 )
 
 
@@ -35,7 +36,7 @@ class Trial(QWidget):
         self.prompt.setMinimumHeight(40)
         self.prompt.setMaximumHeight(96)
         self.prompt.setTabChangesFocus(True)
-        self.tokens = spin("New tokens at most", 8, 1024, 64)
+        self.tokens = spin("Maximum number of new tokens", 8, 1024, 64)
         self.sides = (Side("First variant"), Side("Second variant"))
         self.go = JobButton(
             "Generate",
@@ -70,7 +71,7 @@ class Trial(QWidget):
     def _missing(self) -> str:
         if not self._folders:
             return NOTHING
-        return "" if self.prompt.toPlainText().strip() else "Write a prompt first"
+        return "" if self.prompt.toPlainText().strip() else "Enter a prompt first"
 
     def _start(self) -> None:
         self._steps = []

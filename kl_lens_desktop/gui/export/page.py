@@ -71,8 +71,8 @@ class ExportPage(Page):
             Empty(
                 "export",
                 "No model open",
-                "The plan and, to compare, the uniform formats are written here as folders "
-                "that OpenVINO GenAI opens as they are.",
+                "Write the plan here, and uniform formats for comparison, as folders that OpenVINO "
+                "GenAI can open.",
                 button("Choose a model", lambda: window.show_page("Model"), "primary"),
             )
         )
@@ -126,7 +126,7 @@ class ExportPage(Page):
             Variant(
                 name,
                 parse_format(name).label,
-                "as stored in full precision" if name == "fp16" else "every weight alike",
+                "full precision" if name == "fp16" else "one format for all",
                 weight_bytes(model, {w["name"]: name for w in model.matrices}),
             )
             for name in BASELINES
@@ -158,14 +158,15 @@ class ExportPage(Page):
         self.path = QLineEdit()
         self.path.setReadOnly(True)
         self.path.setAccessibleName("Folder to write into")
-        self.choose_button = button("Choose…", self._choose_folder, tip="Write somewhere else")
+        self.choose_button = button("Choose…", self._choose_folder, tip="Choose another folder")
         self.open_button = button("Open folder", self._open_folder)
         where = row(label("Into", "secondary"), self.path, self.choose_button, self.open_button)
         where.setStretch(1, 1)
-        self.npu = QCheckBox("With a graph for an NPU, of the same weights")
+        self.npu = QCheckBox("Add a graph for an NPU, with the same weights")
         self.npu.setToolTip(
-            "An NPU takes graphs of fixed shapes only. They are made from a second graph, which adds a few "
-            "MB and about as long again to the export. Ticked by itself where an NPU has been found."
+            "An NPU accepts only graphs with fixed shapes. They are made from a second graph, "
+            "which adds a few MB and doubles the time of the export. Selected automatically if an "
+            "NPU is found."
         )
         self.total = label("", "secondary", wrap=True)
         npu = row(self.npu)
@@ -173,9 +174,9 @@ class ExportPage(Page):
         body = card(column(where, self.table, npu, self.total, spacing=12))
         inside = QWidget()
         note = label(
-            "Each model becomes a folder with its graph, weights, tokenizer and plan. The folder appears "
-            "once every weight matches the plan and the graph answers a prompt as the model does. Then each "
-            "GPU and NPU answers the same prompt.",
+            "Each model becomes a folder with its graph, weights, tokenizer and plan. The folder "
+            "appears after every weight matches the plan and the graph answers a prompt like the "
+            "original model. Then each GPU and NPU answers the same prompt.",
             "secondary",
             wrap=True,
         )
@@ -228,7 +229,7 @@ class ExportPage(Page):
         stale = self._is_stale(variant.name)
         checked = QTableWidgetItem("–")
         if audit is not None:
-            verdict = ", of an earlier plan" if stale else " as planned"
+            verdict = ", from an earlier plan" if stale else " as planned"
             asked = audit["proof"].get("devices", [])
             answers = "".join(f" · {'✓' if d['status'] == 'ok' else '✗'} {d['device']}" for d in asked)
             checked.setText(f"✓ {audit['checked']:,} weights{verdict}{answers}")
@@ -322,7 +323,7 @@ _PROOFS = {
 def _answers(proof: Mapping[str, Any]) -> list[str]:
     """How far the exported graph's answers are off those of the model, on the CPU and on each device."""
     on_cpu = [
-        f"{what}: its logits are {off:.0e} of their spread off torch's."
+        f"{what}: its logits are {off:.0e} of their spread from torch's."
         for key, what in _PROOFS.items()
         if (off := proof.get(key)) is not None
     ]

@@ -231,6 +231,8 @@ QToolButton:checked { background: $tint; }
 QLineEdit, QPlainTextEdit, QTextEdit, QSpinBox, QComboBox { background: $surface; color: $text;
   border: 1px solid $edge; border-radius: 6px; padding: 4px 8px; selection-background-color: $accent;
   selection-color: $on_accent; }
+QTextBrowser { border: 1px solid $line; padding: 0; }
+QTextBrowser:focus { border: 2px solid $accent; padding: 0; }
 QLineEdit, QSpinBox, QComboBox { min-height: 20px; }
 QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QSpinBox:focus, QComboBox:focus {
   border: 2px solid $accent; padding: 3px 7px; }

@@ -80,7 +80,7 @@ class ModelPage(Page):
             session,
             self._missing_hit,
             self._download,
-            "Fetch this model's files, verify them and open it",
+            "Download this model's files, verify them, and open it",
             "primary",
         )
         self.next = button("Measure sensitivity →", lambda: window.show_page("Sensitivity"), "primary")
@@ -161,13 +161,14 @@ class ModelPage(Page):
             _start(
                 "sample",
                 "Try the sample",
-                "A small trained hybrid, 8 M weights, bundled. No network; everything takes a few minutes.",
+                "A small trained hybrid with 8 M weights, included with the program. Needs no "
+                "network; the whole job takes a few minutes.",
                 lambda: self.open("sample"),
             ),
             _start(
                 "folder",
                 "Open a folder…",
-                "A model in transformers' layout: config.json and safetensors. Ctrl+O",
+                "A model with config.json and safetensors files. Ctrl+O",
                 self.choose_folder,
             ),
             _start(
@@ -179,7 +180,7 @@ class ModelPage(Page):
         ]
         self.recent_title = label("Opened before", "heading")
         self.recent = QListWidget()
-        self.recent.setAccessibleName("Models opened before")
+        self.recent.setAccessibleName("Recently opened models")
         self.recent.itemActivated.connect(lambda item: self.open(item.data(Qt.ItemDataRole.UserRole)))
         self.recent.itemClicked.connect(lambda item: self.open(item.data(Qt.ItemDataRole.UserRole)))
         layout = QVBoxLayout(starts)
@@ -204,7 +205,7 @@ class ModelPage(Page):
         self.results.itemSelectionChanged.connect(self._select_hit)
         self.results.itemActivated.connect(lambda _: self.download.click())
         area = QWidget()
-        back = tool("close", "Back to the starting points", self._leave_search)
+        back = tool("close", "Back to the start", self._leave_search)
         top = QHBoxLayout()
         top.addWidget(self.searching, 1)
         top.addWidget(back)
@@ -227,7 +228,7 @@ class ModelPage(Page):
         self.searching.setText(
             f"{quantities.plural(len(hits), 'model')} with safetensors, most downloaded first"
             if hits
-            else "No model with safetensors matches; try fewer or other words"
+            else "No model with safetensors matches. Try fewer or different words."
         )
         self.results.setRowCount(len(hits))
         for index, hit in enumerate(hits):
@@ -274,7 +275,7 @@ class ModelPage(Page):
     def _missing_hit(self) -> str:
         if self._hit is not None and not _is_supported(self._hit):
             known = ", ".join(FAMILIES)
-            return f"The architecture {self._hit.architecture} is not supported; these are: {known}"
+            return f"The architecture {self._hit.architecture} is not supported. Supported: {known}"
         return "" if self._hub else "Choose a model from the list first"
 
     def _download(self) -> None:
@@ -306,8 +307,8 @@ class ModelPage(Page):
             self.details.show_model(session.model, session.settings.work_folder)
         else:
             self.details.show_words(
-                "Choose a model on the left. Its architecture, its size and what each stage needs of this "
-                "computer's memory and disk appear here before anything starts."
+                "Choose a model on the left. Before anything starts, you see here its architecture "
+                "and size, and how much memory and disk space each step needs."
             )
 
     def _explain(self) -> None:
@@ -455,11 +456,13 @@ def _fit_table(fit: list[StageNeed], work_folder: Path) -> QGridLayout:
             label(stage),
             label(quantities.size(ram_need)),
             label(quantities.size(disk_need)),
-            label("✓ fits" if fits else f"✗ too little {short}", "good" if fits else "bad"),
+            label("✓ fits" if fits else f"✗ not enough {short}", "good" if fits else "bad"),
         )
         for place, cell in enumerate(cells):
             grid.addWidget(cell, index, place)
-    words = f"This computer has {quantities.size(ram)} of memory and {quantities.size(disk)} of free disk."
+    words = (
+        f"This computer has {quantities.size(ram)} of memory and {quantities.size(disk)} of free disk space."
+    )
     grid.addWidget(label(words, "secondary", wrap=True), len(fit) + 1, 0, 1, 4)
     return grid
 

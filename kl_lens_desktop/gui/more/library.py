@@ -62,13 +62,13 @@ class LibraryPage(Page):
         self.table.itemSelectionChanged.connect(self._selected)
         self.table.itemActivated.connect(lambda _: self._open())
         self.words = label("", "secondary", wrap=True)
-        self.open_button = button("Open this model", self._open, tip="Work on this model")
+        self.open_button = button("Open this model", self._open, tip="Open this work folder")
         self.folder_button = button("Open folder", self._open_folder)
         self.delete_button = button("Delete…", self._ask, icon="delete")
         self._question = QWidget()
         self._asked = label("", wrap=True)
         self.keep = button("Keep", self._keep, "primary")
-        self.delete = button("Delete for good", self._delete)
+        self.delete = button("Delete permanently", self._delete)
         question = QHBoxLayout(self._question)
         question.setContentsMargins(0, 0, 0, 0)
         question.addWidget(self._asked, 1)
@@ -108,7 +108,7 @@ class LibraryPage(Page):
         self.words.setText(
             f"{quantities.plural(len(holdings), 'folder')}, {total} in all."
             if holdings
-            else "Nothing yet. Models pulled from the Hub and the results of your work will be listed here."
+            else "Nothing yet. Models that you download and the results of your work appear here."
         )
         self._selected()
 
@@ -210,6 +210,6 @@ def _remove(holding: Holding) -> Holding:
         raise InputError(
             f"Cannot delete {holding.folder}",
             error.strerror or str(error),
-            "Close what uses it and try again",
+            "Close the programs that use it, and try again",
         ) from error
     return holding

@@ -32,9 +32,7 @@ class LogPage(Page):
         self.text.setReadOnly(True)
         self.text.setAccessibleName("Log")
         self.text.setMaximumBlockCount(LINE_LIMIT)
-        self.text.setPlaceholderText(
-            "Nothing yet. Jobs, warnings and failures of this session are listed here."
-        )
+        self.text.setPlaceholderText("Nothing yet. Jobs, warnings and errors of this session appear here.")
         self.text.setTabChangesFocus(True)
         top = row(self.search, self.level)
         top.setStretch(0, 1)

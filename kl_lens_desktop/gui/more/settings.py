@@ -36,7 +36,7 @@ class SettingsPage(Page):
         self.token.setAccessibleName("New Hub token")
         self.token.returnPressed.connect(self._save_token)
         self.token_state = label("", "secondary", wrap=True)
-        self.save_token = button("Save", self._save_token, tip="Keep the token in the system's keyring")
+        self.save_token = button("Save", self._save_token, tip="Store the token in the system's keyring")
         self.forget_token = button(
             "Remove", self._forget_token, tip="Remove the token from the system's keyring"
         )
@@ -55,8 +55,8 @@ class SettingsPage(Page):
                 _section("Look", "", ("Theme", row(self.theme, None))),
                 _section(
                     "Hugging Face Hub",
-                    "A token is needed only for gated or private models. It is kept in the system's keyring, "
-                    "never in a file, and never shown again.",
+                    "You need a token only for gated or private models. It is stored in the system's "
+                    "keyring, never in a file, and is not shown again.",
                     ("Token", row(self.token, self.save_token, self.forget_token)),
                     ("", self.token_state),
                     ("Address", row(self.endpoint)),
@@ -104,11 +104,11 @@ class SettingsPage(Page):
     def _show_token(self, stored: bool) -> None:
         from_environment = bool(os.environ.get("HF_TOKEN", "").strip())
         self.token_state.setText(
-            "The token of the environment variable HF_TOKEN is used."
+            "The token in the environment variable HF_TOKEN is used."
             if from_environment
             else "A token is stored."
             if stored
-            else "No token is stored; public models need none."
+            else "No token is stored. Public models do not need one."
         )
         self.forget_token.setEnabled(stored and not from_environment)
 
@@ -132,7 +132,9 @@ class SettingsPage(Page):
         parts = urlsplit(address)
         if address and (parts.scheme not in ("http", "https") or not parts.hostname):
             self.session.say(
-                "error", f"{address} is no address. Write it like https://huggingface.co, or leave it empty."
+                "error",
+                f"{address} is not an address. Enter one like https://huggingface.co, or leave the "
+                "field empty.",
             )
             return
         self.session.settings.endpoint = address
@@ -161,7 +163,7 @@ class SettingsPage(Page):
     def _lock(self) -> None:
         reason = self.session.job.reason
         self.choose_work.setEnabled(not reason)
-        self.choose_work.setToolTip(reason or "Keep results in another folder from now on")
+        self.choose_work.setToolTip(reason or "Store results in another folder from now on")
 
 
 def _section(title: str, words: str, *lines: tuple[str, QWidget | QLayout]) -> QWidget:

@@ -14,14 +14,18 @@ from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.quant.formats import parse_format
 
 METHODS = (
-    ("KL full‖quantized", "kl", "At each size the predictions that are least far from the original's (KL)"),
-    ("SQNR", "sqnr", "At each size the least noise in the logits, as a share of them"),
-    ("Logit error (MSE)", "mse", "At each size the least mean squared error of the logits"),
-    ("Cross-entropy (ΔCE)", "delta-ce", "At each size the least added cross-entropy of the calibration text"),
+    ("KL full‖quantized", "kl", "For each size, the predictions closest to the original's (lowest KL)"),
+    ("SQNR", "sqnr", "For each size, the least noise in the logits relative to the signal"),
+    ("Logit error (MSE)", "mse", "For each size, the lowest mean squared error of the logits"),
+    (
+        "Cross-entropy (ΔCE)",
+        "delta-ce",
+        "For each size, the least added cross-entropy on the calibration text",
+    ),
     (
         "The paper's greedy",
         "paper",
-        "One list of all steps down by KL(quantized‖full), taken from the mildest on",
+        "One list of all reductions by KL(quantized‖full), applied from the least harmful on",
     ),
 )
 READINGS = (("size", "Size of all weights"), ("bits", "Average bits"), ("kl", "Predicted KL, nats per token"))
@@ -62,13 +66,14 @@ class BudgetCard(QWidget):
         self.slider = BudgetSlider()
         self.exact = QLineEdit()
         self.exact.setAccessibleName("Budget as a number")
-        self.exact.setToolTip("A budget as a number: type it and press Enter")
+        self.exact.setToolTip("Type a budget and press Enter")
         self.exact.setAlignment(Qt.AlignmentFlag.AlignRight)
         self.exact.setFixedWidth(84)
         self.unit = combo("Unit of the budget", UNITS)
         explain = hint(
-            "The budget is the size of the exported weights with scales and everything kept in FP16, without "
-            "the tokenizer. The predicted KL adds up what each weight does alone."
+            "The budget is the size of the exported weights, including scales and everything that "
+            "stays FP16, but not the tokenizer. The predicted KL is the sum of the KLs of the "
+            "single weights."
         )
         top = row(label("Method", "secondary"), self.method, self.limits_button, None, explain)
         spend = row(self.slider, self.exact, self.unit)
@@ -117,7 +122,7 @@ class BudgetCard(QWidget):
         )
         over = totals.bytes - self.bytes
         self.over.setVisible(over > 0 and pinned and not uniform)
-        self.over.setText(f"The pins take {quantities.size(max(over, 0))} more than the budget.")
+        self.over.setText(f"The pinned weights exceed the budget by {quantities.size(max(over, 0))}.")
         self._show_exact()
 
     def show_no_plan(self) -> None:
@@ -188,7 +193,7 @@ class BudgetCard(QWidget):
         if 0 <= value < 1e9:
             self.typed.emit(value, self.unit.currentData())
         else:
-            self._session.say("warning", f"{text!r} is not a budget. Give a number from 0 up.")
+            self._session.say("warning", f"{text!r} is not a budget. Enter a number of 0 or more.")
             self._show_exact()
 
     def _show_exact(self) -> None:

@@ -56,10 +56,11 @@ class DifferenceDialog(QDialog):
         self._kinds.setVerticalSpacing(4)
         self._kinds.setColumnStretch(3, 1)
         legend = (
-            "Each cell: bits and group of this plan above, of the other below; a for asymmetric, n for NF4."
+            "Each cell shows bits and group size: this plan above, the other below. a is "
+            "asymmetric; n is NF4."
         )
         whole = column(
-            row(label("This plan beside", "heading"), self.other, None),
+            row(label("Compare this plan with", "heading"), self.other, None),
             self.summary,
             card(column(area, label(legend, "secondary"))),
             card(column(label("Average bits by kind of weight", "heading"), self._kinds)),

@@ -183,8 +183,9 @@ def summary(plan: Plan, draft: Draft, beside: Iterable[Plan] = ()) -> str:
         return words
     kl = best.measured["kl_pq"]
     return (
-        f"{words} Of the baselines of about that size, {method_name(best.method)} does best: "
-        f"KL {quantities.plus_minus(kl['mean'], kl['se'])}, {quantities.size(best.predicted['bytes'] or 0)}."
+        f"{words} The best baseline of about that size is {method_name(best.method)}: KL "
+        f"{quantities.plus_minus(kl['mean'], kl['se'])}, "
+        f"{quantities.size(best.predicted['bytes'] or 0)}."
     )
 
 

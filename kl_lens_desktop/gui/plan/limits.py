@@ -29,15 +29,15 @@ class LimitsButton(QPushButton):
         self._limits = Constraints()
         self.setProperty("menu", "true")
         self.setAutoDefault(False)
-        self.setToolTip("Formats that may not be used, and weights that share one")
+        self.setToolTip("Forbid formats, or let weights share one")
         menu = QMenu(self)
-        self._fused = menu.addAction("q, k, v and gate, up share a format, to be fused")
+        self._fused = menu.addAction("One format for q, k, v and one for gate, up, so they can be fused")
         self._fused.setCheckable(True)
         self._fused.toggled.connect(lambda on: self._choose(fused=on))
         self._devices: dict[str, QAction] = {}
         for device in DISTRUSTED:
             words = distrusted_words(device)
-            action = menu.addAction(f"For {device}: without {words}, which it is known to compute wrongly")
+            action = menu.addAction(f"For {device}: without {words}, which it computes wrongly")
             action.setCheckable(True)
             action.toggled.connect(lambda on, device=device: self._choose(device=device if on else None))
             self._devices[device] = action
@@ -47,7 +47,7 @@ class LimitsButton(QPushButton):
             inside = menu.addMenu(f"{KIND_NAMES[kind].capitalize() if kind != 'ssm' else 'SSM'}: at least")
             choices = QActionGroup(inside)
             for bits in (0, *LEAST_BITS):
-                action = inside.addAction(f"{bits} bits" if bits else "Any number of bits")
+                action = inside.addAction(f"{bits} bits" if bits else "No minimum")
                 action.setCheckable(True)
                 action.triggered.connect(partial(self._choose_bits, kind, bits))
                 choices.addAction(action)

@@ -20,18 +20,18 @@ class MeasuredCard(QWidget):
         grid.setColumnStretch(1, 1)
         for index, (key, words, tip) in enumerate(
             (
-                ("predicted", "KL predicted", "The sum of what each weight does alone, in nats per token"),
+                ("predicted", "KL predicted", "The sum of the KLs of the single weights, in nats per token"),
                 (
                     "kl",
                     "KL measured",
-                    "How far this plan's predictions are from the original's, in nats per "
-                    "token: 0 is the same, 0.01 hard to notice",
+                    "How far this plan's predictions are from the original's, in nats per token. 0 is "
+                    "identical; 0.01 is hard to notice.",
                 ),
                 ("top1", "Top-1 agreement", "Share of tokens whose most likely next token stays the same"),
                 (
                     "perplexity",
                     "Perplexity",
-                    "How many words, so to speak, the model hesitates between at each step: less is better",
+                    "Roughly, how many words the model hesitates between at each step. Lower is better.",
                 ),
                 ("full", "… in full precision", "Perplexity of the original model on the same text"),
             )
@@ -73,5 +73,5 @@ class MeasuredCard(QWidget):
         self._words.setText(
             f"{read['tokens']:,} tokens of {read['name']}"
             if read
-            else "Verify measures the whole plan at once, on text that no weight was scored on."
+            else "Verify measures the whole plan on text that was not used for scoring."
         )

@@ -58,8 +58,8 @@ class PlanPage(Page):
             Empty(
                 "plan",
                 "No scores yet",
-                "A plan weighs what each weight costs in bytes against what it costs in quality. "
-                "Measure sensitivity first; the plan then follows the slider at once.",
+                "A plan balances size against quality for each weight. Measure sensitivity first; "
+                "then the plan follows the slider.",
                 self._empty_button,
             )
         )
@@ -72,26 +72,26 @@ class PlanPage(Page):
             session,
             self._missing,
             self._verify,
-            "Measure the whole plan at once on text not used for scoring (F5)",
+            "Measure the whole plan on text that was not used for scoring (F5)",
         )
         self.repair = JobButton(
             "Repair",
             session,
             self._missing_for_repair,
             self._repair,
-            "Exchange formats at equal bytes as long as that lowers the joint KL, measured on a third text, "
-            "then verify; what is found is kept when you cancel",
+            "Improve the plan at the same size: exchange formats while that lowers the joint KL "
+            "on a third text, then verify. If you cancel, the improvements so far are kept.",
         )
         self.baselines = JobButton(
             "Baselines",
             session,
             self._missing_for_baselines,
             self._measure_baselines,
-            "Measure uniform formats, NNCF's own mixed precision, other metrics, the paper's plans and "
-            "chance at about this plan's size, on the same held-out text",
+            "Measure other plans of about this size on the same held-out text: uniform formats, "
+            "NNCF's mixed precision, other metrics, the paper's plans and random choice",
         )
         self.compare_button = button(
-            "Compare…", self.compare, tip="This plan side by side with another, by block and kind"
+            "Compare…", self.compare, tip="Compare this plan with another, by block and kind"
         )
         self.open_button = button("Open…", self.choose_plan, tip="Open a plan file for this model")
         self.save_button = button("Save…", self.save, tip="Save this plan as a JSON file (Ctrl+S)")
@@ -154,7 +154,7 @@ class PlanPage(Page):
     def reset(self) -> None:
         """Give every weight back to the algorithm, exchanges of a repair included; can be undone."""
         if self.pins or self._is_repaired():
-            self.undo.push(_SetPins(self, self.pins, {}, "reset to the algorithm"))
+            self.undo.push(_SetPins(self, self.pins, {}, "removal of all pins"))
 
     def set_pins(self, pins: dict[str, str], plan: Plan | None = None) -> None:
         """Plan anew with these pins or, where it was not the algorithm's, show the `plan` they came with."""
@@ -204,7 +204,7 @@ class PlanPage(Page):
         """Ask for a name and save the plan."""
         plan = self.session.plan
         if plan is None or self.session.model is None:
-            self.session.say("warning", "There is no plan to save yet. Measure sensitivity first.")
+            self.session.say("warning", "There is no plan to save. Measure sensitivity first.")
             return
         name = f"{Path(str(self.session.model.about['id'])).name}-plan.json"
         path, _ = QFileDialog.getSaveFileName(self, "Save the plan", name, "Plans (*.json)")
@@ -218,7 +218,7 @@ class PlanPage(Page):
         except InputError as error:
             self.session.say_error(error)
         else:
-            self.session.say("info", f"The plan was saved as {path}.")
+            self.session.say("info", f"Saved the plan as {path}.")
 
     # How it is laid out.
 
@@ -241,10 +241,10 @@ class PlanPage(Page):
                     label("Size against quality", "heading"),
                     None,
                     hint(
-                        "The line is the least predicted KL at each size. The filled point is this plan as "
-                        "predicted; a ring with an error bar was measured on held-out text (Verify). "
-                        "Coloured squares are uniform formats as predicted. Baselines measures the others, "
-                        "each kind with a symbol of its own; point at one to see which it is."
+                        "The line is the lowest predicted KL for each size. The filled point is the "
+                        "prediction for this plan; a ring with an error bar is measured on held-out text "
+                        "(Verify). Coloured squares are predictions for uniform formats. Press Baselines to "
+                        "measure the others; point at a symbol to see its name."
                     ),
                 ),
                 self.chart,
@@ -310,7 +310,7 @@ class PlanPage(Page):
             self._show_no_plan()
             self.weights.table.show_plan(plan.assignments, self.pins)
             self.measured.show_plan(plan)
-            self.session.say("warning", f"{error} The plan can be exported, but not weighed here.")
+            self.session.say("warning", f"{error} You can export the plan, but it has no prediction here.")
             return
         if opened:
             self._shown = plan
@@ -357,20 +357,18 @@ class PlanPage(Page):
         if self.session.model is None:
             return MISSING
         if self.session.plan is None:
-            return "There is no plan yet; measure sensitivity first"
-        return "This plan is verified already" if self.session.plan.measured else ""
+            return "Measure sensitivity first"
+        return "This plan is already verified" if self.session.plan.measured else ""
 
     def _missing_for_repair(self) -> str:
         if self.session.plan is not None and self.session.plan.method.startswith("uniform-"):
-            return "A uniform plan has nothing to exchange; choose another method"
+            return "A uniform plan has no formats to exchange. Choose another method."
         return self._missing() if self.session.plan is None else ""
 
     def _missing_for_baselines(self) -> str:
         if self.session.model is None or self.session.plan is None:
             return self._missing()
-        return (
-            "" if self.session.plan.measured else "Verify this plan first, to have something to compare with"
-        )
+        return "" if self.session.plan.measured else "Verify this plan first, for comparison"
 
     def _verify(self) -> None:
         self._start(VerifyJob)
@@ -407,10 +405,12 @@ class PlanPage(Page):
         """Names and shapes match, the weights do not: only a person can say whether it is meant."""
         question = QMessageBox(self)
         question.setIcon(QMessageBox.Icon.Question)
-        question.setWindowTitle("A plan of another revision")
-        question.setText(f"{path.name} was made for other weights of the same names and shapes: {differs}.")
+        question.setWindowTitle("A plan for another revision")
+        question.setText(
+            f"{path.name} was made for different weights with the same names and shapes: {differs}."
+        )
         question.setInformativeText(
-            "Its figures do not hold here and are dropped. Apply its formats to this model all the same?"
+            "Its figures do not apply here and are removed. Apply its formats to this model anyway?"
         )
         accept = question.addButton("Apply", QMessageBox.ButtonRole.AcceptRole)
         question.addButton("Leave it", QMessageBox.ButtonRole.RejectRole)
@@ -426,7 +426,7 @@ class PlanPage(Page):
             return
         if self.pins or self._is_repaired():
             free = draft.assign("kl", self.budget.bytes, self.limits)
-            yield "KL, as the algorithm chooses", draft.plan("kl", self.budget.bytes, self.limits, free)
+            yield "KL (automatic)", draft.plan("kl", self.budget.bytes, self.limits, free)
         known = set()
         for other in [*reversed(self._measured), *self.session.baselines]:
             if other.assignments != plan.assignments and titled(other) not in known:

@@ -39,11 +39,12 @@ from kl_lens_desktop.quant.formats import parse_format
 HEADINGS = ("Weight", "Kind", "Shape", "Format", "Own KL, nats", "Size")
 TIPS = (
     "The matrix's name in the model",
-    "The part of a block it belongs to: SSM layers have a state of fixed size, attention grows with the text",
+    "The part of a block that it belongs to. SSM layers have a state of fixed size; "
+    "attention grows with the text.",
     "Rows × columns",
-    "How its numbers are stored: in 16, 8 or 4 bits each; double-click to choose another",
-    "How far the model's predictions move if this weight alone is stored so, in nats per token: 0 is not at "
-    "all, 0.01 hard to notice",
+    "How its numbers are stored, for example in 16, 8 or 4 bits. Double-click to choose another format.",
+    "How far the model's predictions move if only this weight has this format, in nats "
+    "per token. 0 is not at all; 0.01 is hard to notice.",
     "In the exported file, scales included",
 )
 WEIGHT, KIND, SHAPE, FORMAT, LOSS, SIZE = range(6)
@@ -261,7 +262,7 @@ class FormatDelegate(QStyledItemDelegate):
         editor = QComboBox(parent)
         editor.setAccessibleName("Format of this weight")
         if index.data(PINNED_ROLE):
-            editor.addItem("As the algorithm chooses", None)
+            editor.addItem("Automatic", None)
         for name in index.data(CHOICES_ROLE):
             editor.addItem(parse_format(name).label, name)
         editor.activated.connect(lambda _: self._commit(editor))

@@ -58,7 +58,7 @@ class WeightsCard(QWidget):
         self.reset_button = button(
             "Reset",
             self.reset_wanted.emit,
-            tip="Reset to the algorithm: remove all pins; can be undone",
+            tip="Remove all pins. You can undo this.",
         )
         top = row(self.search, self.set_selected, undo_button, redo_button, self.reset_button)
         top.setStretch(0, 1)
@@ -73,7 +73,7 @@ class WeightsCard(QWidget):
         for name in draft.formats if draft else ():
             self._formats.addAction(parse_format(name).label, partial(self._set_selected, name))
         self._formats.addSeparator()
-        self._formats.addAction("As the algorithm chooses", lambda: self._set_selected(None))
+        self._formats.addAction("Automatic", lambda: self._set_selected(None))
 
     def _set_selected(self, name: str | None) -> None:
         rows = [self.filter.mapToSource(index).row() for index in self.view.selectionModel().selectedRows()]

@@ -80,11 +80,11 @@ class AgreementView(QWidget):
             session,
             self._missing,
             self._start,
-            "Quantize each weight alone, measure the perplexity on held-out text, and compare ranks",
+            "Quantize one weight at a time, measure perplexity on held-out text, and compare the ranks",
         )
         words = label(
-            "Does the measure rank weights as perplexity does? This quantizes each weight alone and "
-            "measures the model's perplexity on held-out text.",
+            "Does the measure rank weights as perplexity does? This check quantizes one weight at "
+            "a time and measures the model's perplexity on held-out text.",
             "secondary",
             wrap=True,
         )
@@ -136,8 +136,8 @@ def _ceiling(result: Agreed) -> str:
     if "ceiling" not in result:
         return ""
     return (
-        f" Two halves of the text agree with each other by τ = {result['ceiling']:.2f}: where noise keeps "
-        "that low, it keeps every measure low."
+        f" Two halves of the text agree with each other at τ = {result['ceiling']:.2f}. If "
+        "noise keeps that low, it keeps every measure low."
     )
 
 

@@ -17,7 +17,7 @@ from kl_lens_desktop.sensitivity.jobs import Analysis
 _SOURCES = {
     "novels": ("Bundled novels", "The bundled novels (public domain, English)"),
     "wikitext-2": ("WikiText-2", "WikiText-2, from the Hugging Face Hub"),
-    "generated": ("Model's own text", "Text that the model itself writes, of what it knows best"),
+    "generated": ("Model's own text", "Text that the model writes itself"),
 }
 
 
@@ -44,7 +44,7 @@ class AnalysisSettings(QWidget):
         texts.addAction("Own text files…", self._choose_text)
         self.text.setMenu(texts)
         self.tokens = spin("Tokens of text to measure on", 512, 262_144, self._shown.tokens, step=512)
-        self.tokens.setToolTip("More text: smaller error bars, longer wait, in proportion")
+        self.tokens.setToolTip("More text makes the error bars smaller and the wait longer")
         self.formats = QPushButton()
         self.formats.setAutoDefault(False)
         self.formats.setProperty("menu", "true")
@@ -57,8 +57,8 @@ class AnalysisSettings(QWidget):
         layout.setSpacing(8)
         self.exhaustive = QCheckBox("Use all text")
         self.exhaustive.setToolTip(
-            "Measure every weight on all of the text. Otherwise a weight stops once more text would not "
-            "change its place among the others, which takes about half the time"
+            "Measure every weight on all of the text. Otherwise, a weight stops when more text "
+            "would not change its rank. That takes about half the time."
         )
         for words, widget in (("Text", self.text), ("Tokens", self.tokens), ("Formats", self.formats)):
             layout.addWidget(label(words, "secondary"))

@@ -64,8 +64,8 @@ MEASURES = (
     Measure(
         "kl_pq",
         *NAMES["kl_pq"],
-        "How surprised the quantized model's predictions leave one who expects the full model's: "
-        "Σ p·log(p/q), averaged over the text's tokens.",
+        "How far the quantized model's predictions q are from the full model's p: Σ "
+        "p·log(p/q), averaged over the tokens of the text.",
         _same,
         _same,
         -7,
@@ -74,7 +74,7 @@ MEASURES = (
     Measure(
         "kl_qp",
         *NAMES["kl_qp"],
-        "The other direction, Σ q·log(q/p): it punishes probability where the full model has none.",
+        "The other direction, Σ q·log(q/p). It penalizes probability where the full model has none.",
         _same,
         _same,
         -7,
@@ -84,7 +84,7 @@ MEASURES = (
     Measure(
         "sqnr_db",
         *NAMES["sqnr_db"],
-        "Signal-to-quantization-noise ratio of the logits, in decibels; high is good.",
+        "Signal-to-quantization-noise ratio of the logits, in decibels. Higher is better.",
         lambda db: 10 ** (-db / 10),
         lambda harm: -10 * math.log10(harm),
         -7,
@@ -93,7 +93,7 @@ MEASURES = (
     Measure(
         "delta_ce",
         *NAMES["delta_ce"],
-        "Change of the cross-entropy on the text itself; noise can make it negative.",
+        "Change of the cross-entropy on the text. Noise can make it negative.",
         abs,
         _same,
         -7,

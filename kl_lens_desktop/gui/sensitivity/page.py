@@ -66,7 +66,7 @@ class SensitivityPage(Page):
             Empty(
                 "sensitivity",
                 "No model open",
-                "Here you will see, block by block, how much each weight matters to the model's predictions.",
+                "See here, block by block, how much each weight matters for the model's predictions.",
                 button("Choose a model", lambda: window.show_page("Model"), "primary"),
             )
         )
@@ -240,7 +240,7 @@ class SensitivityPage(Page):
         if not self.settings_row.analysis.formats:
             return "Choose at least one format"
         if not self._left():
-            return "All is measured; choose another text, more tokens or further formats"
+            return "Everything is measured. Choose another text, more tokens or more formats."
         return ""
 
     def _start(self) -> None:

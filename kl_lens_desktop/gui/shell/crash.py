@@ -42,8 +42,8 @@ def install(tell: Callable[[str], None]) -> None:
         _log.error("".join(traceback.format_exception(kind, error, trace)))
         sys.__excepthook__(kind, error, trace)
         tell(
-            f"Something unexpected happened: {kind.__name__}: {error}. "
-            "It is in the log; save your plan and start again if the window behaves oddly."
+            f"Something unexpected happened: {kind.__name__}: {error}. The log has the details. If "
+            "the window behaves oddly, save your plan and restart KL Lens."
         )
 
     def thread_hook(args: threading.ExceptHookArgs) -> None:

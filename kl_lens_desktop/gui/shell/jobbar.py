@@ -34,8 +34,8 @@ class JobBar(QStackedWidget):
         self._left = label("", "secondary")
         self._left.setFont(theme.text_font())
         self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("88 min 88 s left") + 4)
-        self.pause = button("Pause", self._toggle_pause, tip="Stop after the current step, keeping the place")
-        self.cancel = button("Cancel", self._cancel, tip="Stop the job; what was measured is kept (Esc)")
+        self.pause = button("Pause", self._toggle_pause, tip="Pause after the current step")
+        self.cancel = button("Cancel", self._cancel, tip="Cancel the job; what was measured is kept (Esc)")
         for widget in (self.pause, self.cancel):
             widget.setFixedWidth(96)
         self.addWidget(
@@ -51,7 +51,7 @@ class JobBar(QStackedWidget):
         )
         self.keep = button("Keep going", self._keep, "primary")
         self.stop = button("Stop", self._cancel)
-        question = label("Stop this job? What was measured is kept, and starting again goes on from there.")
+        question = label("Cancel this job? What was measured is kept. Start it again to resume.")
         self.addWidget(_line((question, 1), self.keep, self.stop))
         self.hide()
         self._job.started.connect(self._show)

@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
 
 from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.controls import JobButton, Page, reason_line, rule
+from kl_lens_desktop.gui.more.help import HelpPage
 from kl_lens_desktop.gui.shell.banner import Banner
 from kl_lens_desktop.gui.shell.header import Header
 from kl_lens_desktop.gui.shell.jobbar import JobBar
@@ -36,6 +37,7 @@ PAGES = (
     ("Library", "more.library", "LibraryPage"),
     ("Log", "more.log", "LogPage"),
     ("Settings", "more.settings", "SettingsPage"),
+    ("Help", "more.help", "HelpPage"),
 )
 STEPS = 5  # the first five are the stages of the work; a rule parts them from the rest
 IDLE_MS = 30
@@ -66,7 +68,7 @@ class Window(QMainWindow):
             self.session,
             self._missing_model,
             self._start_compress,
-            "Measure, plan, export and benchmark this model with the defaults",
+            "Measure, plan, export and benchmark this model with default settings",
             "compress",
             "compress",
         )
@@ -171,7 +173,7 @@ class Window(QMainWindow):
         layout.setContentsMargins(12, 12, 12, 12)
         layout.setSpacing(4)
         layout.addWidget(self.compress)
-        words = reason_line(self.compress, "All steps in a row, with the defaults")
+        words = reason_line(self.compress, "All steps, with default settings")
         words.setWordWrap(True)
         words.setAlignment(Qt.AlignmentFlag.AlignTop)
         words.ensurePolished()
@@ -199,8 +201,16 @@ class Window(QMainWindow):
             shortcut(f"Ctrl+{index + 1}", partial(self.show_page, name))
         shortcut("Ctrl+O", lambda: self._on_page("Model", "choose_folder"))
         shortcut("Ctrl+S", lambda: self._on_page("Plan", "save"))
+        shortcut("F1", self._show_help)
         shortcut("F5", lambda: self.page(self.shown).start())
         shortcut("Esc", self.jobbar.ask)
+
+    def _show_help(self) -> None:
+        about = self.shown
+        self.show_page("Help")
+        page = self.page("Help")
+        assert isinstance(page, HelpPage)
+        page.show_about(about)
 
     def _on_page(self, name: str, action: str) -> None:
         self.show_page(name)

@@ -114,7 +114,7 @@ class Runner(QObject):
     @property
     def reason(self) -> str:
         """Why nothing else can start now; empty if something can."""
-        return "A job is running; wait for it or cancel it" if self.running else ""
+        return "A job is running. Wait for it or cancel it." if self.running else ""
 
     def start(self, *steps: Step) -> None:
         """Run `steps` one after the other; the first failure or a cancel ends them all."""

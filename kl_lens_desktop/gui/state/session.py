@@ -42,7 +42,7 @@ KIND_NAMES = {
 BLOCK_NAMES = {"ssm": "SSM", "attention": "attention", "mlp": "MLP"}
 THOROUGH, QUICK = "Thorough", "Quick look"  # how much patience there is
 EFFORTS = (THOROUGH, QUICK)
-MISSING = "No model is open; choose one on the Model page"
+MISSING = "Choose a model on the Model page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +337,7 @@ class Session(QObject):
         """The better plan is in the file already; show it at once."""
         changed = quantities.plural(len(event.changes), "format")
         gain = quantities.plus_minus(event.gain, event.gain_se)
-        self.write_log("info", f"Repair: {changed} exchanged, joint KL less by {gain} nats per token")
+        self.write_log("info", f"Repair: {changed} exchanged, joint KL lower by {gain} nats per token")
         self.reload()
 
     def _take_note(self, note: Note) -> None:
@@ -507,11 +507,11 @@ def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, P
     scores = read(workspace.scores, load_scores)
     known = {weight["name"] for weight in model.weights}
     if scores is not None and not known.issuperset(scores.shapes):
-        problems.append(f"{workspace.scores} was measured on another model and was left aside.")
+        problems.append(f"{workspace.scores} was measured on another model and is ignored.")
         scores = None
     plan = read(workspace.plan, load_plan)
     if plan is not None and not known.issuperset(plan.assignments):
-        problems.append(f"{workspace.plan} is for another model and was left aside.")
+        problems.append(f"{workspace.plan} is for another model and is ignored.")
         plan = None
     beside = [read(path, load_plan) for path in sorted(workspace.baselines.glob("[!.]*.json"))]
     baselines = [p for p in beside if p is not None and scores and p.model.sha256 == scores.model.sha256]
@@ -570,5 +570,5 @@ def _plan_and_model(path: Path, settings: Settings) -> tuple[Path, str]:
     raise InputError(
         f"Cannot open {path}",
         f"its model, {wanted}, is not on this computer",
-        "Open or download the model first, then the plan",
+        "Open or download the model first, and then the plan",
     )
