@@ -25,7 +25,7 @@ _PLACES = {
     "answers": "bench.jobs:AnswersJob",
     "devices": "bench.jobs:DevicesJob",
     "generate": "bench.jobs:GenerateJob",
-    "run": "compress:RunJob",
+    "run": "run:RunJob",
 }
 NAMES = tuple(_PLACES)
 

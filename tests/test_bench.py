@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.bench import divergence, lab, labels, memory, noise, report, static
+from kl_lens_desktop.bench import divergence, lab, labels, memory, noise, report, static_model
 from kl_lens_desktop.bench import quality as quality_module
 from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
 from kl_lens_desktop.bench.devices import list_devices
@@ -38,7 +38,7 @@ from kl_lens_desktop.bench.page import export_comparison_html, export_html
 from kl_lens_desktop.bench.report import around_table, comparison_table
 from kl_lens_desktop.bench.rows import Run
 from kl_lens_desktop.bench.settings import Benchmark
-from kl_lens_desktop.bench.stateful import StatefulModel
+from kl_lens_desktop.bench.stateful_model import StatefulModel
 from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.cli import commands
 from kl_lens_desktop.errors import Cancelled, InputError, ModelError
@@ -105,7 +105,7 @@ def test_a_device_of_fixed_shapes_is_measured_by_its_own_graphs(
         return result
 
     stateful, of_stateful = quality(folder, None, tokens=512), raw()
-    monkeypatch.setattr(static, "needs_fixed_shapes", lambda device: device == "CPU")
+    monkeypatch.setattr(static_model, "needs_fixed_shapes", lambda device: device == "CPU")
     fixed, of_fixed = quality(folder, folder, tokens=512), raw()
     assert fixed["perplexity"]["mean"] == pytest.approx(stateful["perplexity"]["mean"], rel=1e-3)
     assert fixed["kl_to_fp16"]["mean"] < 1e-4
@@ -394,7 +394,7 @@ def test_fp16_in_full_precision_equals_itself_however_it_is_fed(sample_ir: dict[
 def test_a_device_of_fixed_shapes_takes_a_long_window_in_step_with_its_reference(
     sample: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (static, quality_module):  # the CPU stands in for an NPU
+    for module in (static_model, quality_module):  # the CPU stands in for an NPU
         monkeypatch.setattr(module, "needs_fixed_shapes", lambda _: True)
     list(export_model(sample, "fp16", tmp_path / "npu", Cancel(), npu=True))
     measured = quality(tmp_path / "npu", tmp_path / "npu", tokens=300, window=300, chunk=512)
@@ -793,7 +793,7 @@ def test_a_child_that_hangs_and_hears_nothing_is_ended(sample_ir: dict[str, Path
     shutil.copy(sample_ir["int4"] / "tokenizer.json", stuck)
     settings = replace(QUICK, time_limit_s=4)
     (row,) = rows_of(run([stuck], ["CPU"], tmp_path / "b.json", settings))
-    assert row["status"] == "failed: The bench-speed process was ended: it took longer than 4 s"
+    assert row["status"] == "failed: The bench-speed process was stopped: it took longer than 4 s"
 
 
 def test_one_killed_while_it_waits_for_its_turn_is_missed_by_nobody(
@@ -837,7 +837,7 @@ def test_a_child_past_a_limit_is_ended_and_says_so(
     limits: dict, words: str, sample_ir: dict[str, Path], tmp_path: Path
 ) -> None:
     (row,) = rows_of(run([sample_ir["int4"]], ["CPU"], tmp_path / "b.json", replace(QUICK, **limits)))
-    assert row["status"].startswith("failed: The bench-speed process was ended")
+    assert row["status"].startswith("failed: The bench-speed process was stopped")
     assert words in row["status"]
 
 
@@ -909,7 +909,7 @@ def test_a_bench_left_in_the_middle_ends_its_child(sample_ir: dict[str, Path], t
         ({"text": Path("absent.txt")}, "Cannot read absent.txt"),
         ({"text": Path("binary.txt")}, "it is not UTF-8 text"),
         ({"new_tokens": 1}, "new_tokens is less than 2"),
-        ({"precision": "f64"}, "'f64' is no precision"),
+        ({"precision": "f64"}, "'f64' is not a precision"),
         ({"window": 1}, "Choose a window of at least 2"),
         ({"window": 128, "stride": 129}, "cannot be 129 apart"),
         ({"contexts": (0,)}, "a prompt length is 0"),

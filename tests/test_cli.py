@@ -16,10 +16,10 @@ import pytest
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.cli.commands import run
-from kl_lens_desktop.compress import is_exported
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.run import is_exported
 from kl_lens_desktop.sensitivity.labels import with_unit
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from tests.models import build_folder
@@ -129,7 +129,7 @@ def test_failures_are_one_sentence(copy: Path, sample_scores: Scores, tmp_path: 
     assert "one window takes 256" in fails("analyze", "sample", "--out", tmp_path / "s.json", "--text", short)
 
     assert "a part of its path is a file" in fails("run", "sample", "--out", short / "out")
-    assert "'TYPO' is none of CPU" in fails("run", "sample", "--out", out, "--devices", "CPU,TYPO")
+    assert "'TYPO' is not one of CPU" in fails("run", "sample", "--out", out, "--devices", "CPU,TYPO")
     assert not (out / "scores.json").exists()
 
     plan = propose(sample_scores, bits=5)
@@ -164,7 +164,7 @@ def test_what_can_be_refused_at_once_is(
         "analyze", "sample", "--out", tmp_path / "fp16.json", "--formats", "fp16"
     )
     assert "the smallest format takes 4 bits" in fails("run", "sample", "--out", out, "--bits", "0.5")
-    assert "'CPUX' is none of" in fails("run", "sample", "--out", out, "--devices", "CPUX")
+    assert "'CPUX' is not one of" in fails("run", "sample", "--out", out, "--devices", "CPUX")
     assert list(out.iterdir()) == []
     assert "it is an exported OpenVINO model" in fails("inspect", sample_ir["int4"])
     config = json.loads((copy / "config.json").read_text(encoding="utf-8"))

@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Q
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForConditionalGeneration
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.bench.pipeline import open_pipeline
-from kl_lens_desktop.bench.stateful import StatefulModel, bytes_per_token
-from kl_lens_desktop.bench.static import StaticModel
+from kl_lens_desktop.bench.genai import open_pipeline
+from kl_lens_desktop.bench.stateful_model import StatefulModel, bytes_per_token
+from kl_lens_desktop.bench.static_model import StaticModel
 from kl_lens_desktop.errors import ExportError, InputError, ModelError
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.compress import audit, base_name, compress, to_fp16, weight_constants

@@ -16,7 +16,6 @@ from kl_lens_desktop.bench.jobs import BenchJob, SpeedJob
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.cli import jobs as cli
 from kl_lens_desktop.cli.arguments import parser
-from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exporting import ExportJob
@@ -25,6 +24,7 @@ from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.job import Job, to_line
 from kl_lens_desktop.process.record import decode, decode_known, encode
+from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, AnalyzeJob
 
 PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(Path)

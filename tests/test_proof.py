@@ -10,7 +10,7 @@ import pytest
 
 from kl_lens_desktop.bench.answers import answer_words
 from kl_lens_desktop.bench.fidelity import judged, wrong_words
-from kl_lens_desktop.bench.stateful import StatefulModel
+from kl_lens_desktop.bench.stateful_model import StatefulModel
 from kl_lens_desktop.errors import ExportError, InputError, ModelError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.bundle import export_model

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from kl_lens_desktop.compress import repaired_before
 from kl_lens_desktop.errors import Cancelled, InputError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.load import LoadedModel, load_model
@@ -25,6 +24,7 @@ from kl_lens_desktop.plan.repair import Repair, repair
 from kl_lens_desktop.plan.verify import verify
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Repaired
+from kl_lens_desktop.run import repaired_before
 from kl_lens_desktop.sensitivity.scores import Scores
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
 

@@ -19,7 +19,7 @@ ORDER = [
     ("export",),
     ("bench",),
     ("exporting",),
-    ("compress",),
+    ("run",),
     ("jobs",),
     ("gui",),
     ("cli",),
@@ -55,7 +55,7 @@ TORCH_FREE = [
     "export/jobs.py",
     "bench/jobs.py",
     "exporting.py",
-    "compress.py",
+    "run.py",
     "jobs.py",
     "text/bundled.py",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from kl_lens_desktop.bench.devices import Device, list_devices
 from kl_lens_desktop.bench.fidelity import judged, wrong_words
 from kl_lens_desktop.bench.jobs import AnswersJob, Asked
-from kl_lens_desktop.bench.static import has_graph_for_npu, needs_fixed_shapes, open_model
+from kl_lens_desktop.bench.static_model import has_graph_for_npu, needs_fixed_shapes, open_model
 from kl_lens_desktop.errors import ChildError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.files import CARD, read_json, write_json

@@ -13,7 +13,7 @@ _PLACE = ("os", "cpu", "cores", "threads", "ram_mb", "memory_read_gb_s", "power"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FigureChange:
     """One figure of a matched row: its value in both files, and whether they are apart by more than noise.
 
     `apart` is None where that cannot be said: for a figure without an error, or of different text.
@@ -39,7 +39,7 @@ class Match:
     first: dict[str, Any]
     second: dict[str, Any]
     by: str
-    changes: list[Change]
+    changes: list[FigureChange]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _kind(device: str) -> str:
     return device if ":" in device else device.partition(".")[0]
 
 
-def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> Sequence[Change]:
+def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> Sequence[FigureChange]:
     changes = []
     for figure in SPEED_FIGURES:
         if found := difference({**first, "session": None}, second, figure):
@@ -160,17 +160,17 @@ def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> 
         if a and b:
             apart = estimates_apart(a, b) if same_text else None
             ratio = b["mean"] / a["mean"] if a["mean"] else None
-            changes.append(Change(figure, a["mean"], b["mean"], ratio, None, None, apart))
+            changes.append(FigureChange(figure, a["mean"], b["mean"], ratio, None, None, apart))
     for figure in PLAIN_FIGURES:
         a, b = first.get(figure), second.get(figure)
         if a and b:
-            changes.append(Change(figure, a, b, b / a, None, None, None))
+            changes.append(FigureChange(figure, a, b, b / a, None, None, None))
     return changes
 
 
-def _of_speed(figure: str, first: float, second: float, found: Difference) -> Change:
+def _of_speed(figure: str, first: float, second: float, found: Difference) -> FigureChange:
     apart = None if found.low is None else found.apart  # of single measurements nothing can be said
-    return Change(figure, first, second, found.ratio, found.low, found.high, apart)
+    return FigureChange(figure, first, second, found.ratio, found.low, found.high, apart)
 
 
 def _text(bench: dict[str, Any]) -> tuple[Any, ...]:

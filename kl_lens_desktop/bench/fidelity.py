@@ -12,8 +12,8 @@ import numpy as np
 
 from kl_lens_desktop.bench import divergence
 from kl_lens_desktop.bench.jobs import Gate
-from kl_lens_desktop.bench.stateful import StatefulModel
-from kl_lens_desktop.bench.static import LoadedModel
+from kl_lens_desktop.bench.stateful_model import StatefulModel
+from kl_lens_desktop.bench.static_model import LoadedModel
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.calls import FULL_PRECISION

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from kl_lens_desktop.bench.genai import open_pipeline
 from kl_lens_desktop.bench.jobs import GenerateJob
-from kl_lens_desktop.bench.pipeline import open_pipeline
-from kl_lens_desktop.bench.static import needs_fixed_shapes
+from kl_lens_desktop.bench.static_model import needs_fixed_shapes
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Generated, Progress

@@ -9,15 +9,15 @@ from kl_lens_desktop.bench import divergence
 from kl_lens_desktop.bench.fidelity import hints_for, judged
 from kl_lens_desktop.bench.figures import OF_TOKEN, over_batches, perplexity
 from kl_lens_desktop.bench.jobs import QualityJob
-from kl_lens_desktop.bench.stateful import StatefulModel
-from kl_lens_desktop.bench.static import LONGEST_CALL, LoadedModel, needs_fixed_shapes, open_model
+from kl_lens_desktop.bench.stateful_model import StatefulModel
+from kl_lens_desktop.bench.static_model import LONGEST_CALL, LoadedModel, needs_fixed_shapes, open_model
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.text.bundled import held_out_text, read_text
-from kl_lens_desktop.text.passage import Window, passage
+from kl_lens_desktop.text.passage import TokenWindow, passage
 
 
 def measure_quality(job: QualityJob, cancel: Cancel) -> Iterator[Event]:
@@ -69,7 +69,7 @@ def measure_quality(job: QualityJob, cancel: Cancel) -> Iterator[Event]:
     })  # fmt: skip
 
 
-def window_sums(model: LoadedModel, reference: StatefulModel | None, window: Window) -> dict[str, float]:
+def window_sums(model: LoadedModel, reference: StatefulModel | None, window: TokenWindow) -> dict[str, float]:
     """Sums over a window's predicted tokens of `OF_TOKEN`, the compared ones only where there is a reference.
 
     Model and reference take the window in step, chunk by chunk, so that the logits are never kept.

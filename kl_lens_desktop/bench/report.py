@@ -8,7 +8,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop.bench.compare import Change, Comparison
+from kl_lens_desktop.bench.compare import Comparison, FigureChange
 from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, allocated
 from kl_lens_desktop.bench.labels import LABELS, around
 from kl_lens_desktop.bench.noise import difference, fastest_on
@@ -78,7 +78,13 @@ def export_csv(bench: dict[str, Any], path: Path) -> None:
 
 def export_comparison_csv(comparison: Comparison, path: Path) -> None:
     """Write a comparison as CSV: a line for each figure that both files have, in the unit of the files."""
-    columns = ("variant", "variant_second", "device", "matched_by", *(field.name for field in fields(Change)))
+    columns = (
+        "variant",
+        "variant_second",
+        "device",
+        "matched_by",
+        *(field.name for field in fields(FigureChange)),
+    )
     lines = [
         [match.first["variant"], match.second["variant"], match.first["device"], match.by, *astuple(change)]
         for match in comparison.matches
@@ -160,7 +166,7 @@ def verdict(apart: bool | None) -> str:
     return "–" if apart is None else "apart" if apart else "within noise"
 
 
-def standing(change: Change) -> str:
+def standing(change: FigureChange) -> str:
     """What the second of two files is, by this figure: ``better``, ``worse`` or ``within noise``."""
     if not change.apart:
         return verdict(change.apart)

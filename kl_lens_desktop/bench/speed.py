@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from kl_lens_desktop.bench.figures import OF_TURN
+from kl_lens_desktop.bench.genai import open_pipeline
 from kl_lens_desktop.bench.jobs import LoadJob, RequestsJob, SpeedJob, SpeedOrder
 from kl_lens_desktop.bench.memory import device_memory_mb, peak_rss_mb, system_used_mb
 from kl_lens_desktop.bench.noise import round_speed
-from kl_lens_desktop.bench.pipeline import open_pipeline
-from kl_lens_desktop.bench.stateful import defaults
-from kl_lens_desktop.bench.static import LoadedModel, open_model
+from kl_lens_desktop.bench.stateful_model import defaults
+from kl_lens_desktop.bench.static_model import LoadedModel, open_model
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Answer, Event, Progress

@@ -9,9 +9,9 @@ from typing import Any, NoReturn, TypeAlias
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.bench.settings import Benchmark
-from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
+from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import Analysis
 
 USAGE = 2  # the exit status of arguments that are none

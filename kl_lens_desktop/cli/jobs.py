@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.settings import Benchmark
-from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
+from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, AnalyzeJob
 
 Arguments = argparse.Namespace

@@ -69,6 +69,6 @@ class BaselinesJob(Job[Baselines]):
 
         local = yield from obtain(self.model, cancel)
         yield Progress("baselines", 0, 0, "Starting")
-        from kl_lens_desktop.export.baselines import baselines  # takes seconds to import
+        from kl_lens_desktop.export.baseline_plans import baselines  # takes seconds to import
 
         yield from baselines(local, self, cancel)

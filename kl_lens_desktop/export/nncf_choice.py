@@ -32,7 +32,7 @@ from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import GROUP_SIZES, parse_format, stored_bytes
 
-METRICS = {
+NNCF_METRICS = {
     "data-free": nncf.SensitivityMetric.WEIGHT_QUANTIZATION_ERROR,
     "hessian": nncf.SensitivityMetric.HESSIAN_INPUT_ACTIVATION,
     "mean-variance": nncf.SensitivityMetric.MEAN_ACTIVATION_VARIANCE,
@@ -98,7 +98,7 @@ class Chooser:
         self._folder.cleanup()
 
     def order(self, metric: str) -> Order:
-        """NNCF's own scores under a metric of `METRICS`, as it sorts by them."""
+        """NNCF's own scores under a metric of `NNCF_METRICS`, as it sorts by them."""
         with _stopped_at_scores(metric):
             try:
                 self._compressed(metric, "int4_sym_g64", 0.5)
@@ -126,7 +126,7 @@ class Chooser:
         self._cancel.check()
         fmt = parse_format(low)
         given = {}
-        if METRICS[metric] != nncf.SensitivityMetric.WEIGHT_QUANTIZATION_ERROR and ratio < 1:
+        if NNCF_METRICS[metric] != nncf.SensitivityMetric.WEIGHT_QUANTIZATION_ERROR and ratio < 1:
             given = {"dataset": nncf.Dataset(list(self._inputs())), "subset_size": len(self._ids)}
         graph = self._graph()
         with _quiet():
@@ -136,7 +136,7 @@ class Chooser:
                 ratio=ratio,
                 group_size=fmt.group or -1,
                 all_layers=True,
-                sensitivity_metric=METRICS[metric],
+                sensitivity_metric=NNCF_METRICS[metric],
                 backup_mode=nncf.BackupMode[BACKUP.upper()],
                 ignored_scope=nncf.IgnoredScope(names=_convolutions(graph), validate=False),
                 advanced_parameters=nncf.AdvancedCompressionParameters(
@@ -211,7 +211,7 @@ class _Scored(Exception):
 @contextlib.contextmanager
 def _stopped_at_scores(metric: str) -> Iterator[None]:
     """NNCF goes no further than its scores: the compression itself takes most of the time."""
-    criterion: type[MixedPrecisionCriterion] = MIXED_PRECISION_CRITERIA.get(METRICS[metric])
+    criterion: type[MixedPrecisionCriterion] = MIXED_PRECISION_CRITERIA.get(NNCF_METRICS[metric])
     stock = criterion._calc_sensitivity
 
     def stopping(self: Any, model: Any, graph: Any, weight_params: Any, *rest: Any) -> list[float]:

@@ -10,7 +10,7 @@ from kl_lens_desktop.quant.formats import parse_format
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FormatChange:
     """A weight that two plans give different formats; `block` and `part` are told by its name."""
 
     weight: str
@@ -31,7 +31,7 @@ class Difference:
 
     first: Plan
     second: Plan
-    changes: tuple[Change, ...]
+    changes: tuple[FormatChange, ...]
     same: int
 
     @property
@@ -68,7 +68,7 @@ def difference(first: Plan, second: Plan) -> Difference:
     for name in names:
         before, after = (plan.assignments.get(name, "fp16") for plan in (first, second))
         if before != after:
-            changes.append(Change(name, *place(name), before, after))
+            changes.append(FormatChange(name, *place(name), before, after))
     return Difference(first, second, tuple(changes), len(names) - len(changes))
 
 

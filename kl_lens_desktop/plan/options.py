@@ -7,7 +7,7 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import Entry, Scores
 
-METRICS = ("kl", "kl_qp", "mse", "sqnr", "delta_ce")
+LOSSES = ("kl", "kl_qp", "mse", "sqnr", "delta_ce")
 
 
 @dataclass(frozen=True, slots=True)

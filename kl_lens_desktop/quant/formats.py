@@ -75,7 +75,7 @@ def parse_format(name: str) -> Format:
             name, scheme, 4 if base == "nf4" else int(base[3]), None if group == "pc" else int(group[1:])
         )
     raise InputError(
-        f"Unknown format {name!r}", "it is none of " + ", ".join(all_formats()), "Choose from these"
+        f"Unknown format {name!r}", "it is not one of " + ", ".join(all_formats()), "Choose from these"
     )
 
 

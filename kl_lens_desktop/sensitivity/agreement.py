@@ -33,7 +33,7 @@ from kl_lens_desktop.sensitivity.walk import Position, Walk
 from kl_lens_desktop.text.bundled import held_out_text
 from kl_lens_desktop.text.windows import windows
 
-METRICS = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce")
+COMPARED = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce")
 RESAMPLES = 1000
 STAGE = "agree"
 
@@ -77,7 +77,7 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
         full = walk.cross_entropies({}, head_only=True, lane=lanes.main, position=walk.position)
         for (entry, _), nats in zip(todo, lanes.in_order(_jobs(walk, todo)), strict=True):
             cancel.check()
-            metrics = {name: getattr(entry, name).mean for name in METRICS}
+            metrics = {name: getattr(entry, name).mean for name in COMPARED}
             point = {"weight": entry.weight, "kind": entry.kind, "format": entry.format, **metrics}
             halves = [_perplexity(nats[::2]), _perplexity(nats[1::2])]
             points.append({**point, "perplexity": _perplexity(nats), "perplexity_halves": halves})
@@ -107,7 +107,7 @@ def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreemen
     perplexity = np.array([point["perplexity"] for point in points])
     draws = generator.integers(0, len(points), (RESAMPLES, len(points)))
     result = {}
-    for name in METRICS:
+    for name in COMPARED:
         values = np.array([point[name] for point in points]) * (-1 if name == "sqnr_db" else 1)
         resampled = [_tau(values[draw], perplexity[draw]) for draw in draws]
         low, high = np.percentile(resampled, (2.5, 97.5))

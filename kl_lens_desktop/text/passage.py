@@ -14,7 +14,7 @@ WINDOW, WIKITEXT_WINDOW = 256, 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class TokenWindow:
     """Consecutive token ids, of which the last `counted` are predicted and count, in one batch of errors."""
 
     ids: list[int]
@@ -28,7 +28,7 @@ class Passage:
 
     Attributes
     ----------
-    windows : list of Window
+    windows : list of TokenWindow
     window, stride : int
         The most tokens that a window predicts from, and from one start to the next.
     words : list of int
@@ -37,7 +37,7 @@ class Passage:
         Of WikiText; 0 for a text that is read as it is.
     """
 
-    windows: list[Window]
+    windows: list[TokenWindow]
     window: int
     stride: int
     words: list[int]
@@ -82,7 +82,9 @@ def passage(
     ids = token_ids(folder, text[: CHARACTERS_PER_TOKEN * tokens])
     pieces = windows(ids, window, tokens, step)
     counted = [window - 1, *[step if step < window else window - 1] * (len(pieces) - 1)]
-    found = [Window(piece, count, at) for at, (piece, count) in enumerate(zip(pieces, counted, strict=True))]
+    found = [
+        TokenWindow(piece, count, at) for at, (piece, count) in enumerate(zip(pieces, counted, strict=True))
+    ]
     return Passage(found, window, step, [], 0)
 
 
@@ -120,7 +122,7 @@ def windows(ids: list[int], window: int, tokens: int, stride: int | None = None)
 def _documents(folder: Path, text: str, tokens: int, window: int, cancel: Cancel) -> Passage:
     tokenizer = _tokenizer(folder)
     prefix = _prefix_token(folder, tokenizer)
-    found: list[Window] = []
+    found: list[TokenWindow] = []
     words: list[int] = []
     read = 0
     for number, document in enumerate(wikitext.documents(text)):
@@ -130,7 +132,7 @@ def _documents(folder: Path, text: str, tokens: int, window: int, cancel: Cancel
         if found and read > tokens:
             break
         found += [
-            Window(context + counted, len(counted), number)
+            TokenWindow(context + counted, len(counted), number)
             for context, counted in wikitext.rolling_windows(ids, prefix, window)
         ]
         words.append(wikitext.word_count(document))

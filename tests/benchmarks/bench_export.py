@@ -238,7 +238,7 @@ def _profile(path: Path, hints: dict[str, str]) -> dict[str, Any]:
 def _bytes_read(path: Path) -> int:
     import openvino as ov
 
-    from kl_lens_desktop.bench.stateful import bytes_per_token
+    from kl_lens_desktop.bench.stateful_model import bytes_per_token
 
     return bytes_per_token(ov.Core().read_model(path))
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.export.nncf_choice import METRICS, Chooser, Order
+from kl_lens_desktop.export.nncf_choice import NNCF_METRICS, Chooser, Order
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
@@ -93,7 +93,7 @@ def compare(
     final_tokens: int,
     seconds: float,
     nncf_lows: Sequence[str] = NNCF_LOWS,
-    nncf_metrics: Sequence[str] = tuple(METRICS),
+    nncf_metrics: Sequence[str] = tuple(NNCF_METRICS),
     nearest: int = NEAREST,
     uniform: Sequence[str] | None = None,
     memory: Path | None = None,

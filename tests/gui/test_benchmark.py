@@ -18,7 +18,6 @@ from pytestqt.qtbot import QtBot
 from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.bench.settings import Benchmark
-from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui.bench.chart import VIEWS
 from kl_lens_desktop.gui.bench.figures import variant_colours
@@ -32,6 +31,7 @@ from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state.workspace import Settings, home
 from kl_lens_desktop.process.events import Memory
 from kl_lens_desktop.process.job import Job
+from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from tests.gui.conftest import JOB_MS
 

@@ -49,7 +49,7 @@ HEADINGS = ("Write", "What it is", "Predicted size", "On disk", "Checked")
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class ExportChoice:
     """One model to be written: the plan, or a uniform format to hold beside it."""
 
     name: str
@@ -109,7 +109,7 @@ class ExportPage(Page):
         """Where the variants' folders go."""
         return self._folder or self.session.workspace.folder
 
-    def variants(self) -> list[Variant]:
+    def variants(self) -> list[ExportChoice]:
         """What can be written for the open model."""
         model, plan = self.session.model, self.session.plan
         if model is None:
@@ -121,9 +121,9 @@ class ExportPage(Page):
             f"{count:,} × {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])
         )
         size = weight_bytes(model, plan.assignments) if plan else None
-        own = Variant(PLAN, "The plan", words or "no plan yet", size)
+        own = ExportChoice(PLAN, "The plan", words or "no plan yet", size)
         uniform = [
-            Variant(
+            ExportChoice(
                 name,
                 parse_format(name).label,
                 "full precision" if name == "fp16" else "one format for all",
@@ -216,7 +216,7 @@ class ExportPage(Page):
         self.npu.setEnabled(not self.session.job.running)
         self.export.refresh()
 
-    def _cells(self, variant: Variant) -> list[QTableWidgetItem]:
+    def _cells(self, variant: ExportChoice) -> list[QTableWidgetItem]:
         check = QTableWidgetItem(variant.title)
         flags = Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsSelectable
         usable = variant.bytes is not None and not self.session.job.running
@@ -257,7 +257,7 @@ class ExportPage(Page):
             and audit.get("assignments") != plan.assignments
         )
 
-    def _writes(self, variant: Variant) -> bool:
+    def _writes(self, variant: ExportChoice) -> bool:
         return variant.bytes is not None and self._chosen.get(variant.name, False)
 
     def _toggled(self, item: QTableWidgetItem) -> None:

@@ -36,6 +36,7 @@ from kl_lens_desktop.gui.state.session import Session
 CONTENTS = (
     ("guide.md", "Guide"),
     ("troubleshooting.md", "Troubleshooting"),
+    ("models.md", "Supported models"),
     ("method.md", "Method"),
     ("results.md", "Results"),
     ("architecture.md", "Architecture"),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QScrollArea, QStackedWidget, QTabWidget, QWidget
 
-from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.gui.kit.controls import (
     Empty,
     Frame,
@@ -29,6 +28,7 @@ from kl_lens_desktop.gui.sensitivity.measures import MEASURES, Measure, measure,
 from kl_lens_desktop.gui.sensitivity.weight_detail import WeightDetail
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.quant.formats import all_formats, parse_format
+from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from PySide6.QtCore import QObject, Signal
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.jobs import BenchJob, DevicesJob
-from kl_lens_desktop.compress import RunJob
 from kl_lens_desktop.errors import InputError, KLLensError
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exporting import ExportJob
@@ -25,6 +24,7 @@ from kl_lens_desktop.hub.jobs import PullJob
 from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
 from kl_lens_desktop.plan.jobs import VerifyJob
 from kl_lens_desktop.process.events import Failed, Finished, Note, Progress, Repaired
+from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Analysis, AnalyzeJob
 
 if TYPE_CHECKING:

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kl_lens_desktop.bench.devices import properties
-from kl_lens_desktop.bench.stateful import IN_FORCE, StatefulModel, bytes_per_token, pieces, plugin_words
+from kl_lens_desktop.bench.stateful_model import (
+    IN_FORCE,
+    StatefulModel,
+    bytes_per_token,
+    pieces,
+    plugin_words,
+)
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import NPU_MODEL
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from kl_lens_desktop.bench.stateful import plugin_words
-from kl_lens_desktop.bench.static import LONGEST_CALL, check_made_for_npu, needs_fixed_shapes
+from kl_lens_desktop.bench.stateful_model import plugin_words
+from kl_lens_desktop.bench.static_model import LONGEST_CALL, check_made_for_npu, needs_fixed_shapes
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import NPU_MODEL
 

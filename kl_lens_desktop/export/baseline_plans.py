@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.export.jobs import BaselinesJob
-from kl_lens_desktop.export.nncf_choice import METRICS, Chooser
+from kl_lens_desktop.export.nncf_choice import NNCF_METRICS, Chooser
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.load import LoadedModel, load_model
@@ -45,7 +45,7 @@ _NAMES = {
     "metrics": list(_METRICS),
     "paper": ["paper", *(f"p{number:02}" for number in range(1, PREFIXES + 1)), "paper-gamma"],
     "random": [f"random-{seed}" for seed in range(3)],
-    "nncf": [f"nncf-{metric}" for metric in METRICS],
+    "nncf": [f"nncf-{metric}" for metric in NNCF_METRICS],
 }
 
 Assignments = Iterator[tuple[str, dict[str, str]]]
@@ -159,7 +159,7 @@ def _nncf(
     low = next((low for low in NNCF_LOWS if sizes[low] < least), NNCF_LOWS[-1])
     chooser = Chooser(loaded, calibration, cancel)
     try:
-        for metric in METRICS:
+        for metric in NNCF_METRICS:
             order = chooser.order(metric)
             count = order.count(least, low)
             if count is not None:
