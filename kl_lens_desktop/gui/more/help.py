@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from PySide6.QtCore import QEvent, QRectF, QSize, Qt, QUrl
+from PySide6.QtCore import QEvent, QRectF, QSize, Qt, QTimer, QUrl
 from PySide6.QtGui import (
     QAction,
     QColor,
@@ -118,6 +118,9 @@ class HelpText(QTextBrowser):
         self.setOpenLinks(False)
         self.anchorClicked.connect(self.follow)
         self.sourceChanged.connect(self._finish)
+        # Not inside the event that asks for it: while Qt restyles or lays out a widget, its document must stay.
+        self._again = QTimer(self, singleShot=True, interval=0)
+        self._again.timeout.connect(self._load_again)
 
     @property
     def file(self) -> str:
@@ -155,12 +158,12 @@ class HelpText(QTextBrowser):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         if event.size().width() != event.oldSize().width() and PICTURE in self.document().toRawText():
-            self._load_again()
+            self._again.start()
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
         if event.type() == QEvent.Type.PaletteChange and self.file:
-            self._load_again()
+            self._again.start()
 
     def _load_again(self) -> None:
         place = self.verticalScrollBar().value()
