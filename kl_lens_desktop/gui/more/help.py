@@ -118,7 +118,7 @@ class HelpText(QTextBrowser):
         self.setOpenLinks(False)
         self.anchorClicked.connect(self.follow)
         self.sourceChanged.connect(self._finish)
-        # Not inside the event that asks for it: while Qt restyles or lays out a widget, its document must stay.
+        # Not inside the event that asks for it: Qt is still at work on the widget then.
         self._again = QTimer(self, singleShot=True, interval=0)
         self._again.timeout.connect(self._load_again)
 
