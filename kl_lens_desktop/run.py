@@ -110,7 +110,8 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     from kl_lens_desktop.bench.devices import list_devices
     from kl_lens_desktop.bench.lab import bench
     from kl_lens_desktop.bench.static_model import has_graph_for_npu
-    from kl_lens_desktop.plan.constraints import Constraints, strictest_device
+    from kl_lens_desktop.plan.constraints import Constraints
+    from kl_lens_desktop.plan.device_limits import strictest_device
     from kl_lens_desktop.plan.document import save_plan
     from kl_lens_desktop.plan.propose import propose
     from kl_lens_desktop.sensitivity.scores import load_scores

@@ -24,7 +24,7 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.kernels.experts.forms import dense_experts
 from kl_lens_desktop.kernels.parts import branch
 from kl_lens_desktop.model.inventory import inventory, quantizable
-from kl_lens_desktop.plan.constraints import is_distrusted
+from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import all_formats
 from tests.gpu_on_cpu.compare import ROOT, TOLERANCE, Comparison, compared
@@ -91,7 +91,7 @@ def test_every_format_offered_for_a_gpu_is_right(emulated_gpu: dict[str, str], t
 
 
 def test_two_bit_embeddings_are_wrong_and_not_offered(emulated_gpu: dict[str, str], tmp_path: Path) -> None:
-    """Once a plugin is right here, the rule in `plan.constraints` can go."""
+    """Once a plugin is right here, the rule in `plan.device_limits` can go."""
     folder = export("mamba", tmp_path / "fp16", **LAYER)
     graph = ov.Core().read_model(folder / "openvino_model.xml")
     compress(graph, {"backbone.embeddings.weight": "int2_sym_g32"}, Cancel())

@@ -23,12 +23,10 @@ from kl_lens_desktop.plan.baselines import paper_gamma, paper_greedy, paper_pref
 from kl_lens_desktop.plan.compare import difference
 from kl_lens_desktop.plan.constraints import (
     Constraints,
-    distrusted_words,
     fused_groups,
-    is_distrusted,
     parse_limits,
-    strictest_device,
 )
+from kl_lens_desktop.plan.device_limits import distrusted_words, is_distrusted, strictest_device
 from kl_lens_desktop.plan.document import Plan, adapted, check_applies, load_plan, natural_order, save_plan
 from kl_lens_desktop.plan.knapsack import Knapsack
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options

@@ -37,7 +37,7 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model
-from kl_lens_desktop.plan.constraints import is_distrusted
+from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.process.cancel import Cancel

@@ -45,7 +45,7 @@ from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
 from kl_lens_desktop.sensitivity.pace import Cost, Pace
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows
 from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Position, Timing, Walk
-from kl_lens_desktop.text.sources import source_text
+from kl_lens_desktop.text.calibration import source_text
 from kl_lens_desktop.text.windows import windows
 
 PIECE_TOKENS = 1024  # walked at a time: a step that can be repeated, in a moderate peak of memory

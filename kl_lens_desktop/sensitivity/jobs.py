@@ -21,7 +21,7 @@ class Analysis:
     Attributes
     ----------
     text : tuple of Path
-        A person's own; without it, `source` says which text of ours it is, one of `text.sources.SOURCES`.
+        A person's own; without it, `source` says which text of ours it is, one of `text.calibration.SOURCES`.
     tokens, window : int
         How much text at most, and the length of its windows.
     formats : tuple of str

@@ -8,7 +8,8 @@ from PySide6.QtGui import QAction, QActionGroup
 from PySide6.QtWidgets import QMenu, QPushButton
 
 from kl_lens_desktop.gui.state.session import KIND_NAMES
-from kl_lens_desktop.plan.constraints import DISTRUSTED, KINDS, Constraints, distrusted_words
+from kl_lens_desktop.plan.constraints import KINDS, Constraints
+from kl_lens_desktop.plan.device_limits import DISTRUSTED, distrusted_words
 
 LEAST_BITS = (4, 8, 16)
 

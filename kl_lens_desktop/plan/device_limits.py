@@ -1,0 +1,37 @@
+"""Which formats a device is not offered, because it computes them wrongly or does not take them."""
+
+from collections.abc import Iterable, Mapping
+
+from kl_lens_desktop.quant.formats import all_formats, parse_format
+
+# Formats a device is known to compute wrongly or not to take. GPU: OpenVINO issue 37419 on an Arc 140V; 2-bit
+# embeddings come out wrong and 2-bit products end the process (2026.4). NPU: with zero points or of uncommon
+# widths (2026.4).
+DISTRUSTED: Mapping[str, tuple[str, ...]] = {
+    "GPU": ("int4_asym_g64", *(name for name in all_formats() if name.startswith("int2"))),
+    "NPU": tuple(name for name in all_formats() if name.startswith(("int4_asym", "int3", "int2"))),
+}
+
+
+def is_distrusted(device: str, name: str) -> bool:
+    """Whether a device (``GPU.0``, ``NPU``, …) computes the format `name` wrongly or does not take it."""
+    return name in DISTRUSTED.get(device.split(".")[0], ())
+
+
+def distrusted_words(device: str) -> str:
+    """The formats of `DISTRUSTED` in words: ``INT4 asym g64, INT2``."""
+    bases: dict[str, list[str]] = {}
+    for name in DISTRUSTED[device]:
+        bases.setdefault(name.rsplit("_", 1)[0], []).append(name)
+    said = []
+    for base, names in bases.items():
+        labels = [parse_format(name).label for name in names]
+        whole = len(names) == sum(name.startswith(f"{base}_") for name in all_formats())
+        said += [labels[0].rsplit(" ", 1)[0]] if whole else labels
+    return ", ".join(said)
+
+
+def strictest_device(devices: Iterable[str]) -> str | None:
+    """That of `devices` whose limits hold for all of them; None if none has any."""
+    kinds = {device.upper().split(".")[0] for device in devices}
+    return next((kind for kind in ("NPU", "GPU") if kind in kinds), None)
