@@ -239,7 +239,7 @@ class ExportPage(Page):
         texts = (
             variant.words,
             quantities.size(variant.bytes) if variant.bytes else "–",
-            quantities.size(written) if written else "not written",
+            quantities.size(written) if written else "not yet",
         )
         cells = [check, *(QTableWidgetItem(text) for text in texts), checked]
         for cell in cells:

@@ -161,8 +161,7 @@ class ModelPage(Page):
             _start(
                 "sample",
                 "Try the sample",
-                "A small trained hybrid with 8 M weights, included with the program. Needs no "
-                "network; the whole job takes a few minutes.",
+                "A small trained hybrid, included. Needs no network and takes a few minutes.",
                 lambda: self.open("sample"),
             ),
             _start(
