@@ -243,7 +243,7 @@ def test_variants_take_turns_and_progress_never_goes_back(events: list[Event]) -
 def test_an_absent_device_is_unavailable_with_a_reason(benched: Path) -> None:
     absent = [row for row in report.load_bench(benched)["rows"] if row["device"] == ABSENT]
     assert [row["status"] for row in absent] == ["unavailable"] * 2
-    assert all("OpenVINO reports no device GPU.9 here" in row["reason"] for row in absent)
+    assert all("OpenVINO finds no device GPU.9 here" in row["reason"] for row in absent)
     assert all(row["tokens_per_s"] is None and row["perplexity"] is None for row in absent)
 
 
@@ -763,7 +763,7 @@ def test_children_that_crash_abort_or_eat_memory_cost_their_own_row_only(
     rows = {row["variant"]: row for row in rows_of(events)}
     assert [row["status"] == "ok" for row in rows.values()] == [True, False, False, False, False]
     for name in ("segfault", "abort", "orphan"):
-        assert f"its last words: driver: this will be a {name}" in rows[name]["status"]
+        assert f"its last output was: driver: this will be a {name}" in rows[name]["status"]
     assert "used more than 1500 MB" in rows["glutton"]["status"]
     assert rows["glutton"]["peak_rss_mb"] is not None
     assert not psutil.pid_exists(int(told.read_text(encoding="utf-8"))), "a child's child remains"

@@ -126,7 +126,7 @@ def test_failures_are_one_sentence(copy: Path, sample_scores: Scores, tmp_path: 
 
     short = tmp_path / "short.txt"
     short.write_text("Too short.", encoding="utf-8")
-    assert "one window takes 256" in fails("analyze", "sample", "--out", tmp_path / "s.json", "--text", short)
+    assert "one window needs 256" in fails("analyze", "sample", "--out", tmp_path / "s.json", "--text", short)
 
     assert "a part of its path is a file" in fails("run", "sample", "--out", short / "out")
     assert "'TYPO' is not one of CPU" in fails("run", "sample", "--out", out, "--devices", "CPU,TYPO")

@@ -115,7 +115,7 @@ def test_what_a_job_needs_must_be_there() -> None:
 
 @pytest.mark.parametrize("line", ["", "[]", '{"job": "bake", "given": {}}', '{"job": "run"}', '{"job": []}'])
 def test_a_line_that_is_no_job_is_refused(line: str) -> None:
-    with pytest.raises(InputError, match="none of this program's"):
+    with pytest.raises(InputError, match="the request is damaged"):
         from_line(line)
 
 

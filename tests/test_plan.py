@@ -200,7 +200,9 @@ def _seconds(work: Any) -> float:
 
 
 def test_a_budget_that_is_too_small_says_how_small_it_can_be(sample_scores: Scores) -> None:
-    with pytest.raises(InputError, match=r"No plan fits into 3 bits: the smallest one takes 4\.25 bits"):
+    with pytest.raises(
+        InputError, match=r"No plan fits in 3 bits: the smallest possible plan takes 4\.25 bits"
+    ):
         propose(sample_scores, bits=3)
     with pytest.raises(InputError, match=r"into 4 MB: the smallest one takes 4\.28 MB"):
         propose(sample_scores, size_bytes=4_000_000)
@@ -357,7 +359,7 @@ def test_a_format_that_a_device_computes_wrongly_is_left_out(sample_scores: Scor
 
 
 def test_limits_that_leave_nothing_are_refused_in_words(sample_scores: Scores) -> None:
-    with pytest.raises(InputError, match=r"No format is left for .*q_proj.weight: the limits rule out"):
+    with pytest.raises(InputError, match=r"No format is left for .*q_proj.weight: the limits exclude"):
         least, banned = parse_limits(["attention>=8", "!=int8_sym", "!=fp16"])
         propose(sample_scores, bits=6, constraints=Constraints({}, False, least, banned))
     for text in ("ssm>8", "nonsense", "ssm>=8>=4", "mlp!=int5_sym", "engine>=8", ">=", "!="):

@@ -340,7 +340,7 @@ def test_bfloat16_differs_by_no_more_than_it_says(family: str, tmp_path: Path) -
 def test_a_text_shorter_than_a_window(sample: LocalModel, tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("Call me.", encoding="utf-8")
-    with pytest.raises(InputError, match=r"has \d+ tokens and one window takes 256"):
+    with pytest.raises(InputError, match=r"has \d+ tokens, and one window needs 256"):
         list(analyze(sample, tmp_path / "scores.json", _how(short), Cancel()))
 
 
@@ -356,7 +356,7 @@ def _changed(family: str, folder: Path, name: str, change: Callable[[Tensor], No
 def test_a_model_that_predicts_nothing_is_refused(tmp_path: Path) -> None:
     name = "model.layers.2.self_attn.q_proj.weight"
     broken = _changed("granitemoehybrid", tmp_path / "m", name, lambda w: w[0, 0].fill_(math.nan))
-    with pytest.raises(ModelError, match=rf"not finite with the NaN or infinity in {name}"):
+    with pytest.raises(ModelError, match=rf"not finite; {name} contains NaN or infinity"):
         _run(broken, tmp_path / "s.json", tokens=256, window=128)
 
 
