@@ -204,7 +204,7 @@ def test_a_budget_that_is_too_small_says_how_small_it_can_be(sample_scores: Scor
         InputError, match=r"No plan fits in 3 bits: the smallest possible plan takes 4\.25 bits"
     ):
         propose(sample_scores, bits=3)
-    with pytest.raises(InputError, match=r"into 4 MB: the smallest one takes 4\.28 MB"):
+    with pytest.raises(InputError, match=r"in 4 MB: the smallest possible plan takes 4\.28 MB"):
         propose(sample_scores, size_bytes=4_000_000)
     assert propose(sample_scores, size_bytes=4_280_000).assignments, "what the sentence names is enough"
 
