@@ -71,7 +71,7 @@ def test_an_analysis_fills_the_heatmap_and_never_blocks_the_window(
     assert {weight for weight, _ in opened.session.entries} == matrices
     assert len(seen) > 5, "entries are to appear while the analysis runs, not at its end"
     assert not opened.jobbar.isVisible()
-    assert pulse.longest_ms < BLOCKED_MS
+    assert pulse.longest_ms < BLOCKED_MS * slowness()
 
 
 def test_cancel_answers_within_a_second_and_the_next_start_goes_on(
