@@ -17,13 +17,12 @@ from transformers import PreTrainedModel
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export import traced
-from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
 from kl_lens_desktop.export.compress import audit, compress, to_fp16
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
 from kl_lens_desktop.export.proof import (
     Reference,
-    answers,
     difference_from,
+    graph_answers,
     reference,
     round_to_fp16,
     save_reference,
@@ -172,7 +171,8 @@ def _applicable(plan: Plan | str, local: LocalModel, loaded: LoadedModel, source
 def _proven(staging: Path, said: Reference) -> dict[str, float]:
     """How far the written graph is off the model in torch, whose answers are kept beside it."""
     save_reference(staging, said)
-    off = difference_from(said, _answers(staging, said))
+    logits = graph_answers(staging / "openvino_model.xml", said.ids)
+    off = difference_from(said, (part[:, said.columns] for part in logits))
     if off > MOST_DIFFERENT:
         raise ExportError(
             "The exported graph does not answer like the model",
@@ -218,20 +218,6 @@ def _compared(graph: ov.Model, model: PreTrainedModel, ids: list[int]) -> float 
             "Report this as a bug, with the model's name",
         )
     return found
-
-
-def _answers(folder: Path, said: Reference) -> Iterator[Any]:
-    """What the folder's graph answers on the CPU with nothing rounded, by the columns that are kept."""
-    compiled = ov.Core().compile_model(folder / "openvino_model.xml", "CPU", FULL_PRECISION)
-    request, past = compiled.create_infer_request(), 0
-
-    def step(ids: list[int]) -> Any:
-        nonlocal past
-        feeds = call_inputs(ids, past)
-        past += len(ids)
-        return request.infer(feeds, share_outputs=True)["logits"][0]
-
-    return (logits[:, said.columns] for logits in answers(step, said.ids))
 
 
 def _write_npu_graph(local: LocalModel, plan: Plan, staging: Path, cancel: Cancel) -> None:

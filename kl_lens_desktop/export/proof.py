@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
 from kl_lens_desktop.files import read_json, write_json
 
 REFERENCE = "kl_lens_reference.json"
@@ -47,18 +48,35 @@ class Reference:
     logits: Logits
 
 
-def call_sizes(count: int) -> list[int]:
-    """`CALLS`, as far as `count` tokens go."""
-    ends = np.minimum(np.cumsum([0, *CALLS]), count)
+def call_sizes(count: int, calls: Sequence[int] = CALLS) -> list[int]:
+    """`calls`, as far as `count` tokens go."""
+    ends = np.minimum(np.cumsum([0, *calls]), count)
     return [int(end - start) for start, end in pairwise(ends) if end > start]
 
 
-def answers(step: Callable[[list[int]], Logits], ids: Sequence[int]) -> Iterator[Logits]:
-    """The logits of each of the `call_sizes` that `ids` are fed in, [tokens, vocabulary]."""
+def pieces(ids: Sequence[int], calls: Sequence[int] = CALLS) -> Iterator[tuple[int, list[int]]]:
+    """For each of the `call_sizes` that `ids` are fed in, how many came before, and its ids."""
     start = 0
-    for count in call_sizes(len(ids)):
-        yield step(list(ids[start : start + count]))
+    for count in call_sizes(len(ids), calls):
+        yield start, list(ids[start : start + count])
         start += count
+
+
+def answers(step: Callable[[list[int]], Logits], ids: Sequence[int]) -> Iterator[Logits]:
+    """The logits of each of the `CALLS` that `ids` are fed in, [tokens, vocabulary]."""
+    return (step(piece) for _, piece in pieces(ids))
+
+
+def graph_answers(graph: Any, ids: Sequence[int], calls: Sequence[int] = CALLS) -> Iterator[Logits]:
+    """The logits of a stateful graph (an `ov.Model` or its file) on the CPU with nothing rounded.
+
+    By call, [tokens, vocabulary]; each is overwritten by the next.
+    """
+    import openvino as ov
+
+    request = ov.Core().compile_model(graph, "CPU", FULL_PRECISION).create_infer_request()
+    for past, piece in pieces(ids, calls):
+        yield request.infer(call_inputs(piece, past), share_outputs=True)["logits"][0]
 
 
 def round_to_fp16(model: Any) -> None:

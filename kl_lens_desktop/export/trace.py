@@ -233,9 +233,6 @@ class _Step(nn.Module):
         super().__init__()
         setattr(self, MODEL_ATTRIBUTE, model)
         self._states, self._call, self._family, self._seen = states, call, family, seen
-        kernels = [KERNELS[name] for name in family.kernels]
-        # Such a scan takes its state in the order of the beams itself.
-        self._stored = not isinstance(call, FixedCall) and any(kernel.orders_beams for kernel in kernels)
 
     def forward(
         self,
@@ -251,7 +248,7 @@ class _Step(nn.Module):
         if self._family.latent and not isinstance(self._call, FixedCall):
             past = attention_mask.shape[1] - input_ids.shape[1]
             states = tuple(_last_tokens(s, t, past) for s, t in zip(self._states, states, strict=True))
-        cache = _filled(_empty_cache(model), self._states, states, beam_idx, self._stored)
+        cache = _filled(_empty_cache(model), self._states, states, beam_idx, self._call.orders_beams)
         if not self._family.attends:
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
         else:

@@ -4,8 +4,7 @@ A trace can freeze what depends on the number of tokens without a word, so every
 130 tokens in calls of 70, 1 and 59, which no trace has seen.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
-from kl_lens_desktop.export.proof import Logits, Reference, difference_from
+from kl_lens_desktop.export.proof import Logits, Reference, difference_from, graph_answers, pieces
 from kl_lens_desktop.export.trace import initial_states, trace, watched_blocks
 from kl_lens_desktop.families import family_of
 from kl_lens_desktop.kernels.replace import fast_kernels
@@ -49,13 +48,7 @@ def difference(graph: ov.Model, model: PreTrainedModel, ids: Sequence[int]) -> f
     with torch.no_grad(), fast_kernels(model):
         logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
     said = Reference(ids, np.arange(logits.shape[1]), logits)
-    request = ov.Core().compile_model(graph, "CPU", FULL_PRECISION).create_infer_request()
-
-    def parts() -> Iterator[Logits]:
-        for start, end in _calls(len(ids)):
-            yield request.infer(call_inputs(ids[start:end], start))["logits"][0]
-
-    return difference_from(said, parts())
+    return difference_from(said, graph_answers(graph, ids, CALLS))
 
 
 def first_wrong_block(model: PreTrainedModel, ids: Sequence[int], limit: float) -> str:
@@ -72,8 +65,8 @@ def first_wrong_block(model: PreTrainedModel, ids: Sequence[int], limit: float) 
     found: list[list[Logits]] = [[] for _ in stack]
     held = initial_states(states)
     names = {name for port in graph.inputs for name in port.names}
-    for start, end in _calls(len(ids)):
-        given = call_inputs(ids[start:end], start)
+    for past, piece in pieces(ids, CALLS):
+        given = call_inputs(piece, past)
         feeds: dict[int | str, Any] = {name: given[name] for name in given if name in names}
         feeds |= dict(enumerate(held, len(feeds)))
         outputs = list(request.infer(feeds).values())
@@ -85,11 +78,6 @@ def first_wrong_block(model: PreTrainedModel, ids: Sequence[int], limit: float) 
         if not difference_from(Reference(ids, channels, wanted[0].numpy()), parts) <= limit:
             return f"block {number} ({', '.join(_parts(model, stack[number]))})"
     return ""
-
-
-def _calls(count: int) -> list[tuple[int, int]]:
-    ends = np.minimum(np.cumsum([0, *CALLS]), count).tolist()
-    return [(start, end) for start, end in pairwise(ends) if end > start]
 
 
 def _parts(model: PreTrainedModel, block: nn.Module) -> list[str]:

@@ -117,6 +117,11 @@ class Call(nn.Module):
         """What stands in for which function of the modelling module."""
         return {k.function: self.form(k.name) for k in self._kernels.values() if k.function}
 
+    @property
+    def orders_beams(self) -> bool:
+        """Whether a kernel reads the stored states itself, in the order before beams change places."""
+        return self.FORM == "graph" and any(kernel.orders_beams for kernel in self._kernels.values())
+
     def form(self, kernel: str) -> Callable[..., Any]:
         """The traced form of one of the kernels."""
         return partial(self._kernels[kernel].form(self.FORM), self)
@@ -135,9 +140,12 @@ class Call(nn.Module):
     def places(self, taps: int) -> Tensor:
         """Where each token of a window of `taps` and of this call is found: `padding.Order`."""
         if taps not in self._orders:
-            order = self.stand_in(Order)
-            self._orders[taps] = order(self.input_ids, self.attention_mask, torch.tensor(taps))
+            self._orders[taps] = self._order(taps)
         return self._orders[taps]
+
+    def _order(self, taps: int) -> Tensor:
+        order: Tensor = self.stand_in(Order)(self.input_ids, self.attention_mask, torch.tensor(taps))
+        return order
 
     def tokens(self) -> Tensor:
         """1 for the tokens of this call and 0 for padding, (batch, tokens, 1)."""
@@ -161,13 +169,11 @@ class FixedCall(Call):
         self.input_ids, self.attention_mask = input_ids, attention_mask
         self._orders: dict[int, Tensor] = {}
 
-    def places(self, taps: int) -> Tensor:
-        if taps not in self._orders:
-            kept = self.tokens()[0, :, 0]
-            missing = (1 - kept).sum().long()
-            place = torch.arange(taps + kept.shape[0])
-            self._orders[taps] = torch.where(place < missing + taps, (place - missing).clamp(min=0), place)
-        return self._orders[taps]
+    def _order(self, taps: int) -> Tensor:
+        kept = self.tokens()[0, :, 0]
+        missing = (1 - kept).sum().long()
+        place = torch.arange(taps + kept.shape[0])
+        return torch.where(place < missing + taps, (place - missing).clamp(min=0), place)
 
     def windowed(self, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
         taps = int(past.shape[1])

@@ -17,7 +17,8 @@ def describe(local: LocalModel, job: InspectJob) -> Iterator[Event]:
     size = sum(file.stat().st_size for file in weight_files(local.folder))
     yield Progress("inspect", 0, 1, "Reading the structure")
     model = empty_model(local.folder)
-    weights = [weight.as_dict() for weight in inventory(model)]
+    found = inventory(model)
+    weights = [weight.as_dict() for weight in found]
     yield Weights(weights)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     by_block: dict[int, set[str]] = {}
@@ -41,7 +42,7 @@ def describe(local: LocalModel, job: InspectJob) -> Iterator[Event]:
         {
             "model": about,
             "weights": weights,
-            "kept_bytes": kept_bytes(model, inventory(model)),
+            "kept_bytes": kept_bytes(model, found),
             "fit": [
                 {"stage": need.stage, "ram_mb": need.ram_mb, "disk_mb": need.disk_mb}
                 for need in stage_needs(parameters, size)

@@ -42,11 +42,8 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
     ModelError
         If the folder is not a supported model, or lacks weights or a tokenizer.
     """
-    read_config(folder)
+    _checked_config(folder)
     files = weight_files(folder)
-    with _in_words(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    _check_kernels(folder, config)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     tokenizer = load_tokenizer(folder)
@@ -82,16 +79,16 @@ def load_tokenizer(folder: Path) -> Any:
 
 def empty_model(folder: Path) -> PreTrainedModel:
     """The model's structure without memory for its weights: for an inventory in a second at any size."""
-    read_config(folder)
-    with _in_words(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    _check_kernels(folder, config)
+    config = _checked_config(folder)
     with _in_words(folder), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
-def _check_kernels(folder: Path, config: Any) -> None:
-    """Refuse a model with a recurrence that no kernel of ours stands in for: its trace would be wrong."""
+def _checked_config(folder: Path) -> Any:
+    """The configuration; refused if no kernel of ours stands in for a recurrence, which would trace wrong."""
+    read_config(folder)
+    with _in_words(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     family = family_of(config.model_type)
     modelling = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__module__
     left = unreplaced(modelling, [KERNELS[name] for name in family.kernels])
@@ -101,6 +98,7 @@ def _check_kernels(folder: Path, config: Any) -> None:
             f"{config.model_type} computes a recurrence that is not known here: {', '.join(left)}",
             "Choose another model",
         )
+    return config
 
 
 @contextlib.contextmanager

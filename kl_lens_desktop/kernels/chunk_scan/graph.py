@@ -19,6 +19,7 @@ from kl_lens_desktop.kernels.call import CHUNK, Call
 from kl_lens_desktop.kernels.chunk_scan.fast import limited_steps
 from kl_lens_desktop.kernels.parts.branch import behind_branch, branch, no_tokens
 from kl_lens_desktop.kernels.parts.builder import Builder
+from kl_lens_desktop.kernels.parts.constants import scalar, vector
 from kl_lens_desktop.kernels.parts.padding import kept
 from kl_lens_desktop.kernels.short_convolution.taps import Convolutions, Taps
 
@@ -107,7 +108,7 @@ class _Scan:
         if self.groups in (1, self.heads):
             return value
         group = np.arange(self.heads) * self.groups // self.heads
-        return ops.gather(value, ops.constant(group), _axis(1))
+        return ops.gather(value, ops.constant(group), scalar(1))
 
     def last(self, xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any, batch: Any, one: Any) -> ov.Node:
         """The recurrence for the last token: its output (batch, one, channels), read from the new state.
@@ -118,7 +119,7 @@ class _Scan:
         heads, head_size, groups, size, rows = self.heads, self.head_size, self.groups, self.size, self.rows
         x = _reshaped(x, 0, heads, head_size)
         rates = ops.multiply(_reshaped(A, heads, 1), ops.constant(np.ones((1, head_size), np.float32)))
-        dt = _reshaped(_rows(dt, _numbers(-1), _numbers(_END)), 0, heads, 1)
+        dt = _reshaped(_rows(dt, vector(-1), vector(_END)), 0, heads, 1)
         decay = ops.exp(ops.multiply(dt, rates))
         inputs = ops.multiply(x, dt)
         if groups == 1:
@@ -147,16 +148,16 @@ class _Scan:
         heads, head_size, groups, size = self.heads, self.head_size, self.groups, self.size
         length, chunks, rows, not_later = parts
         # From the length, else every layer would hold the matrices as constants.
-        start = ops.squeeze(ops.multiply(length, _numbers(0)), _axis(0))
-        order = ops.range(start, ops.add(start, _axis(CHUNK)), _axis(1), "i64")
+        start = ops.squeeze(ops.multiply(length, vector(0)), scalar(0))
+        order = ops.range(start, ops.add(start, scalar(CHUNK)), scalar(1), "i64")
         column, row = _wider(order, 1), _wider(order, 0)
         until_now, up_to_it, itself = (
             ops.convert(matrix, "f32")
             for matrix in (ops.less_equal(row, column), ops.less_equal(column, row), ops.equal(column, row))
         )  # (t, t)
-        missing = ops.subtract(ops.multiply(chunks, _numbers(CHUNK)), length)
-        ends = ops.concat([_numbers(0), missing, _numbers(0)], 0)
-        dt = ops.pad(dt, _numbers(0, 0, 0), ends, "constant", ops.constant(np.float32(0)))
+        missing = ops.subtract(ops.multiply(chunks, vector(CHUNK)), length)
+        ends = ops.concat([vector(0), missing, vector(0)], 0)
+        dt = ops.pad(dt, vector(0, 0, 0), ends, "constant", ops.constant(np.float32(0)))
         dt = _reshaped(dt, 0, chunks, CHUNK, heads)  # (b, c, t, h)
         since = ops.matmul(until_now, ops.multiply(dt, A), False, False)
         since, dt = (_turned(value, 0, 3, 1, 2) for value in (since, dt))  # (b, h, c, t)
@@ -181,7 +182,7 @@ class _Scan:
         within = ops.matmul(x, weights, False, False)
 
         # What the stored state and each chunk leave to the chunks after them and to the last token.
-        total = ops.slice(since, _numbers(CHUNK - 1), _numbers(CHUNK), _numbers(1), _numbers(3))
+        total = ops.slice(since, vector(CHUNK - 1), vector(CHUNK), vector(1), vector(3))
         share = ops.multiply(_decay(ops.subtract(total, since)), dt)
         left = ops.matmul(ops.multiply(x, _wider(share, -2)), b, False, False)
         left = ops.concat([
@@ -189,12 +190,12 @@ class _Scan:
             _reshaped(left, 0, heads, chunks, head_size * size),
         ], 2)  # fmt: skip
         none = ops.constant(np.float32(0))
-        total = ops.pad(total, _numbers(0, 0, 1, 0), _numbers(0, 0, 0, 0), "constant", none)
+        total = ops.pad(total, vector(0, 0, 1, 0), vector(0, 0, 0, 0), "constant", none)
         until = ops.matmul(not_later, total, False, False)  # (b, h, c + 1, 1), log decay since the start
         spans = ops.multiply(_decay(ops.subtract(until, _turned(until, 0, 1, 3, 2))), not_later)
         starts, reached = (
-            ops.matmul(ops.slice(spans, *bounds, _numbers(1), _numbers(2)), left, False, False)
-            for bounds in ((_numbers(0), chunks), (chunks, _numbers(_END)))
+            ops.matmul(ops.slice(spans, *bounds, vector(1), vector(2)), left, False, False)
+            for bounds in ((vector(0), chunks), (chunks, vector(_END)))
         )
 
         starts = _reshaped(starts, 0, heads, chunks, head_size, size)
@@ -205,8 +206,8 @@ class _Scan:
         across = ops.multiply(across, _reshaped(_decay(since), 0, -1, 1, CHUNK))
         y = _reshaped(ops.add(across, _reshaped(within, *flat)), 0, heads, chunks, head_size, CHUNK)
         y = _turned(y, 0, 2, 4, 1, 3)  # (b, c, t, h, p)
-        y = _reshaped(y, 0, ops.multiply(chunks, _numbers(CHUNK)), self.rows)
-        y = ops.gather(y, ops.slice(rows, _numbers(0), length, _numbers(1)), _axis(1))
+        y = _reshaped(y, 0, ops.multiply(chunks, vector(CHUNK)), self.rows)
+        y = ops.gather(y, ops.slice(rows, vector(0), length, vector(1)), scalar(1))
         return y, _reshaped(reached, 0, self.rows, size)
 
 
@@ -244,11 +245,11 @@ class DualScans:
         sources: list[Any]
         taps: Taps | None
         if len(found) < len(above):
-            last = [_reshaped(_rows(value, _numbers(-1), _numbers(_END)), 0, 0, -1) for value in (x, B, C)]
+            last = [_reshaped(_rows(value, vector(-1), vector(_END)), 0, 0, -1) for value in (x, B, C)]
             sources, taps = [x, B, C], None
         else:
             last_token, taps, sizes = found[0][:3]
-            parts = ops.variadic_split(last_token, _axis(2), _numbers(*sizes))
+            parts = ops.variadic_split(last_token, scalar(2), vector(*sizes))
             last = [parts.output(place[3]) for place in found]
             sources = taps.inputs
 
@@ -256,8 +257,8 @@ class DualScans:
             """Where rows only change places there is nothing to scan: the GPU plugin (2026.4) goes wrong on
             empty tensors, and the CPU plugin takes a third of the time of a token for them."""
             *made_from, dt, A, skip, stored, beams, length, chunks, rows, not_later, mask, batch = inputs
-            past = ops.gather(stored, ops.squeeze(beams, _axis(1)), _axis(0)).output(0)
-            some = ops.greater(length, _numbers(0))
+            past = ops.gather(stored, ops.squeeze(beams, scalar(1)), scalar(0)).output(0)
+            some = ops.greater(length, vector(0))
             given = [*made_from, dt, A, skip, past, length, chunks, rows, not_later, mask, batch]
             y, reached = branch(some, given, several, nothing)
             return [y, ops.select(some, reached, past)]
@@ -265,12 +266,12 @@ class DualScans:
         def several(*inputs: Any) -> list[ov.Node]:
             *made_from, dt, A, skip, past, length, chunks, rows, not_later, mask, _ = inputs
             if taps is None:
-                whole = [_reshaped(ops.gather(value, rows, _axis(1)), 0, 0, -1) for value in made_from]
+                whole = [_reshaped(ops.gather(value, rows, scalar(1)), 0, 0, -1) for value in made_from]
             else:
-                split = ops.variadic_split(taps.before(made_from, rows, length), _axis(2), _numbers(*sizes))
+                split = ops.variadic_split(taps.before(made_from, rows, length), scalar(2), vector(*sizes))
                 whole = [split.output(place[3]) for place in found]
             x, B, C = whole
-            dt = _rows(ops.multiply(dt, kept(mask, length)), _numbers(0), length)
+            dt = _rows(ops.multiply(dt, kept(mask, length)), vector(0), length)
             return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, rows, not_later)))
 
         def nothing(*inputs: Any) -> list[ov.Node]:
@@ -279,7 +280,7 @@ class DualScans:
             return [no_tokens(inputs[-1], scan.rows), ops.constant(zeros)]
 
         given = [*sources, dt, A, skip, stored, beams, length, chunks, rows, not_later, mask, batch]
-        y, reached = branch(ops.greater(full, _numbers(0)), given, before, nothing)
+        y, reached = branch(ops.greater(full, vector(0)), given, before, nothing)
         held = ops.select(own, stored, reached)
         y = ops.concat([y, scan.last(last, dt, A, skip, held, batch, one)], 1)
         by_head = _reshaped(y, 0, 0, scan.heads, scan.head_size)
@@ -321,19 +322,11 @@ def dual_state(context: Any) -> list[ov.Output]:
     return [node.output(0)]
 
 
-def _numbers(*values: int) -> ov.Node:
-    return ops.constant(np.array(values, np.int64))
-
-
-def _axis(value: int) -> ov.Node:
-    return ops.constant(np.int64(value))
-
-
 def _reshaped(value: Any, *shape: Any) -> ov.Node:
     """`shape` of sizes, known or one-element tensors; 0 keeps a size."""
     if all(isinstance(size, int) for size in shape):
-        return ops.reshape(value, _numbers(*shape), True)
-    return ops.reshape(value, ops.concat([_numbers(n) if isinstance(n, int) else n for n in shape], 0), True)
+        return ops.reshape(value, vector(*shape), True)
+    return ops.reshape(value, ops.concat([vector(n) if isinstance(n, int) else n for n in shape], 0), True)
 
 
 def _decay(logarithm: Any) -> ov.Node:
@@ -346,12 +339,12 @@ def _decay(logarithm: Any) -> ov.Node:
 
 def _rows(value: Any, start: Any, stop: Any) -> ov.Node:
     """Of the second axis."""
-    return ops.slice(value, start, stop, _numbers(1), _numbers(1))
+    return ops.slice(value, start, stop, vector(1), vector(1))
 
 
 def _turned(value: Any, *order: int) -> ov.Node:
-    return ops.transpose(value, _numbers(*order))
+    return ops.transpose(value, vector(*order))
 
 
 def _wider(value: Any, axis: int) -> ov.Node:
-    return ops.unsqueeze(value, _axis(axis))
+    return ops.unsqueeze(value, scalar(axis))

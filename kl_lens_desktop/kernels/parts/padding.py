@@ -14,6 +14,7 @@ from openvino import opset13 as ops
 from torch import Tensor, nn
 
 from kl_lens_desktop.kernels.parts.branch import branch
+from kl_lens_desktop.kernels.parts.constants import scalar
 
 _END = 2**31 - 1
 
@@ -41,17 +42,17 @@ def converted_order(context: Any) -> list[ov.Output]:
     ids, mask = context.get_input(0), context.get_input(1)
     window = int(context.get_values_from_const_input(2))
     shape = ops.shape_of(ids, output_type="i64")
-    batch, tokens = (ops.gather(shape, ops.constant([axis]), _axis(0)) for axis in range(2))
+    batch, tokens = (ops.gather(shape, ops.constant([axis]), scalar(0)) for axis in range(2))
 
     def several(mask: Any, batch: Any, tokens: Any) -> list[ov.Node]:
         one = ops.constant([1])
         start = ops.subtract(ops.constant([0]), tokens)
         own = ops.slice(mask, start, ops.constant([_END]), one, one)
         missing = ops.subtract(tokens, ops.reduce_sum(own, one, True))
-        count = ops.add(ops.squeeze(tokens, _axis(0)), ops.constant(window))
-        place = ops.unsqueeze(ops.range(_axis(0), count, _axis(1), "i64"), _axis(0))
-        behind = ops.maximum(ops.subtract(place, missing), _axis(0))
-        padded = ops.less(place, ops.add(missing, _axis(window)))
+        count = ops.add(ops.squeeze(tokens, scalar(0)), ops.constant(window))
+        place = ops.unsqueeze(ops.range(scalar(0), count, scalar(1), "i64"), scalar(0))
+        behind = ops.maximum(ops.subtract(place, missing), scalar(0))
+        padded = ops.less(place, ops.add(missing, scalar(window)))
         return [ops.select(padded, behind, place)]
 
     def one(mask: Any, batch: Any, tokens: Any) -> list[ov.Node]:
@@ -66,7 +67,7 @@ def kept(mask: Any, length: Any) -> ov.Node:
     """1 for tokens and 0 for padding in a call of `length` tokens and a last one, (batch, length + 1, 1)."""
     start, stop = ops.subtract(ops.constant([-1]), length), ops.constant([_END])
     tokens = ops.slice(mask, start, stop, ops.constant([1]), ops.constant([1]))
-    return ops.unsqueeze(ops.convert(tokens, "f32"), _axis(2))
+    return ops.unsqueeze(ops.convert(tokens, "f32"), scalar(2))
 
 
 def before_last(mask: Any, length: Any) -> ov.Node:
@@ -77,8 +78,8 @@ def before_last(mask: Any, length: Any) -> ov.Node:
     and what a loop reads right from outside its branch it reads from the call before, if that had as many
     tokens.
     """
-    place = ops.range(_axis(0), ops.add(ops.squeeze(length, _axis(0)), _axis(1)), _axis(1), "i64")
-    before = ops.unsqueeze(ops.convert(ops.less(place, length), "f32"), _axis(1))
+    place = ops.range(scalar(0), ops.add(ops.squeeze(length, scalar(0)), scalar(1)), scalar(1), "i64")
+    before = ops.unsqueeze(ops.convert(ops.less(place, length), "f32"), scalar(1))
     return ops.multiply(kept(mask, length), before)
 
 
@@ -89,8 +90,4 @@ def converted_taken(context: Any) -> list[ov.Output]:
 
 def taken(tokens: Any, places: Any) -> ov.Node:
     """Of `tokens` (batch, tokens, channels) those at `places` (batch, count)."""
-    return ops.gather(tokens, places, _axis(1), 1)
-
-
-def _axis(value: int) -> ov.Node:
-    return ops.constant(np.int64(value))
+    return ops.gather(tokens, places, scalar(1), 1)

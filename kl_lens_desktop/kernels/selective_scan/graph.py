@@ -1,23 +1,19 @@
-"""Mamba-1's scan as a graph: the last token by plain operations, those before it by a loop.
-
-A loop of one turn costs three times what its operations do, so a call with one token enters none.
-"""
+"""Mamba-1's scan as a graph: the last token by plain operations, those before it by a loop."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import openvino as ov
 import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
 from kl_lens_desktop.kernels.call import Call
-from kl_lens_desktop.kernels.parts.branch import branch, no_tokens, with_last
 from kl_lens_desktop.kernels.parts.builder import Builder
+from kl_lens_desktop.kernels.parts.constants import vector
 from kl_lens_desktop.kernels.parts.layout import CHANNELS_FIRST, tokens_first
-from kl_lens_desktop.kernels.parts.padding import before_last
 from kl_lens_desktop.kernels.parts.states import KeptStates
+from kl_lens_desktop.kernels.parts.tokenwise import Recurrence, Tokens, token_by_token, token_loop
 from kl_lens_desktop.kernels.short_convolution.taps import Convolutions
 
 
@@ -102,16 +98,8 @@ class SelectiveScans:
         steps: Any = ops.add(dt, bias)
         if context.get_values_from_const_input(13):
             steps = ops.softplus(steps)
-        scaled = ops.multiply(steps, x)
-        some = ops.greater(length, _numbers(0))
-        given = [steps, scaled, B, C, A, past, length, mask, batch]
-        y, reached = branch(some, given, _before, _nothing)
-        held = ops.select(some, reached, past)
-        step, each, b, c = (
-            ops.slice(v, _numbers(-1), _numbers(2**31 - 1), _numbers(1), _numbers(1)) for v in given[:4]
-        )
-        y_last, state = _turn(step, each, b, c, A, held)
-        y = with_last(y, y_last, batch, one, D.get_partial_shape().to_shape())
+        tokens = Tokens(length, batch, one, mask)
+        y, state = token_by_token([steps, ops.multiply(steps, x), B, C], [A], past, tokens, _recurrence(A))
         self._states.keep(y, state)
         gated = ops.multiply(ops.add(y, ops.multiply(x, D)), ops.swish(z))
         return [ops.transpose(gated, ops.constant(CHANNELS_FIRST)).output(0)]
@@ -121,53 +109,23 @@ class SelectiveScans:
         return self._states.find(context)
 
 
-def _turn(step: Any, scaled: Any, B: Any, C: Any, A: Any, past: Any) -> tuple[ov.Node, ov.Node]:
+def selective_loop(context: Any) -> list[ov.Output]:
+    """The operation of a `SelectiveLoop`, for OpenVINO's converter."""
+    steps, scaled, A, B, C, past = (context.get_input(i) for i in range(6))
+    return token_loop([steps, scaled, B, C], [A], past, _recurrence(A))[:1]
+
+
+def _recurrence(A: ov.Output) -> Recurrence:
+    channels, size = (int(n) for n in A.get_partial_shape().to_shape())
+    return Recurrence(_turn, (channels, channels, size, size), channels, (channels, size))
+
+
+def _turn(inputs: Sequence[Any], constants: Sequence[Any], past: Any) -> tuple[ov.Node, ov.Node]:
     """One token: its output (batch, 1, channels) before the skip, and the state after it."""
-    column = _numbers(0, -1, 1)
+    step, scaled, B, C = inputs
+    (A,) = constants
+    column = vector(0, -1, 1)
     decay = ops.exp(ops.multiply(ops.reshape(step, column, True), A))
     update = ops.multiply(ops.reshape(scaled, column, True), B)
     state = ops.add(ops.multiply(past, decay), update)
     return ops.matmul(C, state, False, True), state
-
-
-def _before(*inputs: Any) -> list[Any]:
-    """The loop takes the last token too, with a step of zero; its output is cut off."""
-    steps, scaled, B, C, A, past, length, mask, _ = inputs
-    tokens = before_last(mask, length)
-    steps, scaled, B, C = (ops.multiply(value, tokens).output(0) for value in (steps, scaled, B, C))
-    y, reached = _loop([steps, scaled, A, B, C, past])
-    return [ops.slice(y, _numbers(0), length, _numbers(1), _numbers(1)), reached]
-
-
-def selective_loop(context: Any) -> list[ov.Output]:
-    """The operation of a `SelectiveLoop`, for OpenVINO's converter."""
-    return _loop([context.get_input(i) for i in range(6)])[:1]
-
-
-def _loop(inputs: Sequence[ov.Output]) -> list[ov.Output]:
-    steps, scaled, A, B, C, past = inputs
-    channels, size = A.get_partial_shape().to_shape()
-    step_t, scaled_t = (ops.parameter([-1, 1, channels], np.float32) for _ in range(2))
-    b_t, c_t = (ops.parameter([-1, 1, size], np.float32) for _ in range(2))
-    a, state = ops.parameter([channels, size], np.float32), ops.parameter([-1, channels, size], np.float32)
-    y, new = _turn(step_t, scaled_t, b_t, c_t, a, state)
-    loop = ops.tensor_iterator()
-    loop.set_function(ov.Model([y, new], [step_t, scaled_t, b_t, c_t, a, state]))
-    for parameter, value in ((step_t, steps), (scaled_t, scaled), (b_t, B), (c_t, C)):
-        loop.set_sliced_input(parameter, value, 0, 1, 1, -1, 1)
-    loop.set_invariant_input(a, A)
-    loop.set_merged_input(state, past, new.output(0))
-    loop.get_concatenated_slices(y.output(0), 0, 1, 1, -1, 1)
-    loop.get_iter_value(new.output(0), -1)
-    return list(loop.outputs())
-
-
-def _nothing(*inputs: Any) -> list[ov.Node]:
-    """No outputs, and one row in place of a state that is not read."""
-    *_, A, _, _, _, batch = inputs
-    channels, size = A.get_partial_shape().to_shape()
-    return [no_tokens(batch, channels), ops.constant(np.zeros((1, 1, size), np.float32))]
-
-
-def _numbers(*values: int) -> ov.Node:
-    return ops.constant(np.array(values, np.int64))
