@@ -12,6 +12,7 @@ from kl_lens_desktop.process.job import Job
 
 if TYPE_CHECKING:
     from kl_lens_desktop.bench.devices import Device
+    from kl_lens_desktop.export.bundle import Traced
 
 
 class Exported(TypedDict):
@@ -66,7 +67,7 @@ class ExportJob(Job[Exported]):
         check_folder(self.out, CARD)
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
-        yield from _exported_and_asked(self, cancel, None)
+        yield from _exported_and_asked(self, cancel, None, None)
 
 
 class ExportedAll(TypedDict):
@@ -77,7 +78,7 @@ class ExportedAll(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ExportAllJob(Job[ExportedAll]):
-    """Write several folders, each called as its variant is, in one process."""
+    """Write several folders, each called as its variant is, in one process: a model is traced once."""
 
     NAME: ClassVar[str] = "export-all"
 
@@ -90,11 +91,15 @@ class ExportAllJob(Job[ExportedAll]):
     def run(self, cancel: Cancel) -> Iterator[Event]:
         yield Progress("export", 0, 1, "Looking for devices")
         from kl_lens_desktop.bench.devices import list_devices
+        from kl_lens_desktop.export.bundle import Traced
 
         listed, results = list_devices(cancel), dict[str, Exported]()
+        shared: dict[str, Traced] = {}
         for variant in self.variants:
             name = variant.out.name
-            for event in _exported_and_asked(variant, cancel, listed):
+            for event in _exported_and_asked(
+                variant, cancel, listed, shared.setdefault(variant.model, Traced())
+            ):
                 if isinstance(event, Finished):
                     results[name] = variant.result(event)
                 elif isinstance(event, Progress):
@@ -104,11 +109,13 @@ class ExportAllJob(Job[ExportedAll]):
         yield self.finished({"variants": results})
 
 
-def _exported_and_asked(job: ExportJob, cancel: Cancel, listed: "list[Device] | None") -> Iterator[Event]:
+def _exported_and_asked(
+    job: ExportJob, cancel: Cancel, listed: "list[Device] | None", shared: "Traced | None"
+) -> Iterator[Event]:
     from kl_lens_desktop.bench.answers import check_answers
 
     result: dict[str, Any] = {}
-    for stage in (_exported(job, cancel), check_answers(job.out, cancel, listed)):
+    for stage in (_exported(job, cancel, shared), check_answers(job.out, cancel, listed)):
         for event in stage:
             if isinstance(event, Finished):
                 result |= event.result
@@ -117,7 +124,7 @@ def _exported_and_asked(job: ExportJob, cancel: Cancel, listed: "list[Device] | 
     yield Finished(result)
 
 
-def _exported(job: ExportJob, cancel: Cancel) -> Iterator[Event]:
+def _exported(job: ExportJob, cancel: Cancel, shared: "Traced | None") -> Iterator[Event]:
     from kl_lens_desktop.hub.obtain import obtain
     from kl_lens_desktop.plan.consent import adapted_to
     from kl_lens_desktop.plan.document import load_plan
@@ -129,4 +136,4 @@ def _exported(job: ExportJob, cancel: Cancel) -> Iterator[Event]:
     yield Progress("export", 0, 6, "Starting")
     from kl_lens_desktop.export.bundle import export_model
 
-    yield from export_model(local, plan, job.out, cancel, job.plan, job.npu)
+    yield from export_model(local, plan, job.out, cancel, job.plan, job.npu, shared)

@@ -18,6 +18,7 @@ from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from tests.gpu_on_cpu.emulator import Unavailable, environment
+from tests.models import build_short_sample
 from tests.tiers import QUICK_FAMILIES, TOGETHER, WHOLE, WHOLE_FIXTURES
 
 
@@ -75,22 +76,45 @@ def sample_scores(sample_scores_path: Path) -> Scores:
 @pytest.fixture(scope="session")
 def export_sample(sample: LocalModel, shared: Path) -> Callable[[str], Path]:
     """A function from a format to the sample's IR folder in that format; each is made once."""
-    from kl_lens_desktop.export.bundle import export_model
-
-    def export(name: str) -> Path:
-        folder = shared / name  # appears whole or not at all
-        with FileLock(shared / f"{name}.lock"):
-            if not folder.exists():
-                for _ in export_model(sample, name, folder, Cancel()):
-                    pass
-        return folder
-
-    return export
+    return exporter(sample, shared)
 
 
 @pytest.fixture(scope="session")
 def sample_ir(export_sample: Callable[[str], Path]) -> dict[str, Path]:
     return {"fp16": export_sample("fp16"), "int4": export_sample("int4_sym_g64")}
+
+
+@pytest.fixture(scope="session")
+def short_sample(shared: Path) -> LocalModel:
+    """Two of the sample's blocks: for tests of what is done with any model."""
+    folder = shared / "short"
+    with FileLock(shared / "short.lock"):
+        if not folder.exists():
+            build_short_sample(shared / "short.part").rename(folder)
+    return LocalModel("short", folder)
+
+
+@pytest.fixture(scope="session")
+def short_ir(short_sample: LocalModel) -> dict[str, Path]:
+    """As `sample_ir`, of the short sample."""
+    export = exporter(short_sample, short_sample.folder)
+    return {"fp16": export("fp16"), "int4": export("int4_sym_g64")}
+
+
+def exporter(local: LocalModel, shared: Path) -> Callable[[str], Path]:
+    from kl_lens_desktop.export.bundle import Traced, export_model
+
+    traced = Traced()
+
+    def export(name: str) -> Path:
+        folder = shared / name  # appears whole or not at all
+        with FileLock(shared / f"{name}.lock"):
+            if not folder.exists():
+                for _ in export_model(local, name, folder, Cancel(), shared=traced):
+                    pass
+        return folder
+
+    return export
 
 
 @pytest.fixture(scope="session")

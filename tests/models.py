@@ -72,6 +72,16 @@ def build_folder(family: str, folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def build_short_sample(folder: Path) -> Path:
+    """The sample with two blocks of its eight, one of each kind: quick, but no good model."""
+    shutil.copytree(resources.path("sample-hybrid"), folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.model.layers = model.model.layers[2:4]
+    model.config.num_hidden_layers, model.config.layer_types = 2, model.config.layer_types[2:4]
+    model.save_pretrained(folder)
+    return folder
+
+
 def build_deep_sample(folder: Path, times: int = 3) -> Path:
     """The sample with every block `times` over, at a fraction of its strength: trained weights, 24 blocks."""
     model = AutoModelForCausalLM.from_pretrained(resources.path("sample-hybrid"))

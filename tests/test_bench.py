@@ -94,10 +94,10 @@ def quality(folder: Path, reference: Path | None, **changes: object) -> dict:
 
 
 def test_a_device_of_fixed_shapes_is_measured_by_its_own_graphs(
-    sample: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_sample: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "npu"
-    list(export_model(sample, "int4_sym_g64", folder, Cancel(), npu=True))
+    list(export_model(short_sample, "int4_sym_g64", folder, Cancel(), npu=True))
     job = RequestsJob(folder, "CPU", prompt_tokens=300, new_tokens=6, repeats=1)
 
     def raw() -> dict:
@@ -172,10 +172,10 @@ def no_orphans() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def events(sample_ir: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
+def events(short_ir: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
     """Two variants, on a device that is here and on one that is not."""
     out = tmp_path_factory.mktemp("bench") / "bench.json"
-    return run([sample_ir["fp16"], sample_ir["int4"]], ["cpu", ABSENT], out, WHOLE)
+    return run([short_ir["fp16"], short_ir["int4"]], ["cpu", ABSENT], out, WHOLE)
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +247,9 @@ def test_an_absent_device_is_unavailable_with_a_reason(benched: Path) -> None:
     assert all(row["tokens_per_s"] is None and row["perplexity"] is None for row in absent)
 
 
-def test_combinations_of_devices_stand_side_by_side(sample_ir: dict[str, Path], tmp_path: Path) -> None:
+def test_combinations_of_devices_stand_side_by_side(short_ir: dict[str, Path], tmp_path: Path) -> None:
     out, devices = tmp_path / "b.json", ["auto:cpu", "HETERO:CPU", "NPU"]
-    rows = rows_of(run([sample_ir["fp16"]], devices, out, replace(QUICK, tokens=128, precision="f32")))
+    rows = rows_of(run([short_ir["fp16"]], devices, out, replace(QUICK, tokens=128, precision="f32")))
     assert [row["device"] for row in rows] == [name.upper() for name in devices]
     for row in rows[:2]:
         assert row["status"] == "ok"
@@ -344,19 +344,19 @@ def test_word_perplexity_is_over_the_words_of_the_original(
 
 
 def test_a_tokenizer_is_read_once_for_all_documents_and_hears_a_cancel(
-    sample_ir: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    short_ir: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, cancel = [], Cancel()
     opened = text_module._tokenizer
     monkeypatch.setattr(text_module, "_tokenizer", lambda folder: read.append(folder) or opened(folder))
-    assert text_module.passage(sample_ir["fp16"], WIKITEXT, 1000, None, None, cancel).documents == 2
-    assert read == [sample_ir["fp16"]]
+    assert text_module.passage(short_ir["fp16"], WIKITEXT, 1000, None, None, cancel).documents == 2
+    assert read == [short_ir["fp16"]]
     cancel.cancel()
     with pytest.raises(Cancelled):
-        text_module.passage(sample_ir["fp16"], WIKITEXT, 1000, None, None, cancel)
+        text_module.passage(short_ir["fp16"], WIKITEXT, 1000, None, None, cancel)
 
 
-def test_divergence_from_fp16_is_that_of_two_full_forwards(sample_ir: dict[str, Path]) -> None:
+def test_divergence_from_fp16_is_that_of_two_full_forwards(short_ir: dict[str, Path]) -> None:
     import openvino
 
     def log_softmax(folder: Path, ids: list[int]) -> np.ndarray:
@@ -370,20 +370,20 @@ def test_divergence_from_fp16_is_that_of_two_full_forwards(sample_ir: dict[str, 
         return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
     expected = []
-    for ids in first_windows(sample_ir["fp16"], 2):
-        p, q = log_softmax(sample_ir["fp16"], ids)[:-1], log_softmax(sample_ir["int4"], ids)[:-1]
+    for ids in first_windows(short_ir["fp16"], 2):
+        p, q = log_softmax(short_ir["fp16"], ids)[:-1], log_softmax(short_ir["int4"], ids)[:-1]
         agreement = (p.argmax(-1) == q.argmax(-1)).mean()
         kl, reverse = (np.exp(p) * (p - q)).sum(-1), (np.exp(q) * (q - p)).sum(-1)
         expected.append((kl.mean(), reverse.mean(), agreement))
-    measured = quality(sample_ir["int4"], sample_ir["fp16"], tokens=512)
+    measured = quality(short_ir["int4"], short_ir["fp16"], tokens=512)
     got = [measured[name]["mean"] for name in ("kl_to_fp16", "kl_reverse", "top1_agreement")]
     assert got == pytest.approx([float(value) for value in np.mean(expected, axis=0)], rel=1e-6)
     assert measured["kl_to_fp16"]["n"] == 510
 
 
-def test_fp16_in_full_precision_equals_itself_however_it_is_fed(sample_ir: dict[str, Path]) -> None:
-    whole = quality(sample_ir["fp16"], sample_ir["fp16"], tokens=512)
-    pieces = quality(sample_ir["fp16"], sample_ir["fp16"], tokens=512, chunk=50)
+def test_fp16_in_full_precision_equals_itself_however_it_is_fed(short_ir: dict[str, Path]) -> None:
+    whole = quality(short_ir["fp16"], short_ir["fp16"], tokens=512)
+    pieces = quality(short_ir["fp16"], short_ir["fp16"], tokens=512, chunk=50)
     for measured in (whole, pieces):
         assert measured["kl_to_fp16"]["mean"] == 0
         assert measured["top1_agreement"]["mean"] == 1
@@ -392,18 +392,18 @@ def test_fp16_in_full_precision_equals_itself_however_it_is_fed(sample_ir: dict[
 
 
 def test_a_device_of_fixed_shapes_takes_a_long_window_in_step_with_its_reference(
-    sample: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_sample: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (static_model, quality_module):  # the CPU stands in for an NPU
         monkeypatch.setattr(module, "needs_fixed_shapes", lambda _: True)
-    list(export_model(sample, "fp16", tmp_path / "npu", Cancel(), npu=True))
+    list(export_model(short_sample, "fp16", tmp_path / "npu", Cancel(), npu=True))
     measured = quality(tmp_path / "npu", tmp_path / "npu", tokens=300, window=300, chunk=512)
     assert measured["kl_to_fp16"]["n"] == 299
     assert measured["kl_to_fp16"]["mean"] == pytest.approx(0, abs=1e-6)
 
 
-def test_speed_counts_tokens_exactly_and_reads_another_text_each_time(sample_ir: dict[str, Path]) -> None:
-    child, cancel = Child(SpeedJob(sample_ir["int4"], "CPU", 48, 8)), Cancel()
+def test_speed_counts_tokens_exactly_and_reads_another_text_each_time(short_ir: dict[str, Path]) -> None:
+    child, cancel = Child(SpeedJob(short_ir["int4"], "CPU", 48, 8)), Cancel()
     order = SpeedOrder(48, 8, repeats=3, seconds=60)
     with contextlib.closing(child):
         *_, loaded = child.answer(cancel)
@@ -595,11 +595,11 @@ def test_a_rounds_speed_is_that_of_its_undisturbed_tokens() -> None:
     assert noise.round_speed(latencies[::-1]) == pytest.approx(1 / np.quantile(latencies, 0.1))
 
 
-def test_what_really_takes_longer_is_told_apart(sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    twin = shutil.copytree(sample_ir["int4"], tmp_path / "twin")
-    slow = slowed(sample_ir["int4"], tmp_path / "slow", 16)
+def test_what_really_takes_longer_is_told_apart(short_ir: dict[str, Path], tmp_path: Path) -> None:
+    twin = shutil.copytree(short_ir["int4"], tmp_path / "twin")
+    slow = slowed(short_ir["int4"], tmp_path / "slow", 16)
     settings = Benchmark(prompt_tokens=32, new_tokens=32, repeats=2, contexts=(), cool_down_s=0)
-    runs = [Run(variant, "CPU") for variant in find_variants([sample_ir["int4"], twin, slow])]
+    runs = [Run(variant, "CPU") for variant in find_variants([short_ir["int4"], twin, slow])]
     for _ in take_turns(runs, Course(held_out_text(), settings, Cancel(), 3 * settings.most_rounds)):
         pass
     for each in runs:
@@ -710,13 +710,13 @@ def test_quality_is_compared_on_one_text_only() -> None:
 
 
 def test_a_damaged_variant_costs_its_own_row_and_the_comparison_with_it(
-    sample_ir: dict[str, Path], tmp_path: Path
+    short_ir: dict[str, Path], tmp_path: Path
 ) -> None:
-    damaged = shutil.copytree(sample_ir["fp16"], tmp_path / "fp16")
+    damaged = shutil.copytree(short_ir["fp16"], tmp_path / "fp16")
     xml = (damaged / "openvino_model.xml").read_bytes()
     (damaged / "openvino_model.xml").write_bytes(xml[: len(xml) // 2])
     out = tmp_path / "bench.json"
-    events = run([damaged, sample_ir["int4"]], ["CPU"], out, replace(QUICK, rounds=1, tokens=256))
+    events = run([damaged, short_ir["int4"]], ["CPU"], out, replace(QUICK, rounds=1, tokens=256))
     broken, whole = rows_of(events)
     assert broken["status"].startswith("failed: OpenVINO cannot open fp16 on CPU: ")
     assert "at offset" in broken["status"]
@@ -728,12 +728,12 @@ def test_a_damaged_variant_costs_its_own_row_and_the_comparison_with_it(
 
 
 def test_a_child_killed_from_outside_costs_only_its_own_row(
-    sample_ir: dict[str, Path], tmp_path: Path
+    short_ir: dict[str, Path], tmp_path: Path
 ) -> None:
-    twin = shutil.copytree(sample_ir["int4"], tmp_path / "twin")
+    twin = shutil.copytree(short_ir["int4"], tmp_path / "twin")
     events, killed = [], 0
     settings = replace(QUICK, rounds=1, tokens=128)
-    for event in bench([twin, sample_ir["int4"]], ["CPU"], tmp_path / "b.json", settings):
+    for event in bench([twin, short_ir["int4"]], ["CPU"], tmp_path / "b.json", settings):
         events.append(event)
         if isinstance(event, Memory) and event.label == "twin on CPU" and not killed:
             for process in psutil.Process().children():
@@ -753,11 +753,11 @@ def odd_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("odd_workers")
 def test_children_that_crash_abort_or_eat_memory_cost_their_own_row_only(
-    sample_ir: dict[str, Path], tmp_path: Path
+    short_ir: dict[str, Path], tmp_path: Path
 ) -> None:
     told = tmp_path / "pid"
     odd = [odd_folder(tmp_path / name, name) for name in ("segfault", "abort", "glutton")]
-    folders = [sample_ir["int4"], *odd, odd_folder(tmp_path / "orphan", "orphan", str(told))]
+    folders = [short_ir["int4"], *odd, odd_folder(tmp_path / "orphan", "orphan", str(told))]
     out = tmp_path / "bench.json"
     events = run(folders, ["CPU"], out, replace(QUICK, tokens=128, memory_limit_mb=1500))
     rows = {row["variant"]: row for row in rows_of(events)}
@@ -775,9 +775,9 @@ def test_children_that_crash_abort_or_eat_memory_cost_their_own_row_only(
 
 @pytest.mark.usefixtures("odd_workers")
 def test_a_prompt_too_long_for_a_device_costs_its_own_figure_only(
-    sample_ir: dict[str, Path], tmp_path: Path
+    short_ir: dict[str, Path], tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(sample_ir["int4"], tmp_path / "narrow")
+    folder = shutil.copytree(short_ir["int4"], tmp_path / "narrow")
     (folder / "odd").write_text("narrow\n48", encoding="utf-8")
     events = run([folder], ["CPU"], tmp_path / "b.json", replace(QUICK, tokens=128, contexts=(16, 64)))
     (row,) = rows_of(events)
@@ -788,22 +788,22 @@ def test_a_prompt_too_long_for_a_device_costs_its_own_figure_only(
 
 
 @pytest.mark.usefixtures("odd_workers")
-def test_a_child_that_hangs_and_hears_nothing_is_ended(sample_ir: dict[str, Path], tmp_path: Path) -> None:
+def test_a_child_that_hangs_and_hears_nothing_is_ended(short_ir: dict[str, Path], tmp_path: Path) -> None:
     stuck = odd_folder(tmp_path / "stuck", "hang")
-    shutil.copy(sample_ir["int4"] / "tokenizer.json", stuck)
+    shutil.copy(short_ir["int4"] / "tokenizer.json", stuck)
     settings = replace(QUICK, time_limit_s=4)
     (row,) = rows_of(run([stuck], ["CPU"], tmp_path / "b.json", settings))
     assert row["status"] == "failed: The bench-speed process was stopped: it took longer than 4 s"
 
 
 def test_one_killed_while_it_waits_for_its_turn_is_missed_by_nobody(
-    sample_ir: dict[str, Path], tmp_path: Path
+    short_ir: dict[str, Path], tmp_path: Path
 ) -> None:
-    twin = shutil.copytree(sample_ir["int4"], tmp_path / "twin")
+    twin = shutil.copytree(short_ir["int4"], tmp_path / "twin")
     rows, killed = [], 0
-    for event in bench([twin, sample_ir["int4"]], ["CPU"], tmp_path / "b.json"):
+    for event in bench([twin, short_ir["int4"]], ["CPU"], tmp_path / "b.json"):
         rows += [event.row] if isinstance(event, Measured) else []
-        if isinstance(event, Progress) and event.message.startswith(sample_ir["int4"].name) and not killed:
+        if isinstance(event, Progress) and event.message.startswith(short_ir["int4"].name) and not killed:
             for process in psutil.Process().children():
                 process.kill()
                 killed += 1
@@ -813,12 +813,12 @@ def test_one_killed_while_it_waits_for_its_turn_is_missed_by_nobody(
 
 
 def test_where_memory_is_short_variants_are_loaded_for_each_turn(
-    sample_ir: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_ir: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lab, "_TOGETHER_SHARE", 0.0)
-    twin = shutil.copytree(sample_ir["int4"], tmp_path / "twin")
+    twin = shutil.copytree(short_ir["int4"], tmp_path / "twin")
     most = 0
-    for event in bench([twin, sample_ir["int4"]], ["CPU"], tmp_path / "b.json"):
+    for event in bench([twin, short_ir["int4"]], ["CPU"], tmp_path / "b.json"):
         most = max(most, len(psutil.Process().children()))
         if isinstance(event, Measured):
             assert event.row["status"] == "ok"
@@ -834,15 +834,15 @@ def test_where_memory_is_short_variants_are_loaded_for_each_turn(
     ],
 )
 def test_a_child_past_a_limit_is_ended_and_says_so(
-    limits: dict, words: str, sample_ir: dict[str, Path], tmp_path: Path
+    limits: dict, words: str, short_ir: dict[str, Path], tmp_path: Path
 ) -> None:
-    (row,) = rows_of(run([sample_ir["int4"]], ["CPU"], tmp_path / "b.json", replace(QUICK, **limits)))
+    (row,) = rows_of(run([short_ir["int4"]], ["CPU"], tmp_path / "b.json", replace(QUICK, **limits)))
     assert row["status"].startswith("failed: The bench-speed process was stopped")
     assert words in row["status"]
 
 
-def test_answers_that_are_no_numbers_are_wrong_answers(sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    spoilt = with_weight_changed(sample_ir["fp16"], tmp_path / "spoilt", lambda weight: weight * np.nan)
+def test_answers_that_are_no_numbers_are_wrong_answers(short_ir: dict[str, Path], tmp_path: Path) -> None:
+    spoilt = with_weight_changed(short_ir["fp16"], tmp_path / "spoilt", lambda weight: weight * np.nan)
     out = tmp_path / "bench.json"
     (row,) = rows_of(run([spoilt], ["CPU"], out, replace(QUICK, rounds=1)))
     assert row["status"] == (
@@ -883,17 +883,17 @@ def test_the_gate_tells_rounding_from_one_wrong_matrix(sample_ir: dict[str, Path
 
 
 def test_cancel_answers_within_a_second_and_keeps_finished_rows(
-    sample_ir: dict[str, Path], tmp_path: Path
+    short_ir: dict[str, Path], tmp_path: Path
 ) -> None:
     out, cancel = tmp_path / "bench.json", Cancel()
-    events = bench([sample_ir["int4"]], [ABSENT, "CPU"], out, cancel=cancel)
+    events = bench([short_ir["int4"]], [ABSENT, "CPU"], out, cancel=cancel)
     next(event for event in events if isinstance(event, Progress) and event.done > 0)
     assert seconds_to_cancel(events, cancel) < slowness()
     assert [row["device"] for row in report.load_bench(out)["rows"]] == [ABSENT]
 
 
-def test_a_bench_left_in_the_middle_ends_its_child(sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    events = bench([sample_ir["int4"]], ["CPU"], tmp_path / "b.json")
+def test_a_bench_left_in_the_middle_ends_its_child(short_ir: dict[str, Path], tmp_path: Path) -> None:
+    events = bench([short_ir["int4"]], ["CPU"], tmp_path / "b.json")
     next(event for event in events if isinstance(event, Progress) and event.done > 0)
     assert psutil.Process().children()
     events.close()
@@ -918,12 +918,12 @@ def test_a_bench_left_in_the_middle_ends_its_child(sample_ir: dict[str, Path], t
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_any_child_starts(
-    params: dict, words: str, sample_ir: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    params: dict, words: str, short_ir: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("short.txt").write_text("Hello there.", encoding="utf-8")
     Path("binary.txt").write_bytes(b"\xff\xfe\x00")
-    good = BenchJob((sample_ir["int4"],), Path("bench.json"))
+    good = BenchJob((short_ir["int4"],), Path("bench.json"))
     own = {name: value for name, value in params.items() if name in ("folders", "devices")}
     benchmark = Benchmark(**{name: value for name, value in params.items() if name not in own})
     before = psutil.Process().children(), children_s()
@@ -937,8 +937,8 @@ def test_what_cannot_be_measured_is_refused_before_any_child_starts(
 # -----------------------------------------------------------------------------------------------------------
 
 
-def test_variants_find_the_fp16_of_their_own_model(sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    full, small = sample_ir["fp16"], sample_ir["int4"]
+def test_variants_find_the_fp16_of_their_own_model(short_ir: dict[str, Path], tmp_path: Path) -> None:
+    full, small = short_ir["fp16"], short_ir["int4"]
     other = shutil.copytree(full, tmp_path / "other")
     plan = read_json(other / "plan.json")
     write_json(other / "plan.json", plan | {"model": plan["model"] | {"sha256": "0" * 64}})
@@ -975,11 +975,11 @@ def test_a_newer_or_damaged_bench_file_is_refused_in_words(benched: Path, tmp_pa
 
 
 def test_figures_are_not_overwritten_by_failures(
-    sample_ir: dict[str, Path], benched: Path, tmp_path: Path
+    short_ir: dict[str, Path], benched: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "bench.json"
     out.write_bytes(benched.read_bytes())
-    run([sample_ir["int4"]], [ABSENT], out)
+    run([short_ir["int4"]], [ABSENT], out)
     assert out.read_bytes() == benched.read_bytes()
 
 
@@ -1075,13 +1075,13 @@ def test_a_page_can_be_made_of_nothing_and_of_extremes(benched: Path, tmp_path: 
 # -----------------------------------------------------------------------------------------------------------
 
 
-def test_generated_text_streams_and_is_what_the_pipeline_says(sample_ir: dict[str, Path]) -> None:
+def test_generated_text_streams_and_is_what_the_pipeline_says(short_ir: dict[str, Path]) -> None:
     import openvino_genai
 
-    job = GenerateJob(sample_ir["int4"], "CPU", "The captain", 16, "small")
+    job = GenerateJob(short_ir["int4"], "CPU", "The captain", 16, "small")
     events = list(Child(job).events())
     pieces = [event for event in events if isinstance(event, Generated)]
-    pipeline = openvino_genai.LLMPipeline(str(sample_ir["int4"]), "CPU")
+    pipeline = openvino_genai.LLMPipeline(str(short_ir["int4"]), "CPU")
     expected = pipeline.generate("The captain", max_new_tokens=16, do_sample=False)
     assert len(pieces) > 1
     assert {piece.variant for piece in pieces} == {"small"}
@@ -1092,9 +1092,9 @@ def test_generated_text_streams_and_is_what_the_pipeline_says(sample_ir: dict[st
     assert result["ttft_ms"] > 0
 
 
-def test_generation_can_be_cancelled(sample_ir: dict[str, Path]) -> None:
+def test_generation_can_be_cancelled(short_ir: dict[str, Path]) -> None:
     cancel = Cancel()
-    events = Child(GenerateJob(sample_ir["int4"], "CPU", "The captain", 100_000)).events(cancel)
+    events = Child(GenerateJob(short_ir["int4"], "CPU", "The captain", 100_000)).events(cancel)
     next(event for event in events if isinstance(event, Generated))
     assert seconds_to_cancel(events, cancel) < slowness()
 

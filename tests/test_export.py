@@ -25,12 +25,15 @@ from kl_lens_desktop.bench.genai import open_pipeline
 from kl_lens_desktop.bench.stateful_model import StatefulModel, bytes_per_token
 from kl_lens_desktop.bench.static_model import StaticModel
 from kl_lens_desktop.errors import ExportError, InputError, ModelError
+from kl_lens_desktop.export import bundle
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.compress import audit, base_name, compress, to_fp16, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
 from kl_lens_desktop.export.trace import INPUT_NAMES, trace
+from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.families import family_of
+from kl_lens_desktop.files import CARD, read_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable, weight_parameters
@@ -492,6 +495,31 @@ def test_the_same_plan_gives_the_same_bytes_twice(
         folder / "openvino_model.bin" for folder in (export_sample("int4_sym_g64"), tmp_path / "again")
     )
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_several_exports_of_a_model_trace_it_once_and_give_the_bytes_of_single_ones(
+    short_sample: LocalModel, short_ir: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced = []
+
+    def counted(model: PreTrainedModel, **how: bool) -> object:
+        traced.append(how["fixed"])
+        return trace(model, **how)
+
+    monkeypatch.setattr(bundle, "trace", counted)
+    formats = {"fp16": "fp16", "int4": "int4_sym_g64"}
+    model = str(short_sample.folder)
+    jobs = [ExportJob(model, tmp_path / name, format=fmt, npu=True) for name, fmt in formats.items()]
+    *_, finished = ExportAllJob(tuple(jobs)).run(Cancel())
+    assert traced == [False, True]
+    assert isinstance(finished, Finished)
+    for job, alone in zip(jobs, short_ir.values(), strict=True):
+        ours, single = (ov.Core().read_model(folder / "openvino_model.xml") for folder in (job.out, alone))
+        constants, expected = weight_constants(ours), weight_constants(single)
+        assert constants.keys() == expected.keys()
+        assert all((constants[name].data == expected[name].data).all() for name in constants)
+        proofs = [read_json(folder / CARD)["proof"] for folder in (job.out, alone)]
+        assert proofs[0] == pytest.approx(proofs[1])
 
 
 def test_a_plan_for_another_model_is_refused_before_any_work(sample_scores: Scores, tmp_path: Path) -> None:

@@ -71,9 +71,9 @@ def test_what_is_kept_of_the_model_is_torchs(sample_ir: dict[str, Path]) -> None
         assert card["proof"]["tokens"] == proof.TOKENS
 
 
-def test_a_folder_that_is_wrong_on_the_cpu_too_is_found(sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    folder = shutil.copytree(sample_ir["fp16"], tmp_path / "ir")
-    said = proof.load_reference(sample_ir["int4"])
+def test_a_folder_that_is_wrong_on_the_cpu_too_is_found(short_ir: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(short_ir["fp16"], tmp_path / "ir")
+    said = proof.load_reference(short_ir["int4"])
     assert said is not None
     proof.save_reference(folder, said)  # of other weights
     core = ov.Core()
@@ -86,8 +86,8 @@ def test_a_folder_that_is_wrong_on_the_cpu_too_is_found(sample_ir: dict[str, Pat
     )
 
 
-def test_folders_of_before_are_judged_without(sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    folder = shutil.copytree(sample_ir["fp16"], tmp_path / "ir")
+def test_folders_of_before_are_judged_without(short_ir: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(short_ir["fp16"], tmp_path / "ir")
     (folder / proof.REFERENCE).unlink()
     core = ov.Core()
     model = StatefulModel(core, folder, "CPU", FULL_PRECISION, 256)
@@ -107,8 +107,8 @@ def test_folders_of_before_are_judged_without(sample_ir: dict[str, Path], tmp_pa
         lambda value: value.update(logits=[]),
     ],
 )
-def test_a_damaged_reference_is_refused(damage, sample_ir: dict[str, Path], tmp_path: Path) -> None:
-    value = json.loads((sample_ir["fp16"] / proof.REFERENCE).read_text(encoding="utf-8"))
+def test_a_damaged_reference_is_refused(damage, short_ir: dict[str, Path], tmp_path: Path) -> None:
+    value = json.loads((short_ir["fp16"] / proof.REFERENCE).read_text(encoding="utf-8"))
     damage(value)
     (tmp_path / proof.REFERENCE).write_text(json.dumps(value), encoding="utf-8")
     with pytest.raises(InputError, match="it is damaged"):

@@ -6,6 +6,7 @@ TOGETHER = {"loaded", "bench", "poor", "events", "benched", "chooser", "stressed
 # Whoever uses one of these waits for an analysis, an export or the emulated GPU.
 WHOLE_FIXTURES = {
     "sample_ir",
+    "short_ir",
     "export_sample",
     "emulated_gpu",
     "poor",
@@ -110,7 +111,6 @@ WHOLE = {
     "test_racing_keeps_the_ranking_and_says_which_stopped",
     "test_rounding_is_nncfs",
     "test_run_on_another_architecture",
-    "test_run_on_half_the_sample",
     "test_scores_measured_otherwise_are_not_continued",
     "test_scores_of_other_formats_leave_the_plan_and_say_so",
     "test_set_up_once_then_skipped_and_repaired_when_cut_short",

@@ -4,7 +4,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,23 @@ _NPU = {
 }
 
 
+@dataclass(slots=True)
+class Traced:
+    """What several exports of one model share, made by the first that needs it.
+
+    Attributes
+    ----------
+    graph, fixed : ov.Model or None
+        Stateful, weights in FP16: as it ships, and in the form of which an NPU's graphs are made.
+    against_torch : float or None
+        How far `graph` is off the model: see `export.traced.difference`.
+    """
+
+    graph: ov.Model | None = None
+    fixed: ov.Model | None = None
+    against_torch: float | None = None
+
+
 def export_model(
     local: LocalModel,
     plan: Plan | str,
@@ -72,6 +89,7 @@ def export_model(
     cancel: Cancel,
     source: Path | None = None,
     npu: bool = False,
+    shared: Traced | None = None,
 ) -> Iterator[Event]:
     """Write the IR folder of a plan, or of the uniform plan of a format.
 
@@ -85,6 +103,8 @@ def export_model(
         Where the plan was read from, for messages.
     npu : bool
         Write a second graph too, with the same weights, from which an NPU's graphs of fixed shapes are made.
+    shared : Traced, optional
+        What earlier exports of this model have made, and what later ones may use.
 
     Yields
     ------
@@ -99,7 +119,8 @@ def export_model(
     ExportError
         If a weight did not come out as planned, or the graph does not answer as the model does.
     """
-    started, steps, done = time.monotonic(), 9 + npu, itertools.count()
+    started, shared = time.monotonic(), shared or Traced()
+    steps, done = 7 + 2 * (shared.graph is None) + npu, itertools.count()
 
     def step(message: str) -> Progress:
         cancel.check()
@@ -110,29 +131,29 @@ def export_model(
         loaded = load_model(local.folder)
         plan = _applicable(plan, local, loaded, source or out)
         yield from _warnings(plan, npu)
-        yield step("Tracing the graph")
-        graph, states = trace(loaded.model)
-        make_stateful(graph, states)
-        # Before NNCF: the writer's own FP16 conversion leaves a graph alone that has decompression in it
-        # already.
-        to_fp16(graph)
-        yield step("Comparing the graph with the model")
-        round_to_fp16(loaded.model)
-        tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
-        ids = _prompt(tokenizer)
-        of_trace = _compared(graph, loaded.model, ids)
+        ids = _prompt(loaded.tokenizer)
+        if shared.graph is None:
+            yield step("Tracing the graph")
+            graph = _traced(loaded.model)
+            yield step("Comparing the graph with the model")
+            round_to_fp16(loaded.model)
+            shared.against_torch = _compared(graph, loaded.model, ids)
+            shared.graph = graph
+        else:
+            round_to_fp16(loaded.model)
         yield step("Running the original model")
         said = reference(loaded.model, ids, plan.assignments)
-        del loaded  # the graph has its own FP16 copy now: less memory while it is compressed and written
+        tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
+        del loaded  # the graph has its own FP16 copy: less memory while it is compressed and written
         yield step("Compressing the weights")
+        graph = shared.graph.clone()
         compress(graph, plan.assignments, cancel)
         yield step("Writing the model")
-        _describe(graph, local, plan)
-        ov.save_model(graph, staging / "openvino_model.xml", compress_to_fp16=False)
+        _save(graph, staging / "openvino_model.xml", local, plan)
         del graph
         if npu:
             yield step("Writing the graph for an NPU")
-            _write_npu_graph(local, plan, staging, cancel)
+            _write_npu_graph(local, plan, staging, cancel, shared)
         yield step("Converting the tokenizer")
         if not (local.folder / "generation_config.json").is_file():
             generation.save_pretrained(staging)  # LLMPipeline wants one
@@ -141,20 +162,39 @@ def export_model(
         yield step("Checking every weight against the plan")
         checked = audit(ov.Core().read_model(staging / "openvino_model.xml"), plan.assignments)
         yield step("Comparing the exported graph with the model")
-        proven = {"tokens": len(said.ids), "fp16_against_torch": of_trace, **_proven(staging, said)}
+        proven = {
+            "tokens": len(said.ids),
+            "fp16_against_torch": shared.against_torch,
+            **_proven(staging, said),
+        }
         _write_card(staging, local, plan, asdict(checked), proven)
         cancel.check()
-    size = (out / "openvino_model.bin").stat().st_size
     yield Progress(STAGE, steps, steps, "Exported")
     yield Finished(
         {
             "folder": str(out),
-            "size_bytes": size,
+            "size_bytes": (out / "openvino_model.bin").stat().st_size,
             "audit": {"checked": checked.checked, "formats": checked.formats},
             "proof": proven,
             "seconds": time.monotonic() - started,
         }
     )
+
+
+def _traced(model: PreTrainedModel, fixed: bool = False) -> ov.Model:
+    """The stateful graph of a model, weights in FP16."""
+    graph, states = trace(model, fixed=fixed)
+    make_stateful(graph, states)
+    if fixed:
+        free_of_beams(graph)
+    # Before NNCF: the writer's own FP16 conversion leaves a graph alone that has decompression in it already.
+    to_fp16(graph)
+    return graph
+
+
+def _save(graph: ov.Model, path: Path, local: LocalModel, plan: Plan) -> None:
+    _describe(graph, local, plan)
+    ov.save_model(graph, path, compress_to_fp16=False)
 
 
 def _applicable(plan: Plan | str, local: LocalModel, loaded: LoadedModel, source: Path) -> Plan:
@@ -220,15 +260,13 @@ def _compared(graph: ov.Model, model: PreTrainedModel, ids: list[int]) -> float 
     return found
 
 
-def _write_npu_graph(local: LocalModel, plan: Plan, staging: Path, cancel: Cancel) -> None:
-    """Traced and compressed anew in its own form; equal weights come out as equal bytes and are shared."""
-    graph, states = trace(load_model(local.folder).model, fixed=True)
-    make_stateful(graph, states)
-    free_of_beams(graph)
-    to_fp16(graph)
+def _write_npu_graph(local: LocalModel, plan: Plan, staging: Path, cancel: Cancel, shared: Traced) -> None:
+    """Compressed anew in its own form; equal weights come out as equal bytes and are shared."""
+    if shared.fixed is None:
+        shared.fixed = _traced(load_model(local.folder).model, fixed=True)
+    graph = shared.fixed.clone()
     compress(graph, plan.assignments, cancel)
-    _describe(graph, local, plan)
-    ov.save_model(graph, staging / NPU_MODEL, compress_to_fp16=False)
+    _save(graph, staging / NPU_MODEL, local, plan)
     share_weights(staging / NPU_MODEL, staging / "openvino_model.xml")
 
 
