@@ -1,8 +1,7 @@
 """Drills: what is stopped, starved or given rubbish ends in words, leaves nothing behind and loses nothing.
 
-``python -m tests.drill`` takes about half an hour; ``--only`` and ``--moments`` make it shorter. It prints a
-line for every drill and a table at the end, and fails on any traceback, orphan, leftover, half file or changed
-result.
+``python -m tests.drill`` takes about half an hour; ``--only`` and ``--moments`` make it shorter. It prints
+every drill and a table at the end, and fails on any traceback, orphan, leftover, half file or changed result.
 """
 
 import argparse
@@ -387,13 +386,13 @@ def stages_of(model: Path) -> list[Stage]:
             lambda folder: _sha256(folder / "scores.json"),
             "scores.json",
         ),
-        Stage("plan", of("plan", scores, "--out", plan), lambda f: _json(f / "plan.json")["assignments"],
-              "plan.json", ("scores.json",)),
+        Stage("plan", of("plan", scores, "--out", plan, "--bits", "5"),
+              lambda folder: _json(folder / "plan.json")["assignments"], "plan.json", ("scores.json",)),
         Stage("verify", of("verify", "{model}", "--plan", plan, "--tokens", "2048"),
               lambda folder: _measured(folder / "plan.json"), "plan.json", ("plan.json",)),
         Stage(
             "repair",
-            of("verify", "{model}", "--plan", plan, "--repair", "--repair-tokens", "512", *text),
+            of("verify", "{model}", "--plan", plan, "--repair", "--repair-tokens", "1024", *text),
             lambda folder: _measured(folder / "plan.json"),
             "plan.json",
             ("plan.json", "scores.json"),
@@ -411,7 +410,7 @@ def stages_of(model: Path) -> list[Stage]:
         Stage("bench", of("bench", "{folder}/ir", *measuring, *text, "--out", "{folder}/bench.json"),
               tables, "bench.json", ("ir",)),
         Stage("pull", of("pull", "drill/model"), pulled, "home"),
-        Stage("run", of("run", "{model}", "--out", "{folder}/out", *measuring, "--tokens", "256"), whole, "out"),
+        Stage("run", of("run", "{model}", "--out", "{folder}/out", *measuring, *text), whole, "out"),
     ]  # fmt: skip
 
 
