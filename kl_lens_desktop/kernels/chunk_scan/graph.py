@@ -6,7 +6,7 @@ length of a prompt and not with its square. The dual form is in a branch that a 
 enter: even operations on empty tensors would cost it more than its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,30 +145,38 @@ class _Scan:
         `x`, `B` and `C` are (batch, chunks · CHUNK, channels) already, and whatever they hold behind the end
         is left out by steps of zero there.
         """
-        heads, head_size, groups, size = self.heads, self.head_size, self.groups, self.size
         length, chunks, rows, not_later = parts
-        # From the length, else every layer would hold the matrices as constants.
-        start = ops.squeeze(ops.multiply(length, vector(0)), scalar(0))
-        order = ops.range(start, ops.add(start, scalar(CHUNK)), scalar(1), "i64")
-        column, row = _wider(order, 1), _wider(order, 0)
-        until_now, up_to_it, itself = (
-            ops.convert(matrix, "f32")
-            for matrix in (ops.less_equal(row, column), ops.less_equal(column, row), ops.equal(column, row))
-        )  # (t, t)
+        heads, head_size, size = self.heads, self.head_size, self.size
+        until_now, up_to_it, itself = _orders(length)
         missing = ops.subtract(ops.multiply(chunks, vector(CHUNK)), length)
         ends = ops.concat([vector(0), missing, vector(0)], 0)
         dt = ops.pad(dt, vector(0, 0, 0), ends, "constant", ops.constant(np.float32(0)))
         dt = _reshaped(dt, 0, chunks, CHUNK, heads)  # (b, c, t, h)
         since = ops.matmul(until_now, ops.multiply(dt, A), False, False)
+        # `since` is the log decay since the start of the chunk.
         since, dt = (_turned(value, 0, 3, 1, 2) for value in (since, dt))  # (b, h, c, t)
         # Every product as the plugins' kernels want it, without a transpose: time last, or first for B.
         x = _turned(_reshaped(x, 0, chunks, CHUNK, heads, head_size), 0, 3, 1, 4, 2)  # (b, h, c, p, t)
-        b = _turned(_reshaped(B, 0, chunks, CHUNK, groups, size), 0, 3, 1, 2, 4)  # (b, g, c, t, n)
-        c = _turned(_reshaped(C, 0, chunks, CHUNK, groups, size), 0, 3, 1, 4, 2)  # (b, g, c, n, t)
+        b = _turned(_reshaped(B, 0, chunks, CHUNK, self.groups, size), 0, 3, 1, 2, 4)  # (b, g, c, t, n)
+        c = _turned(_reshaped(C, 0, chunks, CHUNK, self.groups, size), 0, 3, 1, 4, 2)  # (b, g, c, n, t)
         seen = ops.multiply(ops.matmul(b, c, False, False), up_to_it)
-        b, c = self.by_head(b), self.by_head(c)
+        within = ops.matmul(x, self._weights(since, dt, seen, D, itself, chunks), False, False)
+        starts, reached = self._states(x, since, dt, self.by_head(b), past, chunks, not_later)
 
-        # `since` is the log decay since the start of the chunk. A token sees itself through D too.
+        # In four dimensions, for the GPU plugin (2026.4) gives wrong results where it makes a factor or a sum
+        # part of a product of five.
+        flat = 0, -1, head_size, CHUNK
+        across = _reshaped(ops.matmul(starts, self.by_head(c), False, False), *flat)
+        across = ops.multiply(across, _reshaped(_decay(since), 0, -1, 1, CHUNK))
+        y = _reshaped(ops.add(across, _reshaped(within, *flat)), 0, heads, chunks, head_size, CHUNK)
+        y = _turned(y, 0, 2, 4, 1, 3)  # (b, c, t, h, p)
+        y = _reshaped(y, 0, ops.multiply(chunks, vector(CHUNK)), self.rows)
+        y = ops.gather(y, ops.slice(rows, vector(0), length, vector(1)), scalar(1))
+        return y, _reshaped(reached, 0, self.rows, size)
+
+    def _weights(self, since: Any, dt: Any, seen: Any, D: Any, itself: Any, chunks: Any) -> ov.Node:
+        """What each token adds to each later output of its chunk and, through D too, to its own."""
+        heads, groups = self.heads, self.groups
         gap = ops.subtract(_wider(since, -2), _wider(since, -1))
         weights = ops.multiply(_decay(gap), _wider(dt, -1))
         if groups in (1, heads):
@@ -178,10 +186,13 @@ class _Scan:
             seen = _wider(_reshaped(seen, 0, groups, chunks, CHUNK * CHUNK), 2)
             weights = ops.multiply(_reshaped(weights, *axes), seen)
             weights = _reshaped(weights, 0, heads, chunks, CHUNK, CHUNK)
-        weights = ops.add(weights, ops.multiply(_reshaped(D, heads, 1, 1, 1), itself))
-        within = ops.matmul(x, weights, False, False)
+        return ops.add(weights, ops.multiply(_reshaped(D, heads, 1, 1, 1), itself))
 
-        # What the stored state and each chunk leave to the chunks after them and to the last token.
+    def _states(
+        self, x: Any, since: Any, dt: Any, b: Any, past: Any, chunks: Any, not_later: Any
+    ) -> tuple[ov.Node, ov.Node]:
+        """The state before each chunk, and after all: what the stored one and the chunks before leave."""
+        heads, head_size, size = self.heads, self.head_size, self.size
         total = ops.slice(since, vector(CHUNK - 1), vector(CHUNK), vector(1), vector(3))
         share = ops.multiply(_decay(ops.subtract(total, since)), dt)
         left = ops.matmul(ops.multiply(x, _wider(share, -2)), b, False, False)
@@ -197,18 +208,7 @@ class _Scan:
             ops.matmul(ops.slice(spans, *bounds, vector(1), vector(2)), left, False, False)
             for bounds in ((vector(0), chunks), (chunks, vector(_END)))
         )
-
-        starts = _reshaped(starts, 0, heads, chunks, head_size, size)
-        # In four dimensions, for the GPU plugin (2026.4) gives wrong results where it makes a factor or a sum
-        # part of a product of five.
-        flat = 0, -1, head_size, CHUNK
-        across = _reshaped(ops.matmul(starts, c, False, False), *flat)
-        across = ops.multiply(across, _reshaped(_decay(since), 0, -1, 1, CHUNK))
-        y = _reshaped(ops.add(across, _reshaped(within, *flat)), 0, heads, chunks, head_size, CHUNK)
-        y = _turned(y, 0, 2, 4, 1, 3)  # (b, c, t, h, p)
-        y = _reshaped(y, 0, ops.multiply(chunks, vector(CHUNK)), self.rows)
-        y = ops.gather(y, ops.slice(rows, vector(0), length, vector(1)), scalar(1))
-        return y, _reshaped(reached, 0, self.rows, size)
+        return _reshaped(starts, 0, heads, chunks, head_size, size), reached
 
 
 class DualScans:
@@ -240,18 +240,7 @@ class DualScans:
         ) = (context.get_input(i) for i in range(17))
         scan = _Scan([int(n) for n in context.get_values_from_const_input(17)])
         skip = _reshaped(D, scan.heads, -1)
-        above = [self._above(value) for value in (x, B, C)]
-        found = [place for place in above if place is not None]
-        sources: list[Any]
-        taps: Taps | None
-        if len(found) < len(above):
-            last = [_reshaped(_rows(value, vector(-1), vector(_END)), 0, 0, -1) for value in (x, B, C)]
-            sources, taps = [x, B, C], None
-        else:
-            last_token, taps, sizes = found[0][:3]
-            parts = ops.variadic_split(last_token, scalar(2), vector(*sizes))
-            last = [parts.output(place[3]) for place in found]
-            sources = taps.inputs
+        last, sources, made = self._made_from(x, B, C)
 
         def before(*inputs: Any) -> list[Any]:
             """Where rows only change places there is nothing to scan: the GPU plugin (2026.4) goes wrong on
@@ -265,12 +254,7 @@ class DualScans:
 
         def several(*inputs: Any) -> list[ov.Node]:
             *made_from, dt, A, skip, past, length, chunks, rows, not_later, mask, _ = inputs
-            if taps is None:
-                whole = [_reshaped(ops.gather(value, rows, scalar(1)), 0, 0, -1) for value in made_from]
-            else:
-                split = ops.variadic_split(taps.before(made_from, rows, length), scalar(2), vector(*sizes))
-                whole = [split.output(place[3]) for place in found]
-            x, B, C = whole
+            x, B, C = made(made_from, rows, length)
             dt = _rows(ops.multiply(dt, kept(mask, length)), vector(0), length)
             return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, rows, not_later)))
 
@@ -287,6 +271,25 @@ class DualScans:
         by_head.set_friendly_name(f"{_NAME}.{by_head.get_friendly_name()}")
         return [by_head.output(0)]
 
+    def _made_from(self, *values: Any) -> tuple[list[Any], list[Any], Callable[..., list[Any]]]:
+        """The values' last tokens; what the others are made from; and how, inside a branch.
+
+        Where all are shares of one short convolution, the tokens before the last pass it in the branch.
+        """
+        above = [self._above(value) for value in values]
+        found = [place for place in above if place is not None]
+        if len(found) < len(above):
+            last = [_reshaped(_rows(value, vector(-1), vector(_END)), 0, 0, -1) for value in values]
+            return last, list(values), _whole
+        last_token, taps, sizes = found[0][:3]
+        parts = ops.variadic_split(last_token, scalar(2), vector(*sizes))
+
+        def convolved(sources: Sequence[Any], rows: Any, length: Any) -> list[Any]:
+            split = ops.variadic_split(taps.before(sources, rows, length), scalar(2), vector(*sizes))
+            return [split.output(place[3]) for place in found]
+
+        return [parts.output(place[3]) for place in found], taps.inputs, convolved
+
     def _above(self, value: ov.Output) -> tuple[ov.Output, Taps, list[int], int] | None:
         """Where `value`, reshaped from a share of its channels, comes from a short convolution.
 
@@ -300,6 +303,10 @@ class DualScans:
         place = self._convolutions.above(split.input_value(0))
         sizes = [int(out.get_partial_shape()[-1].get_length()) for out in split.outputs()]
         return None if place is None else (*place, sizes, value.get_index())
+
+
+def _whole(values: Sequence[Any], rows: Any, _: Any) -> list[Any]:
+    return [_reshaped(ops.gather(value, rows, scalar(1)), 0, 0, -1) for value in values]
 
 
 def remove_views(graph: ov.Model) -> None:
@@ -327,6 +334,21 @@ def _reshaped(value: Any, *shape: Any) -> ov.Node:
     if all(isinstance(size, int) for size in shape):
         return ops.reshape(value, vector(*shape), True)
     return ops.reshape(value, ops.concat([vector(n) if isinstance(n, int) else n for n in shape], 0), True)
+
+
+def _orders(length: Any) -> tuple[ov.Node, ov.Node, ov.Node]:
+    """For the tokens of a chunk (t, t): up to now from each row, up to it from each column, and itself.
+
+    Made from the length, else every layer would hold the matrices as constants.
+    """
+    start = ops.squeeze(ops.multiply(length, vector(0)), scalar(0))
+    order = ops.range(start, ops.add(start, scalar(CHUNK)), scalar(1), "i64")
+    column, row = _wider(order, 1), _wider(order, 0)
+    until_now, up_to_it, itself = (
+        ops.convert(matrix, "f32")
+        for matrix in (ops.less_equal(row, column), ops.less_equal(column, row), ops.equal(column, row))
+    )
+    return until_now, up_to_it, itself
 
 
 def _decay(logarithm: Any) -> ov.Node:
