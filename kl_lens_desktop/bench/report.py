@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, allocated
 from kl_lens_desktop.bench.labels import LABELS, around
 from kl_lens_desktop.bench.noise import difference, fastest_on
 from kl_lens_desktop.bench.rows import SCHEMA
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.schema import check_schema
 
@@ -36,10 +38,15 @@ def load_bench(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        In one sentence, if it is no bench file, damaged, too large or of a newer version.
+        In one sentence, if it is no bench file, damaged, too large, of a newer version or has a row twice.
     """
     value: dict[str, Any] = read_json(path, FILE_LIMIT)
     check_schema(value, SCHEMA, path)
+    rows = Counter((row["variant"], row["device"]) for row in value["rows"])
+    if repeated := [row for row, count in rows.items() if count > 1]:
+        raise InputError(
+            f"Cannot use {path}", "it has {} on {} twice".format(*repeated[0]), "Measure again"
+        )
     return value
 
 

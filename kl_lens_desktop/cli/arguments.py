@@ -3,12 +3,12 @@
 import argparse
 import dataclasses
 import math
-import sys
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.cli.console import tell
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
@@ -22,7 +22,7 @@ OTHER_REVISION = (
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}. See {self.prog} --help.", file=sys.stderr)
+        tell(f"{self.prog}: {message}. See {self.prog} --help.")
         raise SystemExit(USAGE)
 
 

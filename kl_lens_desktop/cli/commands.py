@@ -4,13 +4,22 @@ import argparse
 import io
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from kl_lens_desktop.cli.arguments import parser
-from kl_lens_desktop.cli.console import events, finish, print_bench, print_json, print_table
+from kl_lens_desktop.cli.console import (
+    events,
+    finish,
+    print_bench,
+    print_json,
+    print_json_text,
+    print_table,
+    say,
+    tell,
+    tell_traceback,
+)
 from kl_lens_desktop.cli.jobs import (
     agree_job,
     analyze_job,
@@ -42,22 +51,19 @@ def run(argv: list[str]) -> int:
     try:
         return int(COMMANDS[arguments.command](arguments) or 0)
     except (KeyboardInterrupt, Cancelled):
-        print("Cancelled.", file=sys.stderr)
+        tell("Cancelled.")
         return CANCELLED
     except KLLensError as error:
         if arguments.debug:
-            traceback.print_exc()
-        print(f"kl-lens: {error}", file=sys.stderr)
+            tell_traceback()
+        tell(f"kl-lens: {error}")
         return FAILED
     except BrokenPipeError:
         return FAILED
     except Exception as error:  # noqa: BLE001  (the program's last frame: one line instead of a traceback)
         if arguments.debug:
-            traceback.print_exc()
-        print(
-            f"kl-lens: {type(error).__name__}: {error}. Run again with --debug and report it.",
-            file=sys.stderr,
-        )
+            tell_traceback()
+        tell(f"kl-lens: {type(error).__name__}: {error}. Run again with --debug and report it.")
         return FAILED
 
 
@@ -88,7 +94,7 @@ def _app(arguments: Arguments) -> int:
 
 def _pull(arguments: Arguments) -> None:
     result = finish(PullJob(arguments.model, arguments.revision))
-    print(result["folder"])
+    say(result["folder"])
 
 
 def _inspect(arguments: Arguments) -> None:
@@ -97,7 +103,7 @@ def _inspect(arguments: Arguments) -> None:
         print_json({"model": result["model"], "weights": result["weights"]})
         return
     about = result["model"]
-    print(
+    say(
         f"{about['id']}: {about['architecture']}, "
         f"{about['parameters']:,} parameters in {about['blocks']} blocks"
     )
@@ -118,7 +124,7 @@ def _inspect(arguments: Arguments) -> None:
 def _analyze(arguments: Arguments) -> None:
     result = finish(analyze_job(arguments))
     if arguments.json:
-        print(Path(result["scores"]).read_text(encoding="utf-8"))
+        print_json_text(Path(result["scores"]).read_text(encoding="utf-8"))
         return
     from kl_lens_desktop.sensitivity.scores import load_scores
 
@@ -139,7 +145,7 @@ def _analyze(arguments: Arguments) -> None:
     print_table(header, rows[: arguments.top])
     early = sum(entry.settled for entry in entries)
     settled = f", {early} of them settled with fewer than {scores.text['tokens']:,} tokens" if early else ""
-    print(f"{len(rows)} entries in {arguments.out}{settled}; text: {scores.text['name']}")
+    say(f"{len(rows)} entries in {arguments.out}{settled}; text: {scores.text['name']}")
 
 
 def _agree(arguments: Arguments) -> None:
@@ -152,7 +158,7 @@ def _agree(arguments: Arguments) -> None:
         for name, a in result["metrics"].items()
     ]
     print_table(["metric", "Kendall τ with perplexity", "95 % interval"], rows)
-    print(f"Perplexity itself, measured on two halves of the text, agrees with τ = {result['ceiling']:.3f}.")
+    say(f"Perplexity itself, measured on two halves of the text, agrees with τ = {result['ceiling']:.3f}.")
 
 
 def _plan(arguments: Arguments) -> None:
@@ -172,7 +178,7 @@ def _plan(arguments: Arguments) -> None:
     )
     if len(measured) < len(weights):
         rest = f"only {len(measured)} of {len(weights)} weights are measured; the others stay FP16"
-        print(f"{arguments.scores}: {rest}.", file=sys.stderr)
+        tell(f"{arguments.scores}: {rest}.")
     size = None if arguments.size_mb is None else int(arguments.size_mb * 1e6)
     percent = arguments.max_perplexity_increase
     least, forbidden = parse_limits(arguments.limit)
@@ -188,7 +194,7 @@ def _plan(arguments: Arguments) -> None:
     )
     save_plan(arguments.out, plan)
     if arguments.json:
-        print(arguments.out.read_text(encoding="utf-8"))
+        print_json_text(arguments.out.read_text(encoding="utf-8"))
         return
     counts: dict[str, int] = {}
     for name in plan.assignments.values():
@@ -198,8 +204,8 @@ def _plan(arguments: Arguments) -> None:
     predicted = "" if kl is None else f", predicted KL {kl:.3g} ± {plan.predicted['se']:.1g} nats per token"
     megabytes = (plan.predicted["bytes"] or 0) / 1e6
     bits = average_bits(scores, plan.assignments)
-    print(f"{formats}; {megabytes:.2f} MB, {bits:.2f} bits per weight{predicted}")
-    print(f"Wrote {arguments.out}")
+    say(f"{formats}; {megabytes:.2f} MB, {bits:.2f} bits per weight{predicted}")
+    say(f"Wrote {arguments.out}")
 
 
 def _print_difference(arguments: Arguments) -> None:
@@ -220,7 +226,7 @@ def _print_difference(arguments: Arguments) -> None:
             for part, counts in found.by_part.items()
         ]
         print_table(["part", "change"], rows)
-    print(found.as_words())
+    say(found.as_words())
 
 
 def _verify(arguments: Arguments) -> None:
@@ -230,7 +236,7 @@ def _verify(arguments: Arguments) -> None:
         print_json(measured | ({"repair": result["repair"]} if "repair" in result else {}))
         return
     if done := result.get("repair"):
-        print(
+        say(
             (
                 f"Repaired: joint KL {done['kl_before']:.4g} → {done['kl_after']:.4g} on the repair "
                 f"text, lower by {done['gain']:.2g} ± {done['gain_se']:.1g}. On held-out text:"
@@ -268,7 +274,7 @@ def _baselines(arguments: Arguments) -> None:
             for row, figure in zip(rows, kl, strict=True)
         ],
     )
-    print(f"Wrote {len(rows)} plans to {arguments.out}. You can export each of them.")
+    say(f"Wrote {len(rows)} plans to {arguments.out}. You can export each of them.")
 
 
 def _export(arguments: Arguments) -> None:
@@ -277,9 +283,9 @@ def _export(arguments: Arguments) -> None:
         print_json(result)
         return
     formats = ", ".join(f"{count} {name}" for name, count in result["audit"]["formats"].items())
-    print(f"Wrote {result['folder']}: {result['size_bytes'] / 1e6:.2f} MB; audited: {formats}")
+    say(f"Wrote {result['folder']}: {result['size_bytes'] / 1e6:.2f} MB; audited: {formats}")
     off = result["proof"]["cpu_f32_against_torch"]
-    print(f"The graph answers like the model: its logits differ from torch's by {off:.0e} of their spread.")
+    say(f"The graph answers like the model: its logits differ from torch's by {off:.0e} of their spread.")
 
 
 def _bench(arguments: Arguments) -> None:
@@ -303,10 +309,10 @@ def _bench(arguments: Arguments) -> None:
     if arguments.html:
         export_html(bench, arguments.html)
     if arguments.json:
-        print(job.out.read_text(encoding="utf-8"))
+        print_json_text(job.out.read_text(encoding="utf-8"))
         return
     print_bench(rows, bench["environment"]["devices"])
-    print(f"Wrote {job.out}")
+    say(f"Wrote {job.out}")
 
 
 def _compare_benches(arguments: Arguments) -> None:
@@ -335,15 +341,15 @@ def _compare_benches(arguments: Arguments) -> None:
     }  # fmt: skip
     lines = comparison_table(found)
     print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
-    print(ratio_words("the first", "the second"))
+    say(ratio_words("the first", "the second"))
     for side, rows in ((first, found.only_first), (second, found.only_second)):
         for row in rows:
-            print(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
+            say(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
     if found.environment:
         around = [list(line.values()) for line in around_table(found)]
         print_table(["environment", first, second], around)
     for caution in found.cautions:
-        print(caution)
+        say(caution)
 
 
 def _run(arguments: Arguments) -> None:
@@ -357,7 +363,7 @@ def _run(arguments: Arguments) -> None:
     from kl_lens_desktop.bench.report import load_bench
 
     print_bench(rows, load_bench(Path(result["bench"]))["environment"]["devices"])
-    print(f"Wrote scores.json, plan.json, bench.json and {', '.join(result['folders'])} to {arguments.out}")
+    say(f"Wrote scores.json, plan.json, bench.json and {', '.join(result['folders'])} to {arguments.out}")
 
 
 def _shape(shape: list[int]) -> str:

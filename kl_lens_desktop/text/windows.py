@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.text.bundled import check_windows, read_text
+from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, check_windows, read_text
+
+_SPARE_TOKENS = 64  # behind the last that is used: where a text is cut, its last tokens may change
 
 
 @dataclass(frozen=True, slots=True)
 class TextIdentity:
-    """What was read: `sha256` is over the files' bytes, `tokens` what was used of them."""
+    """What was read: `sha256` is over the texts as `read_text` gives them, `tokens` what was used of them."""
 
     name: str
     sha256: str
@@ -59,9 +61,7 @@ def windows(
     for file in files:
         text = read_text(file)
         digest.update(text.encode("utf-8"))
-        ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)[
-            "input_ids"
-        ]
+        ids = first_ids(tokenizer, text, tokens // len(files))
         if len(ids) < window:
             raise InputError(
                 f"Cannot use {file}",
@@ -80,3 +80,15 @@ def windows(
         )
     name = name or " + ".join(file.name for file in files)
     return ids, TextIdentity(name[:300], digest.hexdigest(), ids.numel(), window)
+
+
+def first_ids(tokenizer: Any, text: str, count: int) -> list[int]:
+    """The token ids of `text`, at least its first `count`: of a long text no more is tokenized than it takes."""
+    length = CHARACTERS_PER_TOKEN * (count + _SPARE_TOKENS)
+    while True:
+        ids: list[int] = tokenizer(
+            text[:length], add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
+        if length >= len(text) or len(ids) >= count + _SPARE_TOKENS:
+            return ids
+        length *= 4
