@@ -42,7 +42,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
-        # Names of files may hold lone surrogates, which UTF-8 does not have; so escaped, JSON reads them back.
+        # Names may hold lone surrogates, which UTF-8 does not have; escaped this way, JSON reads them back.
         with partial.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kl_lens_desktop.bench.noise import Difference, difference, estimates_apart
+from kl_lens_desktop.quantities import LEAST_SAMPLES
 
 SPEED_FIGURES = ("tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "load_ms")
 QUALITY_FIGURES = ("perplexity", "word_perplexity", "kl_to_fp16", "top1_agreement")
@@ -16,7 +17,8 @@ _PLACE = ("os", "cpu", "cores", "threads", "ram_mb", "memory_read_gb_s", "power"
 class FigureChange:
     """One figure of a matched row: its value in both files, and whether they are apart by more than noise.
 
-    `apart` is None where that cannot be said: for a figure without an error, or of different text.
+    `apart` is None where that cannot be said: for a figure without an error, or of different text. `n` counts
+    the measurements of a speed; of too few, `low` and `high` are None.
     """
 
     figure: str
@@ -26,6 +28,7 @@ class FigureChange:
     low: float | None
     high: float | None
     apart: bool | None
+    n: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,8 @@ def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> 
 
 def _of_speed(figure: str, first: float, second: float, found: Difference) -> FigureChange:
     apart = None if found.low is None else found.apart  # of single measurements nothing can be said
-    return FigureChange(figure, first, second, found.ratio, found.low, found.high, apart)
+    low, high = (found.low, found.high) if found.n >= LEAST_SAMPLES else (None, None)
+    return FigureChange(figure, first, second, found.ratio, low, high, apart, found.n)
 
 
 def _text(bench: dict[str, Any]) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from kl_lens_desktop.bench.noise import difference, fastest_on
 from kl_lens_desktop.bench.rows import SCHEMA
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
+from kl_lens_desktop.quantities import interval
 from kl_lens_desktop.schema import check_schema
 
 FILE_LIMIT = 32 * 2**20
@@ -44,9 +45,7 @@ def load_bench(path: Path) -> dict[str, Any]:
     check_schema(value, SCHEMA, path)
     rows = Counter((row["variant"], row["device"]) for row in value["rows"])
     if repeated := [row for row, count in rows.items() if count > 1]:
-        raise InputError(
-            f"Cannot use {path}", "it has {} on {} twice".format(*repeated[0]), "Measure again"
-        )
+        raise InputError(f"Cannot use {path}", "it has {} on {} twice".format(*repeated[0]), "Measure again")
     return value
 
 
@@ -130,7 +129,7 @@ def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         if found and found.paired and first["device"] == second["device"]:
             lines.append({
                 "first": first["variant"], "second": second["variant"], "device": first["device"],
-                "ratio": ratio(found.ratio, found.low, found.high), "verdict": verdict(found.apart),
+                "ratio": ratio(found.ratio, found.low, found.high, found.n), "verdict": verdict(found.apart),
                 "rounds": str(found.n),
             })  # fmt: skip
     return lines
@@ -146,7 +145,7 @@ def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
             "figure": LABELS[change.figure].name,
             "first": _plain(change.figure, change.first),
             "second": _plain(change.figure, change.second),
-            "ratio": ratio(change.ratio, change.low, change.high),
+            "ratio": ratio(change.ratio, change.low, change.high, change.n),
             "verdict": standing(change),
         }
         for match in comparison.matches
@@ -162,11 +161,13 @@ def around_table(comparison: Comparison) -> list[dict[str, str]]:
     ]
 
 
-def ratio(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """``×0.87 (0.84 … 0.90)``."""
+def ratio(
+    value: float | None, low: float | None = None, high: float | None = None, samples: int | None = None
+) -> str:
+    """``×0.87 (0.84 … 0.90)``; without `samples`, the ratio alone."""
     if value is None:
         return "–"
-    return f"×{value:.3g}" if low is None or high is None else f"×{value:.3g} ({low:.3g} … {high:.3g})"
+    return f"×{value:.3g}" if samples is None else f"×{value:.3g} ({interval(low, high, samples)})"
 
 
 def verdict(apart: bool | None) -> str:

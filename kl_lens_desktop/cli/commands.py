@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from kl_lens_desktop.cli.arguments import parser
+from kl_lens_desktop import quantities
+from kl_lens_desktop.cli.arguments import empty_argument, parser
 from kl_lens_desktop.cli.console import (
     events,
     finish,
@@ -46,6 +47,8 @@ def run(argv: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")  # Windows consoles default to a legacy code page
     whole = parser()
+    if (empty := empty_argument(argv)) is not None:
+        whole.error(f"{empty} is empty")
     arguments = whole.parse_args(argv or ["app"])
     _check_usage(whole, arguments)
     try:
@@ -71,6 +74,10 @@ def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
     """End with a usage error where arguments do not go together."""
     if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
         whole.error("plan needs a score file and --out, or --diff")
+    pinned: dict[str, str] = {}
+    for weight, name in getattr(arguments, "pin", ()):
+        if pinned.setdefault(weight, name) != name:
+            whole.error(f"{weight} is pinned to {pinned[weight]} and to {name}")
     if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
         whole.error("bench needs exported folders, or --compare and two bench files")
     if getattr(arguments, "compare", None):
@@ -154,7 +161,11 @@ def _agree(arguments: Arguments) -> None:
         print_json(result)
         return
     rows = [
-        [NAMES[name][0], f"{a['tau']:.3f}", f"{a['low']:.3f} … {a['high']:.3f}"]
+        [
+            NAMES[name][0],
+            f"{a['tau']:.3f}",
+            quantities.interval(a["low"], a["high"], len(result["points"]), ".3f").strip("()"),
+        ]
         for name, a in result["metrics"].items()
     ]
     print_table(["metric", "Kendall τ with perplexity", "95 % interval"], rows)
@@ -166,7 +177,7 @@ def _plan(arguments: Arguments) -> None:
         _print_difference(arguments)
         return
     check_replaceable(arguments.out, "plan")
-    from kl_lens_desktop.plan.constraints import Constraints, parse_limits
+    from kl_lens_desktop.plan.constraints import Constraints, overruled, parse_limits
     from kl_lens_desktop.plan.document import save_plan
     from kl_lens_desktop.plan.propose import average_bits, propose
     from kl_lens_desktop.sensitivity.scores import load_scores
@@ -182,7 +193,7 @@ def _plan(arguments: Arguments) -> None:
     size = None if arguments.size_mb is None else int(arguments.size_mb * 1e6)
     percent = arguments.max_perplexity_increase
     least, forbidden = parse_limits(arguments.limit)
-    pins = dict(arguments.pin)
+    limits = Constraints(dict(arguments.pin), arguments.fused, least, forbidden, arguments.device)
     plan = propose(
         scores,
         size_bytes=size,
@@ -190,8 +201,10 @@ def _plan(arguments: Arguments) -> None:
         max_kl=arguments.max_kl,
         max_perplexity_increase=None if percent is None else percent / 100,
         method=arguments.method,
-        constraints=Constraints(pins, arguments.fused, least, forbidden, arguments.device),
+        constraints=limits,
     )
+    for conflict in overruled(plan.assignments, {w["name"]: w["kind"] for w in weights}, limits):
+        tell(conflict)
     save_plan(arguments.out, plan)
     if arguments.json:
         print_json_text(arguments.out.read_text(encoding="utf-8"))

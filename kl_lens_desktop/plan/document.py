@@ -15,6 +15,7 @@ from kl_lens_desktop.sensitivity.scores import ModelIdentity
 SCHEMA = "kl-lens/plan/1"
 FILE_LIMIT = 2 * 2**20  # twenty thousand weights; what a stranger can make of more would take 100 MB to read
 NAME_LIMIT = 300
+MOST_BITS, MOST_BYTES, MOST_KL = 16.0, 10**12, 1000.0  # of a budget
 _WEIGHT = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\.weight")
 
 

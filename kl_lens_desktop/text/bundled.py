@@ -13,6 +13,7 @@ from kl_lens_desktop.process.events import Note
 FILE_LIMIT = 64 * 2**20  # bytes of a text that are read: more than any analysis or benchmark uses
 # More characters than any text needs for a token: a prefix this long is tokenized instead of a whole book.
 CHARACTERS_PER_TOKEN = 16
+MOST_TOKENS, LONGEST_WINDOW = 10**9, 10**6  # that files of ours take
 WINDOW = 256  # tokens, unless a person chooses; so are these
 SCORED_TOKENS = 4096
 HELD_OUT_TOKENS = 8192
@@ -89,6 +90,12 @@ def check_held_out(text: Path | None, tokens: int, window: int) -> Path:
 
 def check_windows(tokens: int, window: int, files: int = 1) -> None:
     """Raise `InputError` unless so many tokens of so many files make two windows, and one of each file."""
+    if window > LONGEST_WINDOW or tokens > MOST_TOKENS:
+        raise InputError(
+            f"Cannot use {tokens:,} tokens in windows of {window:,}",
+            f"windows have at most {LONGEST_WINDOW:,} tokens, and a text {MOST_TOKENS:,}",
+            "Choose fewer",
+        )
     if window < 2 or tokens < 2 * window:
         raise InputError(
             f"Cannot use {tokens} tokens in windows of {window}",

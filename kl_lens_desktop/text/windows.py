@@ -83,7 +83,7 @@ def windows(
 
 
 def first_ids(tokenizer: Any, text: str, count: int) -> list[int]:
-    """The token ids of `text`, at least its first `count`: of a long text no more is tokenized than it takes."""
+    """The first `count` token ids of `text`, or more: a long text is not tokenized to its end."""
     length = CHARACTERS_PER_TOKEN * (count + _SPARE_TOKENS)
     while True:
         ids: list[int] = tokenizer(

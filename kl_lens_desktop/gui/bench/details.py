@@ -114,8 +114,8 @@ def _against(row: Row, other: str, rows: Sequence[Row]) -> str:
     found = difference(partner, row)
     if found is None:
         return "–"
-    between = "" if found.low is None or found.high is None else f" ({found.low:.3g} … {found.high:.3g})"
-    return f"{'' if found.apart else '≈ '}{found.ratio:.3g}{between}"
+    between = quantities.interval(found.low, found.high, found.n)
+    return f"{'' if found.apart else '≈ '}{found.ratio:.3g} ({between})"
 
 
 def _place(environment: dict[str, Any] | None) -> str:

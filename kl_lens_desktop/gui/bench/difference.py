@@ -150,7 +150,8 @@ class BenchDifferenceDialog(QDialog):
                 both = (quantities.significant(figure.scale * each) for each in (change.first, change.second))
                 said = {True: standing(change), False: ALIKE, None: ""}[change.apart]
                 self.changes.insertRow(line)
-                texts = title, device, figure.name, *both, ratio(change.ratio, change.low, change.high), said
+                times = ratio(change.ratio, change.low, change.high, change.n)
+                texts = title, device, figure.name, *both, times, said
                 _fill(self.changes, line, texts)
                 title, device = "", ""
                 if change.apart:

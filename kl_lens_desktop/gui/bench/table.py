@@ -85,10 +85,10 @@ class BenchTable(QAbstractTableModel):
         found = difference(best, row)
         if found is None:
             return ""
-        between = "" if found.low is None or found.high is None else f" ({found.low:.2f} … {found.high:.2f})"
+        between = quantities.interval(found.low, found.high, found.n, ".2f")
         rounds = quantities.plural(found.n, "paired round" if found.paired else "round")
         said = "slower" if found.slower else "faster" if found.apart else "within noise"
-        return f"{found.ratio:.2f}× {variant_title(best['variant'])}{between} after {rounds}: {said}"
+        return f"{found.ratio:.2f}× {variant_title(best['variant'])} ({between}) after {rounds}: {said}"
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008  (Qt's own signature)
         return 0 if parent.isValid() else len(self.variants)

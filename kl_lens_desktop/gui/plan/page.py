@@ -32,7 +32,7 @@ from kl_lens_desktop.gui.plan.pareto import FAMILIES, ParetoChart
 from kl_lens_desktop.gui.plan.weights_card import WeightsCard
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Session
-from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.constraints import Constraints, overruled
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.plan.propose import constraints_of
@@ -338,7 +338,7 @@ class PlanPage(Page):
         self.budget.show_plan(plan, pinned=bool(self.pins))
         self.weights.table.show_plan(plan.assignments, self.pins)
         self.measured.show_plan(plan)
-        self.sentence.setText(summary(plan, self._draft, self.session.baselines))
+        self._say_summary(plan)
         self.chart.show_plan(plan, self._measured)
         self._show_actions()
 
@@ -398,8 +398,15 @@ class PlanPage(Page):
         self.chart.show_baselines(self.session.baselines)
         self._key.setVisible(bool(self.session.baselines))
         if self._shown is not None and self._draft is not None:
-            self.sentence.setText(summary(self._shown, self._draft, self.session.baselines))
+            self._say_summary(self._shown)
         self._show_actions()
+
+    def _say_summary(self, plan: Plan) -> None:
+        assert self._draft is not None
+        kinds = {option.weight: option.kind for option in self._draft.options}
+        pinned = {weight: name for weight, name in self.pins.items() if weight in kinds}
+        words = summary(plan, self._draft, self.session.baselines)
+        self.sentence.setText(" ".join([words, *overruled(pinned, kinds, self.limits)]))
 
     def _ask_consent(self, path: Path, differs: str) -> None:
         """Names and shapes match, the weights do not: only a person can say whether it is meant."""
