@@ -164,7 +164,7 @@ def _agree(arguments: Arguments) -> None:
         [
             NAMES[name][0],
             f"{a['tau']:.3f}",
-            quantities.interval(a["low"], a["high"], len(result["points"]), ".3f").strip("()"),
+            quantities.interval(a["low"], a["high"], len(result["points"]), ".3f"),
         ]
         for name, a in result["metrics"].items()
     ]
