@@ -131,7 +131,7 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
 
 
 def _check_depth(value: Any) -> None:
-    level = [[value]]
+    level: list[Any] = [[value]]
     for _ in range(DEPTH_LIMIT):
         inner = (each.values() if isinstance(each, dict) else each for each in level)
         level = [child for each in inner for child in each if isinstance(child, (dict, list))]

@@ -16,6 +16,7 @@ from kl_lens_desktop.bench.noise import difference, fastest_on
 from kl_lens_desktop.bench.rows import SCHEMA
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
+from kl_lens_desktop.printable import printable
 from kl_lens_desktop.quantities import interval
 from kl_lens_desktop.schema import check_schema
 
@@ -31,6 +32,8 @@ _PLAIN = (
     "system_used_change_mb", "backend", "precision", "quality_precision", "kv_cache_precision",
     "dynamic_quantization_group_size", "threads", "core_type", "performance_hint", "power",
 )  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+MOST_IN_PAIRS = 8  # variants of a device of which every two are compared; of more, each with the fastest
 
 
 def load_bench(path: Path) -> dict[str, Any]:
@@ -122,17 +125,31 @@ def contexts(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Every two rows that took turns, and what their rounds say of the decode speed of one to the other."""
+    """Every two rows that took turns, and what their rounds say of the decode speed of one to the other.
+
+    Of more than `MOST_IN_PAIRS` on a device, each is compared with the fastest only.
+    """
+    by_device: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["tokens_per_s"]:
+            by_device.setdefault(row["device"], []).append(row)
     lines = []
-    for first, second in itertools.combinations(rows, 2):
+    for first, second in itertools.chain.from_iterable(map(_paired_up, by_device.values())):
         found = difference(first, second)
-        if found and found.paired and first["device"] == second["device"]:
+        if found and found.paired:
             lines.append({
                 "first": first["variant"], "second": second["variant"], "device": first["device"],
                 "ratio": ratio(found.ratio, found.low, found.high, found.n), "verdict": verdict(found.apart),
                 "rounds": str(found.n),
             })  # fmt: skip
     return lines
+
+
+def _paired_up(rows: Sequence[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
+    if len(rows) <= MOST_IN_PAIRS:
+        return itertools.combinations(rows, 2)
+    fastest = fastest_on(rows[0]["device"], rows) or rows[0]
+    return ((fastest, row) for row in rows if row is not fastest)
 
 
 def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
@@ -282,12 +299,10 @@ def _write_csv(path: Path, lines: Iterable[Iterable[Any]]) -> None:
 
 
 def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
     # a spreadsheet runs text that starts like a formula; bench files come from strangers
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else value
-    )
+    return f"'{printable(value)}" if value.startswith(_FORMULA) else printable(value)
 
 
 def _decimals(value: float) -> int:

@@ -71,15 +71,15 @@ def windows(
         count = min(len(ids), tokens // len(files)) // window
         pieces.append(torch.tensor(ids[: count * window], dtype=torch.long).view(count, window))
     turns = itertools.zip_longest(*pieces)
-    ids = torch.stack([row for turn in turns for row in turn if row is not None])
-    if len(ids) < 2:
+    rows = torch.stack([row for turn in turns for row in turn if row is not None])
+    if len(rows) < 2:
         raise InputError(
             f"Cannot use {', '.join(map(str, files))}",
             f"it fills only one window of {window} tokens, and error bars need two",
             "Choose a longer text or a shorter window",
         )
     name = name or " + ".join(file.name for file in files)
-    return ids, TextIdentity(name[:300], digest.hexdigest(), ids.numel(), window)
+    return rows, TextIdentity(name[:300], digest.hexdigest(), rows.numel(), window)
 
 
 def first_ids(tokenizer: Any, text: str, count: int) -> list[int]:

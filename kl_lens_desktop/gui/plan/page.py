@@ -24,6 +24,7 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
 )
+from kl_lens_desktop.gui.kit.words import message_box, plain_tip
 from kl_lens_desktop.gui.plan.budget_card import BudgetCard
 from kl_lens_desktop.gui.plan.difference import DifferenceDialog, titled
 from kl_lens_desktop.gui.plan.draft import Draft, summary
@@ -348,7 +349,8 @@ class PlanPage(Page):
             widget.setEnabled(ready)
         self.compare_button.setEnabled(ready and any(self._others()))
         self.open_button.setEnabled(self.session.model is not None)
-        self.open_button.setToolTip("Open a plan file for this model" if self.session.model else MISSING)
+        tip = "Open a plan file for this model" if self.session.model else MISSING
+        self.open_button.setToolTip(plain_tip(tip))
         self.weights.reset_button.setEnabled(bool(self.pins) or self._is_repaired())
         for widget in (self.verify, self.repair, self.baselines):
             widget.refresh()
@@ -410,11 +412,11 @@ class PlanPage(Page):
 
     def _ask_consent(self, path: Path, differs: str) -> None:
         """Names and shapes match, the weights do not: only a person can say whether it is meant."""
-        question = QMessageBox(self)
-        question.setIcon(QMessageBox.Icon.Question)
-        question.setWindowTitle("A plan for another revision")
-        question.setText(
-            f"{path.name} was made for different weights with the same names and shapes: {differs}."
+        question = message_box(
+            self,
+            QMessageBox.Icon.Question,
+            "A plan for another revision",
+            f"{path.name} was made for different weights with the same names and shapes: {differs}.",
         )
         question.setInformativeText(
             "Its figures do not apply here and are removed. Apply its formats to this model anyway?"
