@@ -21,6 +21,7 @@ from kl_lens_desktop.cli.console import (
     tell,
     tell_traceback,
 )
+from kl_lens_desktop.cli.display import check_display
 from kl_lens_desktop.cli.jobs import (
     agree_job,
     analyze_job,
@@ -87,11 +88,8 @@ def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
 
 
 def _app(arguments: Arguments) -> int:
-    places = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
-    if sys.platform.startswith("linux") and not any(os.environ.get(place) for place in places):
-        raise InputError(
-            "Cannot open a window", "there is no display here", "Use the commands: see kl-lens --help"
-        )
+    if sys.platform.startswith("linux"):
+        check_display(os.environ)
     if (arguments.model or "").endswith(".json") and not Path(arguments.model).is_file():
         raise InputError(f"Cannot open {arguments.model}", "there is no such file", "Check the name")
     from kl_lens_desktop.gui.shell.application import run as run_application
