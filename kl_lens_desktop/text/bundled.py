@@ -55,11 +55,11 @@ def read(path: Path) -> Reading:
         raise InputError(f"Cannot read {path}", "it is not UTF-8 text", "Save it as UTF-8") from error
     if "\0" in text:
         raise InputError(f"Cannot read {path}", "it is not a text file", "Choose another text")
-    remarks = [] if whole else [f"Read only the first {FILE_LIMIT // 2**20} MB of {path.name}."]
+    said = [] if whole else [f"Read only the first {FILE_LIMIT // 2**20} MB of {path.name}."]
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        remarks.append(rf"Read the line ends \r\n of {path.name} as \n.")
-    return Reading(text.removeprefix("\ufeff"), tuple(remarks))
+        said.append(rf"Read the line ends \r\n of {path.name} as \n.")
+    return Reading(text.removeprefix("\ufeff"), tuple(said))
 
 
 def read_text(path: Path) -> str:
