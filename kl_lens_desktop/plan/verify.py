@@ -1,6 +1,5 @@
 """A whole plan measured at once, on text that no weight was scored on; and repaired first, where asked."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +27,8 @@ from kl_lens_desktop.text.bundled import (
     calibration_text,
     check_repair_text,
     held_out_text,
-    read_text,
     remarks,
+    text_sha256,
 )
 
 STAGE = "verify"
@@ -199,9 +198,5 @@ def _scored(plan: Plan, scores: Scores | None, text: Path) -> int:
     tokens: Any = made.get("scored_tokens")
     if scores:
         about, tokens = scores.text, scores.text.get("tokens")
-    seen = text.name in str(about["name"]).split(" + ") or about.get("sha256") == _sha256(text)
+    seen = text.name in str(about["name"]).split(" + ") or about.get("sha256") == text_sha256(text)
     return tokens if seen and isinstance(tokens, int) else 0
-
-
-def _sha256(text: Path) -> str:
-    return hashlib.sha256(read_text(text).encode("utf-8")).hexdigest()

@@ -1,6 +1,7 @@
 """The bundled texts, and reading a person's own. Needs no torch."""
 
 import codecs
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,11 @@ def read_text(path: Path) -> str:
     return read(path).text
 
 
+def text_sha256(path: Path) -> str:
+    """Of the text that `read` gives, as files name it."""
+    return hashlib.sha256(read_text(path).encode("utf-8")).hexdigest()
+
+
 def remarks(*paths: Path) -> Iterator[Note]:
     """What to know of texts before they are measured on: how they differ from their files."""
     for path in dict.fromkeys(paths):
@@ -86,6 +92,16 @@ def check_held_out(text: Path | None, tokens: int, window: int) -> Path:
     check_windows(tokens, window)
     check_text(held_out)
     return held_out
+
+
+def check_unseen(text: Path, scored_sha256: object) -> None:
+    """Raise `InputError` if a plan would be judged by the text that its sensitivities were measured on."""
+    if text_sha256(text) == scored_sha256:
+        raise InputError(
+            f"Cannot measure the plan on {text}",
+            "its sensitivities were measured on that text",
+            "Choose another text",
+        )
 
 
 def check_windows(tokens: int, window: int, files: int = 1) -> None:
