@@ -5,13 +5,13 @@ to run it (from 3.6), so that they can say so: hence no newer syntax here, annot
 """
 
 import argparse
-import ctypes
 import hashlib
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -23,38 +23,6 @@ GIGABYTES_NEEDED = 4
 IN_PARALLEL = ["-n", "logical", "--maxprocesses", "2", "--dist", "loadgroup"]
 FAST = ["-m", "not slow and not whole"]
 LONGEST_SAFE_ROOT = 55  # of the 260 characters of a Windows path, torch in .venv takes 200
-
-# What Qt asks of the system, by library: its package on Debian and Ubuntu, and on Arch. Where packages are
-# RPMs (Fedora, openSUSE), the library's own name can be asked for.
-QT_NEEDS = {
-    "libEGL.so.1": ("libegl1", "libglvnd"),
-    "libGL.so.1": ("libgl1", "libglvnd"),
-    "libX11.so.6": ("libx11-6", "libx11"),
-    "libdbus-1.so.3": ("libdbus-1-3", "dbus"),
-    "libfontconfig.so.1": ("libfontconfig1", "fontconfig"),
-    "libfreetype.so.6": ("libfreetype6", "freetype2"),
-    "libglib-2.0.so.0": ("libglib2.0-0", "glib2"),
-    "libxkbcommon.so.0": ("libxkbcommon0", "libxkbcommon"),
-    "libzstd.so.1": ("libzstd1", "zstd"),
-}
-X11_NEEDS = {
-    "libX11-xcb.so.1": ("libx11-xcb1", "libx11"),
-    "libxcb-cursor.so.0": ("libxcb-cursor0", "xcb-util-cursor"),
-    "libxcb-icccm.so.4": ("libxcb-icccm4", "xcb-util-wm"),
-    "libxcb-image.so.0": ("libxcb-image0", "xcb-util-image"),
-    "libxcb-keysyms.so.1": ("libxcb-keysyms1", "xcb-util-keysyms"),
-    "libxcb-randr.so.0": ("libxcb-randr0", "libxcb"),
-    "libxcb-render-util.so.0": ("libxcb-render-util0", "xcb-util-renderutil"),
-    "libxcb-shape.so.0": ("libxcb-shape0", "libxcb"),
-    "libxcb-util.so.1": ("libxcb-util1", "xcb-util"),
-    "libxcb-xkb.so.1": ("libxcb-xkb1", "libxcb"),
-    "libxkbcommon-x11.so.0": ("libxkbcommon-x11-0", "libxkbcommon-x11"),
-}
-WAYLAND_NEEDS = {
-    "libwayland-client.so.0": ("libwayland-client0", "wayland"),
-    "libwayland-cursor.so.0": ("libwayland-cursor0", "wayland"),
-    "libwayland-egl.so.1": ("libwayland-egl1", "wayland"),
-}
 
 
 class SetupError(Exception):
@@ -103,7 +71,7 @@ def app(further: list) -> int:
 def test(further: list) -> int:
     """The checks, then the tests; the first that fails ends it. ``--fast`` runs the quick tests only."""
     os.chdir(str(ROOT))
-    if sys.platform == "linux" and not has_display(dict(os.environ)):
+    if sys.platform == "linux" and not qt_libraries().has_display(os.environ):
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     tests = ["pytest", *IN_PARALLEL]
     for argument in further:
@@ -138,60 +106,28 @@ def check_python(version: tuple) -> None:
 
 def check_qt_libraries(command: str, variables: dict) -> None:
     """Name the system's packages that Qt lacks, before 1.7 GB are fetched in vain."""
-    needs = dict(QT_NEEDS)
-    if command == "app" and not variables.get("QT_QPA_PLATFORM"):
-        if not has_display(variables):
-            raise SetupError(
-                "Cannot open a window: there is no display (DISPLAY and WAYLAND_DISPLAY are not set). "
-                "Start it on a desktop, or use `run`, which needs no display."
-            )
-        needs.update(WAYLAND_NEEDS if variables.get("WAYLAND_DISPLAY") else X11_NEEDS)
-    missing = {library: packages for library, packages in needs.items() if not can_load(library)}
+    qt = qt_libraries()
+    chosen = bool(variables.get("QT_QPA_PLATFORM"))
+    if command == "app" and not chosen and not qt.has_display(variables):
+        raise SetupError(
+            "Cannot open a window: there is no display (DISPLAY and WAYLAND_DISPLAY are not set). "
+            "Start it on a desktop, or use `run`, which needs no display."
+        )
+    missing = qt.missing_libraries(variables, window=command == "app")
     if missing:
-        names, command = ", ".join(sorted(missing)), install_command(missing, os_release())
+        names, command = ", ".join(sorted(missing)), qt.install_command(missing, qt.os_release())
         raise SetupError(
             f"Qt needs system libraries that are missing: {names}. Install them with:\n  {command}"
         )
 
 
-def has_display(variables: dict) -> bool:
-    """Whether a desktop is there."""
-    return bool(variables.get("DISPLAY") or variables.get("WAYLAND_DISPLAY"))
-
-
-def can_load(library: str) -> bool:
-    """Whether the system has a shared library."""
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
-def os_release(path: Path = Path("/etc/os-release")) -> dict:
-    """What the Linux distribution says of itself."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return {key: value.strip("\"'") for key, _, value in (line.partition("=") for line in lines)}
-
-
-def install_command(missing: dict, release: dict) -> str:
-    """The command by which this distribution installs these libraries."""
-    family = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
-    debian = " ".join(sorted({packages[0] for packages in missing.values()}))
-    arch = " ".join(sorted({packages[1] for packages in missing.values()}))
-    rpm = " ".join(f"'{library}()(64bit)'" for library in sorted(missing))
-    sudo = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo "
-    if family & {"debian", "ubuntu"}:
-        return f"{sudo}apt install {debian}"
-    if family & {"fedora", "rhel", "centos"}:
-        return f"{sudo}dnf install {rpm}"
-    if any(name.startswith(("suse", "opensuse")) for name in family):
-        return f"{sudo}zypper install {rpm}"
-    if "arch" in family:
-        return f"{sudo}pacman -S {arch}"
-    return f"your package manager (on Debian the packages are called {debian})"
+def qt_libraries() -> types.ModuleType:
+    """The one file of the program that knows what Qt needs; it takes nothing but the standard library."""
+    path = ROOT / "kl_lens_desktop" / "qt_libraries.py"
+    spec = importlib.util.spec_from_file_location("qt_libraries", str(path))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def set_up(testing: bool) -> None:

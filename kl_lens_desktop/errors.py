@@ -1,5 +1,7 @@
 """What the stages raise: one sentence that says what happened, why, and what to do next."""
 
+from kl_lens_desktop.printable import printable
+
 
 class KLLensError(Exception):
     """An expected failure, in words for the person at the keyboard.
@@ -20,7 +22,7 @@ class KLLensError(Exception):
 
     def __str__(self) -> str:
         text = self.what + (f": {self.why}" if self.why else "")
-        return " ".join((f"{text}. {self.next_step}." if self.next_step else f"{text}.").split())
+        return printable(" ".join((f"{text}. {self.next_step}." if self.next_step else f"{text}.").split()))
 
 
 class InputError(KLLensError):

@@ -5,8 +5,10 @@ import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -20,6 +22,7 @@ import psutil
 from kl_lens_desktop.errors import InputError
 
 JSON_LIMIT = 256 * 2**20
+DEPTH_LIMIT = 32  # of files of ours, which need ten
 CARD = "kl_lens.json"  # says what an exported folder is, and lists its files
 MODEL_XML = "openvino_model.xml"  # its graph
 NPU_MODEL = "openvino_model_npu.xml"  # a second graph in it, of the same weights
@@ -39,7 +42,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
-        with partial.open("x", encoding="utf-8", newline="\n") as file:
+        # Names may hold lone surrogates, which UTF-8 does not have; escaped this way, JSON reads them back.
+        with partial.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -69,33 +73,77 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_start(path: Path, limit: int) -> bytes:
+    """The first `limit` bytes of a regular file, or all of it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is a folder, a device or a pipe, which may have no end.
+    """
+    try:
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind):
+            why = "it is a folder" if stat.S_ISDIR(kind) else "it is a device or a pipe"
+            raise InputError(f"Cannot read {path}", why, "Choose a file")
+        with path.open("rb") as file:
+            return file.read(limit)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = reason(error) if isinstance(error, OSError) else "that is no file name"
+        raise InputError(f"Cannot read {path}", why, "Check the name") from error
+
+
+def read_document(path: Path, limit: int = JSON_LIMIT) -> str:
+    """The whole text of a UTF-8 file of at most `limit` bytes; `InputError` if it is none."""
+    content = read_start(path, limit + 1)
+    if len(content) > limit:
+        raise InputError(
+            f"Cannot read {path}", f"it is larger than {limit // 2**20} MB", "Choose another file"
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"Cannot read {path}", "it is not UTF-8 text", "Choose another file") from error
+
+
 def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
     """Read a JSON file of at most `limit` bytes from anyone.
 
     Raises
     ------
     InputError
-        If the file is absent, too large, not UTF-8, not JSON, nested too deeply, or holds a key twice or a
-        number that JSON does not allow.
+        If the file is absent, no regular file, too large, not UTF-8, not JSON, nested more than `DEPTH_LIMIT`
+        deep, or holds a key twice or a number that JSON does not allow or that is not finite.
     """
+    text = read_document(path, limit)
     try:
-        if path.stat().st_size > limit:
-            raise InputError(
-                f"Cannot read {path}", f"it is larger than {limit // 2**20} MB", "Choose another file"
-            )
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"Cannot read {path}", reason(error), "Check the name") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"Cannot read {path}", "it is not UTF-8 text", "Choose another file") from error
-    try:
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite
+        )
+        _check_depth(value)
     except RecursionError as error:
         raise InputError(f"Cannot read {path}", "it is nested too deeply", "Choose another file") from error
     except ValueError as error:
-        raise InputError(
-            f"Cannot read {path}", f"it is not valid JSON ({error})", "Choose another file"
-        ) from error
+        several = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
+        why = "it holds more than one JSON value" if several else f"it is not valid JSON ({error})"
+        raise InputError(f"Cannot read {path}", why, "Choose another file") from error
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level: list[Any] = [[value]]
+    for _ in range(DEPTH_LIMIT):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [child for each in inner for child in each if isinstance(child, (dict, list))]
+    if level:
+        raise RecursionError
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(f"{number[:40]} is too large a number")
+    return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -212,11 +260,8 @@ def check_replaceable(path: Path, kind: str) -> None:
     """
     check_writable(path.absolute().parent)
     if path.exists():
-        try:
-            with path.open("rb") as file:
-                start = file.read(200)
-        except OSError as error:
-            raise InputError(f"Cannot write {path}", reason(error), "Choose another name") from error
+        _check_file_name(path)
+        start = read_start(path, 200)
         if f'"schema": "kl-lens/{kind}/'.encode() not in start:
             raise InputError(f"Cannot write {path}", "it contains something else", "Choose another name")
 

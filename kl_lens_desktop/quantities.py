@@ -2,6 +2,8 @@
 
 import math
 
+LEAST_SAMPLES = 4  # of fewer, an interval is so wide that it says nothing
+
 
 def significant(value: float, digits: int = 3) -> str:
     """`value` with `digits` significant digits: ``0.00410``, ``1.80e-4``, ``12.3``, ``1,096``."""
@@ -38,6 +40,13 @@ def plus_minus(mean: float, se: float, unit: str = "") -> str:
     value, error = with_error(mean, se)
     text = f"{value} ± {error}" if error else value
     return f"{text} {unit}" if unit else text
+
+
+def interval(low: float | None, high: float | None, samples: int, digits: str = ".3g") -> str:
+    """``0.84 … 0.90``, or why there is none: ``2 samples: too few for an interval``."""
+    if low is None or high is None or samples < LEAST_SAMPLES:
+        return f"{plural(samples, 'sample')}: too few for an interval"
+    return f"{low:{digits}} … {high:{digits}}"
 
 
 def parameters(count: float) -> str:

@@ -18,7 +18,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores
-from kl_lens_desktop.text.bundled import held_out_text
+from kl_lens_desktop.text.bundled import calibration_text, held_out_text
 
 ELSEWHERE = "nobody/has-pulled-this"
 BAD_TEXTS = {
@@ -128,6 +128,9 @@ def test_files_that_do_not_go_together_are_refused(
     assert "the result is measured on that text" in refused(
         "verify", plan=plan, repair=RepairSettings(text=held_out_text())
     )
+    for job, given in (("verify", {}), ("baselines", {"scores": scores, "out": out})):
+        seen = refused(job, plan=plan, text=calibration_text(), **given)
+        assert "its sensitivities were measured on that text" in seen
     assert "four windows of 256" in refused("verify", plan=plan, repair=RepairSettings(tokens=1023))
     assert "not a KL Lens scores file" in refused("analyze", out=plan)
     assert "contains something else" in refused("agree", scores=scores, out=plan)

@@ -1,5 +1,6 @@
 """Files are whole or not there, whatever happens while they are written."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,15 +12,22 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import atomic_folder, read_json, write_json, write_text
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, {"a": float("nan")})
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "\ud800")
+    with monkeypatch.context() as full, pytest.raises(InputError, match="the disk is full"):
+        full.setattr(os, "fsync", _disk_is_full)
+        write_text(path, "b")
     assert read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _disk_is_full(_: int) -> None:
+    raise OSError(errno.ENOSPC, "")
 
 
 def test_a_folder_appears_when_it_is_complete_and_vanishes_if_it_is_not(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from kl_lens_desktop import qt_libraries
+
 ROOT = Path(__file__).resolve().parent.parent
 INSTALLER = ROOT / "installer"
 
@@ -167,9 +169,11 @@ def test_the_python_range_is_the_projects(launch: ModuleType) -> None:
 
 
 def test_only_the_standard_library_is_imported() -> None:
-    tree = ast.parse((INSTALLER / "launch.py").read_text(encoding="utf-8"))
-    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = []
+    for path in (INSTALLER / "launch.py", ROOT / "kl_lens_desktop" / "qt_libraries.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
     assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
 
 
@@ -188,21 +192,22 @@ def test_only_the_standard_library_is_imported() -> None:
     ],
 )
 def test_missing_libraries_come_with_the_distributions_own_command(
-    launch: ModuleType, tmp_path: Path, release: str, command: str
+    tmp_path: Path, release: str, command: str
 ) -> None:
     file = tmp_path / "os-release"
     file.write_text(release, encoding="utf-8")
     missing = {
-        "libEGL.so.1": launch.QT_NEEDS["libEGL.so.1"],
-        "libxcb-cursor.so.0": launch.X11_NEEDS["libxcb-cursor.so.0"],
+        "libEGL.so.1": qt_libraries.QT_NEEDS["libEGL.so.1"],
+        "libxcb-cursor.so.0": qt_libraries.X11_NEEDS["libxcb-cursor.so.0"],
     }
-    assert command in launch.install_command(missing, launch.os_release(file))
-    assert launch.os_release(tmp_path / "absent") == {}
+    assert command in qt_libraries.install_command(missing, qt_libraries.os_release(file))
+    assert qt_libraries.os_release(tmp_path / "absent") == {}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux leaves these libraries to the person")
 def test_a_missing_library_is_named(launch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(launch.QT_NEEDS, "libNotHere.so.9", ("libnothere9", "nothere"))
+    monkeypatch.setitem(qt_libraries.QT_NEEDS, "libNotHere.so.9", ("libnothere9", "nothere"))
+    monkeypatch.setattr(launch, "qt_libraries", lambda: qt_libraries)
     with pytest.raises(launch.SetupError, match=r"missing: .*libNotHere\.so\.9.* Install them with:\n  \S"):
         launch.check_qt_libraries("test", {})
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kl_lens_desktop.bench.noise import Difference, difference, estimates_apart
+from kl_lens_desktop.quantities import LEAST_SAMPLES
 
 SPEED_FIGURES = ("tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "load_ms")
 QUALITY_FIGURES = ("perplexity", "word_perplexity", "kl_to_fp16", "top1_agreement")
@@ -16,7 +17,8 @@ _PLACE = ("os", "cpu", "cores", "threads", "ram_mb", "memory_read_gb_s", "power"
 class FigureChange:
     """One figure of a matched row: its value in both files, and whether they are apart by more than noise.
 
-    `apart` is None where that cannot be said: for a figure without an error, or of different text.
+    `apart` is None where that cannot be said: for a figure without an error, or of different text. `n` counts
+    the measurements of a speed; of too few, `low` and `high` are None.
     """
 
     figure: str
@@ -26,6 +28,7 @@ class FigureChange:
     low: float | None
     high: float | None
     apart: bool | None
+    n: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +97,13 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
     errors if both read the same text, memory and size without a verdict.
     """
     same_text = _text(first) == _text(second)
-    left = list(second["rows"])
+    partners = _Partners(second["rows"])
     matches, only_first = [], []
     for row in first["rows"]:
-        partner, by = _partner(row, left)
+        partner, by = partners.take(row)
         if partner is None:
             only_first.append(row)
             continue
-        left = [other for other in left if other is not partner]
         matches.append(Match(row, partner, by, list(_changes(row, partner, same_text))))
     cautions = []
     if not same_text:
@@ -115,24 +117,47 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
         cautions.append(
             f"Prompts and generations differ ({a} and {b} tokens), so speeds are only partly comparable."
         )
+    left = list(partners.left.values())
     return Comparison(matches, only_first, left, _environments(first, second), cautions)
 
 
-def _partner(row: dict[str, Any], others: Sequence[dict[str, Any]]) -> tuple[dict[str, Any] | None, str]:
-    there = [other for other in others if _kind(other["device"]) == _kind(row["device"])]
-    there.sort(key=lambda other: (other["device"] != row["device"], other["variant"] != row["variant"]))
-    if identity := _identity(row):
-        found = next((other for other in there if _identity(other) == identity), None)
-        if found:
-            return found, "plan"
-    named = (
-        other
-        for other in there
-        if other["variant"] == row["variant"]
-        and not (identity and _identity(other))
-        and _same_model(row, other)
-    )
-    return next(named, None), "name"
+class _Partners:
+    """The rows of a file that have no partner yet, found by what they are matched by."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.left = dict(enumerate(rows))
+        self._by_plan: dict[Any, list[int]] = {}
+        self._by_name: dict[Any, list[int]] = {}
+        for place, row in self.left.items():
+            kind = _kind(row["device"])
+            self._by_plan.setdefault((kind, _identity(row)), []).append(place)
+            self._by_name.setdefault((kind, row["variant"]), []).append(place)
+
+    def take(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+        """The partner of a row, if there is one, and what it was matched by."""
+        kind, identity = _kind(row["device"]), _identity(row)
+        alike = self._by_plan.get((kind, identity), []) if identity else []
+        place = self._nearest(row, alike)
+        if place is not None:
+            return self.left.pop(place), "plan"
+        named = [
+            place
+            for place in self._by_name.get((kind, row["variant"]), [])
+            if (other := self.left.get(place)) is not None
+            and not (identity and _identity(other))
+            and _same_model(row, other)
+        ]
+        place = self._nearest(row, named)
+        return (None if place is None else self.left.pop(place)), "name"
+
+    def _nearest(self, row: dict[str, Any], places: Sequence[int]) -> int | None:
+        """Of the same device and name rather than of others, and the first of several."""
+
+        def apart(place: int) -> tuple[bool, bool]:
+            other = self.left[place]
+            return other["device"] != row["device"], other["variant"] != row["variant"]
+
+        return min((place for place in places if place in self.left), key=apart, default=None)
 
 
 def _identity(row: dict[str, Any]) -> tuple[str, str] | None:
@@ -170,7 +195,8 @@ def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> 
 
 def _of_speed(figure: str, first: float, second: float, found: Difference) -> FigureChange:
     apart = None if found.low is None else found.apart  # of single measurements nothing can be said
-    return FigureChange(figure, first, second, found.ratio, found.low, found.high, apart)
+    low, high = (found.low, found.high) if found.n >= LEAST_SAMPLES else (None, None)
+    return FigureChange(figure, first, second, found.ratio, low, high, apart, found.n)
 
 
 def _text(bench: dict[str, Any]) -> tuple[Any, ...]:

@@ -36,7 +36,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Answer, Event, Finished, Measured, Memory, Note, Progress
 from kl_lens_desktop.process.job import Job
-from kl_lens_desktop.text.bundled import held_out_text, read_text
+from kl_lens_desktop.text.bundled import held_out_text, read_text, remarks
 from kl_lens_desktop.text.passage import Passage, passage
 
 _MEMORY_SHARE = 0.9  # of what is free when a child starts; beyond it the computer would swap
@@ -80,6 +80,7 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
     text = settings.text or held_out_text()
     variants = find_variants(job.folders)
     words = read_text(text)
+    yield from remarks(text)
     read = passage(variants[0].folder, words, settings.tokens, settings.window, settings.stride, cancel)
     yield Progress("bench", 0, 1, "Looking for devices")
     listed = list_devices(cancel) if listed is None else listed

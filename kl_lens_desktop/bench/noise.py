@@ -20,6 +20,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 CONFIDENCE = 0.95
@@ -28,6 +29,7 @@ PRECISION = 0.05
 LOOKS = (4, 6, 8, 12, 16, 24, 32)
 QUANTILE = 0.1
 TRIM = 0.2
+CANDIDATES = 32  # for the fastest: a row behind so many is not it
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ def fastest_on(device: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | 
     """
     timed = [row for row in rows if row["device"] == device and row["status"] == "ok" and row["tokens_per_s"]]
     timed.sort(key=lambda row: estimate(row["tokens_per_s"]), reverse=True)
+    timed = timed[:CANDIDATES]
 
     def is_beaten(row: dict[str, Any]) -> bool:
         found = (difference(other, row) for other in timed if other is not row)
@@ -153,13 +156,18 @@ def round_speed(latencies_s: Sequence[float]) -> float:
 
 
 def _interval(mean: float, error: float, freedom: float, level: float, n: int, *, paired: bool) -> Difference:
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(freedom, 1 - level / 2)) * error
+    half = _quantile_of_t(freedom, 1 - level / 2) * error
     apart = abs(mean) - half > math.log1p(MARGIN)
     # the largest ratio that a file may hold, for two rounds far apart say nothing
     low, high = (math.exp(max(-600.0, min(600.0, mean + side * half))) for side in (-1, 1))
     return Difference(math.exp(mean), low, high, n, apart, apart or half <= math.log1p(PRECISION), paired)
+
+
+@lru_cache(1024)
+def _quantile_of_t(freedom: float, share: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, share))
 
 
 def _trimmed(values: Sequence[float]) -> tuple[float, float, int]:

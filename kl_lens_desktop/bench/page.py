@@ -12,9 +12,11 @@ from kl_lens_desktop.bench.compare import Comparison
 from kl_lens_desktop.bench.labels import device_notes, setting
 from kl_lens_desktop.bench.report import figure, table
 from kl_lens_desktop.files import write_text
+from kl_lens_desktop.printable import printable
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 380, 64, 110, 20, 52
 _LABEL = 13  # height of a line of text in the charts
+_MOST_LABELS = 60  # beyond them nobody could read one; a bubble says its name when it is pointed at
 _LARGEST = 22  # radius of the largest bubble
 _COLOURS = (
     "#4477AA",
@@ -88,7 +90,7 @@ def export_html(bench: dict[str, Any], path: Path) -> None:
     created = bench["environment"]["created"]
     body = [
         "<h1>KL Lens benchmark</h1>",
-        f"<p>{escape(bench['environment']['cpu'])}, {escape(created)}</p>",
+        f"<p>{_shown(bench['environment']['cpu'])}, {_shown(created)}</p>",
         f'<div class="scroll">{_table(rows)}</div>',
         "<p>“≈ fastest”: its decode speed is within noise of the fastest on its device. se is "
         "the standard error over windows of text; sd is the standard deviation of one "
@@ -114,11 +116,11 @@ def export_comparison_html(names: tuple[str, str], comparison: Comparison, path:
     places = {"what": "", "first": first, "second": second}
     body = [
         "<h1>Two KL Lens benchmarks</h1>",
-        f"<p>{escape(first)} and {escape(second)}</p>",
-        *(f"<p><strong>{escape(caution)}</strong></p>" for caution in comparison.cautions),
+        f"<p>{_shown(first)} and {_shown(second)}</p>",
+        *(f"<p><strong>{_shown(caution)}</strong></p>" for caution in comparison.cautions),
         _plain_table(report.comparison_table(comparison), headers),
-        f"<p>{escape(report.ratio_words('the first', 'the second'))}</p>",
-        f"<p>Only in one of them: {escape(', '.join(left))}.</p>" if left else "",
+        f"<p>{_shown(report.ratio_words('the first', 'the second'))}</p>",
+        f"<p>Only in one of them: {_shown(', '.join(left))}.</p>" if left else "",
         *_section("Environment", report.around_table(comparison), places, ""),
     ]
     write_text(path, _document(body))
@@ -138,6 +140,11 @@ class _Point:
     title: str
 
 
+def _shown(text: str) -> str:
+    """As text of the page, whatever is in it."""
+    return escape(printable(text))
+
+
 def _document(body: Sequence[str]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -151,16 +158,16 @@ def _document(body: Sequence[str]) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    head = "".join(f"<th scope='col'>{escape(title)}</th>" for title in _HEADERS.values())
+    head = "".join(f"<th scope='col'>{_shown(title)}</th>" for title in _HEADERS.values())
     lines = []
     for line in table(rows):
         cells = [
-            f'<td class="{escape(line["status"]) if name == "status" else ""}">{escape(line[name])}</td>'
+            f'<td class="{_shown(line["status"]) if name == "status" else ""}">{_shown(line[name])}</td>'
             for name in _HEADERS
         ]
         lines.append(f"<tr>{''.join(cells)}</tr>")
         if line["note"]:
-            lines.append(f'<tr class="note"><td colspan="{len(_HEADERS)}">{escape(line["note"])}</td></tr>')
+            lines.append(f'<tr class="note"><td colspan="{len(_HEADERS)}">{_shown(line["note"])}</td></tr>')
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
@@ -168,16 +175,16 @@ def _section(title: str, lines: list[dict[str, str]], headers: dict[str, str], w
     if not lines:
         return []
     return [
-        f"<h2>{escape(title)}</h2>",
-        f"<p>{escape(words)}</p>" if words else "",
+        f"<h2>{_shown(title)}</h2>",
+        f"<p>{_shown(words)}</p>" if words else "",
         _plain_table(lines, headers),
     ]
 
 
 def _plain_table(lines: list[dict[str, str]], headers: dict[str, str]) -> str:
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in headers.values())
+    head = "".join(f'<th scope="col">{_shown(title)}</th>' for title in headers.values())
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(line[name])}</td>" for name in headers) + "</tr>" for line in lines
+        "<tr>" + "".join(f"<td>{_shown(line[name])}</td>" for name in headers) + "</tr>" for line in lines
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -221,13 +228,13 @@ def _environment(environment: dict[str, Any]) -> str:
         ]
         notes = device_notes(device)
         words[device["name"]] = ", ".join(filter(None, told)) + (f". {' '.join(notes)}" if notes else "")
-    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in words.items()) + "</dl>"
+    return "<dl>" + "".join(f"<dt>{_shown(k)}</dt><dd>{_shown(v)}</dd>" for k, v in words.items()) + "</dl>"
 
 
 def _chart(rows: Sequence[dict[str, Any]], caption: str, across: tuple[str, str], up: tuple[str, str]) -> str:
     points = _points(rows, across[0], up[0])
     if not points:
-        return f"<figure><figcaption>{escape(caption)} Nothing was measured.</figcaption></figure>"
+        return f"<figure><figcaption>{_shown(caption)} Nothing was measured.</figcaption></figure>"
     x_ticks = _ticks([p.x - p.x_error for p in points], [p.x + p.x_error for p in points])
     y_ticks = _ticks([p.y - p.y_error for p in points], [p.y + p.y_error for p in points])
 
@@ -245,12 +252,12 @@ def _chart(rows: Sequence[dict[str, Any]], caption: str, across: tuple[str, str]
             f'<g stroke="{colour}"><line x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{point.radius:.1f}" fill="{colour}" fill-opacity="0.35">'
-            f"<title>{escape(point.title)}</title></circle></g>"
+            f"<title>{_shown(point.title)}</title></circle></g>"
         )
     drawn += _labels([(*place(point), point) for point in points])
     return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(caption)}">'
-        f"{''.join(drawn)}</svg><figcaption>{escape(caption)}</figcaption></figure>"
+        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_shown(caption)}">'
+        f"{''.join(drawn)}</svg><figcaption>{_shown(caption)}</figcaption></figure>"
     )
 
 
@@ -293,16 +300,19 @@ def _axes(x_ticks: list[float], y_ticks: list[float], across: str, up: str) -> s
     lines.append(_text((_LEFT + right) / 2, _HEIGHT - 10, across, "middle", "quiet"))
     lines.append(
         f'<text class="quiet" text-anchor="middle" transform="translate(14 {middle:.1f}) rotate(-90)">'
-        f"{escape(up)}</text>"
+        f"{_shown(up)}</text>"
     )
     return "".join(lines)
 
 
 def _labels(placed: list[tuple[float, float, _Point]]) -> list[str]:
-    """Names to the right of the bubbles, pushed down where one would cover another, then with a line."""
+    """Names to the right of the bubbles, pushed down where one would cover another, then with a line.
+
+    Of many only the highest are named.
+    """
     drawn: list[str] = []
     taken: list[tuple[float, float]] = []
-    for x, y, point in sorted(placed, key=lambda each: each[1]):
+    for x, y, point in sorted(placed, key=lambda each: each[1])[:_MOST_LABELS]:
         at = x + point.radius + 6
         line = y + 4
         while any(abs(line - other) < _LABEL and abs(at - where) < 150 for where, other in taken):
@@ -317,7 +327,7 @@ def _labels(placed: list[tuple[float, float, _Point]]) -> list[str]:
 
 
 def _text(x: float, y: float, words: str, anchor: str, kind: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{_shown(words)}</text>'
 
 
 def _across(value: float, ticks: list[float]) -> float:

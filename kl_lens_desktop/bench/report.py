@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -13,7 +14,10 @@ from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, allocated
 from kl_lens_desktop.bench.labels import LABELS, around
 from kl_lens_desktop.bench.noise import difference, fastest_on
 from kl_lens_desktop.bench.rows import SCHEMA
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
+from kl_lens_desktop.printable import printable
+from kl_lens_desktop.quantities import interval
 from kl_lens_desktop.schema import check_schema
 
 FILE_LIMIT = 32 * 2**20
@@ -28,6 +32,8 @@ _PLAIN = (
     "system_used_change_mb", "backend", "precision", "quality_precision", "kv_cache_precision",
     "dynamic_quantization_group_size", "threads", "core_type", "performance_hint", "power",
 )  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+MOST_IN_PAIRS = 8  # variants of a device of which every two are compared; of more, each with the fastest
 
 
 def load_bench(path: Path) -> dict[str, Any]:
@@ -36,10 +42,13 @@ def load_bench(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        In one sentence, if it is no bench file, damaged, too large or of a newer version.
+        In one sentence, if it is no bench file, damaged, too large, of a newer version or has a row twice.
     """
     value: dict[str, Any] = read_json(path, FILE_LIMIT)
     check_schema(value, SCHEMA, path)
+    rows = Counter((row["variant"], row["device"]) for row in value["rows"])
+    if repeated := [row for row, count in rows.items() if count > 1]:
+        raise InputError(f"Cannot use {path}", "it has {} on {} twice".format(*repeated[0]), "Measure again")
     return value
 
 
@@ -116,17 +125,31 @@ def contexts(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Every two rows that took turns, and what their rounds say of the decode speed of one to the other."""
+    """Every two rows that took turns, and what their rounds say of the decode speed of one to the other.
+
+    Of more than `MOST_IN_PAIRS` on a device, each is compared with the fastest only.
+    """
+    by_device: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["tokens_per_s"]:
+            by_device.setdefault(row["device"], []).append(row)
     lines = []
-    for first, second in itertools.combinations(rows, 2):
+    for first, second in itertools.chain.from_iterable(map(_paired_up, by_device.values())):
         found = difference(first, second)
-        if found and found.paired and first["device"] == second["device"]:
+        if found and found.paired:
             lines.append({
                 "first": first["variant"], "second": second["variant"], "device": first["device"],
-                "ratio": ratio(found.ratio, found.low, found.high), "verdict": verdict(found.apart),
+                "ratio": ratio(found.ratio, found.low, found.high, found.n), "verdict": verdict(found.apart),
                 "rounds": str(found.n),
             })  # fmt: skip
     return lines
+
+
+def _paired_up(rows: Sequence[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
+    if len(rows) <= MOST_IN_PAIRS:
+        return itertools.combinations(rows, 2)
+    fastest = fastest_on(rows[0]["device"], rows) or rows[0]
+    return ((fastest, row) for row in rows if row is not fastest)
 
 
 def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
@@ -139,7 +162,7 @@ def comparison_table(comparison: Comparison) -> list[dict[str, str]]:
             "figure": LABELS[change.figure].name,
             "first": _plain(change.figure, change.first),
             "second": _plain(change.figure, change.second),
-            "ratio": ratio(change.ratio, change.low, change.high),
+            "ratio": ratio(change.ratio, change.low, change.high, change.n),
             "verdict": standing(change),
         }
         for match in comparison.matches
@@ -155,11 +178,13 @@ def around_table(comparison: Comparison) -> list[dict[str, str]]:
     ]
 
 
-def ratio(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """``×0.87 (0.84 … 0.90)``."""
+def ratio(
+    value: float | None, low: float | None = None, high: float | None = None, samples: int | None = None
+) -> str:
+    """``×0.87 (0.84 … 0.90)``; without `samples`, the ratio alone."""
     if value is None:
         return "–"
-    return f"×{value:.3g}" if low is None or high is None else f"×{value:.3g} ({low:.3g} … {high:.3g})"
+    return f"×{value:.3g}" if samples is None else f"×{value:.3g} ({interval(low, high, samples)})"
 
 
 def verdict(apart: bool | None) -> str:
@@ -274,12 +299,10 @@ def _write_csv(path: Path, lines: Iterable[Iterable[Any]]) -> None:
 
 
 def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
     # a spreadsheet runs text that starts like a formula; bench files come from strangers
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else value
-    )
+    return f"'{printable(value)}" if value.startswith(_FORMULA) else printable(value)
 
 
 def _decimals(value: float) -> int:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS
+from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, LONGEST_WINDOW
+
+MOST_CONTEXTS = 16  # beside the usual prompt, that a bench file takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,11 @@ class Benchmark:
         for name, count in least.items():
             if getattr(self, name) < count:
                 raise InputError("Cannot measure", f"{name} is less than {count}", f"Choose at least {count}")
-        if any(length < 1 for length in self.contexts):
-            raise InputError("Cannot measure", "a prompt length is 0", "Choose at least one")
+        if any(not 1 <= length <= LONGEST_WINDOW for length in self.contexts):
+            why = f"a prompt length is not between 1 and {LONGEST_WINDOW:,}"
+            raise InputError("Cannot measure", why, "Choose another length")
+        if len(self.contexts) > MOST_CONTEXTS:
+            why = f"{len(self.contexts)} prompt lengths are more than {MOST_CONTEXTS}"
+            raise InputError("Cannot measure", why, "Choose fewer lengths")
         if self.precision not in ("user", "f32"):
             raise InputError("Cannot measure", f"{self.precision!r} is not a precision", "Choose user or f32")

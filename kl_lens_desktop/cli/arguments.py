@@ -3,18 +3,26 @@
 import argparse
 import dataclasses
 import math
-import sys
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from kl_lens_desktop import __version__
-from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.bench.settings import MOST_CONTEXTS, Benchmark
+from kl_lens_desktop.cli.console import tell
 from kl_lens_desktop.export.jobs import BaselinesJob
+from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import Analysis
+from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS
 
 USAGE = 2  # the exit status of arguments that are none
+MOST_PERCENT = 1e12
+LONGEST_S = 7 * 24 * 3600
+LARGEST_SEED = 2**32 - 1
 OTHER_REVISION = (
     "apply a plan made for another model or revision whose weights have the same names and shapes"
 )
@@ -22,7 +30,7 @@ OTHER_REVISION = (
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}. See {self.prog} --help.", file=sys.stderr)
+        tell(f"{self.prog}: {message}. See {self.prog} --help.")
         raise SystemExit(USAGE)
 
 
@@ -54,6 +62,16 @@ def parser() -> argparse.ArgumentParser:
     ):
         add(commands)
     return whole
+
+
+def empty_argument(argv: Sequence[str]) -> str | None:
+    """The first argument that says nothing, by the option that it belongs to; None if there is none."""
+    for before, argument in pairwise(["", *argv]):
+        if not argument.strip():
+            return before if before.startswith("--") else "an argument"
+        if argument.startswith("--") and argument.endswith("="):
+            return argument[:-1]
+    return None
 
 
 def _command(
@@ -109,14 +127,14 @@ def _add_analyze(commands: Commands) -> None:
     bits = _usual(Analysis, "bits")
     command.add_argument(
         "--bits",
-        type=_number,
+        type=_bits,
         help="average bits of the plan you intend to make; weights whose format it settles stop sooner "
         f"(default {bits})",
     )
     command.add_argument(
         "--device", help=f"torch device: {_usual(Analysis, 'device')} (default), cuda or xpu"
     )
-    command.add_argument("--top", type=_positive, default=20, help="rows to print (default 20)")
+    command.add_argument("--top", type=_tokens, default=20, help="rows to print (default 20)")
 
 
 def _add_agree(commands: Commands) -> None:
@@ -150,13 +168,16 @@ def _add_plan(commands: Commands) -> None:
     budget = command.add_mutually_exclusive_group()
     budget.add_argument(
         "--size-mb",
-        type=_number,
+        type=_megabytes,
         help="size of all exported weights in MB (10^6 bytes), without the tokenizer",
     )
-    budget.add_argument("--bits", type=_number, help="average bits per quantizable weight, scales included")
-    budget.add_argument("--max-kl", type=_number, help="largest summed KL(full‖quantized), nats per token")
+    budget.add_argument("--bits", type=_bits, help="average bits per quantizable weight, scales included")
+    budget.add_argument("--max-kl", type=_kl, help="largest summed KL(full‖quantized), nats per token")
     budget.add_argument(
-        "--max-perplexity-increase", type=_number, metavar="PERCENT", help="largest predicted increase"
+        "--max-perplexity-increase",
+        type=_percent,
+        metavar="PERCENT",
+        help="largest predicted increase",
     )
     command.add_argument(
         "--method", default="kl", help="kl (default), sqnr, mse, delta-ce, paper, or uniform-FORMAT"
@@ -197,7 +218,9 @@ def _add_verify(commands: Commands) -> None:
     command.add_argument("--plan", type=Path, required=True, metavar="plan.json")
     command.add_argument("--text", type=Path, metavar="FILE")
     command.add_argument(
-        "--tokens", type=_positive, help=f"tokens of text (default {_usual(VerifyJob, 'tokens')})"
+        "--tokens",
+        type=_tokens,
+        help=f"tokens of text (default {_usual(VerifyJob, 'tokens')})",
     )
     command.add_argument(
         "--repair",
@@ -220,8 +243,8 @@ def _add_verify(commands: Commands) -> None:
         help="text for the repair (default: calibration text that was not used for scoring)",
     )
     tokens, minutes = _usual(RepairSettings, "tokens"), _usual(RepairSettings, "minutes")
-    command.add_argument("--repair-tokens", type=_positive, help=f"tokens of that text (default {tokens})")
-    command.add_argument("--minutes", type=_number, help=f"longest time for the repair (default {minutes})")
+    command.add_argument("--repair-tokens", type=_tokens, help=f"tokens of that text (default {tokens})")
+    command.add_argument("--minutes", type=_minutes, help=f"longest time for the repair (default {minutes})")
     command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
 
 
@@ -238,11 +261,11 @@ def _add_baselines(commands: Commands) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     command.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
     tokens, gamma = _usual(BaselinesJob, "tokens"), _usual(BaselinesJob, "gamma")
-    command.add_argument("--tokens", type=_positive, help=f"tokens of that text (default {tokens})")
+    command.add_argument("--tokens", type=_tokens, help=f"tokens of that text (default {tokens})")
     command.add_argument(
         "--only", metavar="FAMILIES", help=f"comma-separated: {_usual(BaselinesJob, 'only')} (default: all)"
     )
-    command.add_argument("--gamma", type=_number, help=f"γ of the paper's greedy method (default {gamma})")
+    command.add_argument("--gamma", type=_percent, help=f"γ of the paper's greedy method (default {gamma})")
 
 
 def _add_export(commands: Commands) -> None:
@@ -299,13 +322,17 @@ def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
             help="held-out text; WikiText is read as lm-eval's task reads it",
         ),
         command.add_argument(
-            "--tokens", type=_positive, help=f"tokens of that text (default {_usual(Benchmark, 'tokens')})"
+            "--tokens",
+            type=_tokens,
+            help=f"tokens of that text (default {_usual(Benchmark, 'tokens')})",
         ),
         command.add_argument(
-            "--window", type=_positive, help="tokens in a window (default 256; WikiText 2048)"
+            "--window", type=_window, help="tokens in a window (default 256; WikiText 2048)"
         ),
         command.add_argument(
-            "--stride", type=_positive, help="tokens from one window to the next (default: no overlap)"
+            "--stride",
+            type=_window,
+            help="tokens from one window to the next (default: no overlap)",
         ),
         command.add_argument(
             "--precision",
@@ -321,7 +348,7 @@ def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
         ),
         command.add_argument(
             "--minutes",
-            type=_number,
+            type=_minutes,
             help=f"longest time for timing on each device (default {_usual(Benchmark, 'speed_minutes')})",
         ),
         command.add_argument(
@@ -332,7 +359,7 @@ def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
         ),
         command.add_argument(
             "--cool-down",
-            type=_number,
+            type=_seconds,
             metavar="S",
             help=f"rest before each turn (default {_usual(Benchmark, 'cool_down_s')})",
         ),
@@ -353,7 +380,9 @@ def _add_run(commands: Commands) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     bits = _usual(Analysis, "bits")
     command.add_argument(
-        "--bits", type=_number, help=f"average bits of the plan per quantizable weight (default {bits})"
+        "--bits",
+        type=_bits,
+        help=f"average bits of the plan per quantizable weight (default {bits})",
     )
     command.add_argument(
         "--quick", action="store_true", help="less text and fewer repetitions, with wider errors"
@@ -361,7 +390,9 @@ def _add_run(commands: Commands) -> None:
     command.add_argument("--devices", help="devices to benchmark, comma-separated (default: all available)")
     minutes = RunJob("", Path()).benchmark.speed_minutes
     command.add_argument(
-        "--minutes", type=_number, help=f"longest time for timing on each device (default {minutes:g})"
+        "--minutes",
+        type=_minutes,
+        help=f"longest time for timing on each device (default {minutes:g})",
     )
     command.add_argument(
         "--contexts", type=_lengths, metavar="N,N,…", help="prompt lengths to time, as in bench"
@@ -369,7 +400,7 @@ def _add_run(commands: Commands) -> None:
     command.add_argument(
         "--bench-text", type=Path, metavar="FILE", help="held-out text for the benchmark, as in bench"
     )
-    command.add_argument("--bench-tokens", type=_positive, metavar="N", help="tokens of it")
+    command.add_argument("--bench-tokens", type=_tokens, metavar="N", help="tokens of it")
     command.add_argument("--bench-precision", choices=("user", "f32"), help="of the quality run, as in bench")
     _add_measuring(command)
 
@@ -390,8 +421,8 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
     tokens, window, formats, seed = (
         _usual(Analysis, name) for name in ("tokens", "window", "formats", "seed")
     )
-    command.add_argument("--tokens", type=_positive, help=f"tokens of calibration text (default {tokens})")
-    command.add_argument("--window", type=_positive, help=f"tokens per window (default {window})")
+    command.add_argument("--tokens", type=_tokens, help=f"tokens of calibration text (default {tokens})")
+    command.add_argument("--window", type=_window, help=f"tokens per window (default {window})")
     command.add_argument("--formats", help=f"comma-separated (default {formats})")
     command.add_argument(
         "--exhaustive",
@@ -400,7 +431,7 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--seed",
-        type=_natural,
+        type=_seed,
         help=f"random seed for the order of windows and for generated text (default {seed})",
     )
     command.add_argument(
@@ -433,24 +464,35 @@ def _pin(text: str) -> tuple[str, str]:
 
 
 def _lengths(text: str) -> tuple[int, ...]:
-    return tuple(_positive(length) for length in text.split(","))
+    lengths = tuple(map(_window, text.split(",")))
+    if len(lengths) > MOST_CONTEXTS:
+        raise argparse.ArgumentTypeError(f"{len(lengths)} lengths are more than {MOST_CONTEXTS}")
+    return lengths
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number greater than 0")
+def _whole(least: int, most: int, text: str) -> int:
+    if not text.isdecimal() or len(text) > 20 or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most:,}")
     return int(text)
 
 
-def _natural(text: str) -> int:
-    return _positive(text) if text != "0" else 0
-
-
-def _number(text: str) -> float:
+def _number(most: float, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    if not 0 <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {most:,g}")
     return value
+
+
+# The files that these are written into take no more.
+_tokens, _window = partial(_whole, 1, MOST_TOKENS), partial(_whole, 1, LONGEST_WINDOW)
+_seed = partial(_whole, 0, LARGEST_SEED)
+_bits, _kl, _megabytes = (
+    partial(_number, MOST_BITS),
+    partial(_number, MOST_KL),
+    partial(_number, MOST_BYTES / 1e6),
+)
+_percent = partial(_number, MOST_PERCENT)
+_seconds, _minutes = partial(_number, LONGEST_S), partial(_number, LONGEST_S / 60)

@@ -4,13 +4,24 @@ import argparse
 import io
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from kl_lens_desktop.cli.arguments import parser
-from kl_lens_desktop.cli.console import events, finish, print_bench, print_json, print_table
+from kl_lens_desktop import quantities
+from kl_lens_desktop.cli.arguments import empty_argument, parser
+from kl_lens_desktop.cli.console import (
+    events,
+    finish,
+    print_bench,
+    print_json,
+    print_json_text,
+    print_table,
+    say,
+    tell,
+    tell_traceback,
+)
+from kl_lens_desktop.cli.display import check_display
 from kl_lens_desktop.cli.jobs import (
     agree_job,
     analyze_job,
@@ -37,27 +48,26 @@ def run(argv: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")  # Windows consoles default to a legacy code page
     whole = parser()
+    if (empty := empty_argument(argv)) is not None:
+        whole.error(f"{empty} is empty")
     arguments = whole.parse_args(argv or ["app"])
     _check_usage(whole, arguments)
     try:
         return int(COMMANDS[arguments.command](arguments) or 0)
     except (KeyboardInterrupt, Cancelled):
-        print("Cancelled.", file=sys.stderr)
+        tell("Cancelled.")
         return CANCELLED
     except KLLensError as error:
         if arguments.debug:
-            traceback.print_exc()
-        print(f"kl-lens: {error}", file=sys.stderr)
+            tell_traceback()
+        tell(f"kl-lens: {error}")
         return FAILED
     except BrokenPipeError:
         return FAILED
     except Exception as error:  # noqa: BLE001  (the program's last frame: one line instead of a traceback)
         if arguments.debug:
-            traceback.print_exc()
-        print(
-            f"kl-lens: {type(error).__name__}: {error}. Run again with --debug and report it.",
-            file=sys.stderr,
-        )
+            tell_traceback()
+        tell(f"kl-lens: {type(error).__name__}: {error}. Run again with --debug and report it.")
         return FAILED
 
 
@@ -65,6 +75,10 @@ def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
     """End with a usage error where arguments do not go together."""
     if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
         whole.error("plan needs a score file and --out, or --diff")
+    pinned: dict[str, str] = {}
+    for weight, name in getattr(arguments, "pin", ()):
+        if pinned.setdefault(weight, name) != name:
+            whole.error(f"{weight} is pinned to {pinned[weight]} and to {name}")
     if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
         whole.error("bench needs exported folders, or --compare and two bench files")
     if getattr(arguments, "compare", None):
@@ -74,11 +88,8 @@ def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
 
 
 def _app(arguments: Arguments) -> int:
-    places = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
-    if sys.platform.startswith("linux") and not any(os.environ.get(place) for place in places):
-        raise InputError(
-            "Cannot open a window", "there is no display here", "Use the commands: see kl-lens --help"
-        )
+    if sys.platform.startswith("linux"):
+        check_display(os.environ)
     if (arguments.model or "").endswith(".json") and not Path(arguments.model).is_file():
         raise InputError(f"Cannot open {arguments.model}", "there is no such file", "Check the name")
     from kl_lens_desktop.gui.shell.application import run as run_application
@@ -88,7 +99,7 @@ def _app(arguments: Arguments) -> int:
 
 def _pull(arguments: Arguments) -> None:
     result = finish(PullJob(arguments.model, arguments.revision))
-    print(result["folder"])
+    say(result["folder"])
 
 
 def _inspect(arguments: Arguments) -> None:
@@ -97,7 +108,7 @@ def _inspect(arguments: Arguments) -> None:
         print_json({"model": result["model"], "weights": result["weights"]})
         return
     about = result["model"]
-    print(
+    say(
         f"{about['id']}: {about['architecture']}, "
         f"{about['parameters']:,} parameters in {about['blocks']} blocks"
     )
@@ -118,7 +129,7 @@ def _inspect(arguments: Arguments) -> None:
 def _analyze(arguments: Arguments) -> None:
     result = finish(analyze_job(arguments))
     if arguments.json:
-        print(Path(result["scores"]).read_text(encoding="utf-8"))
+        print_json_text(Path(result["scores"]).read_text(encoding="utf-8"))
         return
     from kl_lens_desktop.sensitivity.scores import load_scores
 
@@ -139,7 +150,7 @@ def _analyze(arguments: Arguments) -> None:
     print_table(header, rows[: arguments.top])
     early = sum(entry.settled for entry in entries)
     settled = f", {early} of them settled with fewer than {scores.text['tokens']:,} tokens" if early else ""
-    print(f"{len(rows)} entries in {arguments.out}{settled}; text: {scores.text['name']}")
+    say(f"{len(rows)} entries in {arguments.out}{settled}; text: {scores.text['name']}")
 
 
 def _agree(arguments: Arguments) -> None:
@@ -148,11 +159,15 @@ def _agree(arguments: Arguments) -> None:
         print_json(result)
         return
     rows = [
-        [NAMES[name][0], f"{a['tau']:.3f}", f"{a['low']:.3f} … {a['high']:.3f}"]
+        [
+            NAMES[name][0],
+            f"{a['tau']:.3f}",
+            quantities.interval(a["low"], a["high"], len(result["points"]), ".3f"),
+        ]
         for name, a in result["metrics"].items()
     ]
     print_table(["metric", "Kendall τ with perplexity", "95 % interval"], rows)
-    print(f"Perplexity itself, measured on two halves of the text, agrees with τ = {result['ceiling']:.3f}.")
+    say(f"Perplexity itself, measured on two halves of the text, agrees with τ = {result['ceiling']:.3f}.")
 
 
 def _plan(arguments: Arguments) -> None:
@@ -160,7 +175,7 @@ def _plan(arguments: Arguments) -> None:
         _print_difference(arguments)
         return
     check_replaceable(arguments.out, "plan")
-    from kl_lens_desktop.plan.constraints import Constraints, parse_limits
+    from kl_lens_desktop.plan.constraints import Constraints, overruled, parse_limits
     from kl_lens_desktop.plan.document import save_plan
     from kl_lens_desktop.plan.propose import average_bits, propose
     from kl_lens_desktop.sensitivity.scores import load_scores
@@ -172,11 +187,11 @@ def _plan(arguments: Arguments) -> None:
     )
     if len(measured) < len(weights):
         rest = f"only {len(measured)} of {len(weights)} weights are measured; the others stay FP16"
-        print(f"{arguments.scores}: {rest}.", file=sys.stderr)
+        tell(f"{arguments.scores}: {rest}.")
     size = None if arguments.size_mb is None else int(arguments.size_mb * 1e6)
     percent = arguments.max_perplexity_increase
     least, forbidden = parse_limits(arguments.limit)
-    pins = dict(arguments.pin)
+    limits = Constraints(dict(arguments.pin), arguments.fused, least, forbidden, arguments.device)
     plan = propose(
         scores,
         size_bytes=size,
@@ -184,11 +199,13 @@ def _plan(arguments: Arguments) -> None:
         max_kl=arguments.max_kl,
         max_perplexity_increase=None if percent is None else percent / 100,
         method=arguments.method,
-        constraints=Constraints(pins, arguments.fused, least, forbidden, arguments.device),
+        constraints=limits,
     )
+    for conflict in overruled(plan.assignments, {w["name"]: w["kind"] for w in weights}, limits):
+        tell(conflict)
     save_plan(arguments.out, plan)
     if arguments.json:
-        print(arguments.out.read_text(encoding="utf-8"))
+        print_json_text(arguments.out.read_text(encoding="utf-8"))
         return
     counts: dict[str, int] = {}
     for name in plan.assignments.values():
@@ -198,8 +215,8 @@ def _plan(arguments: Arguments) -> None:
     predicted = "" if kl is None else f", predicted KL {kl:.3g} ± {plan.predicted['se']:.1g} nats per token"
     megabytes = (plan.predicted["bytes"] or 0) / 1e6
     bits = average_bits(scores, plan.assignments)
-    print(f"{formats}; {megabytes:.2f} MB, {bits:.2f} bits per weight{predicted}")
-    print(f"Wrote {arguments.out}")
+    say(f"{formats}; {megabytes:.2f} MB, {bits:.2f} bits per weight{predicted}")
+    say(f"Wrote {arguments.out}")
 
 
 def _print_difference(arguments: Arguments) -> None:
@@ -220,7 +237,7 @@ def _print_difference(arguments: Arguments) -> None:
             for part, counts in found.by_part.items()
         ]
         print_table(["part", "change"], rows)
-    print(found.as_words())
+    say(found.as_words())
 
 
 def _verify(arguments: Arguments) -> None:
@@ -230,7 +247,7 @@ def _verify(arguments: Arguments) -> None:
         print_json(measured | ({"repair": result["repair"]} if "repair" in result else {}))
         return
     if done := result.get("repair"):
-        print(
+        say(
             (
                 f"Repaired: joint KL {done['kl_before']:.4g} → {done['kl_after']:.4g} on the repair "
                 f"text, lower by {done['gain']:.2g} ± {done['gain_se']:.1g}. On held-out text:"
@@ -268,7 +285,7 @@ def _baselines(arguments: Arguments) -> None:
             for row, figure in zip(rows, kl, strict=True)
         ],
     )
-    print(f"Wrote {len(rows)} plans to {arguments.out}. You can export each of them.")
+    say(f"Wrote {len(rows)} plans to {arguments.out}. You can export each of them.")
 
 
 def _export(arguments: Arguments) -> None:
@@ -277,9 +294,9 @@ def _export(arguments: Arguments) -> None:
         print_json(result)
         return
     formats = ", ".join(f"{count} {name}" for name, count in result["audit"]["formats"].items())
-    print(f"Wrote {result['folder']}: {result['size_bytes'] / 1e6:.2f} MB; audited: {formats}")
+    say(f"Wrote {result['folder']}: {result['size_bytes'] / 1e6:.2f} MB; audited: {formats}")
     off = result["proof"]["cpu_f32_against_torch"]
-    print(f"The graph answers like the model: its logits differ from torch's by {off:.0e} of their spread.")
+    say(f"The graph answers like the model: its logits differ from torch's by {off:.0e} of their spread.")
 
 
 def _bench(arguments: Arguments) -> None:
@@ -303,10 +320,10 @@ def _bench(arguments: Arguments) -> None:
     if arguments.html:
         export_html(bench, arguments.html)
     if arguments.json:
-        print(job.out.read_text(encoding="utf-8"))
+        print_json_text(job.out.read_text(encoding="utf-8"))
         return
     print_bench(rows, bench["environment"]["devices"])
-    print(f"Wrote {job.out}")
+    say(f"Wrote {job.out}")
 
 
 def _compare_benches(arguments: Arguments) -> None:
@@ -335,15 +352,15 @@ def _compare_benches(arguments: Arguments) -> None:
     }  # fmt: skip
     lines = comparison_table(found)
     print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
-    print(ratio_words("the first", "the second"))
+    say(ratio_words("the first", "the second"))
     for side, rows in ((first, found.only_first), (second, found.only_second)):
         for row in rows:
-            print(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
+            say(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
     if found.environment:
         around = [list(line.values()) for line in around_table(found)]
         print_table(["environment", first, second], around)
     for caution in found.cautions:
-        print(caution)
+        say(caution)
 
 
 def _run(arguments: Arguments) -> None:
@@ -357,7 +374,7 @@ def _run(arguments: Arguments) -> None:
     from kl_lens_desktop.bench.report import load_bench
 
     print_bench(rows, load_bench(Path(result["bench"]))["environment"]["devices"])
-    print(f"Wrote scores.json, plan.json, bench.json and {', '.join(result['folders'])} to {arguments.out}")
+    say(f"Wrote scores.json, plan.json, bench.json and {', '.join(result['folders'])} to {arguments.out}")
 
 
 def _shape(shape: list[int]) -> str:

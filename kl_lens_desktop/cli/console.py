@@ -3,9 +3,11 @@
 import json
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from kl_lens_desktop.printable import is_steering, printable, printable_lines
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
 from kl_lens_desktop.process.job import Job, perform
@@ -21,10 +23,10 @@ def events(job: Job[Any]) -> Iterator[Event]:
             if isinstance(event, Progress):
                 meter.show(event)
             elif isinstance(event, Note):
-                meter.say(event.text)
+                meter.tell(event.text)
             elif isinstance(event, Repaired):
                 gain = f"{event.gain:.2g} ± {event.gain_se:.1g}"
-                meter.say(f"{len(event.changes)} formats exchanged: KL {event.kl:.4g}, lower by {gain}")
+                meter.tell(f"{len(event.changes)} formats exchanged: KL {event.kl:.4g}, lower by {gain}")
             elif not isinstance(event, (Weights, Failed)):
                 yield event
     finally:
@@ -50,7 +52,7 @@ class _Meter:
         share = f" {100 * progress.done / progress.total:3.0f} %" if progress.total else ""
         left = f", {duration(progress.eta_s)} left" if progress.eta_s is not None else ""
         if self._terminal:
-            text = f"{progress.stage}{share}{left}: {progress.message}"[:110]
+            text = printable(f"{progress.stage}{share}{left}: {progress.message}")[:110]
             print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)
             self._width = len(text)
             return
@@ -58,17 +60,32 @@ class _Meter:
         tenth = int(10 * progress.done / progress.total) if progress.total else 0
         step = f"{10 * tenth} %{left}" if progress.unit and progress.total else progress.message
         if (key := f"{progress.stage}: {tenth if progress.unit else step}") != self._last:
-            print(f"{progress.stage}: {step}", file=sys.stderr, flush=True)
+            tell(f"{progress.stage}: {step}")
             self._last = key
 
-    def say(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         self.clear()
-        print(text, file=sys.stderr, flush=True)
+        tell(text)
 
     def clear(self) -> None:
         if self._terminal and self._width:
             print(f"\r{'':<{self._width}}\r", end="", file=sys.stderr, flush=True)
             self._width = 0
+
+
+def say(text: str) -> None:
+    """One line of results, on standard output; what steers a terminal is spelt out, here and below."""
+    print(printable(text))
+
+
+def tell(text: str) -> None:
+    """One line for the person, on standard error."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def tell_traceback() -> None:
+    """Of the exception being handled, on standard error."""
+    print(printable_lines(traceback.format_exc()), file=sys.stderr)
 
 
 def print_bench(rows: list[dict[str, Any]], devices: Sequence[dict[str, Any]] = ()) -> None:
@@ -94,24 +111,24 @@ def print_bench(rows: list[dict[str, Any]], devices: Sequence[dict[str, Any]] = 
     print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
     for line in lines:
         if line["note"]:
-            print(f"{line['variant']} on {line['device']}: {line['note']}")
+            say(f"{line['variant']} on {line['device']}: {line['note']}")
     used = {part for row in rows for part in re.split("[:,]", row["device"])}
     for device in devices:
         if device["name"] in used and (notes := device_notes(device)):
-            print(f"{device['name']}: {' '.join(notes)}")
+            say(f"{device['name']}: {' '.join(notes)}")
     taken_in_turn = pairs(rows)
     for pair in taken_in_turn:
-        print(
+        say(
             f"On {pair['device']}, {pair['second']} decodes at {pair['ratio']} of {pair['first']}: "
             f"{pair['verdict']} after {pair['rounds']} rounds"
         )
     if taken_in_turn:
-        print(
+        say(
             "These ratios come from the least disturbed parts of each round, so ratios of the "
             "means may differ."
         )
-    print("Perplexity and KL (nats per token, against the FP16 variant in f32) are of held-out text, on the")
-    print("device in its default precision; ≈ marks a speed that noise does not tell apart from the fastest.")
+    say("Perplexity and KL (nats per token, against the FP16 variant in f32) are of held-out text, on the")
+    say("device in its default precision; ≈ marks a speed that noise does not tell apart from the fastest.")
 
 
 def duration(seconds: float) -> str:
@@ -128,13 +145,17 @@ def print_table(header: list[str], rows: list[list[Any]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    def text(cell: Any) -> Text:  # for rich reads a plain string as markup
+        return Text(f"{cell:,}" if isinstance(cell, int) else printable(str(cell)))
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column, name in enumerate(header):
         numbers = all(isinstance(row[column], (int, float)) for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        table.add_column(text(name), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        table.add_row(*map(text, row))
     console = Console(highlight=False, soft_wrap=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=160)
@@ -142,4 +163,14 @@ def print_table(header: list[str], rows: list[list[Any]]) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print_json_text(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_json_text(text: str) -> None:
+    """A document as it is in a file, with the escapes of JSON for what steers a terminal."""
+    for line in text.split("\n"):
+        print(line if line.isprintable() else "".join(map(_in_json, line)))
+
+
+def _in_json(character: str) -> str:
+    return json.dumps(character)[1:-1] if is_steering(character) else character

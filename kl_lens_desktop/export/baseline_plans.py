@@ -31,7 +31,7 @@ from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
-from kl_lens_desktop.text.bundled import SCORED_TOKENS, calibration_text, held_out_text
+from kl_lens_desktop.text.bundled import SCORED_TOKENS, calibration_text, held_out_text, remarks
 from kl_lens_desktop.text.windows import windows
 
 STAGE = "baselines"
@@ -75,6 +75,7 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     for path, model in ((job.scores, scores.model), (job.plan, plan.model)):
         model.check_same(identity, path, "Open the model that was scored")
     held_out = job.text or held_out_text()
+    yield from remarks(held_out)
     _, about = windows(loaded.tokenizer, [held_out], job.tokens, job.window)
     calibration, _ = windows(
         loaded.tokenizer,

@@ -41,11 +41,17 @@ class Constraints:
         """Whether a weight of `kind` may have the format `name`; pins aside."""
         if not (self.device or self.least_bits or self.forbidden):
             return True
-        return (
-            not is_distrusted(self.device or "", name)
-            and parse_format(name).bits >= self.least_bits.get(kind, 0)
-            and not any(name == banned and of in ("*", kind) for of, banned in self.forbidden)
-        )
+        return not self.against(kind, name)
+
+    def against(self, kind: str, name: str) -> str:
+        """The limit that a weight of `kind` in the format `name` would break, as it is typed; or nothing."""
+        if is_distrusted(self.device or "", name):
+            return f"the device {self.device}"
+        if parse_format(name).bits < self.least_bits.get(kind, 0):
+            return f"the limit {kind}>={self.least_bits[kind]}"
+        broken = (of for of, banned in self.forbidden if name == banned and of in ("*", kind))
+        of = next(broken, None)
+        return "" if of is None else f"the limit {'' if of == '*' else of}!={name}"
 
     def as_words(self) -> dict[str, str | float | None]:
         """For the provenance of a plan: only the limits that were set."""
@@ -75,14 +81,16 @@ def parse_limits(
     Raises
     ------
     InputError
-        If a text is none of these.
+        If a text is none of these, or two differ about a kind.
     """
     least: dict[str, int] = {}
     forbidden: list[tuple[str, str]] = []
     for text in texts:
         kind, bits = text.split(">=") if text.count(">=") == 1 else ("", "")
         if kind in KINDS and bits.isdecimal() and int(bits) <= 16:
-            least[kind] = int(bits)
+            if least.setdefault(kind, int(bits)) != int(bits):
+                why = f"{kind}>={least[kind]} limits the same weights"
+                raise InputError(f"Cannot use the limit {text!r}", why, "Choose one of them")
             continue
         kind, name = text.split("!=") if text.count("!=") == 1 else ("?", "")
         if kind in ("", *KINDS) and name:
@@ -93,7 +101,28 @@ def parse_limits(
             "it is not KIND>=BITS or KIND!=FORMAT",
             f"KIND is one of {', '.join(KINDS)}",
         )
-    return least, tuple(forbidden)
+    return least, tuple(dict.fromkeys(forbidden))
+
+
+def overruled(
+    assignments: Mapping[str, str], kinds: Mapping[str, str], constraints: Constraints
+) -> list[str]:
+    """In sentences, which weights break limits all the same: those that are pinned, or of a uniform plan.
+
+    Parameters
+    ----------
+    kinds : mapping of str to str
+        Weight to its kind.
+    """
+    broken: dict[tuple[str, str], list[str]] = {}
+    for weight, name in assignments.items():
+        if limit := constraints.against(kinds[weight], name):
+            broken.setdefault((name, limit), []).append(weight)
+    return [
+        f"{weights[0]}{f' and {len(weights) - 1} more' if weights[1:] else ''} "
+        f"{'stay' if weights[1:] else 'stays'} {name} as you chose, against {limit}."
+        for (name, limit), weights in broken.items()
+    ]
 
 
 def fused_groups(weights: Sequence[str]) -> list[tuple[str, ...]]:

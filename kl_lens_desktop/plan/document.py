@@ -15,6 +15,7 @@ from kl_lens_desktop.sensitivity.scores import ModelIdentity
 SCHEMA = "kl-lens/plan/1"
 FILE_LIMIT = 2 * 2**20  # twenty thousand weights; what a stranger can make of more would take 100 MB to read
 NAME_LIMIT = 300
+MOST_BITS, MOST_BYTES, MOST_KL = 16.0, 10**12, 1000.0  # of a budget
 _WEIGHT = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\.weight")
 
 
@@ -59,10 +60,17 @@ class Plan:
 
 
 def save_plan(path: Path, plan: Plan) -> None:
-    """Write a plan atomically, weights in canonical order, so that two plans can be compared line by line."""
+    """Write a plan atomically, weights in canonical order, so that two plans can be compared line by line.
+
+    Raises
+    ------
+    InputError
+        If `load_plan` would not read it, or the folder cannot be written.
+    """
     value = {"schema": SCHEMA, **asdict(plan)}
     value["assignments"] = dict(sorted(plan.assignments.items(), key=lambda item: natural_order(item[0])))
     value["pins"] = sorted(plan.pins, key=natural_order)
+    _check(value, path)
     write_json(path, value)
 
 
@@ -72,10 +80,10 @@ def load_plan(path: Path) -> Plan:
     Raises
     ------
     InputError
-        In one sentence, if it is no plan, damaged, too large or of a newer version.
+        In one sentence, if it is no plan, damaged, too large, of a newer version or says what cannot be true.
     """
     value = read_json(path, FILE_LIMIT)
-    check_schema(_without_checked(value, path), SCHEMA, path)
+    _check(value, path)
     return Plan(
         ModelIdentity(**value["model"]),
         value["assignments"],
@@ -88,6 +96,23 @@ def load_plan(path: Path) -> Plan:
     )
 
 
+def _check(value: Any, path: Path) -> None:
+    check_schema(_without_checked(value, path), SCHEMA, path)
+    if strange := sorted(set(value.get("pins", [])) - set(value["assignments"])):
+        raise InputError(f"Cannot use {path}", f"it pins {strange[0]} to no format", "Make a new plan")
+    kind, _, name = value["method"].partition("-")
+    if kind == "uniform":
+        _check_format(name, "method", path)
+
+
+def _check_format(name: Any, where: str, path: Path) -> None:
+    try:
+        parse_format(str(name))
+    except InputError as error:
+        why = f"at {where}: {str(name)[:40]!r} is not a format"
+        raise InputError(f"Cannot use {path}", why, "Make a new plan") from error
+
+
 def _without_checked(value: Any, path: Path) -> Any:
     """The file with its two long parts cut down to one item each, all of which are checked here: the general
     validator takes seconds for what these lines do in milliseconds."""
@@ -98,17 +123,7 @@ def _without_checked(value: Any, path: Path) -> Any:
     if isinstance(names, dict):
         for name, fmt in names.items():
             _check_weight(name, path)
-            if not isinstance(fmt, str):
-                raise InputError(
-                    f"Cannot use {path}",
-                    f"at assignments: {str(fmt)[:40]!r} is not a format",
-                    "Make a new plan",
-                )
-            try:
-                parse_format(fmt)
-            except InputError as error:
-                why = f"at assignments: {fmt[:40]!r} is not a format"
-                raise InputError(f"Cannot use {path}", why, "Make a new plan") from error
+            _check_format(fmt, "assignments", path)
         short["assignments"] = dict(list(names.items())[:1])
     if isinstance(pins, list):
         for name in pins:

@@ -86,9 +86,10 @@ class VerifyJob(Job[Verified]):
         from kl_lens_desktop.plan.document import load_plan
         from kl_lens_desktop.text import bundled
 
-        load_plan(self.plan)
+        plan = load_plan(self.plan)
         check_writable(self.plan.absolute().parent)
         held_out = bundled.check_held_out(self.text, self.tokens, self.window)
+        bundled.check_unseen(held_out, plan.provenance.get("scored_sha256"))
         if self.repair is None:
             return
         if self.repair.scores and not self.consent:  # by which the plan is made one of this model

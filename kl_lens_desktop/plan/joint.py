@@ -27,9 +27,11 @@ from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Tally
 from kl_lens_desktop.sensitivity.walk import Walk
 from kl_lens_desktop.text.bundled import REPAIR_WINDOWS, check_repair_tokens, read_text
+from kl_lens_desktop.text.windows import first_ids
 
 SCHEMA = "kl-lens/joint/1"
 MEMORY_S = 5.0  # between writes of the memory
+_SPREAD_TOKENS = 2**20  # of a longer text no more is tokenized, which is millions of characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ def spread_windows(tokenizer: Any, file: Path, tokens: int, window: int, skip: i
         If that part, or `tokens`, holds fewer than four windows: two to choose and two to judge.
     """
     text = read_text(file)
-    ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    ids = first_ids(tokenizer, text, skip + _SPREAD_TOKENS)
     check_repair_tokens(tokens, window)
     room = (len(ids) - skip) // window
     count = min(tokens // window, room)

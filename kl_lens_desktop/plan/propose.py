@@ -10,7 +10,7 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_greedy
 from kl_lens_desktop.plan.constraints import Constraints, parse_limits
-from kl_lens_desktop.plan.document import Plan
+from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL, Plan
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
@@ -69,10 +69,14 @@ def propose(
         asked = {"max_perplexity_increase": max_perplexity_increase}
         return replace(plan, provenance={**plan.provenance, **asked})
     wishes = [w for w in (size_bytes, bits, max_kl, max_perplexity_increase) if w is not None]
-    if any(not 0 <= wish <= 1e12 for wish in wishes) or (bits is not None and bits > 16):
+    if not (
+        all(0 <= wish <= MOST_BYTES for wish in wishes)
+        and (bits is None or bits <= MOST_BITS)
+        and (max_kl is None or max_kl <= MOST_KL)
+    ):
         raise InputError(
             "Cannot make a plan",
-            "a budget is a size, 0 to 16 bits, or a KL of 0 or more",
+            f"a budget is a size, 0 to {MOST_BITS:g} bits, or a KL of 0 to {MOST_KL:g}",
             "Change it",
         )
     if method.startswith("uniform-"):

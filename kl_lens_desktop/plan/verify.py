@@ -1,6 +1,5 @@
 """A whole plan measured at once, on text that no weight was scored on; and repaired first, where asked."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,13 @@ from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import DEFAULT_FORMATS, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
-from kl_lens_desktop.text.bundled import calibration_text, check_repair_text, held_out_text, read_text
+from kl_lens_desktop.text.bundled import (
+    calibration_text,
+    check_repair_text,
+    held_out_text,
+    remarks,
+    text_sha256,
+)
 
 STAGE = "verify"
 
@@ -52,6 +57,7 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     check_applies(plan, identity, [weight.name for weight in quantizable(inventory(loaded.model))], path)
     held_out = job.text or held_out_text()
+    yield from remarks(held_out)
     repaired: RepairDone | None = None
     if job.repair is not None:
         found = plan
@@ -92,6 +98,7 @@ def _repaired(
         scores.model.check_same(plan.model, by.scores, "Choose the score file that the plan was made from")
     text = by.text or calibration_text()
     check_repair_text(text, held_out)
+    yield from remarks(text)
     skip = _scored(plan, scores, text)
     ids, sha256 = spread_windows(loaded.tokenizer, text, by.tokens, window, skip)
     read = {"text": sha256, "skip": skip, "tokens": ids.numel(), "window": window}
@@ -191,9 +198,5 @@ def _scored(plan: Plan, scores: Scores | None, text: Path) -> int:
     tokens: Any = made.get("scored_tokens")
     if scores:
         about, tokens = scores.text, scores.text.get("tokens")
-    seen = text.name in str(about["name"]).split(" + ") or about.get("sha256") == _sha256(text)
+    seen = text.name in str(about["name"]).split(" + ") or about.get("sha256") == text_sha256(text)
     return tokens if seen and isinstance(tokens, int) else 0
-
-
-def _sha256(text: Path) -> str:
-    return hashlib.sha256(read_text(text).encode("utf-8")).hexdigest()

@@ -128,7 +128,7 @@ _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Event)}
 
 def to_line(event: Event) -> str:
     """One line of JSON without a line break."""
-    return json.dumps({"event": type(event).__name__, **asdict(event)}, ensure_ascii=False)
+    return json.dumps({"event": type(event).__name__, **asdict(event)})  # ASCII, whatever names hold
 
 
 def from_line(line: str) -> Event:

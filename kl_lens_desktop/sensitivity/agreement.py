@@ -30,7 +30,7 @@ from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Tau
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_rankable
 from kl_lens_desktop.sensitivity.walk import Position, Walk
-from kl_lens_desktop.text.bundled import held_out_text
+from kl_lens_desktop.text.bundled import held_out_text, remarks
 from kl_lens_desktop.text.windows import windows
 
 COMPARED = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce")
@@ -69,6 +69,7 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     weights = {weight.name: weight for weight in inventory(loaded.model)}
     if unknown := [entry.weight for entry in scores.entries if entry.weight not in weights]:
         raise InputError(f"Cannot use {path}", f"the model has no {unknown[0]}", "Analyze the model again")
+    yield from remarks(held_out)
     ids, about = windows(loaded.tokenizer, [held_out], job.tokens, job.window)
     points: list[dict[str, Any]] = []
     todo = _in_order(scores.entries, weights)

@@ -43,8 +43,9 @@ from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
 from kl_lens_desktop.sensitivity.pace import Cost, Pace
-from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows
+from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows, check_size
 from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Position, Timing, Walk
+from kl_lens_desktop.text.bundled import remarks
 from kl_lens_desktop.text.calibration import source_text
 from kl_lens_desktop.text.windows import windows
 
@@ -114,10 +115,12 @@ def analyze(
     weights = inventory(loaded.model)
     yield Weights([weight.as_dict() for weight in weights])
     if how.text:
+        yield from remarks(*how.text)
         ids, text = windows(loaded.tokenizer, how.text, how.tokens, how.window)
     else:
         found = yield from source_text(how.source, loaded, out, how.tokens, how.window, how.seed, cancel)
         ids, text = windows(loaded.tokenizer, [found.file], how.tokens, how.window, found.name)
+    check_size(len(quantizable(weights)), len(wanted), len(ids))
     hashes = _hashes(ids)
     fresh = Scores(
         ModelIdentity(local.id, local.revision, weights_sha256(loaded.files)),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, TypedDict
 
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event
 from kl_lens_desktop.process.job import Job
@@ -68,6 +69,8 @@ class Analysis:
         from kl_lens_desktop.text.bundled import check_text, check_windows
 
         formats_to_measure(self.formats)
+        if not 0 <= self.bits <= 16:
+            raise InputError(f"Cannot plan for {self.bits:g} bits", "FP16 takes 16", "Choose 16 or fewer")
         check_windows(self.tokens, self.window, max(len(self.text), 1))
         for text in self.text:
             check_text(text)

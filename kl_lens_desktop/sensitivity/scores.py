@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.files import read_json, write_text
-from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.files import JSON_LIMIT, read_json, write_text
 from kl_lens_desktop.schema import check_schema
+from kl_lens_desktop.sensitivity.meaning import objections
 
 SCHEMA = "kl-lens/scores/1"
 METRICS = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce", "top1_agreement")
+_ENTRY_BYTES, _NUMBER_BYTES = 1000, 22  # of the file, at most
 COLUMNS = ("kl_pq", "kl_qp", "mse", "delta_ce", "top1_agreement")  # what is kept of every window
 
 
@@ -180,25 +181,32 @@ def save_scores(path: Path, scores: Scores) -> None:
     write_text(path, "{\n" + ",\n".join(f' "{name}": {text}' for name, text in parts.items()) + "\n}\n")
 
 
+def check_size(weights: int, formats: int, windows: int) -> None:
+    """Raise `InputError` if the scores of so many would make a file that `load_scores` does not read."""
+    size = weights * formats * (_ENTRY_BYTES + windows * len(COLUMNS) * _NUMBER_BYTES)
+    if size > JSON_LIMIT:
+        raise InputError(
+            f"Cannot measure {weights} weights in {formats} formats on {windows} windows",
+            f"the score file would take {size / 1e9:.1f} GB, and {JSON_LIMIT / 1e9:.1f} GB can be read",
+            "Choose less text, longer windows or fewer formats",
+        )
+
+
 def load_scores(path: Path) -> Scores:
     """Read and check a score file.
 
     Raises
     ------
     InputError
-        If it is not one, or of a newer version.
+        If it is not one, of a newer version, or says what cannot be true.
     """
     value = read_json(path)
     check_schema(value, SCHEMA, path)
-    entries = [entry_from_json(item) for item in value["entries"]]
-    for entry in entries:
-        parse_format(entry.format)
+    if why := next(objections(value), ""):
+        raise InputError(f"Cannot use {path}", why, "Analyze the model again")
+    unmeasurable = {(item["weight"], item["format"]): item["why"] for item in value.get("unmeasurable", [])}
     try:
-        windows = _windows_from_json(value["windows"]) if value.get("windows") else None
-        unmeasurable = {
-            (str(item["weight"]), str(item["format"])): str(item["why"])
-            for item in value.get("unmeasurable", [])
-        }
+        windows = _windows_from_json(value["windows"], value["text"]) if value.get("windows") else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"Cannot read {path}", "its figures by window are damaged", "Analyze the model again"
@@ -210,7 +218,7 @@ def load_scores(path: Path) -> Scores:
         value["kept_bytes"],
         value.get("settings", {}),
         value.get("environment", {}),
-        entries,
+        [entry_from_json(item) for item in value["entries"]],
         unmeasurable,
         windows,
     )
@@ -241,7 +249,7 @@ def entry_from_json(item: dict[str, Any]) -> Entry:
     )
 
 
-def _windows_from_json(value: dict[str, Any]) -> Windows:
+def _windows_from_json(value: dict[str, Any], text: dict[str, Any]) -> Windows:
     samples = {
         (str(item["weight"]), str(item["format"])): Samples(
             *(tuple(float(number) for number in item[name]) for name in COLUMNS)
@@ -250,7 +258,13 @@ def _windows_from_json(value: dict[str, Any]) -> Windows:
     }
     order, signal = tuple(int(place) for place in value["order"]), tuple(map(float, value["signal"]))
     lengths = {len(getattr(each, name)) for each in samples.values() for name in COLUMNS}
-    if sorted(order) != list(range(len(order))) or max(lengths, default=0) > len(order):
+    if not all(each.finite for each in samples.values()):
+        raise ValueError("figures that are no numbers")
+    if len(samples) != len(value["samples"]):
+        raise ValueError("a row that appears twice")
+    if len(order) != text["tokens"] // text["window"]:
+        raise ValueError("windows of another text")
+    if sorted(order) != list(range(len(order))) or max(*lengths, len(signal), 0) > len(order):
         raise ValueError("windows that are not there")
     if any(len(getattr(each, name)) != len(each) for each in samples.values() for name in COLUMNS):
         raise ValueError("rows of unequal length")

@@ -1,14 +1,20 @@
 """The bundled texts, and reading a person's own. Needs no torch."""
 
+import codecs
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from kl_lens_desktop import resources
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.files import reason
+from kl_lens_desktop.files import read_start
+from kl_lens_desktop.process.events import Note
 
-FILE_LIMIT = 64 * 2**20
+FILE_LIMIT = 64 * 2**20  # bytes of a text that are read: more than any analysis or benchmark uses
 # More characters than any text needs for a token: a prefix this long is tokenized instead of a whole book.
 CHARACTERS_PER_TOKEN = 16
+MOST_TOKENS, LONGEST_WINDOW = 10**9, 10**6  # that files of ours take
 WINDOW = 256  # tokens, unless a person chooses; so are these
 SCORED_TOKENS = 4096
 HELD_OUT_TOKENS = 8192
@@ -26,22 +32,52 @@ def held_out_text() -> Path:
     return resources.path("texts", "heldout-nostromo.txt")
 
 
-def read_text(path: Path) -> str:
-    """The whole file, line ends as they are in the file.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A text as it is used, and in sentences what sets it apart from its file."""
+
+    text: str
+    remarks: tuple[str, ...]
+
+
+def read(path: Path) -> Reading:
+    """A text file, or the first `FILE_LIMIT` bytes of a larger one, with line ends as ``\\n``.
 
     Raises
     ------
     InputError
-        If it cannot be read, is larger than `FILE_LIMIT` bytes or is not UTF-8.
+        If it cannot be read, is no regular file or is not text in UTF-8.
     """
+    content = read_start(path, FILE_LIMIT + 1)
+    whole, content = len(content) <= FILE_LIMIT, content[:FILE_LIMIT]
     try:
-        if path.stat().st_size > FILE_LIMIT:
-            raise InputError(f"Cannot use {path}", "it is larger than 64 MB", "Use a part of it")
-        return path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise InputError(f"Cannot read {path}", reason(error), "Choose another text") from error
+        text, _ = codecs.utf_8_decode(content, "strict", whole)  # a character cut in two is left out
     except UnicodeDecodeError as error:
         raise InputError(f"Cannot read {path}", "it is not UTF-8 text", "Save it as UTF-8") from error
+    if "\0" in text:
+        raise InputError(f"Cannot read {path}", "it is not a text file", "Choose another text")
+    said = [] if whole else [f"Read only the first {FILE_LIMIT // 2**20} MB of {path.name}."]
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        said.append(rf"Read the line ends \r\n of {path.name} as \n.")
+    return Reading(text.removeprefix("\ufeff"), tuple(said))
+
+
+def read_text(path: Path) -> str:
+    """The text alone that `read` gives."""
+    return read(path).text
+
+
+def text_sha256(path: Path) -> str:
+    """Of the text that `read` gives, as files name it."""
+    return hashlib.sha256(read_text(path).encode("utf-8")).hexdigest()
+
+
+def remarks(*paths: Path) -> Iterator[Note]:
+    """What to know of texts before they are measured on: how they differ from their files."""
+    for path in dict.fromkeys(paths):
+        for remark in read(path).remarks:
+            yield Note(remark)
 
 
 def check_text(path: Path) -> None:
@@ -58,8 +94,24 @@ def check_held_out(text: Path | None, tokens: int, window: int) -> Path:
     return held_out
 
 
+def check_unseen(text: Path, scored_sha256: object) -> None:
+    """Raise `InputError` if a plan would be judged by the text that its sensitivities were measured on."""
+    if text_sha256(text) == scored_sha256:
+        raise InputError(
+            f"Cannot measure the plan on {text}",
+            "its sensitivities were measured on that text",
+            "Choose another text",
+        )
+
+
 def check_windows(tokens: int, window: int, files: int = 1) -> None:
     """Raise `InputError` unless so many tokens of so many files make two windows, and one of each file."""
+    if window > LONGEST_WINDOW or tokens > MOST_TOKENS:
+        raise InputError(
+            f"Cannot use {tokens:,} tokens in windows of {window:,}",
+            f"windows have at most {LONGEST_WINDOW:,} tokens, and a text {MOST_TOKENS:,}",
+            "Choose fewer",
+        )
     if window < 2 or tokens < 2 * window:
         raise InputError(
             f"Cannot use {tokens} tokens in windows of {window}",

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.files import read_json
+from kl_lens_desktop.files import read_document, read_json
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.text import wikitext
-from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, read_text
+from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN
 
 WINDOW, WIKITEXT_WINDOW = 256, 2048
 
@@ -161,7 +161,7 @@ def _tokenizer(folder: Path) -> Any:
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
-    described = read_text(path)
+    described = read_document(path)
     try:
         tokenizer = Tokenizer.from_str(described)
     except Exception as error:  # tokenizers raises no narrower type

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.text.bundled import check_windows, read_text
+from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, check_windows, read_text
+
+_SPARE_TOKENS = 64  # behind the last that is used: where a text is cut, its last tokens may change
 
 
 @dataclass(frozen=True, slots=True)
 class TextIdentity:
-    """What was read: `sha256` is over the files' bytes, `tokens` what was used of them."""
+    """What was read: `sha256` is over the texts as `read_text` gives them, `tokens` what was used of them."""
 
     name: str
     sha256: str
@@ -59,9 +61,7 @@ def windows(
     for file in files:
         text = read_text(file)
         digest.update(text.encode("utf-8"))
-        ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)[
-            "input_ids"
-        ]
+        ids = first_ids(tokenizer, text, tokens // len(files))
         if len(ids) < window:
             raise InputError(
                 f"Cannot use {file}",
@@ -71,12 +71,24 @@ def windows(
         count = min(len(ids), tokens // len(files)) // window
         pieces.append(torch.tensor(ids[: count * window], dtype=torch.long).view(count, window))
     turns = itertools.zip_longest(*pieces)
-    ids = torch.stack([row for turn in turns for row in turn if row is not None])
-    if len(ids) < 2:
+    rows = torch.stack([row for turn in turns for row in turn if row is not None])
+    if len(rows) < 2:
         raise InputError(
             f"Cannot use {', '.join(map(str, files))}",
             f"it fills only one window of {window} tokens, and error bars need two",
             "Choose a longer text or a shorter window",
         )
     name = name or " + ".join(file.name for file in files)
-    return ids, TextIdentity(name[:300], digest.hexdigest(), ids.numel(), window)
+    return rows, TextIdentity(name[:300], digest.hexdigest(), rows.numel(), window)
+
+
+def first_ids(tokenizer: Any, text: str, count: int) -> list[int]:
+    """The first `count` token ids of `text`, or more: a long text is not tokenized to its end."""
+    length = CHARACTERS_PER_TOKEN * (count + _SPARE_TOKENS)
+    while True:
+        ids: list[int] = tokenizer(
+            text[:length], add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
+        if length >= len(text) or len(ids) >= count + _SPARE_TOKENS:
+            return ids
+        length *= 4

@@ -19,6 +19,7 @@ from kl_lens_desktop.gui.kit.controls import (
     column,
     set_up_table,
 )
+from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 
 ROW_HEIGHT = 24
 WIDTHS = (276, 188)
@@ -99,7 +100,7 @@ class Details(QWidget):
         self.table.insertRow(line)
         for place, text in enumerate((title, *texts)):
             item = QTableWidgetItem(text)
-            item.setToolTip(f"<p>{tip}</p>" if tip and not place else text)
+            item.setToolTip(wrapped_tip(tip) if tip and not place else plain_tip(text))
             if bad and text != "–":
                 item.setForeground(QBrush(QColor(theme.colours().danger)))
             item.setTextAlignment(RIGHT if place else LEFT)
@@ -114,8 +115,8 @@ def _against(row: Row, other: str, rows: Sequence[Row]) -> str:
     found = difference(partner, row)
     if found is None:
         return "–"
-    between = "" if found.low is None or found.high is None else f" ({found.low:.3g} … {found.high:.3g})"
-    return f"{'' if found.apart else '≈ '}{found.ratio:.3g}{between}"
+    between = quantities.interval(found.low, found.high, found.n)
+    return f"{'' if found.apart else '≈ '}{found.ratio:.3g} ({between})"
 
 
 def _place(environment: dict[str, Any] | None) -> str:

@@ -32,6 +32,7 @@ from kl_lens_desktop.gui.kit.controls import (
     row,
     set_up_table,
 )
+from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.state.session import Session
 
 HEADINGS = (
@@ -150,7 +151,8 @@ class BenchDifferenceDialog(QDialog):
                 both = (quantities.significant(figure.scale * each) for each in (change.first, change.second))
                 said = {True: standing(change), False: ALIKE, None: ""}[change.apart]
                 self.changes.insertRow(line)
-                texts = title, device, figure.name, *both, ratio(change.ratio, change.low, change.high), said
+                times = ratio(change.ratio, change.low, change.high, change.n)
+                texts = title, device, figure.name, *both, times, said
                 _fill(self.changes, line, texts)
                 title, device = "", ""
                 if change.apart:
@@ -161,7 +163,7 @@ class BenchDifferenceDialog(QDialog):
             align_heading(self.changes, place)
         heading = self.changes.horizontalHeaderItem(5)
         assert heading is not None
-        heading.setToolTip(f"<p>{_CHANGES_TIP}</p>")
+        heading.setToolTip(wrapped_tip(_CHANGES_TIP))
         self.changes.horizontalHeader().setSectionResizeMode(
             len(HEADINGS) - 1, QHeaderView.ResizeMode.Stretch
         )
@@ -181,7 +183,7 @@ def _table(name: str, headings: tuple[str, ...], widths: tuple[int, ...]) -> QTa
 def _fill(table: QTableWidget, line: int, texts: Sequence[str], numbers: tuple[int, ...] = NUMBERS) -> None:
     for place, text in enumerate(texts):
         item = QTableWidgetItem(text)
-        item.setToolTip(text)
+        item.setToolTip(plain_tip(text))
         item.setTextAlignment(RIGHT if place in numbers else LEFT)
         if text == ALIKE:
             item.setForeground(QBrush(QColor(theme.colours().secondary)))

@@ -8,7 +8,9 @@ from PySide6.QtWidgets import QFrame, QLabel, QWidget
 from kl_lens_desktop.gui.bench.figures import variant_title
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import RIGHT, Elided, label, row
+from kl_lens_desktop.gui.kit.words import wrapped_tip
 from kl_lens_desktop.gui.state.job import Runner
+from kl_lens_desktop.printable import printable
 from kl_lens_desktop.process.events import Memory
 
 CAPACITY = 1024  # samples kept; beyond it every second one goes, the larger of each two staying
@@ -109,16 +111,17 @@ class MemoryStrip(QWidget):
             self._explain()
 
     def _explain(self) -> None:
-        peaks = "".join(f"<br>{_titled(name)}: {peak:,.0f} MiB" for name, peak in self._peaks.items())
-        child = (
-            "Resident memory (RSS) of the working child process, including memory-mapped "
-            f"weights.<br>Sampled peaks of this run:{peaks}"
-        )
+        peaks = [f"{printable(_titled(name))}: {peak:,.0f} MiB" for name, peak in self._peaks.items()]
+        child = "\n".join([
+            "Resident memory (RSS) of the working child process, including memory-mapped weights.",
+            "Sampled peaks of this run:",
+            *peaks,
+        ])  # fmt: skip
         whole = "Memory in use by all programs. The full height is all the memory of the computer."
         for widget in (self.whose, self.process, self._strips[0]):
-            widget.setToolTip(f"<p>{child}</p>")
+            widget.setToolTip(wrapped_tip(child))
         for widget in (self.computer, self._strips[1]):
-            widget.setToolTip(f"<p>{whole}</p>")
+            widget.setToolTip(wrapped_tip(whole))
         self.setAccessibleName(
             f"Memory, {self.whose.accessibleName()}: process {self.process.text()}, "
             f"computer {self.computer.text()}"

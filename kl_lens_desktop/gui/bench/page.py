@@ -47,6 +47,7 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
 )
+from kl_lens_desktop.gui.kit.words import caption, plain_tip, wrapped_tip
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import EFFORTS, MISSING, QUICK, Session
 
@@ -280,8 +281,8 @@ class BenchmarkPage(Page):
         running = self.session.job.running
         reason = "" if self.session.bench_environment else NOT_MEASURED
         tip = "Compare with a bench file from another computer or another day"
-        self.compare.setToolTip(reason or tip)
-        self.save.setToolTip(reason or "Save the figures as a file")
+        self.compare.setToolTip(plain_tip(reason or tip))
+        self.save.setToolTip(plain_tip(reason or "Save the figures as a file"))
         self.compare.setEnabled(not reason)
         self.save.setEnabled(not reason)
         self.effort.setEnabled(not running)
@@ -320,10 +321,10 @@ class BenchmarkPage(Page):
         self._choose_devices()
 
     def _add_device(self, place: int, name: str, words: str, there: bool, before: dict[str, bool]) -> None:
-        box = QCheckBox(name)
+        box = QCheckBox(caption(name))
         box.setChecked(there and before.get(name, True))
         box.setEnabled(there)
-        box.setToolTip(words)
+        box.setToolTip(plain_tip(words))
         box.setAccessibleDescription(words)
         box.toggled.connect(lambda _: self._choose_devices())
         self._boxes[name] = box
@@ -371,7 +372,7 @@ class BenchmarkPage(Page):
     def _column_box(self, figure: Figure, shown: bool) -> QCheckBox:
         box = QCheckBox(figure.name)
         box.setChecked(shown)
-        box.setToolTip(f"<p>{figure.tip}</p>" if figure.tip else "")
+        box.setToolTip(wrapped_tip(figure.tip))
         box.toggled.connect(lambda wanted: self.show_column(figure.key, wanted))
         return box
 

@@ -17,6 +17,7 @@ from PySide6.QtWidgets import (
 
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.gui.kit.controls import button, column, combo, label, row, spin
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.workspace import home
 
 LENGTHS = (128, 512, 2048, 8192)
@@ -163,7 +164,7 @@ class BenchSettings(QDialog):
         for words, value in [*choices, ("Another text…", _OWN)]:
             self.text.addItem(words, value)
         self.text.setCurrentIndex(max(self.text.findData(self._path), 0))
-        self.text.setToolTip(self._path or "The bundled text, which is never used for sensitivity")
+        self.text.setToolTip(plain_tip(self._path or "The bundled text, which is never used for sensitivity"))
 
     def _choose_text(self) -> None:
         if self.text.currentData() != _OWN:

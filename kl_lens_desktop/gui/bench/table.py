@@ -11,6 +11,7 @@ from kl_lens_desktop.bench.noise import difference, fastest_on
 from kl_lens_desktop.gui.bench.figures import Figure, Row, number, problem, variant_title, words
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import NumberDelegate, set_up_table
+from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 
 Index = QModelIndex | QPersistentModelIndex
 DEVICE_ROLE = Qt.ItemDataRole.UserRole + 1
@@ -85,10 +86,10 @@ class BenchTable(QAbstractTableModel):
         found = difference(best, row)
         if found is None:
             return ""
-        between = "" if found.low is None or found.high is None else f" ({found.low:.2f} … {found.high:.2f})"
+        between = quantities.interval(found.low, found.high, found.n, ".2f")
         rounds = quantities.plural(found.n, "paired round" if found.paired else "round")
         said = "slower" if found.slower else "faster" if found.apart else "within noise"
-        return f"{found.ratio:.2f}× {variant_title(best['variant'])}{between} after {rounds}: {said}"
+        return f"{found.ratio:.2f}× {variant_title(best['variant'])} ({between}) after {rounds}: {said}"
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008  (Qt's own signature)
         return 0 if parent.isValid() else len(self.variants)
@@ -105,7 +106,7 @@ class BenchTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return found[1].heading if found else FIXED[section]
         if role == Qt.ItemDataRole.ToolTipRole and found:
-            return f"<p>{found[1].name}</p><p>{found[1].tip}</p>"
+            return wrapped_tip(found[1].name, found[1].tip)
         if role == DEVICE_ROLE:
             return found[0] if found else ""
         if role == Qt.ItemDataRole.TextAlignmentRole and section:
@@ -129,7 +130,7 @@ class BenchTable(QAbstractTableModel):
                 best = ", best" if self.best(device, figure) is row else ""
                 return f"{variant} on {device}, {figure.heading}: {text}{best}"
             if role == Qt.ItemDataRole.ToolTipRole:
-                return "\n".join(filter(None, (text, self.against_best(row, figure))))
+                return plain_tip("\n".join(filter(None, (text, self.against_best(row, figure)))))
             return text
         if role == Qt.ItemDataRole.FontRole and self.best(device, figure) is row:
             font = QFont()
@@ -142,7 +143,8 @@ class BenchTable(QAbstractTableModel):
     def _fixed(self, variant: str, column: int, role: int) -> Any:
         if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
             if column == 0:
-                return variant_title(variant)
+                title = variant_title(variant)
+                return plain_tip(title) if role == Qt.ItemDataRole.ToolTipRole else title
             sizes = [row["size_bytes"] for (name, _), row in self._rows.items() if name == variant]
             return quantities.size(sizes[0]) if sizes else "–"
         if role == Qt.ItemDataRole.TextAlignmentRole:
@@ -152,7 +154,7 @@ class BenchTable(QAbstractTableModel):
 
     def _problem(self, level: str, why: str, role: int) -> Any:
         if role in _SHOWN:
-            return why
+            return plain_tip(why) if role == Qt.ItemDataRole.ToolTipRole else why
         if role == Qt.ItemDataRole.ForegroundRole:
             return QColor(theme.colours().danger if level == "bad" else theme.colours().secondary)
         if role == Qt.ItemDataRole.TextAlignmentRole:

@@ -38,6 +38,7 @@ from kl_lens_desktop.gui.kit.controls import (
     set_up_table,
 )
 from kl_lens_desktop.gui.kit.desktop import open_folder
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Model, Session
 from kl_lens_desktop.plan.document import save_plan
@@ -211,7 +212,7 @@ class ExportPage(Page):
             else "Nothing chosen."
         )
         self.next.setEnabled(bool(self.session.exports))
-        self.next.setToolTip("" if self.session.exports else "Export at least one model first")
+        self.next.setToolTip(plain_tip("" if self.session.exports else "Export at least one model first"))
         self.choose_button.setEnabled(not self.session.job.running)
         self.npu.setEnabled(not self.session.job.running)
         self.export.refresh()
@@ -243,9 +244,10 @@ class ExportPage(Page):
         )
         cells = [check, *(QTableWidgetItem(text) for text in texts), checked]
         for cell in cells:
-            cell.setToolTip(cell.text())
+            cell.setToolTip(plain_tip(cell.text()))
         if audit is not None:
-            checked.setToolTip("\n".join([f"{checked.text()}: {_formats(audit)}", *_answers(audit["proof"])]))
+            lines = [f"{checked.text()}: {_formats(audit)}", *_answers(audit["proof"])]
+            checked.setToolTip(plain_tip("\n".join(lines)))
         return cells
 
     def _is_stale(self, name: str) -> bool:

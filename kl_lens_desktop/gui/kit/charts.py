@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.words import plain_tip
 
 pg.setConfigOptions(antialias=True)
 
@@ -125,7 +126,7 @@ class Chart(pg.PlotWidget):
                 symbol=symbol,
                 brush=brush,
                 pen=pg.mkPen(edge, width=width),
-                data=[tip],
+                data=[plain_tip(tip)],
                 hoverable=bool(tip),
                 tip=lambda x, y, data: data,
             )

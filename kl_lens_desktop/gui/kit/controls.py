@@ -39,7 +39,9 @@ from PySide6.QtWidgets import (
 )
 
 from kl_lens_desktop.gui.kit import icons, theme
+from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.printable import printable, printable_lines
 
 ERROR_ROLE = Qt.ItemDataRole.UserRole + 10
 ROW_HEIGHT = 28
@@ -49,10 +51,21 @@ LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
-def label(text: str = "", role: str = "", *, wrap: bool = False, select: bool = False) -> QLabel:
+class Label(QLabel):
+    """A text that is shown as it is, whatever is in it."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__()
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setText(text)
+
+    def setText(self, text: str) -> None:
+        super().setText(printable_lines(text))
+
+
+def label(text: str = "", role: str = "", *, wrap: bool = False, select: bool = False) -> Label:
     """A text in the style `role` of the theme's sheet."""
-    widget = QLabel(text)
-    widget.setTextFormat(Qt.TextFormat.PlainText)
+    widget = Label(text)
     if role:
         widget.setProperty("role", role)
     if wrap:
@@ -62,14 +75,13 @@ def label(text: str = "", role: str = "", *, wrap: bool = False, select: bool = 
     return widget
 
 
-class Elided(QLabel):
+class Elided(Label):
     """A line that gives way to what stands beside it; the whole text is its tooltip."""
 
     def __init__(
         self, text: str = "", role: str = "", mode: Qt.TextElideMode = Qt.TextElideMode.ElideRight
     ) -> None:
         super().__init__()
-        self.setTextFormat(Qt.TextFormat.PlainText)
         self._mode, self._whole = mode, ""
         if role:
             self.setProperty("role", role)
@@ -77,8 +89,8 @@ class Elided(QLabel):
         self.set_text(text)
 
     def set_text(self, text: str) -> None:
-        self._whole = text
-        self.setToolTip(text)
+        self._whole = printable(text)
+        self.setToolTip(plain_tip(text))
         self.setAccessibleName(text)
         self._fit()
 
@@ -165,7 +177,7 @@ def button(
     if icon:
         widget.setIcon(icons.icon(icon, "on_accent" if role in ("primary", "compress") else "text"))
         widget.setIconSize(QSize(18, 18))
-    widget.setToolTip(tip)
+    widget.setToolTip(plain_tip(tip))
     widget.clicked.connect(lambda: on_click())
     return widget
 
@@ -175,7 +187,7 @@ def tool(icon: str, name: str, on_click: Callable[[], object]) -> QToolButton:
     widget = QToolButton()
     widget.setIcon(icons.icon(icon))
     widget.setIconSize(QSize(18, 18))
-    widget.setToolTip(name)
+    widget.setToolTip(plain_tip(name))
     widget.setAccessibleName(name)
     widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
     widget.clicked.connect(lambda: on_click())
@@ -189,7 +201,7 @@ def hint(text: str) -> QToolButton:
         QToolTip.showText(widget.mapToGlobal(widget.rect().bottomLeft()), widget.toolTip(), widget)
 
     widget = tool("info", "", show)
-    widget.setToolTip(f"<p style='white-space:pre-wrap'>{text}</p>")
+    widget.setToolTip(wrapped_tip(text))
     widget.setAccessibleName("Explanation")
     widget.setAccessibleDescription(text)
     return widget
@@ -199,7 +211,7 @@ def combo(name: str, choices: Sequence[tuple[str, object]], tip: str = "") -> QC
     """A drop-down of (words, value); `name` is what a screen reader calls it."""
     widget = QComboBox()
     widget.setAccessibleName(name)
-    widget.setToolTip(tip or name)
+    widget.setToolTip(plain_tip(tip or name))
     widget.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
     for words, value in choices:
         widget.addItem(words, value)
@@ -270,7 +282,7 @@ class JobButton(QPushButton):
     def refresh(self, *_: object) -> None:
         before, self.reason = self.reason, self._missing() or self._session.job.reason
         self.setEnabled(not self.reason)
-        self.setToolTip(self.reason or self._tip)
+        self.setToolTip(plain_tip(self.reason or self._tip))
         if self.reason != before:
             self.explained.emit(self.reason)
 

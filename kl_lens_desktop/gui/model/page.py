@@ -41,6 +41,7 @@ from kl_lens_desktop.gui.kit.controls import (
     set_up_table,
     tool,
 )
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.session import BLOCK_NAMES, STAGE_NAMES, Model, Session
 from kl_lens_desktop.model.fit import StageNeed, stage_needs
 
@@ -235,7 +236,7 @@ class ModelPage(Page):
             name = f"{hit.id}  (gated)" if hit.gated else hit.id
             for place, text in enumerate((name, hit.architecture or "–", size, _verdict(hit))):
                 item = QTableWidgetItem(text)
-                item.setToolTip(text)
+                item.setToolTip(plain_tip(text))
                 self.results.setItem(index, place, item)
 
     def _search_failed(self, error: KLLensError) -> None:
@@ -294,7 +295,7 @@ class ModelPage(Page):
         self.next.setVisible(not choosing)
         reading = f"Reading {session.opening} …" if session.opening else ""
         self.next.setEnabled(session.model is not None and not reading)
-        self.next.setToolTip(reading or ("" if session.model else "Choose a model first"))
+        self.next.setToolTip(plain_tip(reading or ("" if session.model else "Choose a model first")))
         self._explain()
         for start in self._starts[:2]:
             start.setEnabled(not session.job.running)
@@ -319,7 +320,7 @@ class ModelPage(Page):
         for reference in references:
             item = QListWidgetItem(icons.icon("model", "secondary"), _reference_words(reference))
             item.setData(Qt.ItemDataRole.UserRole, reference)
-            item.setToolTip(reference)
+            item.setToolTip(plain_tip(reference))
             self.recent.addItem(item)
         self.recent_title.setVisible(bool(references))
         self.recent.setVisible(bool(references))

@@ -23,6 +23,7 @@ from kl_lens_desktop.gui.kit.controls import (
     set_up_table,
 )
 from kl_lens_desktop.gui.kit.desktop import open_folder
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.workspace import folder_size
 
@@ -102,7 +103,7 @@ class LibraryPage(Page):
             texts = (holding.name, holding.words, quantities.size(holding.bytes), str(holding.folder))
             for place, text in enumerate(texts):
                 item = QTableWidgetItem(text)
-                item.setToolTip(text)
+                item.setToolTip(plain_tip(text))
                 self.table.setItem(index, place, item)
         total = quantities.size(sum(holding.bytes for holding in holdings))
         self.words.setText(
@@ -124,8 +125,8 @@ class LibraryPage(Page):
         self.folder_button.setEnabled(holding is not None)
         self.delete_button.setEnabled(holding is not None and not self.session.job.running)
         reason = self.session.job.reason if holding else "Select a row first"
-        self.delete_button.setToolTip(reason or "Delete the selected folder")
-        self.folder_button.setToolTip("" if holding else "Select a row first")
+        self.delete_button.setToolTip(plain_tip(reason or "Delete the selected folder"))
+        self.folder_button.setToolTip(plain_tip("" if holding else "Select a row first"))
 
     def _open(self) -> None:
         holding = self._chosen()

@@ -15,6 +15,7 @@ from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Frame, Page, button, card, column, combo, label, row
 from kl_lens_desktop.gui.kit.desktop import open_folder
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.session import Session
 
 PACKAGES = ("torch", "transformers", "openvino", "openvino-genai", "nncf", "PySide6-Essentials", "pyqtgraph")
@@ -163,7 +164,7 @@ class SettingsPage(Page):
     def _lock(self) -> None:
         reason = self.session.job.reason
         self.choose_work.setEnabled(not reason)
-        self.choose_work.setToolTip(reason or "Store results in another folder from now on")
+        self.choose_work.setToolTip(plain_tip(reason or "Store results in another folder from now on"))
 
 
 def _section(title: str, words: str, *lines: tuple[str, QWidget | QLayout]) -> QWidget:

@@ -24,6 +24,7 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
 )
+from kl_lens_desktop.gui.kit.words import message_box, plain_tip
 from kl_lens_desktop.gui.plan.budget_card import BudgetCard
 from kl_lens_desktop.gui.plan.difference import DifferenceDialog, titled
 from kl_lens_desktop.gui.plan.draft import Draft, summary
@@ -32,7 +33,7 @@ from kl_lens_desktop.gui.plan.pareto import FAMILIES, ParetoChart
 from kl_lens_desktop.gui.plan.weights_card import WeightsCard
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Session
-from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.constraints import Constraints, overruled
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.plan.propose import constraints_of
@@ -338,7 +339,7 @@ class PlanPage(Page):
         self.budget.show_plan(plan, pinned=bool(self.pins))
         self.weights.table.show_plan(plan.assignments, self.pins)
         self.measured.show_plan(plan)
-        self.sentence.setText(summary(plan, self._draft, self.session.baselines))
+        self._say_summary(plan)
         self.chart.show_plan(plan, self._measured)
         self._show_actions()
 
@@ -348,7 +349,8 @@ class PlanPage(Page):
             widget.setEnabled(ready)
         self.compare_button.setEnabled(ready and any(self._others()))
         self.open_button.setEnabled(self.session.model is not None)
-        self.open_button.setToolTip("Open a plan file for this model" if self.session.model else MISSING)
+        tip = "Open a plan file for this model" if self.session.model else MISSING
+        self.open_button.setToolTip(plain_tip(tip))
         self.weights.reset_button.setEnabled(bool(self.pins) or self._is_repaired())
         for widget in (self.verify, self.repair, self.baselines):
             widget.refresh()
@@ -398,16 +400,23 @@ class PlanPage(Page):
         self.chart.show_baselines(self.session.baselines)
         self._key.setVisible(bool(self.session.baselines))
         if self._shown is not None and self._draft is not None:
-            self.sentence.setText(summary(self._shown, self._draft, self.session.baselines))
+            self._say_summary(self._shown)
         self._show_actions()
+
+    def _say_summary(self, plan: Plan) -> None:
+        assert self._draft is not None
+        kinds = {option.weight: option.kind for option in self._draft.options}
+        pinned = {weight: name for weight, name in self.pins.items() if weight in kinds}
+        words = summary(plan, self._draft, self.session.baselines)
+        self.sentence.setText(" ".join([words, *overruled(pinned, kinds, self.limits)]))
 
     def _ask_consent(self, path: Path, differs: str) -> None:
         """Names and shapes match, the weights do not: only a person can say whether it is meant."""
-        question = QMessageBox(self)
-        question.setIcon(QMessageBox.Icon.Question)
-        question.setWindowTitle("A plan for another revision")
-        question.setText(
-            f"{path.name} was made for different weights with the same names and shapes: {differs}."
+        question = message_box(
+            self,
+            QMessageBox.Icon.Question,
+            "A plan for another revision",
+            f"{path.name} was made for different weights with the same names and shapes: {differs}.",
         )
         question.setInformativeText(
             "Its figures do not apply here and are removed. Apply its formats to this model anyway?"

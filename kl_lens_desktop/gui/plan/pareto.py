@@ -10,6 +10,7 @@ import pyqtgraph as pg
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.charts import Chart
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.plan.draft import Draft, method_name
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.quant.formats import parse_format
@@ -133,7 +134,7 @@ class ParetoChart(Chart):
                     pen=pg.mkPen(colours.secondary, width=1),
                 )
             )
-            tips = [f"{method_name(p.method)}\n{_words(p)}" for p in plans]
+            tips = [plain_tip(f"{method_name(p.method)}\n{_words(p)}") for p in plans]
             self.addItem(
                 pg.ScatterPlotItem(
                     x,

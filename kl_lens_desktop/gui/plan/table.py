@@ -31,6 +31,7 @@ from PySide6.QtWidgets import (
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.controls import NumberDelegate, draw_swatch, set_up_table
+from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.plan.draft import Draft
 from kl_lens_desktop.gui.sensitivity.measures import component
 from kl_lens_desktop.gui.state.session import KIND_NAMES
@@ -101,7 +102,7 @@ class PlanTable(QAbstractTableModel):
             if role == Qt.ItemDataRole.DisplayRole:
                 return HEADINGS[section]
             if role == Qt.ItemDataRole.ToolTipRole:
-                return f"<p>{TIPS[section]}</p>"
+                return wrapped_tip(TIPS[section])
             if role == Qt.ItemDataRole.TextAlignmentRole and section in (LOSS, SIZE):
                 return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         return None
@@ -132,11 +133,8 @@ class PlanTable(QAbstractTableModel):
             return _kind_icon(option.kind)
         if role == Qt.ItemDataRole.ToolTipRole:
             pinned = f"\nPinned to {parse_format(name).label} by hand" if option.weight in self._pins else ""
-            return (
-                f"{option.weight}{pinned}"
-                if column in (WEIGHT, FORMAT)
-                else self._text(index.row(), name, column)
-            )
+            whole = column in (WEIGHT, FORMAT)
+            return plain_tip(f"{option.weight}{pinned}" if whole else self._text(index.row(), name, column))
         if role == Qt.ItemDataRole.AccessibleTextRole:
             pinned = ", pinned" if column == FORMAT and option.weight in self._pins else ""
             return f"{HEADINGS[column]}: {self._text(index.row(), name, column)}{pinned}"

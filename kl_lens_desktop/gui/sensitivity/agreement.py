@@ -114,7 +114,9 @@ class AgreementView(QWidget):
         heading = self.table.horizontalHeader().sizeHint().height()
         self.table.setFixedHeight(heading + ROW_HEIGHT * len(metrics) + 4)
         for index, (key, value) in enumerate(metrics):
-            interval = f"{value['low']:.2f} to {value['high']:.2f}"
+            interval = quantities.interval(value["low"], value["high"], len(result["points"]), ".2f").strip(
+                "()"
+            )
             for place, text in enumerate((measure(key).label, f"{value['tau']:.3f}", interval)):
                 self.table.setItem(index, place, QTableWidgetItem(text))
 

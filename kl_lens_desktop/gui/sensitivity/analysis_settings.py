@@ -9,7 +9,9 @@ from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
 
 from kl_lens_desktop.gui.kit.controls import button, label, spin
+from kl_lens_desktop.gui.kit.words import caption, plain_tip
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.printable import printable
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.jobs import Analysis
 
@@ -118,14 +120,14 @@ class AnalysisSettings(QWidget):
         texts = self._shown.text
         names = [path.name for path in texts]
         short, long = _SOURCES.get(self._shown.source, _SOURCES[Analysis().source])
-        self.text.setText(short if not names else names[0] if len(names) == 1 else f"{len(names)} files")
-        self.text.setToolTip("\n".join(map(str, texts)) or long)
+        words = short if not names else names[0] if len(names) == 1 else f"{len(names)} files"
+        self.text.setText(caption(words))
+        self.text.setToolTip(plain_tip("\n".join(printable(str(text)) for text in texts) or long))
         labels = [parse_format(name).label for name in self.analysis.formats]
         words = ", ".join(labels) if len(labels) <= 3 else f"{len(labels)} formats"
         self.formats.setText(words or "none")
-        self.formats.setToolTip(
-            "Each chosen format is measured for every weight: " + (", ".join(labels) or "none")
-        )
+        listed = ", ".join(labels) or "none"
+        self.formats.setToolTip(plain_tip(f"Each chosen format is measured for every weight: {listed}"))
 
     def _lock(self, locked: bool) -> None:
         for widget in (self.text, self.tokens, self.formats, self.exhaustive):

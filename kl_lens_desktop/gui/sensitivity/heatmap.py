@@ -12,6 +12,7 @@ from PySide6.QtGui import QBrush, QColor, QHelpEvent, QKeyEvent, QMouseEvent, QP
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from kl_lens_desktop.gui.kit import icons, theme
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.sensitivity.measures import Measure, component
 
 _KIND_ORDER = {kind: place for place, kind in enumerate(icons.KINDS)}
@@ -231,7 +232,8 @@ class Heatmap(QWidget):
         if isinstance(event, QHelpEvent):
             cell = self._cell_at(event.pos())
             if cell:
-                QToolTip.showText(event.globalPos(), self._describe(cell), self, self._rect(cell).toRect())
+                words, area = plain_tip(self._describe(cell)), self._rect(cell).toRect()
+                QToolTip.showText(event.globalPos(), words, self, area)
             else:
                 QToolTip.hideText()
             return True

@@ -20,6 +20,7 @@ from kl_lens_desktop.gui.kit.controls import (
     reason_line,
     row,
 )
+from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.sensitivity.agreement import AgreementView
 from kl_lens_desktop.gui.sensitivity.analysis_settings import AnalysisSettings
 from kl_lens_desktop.gui.sensitivity.bars import COUNT, Bar, Bars
@@ -166,7 +167,7 @@ class SensitivityPage(Page):
 
     def _show(self, *_: object) -> None:
         chosen, name = self.current
-        self._hint.setToolTip(f"<p><b>{chosen.label}.</b> {chosen.help}</p>")
+        self._hint.setToolTip(wrapped_tip(f"{chosen.label}. {chosen.help}"))
         self._hint.setAccessibleDescription(chosen.help)
         entries = {weight: entry for (weight, fmt), entry in self.session.entries.items() if fmt == name}
         values = {w: value for w, entry in entries.items() if (value := chosen.decades(entry)) is not None}
@@ -197,7 +198,7 @@ class SensitivityPage(Page):
         self.run_button.refresh()
         measured = bool(self.session.scores or self.session.entries)
         self.next.setEnabled(measured)
-        self.next.setToolTip("" if measured else "Measure sensitivity first")
+        self.next.setToolTip(plain_tip("" if measured else "Measure sensitivity first"))
         self.why.set_text(self.next.toolTip() if self.session.model else "")
         primary = measured and not self._left()
         self.next.setProperty("role", "primary" if primary else "")

@@ -16,6 +16,7 @@ from kl_lens_desktop.gui.kit.controls import (
     row,
     set_up_table,
 )
+from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.sensitivity.measures import MEASURES, tokens_used
 from kl_lens_desktop.gui.state.session import KIND_NAMES
 from kl_lens_desktop.quant.formats import parse_format
@@ -49,7 +50,7 @@ class WeightDetail(QWidget):
         for place, each in enumerate(MEASURES, start=len(self.COLUMNS) - len(MEASURES)):
             heading = self.table.horizontalHeaderItem(place)
             assert heading is not None
-            heading.setToolTip(f"<p>{each.help}</p>")
+            heading.setToolTip(wrapped_tip(each.help))
         self.table.setColumnWidth(0, self.WIDTHS[0])
         top = row(self._kind, self._name, self._facts)
         top.setStretch(1, 1)
@@ -89,5 +90,6 @@ class WeightDetail(QWidget):
                 item = QTableWidgetItem(text)
                 if place:
                     tips = text, f"Measured {tokens_used(entry)}"
-                    item.setToolTip(MEASURES[place - 3].words(entry) if place > 2 else tips[place - 1])
+                    words = MEASURES[place - 3].words(entry) if place > 2 else tips[place - 1]
+                    item.setToolTip(plain_tip(words))
                 self.table.setItem(index, place, item)

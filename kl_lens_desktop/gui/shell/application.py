@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QApplication, QMessageBox
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.gui.kit import icons, theme
+from kl_lens_desktop.gui.kit.words import message_box
 from kl_lens_desktop.gui.shell import crash
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state.workspace import Settings
@@ -95,4 +96,4 @@ def open_in(window: Window, open_path: str) -> None:
 
 
 def _show_crash(sentence: str) -> None:
-    QMessageBox.critical(QApplication.activeWindow(), "KL Lens", sentence)
+    message_box(QApplication.activeWindow(), QMessageBox.Icon.Critical, "KL Lens", sentence).exec()

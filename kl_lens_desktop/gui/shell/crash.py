@@ -13,6 +13,7 @@ from typing import TextIO
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.gui.state.workspace import log_folder
+from kl_lens_desktop.printable import printable, printable_lines
 
 LOG_NAME = "kl-lens.log"
 FAULT_NAME = "crash.log"
@@ -72,4 +73,5 @@ def uninstall() -> None:
 def record(level: str, text: str, details: str = "") -> None:
     """Write a line of the window's log to the file."""
     levels = {"error": logging.ERROR, "warning": logging.WARNING}
-    _log.log(levels.get(level, logging.INFO), "%s", f"{text}\n{details}" if details else text)
+    words = printable_lines(f"{printable(text)}\n{details}" if details else printable(text))
+    _log.log(levels.get(level, logging.INFO), "%s", words)

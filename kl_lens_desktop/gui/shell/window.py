@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
 
 from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.controls import JobButton, Page, reason_line, rule
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.more.help import HelpPage
 from kl_lens_desktop.gui.shell.banner import Banner
 from kl_lens_desktop.gui.shell.header import Header
@@ -259,7 +260,7 @@ class RailButton(QPushButton):
         self.setAutoDefault(False)
         self.setIcon(icons.icon(icon))
         self.setIconSize(QSize(18, 18))
-        self.setToolTip(f"{name} (Ctrl+{index + 1})")
+        self.setToolTip(plain_tip(f"{name} (Ctrl+{index + 1})"))
         self.mark(done=False)
 
     def mark(self, *, done: bool) -> None:
