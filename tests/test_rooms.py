@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kl_lens_desktop"
 ORDER = [
-    ("errors", "files", "resources", "schema", "quantities", "process"),
+    ("errors", "files", "temporary", "room", "exported", "resources", "schema", "quantities", "process"),
     ("families", "kernels"),
     ("hub",),
     ("quant",),
