@@ -8,14 +8,18 @@ from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quantities import size
 
 _SIGNS = (
-    "bad_alloc",  # C++, OpenVINO
-    "DefaultCPUAllocator",  # torch
+    "bad_alloc",  # C++
+    "can't alloc",  # OpenVINO and torch, whose sentence goes on
+    "Failed to allocate",  # OpenVINO
+    "not enough memory",  # torch on Windows
     "CUDA out of memory",
     "Unable to allocate",  # NumPy
+    "memory allocation of",  # Rust, as it aborts
     "Cannot allocate memory",
-    "can't allocate memory",
-    "not enough memory",
-    "system unable to allocate necessary resources",  # threads of OpenMP
+    "failed to map segment",  # a library that does not fit
+    "can't start new thread",
+    "Thread creation failed",  # OpenMP of GCC
+    "system unable to allocate necessary resources",  # and of LLVM
 )
 _NO_PAGING_FILE = 1455  # Windows: the paging file is too small, as when torch's libraries are loaded
 # How a process ends that the system ends for want of memory: SIGKILL of Linux, and Windows' STATUS_NO_MEMORY
