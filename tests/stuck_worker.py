@@ -1,6 +1,7 @@
 """A worker whose job holds temporary files and then does what the environment's ``STUCK`` says."""
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -38,7 +39,9 @@ def run(job: Job[Any], cancel: Cancel) -> Iterator[Event]:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "half").write_bytes(b"half")
         yield Progress("stuck", 0, 1, f"pid {os.getpid()}")
-        {"hang": hang, "sleep": sleep, "memory": memory, "killed": killed}[os.environ["STUCK"]]()
+        {"hang": hang, "sleep": sleep, "memory": memory, "killed": killed, "full": full}[
+            os.environ["STUCK"]
+        ]()
         cancel.check()
 
 
@@ -53,6 +56,10 @@ def sleep() -> None:
 
 def memory() -> None:
     bytearray(2**62)
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
 
 def killed() -> None:

@@ -345,6 +345,16 @@ def test_without_room_for_a_model_cache_the_rest_is_measured(
     assert list(temp.iterdir()) == []
 
 
+def test_a_disk_that_nobody_expected_to_fill_is_said_in_words_too(
+    stuck: Callable[[str], None], tmp_path: Path
+) -> None:
+    stuck("full")
+    said = _sentence(AnalyzeJob("sample", tmp_path / "scores.json"))
+    assert said.startswith(
+        "analyze failed: a disk is full ([Errno 28] No space left on device: 'somewhere')."
+    )
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 200 kB."""
@@ -477,6 +487,28 @@ def test_the_window_leaves_a_damaged_export_out_and_says_so(bundle: tuple[Path, 
     assert found.problems == [
         f"Cannot use {folder}: openvino_model.bin is damaged: it has 3 bytes, not 1,800. Export it again."
     ]
+
+
+# The launcher
+# -----------------------------------------------------------------------------------------------------------
+
+_LAUNCHER = """
+import sys
+sys.path.insert(0, "installer")
+import launch
+launch.venv_python = lambda: sys.executable
+print(launch.in_venv("-c", "import time; print('up', flush=True); time.sleep(3600)"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a console tells both")
+def test_the_launcher_passes_on_what_asks_it_to_end() -> None:
+    command = [sys.executable, "-c", _LAUNCHER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as launcher:
+        assert launcher.stdout
+        assert launcher.stdout.readline() == "up\n"
+        launcher.terminate()
+        assert launcher.stdout.read() == f"{-signal.SIGTERM}\n"
 
 
 # Memory

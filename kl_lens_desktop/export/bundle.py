@@ -33,7 +33,7 @@ from kl_lens_desktop.export.static import free_of_beams, share_weights
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.exported import contents
 from kl_lens_desktop.families import FAMILIES
-from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, write_json
+from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behind_links, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
@@ -113,7 +113,7 @@ def export_model(
         loaded = load_model(local.folder)
         plan = _applicable(plan, local, loaded, source or out)
         needed = _weights_bytes(loaded, plan) * (1 + npu)  # of two graphs, until they share them
-        stack.enter_context(room_for("the exported model", needed, out.absolute().parent))
+        stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         yield from _warnings(plan, npu)
         yield step("Tracing the graph")
         graph, states = trace(loaded.model)

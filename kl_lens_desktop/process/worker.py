@@ -23,6 +23,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Failed, to_line
 from kl_lens_desktop.process.job import Job, perform
 from kl_lens_desktop.process.memory import is_out_of_memory, out_of_memory
+from kl_lens_desktop.room import FREE_SOME, is_disk_full
 
 CANCELLED_EXIT = 130
 _GRACE_S = 0.5  # for a child without a parent to end well
@@ -61,14 +62,16 @@ def serve(read: Callable[[bytes], Job[Any]]) -> int:
 
 
 def _failed(job: Job[Any] | None, error: Exception, free: int) -> Failed:
-    trace = traceback.format_exc()
+    trace, name = traceback.format_exc(), job.NAME if job else "The job"
     if job and is_out_of_memory(error):
         said: KLLensError = out_of_memory(job, free)
     elif isinstance(error, KLLensError):
         said = error
+    elif is_disk_full(error):
+        said = KLLensError(f"{name} failed", f"a disk is full ({error})", FREE_SOME)
     else:
-        what, why = f"{job.NAME if job else 'The job'} failed", f"{type(error).__name__}: {error}"
-        said = KLLensError(what, why, "See the log, or run the command again with --debug, and report it")
+        advice = "See the log, or run the command again with --debug, and report it"
+        said = KLLensError(f"{name} failed", f"{type(error).__name__}: {error}", advice)
     return Failed(said.what, said.why, said.next_step, type(error).__name__, trace)
 
 
