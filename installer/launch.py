@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -84,8 +85,14 @@ def test(further: list) -> int:
 
 
 def in_venv(*arguments: str) -> int:
-    """Run the environment's Python in the foreground; Ctrl-C reaches it too, and it decides how to end."""
+    """Run the environment's Python in the foreground; Ctrl-C reaches it too, and it decides how to end.
+
+    What else asks the launcher to end is passed on; a console on Windows tells both that it closes.
+    """
     process = subprocess.Popen([str(venv_python()), *arguments], env=dict(os.environ, PYTHONUTF8="1"))
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
+            signal.signal(getattr(signal, name), lambda number, _: process.send_signal(number))
     while True:
         try:
             return process.wait()

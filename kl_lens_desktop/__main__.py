@@ -1,20 +1,30 @@
 """Entry point: the window, a worker process, or a command."""
 
 import sys
-from multiprocessing import freeze_support
+
+from kl_lens_desktop.process import signals
 
 
 def main() -> int:
     """Dispatch on the arguments; a frozen application starts its workers by calling itself."""
-    freeze_support()
     if sys.argv[1:] == ["worker"]:
+        signals.ignore()
         from kl_lens_desktop.jobs import from_line
         from kl_lens_desktop.process.worker import serve
 
         return serve(from_line)
-    from kl_lens_desktop.cli.commands import run
+    try:
+        signals.answer(signals.stop)
+        from multiprocessing import freeze_support
 
-    return run(sys.argv[1:])
+        freeze_support()
+        from kl_lens_desktop.cli.commands import run
+
+        return run(sys.argv[1:])
+    except signals.Stopped as stopped:
+        signals.default()
+        print("Cancelled.", file=sys.stderr)
+        return stopped.status
 
 
 if __name__ == "__main__":

@@ -55,6 +55,11 @@ class ExportJob(Job[Exported]):
     npu: bool = False
     consent: bool = False
 
+    def memory_mb(self) -> int | None:
+        from kl_lens_desktop.model.fit import memory_mb
+
+        return memory_mb(self.model, "export")
+
     def check(self) -> None:
         from kl_lens_desktop.files import CARD, check_folder
         from kl_lens_desktop.plan.document import load_plan
@@ -83,6 +88,9 @@ class ExportAllJob(Job[ExportedAll]):
     NAME: ClassVar[str] = "export-all"
 
     variants: tuple[ExportJob, ...]
+
+    def memory_mb(self) -> int | None:
+        return self.variants[0].memory_mb() if self.variants else None
 
     def check(self) -> None:
         for variant in self.variants:

@@ -2,12 +2,10 @@
 
 import contextlib
 import errno
-import glob
 import hashlib
 import json
 import math
 import os
-import shutil
 import stat
 import sys
 import tempfile
@@ -15,16 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import psutil
-
+from kl_lens_desktop import temporary
 from kl_lens_desktop.errors import InputError
 
 JSON_LIMIT = 256 * 2**20
 DEPTH_LIMIT = 32  # of files of ours, which need ten
 CARD = "kl_lens.json"  # says what an exported folder is, and lists its files
 MODEL_XML = "openvino_model.xml"  # its graph
+WEIGHTS = "openvino_model.bin"  # and the weights of it
 NPU_MODEL = "openvino_model_npu.xml"  # a second graph in it, of the same weights
 _WRITE_ADVICE = "Choose a folder with free space that you may write to"
 
@@ -38,27 +35,31 @@ def write_text(path: Path, text: str) -> None:
         If the folder cannot be written.
     """
     _check_file_name(path)
-    partial = _partial_of(path)
+    place = behind_links(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        # Names may hold lone surrogates, which UTF-8 does not have; escaped this way, JSON reads them back.
-        with partial.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(partial, path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary.sweep_partials(place.parent)
+        with temporary.partial_of(place) as partial:
+            # Names may hold lone surrogates, which UTF-8 does not have; escaped so, JSON reads them back.
+            with partial.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            with temporary.placing():
+                _replace(partial, place)
     except OSError as error:
         raise InputError(f"Cannot write {path}", reason(error), _WRITE_ADVICE) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+
+
+def behind_links(path: Path) -> Path:
+    """Where to write what a person calls `path`: a link stays, and what it points at is written."""
+    return path.resolve() if path.is_symlink() else path.absolute()
 
 
 def check_file(path: Path) -> None:
     """Raise `InputError` now if `write_text` would."""
     _check_file_name(path)
-    check_writable(path.absolute().parent)
+    check_writable(behind_links(path).parent)
 
 
 def _check_file_name(path: Path) -> None:
@@ -169,34 +170,31 @@ def atomic_folder(target: Path, manifest: str) -> Iterator[Path]:
     InputError
         If `target` is somebody else's folder or cannot be written.
     """
-    target = target.absolute()
     check_folder(target, manifest)
-    staging, aside = _partial_of(target), _partial_of(target)
-    try:
-        _sweep(target)
-        staging.mkdir()
-    except OSError as error:
-        raise InputError(f"Cannot write {target}", reason(error), _WRITE_ADVICE) from error
-    try:
+    place = behind_links(target)
+    temporary.sweep_partials(place.parent)
+    with temporary.partial_of(place) as staging, temporary.partial_of(place) as aside:
+        try:
+            staging.mkdir()
+        except OSError as error:
+            raise InputError(f"Cannot write {target}", reason(error), _WRITE_ADVICE) from error
         yield staging
         try:
-            if target.exists():
-                _replace(target, aside)  # a rename, which fails whole where a file in it is open
-            _replace(staging, target)
+            with temporary.placing():
+                if place.exists():
+                    _replace(place, aside)  # a rename, which fails whole where a file in it is open
+                _replace(staging, place)
         except OSError as error:
-            if aside.exists() and not target.exists():
-                os.replace(aside, target)
+            if aside.exists() and not place.exists():
+                os.replace(aside, place)
             raise InputError(
                 f"Cannot replace {target}", reason(error), "Close the programs that use it"
             ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_folder(target: Path, manifest: str) -> None:
     """Raise `InputError` now if `atomic_folder` would."""
-    target = target.absolute()
+    target = behind_links(target)
     if target.exists() and not target.is_dir():
         raise InputError(f"Cannot write {target}", "a file with that name exists", "Choose another folder")
     if target.is_dir() and not {path.name for path in target.iterdir()} <= _listed(target / manifest):
@@ -223,23 +221,6 @@ def _replace(source: Path, target: Path) -> None:
             time.sleep(0.1)
 
 
-def _partial_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.partial")
-
-
-def _sweep(target: Path) -> None:
-    """Remove what earlier processes, killed before they could, left of `target`."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
-        owner = left.name.removesuffix(".partial").rpartition(".")[2].partition("-")[0]
-        if not owner.isdecimal() or psutil.pid_exists(int(owner)):
-            continue
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                left.unlink()
-
-
 def check_writable(folder: Path) -> None:
     """Raise `InputError` now, before hours of work, if nothing can be written into `folder`."""
     try:
@@ -258,7 +239,7 @@ def check_replaceable(path: Path, kind: str) -> None:
     kind : str
         Such as ``plan``, of the schema ``kl-lens/plan/1``, which our files name first.
     """
-    check_writable(path.absolute().parent)
+    check_writable(behind_links(path).parent)
     if path.exists():
         _check_file_name(path)
         start = read_start(path, 200)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypedDict
 from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.files import CARD, check_replaceable, check_writable
 from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel
@@ -140,6 +141,7 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     variants = {name: ExportJob(model, out / name, format=name, npu=npu) for name in BASELINES}
     variants["plan"] = ExportJob(model, out / "plan", plan=plan_path, npu=npu)
     planned = {name: propose(scores, method=f"uniform-{name}") for name in BASELINES} | {"plan": plan}
+    yield Progress("export", 0, 1, "Checking what is exported already")
     left = tuple(
         variant
         for name, variant in variants.items()
@@ -176,8 +178,9 @@ def _stage(job: Job[Any], cancel: Cancel) -> Iterator[Event]:
 
 
 def is_exported(folder: Path, plan: Plan) -> bool:
-    """Whether `folder` holds this plan already; folders of ours are whole or not there."""
-    return _held(folder / "plan.json", plan) is not None and (folder / CARD).is_file()
+    """Whether `folder` holds this plan already, every file as it was written."""
+    held = _held(folder / "plan.json", plan) is not None and (folder / CARD).is_file()
+    return held and not damage(folder, hashes=True)
 
 
 def repaired_before(path: Path, plan: Plan) -> Plan | None:

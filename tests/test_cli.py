@@ -19,6 +19,7 @@ from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.run import is_exported
 from kl_lens_desktop.sensitivity.labels import with_unit
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
@@ -34,7 +35,7 @@ def kl_lens(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[
     argv, said, complained = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
         try:
-            returned = run(argv)
+            returned = run(argv, carry=perform)
         except SystemExit as ended:  # argparse, after --help or a usage error
             returned = int(ended.code or 0)
     result = subprocess.CompletedProcess(argv, returned, said.getvalue(), complained.getvalue())

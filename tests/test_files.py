@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kl_lens_desktop.errors import InputError
@@ -70,7 +71,7 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None
     subprocess.run([sys.executable, "-c", code, str(target)], check=False, cwd=Path(__file__).parents[1])
     (left,) = tmp_path.iterdir()
     assert left.suffix == ".partial"
-    mine = tmp_path / f".ir.{os.getpid()}-abc.partial"
+    mine = tmp_path / f".ir.{os.getpid()}-{int(psutil.Process().create_time())}-0123abcd.partial"
     mine.mkdir()
     with atomic_folder(target, "card.json") as staging:
         (staging / "plan.json").touch()

@@ -8,7 +8,19 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kl_lens_desktop"
 ORDER = [
-    ("errors", "files", "printable", "qt_libraries", "resources", "schema", "quantities", "process"),
+    (
+        "errors",
+        "files",
+        "temporary",
+        "room",
+        "exported",
+        "printable",
+        "qt_libraries",
+        "resources",
+        "schema",
+        "quantities",
+        "process",
+    ),
     ("families", "kernels"),
     ("hub",),
     ("quant",),
@@ -34,7 +46,8 @@ GUI_ORDER = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 GUI_LEVEL = {room: level for level, rooms in enumerate(GUI_ORDER) for room in rooms}
-# The planner and the score file are read by the window's process, and so need neither torch nor openvino.
+# What the processes of the window and of the command line read needs neither torch nor openvino: they leave
+# that to their children, and answer at once.
 TORCH_FREE = [
     "quant/formats.py",
     "sensitivity/scores.py",
@@ -58,6 +71,12 @@ TORCH_FREE = [
     "run.py",
     "jobs.py",
     "text/bundled.py",
+    "cli/arguments.py",
+    "cli/commands.py",
+    "cli/console.py",
+    "cli/jobs.py",
+    "process/worker.py",
+    "__main__.py",
 ]
 HEAVY = {"torch", "transformers", "openvino", "openvino_genai", "openvino_tokenizers", "nncf"}
 QT = {"PySide6", "pyqtgraph", "superqt", "qtpy"}

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import tempfile
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -30,12 +29,14 @@ from kl_lens_desktop.bench.jobs import (
 from kl_lens_desktop.bench.rows import SCHEMA, Run, row
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.variants import Variant, find_variants, weights_bytes
-from kl_lens_desktop.errors import ChildError
+from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.files import write_json
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Answer, Event, Finished, Measured, Memory, Note, Progress
 from kl_lens_desktop.process.job import Job
+from kl_lens_desktop.room import FREE_TEMPORARY, check_room
+from kl_lens_desktop.temporary import temporary_folder
 from kl_lens_desktop.text.bundled import held_out_text, read_text, remarks
 from kl_lens_desktop.text.passage import Passage, passage
 
@@ -285,10 +286,7 @@ def _once(run: Run, course: Course) -> Iterator[Event]:
         requests = RequestsJob(folder, device, *lengths, course.text)
         run.raw = yield from _child(requests, run, "plain requests", course)
     if settings.cache:
-        with tempfile.TemporaryDirectory(prefix="kl-lens-", ignore_cleanup_errors=True) as cache:
-            load = LoadJob(folder, device, Path(cache), settings.longest_prompt, settings.new_tokens)
-            for what in ("filling the model cache", "loading from the model cache"):
-                run.cached = yield from _child(load, run, what, course)
+        yield from _loading(run, course)
     reference = run.variant.reference
     quality = QualityJob(
         folder,
@@ -304,6 +302,21 @@ def _once(run: Run, course: Course) -> Iterator[Event]:
     run.quality = yield from _child(quality, run, "quality", course)
     if run.quality and not (gate := run.quality["fidelity"])["ok"]:
         run.failure = wrong_words(gate)
+
+
+def _loading(run: Run, course: Course) -> Iterator[Event]:
+    """Time loading with a model cache, first to fill it; without room for one there is no such figure."""
+    settings, before = course.settings, course.done
+    with temporary_folder() as cache:
+        try:
+            check_room("OpenVINO's model cache", weights_bytes(run.variant), cache, FREE_TEMPORARY)
+        except InputError as error:
+            yield Note(f"{course.name(run)}: cannot time loading from a cache. {error}", "warning")
+        else:
+            load = LoadJob(run.folder, run.device, cache, settings.longest_prompt, settings.new_tokens)
+            for what in ("filling the model cache", "loading from the model cache"):
+                run.cached = yield from _child(load, run, what, course)
+    course.done = before + 2
 
 
 def _child(job: Job[Result], run: Run, what: str, course: Course) -> Generator[Event, None, Result | None]:

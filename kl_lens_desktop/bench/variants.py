@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.exported import damage
+from kl_lens_desktop.files import WEIGHTS
 from kl_lens_desktop.plan.document import Plan, load_plan
 
 
@@ -24,14 +26,14 @@ def find_variants(folders: Sequence[Path]) -> list[Variant]:
     Raises
     ------
     InputError
-        If there is none or one of them is no IR folder.
+        If there is none, or one of them is no IR folder or is damaged.
     """
     if not folders:
         raise InputError("Nothing to measure", "you named no folder", "Choose at least one exported model")
     for folder in folders:
-        if not (folder / "openvino_model.xml").is_file() or not (folder / "openvino_model.bin").is_file():
-            why = "it has no openvino_model.xml and .bin"
-            raise InputError(f"Cannot measure {folder}", why, "Choose the folder of an exported model")
+        if why := damage(folder):
+            advice = "Choose the folder of an exported model, or export it again"
+            raise InputError(f"Cannot measure {folder}", why, advice)
     plans = [load_plan(path) if (path := folder / "plan.json").is_file() else None for folder in folders]
     variants = [
         Variant(name, folder, plan)
@@ -42,7 +44,7 @@ def find_variants(folders: Sequence[Path]) -> list[Variant]:
 
 def weights_bytes(variant: Variant) -> int:
     """Size of a variant's weights file."""
-    return (variant.folder / "openvino_model.bin").stat().st_size
+    return (variant.folder / WEIGHTS).stat().st_size
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

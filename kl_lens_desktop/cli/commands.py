@@ -11,8 +11,10 @@ from pathlib import Path
 from kl_lens_desktop import quantities
 from kl_lens_desktop.cli.arguments import empty_argument, parser
 from kl_lens_desktop.cli.console import (
+    Carry,
     events,
     finish,
+    in_child,
     print_bench,
     print_json,
     print_json_text,
@@ -31,19 +33,31 @@ from kl_lens_desktop.cli.jobs import (
     run_job,
     verify_job,
 )
-from kl_lens_desktop.errors import Cancelled, ChildError, InputError, KLLensError
+from kl_lens_desktop.errors import ChildError, InputError, KLLensError
 from kl_lens_desktop.files import check_file, check_replaceable
 from kl_lens_desktop.hub.jobs import PullJob
 from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.process.events import Finished, Measured
+from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
-FAILED, CANCELLED = 1, 130
+FAILED = 1
 Arguments = argparse.Namespace
 
 
-def run(argv: list[str]) -> int:
-    """Run one command; return its exit status: 0 done, 1 failed, 2 usage, 130 cancelled."""
+def run(argv: list[str], carry: Carry = in_child) -> int:
+    """Run one command; return its exit status: 0 done, 1 failed, 2 usage.
+
+    Parameters
+    ----------
+    carry : callable
+        Does the command's job: see `console.events`.
+
+    Raises
+    ------
+    Stopped
+        If a signal ended it.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")  # Windows consoles default to a legacy code page
@@ -52,11 +66,9 @@ def run(argv: list[str]) -> int:
         whole.error(f"{empty} is empty")
     arguments = whole.parse_args(argv or ["app"])
     _check_usage(whole, arguments)
+    arguments.carry = carry
     try:
         return int(COMMANDS[arguments.command](arguments) or 0)
-    except (KeyboardInterrupt, Cancelled):
-        tell("Cancelled.")
-        return CANCELLED
     except KLLensError as error:
         if arguments.debug:
             tell_traceback()
@@ -98,12 +110,12 @@ def _app(arguments: Arguments) -> int:
 
 
 def _pull(arguments: Arguments) -> None:
-    result = finish(PullJob(arguments.model, arguments.revision))
+    result = finish(PullJob(arguments.model, arguments.revision), perform)
     say(result["folder"])
 
 
 def _inspect(arguments: Arguments) -> None:
-    result = finish(InspectJob(arguments.model))
+    result = finish(InspectJob(arguments.model), arguments.carry)
     if arguments.json:
         print_json({"model": result["model"], "weights": result["weights"]})
         return
@@ -127,7 +139,7 @@ def _inspect(arguments: Arguments) -> None:
 
 
 def _analyze(arguments: Arguments) -> None:
-    result = finish(analyze_job(arguments))
+    result = finish(analyze_job(arguments), arguments.carry)
     if arguments.json:
         print_json_text(Path(result["scores"]).read_text(encoding="utf-8"))
         return
@@ -154,7 +166,7 @@ def _analyze(arguments: Arguments) -> None:
 
 
 def _agree(arguments: Arguments) -> None:
-    result = finish(agree_job(arguments))
+    result = finish(agree_job(arguments), arguments.carry)
     if arguments.json:
         print_json(result)
         return
@@ -241,7 +253,7 @@ def _print_difference(arguments: Arguments) -> None:
 
 
 def _verify(arguments: Arguments) -> None:
-    result = finish(verify_job(arguments))
+    result = finish(verify_job(arguments), arguments.carry)
     measured = result["measured"]
     if arguments.json:
         print_json(measured | ({"repair": result["repair"]} if "repair" in result else {}))
@@ -266,7 +278,10 @@ def _verify(arguments: Arguments) -> None:
 def _baselines(arguments: Arguments) -> None:
     from kl_lens_desktop.plan.document import load_plan
 
-    plans = {name: load_plan(Path(path)) for name, path in finish(baselines_job(arguments))["plans"].items()}
+    plans = {
+        name: load_plan(Path(path))
+        for name, path in finish(baselines_job(arguments), arguments.carry)["plans"].items()
+    }
     rows = [
         {"plan": name, "bytes": int(plan.predicted["bytes"] or 0), **measured["kl_pq"]}
         | {"perplexity": measured["perplexity"]["mean"]}
@@ -289,7 +304,7 @@ def _baselines(arguments: Arguments) -> None:
 
 
 def _export(arguments: Arguments) -> None:
-    result = finish(export_job(arguments))
+    result = finish(export_job(arguments), arguments.carry)
     if arguments.json:
         print_json(result)
         return
@@ -310,7 +325,7 @@ def _bench(arguments: Arguments) -> None:
     from kl_lens_desktop.bench.page import export_html
     from kl_lens_desktop.bench.report import export_csv, load_bench
 
-    rows = [event.row for event in events(job) if isinstance(event, Measured)]
+    rows = [event.row for event in events(job, arguments.carry) if isinstance(event, Measured)]
     if not any(row["status"] == "ok" for row in rows):
         print_bench(rows)
         raise ChildError("Cannot measure anything", "every row failed", "See the reasons above")
@@ -365,7 +380,7 @@ def _compare_benches(arguments: Arguments) -> None:
 
 def _run(arguments: Arguments) -> None:
     job = run_job(arguments)
-    *stages, last = events(job)
+    *stages, last = events(job, arguments.carry)
     assert isinstance(last, Finished)
     rows, result = [event.row for event in stages if isinstance(event, Measured)], job.result(last)
     if arguments.json:

@@ -1,41 +1,75 @@
 """What the command line prints: progress on standard error, tables and JSON on standard output."""
 
+import contextlib
 import json
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.printable import is_steering, printable, printable_lines
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
-from kl_lens_desktop.process.job import Job, perform
+from kl_lens_desktop.process.job import Job
+from kl_lens_desktop.process.signals import Stopped, answered
 
 Result = TypeVar("Result")
+Carry = Callable[[Job[Any], Cancel], Iterator[Event]]
 
 
-def events(job: Job[Any]) -> Iterator[Event]:
-    """The events of a job, with its progress shown as they pass."""
-    meter = _Meter()
+def in_child(job: Job[Any], cancel: Cancel) -> Iterator[Event]:
+    """Do a job in a child process: this one answers signals at once, whatever that one is busy with."""
+    return Child(job).events(cancel)
+
+
+def events(job: Job[Any], carry: Carry) -> Iterator[Event]:
+    """The events of a job, with its progress shown as they pass.
+
+    A signal cancels the job, which then has a moment to leave its work ready to be resumed; a second one
+    ends it at once.
+
+    Parameters
+    ----------
+    carry : callable
+        Does the job: `in_child`, or `process.job.perform` in this process.
+
+    Raises
+    ------
+    Stopped
+        If a signal came.
+    """
+    meter, cancel, heard = _Meter(), Cancel(), list[int]()
+
+    def hear(number: int) -> None:
+        if heard:
+            cancel.cancel_at_once()
+        heard.append(number)
+        cancel.cancel()
+
     try:
-        for event in perform(job, Cancel()):
-            if isinstance(event, Progress):
-                meter.show(event)
-            elif isinstance(event, Note):
-                meter.tell(event.text)
-            elif isinstance(event, Repaired):
-                gain = f"{event.gain:.2g} ± {event.gain_se:.1g}"
-                meter.tell(f"{len(event.changes)} formats exchanged: KL {event.kl:.4g}, lower by {gain}")
-            elif not isinstance(event, (Weights, Failed)):
-                yield event
+        with answered(hear), contextlib.suppress(Cancelled):
+            for event in carry(job, cancel):
+                if isinstance(event, Progress):
+                    meter.show(event)
+                elif isinstance(event, Note):
+                    meter.tell(event.text)
+                elif isinstance(event, Repaired):
+                    gain = f"{event.gain:.2g} ± {event.gain_se:.1g}"
+                    meter.tell(f"{len(event.changes)} formats exchanged: KL {event.kl:.4g}, lower by {gain}")
+                elif not isinstance(event, (Weights, Failed)):
+                    yield event
+        if heard:
+            raise Stopped(heard[0])
     finally:
         meter.clear()
 
 
-def finish(job: Job[Result]) -> Result:
+def finish(job: Job[Result], carry: Carry) -> Result:
     """The result of a job, with its progress shown."""
-    *_, last = events(job)
+    *_, last = events(job, carry)
     assert isinstance(last, Finished)  # a job that does not raise ends so
     return job.result(last)
 

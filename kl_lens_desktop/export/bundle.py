@@ -1,5 +1,6 @@
 """The IR folder: graph, tokenizer models, the Hugging Face files, the plan, and a card saying what it is."""
 
+import contextlib
 import itertools
 import shutil
 import time
@@ -30,8 +31,9 @@ from kl_lens_desktop.export.proof import (
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, share_weights
 from kl_lens_desktop.export.trace import trace
+from kl_lens_desktop.exported import contents
 from kl_lens_desktop.families import FAMILIES
-from kl_lens_desktop.files import CARD, NPU_MODEL, atomic_folder, write_json
+from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behind_links, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
@@ -41,7 +43,8 @@ from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
-from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.room import room_for
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text, read_text
 
@@ -126,10 +129,12 @@ def export_model(
         cancel.check()
         return Progress(STAGE, next(done), steps, message)
 
-    with atomic_folder(out, CARD) as staging:
+    with atomic_folder(out, CARD) as staging, contextlib.ExitStack() as stack:
         yield step("Opening the model")
         loaded = load_model(local.folder)
         plan = _applicable(plan, local, loaded, source or out)
+        needed = _weights_bytes(loaded, plan) * (1 + npu)  # of two graphs, until they share them
+        stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         yield from _warnings(plan, npu)
         ids = _prompt(loaded.tokenizer)
         if shared.graph is None:
@@ -173,7 +178,7 @@ def export_model(
     yield Finished(
         {
             "folder": str(out),
-            "size_bytes": (out / "openvino_model.bin").stat().st_size,
+            "size_bytes": (out / WEIGHTS).stat().st_size,
             "audit": {"checked": checked.checked, "formats": checked.formats},
             "proof": proven,
             "seconds": time.monotonic() - started,
@@ -206,6 +211,12 @@ def _applicable(plan: Plan | str, local: LocalModel, loaded: LoadedModel, source
         plan = uniform_plan(identity, [weight.as_dict() for weight in weights], kept, plan)
     check_applies(plan, identity, [weight.name for weight in quantizable(weights)], source)
     return plan
+
+
+def _weights_bytes(loaded: LoadedModel, plan: Plan) -> int:
+    weights = inventory(loaded.model)
+    chosen = [(w.shape, parse_format(plan.assignments.get(w.name, "fp16"))) for w in quantizable(weights)]
+    return kept_bytes(loaded.model, weights) + sum(stored_bytes(shape, fmt) for shape, fmt in chosen)
 
 
 def _proven(staging: Path, said: Reference) -> dict[str, float]:
@@ -324,6 +335,7 @@ def _write_card(
             "audit": checked,
             "proof": proven,
             "files": sorted([CARD, *(path.name for path in staging.iterdir())]),
+            "contents": contents(staging),
             "packages": {name: version(name) for name in packages},
             "threads": torch.get_num_threads(),
         },

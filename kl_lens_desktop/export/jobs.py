@@ -52,6 +52,11 @@ class BaselinesJob(Job[Baselines]):
     gamma: float = 1.1
     only: tuple[str, ...] = FAMILIES
 
+    def memory_mb(self) -> int | None:
+        from kl_lens_desktop.model.fit import memory_mb
+
+        return memory_mb(self.model, "export")
+
     def check(self) -> None:
         from kl_lens_desktop.files import check_writable
         from kl_lens_desktop.plan.baselines import check_families

@@ -9,10 +9,8 @@ compressed.
 import contextlib
 import io
 import logging
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import nncf
@@ -31,6 +29,8 @@ from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import GROUP_SIZES, parse_format, stored_bytes
+from kl_lens_desktop.room import FREE_TEMPORARY, room_for
+from kl_lens_desktop.temporary import temporary_folder
 
 NNCF_METRICS = {
     "data-free": nncf.SensitivityMetric.WEIGHT_QUANTIZATION_ERROR,
@@ -90,12 +90,15 @@ class Chooser:
         graph, states = trace(loaded.model)
         make_stateful(graph, states)
         to_fp16(graph)
-        self._folder = tempfile.TemporaryDirectory(prefix="kl-lens-nncf-", ignore_cleanup_errors=True)
-        self._path = Path(self._folder.name) / "model.xml"
-        ov.save_model(graph, self._path, compress_to_fp16=False)
+        needed = 2 * sum(parameter.numel() for parameter in loaded.model.parameters())
+        self._open = contextlib.ExitStack()
+        folder = self._open.enter_context(temporary_folder())
+        with room_for("the graph in FP16", needed, folder, FREE_TEMPORARY):
+            self._path = folder / "model.xml"
+            ov.save_model(graph, self._path, compress_to_fp16=False)
 
     def close(self) -> None:
-        self._folder.cleanup()
+        self._open.close()
 
     def order(self, metric: str) -> Order:
         """NNCF's own scores under a metric of `NNCF_METRICS`, as it sorts by them."""

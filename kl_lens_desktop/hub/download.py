@@ -4,7 +4,6 @@ import collections
 import contextlib
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -15,14 +14,16 @@ import httpx
 from filelock import FileLock, Timeout
 
 from kl_lens_desktop.errors import HubError, InputError
+from kl_lens_desktop.files import reason
 from kl_lens_desktop.hub import client as hub
 from kl_lens_desktop.hub import library
 from kl_lens_desktop.hub.interruptible import OpenSockets, interruptible
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.room import room_for
 
 STAGE = "pull"
-SPARE_BYTES = 64 * 2**20  # left free beside the model, for the manifest and everybody else
+_ADVICE = "Free some space, or set KL_LENS_HOME to a folder on another disk that you may write to"
 _ATTEMPTS = 6  # in a row without one new byte
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
@@ -85,8 +86,8 @@ def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = Non
         missing = [file for file in chosen if not _is_there(folder, file)]
         with _writing(folder):
             if missing:
-                _check_disk(sum(file.size - _partial_bytes(folder, file) for file in missing))
-                with _one_at_a_time(folder, info.id):
+                needed = sum(file.size - _partial_bytes(folder, file) for file in missing)
+                with room_for(info.id, needed, folder, _ADVICE), _one_at_a_time(folder, info.id):
                     library.write_manifest(folder, info.id, info.revision, asked, complete=False)
                     yield from _Pull(client, sockets, info, folder, _Meter(chosen), cancel).files(chosen)
             library.write_manifest(folder, info.id, info.revision, asked, complete=True)
@@ -115,8 +116,8 @@ def fetch_file(dataset: str, name: str, folder: Path, cancel: Cancel) -> Generat
         folder = folder / info.revision[:12]  # a partial file belongs to one commit
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _check_disk(chosen[0].size - _partial_bytes(folder, chosen[0]))
-            with _one_at_a_time(folder, dataset):
+            needed = chosen[0].size - _partial_bytes(folder, chosen[0])
+            with room_for(dataset, needed, folder, _ADVICE), _one_at_a_time(folder, dataset):
                 yield from _Pull(client, sockets, info, folder, _Meter(chosen), cancel).files(chosen)
     return folder / name
 
@@ -305,19 +306,6 @@ def _hash_matches(path: Path, file: hub.HubFile, cancel: Cancel) -> bool:
     return digest.hexdigest() == (file.sha256 or file.blob_sha1)
 
 
-def _check_disk(needed: int) -> None:
-    root = library.models_folder()
-    root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free
-    if needed + SPARE_BYTES > free:
-        raise InputError(
-            "Not enough disk space for this model",
-            f"{needed / 1000000000.0:,.2f} GB are needed and {free / 1000000000.0:,.2f} GB are "
-            f"free in {root}",
-            "Free some space, or set KL_LENS_HOME to another disk",
-        )
-
-
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path, model_id: str) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
@@ -340,11 +328,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"Cannot write into {folder}",
-            error.strerror or str(error),
-            "Free some space, or set KL_LENS_HOME to a folder you may write to",
-        ) from error
+        raise InputError(f"Cannot write into {folder}", reason(error), _ADVICE) from error
 
 
 def _wait(seconds: float, cancel: Cancel) -> None:

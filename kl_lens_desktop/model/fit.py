@@ -1,6 +1,10 @@
 """Whether a model fits this computer, before any work: memory and disk by stage. Needs no torch."""
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
+
+from kl_lens_desktop.errors import KLLensError
 
 _MB = 2**20
 # Resident set of a worker with its libraries loaded and no model, measured on Linux with the pinned versions.
@@ -15,6 +19,29 @@ class StageNeed:
     stage: str
     ram_mb: int
     disk_mb: int
+
+
+def memory_mb(model: str, stage: str) -> int | None:
+    """What a stage needs at its peak for a model that is on this computer; None if it cannot be told."""
+    from kl_lens_desktop.hub.resolve import resolve_model
+    from kl_lens_desktop.model.checkpoint import weight_files
+
+    try:
+        files = weight_files(resolve_model(model).folder)
+        needs = stage_needs(_parameters(files), sum(file.stat().st_size for file in files))
+    except (KLLensError, OSError):
+        return None
+    return next(need.ram_mb for need in needs if need.stage == stage)
+
+
+def _parameters(files: list[Path]) -> int:
+    from safetensors import safe_open
+
+    count = 0
+    for file in files:
+        with safe_open(file, "numpy") as opened:
+            count += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+    return count
 
 
 def stage_needs(parameters: int, checkpoint_bytes: int) -> list[StageNeed]:

@@ -81,6 +81,11 @@ class VerifyJob(Job[Verified]):
     repair: RepairSettings | None = None
     consent: bool = False
 
+    def memory_mb(self) -> int | None:
+        from kl_lens_desktop.model.fit import memory_mb
+
+        return memory_mb(self.model, "analyze")
+
     def check(self) -> None:
         from kl_lens_desktop.files import check_writable
         from kl_lens_desktop.plan.document import load_plan

@@ -12,6 +12,7 @@ class Cancel:
 
     def __init__(self) -> None:
         self._stop = threading.Event()
+        self._at_once = threading.Event()
         self._go = threading.Event()
         self._go.set()
         self._orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -20,6 +21,11 @@ class Cancel:
         self._stop.set()
         self._go.set()
         self._orders.put(None)
+
+    def cancel_at_once(self) -> None:
+        """Cancel, and give nothing the time to end well."""
+        self._at_once.set()
+        self.cancel()
 
     def pause(self) -> None:
         self._go.clear()
@@ -47,11 +53,18 @@ class Cancel:
         return self._stop.is_set()
 
     @property
+    def at_once(self) -> bool:
+        return self._at_once.is_set()
+
+    @property
     def paused(self) -> bool:
         return not self._go.is_set()
 
     def check(self) -> None:
         """Wait while paused; raise `Cancelled` once cancelled."""
-        self._go.wait()
+        if (
+            not self._go.is_set()
+        ):  # a signal's handler may cancel at any point of this thread, but not in a wait
+            self._go.wait()
         if self._stop.is_set():
             raise Cancelled

@@ -15,14 +15,22 @@ from uuid import uuid4
 
 import psutil
 
+from kl_lens_desktop import temporary
 from kl_lens_desktop.errors import Cancelled, ChildError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Answer, Event, Failed, Finished, Memory, Note, from_line
 from kl_lens_desktop.process.job import Job, to_line
+from kl_lens_desktop.process.memory import (
+    ended_by_system,
+    memory_words,
+    out_of_memory,
+    says_out_of_memory,
+)
 from kl_lens_desktop.process.record import encode
 
-GRACE_S = 0.6  # between asking a child to stop and ending it: cancel answers within a second
+GRACE_S = 0.5  # between asking a child to stop and ending it: cancel answers within a second
 _POLL_S = 0.05
+_LAST_WAIT_S = 1.0  # for a child's children that were ended
 _STDERR_LINES = 40
 _MARK = "KL_LENS_CHILD"  # in the environment of a child and of whatever it starts
 _SAMPLE_S = 0.5  # between two `Memory` events
@@ -60,6 +68,7 @@ class Child:
         label: str = "",
     ) -> None:
         self.name, self.peak_rss_mb = job.NAME, 0.0
+        self._job, self._free = job, psutil.virtual_memory().available
         self._label, self._mark, self._started = label, uuid4().hex, time.time()
         self._rss_mb, self._sampled = 0.0, time.monotonic()
         self._limit_s, self._limit_mb = time_limit_s, memory_limit_mb
@@ -127,7 +136,7 @@ class Child:
                 if cancel.cancelled and end_by is None:
                     end_by = time.monotonic() + GRACE_S
                     self._tell("cancel")
-                if end_by is not None and time.monotonic() > end_by:
+                if end_by is not None and (cancel.at_once or time.monotonic() > end_by):
                     raise Cancelled
                 now = time.monotonic()
                 if cancel.paused and paused_since is None:
@@ -169,6 +178,9 @@ class Child:
             self._process.kill()
             self._process.wait()
         self._end_descendants()
+        temporary.sweep()
+        for folder in self._job.places():
+            temporary.sweep_partials(folder)
         pipes = (self._process.stdout, self._process.stderr)
         for pump, pipe in zip(self._pumps, pipes, strict=True):
             pump.join(timeout=2)
@@ -189,7 +201,9 @@ class Child:
                 if recent and self._mark in process.environ().get(_MARK, ""):
                     process.kill()
                     left.append(process)
-        psutil.wait_procs(left, timeout=1)
+        until = time.monotonic() + _LAST_WAIT_S
+        while any(_runs(process) for process in left) and time.monotonic() < until:
+            time.sleep(_POLL_S / 10)
 
     def _new_deadline(self) -> float | None:
         return None if self._limit_s is None else time.monotonic() + self._limit_s
@@ -203,11 +217,19 @@ class Child:
             error.add_note(failed.traceback)
             raise error
         if status:
-            raise ChildError(
-                f"The {self.name} process ended early",
-                self._last_words(status),
-                "Try again. If it happens again, choose a smaller model or another device",
-            )
+            raise self._ended_early(status)
+
+    def _ended_early(self, status: int) -> ChildError:
+        words = self._last_words(status)
+        if says_out_of_memory(words):
+            return out_of_memory(self._job, self._free)
+        what, advice = f"The {self.name} process ended early", self._job.SAVES_MEMORY
+        if ended_by_system(status):
+            why = f"the system ended it ({words}), as it does when memory runs out"
+            return ChildError(what, f"{why}; {memory_words(self._job, self._free)}", advice)
+        return ChildError(
+            what, words, "Try again. If it happens again, choose a smaller model or another device"
+        )
 
     def _enforce_limits(self, deadline: float | None) -> None:
         if deadline is not None and time.monotonic() > deadline:
@@ -257,6 +279,13 @@ class Child:
             for line in self._process.stderr:
                 if line.strip():
                     self._words.append(line.strip())
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it still has memory and files: what its new parent did not ask the outcome of has none."""
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def worker_command() -> list[str]:

@@ -4,11 +4,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
+from kl_lens_desktop.files import behind_links
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished
-from kl_lens_desktop.process.record import decode, encode
+from kl_lens_desktop.process.record import decode, encode, paths
 
 Result = TypeVar("Result")
 
@@ -18,10 +20,11 @@ class Job(ABC, Generic[Result]):
     """The base of all jobs; each is a frozen record whose fields, with their defaults, are its parameters.
 
     `NAME` is what a worker process is asked for; `kl_lens_desktop.jobs` knows every job by it. The type in
-    brackets is that of the result.
+    brackets is that of the result. `SAVES_MEMORY` tells a person what helps where memory does not suffice.
     """
 
     NAME: ClassVar[str]
+    SAVES_MEMORY: ClassVar[str] = "Close other programs, or choose a smaller model"
 
     def check(self) -> None:
         """Refuse what can be refused before a model is fetched or opened.
@@ -36,6 +39,15 @@ class Job(ABC, Generic[Result]):
     @abstractmethod
     def run(self, cancel: Cancel) -> Iterator[Event]:
         """Do it; the last event is `Finished`. Heavy libraries are imported only here."""
+
+    def memory_mb(self) -> int | None:
+        """About how much memory it takes at its peak, in MB (2**20 bytes), as far as that can be told."""
+        return None
+
+    def places(self) -> set[Path]:
+        """The folders in which it may write, among others: those of all paths that it names."""
+        named = list(paths(self))
+        return {behind_links(path).parent for path in named} | set(named)
 
     def finished(self, result: Result) -> Finished:
         """The event that ends this job well."""

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +58,18 @@ def decode_known(kind: type[Record], value: object) -> Record:
             except _Wrong:
                 continue
     return kind(**good)
+
+
+def paths(value: Any) -> Iterator[Path]:
+    """Every path in a record, whatever it is in."""
+    if isinstance(value, Path):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from paths(getattr(value, field.name))
+    elif isinstance(value, (tuple, list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from paths(item)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 The parent writes one JSON line ``{"job": …, "given": …}`` and then, at any time, ``pause``, ``resume``,
 ``cancel`` or, to a job that takes orders, one as a JSON object. End of input means that the parent is gone;
-the child then ends at once, so no orphan remains.
+the child then ends within a second, so no orphan remains, and removes what is temporary of it.
 """
 
 import io
@@ -10,16 +10,23 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, TextIO
 
+import psutil
+
+from kl_lens_desktop import temporary
 from kl_lens_desktop.errors import Cancelled, KLLensError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Failed, to_line
 from kl_lens_desktop.process.job import Job, perform
+from kl_lens_desktop.process.memory import is_out_of_memory, out_of_memory
+from kl_lens_desktop.room import FREE_SOME, is_disk_full
 
 CANCELLED_EXIT = 130
+_GRACE_S = 0.5  # for a child without a parent to end well
 
 
 def serve(read: Callable[[bytes], Job[Any]]) -> int:
@@ -30,6 +37,7 @@ def serve(read: Callable[[bytes], Job[Any]]) -> int:
     read : callable
         The job of a line: `kl_lens_desktop.jobs.from_line`.
     """
+    free = psutil.virtual_memory().available
     output = _claim_stdout()
     # Unbuffered: a daemon thread inside a buffered reader holds its lock and aborts the interpreter at its
     # end.
@@ -37,45 +45,34 @@ def serve(read: Callable[[bytes], Job[Any]]) -> int:
     line = requests.readline()
     cancel = Cancel()
     threading.Thread(target=_obey, args=(requests, cancel), daemon=True, name="parent").start()
-    name = "The job"
+    job: Job[Any] | None = None
     try:
         job = read(line)
-        name = job.NAME
+        temporary.sweep()
+        for folder in job.places():
+            temporary.sweep_partials(folder)
         for event in perform(job, cancel):
             _write(output, event)
     except Cancelled:
         return CANCELLED_EXIT
-    except KLLensError as error:
-        _write(
-            output,
-            Failed(error.what, error.why, error.next_step, type(error).__name__, traceback.format_exc()),
-        )
-        return 1
-    except MemoryError:
-        _write(
-            output,
-            Failed(
-                "Not enough memory",
-                "the computer has no memory left",
-                "Close other programs",
-                "MemoryError",
-                traceback.format_exc(),
-            ),
-        )
-        return 1
     except Exception as error:  # noqa: BLE001  (the process's last frame: whatever it is, the parent must hear it)
-        _write(
-            output,
-            Failed(
-                f"{name} failed",
-                f"{type(error).__name__}: {error}",
-                "See the log",
-                type(error).__name__,
-                traceback.format_exc(),
-            ),
-        )
+        _write(output, _failed(job, error, free))
         return 1
     return 0
+
+
+def _failed(job: Job[Any] | None, error: Exception, free: int) -> Failed:
+    trace, name = traceback.format_exc(), job.NAME if job else "The job"
+    if job and is_out_of_memory(error):
+        said: KLLensError = out_of_memory(job, free)
+    elif isinstance(error, KLLensError):
+        said = error
+    elif is_disk_full(error):
+        said = KLLensError(f"{name} failed", f"a disk is full ({error})", FREE_SOME)
+    else:
+        advice = "See the log, or run the command again with --debug, and report it"
+        said = KLLensError(f"{name} failed", f"{type(error).__name__}: {error}", advice)
+    return Failed(said.what, said.why, said.next_step, type(error).__name__, trace)
 
 
 def _claim_stdout() -> TextIO:
@@ -99,4 +96,6 @@ def _obey(requests: io.FileIO, cancel: Cancel) -> None:
             cancel.order(json.loads(line))
         elif action := actions.get(line.strip()):
             action()
-    os._exit(CANCELLED_EXIT)
+    cancel.cancel()
+    time.sleep(_GRACE_S)
+    temporary.leave(CANCELLED_EXIT)

@@ -96,10 +96,18 @@ class AnalyzeJob(Job[Analyzed]):
     """
 
     NAME: ClassVar[str] = "analyze"
+    SAVES_MEMORY: ClassVar[str] = (
+        "Close other programs, shorten the window, set OMP_NUM_THREADS=1, or choose a smaller model"
+    )
 
     model: str
     out: Path
     analysis: Analysis = field(default_factory=Analysis)
+
+    def memory_mb(self) -> int | None:
+        from kl_lens_desktop.model.fit import memory_mb
+
+        return memory_mb(self.model, "analyze")
 
     def check(self) -> None:
         from kl_lens_desktop.files import check_writable
@@ -168,6 +176,11 @@ class AgreeJob(Job[Agreed]):
     text: Path | None = None
     tokens: int = HELD_OUT_TOKENS
     window: int = WINDOW
+
+    def memory_mb(self) -> int | None:
+        from kl_lens_desktop.model.fit import memory_mb
+
+        return memory_mb(self.model, "analyze")
 
     def check(self) -> None:
         from kl_lens_desktop.files import check_replaceable

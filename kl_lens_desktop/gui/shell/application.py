@@ -14,6 +14,7 @@ from kl_lens_desktop.gui.kit.words import message_box
 from kl_lens_desktop.gui.shell import crash
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state.workspace import Settings
+from kl_lens_desktop.process.signals import answered
 
 BASE_POINTS = 10
 _NAME = "kl-lens"
@@ -42,7 +43,9 @@ def run(open_path: str | None = None) -> int:
         window.show()
         if open_path is not None:
             QTimer.singleShot(0, lambda: open_in(window, open_path))
-        return app.exec()
+        # Python answers a signal when it next runs, which the header's timer sees to.
+        with answered(lambda number: app.exit(128 + number)):
+            return app.exec()
     finally:
         crash.uninstall()
 

@@ -15,6 +15,7 @@ from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.jobs import BenchJob, DevicesJob
 from kl_lens_desktop.errors import InputError, KLLensError
 from kl_lens_desktop.export.jobs import BaselinesJob
+from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui.state.background import Background
@@ -517,6 +518,9 @@ def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, P
     baselines = [p for p in beside if p is not None and scores and p.model.sha256 == scores.model.sha256]
     elsewhere = {name: folder for name, folder in known_exports.items() if (folder / MODEL_XML).is_file()}
     exports = workspace.exported() | elsewhere
+    damaged = {name: why for name, folder in exports.items() if (why := damage(folder))}
+    problems += [f"Cannot use {exports[name]}: {why}. Export it again." for name, why in damaged.items()]
+    exports = {name: folder for name, folder in exports.items() if name not in damaged}
     audits = {name: audit for name, folder in exports.items() if (audit := _read_audit(folder)) is not None}
     return _Results(
         model,

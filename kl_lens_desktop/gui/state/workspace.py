@@ -1,11 +1,9 @@
 """Where things lie on disk: the user's folder, the settings, and one work folder for each model."""
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +15,7 @@ from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.process.record import decode_known, encode
 from kl_lens_desktop.sensitivity.jobs import Analysis
+from kl_lens_desktop.temporary import sweep_partials
 
 RECENT_LIMIT = 8
 
@@ -171,18 +170,8 @@ class Workspace:
         return {path.parent.name: path.parent for path in found}
 
     def sweep(self) -> None:
-        """Remove what a job that was ended in mid-write left behind; call it only while no job runs."""
+        """Remove what a job that was ended in mid-write left behind."""
         sweep_partials(self.folder)
-
-
-def sweep_partials(folder: Path) -> None:
-    """Remove unfinished files and folders of ours from `folder`."""
-    for path in folder.glob(".*.partial") if folder.is_dir() else ():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):  # still held by a dying process; the next sweep gets it
-                path.unlink()
 
 
 def workspace_of(work_folder: Path, reference: str) -> Workspace:
