@@ -29,6 +29,7 @@ from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.cli import console
 from kl_lens_desktop.cli.commands import run
+from kl_lens_desktop.disk_space import check_room, room_for
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.files import atomic_folder, write_json, write_text
@@ -40,7 +41,6 @@ from kl_lens_desktop.process.events import Note, Progress
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.process.memory import is_out_of_memory
 from kl_lens_desktop.process.signals import STOPPING, Stopped
-from kl_lens_desktop.room import check_room, room_for
 from kl_lens_desktop.run import is_exported
 from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
 from tests.models import build_folder

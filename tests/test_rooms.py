@@ -12,7 +12,7 @@ ORDER = [
         "errors",
         "files",
         "temporary",
-        "room",
+        "disk_space",
         "exported",
         "printable",
         "qt_libraries",

@@ -29,13 +29,13 @@ from kl_lens_desktop.bench.jobs import (
 from kl_lens_desktop.bench.rows import SCHEMA, Run, row
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.variants import Variant, find_variants, weights_bytes
+from kl_lens_desktop.disk_space import FREE_TEMPORARY, check_room
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.files import write_json
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Answer, Event, Finished, Measured, Memory, Note, Progress
 from kl_lens_desktop.process.job import Job
-from kl_lens_desktop.room import FREE_TEMPORARY, check_room
 from kl_lens_desktop.temporary import temporary_folder
 from kl_lens_desktop.text.bundled import held_out_text, read_text, remarks
 from kl_lens_desktop.text.passage import Passage, passage

@@ -16,6 +16,7 @@ from openvino_tokenizers import convert_tokenizer
 from transformers import PreTrainedModel
 
 from kl_lens_desktop import __version__
+from kl_lens_desktop.disk_space import room_for
 from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export import traced
 from kl_lens_desktop.export.compress import audit, compress, to_fp16
@@ -44,7 +45,6 @@ from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
-from kl_lens_desktop.room import room_for
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text, read_text
 

@@ -22,6 +22,7 @@ from nncf.quantization.algorithms.weight_compression.mixed_precision import (
 )
 from torch import Tensor
 
+from kl_lens_desktop.disk_space import FREE_TEMPORARY, room_for
 from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export.compress import base_name, stored_group, to_fp16, weight_constants
 from kl_lens_desktop.export.stateful import make_stateful
@@ -29,7 +30,6 @@ from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import GROUP_SIZES, parse_format, stored_bytes
-from kl_lens_desktop.room import FREE_TEMPORARY, room_for
 from kl_lens_desktop.temporary import temporary_folder
 
 NNCF_METRICS = {

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 from filelock import FileLock, Timeout
 
+from kl_lens_desktop.disk_space import room_for
 from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.files import reason
 from kl_lens_desktop.hub import client as hub
@@ -20,7 +21,6 @@ from kl_lens_desktop.hub import library
 from kl_lens_desktop.hub.interruptible import OpenSockets, interruptible
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
-from kl_lens_desktop.room import room_for
 
 STAGE = "pull"
 _ADVICE = "Free some space, or set KL_LENS_HOME to a folder on another disk that you may write to"

@@ -18,12 +18,12 @@ from typing import Any, TextIO
 import psutil
 
 from kl_lens_desktop import temporary
+from kl_lens_desktop.disk_space import FREE_SOME, is_disk_full
 from kl_lens_desktop.errors import Cancelled, KLLensError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Failed, to_line
 from kl_lens_desktop.process.job import Job, perform
 from kl_lens_desktop.process.memory import is_out_of_memory, out_of_memory
-from kl_lens_desktop.room import FREE_SOME, is_disk_full
 
 CANCELLED_EXIT = 130
 _GRACE_S = 0.5  # for a child without a parent to end well
