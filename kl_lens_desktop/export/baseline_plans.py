@@ -75,9 +75,9 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     for path, model in ((job.scores, scores.model), (job.plan, plan.model)):
         model.check_same(identity, path, "Open the model that was scored")
     held_out = job.text or held_out_text()
-    _, about = windows(loaded.tokenizer, [held_out], job.tokens, job.window)
+    _, about = windows(loaded, [held_out], job.tokens, job.window)
     calibration, _ = windows(
-        loaded.tokenizer,
+        loaded,
         [calibration_text()],
         min(int(scores.text.get("tokens") or SCORED_TOKENS), SCORED_TOKENS),
         job.window,

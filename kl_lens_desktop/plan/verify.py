@@ -93,7 +93,7 @@ def _repaired(
     text = by.text or calibration_text()
     check_repair_text(text, held_out)
     skip = _scored(plan, scores, text)
-    ids, sha256 = spread_windows(loaded.tokenizer, text, by.tokens, window, skip)
+    ids, sha256 = spread_windows(loaded, text, by.tokens, window, skip)
     read = {"text": sha256, "skip": skip, "tokens": ids.numel(), "window": window}
     about = {"model": plan.model.sha256, **read}
     bench = Bench(loaded, ids, cancel, path.with_suffix(".joint.json"), about)

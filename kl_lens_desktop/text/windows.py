@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.text.bundled import check_windows, read_text
 
 
@@ -28,7 +29,7 @@ class TextIdentity:
 
 
 def windows(
-    tokenizer: Any, files: Sequence[Path], tokens: int, window: int, name: str | None = None
+    loaded: LoadedModel, files: Sequence[Path], tokens: int, window: int, name: str | None = None
 ) -> tuple[Tensor, TextIdentity]:
     """Consecutive windows from the start of each file's token ids, no special tokens added.
 
@@ -52,24 +53,22 @@ def windows(
     ------
     InputError
         If a file cannot be read, or is shorter than one window, or there are fewer than two windows in all,
-        from which no standard error can be told.
+        from which no standard error can be told, or one contains a token that the model has no embedding for.
     """
     check_windows(tokens, window, len(files))
     digest, pieces = hashlib.sha256(), []
     for file in files:
         text = read_text(file)
         digest.update(text.encode("utf-8"))
-        ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)[
-            "input_ids"
-        ]
-        if len(ids) < window:
+        read = loaded.ids(text, str(file))
+        if len(read) < window:
             raise InputError(
                 f"Cannot use {file}",
-                f"it has {len(ids)} tokens, and one window needs {window}",
+                f"it has {len(read)} tokens, and one window needs {window}",
                 "Choose a longer text or a shorter window",
             )
-        count = min(len(ids), tokens // len(files)) // window
-        pieces.append(torch.tensor(ids[: count * window], dtype=torch.long).view(count, window))
+        count = min(len(read), tokens // len(files)) // window
+        pieces.append(torch.tensor(read[: count * window], dtype=torch.long).view(count, window))
     turns = itertools.zip_longest(*pieces)
     ids = torch.stack([row for turn in turns for row in turn if row is not None])
     if len(ids) < 2:
