@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from kl_lens_desktop.cli.commands import run
+from kl_lens_desktop.cli.commands import COMMANDS, run
 from kl_lens_desktop.errors import HubError, InputError, ModelError
 from kl_lens_desktop.hub import download, library
 from kl_lens_desktop.hub.model_files import INDEX, model_files
@@ -156,7 +156,7 @@ DEEP = "[" * 5000 + "]" * 5000
 BY_NAME: dict[str, tuple[Damage, str]] = {
     "a file beside an index of others": (
         beside,
-        "has a model.safetensors and an model.safetensors.index.json that names other files. Remove",
+        "has a model.safetensors and a model.safetensors.index.json that names other files. Remove",
     ),
     "an index that leads outside": (indexed("../x.safetensors"), "index.json names '../x.safetensors'"),
     "an index with a path": (indexed("/tmp/x.safetensors"), "index.json names '/tmp/x.safetensors'"),
@@ -242,6 +242,10 @@ INSIDE: dict[str, tuple[Damage, str]] = {
     "weights named elsewhere": (
         config(transformers_weights="other.safetensors"),
         "config.json names other weights (other.safetensors) than model.safetensors",
+    ),
+    "weights named as a list": (
+        config(transformers_weights=[1]),
+        "config.json names other weights ([1]) than",
     ),
     "quantized weights": (config(quantization_config={}), "quantized already"),
     "no tokenizer": (without("tokenizer.json"), "it has no tokenizer. Add its tokenizer.json"),
@@ -437,6 +441,17 @@ def test_a_panic_in_the_middle_of_a_text_is_a_sentence(folder: Path) -> None:
     broken = LoadedModel(loaded.model, tokenizer, loaded.files)
     with pytest.raises(ModelError, match=r"Cannot read a\.txt: .*Panic: index out of bounds"):
         broken.ids("text", "a.txt")
+
+
+def test_a_panic_nobody_expected_is_a_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def panics(_: object) -> None:
+        raise BaseException("index out of bounds")
+
+    monkeypatch.setitem(COMMANDS, "pull", panics)
+    assert run(["pull", "sample"]) == 1
+    assert "BaseException: index out of bounds. Run again with --debug" in capsys.readouterr().err
 
 
 def test_a_lack_of_memory_is_not_called_damage(folder: Path) -> None:

@@ -51,7 +51,9 @@ def run(argv: list[str]) -> int:
         return FAILED
     except BrokenPipeError:
         return FAILED
-    except Exception as error:  # noqa: BLE001  (the program's last frame: one line instead of a traceback)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  (the last frame: one line; a panic of Rust is no Exception)
         if arguments.debug:
             traceback.print_exc()
         print(
@@ -79,7 +81,7 @@ def _app(arguments: Arguments) -> int:
         raise InputError(
             "Cannot open a window", "there is no display here", "Use the commands: see kl-lens --help"
         )
-    if (arguments.model or "").endswith(".json") and not Path(arguments.model).is_file():
+    if (arguments.model or "").endswith(".json") and not Path(arguments.model).exists():
         raise InputError(f"Cannot open {arguments.model}", "there is no such file", "Check the name")
     from kl_lens_desktop.gui.shell.application import run as run_application
 

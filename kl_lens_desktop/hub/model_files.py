@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import reason
@@ -37,6 +37,7 @@ _MOST_BYTES = {
     "chat_template.json": 4 * _MB,
 }
 _DEEPEST = 64
+_FLAT = ("vocab", "merges")  # a million entries, which only the tokenizer's own library reads
 _SHARD = re.compile(r"(.+)-(\d{1,6})-of-(\d{1,6})\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -97,7 +98,7 @@ def model_files(folder: Path) -> ModelFiles:
     try:
         if index and SINGLE in names and SINGLE not in index.values():
             raise UnclearWeightsError(
-                f"it has a {SINGLE} and an {INDEX} that names other files",
+                f"it has a {SINGLE} and a {INDEX} that names other files",
                 "Remove the ones that you do not want",
             )
         weights = weight_names(names, index)
@@ -179,14 +180,37 @@ def read_bytes(path: Path) -> bytes:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a small file of a model folder from anyone.
 
+    Raises
+    ------
+    ModelError
+        If the file is too large, cannot be read, or `parse_object` refuses it.
+    """
+    return parse_object(read_bytes(path), path)
+
+
+def parse_object(
+    content: bytes, path: Path, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> dict[str, Any]:
+    """The JSON object that was read from `path`, whose objects `pairs` makes of their keys and values.
+
     NaN and Infinity are read, since published configurations hold them.
 
     Raises
     ------
     ModelError
-        If the file is too large, not UTF-8, not JSON, nested too deeply or no object.
+        If it is not UTF-8, not JSON, nested too deeply or no object.
     """
-    return _parse(read_bytes(path), path)
+    try:
+        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=pairs)
+    except RecursionError as error:
+        raise _damaged(path, "it is nested too deeply") from error
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise _damaged(path, f"it is not valid JSON ({str(error)[:100]})") from error
+    if not isinstance(value, dict):
+        raise _damaged(path, "it is not a JSON object")
+    if _is_deep(value):
+        raise _damaged(path, "it is nested too deeply")
+    return value
 
 
 def parse_index(content: bytes, path: Path) -> dict[str, str]:
@@ -197,7 +221,7 @@ def parse_index(content: bytes, path: Path) -> dict[str, str]:
     ModelError
         If it is no such index, or names a tensor twice.
     """
-    shards = _parse(content, path, _unique_keys).get("weight_map")
+    shards = parse_object(content, path, _unique_keys).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise _damaged(path, "it has no weight_map")
     if wrong := next((tensor for tensor, name in shards.items() if not isinstance(name, str)), None):
@@ -275,34 +299,19 @@ def _check_size(path: Path, size: int) -> None:
         )
 
 
-def _parse(
-    content: bytes, path: Path, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
-) -> dict[str, Any]:
-    try:
-        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=pairs)
-    except RecursionError as error:
-        raise _damaged(path, "it is nested too deeply") from error
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise _damaged(path, f"it is not valid JSON ({str(error)[:100]})") from error
-    if not isinstance(value, dict):
-        raise _damaged(path, "it is not a JSON object")
-    if _is_deep(value):
-        raise _damaged(path, "it is nested too deeply")
-    return value
-
-
 def _is_deep(value: object) -> bool:
     level = [value]
     for _ in range(_DEEPEST):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)  # type: ignore[attr-defined]
-            if isinstance(inner, (dict, list))
-        ]
+        level = [inner for outer in level for inner in _inner(outer) if isinstance(inner, (dict, list))]
         if not level:
             return False
     return True
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return (inner for key, inner in value.items() if key not in _FLAT)
+    return cast(list[Any], value)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

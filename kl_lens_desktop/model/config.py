@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.families import FAMILIES
-from kl_lens_desktop.hub.model_files import CONFIG, INDEX, ModelFiles, read_object
+from kl_lens_desktop.hub.model_files import CONFIG, INDEX, ModelFiles, listed, read_object
 
 # Several times what the largest published models have: beyond, building a model would never end.
 _MOST = (
@@ -39,12 +40,13 @@ def read_config(files: ModelFiles) -> dict[str, Any]:
             f"the architecture {kind[:80]!r} is not supported; these are: {', '.join(FAMILIES)}",
             "Choose another model",
         )
-    _check_sizes(files, config)
+    check_sizes(folder, config)
     named = config.get("transformers_weights")
-    if named is not None and named not in ({INDEX} if files.index else {file.name for file in files.weights}):
+    used = INDEX if files.index else listed(file.name for file in files.weights)
+    if named not in (None, used):
         raise ModelError(
             f"Cannot open {folder}",
-            f"its config.json names other weights ({str(named)[:80]}) than {files.weights[0].name}",
+            f"its config.json names other weights ({str(named)[:80]}) than {used}",
             "Remove transformers_weights from config.json, or keep only the weights that it names",
         )
     if any(part.get("quantization_config") is not None for _, part in _parts(config)):
@@ -70,13 +72,14 @@ def _parts(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}.", value
 
 
-def _check_sizes(files: ModelFiles, config: dict[str, Any]) -> None:
+def check_sizes(folder: Path, config: dict[str, Any]) -> None:
+    """Raise `ModelError` if a configuration asks for more of anything than any published model has."""
     for prefix, part in _parts(config):
         for name, value in part.items():
             most = next((most for pattern, most in _MOST if pattern.fullmatch(name)), None)
             if most is not None and isinstance(value, int | float) and value > most:
                 raise ModelError(
-                    f"Cannot open {files.folder}",
+                    f"Cannot open {folder}",
                     f"its config.json sets {prefix}{name} to {str(value)[:20]}, and no published model has "
                     f"more than {most:,}",
                     "Download the model again",

@@ -34,13 +34,13 @@ from kl_lens_desktop.hub.model_files import (
     ModelFiles,
     listed,
     model_files,
+    parse_object,
     read_bytes,
-    read_object,
 )
 from kl_lens_desktop.kernels.replace import unreplaced
 from kl_lens_desktop.kernels.table import KERNELS
 from kl_lens_desktop.model.checkpoint import tensor_shapes
-from kl_lens_desktop.model.config import read_config
+from kl_lens_desktop.model.config import check_sizes, read_config
 from kl_lens_desktop.model.tokenizer import check_tokenizer
 from kl_lens_desktop.process.events import Note
 
@@ -143,7 +143,7 @@ def _small_files(files: ModelFiles) -> Iterator[Path]:
         for file in files.small:
             content = read_bytes(file)
             if file.suffix == ".json":
-                described = read_object(file)
+                described = parse_object(content, file)
                 if file.name == TOKENIZER:
                     check_tokenizer(described, file)
                 if described.pop(_OTHERS.get(file.name, ""), None) is not None:
@@ -168,6 +168,7 @@ def _structure(files: ModelFiles, small: Path) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(small, local_files_only=True, trust_remote_code=False)
         config.name_or_path = str(folder)
         layers, held = config.get_text_config().num_hidden_layers, len(shapes)
+        check_sizes(folder, {"num_hidden_layers": layers})
         if layers > held:
             raise ModelError(
                 f"Cannot open {folder}",

@@ -63,7 +63,9 @@ def serve(read: Callable[[bytes], Job[Any]]) -> int:
             ),
         )
         return 1
-    except Exception as error:  # noqa: BLE001  (the process's last frame: whatever it is, the parent must hear it)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  (the last frame: the parent must hear it, Rust's panics too)
         _write(
             output,
             Failed(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kl_lens_desktop.errors import HubError, InputError
+from kl_lens_desktop.errors import HubError, InputError, in_words
 from kl_lens_desktop.files import write_text
 from kl_lens_desktop.hub import library
 from kl_lens_desktop.hub.download import fetch_file
@@ -149,4 +149,6 @@ def _sampled(loaded: LoadedModel, length: int, cancel: Cancel) -> list[str]:
             pad_token_id=0,
             stopping_criteria=[heard],
         )
-    return [text for text in tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True) if text.strip()]
+    with in_words("Cannot generate text", "the model's tokenizer failed", "Use your own text"):
+        texts: list[str] = tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True)
+    return [text for text in texts if text.strip()]
