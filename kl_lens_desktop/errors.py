@@ -1,5 +1,8 @@
 """What the stages raise: one sentence that says what happened, why, and what to do next."""
 
+import contextlib
+from collections.abc import Iterator
+
 from kl_lens_desktop.printable import printable
 
 
@@ -47,3 +50,20 @@ class ChildError(KLLensError):
 
 class Cancelled(Exception):
     """The person asked to stop."""
+
+
+@contextlib.contextmanager
+def in_words(what: str, why: str, next_step: str) -> Iterator[None]:
+    """Raise whatever a library raises over somebody's file as one `ModelError`, panics of Rust code included.
+
+    What is ours already, a wish to stop and a lack of memory pass.
+    """
+    try:
+        yield
+    except (KLLensError, Cancelled, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and "memory" in reason:  # torch has no MemoryError of its own
+            raise MemoryError(reason) from error
+        raise ModelError(what, f"{why} ({type(error).__name__}: {reason[:200]})", next_step) from error

@@ -37,7 +37,7 @@ def loaded(sample: LocalModel) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def chooser(loaded: LoadedModel) -> Iterator[Chooser]:
-    ids, _ = windows(loaded.tokenizer, [calibration_text()], 256, 128)
+    ids, _ = windows(loaded, [calibration_text()], 256, 128)
     made = Chooser(loaded, ids, Cancel())
     yield made
     made.close()
@@ -97,14 +97,14 @@ def stressed(sample: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> St
 
 
 def test_large_channels_change_the_function_by_rounding_only(loaded: LoadedModel, stressed: Stressed) -> None:
-    ids, _ = windows(loaded.tokenizer, [held_out_text()], 128, 64)
+    ids, _ = windows(loaded, [held_out_text()], 128, 64)
     with torch.no_grad():
         before, after = (m.model(ids).logits.log_softmax(-1) for m in (loaded, stressed.loaded))
     assert (before.exp() * (before - after)).sum(-1).mean() < 1e-4
 
 
 def test_on_large_channels_a_plan_keeps_what_uniform_int4_loses(stressed: Stressed) -> None:
-    ids, _ = windows(stressed.loaded.tokenizer, [held_out_text()], 2048, 256)
+    ids, _ = windows(stressed.loaded, [held_out_text()], 2048, 256)
     bench = Bench(stressed.loaded, ids, Cancel())
     options = weight_options(stressed.scores)
     fp16 = bench.measure({option.weight: "fp16" for option in options})

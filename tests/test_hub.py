@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import httpx
 import keyring
 import pytest
 from hypothesis import example, given
@@ -469,7 +470,6 @@ def test_only_what_opening_takes_is_chosen() -> None:
         "chat_template.jinja",
         "README.md",
         "LICENSE",
-        "model.safetensors.index.json",
     ]
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     others = [
@@ -484,7 +484,8 @@ def test_only_what_opening_takes_is_chosen() -> None:
         "training_args.json",
     ]
     assert _chosen(wanted + shards + others) == set(wanted + shards)
-    assert _chosen(["config.json", WEIGHTS, *shards]) == {"config.json", WEIGHTS}
+    index = "model.safetensors.index.json"  # of the shards, which are not taken
+    assert _chosen(["config.json", WEIGHTS, index, *shards]) == {"config.json", WEIGHTS}
     assert _chosen(["config.json", "part-a.safetensors"]) == {"config.json", "part-a.safetensors"}
     odd = ["model.safetensors-00001-of-00001.safetensors", "consolidated.safetensors"]
     assert _chosen(["config.json", *odd]) == {"config.json", odd[0]}
@@ -492,7 +493,8 @@ def test_only_what_opening_takes_is_chosen() -> None:
 
 def _chosen(names: list[str]) -> set[str]:
     files = tuple(client.HubFile(name, 1, None, "0" * 40) for name in names)
-    return {file.name for file in client.choose_files(client.ModelInfo("a/b", COMMIT, False, files))}
+    info = client.ModelInfo("a/b", COMMIT, False, files)
+    return {file.name for file in client.choose_files(httpx.Client(), info)}
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def loaded(sample: LocalModel) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def bench(loaded: LoadedModel) -> Bench:
-    ids, _ = spread_windows(loaded.tokenizer, calibration_text(), 8 * WINDOW, WINDOW, 512)
+    ids, _ = spread_windows(loaded, calibration_text(), 8 * WINDOW, WINDOW, 512)
     return Bench(loaded, ids, Cancel())
 
 
@@ -179,7 +179,7 @@ def test_texts_that_overlap_are_refused(
     short.write_text(short.read_text(encoding="utf-8")[:2000], encoding="utf-8")
     with pytest.raises(InputError, match="were not used for scoring, and four windows need more"):
         _run(sample, path, replace(_how(sample_scores_path), text=short))
-    ids, _ = spread_windows(loaded.tokenizer, calibration_text(), 8 * WINDOW, WINDOW, 512)
+    ids, _ = spread_windows(loaded, calibration_text(), 8 * WINDOW, WINDOW, 512)
     text = calibration_text().read_bytes().decode("utf-8")
     whole = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
     places = [_find(whole, window.tolist()) for window in ids]

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kl_lens_desktop.errors import Cancelled, InputError, ModelError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.inventory import weight_parameters
+from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Note, Progress, Scored, Weights
 from kl_lens_desktop.quant.formats import parse_format
@@ -387,13 +388,13 @@ def test_a_format_that_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_files_take_turns_so_that_a_longer_text_begins_with_a_shorter_one(sample: LocalModel) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(sample.folder)
+    loaded = load_model(sample.folder)
     files = [calibration_text(), held_out_text()]
-    few, _ = windows(tokenizer, files, 256, 64)
-    many, about = windows(tokenizer, files, 1024, 64)
+    few, _ = windows(loaded, files, 256, 64)
+    many, about = windows(loaded, files, 1024, 64)
     assert torch.equal(many[: len(few)], few)
     assert about.tokens == 1024
-    alone, _ = windows(tokenizer, files[1:], 512, 64)
+    alone, _ = windows(loaded, files[1:], 512, 64)
     assert torch.equal(many[1::2], alone)
 
 

@@ -76,7 +76,9 @@ def run(argv: list[str], carry: Carry = in_child) -> int:
         return FAILED
     except BrokenPipeError:
         return FAILED
-    except Exception as error:  # noqa: BLE001  (the program's last frame: one line instead of a traceback)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  (the last frame: one line; a panic of Rust is no Exception)
         if arguments.debug:
             tell_traceback()
         tell(f"kl-lens: {type(error).__name__}: {error}. Run again with --debug and report it.")

@@ -76,9 +76,9 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
         model.check_same(identity, path, "Open the model that was scored")
     held_out = job.text or held_out_text()
     yield from remarks(held_out)
-    _, about = windows(loaded.tokenizer, [held_out], job.tokens, job.window)
+    _, about = windows(loaded, [held_out], job.tokens, job.window)
     calibration, _ = windows(
-        loaded.tokenizer,
+        loaded,
         [calibration_text()],
         min(int(scores.text.get("tokens") or SCORED_TOKENS), SCORED_TOKENS),
         job.window,

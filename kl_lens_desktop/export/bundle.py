@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,11 +12,11 @@ from typing import Any
 import openvino as ov
 import torch
 from openvino_tokenizers import convert_tokenizer
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.disk_space import room_for
-from kl_lens_desktop.errors import ExportError
+from kl_lens_desktop.errors import ExportError, in_words
 from kl_lens_desktop.export import traced
 from kl_lens_desktop.export.compress import audit, compress, to_fp16
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
@@ -35,10 +34,11 @@ from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.exported import contents
 from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behind_links, write_json
+from kl_lens_desktop.hub.model_files import CONFIG, GENERATION, model_files, read_bytes
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.model.load import LoadedModel, load_model, unembedded
 from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
@@ -51,8 +51,6 @@ from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text,
 PREFILL_CHUNK = 256  # tokens that a runtime is advised to give in a call: more take memory in proportion
 MOST_DIFFERENT = 0.01  # of the spread of the logits: a right graph is a thousand times nearer to the model
 
-_COPIED = ("*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt")
-_NOT_COPIED = ("*.index.json", "kl-lens*.json", "kl_lens*.json", "plan.json", "scores.json", "bench.json")
 STAGE = "export"
 _NPU = {
     "graph": NPU_MODEL,
@@ -136,7 +134,8 @@ def export_model(
         needed = _weights_bytes(loaded, plan) * (1 + npu)  # of two graphs, until they share them
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         yield from _warnings(plan, npu)
-        ids = _prompt(loaded.tokenizer)
+        yield from unembedded(loaded)
+        ids = _prompt(loaded)
         if shared.graph is None:
             yield step("Tracing the graph")
             graph = _traced(loaded.model)
@@ -160,9 +159,8 @@ def export_model(
             yield step("Writing the graph for an NPU")
             _write_npu_graph(local, plan, staging, cancel, shared)
         yield step("Converting the tokenizer")
-        if not (local.folder / "generation_config.json").is_file():
-            generation.save_pretrained(staging)  # LLMPipeline wants one
-        _write_tokenizer(tokenizer, local.folder, staging)
+        _write_small_files(local.folder, generation, staging)
+        _write_tokenizer(tokenizer, staging)
         save_plan(staging / "plan.json", plan)
         yield step("Checking every weight against the plan")
         checked = audit(ov.Core().read_model(staging / "openvino_model.xml"), plan.assignments)
@@ -243,10 +241,9 @@ def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
             yield Note(text, "warning")
 
 
-def _prompt(tokenizer: Any) -> list[int]:
+def _prompt(loaded: LoadedModel) -> list[int]:
     text = read_text(calibration_text())[: CHARACTERS_PER_TOKEN * PROMPT_TOKENS]
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"][:PROMPT_TOKENS]
-    return ids
+    return loaded.ids(text, calibration_text().name)[:PROMPT_TOKENS]
 
 
 def _compared(graph: ov.Model, model: PreTrainedModel, ids: list[int]) -> float | None:
@@ -294,19 +291,19 @@ def _describe(graph: ov.Model, local: LocalModel, plan: Plan) -> None:
     graph.set_rt_info(str(PREFILL_CHUNK), ["kl_lens_desktop", "prefill_chunk"])
 
 
-def _write_tokenizer(tokenizer: Any, folder: Path, staging: Path) -> None:
-    for pattern in _COPIED:
-        for file in folder.glob(pattern):
-            if not any(file.match(skip) for skip in _NOT_COPIED):
-                shutil.copyfile(file, staging / file.name)
-    try:
+def _write_small_files(folder: Path, generation: GenerationConfig, staging: Path) -> None:
+    for file in model_files(folder).small:
+        (staging / file.name).write_bytes(read_bytes(file))
+    if not (staging / GENERATION).exists():  # LLMPipeline wants one
+        with in_words("Cannot write how to generate", f"{CONFIG} has impossible settings", "Correct them"):
+            generation.save_pretrained(staging)
+
+
+def _write_tokenizer(tokenizer: Any, staging: Path) -> None:
+    with in_words(
+        "Cannot convert the tokenizer", "OpenVINO refused it", "Choose a model with a fast tokenizer"
+    ):
         models = convert_tokenizer(tokenizer, with_detokenizer=True)
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise ExportError(
-            "Cannot convert the tokenizer",
-            " ".join(str(error).split())[:200],
-            "Choose a model with a fast tokenizer",
-        ) from error
     for part, graph in zip(("tokenizer", "detokenizer"), models, strict=True):
         ov.save_model(graph, staging / f"openvino_{part}.xml")
 

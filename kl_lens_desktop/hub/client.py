@@ -6,14 +6,24 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 
 from kl_lens_desktop import __version__
-from kl_lens_desktop.errors import HubError
+from kl_lens_desktop.errors import HubError, ModelError
 from kl_lens_desktop.hub.library import is_model_id, refuse_unsafe_name
+from kl_lens_desktop.hub.model_files import (
+    CONFIG,
+    INDEX,
+    SINGLE,
+    UnclearWeightsError,
+    most_bytes,
+    parse_index,
+    weight_names,
+)
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 CONNECT_TIMEOUT_S = 10.0
@@ -22,12 +32,8 @@ _KEYRING = ("kl-lens", "huggingface")
 _ADDRESS = re.compile(r"https?://[\w.-]+(:\d+)?(/[\w./-]*)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SMALL_FILES = re.compile(
-    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|vocab|added_tokens"
-    r"|model\.safetensors\.index)\.json|tokenizer\.model|merges\.txt|chat_template\.\w+|README\.md|LICENSE(\.\w+)?"
-)
-_SHARD = re.compile(r"model\b.*-\d+-of-\d+\.safetensors")
-_PICKLES = re.compile(r".*\.(bin|pt|pth|pkl|ckpt)")
+_DOCUMENTS = re.compile(r"README\.md|LICENSE(\.\w+)?")
+_MOST_DOCUMENT_BYTES = 16 * 2**20
 
 
 class HubBusyError(HubError):
@@ -276,49 +282,89 @@ def model_info(
     return info
 
 
-def choose_files(info: ModelInfo) -> tuple[HubFile, ...]:
+def choose_files(client: httpx.Client, info: ModelInfo) -> tuple[HubFile, ...]:
     """The files that opening the model takes, small first: safetensors, configs, tokenizer, card, licence.
 
-    Of several copies of the weights one is taken, as transformers would: ``model.safetensors``, else its
-    shards, else whatever safetensors there are. Folders in the repository hold further copies and are left.
+    Of several copies of the weights one is taken, as transformers would: ``model.safetensors``, else what the
+    repository's index names (which is read here), else its shards. Folders in the repository hold further
+    copies and are left.
 
     Raises
     ------
     HubError
-        If there is no config.json or no safetensors, if a file has no size or hash to verify it by, or if a
-        name is not safe to store.
+        If there is no config.json or no safetensors, it is unclear which of them belong together, a file has
+        no size or hash to verify it by or is too large, or a name is not safe to store.
     """
-    weights: list[HubFile] = []
-    small: list[HubFile] = []
-    for file in info.files:
-        base = re.split(r"[\\/]", file.name)[-1]
-        kind = weights if base.endswith(".safetensors") else small if _SMALL_FILES.fullmatch(base) else None
-        if kind is None:
-            continue
-        for part in file.name.split("/"):
+    files = {file.name: file for file in info.files if _is_needed(file.name)}
+    for name in files:
+        for part in name.split("/"):
             refuse_unsafe_name(part)
-        if "/" not in file.name:
-            kind.append(file)
-    names = {file.name for file in small + weights}
-    if not weights:
-        pickled = any(_PICKLES.fullmatch(file.name) for file in info.files)
-        why = "its weights are pickles, which can run code" if pickled else "it has no *.safetensors"
-        raise HubError(
-            f"Cannot use {info.id}", why, "KL Lens reads only safetensors: look for a converted version"
-        )
-    if "config.json" not in names:
+    names = {name for name in files if "/" not in name}
+    try:
+        index = {}
+        if INDEX in names and SINGLE not in names:
+            index = _index(client, info, files[INDEX])
+        weights = weight_names(names | {file.name for file in info.files if "/" not in file.name}, index)
+    except UnclearWeightsError as error:
+        raise HubError(f"Cannot use {info.id}", error.why, error.next_step) from error
+    if CONFIG not in names:
         raise HubError(
             f"Cannot use {info.id}", "it has no config.json", "Choose a model in transformers' layout"
         )
-    chosen = small + _one_copy(weights)
+    small = [name for name in names if not name.endswith(".safetensors") and (name != INDEX or index)]
+    chosen = [files[name] for name in (*weights, *small)]
     for file in chosen:
-        if file.size < 0 or not (file.sha256 or file.blob_sha1):
-            raise HubError(
-                f"Cannot use {info.id}",
-                f"the Hub gives no size or hash for {file.name}",
-                "Try without HF_ENDPOINT",
-            )
+        _check_listed(info, file)
     return tuple(sorted(chosen, key=lambda file: (file.size, file.name)))
+
+
+def _is_needed(name: str) -> bool:
+    base = re.split(r"[\\/]", name)[-1]
+    return base.endswith(".safetensors") or most_bytes(base) is not None or bool(_DOCUMENTS.fullmatch(base))
+
+
+def _check_listed(info: ModelInfo, file: HubFile) -> None:
+    """Refuse a file that cannot be verified, or is larger than any real one of its name."""
+    if file.size < 0 or not (file.sha256 or file.blob_sha1):
+        raise HubError(
+            f"Cannot use {info.id}",
+            f"the Hub gives no size or hash for {file.name}",
+            "Try without HF_ENDPOINT",
+        )
+    most = most_bytes(file.name) or (_MOST_DOCUMENT_BYTES if _DOCUMENTS.fullmatch(file.name) else None)
+    if most and file.size > most:
+        raise HubError(
+            f"Cannot use {info.id}",
+            f"its {file.name} is larger than {most // 2**20} MB, which no real one is",
+            "Choose another model",
+        )
+
+
+def _index(client: httpx.Client, info: ModelInfo, file: HubFile) -> dict[str, str]:
+    """The file name of every tensor, from the index of a repository."""
+    _check_listed(info, file)
+    what = f"Cannot use {info.id}"
+    content = bytearray()
+    with _worded(what), client.stream("GET", file_url(info, file.name)) as response:
+        if not response.is_success:
+            response.read()
+            raise refusal(response, what, info.id, info.revision)
+        for piece in response.iter_raw():
+            content += piece
+            if len(content) > file.size:
+                break
+    if len(content) != file.size:
+        raise HubError(what, f"{file.name} arrived with a wrong size", "Try again later")
+    try:
+        return parse_index(bytes(content), Path(file.name))
+    except ModelError as error:
+        raise HubError(what, f"its {file.name} is damaged: {error.why}", "Choose another model") from error
+
+
+def file_url(info: ModelInfo, name: str) -> str:
+    """Where the Hub serves a file of a repository at its commit."""
+    place = info.id if info.kind == "models" else f"{info.kind}/{info.id}"
+    return f"{endpoint()}/{place}/resolve/{info.revision}/{quote(name)}"
 
 
 def refusal(response: httpx.Response, what: str, model_id: str, revision: str | None = None) -> HubError:
@@ -456,9 +502,3 @@ def _file(sibling: dict[str, Any]) -> HubFile:
         sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
         blob if isinstance(blob, str) and _COMMIT.fullmatch(blob) else None,
     )
-
-
-def _one_copy(weights: list[HubFile]) -> list[HubFile]:
-    whole = [file for file in weights if file.name == "model.safetensors"]
-    shards = [file for file in weights if _SHARD.fullmatch(file.name)]
-    return whole or shards or weights

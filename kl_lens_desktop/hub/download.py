@@ -5,10 +5,10 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from typing import TypeVar
 
 import httpx
 from filelock import FileLock, Timeout
@@ -19,6 +19,7 @@ from kl_lens_desktop.files import reason
 from kl_lens_desktop.hub import client as hub
 from kl_lens_desktop.hub import library
 from kl_lens_desktop.hub.interruptible import OpenSockets, interruptible
+from kl_lens_desktop.hub.model_files import INDEX
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 
@@ -30,6 +31,7 @@ _LONGEST_DELAY_S = 30.0
 _EVERY_S = 0.1
 _PACE_OVER_S = 10.0
 _PACE_AFTER_S = 0.5
+Answer = TypeVar("Answer")
 
 
 def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = None) -> Generator[Event]:
@@ -73,7 +75,7 @@ def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = Non
         try:
             client = held.enter_context(hub.open_client())
             sockets = OpenSockets(client)
-            info = _ask(client, sockets, model_id, asked, cancel)
+            info = _asked(lambda: hub.model_info(client, model_id, asked), sockets, cancel)
         except HubError as error:
             stored = library.find(model_id, revision)
             if stored is None:
@@ -81,8 +83,8 @@ def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = Non
             yield Note(f"{error} Using the copy downloaded before, at {stored.revision[:7]}.", "warning")
             yield _finished(stored.folder, stored.id, stored.revision)
             return
+        chosen = _asked(lambda: hub.choose_files(client, info), sockets, cancel)
         folder = library.folder_for(info.id, info.revision)
-        chosen = hub.choose_files(info)
         missing = [file for file in chosen if not _is_there(folder, file)]
         with _writing(folder):
             if missing:
@@ -90,6 +92,8 @@ def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = Non
                 with room_for(info.id, needed, folder, _ADVICE), _one_at_a_time(folder, info.id):
                     library.write_manifest(folder, info.id, info.revision, asked, complete=False)
                     yield from _Pull(client, sockets, info, folder, _Meter(chosen), cancel).files(chosen)
+            if INDEX not in {file.name for file in chosen}:  # of shards that are not used here
+                (folder / INDEX).unlink(missing_ok=True)
             library.write_manifest(folder, info.id, info.revision, asked, complete=True)
     yield _finished(folder, info.id, info.revision)
 
@@ -109,7 +113,7 @@ def fetch_file(dataset: str, name: str, folder: Path, cancel: Cancel) -> Generat
     with contextlib.ExitStack() as held:
         client = held.enter_context(hub.open_client())
         sockets = OpenSockets(client)
-        info = _ask(client, sockets, dataset, "main", cancel, "datasets")
+        info = _asked(lambda: hub.model_info(client, dataset, "main", "datasets"), sockets, cancel)
         chosen = tuple(file for file in info.files if file.name == name and file.size >= 0)
         if not chosen or not (chosen[0].sha256 or chosen[0].blob_sha1):
             raise HubError(f"Cannot pull {dataset}", f"it has no {name} with a hash", "Use your own text")
@@ -243,8 +247,7 @@ class _Pull:
 
     def _pieces(self, file: hub.HubFile, start: int) -> Generator[tuple[int, bytes]]:
         """(position in the file, bytes), in order; from 0 if the server does not resume at `start`."""
-        place = self.info.id if self.info.kind == "models" else f"{self.info.kind}/{self.info.id}"
-        url = f"{hub.endpoint()}/{place}/resolve/{self.info.revision}/{quote(file.name)}"
+        url = hub.file_url(self.info, file.name)
         headers = {"Range": f"bytes={start}-"} if start else {}
         with self.client.stream("GET", url, headers=headers) as response:
             if response.status_code == 416:  # it holds less than we do: begin again
@@ -265,19 +268,12 @@ class _Pull:
         return f"Cannot pull {self.info.id}"
 
 
-def _ask(
-    client: httpx.Client,
-    sockets: OpenSockets,
-    model_id: str,
-    revision: str,
-    cancel: Cancel,
-    kind: str = "models",
-) -> hub.ModelInfo:
-    def answer() -> Generator[hub.ModelInfo]:
-        yield hub.model_info(client, model_id, revision, kind)
+def _asked(question: Callable[[], Answer], sockets: OpenSockets, cancel: Cancel) -> Answer:
+    def answer() -> Generator[Answer]:
+        yield question()
 
-    (info,) = interruptible(answer, cancel, sockets.shut)
-    return info
+    (answered,) = interruptible(answer, cancel, sockets.shut)
+    return answered
 
 
 def _partial(folder: Path, file: hub.HubFile) -> Path:

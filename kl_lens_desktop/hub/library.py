@@ -71,17 +71,19 @@ def is_model_id(text: str) -> bool:
     return bool(_MODEL_ID.fullmatch(text)) and ".." not in text and "--" not in text
 
 
-def refuse_unsafe_name(name: str) -> None:
-    """Refuse a file name from the network that could lead out of its folder or that some system cannot store.
+def is_safe_name(name: str) -> bool:
+    """Whether `name` is that of a plain file in its folder on every system.
 
-    Raises
-    ------
-    HubError
-        If it is empty, ``.`` or ``..``, holds a separator, colon or control character, is a device name of
-        Windows, ends in a dot or space, or is too long.
+    It is not if it is empty, ``.`` or ``..``, holds a separator, colon or control character, is a device name
+    of Windows, ends in a dot or space, or is too long.
     """
     bad = _FORBIDDEN.search(name) or _RESERVED.fullmatch(name)
-    if bad or not name.strip(". ") or name[-1] in ". " or len(name) > _NAME_LIMIT:
+    return not bad and bool(name.strip(". ")) and name[-1] not in ". " and len(name) <= _NAME_LIMIT
+
+
+def refuse_unsafe_name(name: str) -> None:
+    """Raise `HubError` for a file name from the network that is not safe (see `is_safe_name`)."""
+    if not is_safe_name(name):
         raise HubError(
             "Cannot use this repository",
             f"it contains a file named {name[:80]!r}, which is not safe to store",

@@ -7,9 +7,9 @@ from kl_lens_desktop import resources
 from kl_lens_desktop.errors import HubError, InputError, ModelError
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.hub import library
+from kl_lens_desktop.hub.model_files import model_files
 
 SAMPLE = "sample"
-_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 _WANTED = "Choose a folder with config.json and *.safetensors"
 
 
@@ -47,7 +47,7 @@ def resolve_model(model: str, revision: str | None = None) -> LocalModel:
     InputError
         If the folder is absent, empty, or a file.
     ModelError
-        If it holds no config.json, no safetensors, or an unfinished download.
+        If it is an exported model or an unfinished download, or `model_files` refuses it.
     HubError
         If the Hub id was not pulled yet.
     """
@@ -86,22 +86,13 @@ def _open_folder(folder: Path) -> LocalModel:
             "its download is not complete",
             f"Run `kl-lens pull {pulled['id']}` to resume it",
         )
-    if "config.json" not in names:
-        raise ModelError(f"{folder} is not a model", "it has no config.json", _WANTED)
     if MODEL_XML in names:
         raise ModelError(
-            f"{folder} cannot be opened",
+            f"Cannot open {folder}",
             "it is an exported OpenVINO model",
             "Measure it with `kl-lens bench`, or open the original model",
         )
-    if not any(name.endswith(".safetensors") for name in names):
-        pickled = any(Path(name).suffix in _PICKLES for name in names)
-        why = "its weights are pickles, which can run code" if pickled else "it has no *.safetensors"
-        raise ModelError(
-            f"{folder} cannot be opened",
-            why,
-            "KL Lens reads only safetensors: convert the model, or choose another",
-        )
+    model_files(folder)
     if pulled:
         return LocalModel(pulled["id"], folder, pulled["revision"])
     return LocalModel(folder.name, folder)

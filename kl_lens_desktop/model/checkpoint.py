@@ -1,16 +1,17 @@
-"""A model folder's safetensors files: present, whole, and identified by their hash. Needs no torch."""
+"""A model folder's safetensors files: whole, in agreement with their index, and identified by their hash.
+
+Needs no torch.
+"""
 
 import hashlib
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from kl_lens_desktop.errors import ModelError
-from kl_lens_desktop.files import sha256
-
-_HEADER_LIMIT = 100 * 2**20  # the limit of the safetensors format itself
+from kl_lens_desktop.files import reason, sha256
+from kl_lens_desktop.hub.model_files import INDEX, ModelFiles, listed, model_files
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -19,28 +20,40 @@ def weight_files(folder: Path) -> list[Path]:
     Raises
     ------
     ModelError
-        If there are none, one that the index names is missing, or one is cut short or damaged.
+        If `model_files` or `tensor_shapes` refuses them.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(
-                f"Cannot open {folder}", f"{index.name} is damaged", "Download it again"
-            ) from error
-        files = sorted(folder / Path(name).name for name in names)
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    files = model_files(folder)
+    tensor_shapes(files)
+    return list(files.weights)
+
+
+def tensor_shapes(files: ModelFiles) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of a model, from the headers of its files.
+
+    Raises
+    ------
+    ModelError
+        If a file is cut short or damaged, two of them hold the same tensor, or a tensor is not in the file
+        that the index names for it.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    homes: dict[str, str] = {}
+    for file in files.weights:
+        for name, shape in _shapes(file).items():
+            if name in homes:
+                raise ModelError(
+                    f"Cannot open {files.folder}",
+                    f"{homes[name]} and {file.name} both hold {name[:120]}",
+                    "Keep only the files of one model",
+                )
+            shapes[name], homes[name] = shape, file.name
+    if astray := [name for name, home in files.index.items() if homes.get(name) != home]:
         raise ModelError(
-            f"Cannot open {folder}",
-            "it has no safetensors files, the only weight format that is safe to open",
-            "Choose a model with safetensors files",
+            f"Cannot open {files.folder}",
+            f"{files.index[astray[0]]} lacks what {INDEX} says is in it: {listed(astray)}",
+            "Download the model again",
         )
-    for file in files:
-        _check_whole(file)
-    return files
+    return shapes
 
 
 def weights_sha256(files: list[Path], on_bytes: Callable[[int], None] | None = None) -> str:
@@ -51,31 +64,13 @@ def weights_sha256(files: list[Path], on_bytes: Callable[[int], None] | None = N
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _check_whole(file: Path) -> None:
-    if not file.is_file():
-        raise ModelError(f"Cannot open {file.parent}", f"{file.name} is missing", "Download the model again")
-    header = _header(file)
-    entries = (entry for name, entry in header.items() if name != "__metadata__")
-    ends = [entry.get("data_offsets", [0, 0])[1] for entry in entries]
-    with file.open("rb") as opened:
-        start = 8 + int.from_bytes(opened.read(8), "little")
-    if start + max(ends, default=0) != file.stat().st_size:
-        raise ModelError(f"Cannot open {file}", "the file is incomplete or damaged", "Download it again")
-
-
-def _header(file: Path) -> dict[str, dict[str, Any]]:
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            if not 0 < length <= min(_HEADER_LIMIT, os.path.getsize(file)):
-                raise ValueError("the header does not fit")
-            header = json.loads(opened.read(length))
-            if not all(isinstance(entry, dict) for entry in header.values()):
-                raise ValueError("the header is invalid")
-    except (ValueError, AttributeError) as error:
+        with safe_open(file, framework="numpy", backend="pread") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except SafetensorError as error:
         raise ModelError(
-            f"Cannot open {file}", "the file is incomplete or damaged", "Download it again"
+            f"Cannot open {file}", f"the file is incomplete or damaged ({error})", "Download the model again"
         ) from error
     except OSError as error:
-        raise ModelError(f"Cannot open {file}", error.strerror or str(error), "Check the file") from error
-    return dict(header)
+        raise ModelError(f"Cannot open {file}", reason(error), "Check the file") from error

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from kl_lens_desktop.families import family_of
+from kl_lens_desktop.hub.model_files import model_files
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.model.checkpoint import weight_files
 from kl_lens_desktop.model.fit import stage_needs
 from kl_lens_desktop.model.inventory import blocks, inventory, kept_bytes
 from kl_lens_desktop.model.jobs import About, InspectJob
@@ -14,7 +14,7 @@ from kl_lens_desktop.process.events import Event, Progress, Weights
 
 def describe(local: LocalModel, job: InspectJob) -> Iterator[Event]:
     """Yield the weights, and last Finished with `jobs.Inspected`."""
-    size = sum(file.stat().st_size for file in weight_files(local.folder))
+    size = model_files(local.folder).size_bytes
     yield Progress("inspect", 0, 1, "Reading the structure")
     model = empty_model(local.folder)
     found = inventory(model)

@@ -1,28 +1,52 @@
 """A model folder as a transformers model in memory: safetensors only, no code from the folder."""
 
 import contextlib
+import json
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from safetensors import safe_open
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
 )
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import convert_and_load_state_dict_in_model
+from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
 
-from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.errors import InputError, ModelError, in_words
 from kl_lens_desktop.families import family_of
+from kl_lens_desktop.hub.model_files import (
+    CONFIG,
+    GENERATION,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    ModelFiles,
+    listed,
+    model_files,
+    parse_object,
+    read_bytes,
+)
 from kl_lens_desktop.kernels.replace import unreplaced
 from kl_lens_desktop.kernels.table import KERNELS
-from kl_lens_desktop.model.checkpoint import weight_files
-from kl_lens_desktop.model.config import read_config
+from kl_lens_desktop.model.checkpoint import tensor_shapes
+from kl_lens_desktop.model.config import check_sizes, read_config
+from kl_lens_desktop.model.tokenizer import check_tokenizer
+from kl_lens_desktop.process.events import Note
+
+_AGAIN = "Download the model again"
+# Where a file of settings names others for newer programs, which would be read in its place.
+_OTHERS = {CONFIG: "configuration_files", TOKENIZER_CONFIG: "fast_tokenizer_files"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +57,44 @@ class LoadedModel:
     tokenizer: Any
     files: list[Path]
 
+    @property
+    def embedded(self) -> int:
+        """How many token ids, from 0, the model has embeddings for."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    def ids(self, text: str, source: str) -> list[int]:
+        """Token ids of `text`, no special tokens added; `source` is what a message calls it.
+
+        Raises
+        ------
+        InputError
+            If the model has no embedding for one of them: fine-tunes add tokens to the tokenizer alone.
+        """
+        with in_words(f"Cannot read {source}", "the model's tokenizer failed", _AGAIN):
+            ids: list[int] = self.tokenizer(
+                text, add_special_tokens=False, return_attention_mask=False, verbose=False
+            )["input_ids"]
+        most = self.embedded
+        if beyond := sorted({number for number in ids if number >= most}):
+            raise InputError(
+                f"Cannot use {source} with this model",
+                f"it contains tokens that the model has no embedding for: {_named(self.tokenizer, beyond)}",
+                "Remove them from the text, or use the tokenizer of the original model",
+            )
+        return ids
+
+
+def unembedded(loaded: LoadedModel) -> Iterator[Note]:
+    """A warning where the tokenizer has tokens that the model has no embedding for; a text may lack them."""
+    tokenizer, most = loaded.tokenizer, loaded.embedded
+    if len(tokenizer) > most:
+        beyond = sorted(number for number in tokenizer.get_vocab().values() if number >= most)
+        yield Note(
+            f"The model has no embedding for these tokens of its tokenizer: {_named(tokenizer, beyond)}. "
+            "Texts and prompts that contain them cannot be used.",
+            "warning",
+        )
+
 
 def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoadedModel:
     """Open a model folder for inference.
@@ -40,55 +102,88 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
     Raises
     ------
     ModelError
-        If the folder is not a supported model, or lacks weights or a tokenizer.
+        If the folder is not a supported model, its weights do not fit its configuration, or it lacks a
+        tokenizer.
     """
-    _checked_config(folder)
-    files = weight_files(folder)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    tokenizer = load_tokenizer(folder)
-    with _in_words(folder):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    if missing := sorted(report["missing_keys"]):
-        raise ModelError(
-            f"Cannot open {folder}",
-            f"{len(missing)} weights are missing, such as {missing[0]}",
-            "Download it again",
-        )
-    return LoadedModel(model.eval().requires_grad_(False).to(device), tokenizer, files)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer; `ModelError` if it has none that opens without its own code."""
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"Cannot open {folder}",
-            "it has no tokenizer that works without running the model's own code",
-            "Add the tokenizer files",
-        ) from error
+    files = model_files(folder)
+    with _small_files(files) as small:
+        empty = _structure(files, small)
+        tokenizer = _tokenizer(files, small)
+        generation = _generation(files, small)
+    with _words(folder, "its weights cannot be loaded"), _tensors(files) as tensors:
+        # Nothing is chosen here: transformers gets the tensors of the files that are hashed, and no folder.
+        model = type(empty).from_pretrained(None, config=empty.config, state_dict=tensors, dtype=dtype)
+    model.config.name_or_path, model.generation_config = str(folder), generation
+    return LoadedModel(model.eval().requires_grad_(False).to(device), tokenizer, list(files.weights))
 
 
 def empty_model(folder: Path) -> PreTrainedModel:
-    """The model's structure without memory for its weights: for an inventory in a second at any size."""
-    config = _checked_config(folder)
-    with _in_words(folder), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    """The model's structure without memory for its weights: for an inventory in a second at any size.
+
+    Raises
+    ------
+    ModelError
+        If `load_model` would refuse the folder.
+    """
+    files = model_files(folder)
+    with _small_files(files) as small:
+        model = _structure(files, small)
+        _tokenizer(files, small)
+        _generation(files, small)
+    return model
 
 
-def _checked_config(folder: Path) -> Any:
-    """The configuration; refused if no kernel of ours stands in for a recurrence, which would trace wrong."""
-    read_config(folder)
-    with _in_words(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+@contextlib.contextmanager
+def _small_files(files: ModelFiles) -> Iterator[Path]:
+    """The small files of a model, bounded and of the right kind, alone in a folder for transformers to read.
+
+    Of others it would choose some by itself, such as templates in further folders.
+    """
+    with tempfile.TemporaryDirectory(prefix="kl-lens-", ignore_cleanup_errors=True) as alone:
+        for file in files.small:
+            content = read_bytes(file)
+            if file.suffix == ".json":
+                described = parse_object(content, file)
+                if file.name == TOKENIZER:
+                    check_tokenizer(described, file)
+                if described.pop(_OTHERS.get(file.name, ""), None) is not None:
+                    content = json.dumps(described).encode()
+            (Path(alone) / file.name).write_bytes(content)
+        try:
+            yield Path(alone)
+        except ModelError as error:
+            raise ModelError(
+                error.what, error.why.replace(alone, str(files.folder)), error.next_step
+            ) from error
+
+
+def _structure(files: ModelFiles, small: Path) -> PreTrainedModel:
+    """The model without memory for its weights, which are known to fit it."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    folder = files.folder
+    kind = read_config(files)["model_type"]
+    shapes = tensor_shapes(files)
+    with _words(folder, f"its {CONFIG} does not describe a model of the kind {kind}"):
+        config = AutoConfig.from_pretrained(small, local_files_only=True, trust_remote_code=False)
+        config.name_or_path = str(folder)
+        layers, held = config.get_text_config().num_hidden_layers, len(shapes)
+        check_sizes(folder, {"num_hidden_layers": layers})
+        if layers > held:
+            raise ModelError(
+                f"Cannot open {folder}",
+                f"its {CONFIG} asks for {layers:,} layers, and its weights have only {held:,} tensors",
+                _AGAIN,
+            )
+        _check_recurrence(folder, config)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        _check_fit(folder, model, shapes)
+    return model
+
+
+def _check_recurrence(folder: Path, config: Any) -> None:
+    """Refuse a model with a recurrence that no kernel of ours stands in for, which would trace wrong."""
     family = family_of(config.model_type)
     modelling = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__module__
     left = unreplaced(modelling, [KERNELS[name] for name in family.kernels])
@@ -98,14 +193,80 @@ def _checked_config(folder: Path) -> Any:
             f"{config.model_type} computes a recurrence that is not known here: {', '.join(left)}",
             "Choose another model",
         )
-    return config
+
+
+def _check_fit(folder: Path, model: PreTrainedModel, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Load the shapes alone, with all that transformers renames, joins and splits, and see what is left."""
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    how = LoadStateDictConfig(
+        device_map={"": "meta"}, dtype=torch.float32, weight_mapping=get_model_conversion_mapping(model)
+    )
+    found, _ = convert_and_load_state_dict_in_model(model, tensors, how)
+    model.tie_weights(missing_keys=found.missing_keys, recompute_mapping=False)
+    model._adjust_missing_and_unexpected_keys(found)
+    if found.conversion_errors:
+        name, why = sorted(found.conversion_errors.items())[0]
+        raise ModelError(
+            f"Cannot open {folder}", f"{name} cannot be made of its weights ({why[:200]})", _AGAIN
+        )
+    if odd := sorted(found.mismatched_keys):
+        name, stored, wanted = odd[0]
+        raise ModelError(
+            f"Cannot open {folder}",
+            f"its weights do not fit its {CONFIG}: {name} is {_shape(stored)} and not {_shape(wanted)}",
+            _AGAIN,
+        )
+    if missing := sorted(found.missing_keys):
+        why = f"{len(missing)} weights are missing, such as {missing[0]}"
+        raise ModelError(f"Cannot open {folder}", why, _AGAIN)
+
+
+def _tokenizer(files: ModelFiles, small: Path) -> Any:
+    folder, names = files.folder, {file.name for file in files.small}
+    if not names & {TOKENIZER, "vocab.json", "vocab.txt", "tokenizer.model"}:
+        raise ModelError(f"Cannot open {folder}", "it has no tokenizer", "Add its tokenizer.json")
+    named = " or ".join(name for name in (TOKENIZER, TOKENIZER_CONFIG) if name in names) or "its vocabulary"
+    with _words(folder, f"{named} is damaged, or needs the model's own code"):
+        tokenizer = AutoTokenizer.from_pretrained(small, local_files_only=True, trust_remote_code=False)
+        if vocabulary := getattr(tokenizer, "vocab_file", None):
+            tokenizer.vocab_file = str(folder / Path(vocabulary).name)
+        tokenizer("a")
+    return tokenizer
+
+
+def _generation(files: ModelFiles, small: Path) -> GenerationConfig:
+    """As transformers makes it: without a file of its own, of the configuration."""
+    own = (small / GENERATION).is_file()
+    name = GENERATION if own else CONFIG
+    with _words(files.folder, f"{name} does not describe how to generate"):
+        return GenerationConfig.from_pretrained(
+            small,
+            name,
+            local_files_only=True,
+            _from_auto=True,
+            **({} if own else {"_from_model_config": True}),
+        )
+
+
+def _named(tokenizer: Any, ids: list[int]) -> str:
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    return listed(f"{token} (id {number})" for number, token in zip(ids, tokens, strict=True))
 
 
 @contextlib.contextmanager
-def _in_words(folder: Path) -> Iterator[None]:
-    """What transformers raises over a model's files, as a `ModelError`."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"Cannot open {folder}", reason, "Download the model again") from error
+def _tensors(files: ModelFiles) -> Iterator[dict[str, Any]]:
+    """Every tensor of the weights, read when it is asked for."""
+    backend = "pread" if sys.platform == "win32" else "mmap"  # Windows would reserve memory for whole files
+    with contextlib.ExitStack() as stack:
+        opened = [
+            stack.enter_context(safe_open(file, framework="pt", backend=backend)) for file in files.weights
+        ]
+        yield {name: file.get_slice(name) for file in opened for name in file.keys()}  # noqa: SIM118
+
+
+def _words(folder: Path, why: str) -> contextlib.AbstractContextManager[None]:
+    return in_words(f"Cannot open {folder}", why, _AGAIN)
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    return " × ".join(map(str, sizes))

@@ -188,7 +188,9 @@ class Bench:
         return joint
 
 
-def spread_windows(tokenizer: Any, file: Path, tokens: int, window: int, skip: int) -> tuple[Tensor, str]:
+def spread_windows(
+    loaded: LoadedModel, file: Path, tokens: int, window: int, skip: int
+) -> tuple[Tensor, str]:
     """Windows spread evenly over the part of a text after its first `skip` tokens.
 
     Returns
@@ -202,7 +204,7 @@ def spread_windows(tokenizer: Any, file: Path, tokens: int, window: int, skip: i
         If that part, or `tokens`, holds fewer than four windows: two to choose and two to judge.
     """
     text = read_text(file)
-    ids = first_ids(tokenizer, text, skip + _SPREAD_TOKENS)
+    ids = first_ids(loaded, text, skip + _SPREAD_TOKENS, str(file))
     check_repair_tokens(tokens, window)
     room = (len(ids) - skip) // window
     count = min(tokens // window, room)

@@ -100,7 +100,7 @@ def _repaired(
     check_repair_text(text, held_out)
     yield from remarks(text)
     skip = _scored(plan, scores, text)
-    ids, sha256 = spread_windows(loaded.tokenizer, text, by.tokens, window, skip)
+    ids, sha256 = spread_windows(loaded, text, by.tokens, window, skip)
     read = {"text": sha256, "skip": skip, "tokens": ids.numel(), "window": window}
     about = {"model": plan.model.sha256, **read}
     bench = Bench(loaded, ids, cancel, path.with_suffix(".joint.json"), about)

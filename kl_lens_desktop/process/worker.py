@@ -55,13 +55,15 @@ def serve(read: Callable[[bytes], Job[Any]]) -> int:
             _write(output, event)
     except Cancelled:
         return CANCELLED_EXIT
-    except Exception as error:  # noqa: BLE001  (the process's last frame: whatever it is, the parent must hear it)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  (the last frame: the parent must hear it, Rust's panics too)
         _write(output, _failed(job, error, free))
         return 1
     return 0
 
 
-def _failed(job: Job[Any] | None, error: Exception, free: int) -> Failed:
+def _failed(job: Job[Any] | None, error: BaseException, free: int) -> Failed:
     trace, name = traceback.format_exc(), job.NAME if job else "The job"
     if job and is_out_of_memory(error):
         said: KLLensError = out_of_memory(job, free)

@@ -70,7 +70,7 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     if unknown := [entry.weight for entry in scores.entries if entry.weight not in weights]:
         raise InputError(f"Cannot use {path}", f"the model has no {unknown[0]}", "Analyze the model again")
     yield from remarks(held_out)
-    ids, about = windows(loaded.tokenizer, [held_out], job.tokens, job.window)
+    ids, about = windows(loaded, [held_out], job.tokens, job.window)
     points: list[dict[str, Any]] = []
     todo = _in_order(scores.entries, weights)
     with torch.no_grad(), fast_kernels(loaded.model), Lanes(loaded.model, cancel) as lanes:

@@ -32,7 +32,7 @@ from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.model.load import LoadedModel, load_model, unembedded
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.quant.formats import Format, formats_to_measure, parse_format, stored_bytes
@@ -107,6 +107,7 @@ def analyze(
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")
     loaded = load_model(local.folder, device=how.device)
+    yield from unembedded(loaded)
     use_cores()
     precision = how.precision
     if precision == "bf16" and not _gains_from_bf16(how.device):
@@ -116,10 +117,10 @@ def analyze(
     yield Weights([weight.as_dict() for weight in weights])
     if how.text:
         yield from remarks(*how.text)
-        ids, text = windows(loaded.tokenizer, how.text, how.tokens, how.window)
+        ids, text = windows(loaded, how.text, how.tokens, how.window)
     else:
         found = yield from source_text(how.source, loaded, out, how.tokens, how.window, how.seed, cancel)
-        ids, text = windows(loaded.tokenizer, [found.file], how.tokens, how.window, found.name)
+        ids, text = windows(loaded, [found.file], how.tokens, how.window, found.name)
     check_size(len(quantizable(weights)), len(wanted), len(ids))
     hashes = _hashes(ids)
     fresh = Scores(
@@ -373,7 +374,7 @@ def measure_plan(
     cancel: Cancel,
 ) -> dict[str, Any]:
     """The whole plan at once against the full-precision model: the ``measured`` of a plan file."""
-    ids, text = windows(loaded.tokenizer, texts, tokens, window)
+    ids, text = windows(loaded, texts, tokens, window)
     use_cores()
     lane = Lane(loaded.model, cancel)
     with torch.no_grad(), fast_kernels(loaded.model):

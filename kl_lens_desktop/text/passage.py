@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.files import read_document, read_json
+from kl_lens_desktop.errors import InputError, in_words
+from kl_lens_desktop.hub.model_files import CONFIG, TOKENIZER, TOKENIZER_CONFIG, listed, read_object
+from kl_lens_desktop.model.config import vocabulary
+from kl_lens_desktop.model.tokenizer import check_tokenizer
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.text import wikitext
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN
 
 WINDOW, WIKITEXT_WINDOW = 256, 2048
+_AGAIN = "Export the model again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +96,15 @@ def token_ids(folder: Path, text: str) -> list[int]:
 
     Raises
     ------
-    InputError
+    ModelError
         If the folder has no tokenizer that can be read.
+    InputError
+        If the model has no embedding for a token of the text.
     """
-    return _ids(_tokenizer(folder), text)
+    tokenizer = _tokenizer(folder)
+    ids = _ids(tokenizer, text)
+    _check_embedded(folder, tokenizer, ids)
+    return ids
 
 
 def windows(ids: list[int], window: int, tokens: int, stride: int | None = None) -> list[list[int]]:
@@ -136,13 +144,14 @@ def _documents(folder: Path, text: str, tokens: int, window: int, cancel: Cancel
             for context, counted in wikitext.rolling_windows(ids, prefix, window)
         ]
         words.append(wikitext.word_count(document))
+    _check_embedded(folder, tokenizer, [number for window in found for number in window.ids])
     return Passage(found, window, window, words, len(words))
 
 
 def _prefix_token(folder: Path, tokenizer: Any) -> int:
     """What lm-eval puts before a document: the tokenizer's token for a beginning or, without one, an end."""
-    path = folder / "tokenizer_config.json"
-    about = read_json(path) if path.is_file() else {}
+    path = folder / TOKENIZER_CONFIG
+    about = read_object(path) if path.is_file() else {}
     for name in ("bos_token", "eos_token"):
         said = about.get(name)
         token = said.get("content") if isinstance(said, dict) else said
@@ -153,20 +162,30 @@ def _prefix_token(folder: Path, tokenizer: Any) -> int:
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    with in_words("Cannot read the text", "the model's tokenizer failed", _AGAIN):
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
+
+
+def _check_embedded(folder: Path, tokenizer: Any, ids: list[int]) -> None:
+    """Refuse ids that the graph would look up beyond its table of embeddings."""
+    most = vocabulary(read_object(folder / CONFIG)) if (folder / CONFIG).is_file() else None
+    if most and (beyond := sorted({number for number in ids if number >= most})):
+        raise InputError(
+            f"Cannot use the text with {folder.name}",
+            "it contains tokens that the model has no embedding for: "
+            + listed(f"{tokenizer.id_to_token(number)} (id {number})" for number in beyond),
+            "Remove them from the text",
+        )
 
 
 def _tokenizer(folder: Path) -> Any:
     from tokenizers import Tokenizer
 
-    path = folder / "tokenizer.json"
-    described = read_document(path)
-    try:
-        tokenizer = Tokenizer.from_str(described)
-    except Exception as error:  # tokenizers raises no narrower type
-        why = " ".join(str(error).split())[:200]
-        raise InputError(f"Cannot read {path}", why, "Export the model again") from error
+    path = folder / TOKENIZER
+    check_tokenizer(read_object(path), path)
+    with in_words(f"Cannot read {path}", "it is damaged", _AGAIN):
+        tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, check_windows, read_text
 
 _SPARE_TOKENS = 64  # behind the last that is used: where a text is cut, its last tokens may change
@@ -30,7 +31,7 @@ class TextIdentity:
 
 
 def windows(
-    tokenizer: Any, files: Sequence[Path], tokens: int, window: int, name: str | None = None
+    loaded: LoadedModel, files: Sequence[Path], tokens: int, window: int, name: str | None = None
 ) -> tuple[Tensor, TextIdentity]:
     """Consecutive windows from the start of each file's token ids, no special tokens added.
 
@@ -54,22 +55,22 @@ def windows(
     ------
     InputError
         If a file cannot be read, or is shorter than one window, or there are fewer than two windows in all,
-        from which no standard error can be told.
+        from which no standard error can be told, or one contains a token that the model has no embedding for.
     """
     check_windows(tokens, window, len(files))
     digest, pieces = hashlib.sha256(), []
     for file in files:
         text = read_text(file)
         digest.update(text.encode("utf-8"))
-        ids = first_ids(tokenizer, text, tokens // len(files))
-        if len(ids) < window:
+        read = first_ids(loaded, text, tokens // len(files), str(file))
+        if len(read) < window:
             raise InputError(
                 f"Cannot use {file}",
-                f"it has {len(ids)} tokens, and one window needs {window}",
+                f"it has {len(read)} tokens, and one window needs {window}",
                 "Choose a longer text or a shorter window",
             )
-        count = min(len(ids), tokens // len(files)) // window
-        pieces.append(torch.tensor(ids[: count * window], dtype=torch.long).view(count, window))
+        count = min(len(read), tokens // len(files)) // window
+        pieces.append(torch.tensor(read[: count * window], dtype=torch.long).view(count, window))
     turns = itertools.zip_longest(*pieces)
     rows = torch.stack([row for turn in turns for row in turn if row is not None])
     if len(rows) < 2:
@@ -82,13 +83,17 @@ def windows(
     return rows, TextIdentity(name[:300], digest.hexdigest(), rows.numel(), window)
 
 
-def first_ids(tokenizer: Any, text: str, count: int) -> list[int]:
-    """The first `count` token ids of `text`, or more: a long text is not tokenized to its end."""
+def first_ids(loaded: LoadedModel, text: str, count: int, source: str) -> list[int]:
+    """The first `count` token ids of `text`, or more: a long text is not tokenized to its end.
+
+    Raises
+    ------
+    InputError
+        As `LoadedModel.ids` does.
+    """
     length = CHARACTERS_PER_TOKEN * (count + _SPARE_TOKENS)
     while True:
-        ids: list[int] = tokenizer(
-            text[:length], add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
+        ids = loaded.ids(text[:length], source)
         if length >= len(text) or len(ids) >= count + _SPARE_TOKENS:
             return ids
         length *= 4

@@ -102,13 +102,13 @@ def compare(
     """The comparison at each budget, as it is done."""
     cancel = Cancel()
     scored = int(scores.text["tokens"])
-    between, _ = spread_windows(loaded.tokenizer, calibration_text(), repair_tokens, WINDOW, scored)
-    final, _ = windows(loaded.tokenizer, [held_out_text()], final_tokens, WINDOW)
+    between, _ = spread_windows(loaded, calibration_text(), repair_tokens, WINDOW, scored)
+    final, _ = windows(loaded, [held_out_text()], final_tokens, WINDOW)
     about = {"model": scores.model.sha256, "scored": scored, "window": WINDOW}
     remember = [memory and memory / f"{name}.json" for name in ("repair", "final")]
     repairs = Bench(loaded, between, cancel, remember[0], {**about, "tokens": between.numel()})
     finals = Bench(loaded, final, cancel, remember[1], {**about, "tokens": final.numel()})
-    calibration, _ = windows(loaded.tokenizer, [calibration_text()], min(scored, 4096), WINDOW)
+    calibration, _ = windows(loaded, [calibration_text()], min(scored, 4096), WINDOW)
     options = weight_options(scores)
     shapes = {option.weight: option.shape for option in options}
     parameters = sum(option.parameters for option in options)
@@ -248,7 +248,7 @@ def _cells(row: Row, parameters: int) -> str:
 
 def print_small_loss(loaded: LoadedModel, scores: Scores, final_tokens: int, share: float = 0.45) -> None:
     """Perplexity of uniform INT4 g64, and of a KL plan at `share` of the true FP16 size, against FP16."""
-    final, _ = windows(loaded.tokenizer, [held_out_text()], final_tokens, WINDOW)
+    final, _ = windows(loaded, [held_out_text()], final_tokens, WINDOW)
     bench = Bench(loaded, final, Cancel())
     options = weight_options(scores)
     full = sum(option.choices[0].bytes for option in options)

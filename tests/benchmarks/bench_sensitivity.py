@@ -129,7 +129,7 @@ def speed(tokens: int, window: int, name: str, entries: int, precision: str) -> 
         exhaustive = analyzed(folder, whole, exhaustive=True, **options)
         racing = analyzed(folder, raced, **options)
         loaded = load_model(folder)
-        ids, _ = windows(loaded.tokenizer, [calibration_text()], tokens, window)
+        ids, _ = windows(loaded, [calibration_text()], tokens, window)
         weights = in_forward_order(quantizable(inventory(loaded.model)))
         del loaded
         chosen = weights[len(weights) // (2 * entries) :: max(1, len(weights) // entries)][:entries]

@@ -258,7 +258,8 @@ class ModelPage(Page):
 
             with client.open_client() as connection:
                 info = client.model_info(connection, hit.id)
-            return HubDetails(info.id, info.revision, info.gated, client.choose_files(info))
+                files = client.choose_files(connection, info)
+            return HubDetails(info.id, info.revision, info.gated, files)
 
         def answer(details: HubDetails) -> None:
             if self._hit is hit:
