@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from kl_lens_desktop.errors import InputError, ModelError, in_words
 from kl_lens_desktop.families import family_of
+from kl_lens_desktop.files import reason
 from kl_lens_desktop.hub.model_files import (
     CONFIG,
     GENERATION,
@@ -148,7 +149,10 @@ def _small_files(files: ModelFiles) -> Iterator[Path]:
                     check_tokenizer(described, file)
                 if described.pop(_OTHERS.get(file.name, ""), None) is not None:
                     content = json.dumps(described).encode()
-            (Path(alone) / file.name).write_bytes(content)
+            try:
+                (Path(alone) / file.name).write_bytes(content)
+            except OSError as error:
+                raise InputError(f"Cannot write into {alone}", reason(error), "Free some space") from error
         try:
             yield Path(alone)
         except ModelError as error:
