@@ -30,6 +30,7 @@ from kl_lens_desktop.bench import noise
 from kl_lens_desktop.bench.compare import compare
 from kl_lens_desktop.bench.page import export_comparison_html, export_html
 from kl_lens_desktop.bench.report import comparison_table, export_csv, load_bench, pairs, table
+from kl_lens_desktop.bench.rows import MOST_ROWS, check_rows
 from kl_lens_desktop.cli import display
 from kl_lens_desktop.cli.arguments import parser
 from kl_lens_desktop.cli.commands import run
@@ -395,6 +396,24 @@ def test_a_bench_file_with_a_row_twice_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "b.json", bench_document([bench_row("a"), bench_row("a")]))
     with pytest.raises(InputError, match="it has a on CPU twice"):
         load_bench(tmp_path / "b.json")
+
+
+def test_what_would_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    schema = json.loads(resources.path("schemas", "bench-1.json").read_text(encoding="utf-8"))
+    assert schema["properties"]["rows"]["maxItems"] == MOST_ROWS
+    check_rows(MOST_ROWS)
+    with pytest.raises(InputError, match="that makes 2,001 rows"):
+        check_rows(MOST_ROWS + 1)
+    write_json(tmp_path / "s.json", scores_document())
+    plan = propose(load_scores(tmp_path / "s.json"), bits=8)
+    many = {f"model.layers.{n}.{'long' * 40}.weight": "int4_sym_g64" for n in range(10_000)}
+    save_plan(tmp_path / "p.json", replace(plan, assignments=many))
+    assert len(load_plan(tmp_path / "p.json").assignments) == 10_000
+    with pytest.raises(InputError, match="its file would be larger than 2 MB"):
+        save_plan(
+            tmp_path / "q.json",
+            replace(plan, assignments=many | {f"x{n}.weight": "fp16" for n in range(9000)}),
+        )
 
 
 def test_the_work_for_many_rows_grows_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from kl_lens_desktop.bench.jobs import (
     SpeedOrder,
     Turn,
 )
-from kl_lens_desktop.bench.rows import SCHEMA, Run, row
+from kl_lens_desktop.bench.rows import SCHEMA, Run, check_rows, row
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.variants import Variant, find_variants, weights_bytes
 from kl_lens_desktop.disk_space import FREE_TEMPORARY, check_room
@@ -88,6 +88,7 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
     usual = (*(device.name for device in listed), *settings.combinations)
     wanted = usual if job.devices is None else job.devices
     chosen = [device_named(name, listed, cancel) for name in dict.fromkeys(wanted)]
+    check_rows(len(variants) * len(chosen))
     steps = settings.most_rounds + 1 + settings.raw + 2 * settings.cache
     total = len(variants) * steps * sum(device.available for device in chosen)
     course = Course(text.absolute(), settings, cancel, total)

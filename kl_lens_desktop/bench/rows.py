@@ -11,10 +11,12 @@ from kl_lens_desktop.bench.environment import power
 from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, spread
 from kl_lens_desktop.bench.jobs import Loaded, LoadedFromCache, Quality, Requests, Turn
 from kl_lens_desktop.bench.variants import Variant, weights_bytes
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.process.child import Child
 
 SCHEMA = "kl-lens/bench/1"
+MOST_ROWS = 2000  # of a bench file
 
 
 @dataclass(slots=True)
@@ -38,6 +40,13 @@ class Run:
     def folder(self) -> Path:
         """As a process with another working folder finds it."""
         return self.variant.folder.absolute()
+
+
+def check_rows(count: int) -> None:
+    """Raise `InputError` if so many rows would make a bench file that is not read."""
+    if count > MOST_ROWS:
+        why = f"that makes {count:,} rows, and a bench file holds {MOST_ROWS:,}"
+        raise InputError("Cannot measure so many variants on so many devices", why, "Choose fewer folders")
 
 
 def row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:

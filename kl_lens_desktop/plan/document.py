@@ -1,5 +1,6 @@
 """The plan as a file: one JSON document that another laptop can apply."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -71,6 +72,9 @@ def save_plan(path: Path, plan: Plan) -> None:
     value["assignments"] = dict(sorted(plan.assignments.items(), key=lambda item: natural_order(item[0])))
     value["pins"] = sorted(plan.pins, key=natural_order)
     _check(value, path)
+    if len(json.dumps(value, indent=1)) > FILE_LIMIT:
+        why = f"its file would be larger than {FILE_LIMIT // 2**20} MB, which is not read"
+        raise InputError(f"Cannot write {path}", why, "Plan a model of fewer weights")
     write_json(path, value)
 
 

@@ -34,6 +34,7 @@ class Scale:
     log: bool = False
 
 
+MOST_NAMES = 60  # beyond them nobody could read one; a mark says its name when it is pointed at
 SPEED = Scale("tokens_per_s", "decode, tokens/s")
 SIZE = Scale("size_bytes", "weights, MB", 1e-6)
 MEMORY = Scale("peak_rss_mb", "peak RSS of the process, MiB")
@@ -105,7 +106,7 @@ class BenchChart(Chart):
 
     @property
     def names(self) -> list[str]:
-        """The labels of the marks that are drawn."""
+        """The labels of the marks that are drawn, or of the first `MOST_NAMES` of them."""
         return [name for _, name in self._names]
 
     def label_boxes(self) -> list[QRectF]:
@@ -135,12 +136,12 @@ class BenchChart(Chart):
         for point in points:
             self._draw(point, colours[point.row["variant"]], devices.index(point.row["device"]))
         if across:
-            self._names = [(point, self._name(point.row, devices)) for point in points]
+            named = points
         else:
-            ends = {(p.row["variant"], p.row["device"]): p for p in points}
-            self._names = [(point, self._name(point.row, devices)) for point in ends.values()]
+            named = list({(p.row["variant"], p.row["device"]): p for p in points}.values())
             lengths = sorted({point.x for point in points})
             self._across.setTicks([[(x, f"{round(10**x):,}") for x in lengths]])
+        self._names = [(point, self._name(point.row, devices)) for point in named[:MOST_NAMES]]
         self._fit(points)
         self._place_names()
 

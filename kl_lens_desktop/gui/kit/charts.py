@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
+from numpy.typing import NDArray
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSizeF, Qt
 from PySide6.QtGui import QColor, QFont
 from PySide6.QtWidgets import QWidget
@@ -142,14 +143,12 @@ def spread_labels(
     """
     placed: list[QRectF] = []
     for mark, size in zip(marks, sizes, strict=True):
-        others = [*marks, *placed, *lines]
         spots = [spot for spot in _spots(mark, size) if area.contains(spot)]
         if not spots:
             placed.append(_inside(next(_spots(mark, size)), area))
             continue
-        free = (spot for spot in spots if not any(spot.intersects(other) for other in others))
-        found = next(free, None) or min(spots, key=lambda spot: sum(_shared(spot, o) for o in others))
-        placed.append(found)
+        covered = _shared(_edges(spots), _edges([*marks, *placed, *lines]))
+        placed.append(spots[int(covered.argmin())])  # the first of those that cover least: nothing, mostly
     return placed
 
 
@@ -197,6 +196,13 @@ def _inside(spot: QRectF, area: QRectF) -> QRectF:
     return QRectF(QPointF(x, y), spot.size())
 
 
-def _shared(a: QRectF, b: QRectF) -> float:
-    both = a.intersected(b)
-    return both.width() * both.height()
+def _edges(rects: Sequence[QRectF]) -> NDArray[np.float64]:
+    """Left, top, right and bottom: (rects, 4)."""
+    return np.array([(rect.left(), rect.top(), rect.right(), rect.bottom()) for rect in rects])
+
+
+def _shared(spots: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much of the others each spot covers, as an area."""
+    a, b = spots[:, None], others[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    return sides.clip(min=0).prod(-1).sum(-1)
