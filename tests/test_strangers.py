@@ -42,6 +42,7 @@ from kl_lens_desktop.plan.constraints import Constraints, overruled, parse_limit
 from kl_lens_desktop.plan.document import FILE_LIMIT, load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.printable import is_steering, printable
+from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.sensitivity.scores import check_size, load_scores
 from kl_lens_desktop.text import bundled
 from kl_lens_desktop.text.bundled import check_text, held_out_text, read, read_text, remarks
@@ -57,7 +58,7 @@ def said_by(*arguments: object, status: int = 0) -> tuple[str, str]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            returned = run(list(map(str, arguments)))
+            returned = run(list(map(str, arguments)), perform)
         except SystemExit as ended:
             returned = int(ended.code or 0)
     assert returned == status, err.getvalue()

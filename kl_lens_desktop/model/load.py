@@ -3,7 +3,6 @@
 import contextlib
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +43,7 @@ from kl_lens_desktop.model.checkpoint import tensor_shapes
 from kl_lens_desktop.model.config import check_sizes, read_config
 from kl_lens_desktop.model.tokenizer import check_tokenizer
 from kl_lens_desktop.process.events import Note
+from kl_lens_desktop.temporary import temporary_folder
 
 _AGAIN = "Download the model again"
 # Where a file of settings names others for newer programs, which would be read in its place.
@@ -140,7 +140,7 @@ def _small_files(files: ModelFiles) -> Iterator[Path]:
 
     Of others it would choose some by itself, such as templates in further folders.
     """
-    with tempfile.TemporaryDirectory(prefix="kl-lens-", ignore_cleanup_errors=True) as alone:
+    with temporary_folder() as alone:
         for file in files.small:
             content = read_bytes(file)
             if file.suffix == ".json":
@@ -150,14 +150,14 @@ def _small_files(files: ModelFiles) -> Iterator[Path]:
                 if described.pop(_OTHERS.get(file.name, ""), None) is not None:
                     content = json.dumps(described).encode()
             try:
-                (Path(alone) / file.name).write_bytes(content)
+                (alone / file.name).write_bytes(content)
             except OSError as error:
                 raise InputError(f"Cannot write into {alone}", reason(error), "Free some space") from error
         try:
-            yield Path(alone)
+            yield alone
         except ModelError as error:
             raise ModelError(
-                error.what, error.why.replace(alone, str(files.folder)), error.next_step
+                error.what, error.why.replace(str(alone), str(files.folder)), error.next_step
             ) from error
 
 
