@@ -127,11 +127,7 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     listed = list_devices(cancel)
     names = job.devices or [device.name for device in listed if device.available]
     limits = Constraints(device=strictest_device(names))
-    plan = propose(scores, bits=job.analysis.bits, constraints=limits)
-    if earlier := _held(plan_path, plan):
-        plan = replace(plan, measured=earlier.measured)
-    elif better := repaired_before(plan_path, plan):
-        plan = better
+    plan = _with_what_is_known(plan_path, propose(scores, bits=job.analysis.bits, constraints=limits))
     save_plan(plan_path, plan)
     yield Progress("plan", 1, 1, "Made the plan")
     if plan.measured is None:
@@ -199,6 +195,13 @@ def repaired_before(path: Path, plan: Plan) -> Plan | None:
 def _made_from(plan: Plan) -> tuple[Any, ...]:
     scored = {name: value for name, value in plan.provenance.items() if name.startswith("scored_")}
     return plan.model.sha256, plan.budget, plan.method, plan.pins, scored
+
+
+def _with_what_is_known(path: Path, plan: Plan) -> Plan:
+    """The plan, with what an earlier run measured of it, or as that run repaired it."""
+    if earlier := _held(path, plan):
+        return replace(plan, measured=earlier.measured)
+    return repaired_before(path, plan) or plan
 
 
 def _held(path: Path, plan: Plan) -> Plan | None:

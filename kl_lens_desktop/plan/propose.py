@@ -68,31 +68,13 @@ def propose(
         )
         asked = {"max_perplexity_increase": max_perplexity_increase}
         return replace(plan, provenance={**plan.provenance, **asked})
-    wishes = [w for w in (size_bytes, bits, max_kl, max_perplexity_increase) if w is not None]
-    if not (
-        all(0 <= wish <= MOST_BYTES for wish in wishes)
-        and (bits is None or bits <= MOST_BITS)
-        and (max_kl is None or max_kl <= MOST_KL)
-    ):
-        raise InputError(
-            "Cannot make a plan",
-            f"a budget is a size, 0 to {MOST_BITS:g} bits, or a KL of 0 to {MOST_KL:g}",
-            "Change it",
-        )
+    wishes = _checked_wishes(size_bytes, bits, max_kl, max_perplexity_increase)
     if method.startswith("uniform-"):
         if wishes:
             raise InputError("Cannot make a plan", "a uniform plan has a fixed size", "Remove the budget")
         assignments = _uniform(scores, method.removeprefix("uniform-"), constraints.pins)
         return _plan(scores, assignments, None, method, constraints)
-    if method not in METRIC_OF_METHOD:
-        raise InputError(
-            f"Unknown method {method!r}",
-            f"the methods are {', '.join(METRIC_OF_METHOD)}, uniform-FORMAT",
-            "Choose from these",
-        )
-    options = weight_options(scores, METRIC_OF_METHOD[method])
-    if not options:
-        raise InputError("Cannot make a plan", "the score file has no entries", "Run the analysis first")
+    options = _options(scores, method)
     if len(wishes) != 1:
         raise InputError(
             "Cannot make a plan", "it needs exactly one budget", "Set a size, bits or a largest KL"
@@ -114,6 +96,37 @@ def propose(
         else:
             assignments = front.within_bytes(limit)
     return _plan(scores, assignments, budget, method, constraints)
+
+
+def _checked_wishes(
+    size_bytes: int | None, bits: float | None, max_kl: float | None, max_perplexity_increase: float | None
+) -> list[float]:
+    """The budgets that are given; `InputError` if one cannot be met or stored."""
+    wishes = [w for w in (size_bytes, bits, max_kl, max_perplexity_increase) if w is not None]
+    if not (
+        all(0 <= wish <= MOST_BYTES for wish in wishes)
+        and (bits is None or bits <= MOST_BITS)
+        and (max_kl is None or max_kl <= MOST_KL)
+    ):
+        raise InputError(
+            "Cannot make a plan",
+            f"a budget is a size, 0 to {MOST_BITS:g} bits, or a KL of 0 to {MOST_KL:g}",
+            "Change it",
+        )
+    return wishes
+
+
+def _options(scores: Scores, method: str) -> list[WeightOptions]:
+    if method not in METRIC_OF_METHOD:
+        raise InputError(
+            f"Unknown method {method!r}",
+            f"the methods are {', '.join(METRIC_OF_METHOD)}, uniform-FORMAT",
+            "Choose from these",
+        )
+    options = weight_options(scores, METRIC_OF_METHOD[method])
+    if not options:
+        raise InputError("Cannot make a plan", "the score file has no entries", "Run the analysis first")
+    return options
 
 
 def _uniform(scores: Scores, name: str, pins: Mapping[str, str]) -> dict[str, str]:

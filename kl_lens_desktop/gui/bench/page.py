@@ -11,6 +11,7 @@ from PySide6.QtWidgets import (
     QFileDialog,
     QGridLayout,
     QMenu,
+    QPushButton,
     QSizePolicy,
     QStackedWidget,
     QTabBar,
@@ -87,16 +88,7 @@ class BenchmarkPage(Page):
             "Find the devices that OpenVINO can use, and test each one",
         )
         self.compare = button("Compare with…", self._choose_other)
-        self.save = button("Save as", lambda: None)
-        self.save.setProperty("menu", "true")
-        menu = QMenu(self.save)
-        for words, name in (
-            ("Bench file (JSON)…", "bench.json"),
-            ("Table (CSV)…", "bench.csv"),
-            ("Page (HTML)…", "bench.html"),
-        ):
-            menu.addAction(words).triggered.connect(lambda _, name=name: self._choose_file(name))
-        self.save.setMenu(menu)
+        self.save = self._make_save()
         self.tools.addWidget(self.compare)
         self.tools.addWidget(self.save)
         self.stack = QStackedWidget()
@@ -126,6 +118,19 @@ class BenchmarkPage(Page):
         session.job.started.connect(lambda _: self._show_tools())
         session.job.ended.connect(lambda _: self._show_tools())
         self._show()
+
+    def _make_save(self) -> QPushButton:
+        save = button("Save as", lambda: None)
+        save.setProperty("menu", "true")
+        menu = QMenu(save)
+        for words, name in (
+            ("Bench file (JSON)…", "bench.json"),
+            ("Table (CSV)…", "bench.csv"),
+            ("Page (HTML)…", "bench.html"),
+        ):
+            menu.addAction(words).triggered.connect(lambda _, name=name: self._choose_file(name))
+        save.setMenu(menu)
+        return save
 
     def start(self) -> None:
         self.run.click()

@@ -49,7 +49,17 @@ class SettingsPage(Page):
         self.work.setReadOnly(True)
         self.work.setAccessibleName("Work folder")
         self.choose_work = button("Choose…", self._choose_work)
-        open_work = button("Open", lambda: open_folder(settings.work_folder))
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll.setWidget(self._make_sections())
+        self.body.addWidget(scroll, 1)
+        session.job.started.connect(lambda _: self._lock())
+        session.job.ended.connect(lambda _: self._lock())
+        self._lock()
+
+    def _make_sections(self) -> QWidget:
+        open_work = button("Open", lambda: open_folder(self.session.settings.work_folder))
         inside = QWidget()
         inside.setLayout(
             column(
@@ -81,14 +91,7 @@ class SettingsPage(Page):
                 spacing=12,
             )
         )
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        scroll.setWidget(inside)
-        self.body.addWidget(scroll, 1)
-        session.job.started.connect(lambda _: self._lock())
-        session.job.ended.connect(lambda _: self._lock())
-        self._lock()
+        return inside
 
     def opened(self) -> None:
         """Ask the keyring whether a token is there, outside the window's thread: it may be slow or locked."""

@@ -68,6 +68,15 @@ class PlanPage(Page):
         self.body.addWidget(self.stack, 1)
         self.sentence = label("", wrap=True, select=True)
         self.sentence.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.body.addWidget(self.sentence)
+        self._make_actions()
+        self._listen()
+        self._new_scores()
+        self._take_plan()
+
+    def _make_actions(self) -> None:
+        """The buttons of the foot."""
+        session, window = self.session, self._window
         self.verify = JobButton(
             "Verify",
             session,
@@ -97,7 +106,6 @@ class PlanPage(Page):
         self.open_button = button("Open…", self.choose_plan, tip="Open a plan file for this model")
         self.save_button = button("Save…", self.save, tip="Save this plan as a JSON file (Ctrl+S)")
         self.next = button("Export →", lambda: window.show_page("Export"), "primary")
-        self.body.addWidget(self.sentence)
         self.lead_back("Sensitivity", window.show_page)
         self.foot.addStretch(1)
         for widget in (
@@ -110,6 +118,9 @@ class PlanPage(Page):
             self.next,
         ):
             self.foot.addWidget(widget)
+
+    def _listen(self) -> None:
+        session = self.session
         session.model_changed.connect(self._new_model)
         session.scores_changed.connect(self._new_scores)
         session.plan_changed.connect(self._take_plan)
@@ -117,8 +128,6 @@ class PlanPage(Page):
         session.consent_wanted.connect(self._ask_consent)
         session.job.started.connect(lambda _: self._show_actions())
         session.job.ended.connect(lambda _: self._show_actions())
-        self._new_scores()
-        self._take_plan()
 
     def start(self) -> None:
         self.verify.click()
