@@ -308,7 +308,7 @@ def _hash_matches(path: Path, file: hub.HubFile, cancel: Cancel) -> bool:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path, model_id: str) -> Iterator[None]:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     # thread_local: a generator may be begun in one thread and closed in another
     lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
     try:
