@@ -445,7 +445,7 @@ def test_too_small_a_disk_is_said_before_the_first_byte(hub: Hub) -> None:
     listed = hub_server.listing(SMALL)
     listed[-1]["size"] = 10**18
     hub.repositories["tiny/hybrid"].listed = listed
-    with pytest.raises(InputError, match=r"it needs about 1,000,000 TB, and .* are free"):
+    with pytest.raises(InputError, match=r"it needs about 1,000,000 TB, and .* are free in"):
         events_of("tiny/hybrid")
     assert hub.bodies("config.json") == []
 

@@ -30,7 +30,9 @@ _GRACE_S = 0.5  # for a child without a parent to end well
 
 
 def serve(read: Callable[[bytes], Job[Any]]) -> int:
-    """Do the one job asked for on standard input; return 0 when done, 1 if it failed, 130 if cancelled.
+    """Do the one job asked for on standard input; return 0 when done, 1 if it failed.
+
+    Cancelled, the process ends here with 130: libraries take seconds to unload.
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ def serve(read: Callable[[bytes], Job[Any]]) -> int:
         for event in perform(job, cancel):
             _write(output, event)
     except Cancelled:
-        return CANCELLED_EXIT
+        temporary.leave(CANCELLED_EXIT)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001  (the last frame: the parent must hear it, Rust's panics too)
