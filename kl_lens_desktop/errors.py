@@ -52,6 +52,11 @@ class Cancelled(Exception):
     """The person asked to stop."""
 
 
+def is_fault(error: BaseException) -> bool:
+    """Whether it is an error, and no wish to end; panics of Rust code are errors, but no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 @contextlib.contextmanager
 def in_words(what: str, why: str, next_step: str) -> Iterator[None]:
     """Raise whatever a library raises over somebody's file as one `ModelError`, panics of Rust code included.
@@ -60,9 +65,11 @@ def in_words(what: str, why: str, next_step: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KLLensError, Cancelled, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (KLLensError, Cancelled, MemoryError):
         raise
     except BaseException as error:
+        if not is_fault(error):
+            raise
         reason = " ".join(str(error).split())
         if isinstance(error, RuntimeError) and "memory" in reason:  # torch has no MemoryError of its own
             raise MemoryError(reason) from error

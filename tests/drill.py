@@ -258,7 +258,8 @@ def drill_endings(
         took = time.monotonic() - started
         # Before Python has come to the program's first line, the system answers in its place.
         unborn = not said and code in (-signal.SIGTERM, -signal.SIGINT) and after < BIRTH_S
-        faults = [] if done or unborn or code == 0 else _words(code, said, EXIT[how])
+        done |= code == 0 and took < BIRTH_S
+        faults = [] if done or unborn else _words(code, said, EXIT[how])
         if orphans := run.orphans():
             faults.append(f"leaves {orphans}")
         if how != "kill":
@@ -426,6 +427,7 @@ def main() -> int:
     parser.add_argument("--only", default="endings,disk,memory")
     options = parser.parse_args()
     report, chance = Report(), random.Random(options.seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
     with tempfile.TemporaryDirectory(prefix="kl-lens-drill-") as name:
         root = Path(name).resolve()
         model = build_short_sample(root / "model")

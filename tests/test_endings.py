@@ -30,7 +30,7 @@ from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.cli import console
 from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.disk_space import check_room, room_for
-from kl_lens_desktop.errors import ChildError, InputError
+from kl_lens_desktop.errors import ChildError, InputError, ModelError, in_words
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.files import atomic_folder, write_json, write_text
 from kl_lens_desktop.plan.document import Plan, load_plan
@@ -156,6 +156,14 @@ def test_the_exit_status_says_which_signal(
     argv = ("analyze", "sample", "--out", str(tmp_path / "scores.json"))
     assert _interrupted(argv, (number,), monkeypatch) == 128 + number
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "handlers are given back"
+
+
+def test_a_signal_in_the_midst_of_reading_a_model_is_not_a_damaged_model() -> None:
+    with pytest.raises(Stopped), in_words("Cannot open it", "it is damaged", "Choose another"):
+        raise Stopped(signal.SIGTERM)
+    PanicException = type("PanicException", (BaseException,), {})
+    with pytest.raises(ModelError, match="damaged"), in_words("Cannot open it", "it is damaged", "Choose"):
+        raise PanicException
 
 
 def test_a_second_signal_gives_no_time(

@@ -33,7 +33,7 @@ from kl_lens_desktop.cli.jobs import (
     run_job,
     verify_job,
 )
-from kl_lens_desktop.errors import ChildError, InputError, KLLensError
+from kl_lens_desktop.errors import ChildError, InputError, KLLensError, is_fault
 from kl_lens_desktop.files import check_file, check_replaceable
 from kl_lens_desktop.hub.jobs import PullJob
 from kl_lens_desktop.model.jobs import InspectJob
@@ -76,9 +76,9 @@ def run(argv: list[str], carry: Carry = in_child) -> int:
         return FAILED
     except BrokenPipeError:
         return FAILED
-    except SystemExit:
-        raise
-    except BaseException as error:  # noqa: BLE001  (the last frame: one line; a panic of Rust is no Exception)
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         if arguments.debug:
             tell_traceback()
         tell(f"kl-lens: {type(error).__name__}: {error}. Run again with --debug and report it.")

@@ -19,7 +19,7 @@ import psutil
 
 from kl_lens_desktop import temporary
 from kl_lens_desktop.disk_space import FREE_SOME, is_disk_full
-from kl_lens_desktop.errors import Cancelled, KLLensError
+from kl_lens_desktop.errors import Cancelled, KLLensError, is_fault
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Failed, to_line
 from kl_lens_desktop.process.job import Job, perform
@@ -57,9 +57,9 @@ def serve(read: Callable[[bytes], Job[Any]]) -> int:
             _write(output, event)
     except Cancelled:
         temporary.leave(CANCELLED_EXIT)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # noqa: BLE001  (the last frame: the parent must hear it, Rust's panics too)
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         _write(output, _failed(job, error, free))
         return 1
     return 0
