@@ -194,12 +194,16 @@ class Run:
             time.sleep(0.1)
         for process in found:
             process.kill()
-        return [" ".join(process.cmdline()[:5]) for process in found if process.is_running()]
+        return [f"process {process.pid}" for process in found if _runs(process)]
 
     def _descendants(self) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.pid != os.getpid() and process.environ().get(MARK) == str(self._folder):
+                if (
+                    process.pid != os.getpid()
+                    and _runs(process)
+                    and process.environ().get(MARK) == str(self._folder)
+                ):
                     yield process
 
 
@@ -224,6 +228,18 @@ def _words(code: int, said: str, wanted: int) -> list[str]:
     if sum(line.startswith("kl-lens: ") for line in said.splitlines()) > 1:
         faults.append("more than one sentence")
     return faults
+
+
+def _is_done(ground: Ground, stage: Stage, folder: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return bool(stage.result(folder) == ground.expected[stage.name])
+    return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _finished(ground: Ground, stage: Stage, folder: Path) -> list[str]:
@@ -258,7 +274,10 @@ def drill_endings(
         took = time.monotonic() - started
         # Before Python has come to the program's first line, the system answers in its place.
         unborn = not said and code in (-signal.SIGTERM, -signal.SIGINT) and after < BIRTH_S
-        done |= code == 0 and took < BIRTH_S
+        # Nor does the program answer any more once Python takes itself down, its work done.
+        done |= took < BIRTH_S and (
+            code == 0 or (code < 0 and how != "kill" and _is_done(ground, stage, folder))
+        )
         faults = [] if done or unborn else _words(code, said, EXIT[how])
         if orphans := run.orphans():
             faults.append(f"leaves {orphans}")

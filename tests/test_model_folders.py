@@ -432,14 +432,14 @@ def test_a_tokenizer_that_fits_is_not_warned_of(folder: Path) -> None:
 def test_a_panic_in_the_middle_of_a_text_is_a_sentence(folder: Path) -> None:
     loaded = load_model(folder)
 
-    class Panic(BaseException):
-        """Like pyo3's, which is no Exception."""
+    class PanicException(BaseException):
+        """Called as pyo3's, and no Exception either."""
 
     def tokenizer(*_: object, **__: object) -> None:
-        raise Panic("index out of bounds")
+        raise PanicException("index out of bounds")
 
     broken = LoadedModel(loaded.model, tokenizer, loaded.files)
-    with pytest.raises(ModelError, match=r"Cannot read a\.txt: .*Panic: index out of bounds"):
+    with pytest.raises(ModelError, match=r"Cannot read a\.txt: .*PanicException: index out of bounds"):
         broken.ids("text", "a.txt")
 
 

@@ -15,6 +15,7 @@ _SIGNS = (
     "CUDA out of memory",
     "Unable to allocate",  # NumPy
     "memory allocation of",  # Rust, as it aborts
+    "Memory allocation still failed",  # OpenBLAS
     "Cannot allocate memory",
     "failed to map segment",  # a library that does not fit
     "can't start new thread",
