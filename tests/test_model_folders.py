@@ -21,6 +21,7 @@ from kl_lens_desktop.hub.model_files import INDEX, model_files
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
 from kl_lens_desktop.model.load import LoadedModel, empty_model, load_model, unembedded
+from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.text.passage import token_ids
 from kl_lens_desktop.text.windows import windows
 from tests import hub_server
@@ -298,7 +299,7 @@ def test_a_damaged_folder_is_refused_in_one_sentence(
     commands = [["inspect", str(folder)], ["analyze", str(folder), "--out", str(out)], ["pull", str(folder)]]
     for command in commands if case in BY_NAME else commands[:2]:
         capsys.readouterr()
-        assert run(command) == 1
+        assert run(command, perform) == 1
         *_, said = capsys.readouterr().err.strip().splitlines()
         assert said.startswith("kl-lens: Cannot "), said
         assert "report it" not in said
@@ -308,8 +309,8 @@ def test_a_damaged_folder_is_refused_in_one_sentence(
 
 
 def test_a_sound_folder_passes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["inspect", str(folder)]) == 0
-    assert run(["pull", str(folder)]) == 0
+    assert run(["inspect", str(folder)], perform) == 0
+    assert run(["pull", str(folder)], perform) == 0
     assert load_model(folder).ids("hello", "it")
 
 
@@ -355,7 +356,7 @@ def test_a_whole_set_of_files_needs_no_index(folder: Path, sound: Path, names: t
 def test_a_file_of_another_name_is_inspected_hashed_and_loaded(folder: Path, sound: Path) -> None:
     before = weights_sha256(weight_files(folder))
     (folder / "model.safetensors").rename(folder / "lfm2-tiny.safetensors")
-    assert run(["inspect", str(folder)]) == 0
+    assert run(["inspect", str(folder)], perform) == 0
     assert weights_sha256(load_model(folder).files) == before
     assert torch.equal(logits(folder), logits(sound))
 
@@ -446,12 +447,15 @@ def test_a_panic_in_the_middle_of_a_text_is_a_sentence(folder: Path) -> None:
 def test_a_panic_nobody_expected_is_a_line_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    class PanicException(BaseException):
+        """Called as pyo3's, and no Exception either."""
+
     def panics(_: object) -> None:
-        raise BaseException("index out of bounds")
+        raise PanicException("index out of bounds")
 
     monkeypatch.setitem(COMMANDS, "pull", panics)
-    assert run(["pull", "sample"]) == 1
-    assert "BaseException: index out of bounds. Run again with --debug" in capsys.readouterr().err
+    assert run(["pull", "sample"], perform) == 1
+    assert "PanicException: index out of bounds. Run again with --debug" in capsys.readouterr().err
 
 
 def test_a_lack_of_memory_is_not_called_damage(folder: Path) -> None:
