@@ -1,9 +1,10 @@
 """A variant that really takes longer for every token: the graph with products that change nothing."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
+
+from tests.changed_export import save_changed
 
 _WIDTH = 1024
 
@@ -28,6 +29,4 @@ def slowed(folder: Path, out: Path, products: int) -> Path:
     logits.get_tensor().set_names(set())
     slow.get_tensor().set_names(names)
     result.input(0).replace_source_output(slow)
-    shutil.copytree(folder, out, ignore=shutil.ignore_patterns("openvino_model.*"), dirs_exist_ok=True)
-    ov.save_model(graph, out / "openvino_model.xml", compress_to_fp16=False)
-    return out
+    return save_changed(graph, folder, out)

@@ -18,7 +18,7 @@ from pytestqt.qtbot import QtBot
 from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.bench.settings import Benchmark
-from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.files import MODEL_XML, WEIGHTS
 from kl_lens_desktop.gui.bench.chart import VIEWS
 from kl_lens_desktop.gui.bench.figures import variant_colours
 from kl_lens_desktop.gui.bench.memory_strip import CAPACITY, Series
@@ -113,6 +113,7 @@ def page(opened: Window, qtbot: QtBot) -> BenchmarkPage:
     for name in TABLE:
         workspace.variant(name).mkdir(parents=True)
         (workspace.variant(name) / MODEL_XML).write_text("<net/>", encoding="utf-8")
+        (workspace.variant(name) / WEIGHTS).touch()
     workspace.bench.write_text(json.dumps(bench_document()), encoding="utf-8")
     opened.session.devices = bench_document()["environment"]["devices"]
     with qtbot.waitSignal(opened.session.bench_changed):
