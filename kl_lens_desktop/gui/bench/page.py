@@ -158,7 +158,7 @@ class BenchmarkPage(Page):
         known = {figure.key for figure in figures(self.session.bench)}
         elsewhere = [each for each in self.session.settings.columns or () if each not in known]
         here = [figure.key for figure in self.columns if figure.key != key]
-        self.session.settings.columns = [*elsewhere, *here, *([key] if shown else [])]
+        self.session.settings.columns = (*elsewhere, *here, *([key] if shown else []))
         self._show()
 
     def compare_with(self, path: Path) -> None:

@@ -25,7 +25,7 @@ from kl_lens_desktop.gui.shell.banner import Banner
 from kl_lens_desktop.gui.shell.header import Header
 from kl_lens_desktop.gui.shell.jobbar import JobBar
 from kl_lens_desktop.gui.state.session import MISSING, Session
-from kl_lens_desktop.gui.state.workspace import Settings
+from kl_lens_desktop.gui.state.settings import Settings
 
 # Name on the rail (and, in small letters, of its icon), module, class. A page is built when first shown, or
 # while the window is idle.
@@ -88,6 +88,8 @@ class Window(QMainWindow):
             self.session.bench_changed,
         ):
             signal.connect(self._mark_done)
+        if settings.problem:
+            self.session.say("warning", settings.problem)
         self.restoreGeometry(settings.state("window"))
         self.show_page("Model")
         self._idle = QTimer(self, interval=IDLE_MS)

@@ -20,7 +20,8 @@ from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui.state.background import Background
 from kl_lens_desktop.gui.state.job import Runner, Step
-from kl_lens_desktop.gui.state.workspace import Settings, Workspace, workspace_of
+from kl_lens_desktop.gui.state.settings import Settings
+from kl_lens_desktop.gui.state.workspace import Workspace, workspace_of
 from kl_lens_desktop.hub.jobs import PullJob
 from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
 from kl_lens_desktop.plan.jobs import VerifyJob
