@@ -79,7 +79,7 @@ def test_while_another_model_is_read_nothing_claims_to_be_done(
         page.open(str(tmp_path))
         assert not page.next.isEnabled()
         assert str(tmp_path) in page.next.toolTip()
-        assert entry.accessibleName() == "Model"
+        assert entry.accessibleName() == "Model, running"
     assert page.next.isEnabled()  # what was open is open still
     assert entry.accessibleName() == "Model, done"
 

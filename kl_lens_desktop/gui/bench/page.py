@@ -117,6 +117,7 @@ class BenchmarkPage(Page):
         session.devices_changed.connect(self._show_devices)
         session.job.started.connect(lambda _: self._show_tools())
         session.job.ended.connect(lambda _: self._show_tools())
+        self.tell_stage("Benchmark")
         self._show()
 
     def _make_save(self) -> QPushButton:

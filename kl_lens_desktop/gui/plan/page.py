@@ -71,6 +71,7 @@ class PlanPage(Page):
         self.body.addWidget(self.sentence)
         self._make_actions()
         self._listen()
+        self.tell_stage("Plan")
         self._new_scores()
         self._take_plan()
 

@@ -26,6 +26,7 @@ from kl_lens_desktop.gui.shell.header import Header
 from kl_lens_desktop.gui.shell.jobbar import JobBar
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.gui.state.settings import Settings
+from kl_lens_desktop.gui.state.stages import STAGES, Stage, Standing
 
 # Name on the rail (and, in small letters, of its icon), module, class. A page is built when first shown, or
 # while the window is idle.
@@ -78,16 +79,7 @@ class Window(QMainWindow):
         self.session.said.connect(self.banner.say)
         self.session.job.started.connect(self.banner.hide)
         self.session.job.ended.connect(self._show_outcome)
-        self.session.job.started.connect(self._mark_done)
-        self.session.job.ended.connect(self._mark_done)
-        for signal in (
-            self.session.model_changed,
-            self.session.scores_changed,
-            self.session.plan_changed,
-            self.session.exports_changed,
-            self.session.bench_changed,
-        ):
-            signal.connect(self._mark_done)
+        self.session.stages_changed.connect(self._mark_stages)
         if settings.problem:
             self.session.say("warning", settings.problem)
         self.restoreGeometry(settings.state("window"))
@@ -234,11 +226,10 @@ class Window(QMainWindow):
             QTimer.singleShot(0, self, partial(self.show_page, "Benchmark"))
         self._at_compress = False
 
-    def _mark_done(self, *_: object) -> None:
-        session = self.session
-        done = (session.model, session.scores, session.plan, session.exports, session.bench)
-        for index, result in enumerate(done):
-            self.rail_entry(index).mark(done=bool(result) and session.opening is None)
+    def _mark_stages(self) -> None:
+        found = self.session.stages
+        for index, name in enumerate(STAGES):
+            self.rail_entry(index).mark(found[name])
 
     def _build_next(self) -> None:
         """One page a turn, so that the window stays quick while it completes itself."""
@@ -251,8 +242,18 @@ class Window(QMainWindow):
             import_module(module)
 
 
+# Icon and colour of a standing; no two have the same shape.
+_SIGNS = {
+    Standing.RUNNING: ("running", "accent"),
+    Standing.PARTIAL: ("partial", "warning"),
+    Standing.STALE: ("stale", "warning"),
+    Standing.FAILED: ("error", "danger"),
+    Standing.DONE: ("done", "good"),
+}
+
+
 class RailButton(QPushButton):
-    """A page's entry; a check mark where its stage has a result."""
+    """A page's entry, with a sign of how far its stage is."""
 
     def __init__(self, name: str, icon: str, index: int) -> None:
         super().__init__(name)
@@ -262,17 +263,21 @@ class RailButton(QPushButton):
         self.setAutoDefault(False)
         self.setIcon(icons.icon(icon))
         self.setIconSize(QSize(18, 18))
-        self.setToolTip(plain_tip(f"{name} (Ctrl+{index + 1})"))
-        self.mark(done=False)
+        self._tip = f"{name} (Ctrl+{index + 1})"
+        self.mark(Stage(Standing.EMPTY))
 
-    def mark(self, *, done: bool) -> None:
-        self._done = done
-        self.setAccessibleName(f"{self._name}, done" if done else self._name)
+    def mark(self, stage: Stage) -> None:
+        """Show how far the stage is, as a sign and in words."""
+        self._standing = stage.standing
+        told = "" if stage.standing is Standing.EMPTY else f", {stage.standing.value}"
+        self.setAccessibleName(self._name + told)
+        self.setAccessibleDescription(stage.words)
+        self.setToolTip(plain_tip(f"{self._tip}{told}. {stage.words}" if told else self._tip))
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)
-        if self._done:
+        if sign := _SIGNS.get(self._standing):
             mark = QRectF(self.width() - 26, (self.height() - 16) / 2, 16, 16)
             with QPainter(self) as painter:
-                icons.draw(painter, "done", mark, theme.colours().good)
+                icons.draw(painter, sign[0], mark, getattr(theme.colours(), sign[1]))
