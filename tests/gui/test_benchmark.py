@@ -28,7 +28,7 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.charts import spread_labels, stack_labels
 from kl_lens_desktop.gui.kit.controls import Elided
 from kl_lens_desktop.gui.shell.window import Window
-from kl_lens_desktop.gui.state.workspace import home
+from kl_lens_desktop.home import home
 from kl_lens_desktop.process.events import Memory
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.run import RunJob

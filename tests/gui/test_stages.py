@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.gui.export.page import ExportPage
 from kl_lens_desktop.gui.kit.controls import StageLine
 from kl_lens_desktop.gui.shell.window import Window
@@ -15,6 +16,7 @@ from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.events import Failed, Progress
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.scores import Scores, save_scores
+from tests.gui.conftest import JOB_MS
 from tests.gui.test_benchmark import bench_row
 
 PAGES = ("Model", "Sensitivity", "Plan", "Export", "Benchmark")
@@ -168,3 +170,17 @@ def test_a_plan_saved_of_part_of_the_weights_says_so_when_it_is_opened(
     with qtbot.waitSignal(scored.session.plan_changed):
         scored.session.reload()
     assert standing(scored, "Plan") is Standing.PARTIAL
+
+
+def test_what_another_window_writes_is_left_alone_and_told(
+    scored: Window, sample_scores: Scores, qtbot: QtBot
+) -> None:
+    session = scored.session
+    before = session.workspace.scores.read_bytes()
+    with exclusive([session.workspace.folder]):
+        with qtbot.waitSignal(session.job.ended, timeout=JOB_MS) as ended:
+            session.analyze()
+        assert ended.args == ["failed"]
+        assert "another window or command of KL Lens is writing it" in scored.banner.text.text()
+        assert session.workspace.scores.read_bytes() == before
+    assert session.stages["Plan"].standing is Standing.DONE, "only what was refused is marked"

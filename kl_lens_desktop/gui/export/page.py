@@ -285,7 +285,7 @@ class ExportPage(Page):
         except InputError as error:
             session.say_error(error)
             return
-        session.job.start(*steps)
+        session.start(*steps)
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Write the models into", str(self.folder))

@@ -404,7 +404,7 @@ class PlanPage(Page):
         except InputError as error:
             session.say_error(error)
             return
-        session.job.start(Step(made(session.model.reference, path)))
+        session.start(Step(made(session.model.reference, path)))
 
     def _take_baselines(self) -> None:
         self.chart.show_baselines(self.session.baselines)

@@ -203,6 +203,10 @@ class Session(QObject):
 
     # What the pages ask for.
 
+    def start(self, *steps: Step) -> None:
+        """Run jobs of the open model, whose work folder is theirs meanwhile."""
+        self.job.start(*steps, place=self.workspace.folder)
+
     def open_model(self, reference: str, *, pull: bool = False) -> None:
         """Inspect a model, pulling it first if asked, and open what was measured of it before."""
         steps = [Step(InspectJob(reference), reference)]
@@ -238,7 +242,7 @@ class Session(QObject):
     def analyze(self) -> None:
         """Measure every weight, going on where an earlier analysis stopped."""
         assert self.model is not None
-        self.job.start(Step(AnalyzeJob(self.model.reference, self.workspace.scores, self.analysis)))
+        self.start(Step(AnalyzeJob(self.model.reference, self.workspace.scores, self.analysis)))
 
     def compress(self) -> None:
         """All stages, as the Sensitivity and Benchmark pages say; what was measured already is used."""
@@ -252,7 +256,7 @@ class Session(QObject):
         job = job.quick if self.effort == QUICK else job
         self._forget_bench()
         # the text to measure on is as long as chosen, quick look or not: scores are only ever added to
-        self.job.start(Step(replace(job, analysis=self.analysis)))
+        self.start(Step(replace(job, analysis=self.analysis)))
 
     def benchmark(self, folders: list[Path], devices: list[str] | None) -> None:
         """Measure exported models on devices (None: all that are found) as chosen in the settings."""
@@ -260,7 +264,7 @@ class Session(QObject):
         benchmark = benchmark.quick if self.effort == QUICK else benchmark
         named = None if devices is None else tuple(devices)
         self._forget_bench()
-        self.job.start(Step(BenchJob(tuple(folders), self.workspace.bench, named, benchmark)))
+        self.start(Step(BenchJob(tuple(folders), self.workspace.bench, named, benchmark)))
 
     def _forget_bench(self) -> None:
         self.bench, self.bench_environment = [], None

@@ -17,7 +17,8 @@ from PySide6.QtCore import QByteArray, QSettings
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.errors import KLLensError
 from kl_lens_desktop.files import read_json, write_json
-from kl_lens_desktop.gui.state.workspace import Workspace, home
+from kl_lens_desktop.gui.state.workspace import Workspace
+from kl_lens_desktop.home import home
 from kl_lens_desktop.process.record import decode_known, encode
 from kl_lens_desktop.sensitivity.jobs import Analysis
 

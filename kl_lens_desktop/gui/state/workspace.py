@@ -1,21 +1,13 @@
-"""Where things lie on disk: the user's folder, and one work folder for each model."""
+"""Where things lie on disk: the logs, and one work folder for each model."""
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.home import home
 from kl_lens_desktop.temporary import sweep_partials
-
-
-def home() -> Path:
-    """The user's folder: ``KL_LENS_HOME``, or the platform's place for an application's data."""
-    chosen = os.environ.get("KL_LENS_HOME")
-    return Path(chosen) if chosen else platformdirs.user_data_path("kl-lens", appauthor=False)
 
 
 def log_folder() -> Path:
