@@ -5,8 +5,9 @@ from functools import partial
 from importlib import import_module
 
 from PySide6.QtCore import QRectF, QSize, Qt, QTimer
-from PySide6.QtGui import QCloseEvent, QKeySequence, QPainter, QPaintEvent, QShortcut
+from PySide6.QtGui import QCloseEvent, QKeyEvent, QKeySequence, QPainter, QPaintEvent, QShortcut
 from PySide6.QtWidgets import (
+    QAbstractButton,
     QApplication,
     QButtonGroup,
     QHBoxLayout,
@@ -44,6 +45,7 @@ PAGES = (
 STEPS = 5  # the first five are the stages of the work; a rule parts them from the rest
 IDLE_MS = 30
 RAIL_WIDTH = 184
+FRAME = QSize(16, 48)  # what a desktop draws around a window, at most
 
 
 class Window(QMainWindow):
@@ -53,7 +55,8 @@ class Window(QMainWindow):
         super().__init__()
         self.setWindowTitle("KL Lens")
         self.setMinimumSize(1024, 680)
-        self.resize(1280, 800)
+        room = self.screen().availableSize() - FRAME
+        self.resize(QSize(1280, 800).boundedTo(room).expandedTo(self.minimumSize()))
         self.session = Session(settings, self)
         self.header = Header(self.session)
         self.banner = Banner()
@@ -70,7 +73,7 @@ class Window(QMainWindow):
             self.session,
             self._missing_model,
             self._start_compress,
-            "Measure, plan, export and benchmark this model with default settings",
+            "Measure, plan, export and benchmark this model with default settings (Ctrl+Enter)",
             "compress",
             "compress",
         )
@@ -199,6 +202,16 @@ class Window(QMainWindow):
         shortcut("F1", self._show_help)
         shortcut("F5", lambda: self.page(self.shown).start())
         shortcut("Esc", self.jobbar.ask)
+        shortcut("Ctrl+Return", self.compress.click)
+        shortcut("Ctrl+Q", self.close)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Enter presses the button that has the focus, as Space does."""
+        focused = self.focusWidget()
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and isinstance(focused, QAbstractButton):
+            focused.click()
+        else:
+            super().keyPressEvent(event)
 
     def _show_help(self) -> None:
         about = self.shown
