@@ -29,6 +29,7 @@ from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
@@ -44,6 +45,7 @@ from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
 from kl_lens_desktop.sensitivity.pace import Cost, Pace
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows, check_size
+from kl_lens_desktop.sensitivity.stream import Changed, Stream, only
 from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Position, Timing, Walk
 from kl_lens_desktop.text.bundled import remarks
 from kl_lens_desktop.text.calibration import source_text
@@ -376,11 +378,15 @@ def measure_plan(
     """The whole plan at once against the full-precision model: the ``measured`` of a plan file."""
     ids, text = windows(loaded, texts, tokens, window)
     use_cores()
-    lane = Lane(loaded.model, cancel)
+    formats = {name: parse_format(each) for name, each in assignments.items()}
     with torch.no_grad(), fast_kernels(loaded.model):
-        tally = Walk(lane, ids).compare(
-            {name: fake_quantize(lane.parameters[name], parse_format(f)) for name, f in assignments.items()}
-        )
+        if loaded.mapped:
+            with ByBlock(loaded.model, cancel) as weights:
+                tally = only(Stream(weights, ids).compare([Changed(formats, 0)]))
+        else:
+            lane = Lane(loaded.model, cancel)
+            rounded = {name: fake_quantize(lane.parameters[name], each) for name, each in formats.items()}
+            tally = Walk(lane, ids).compare(rounded)
     estimates = tally.estimates()
     measured = {name: asdict(estimates[name]) for name in ("kl_pq", "kl_qp", "top1_agreement", "delta_ce")}
     return {
