@@ -54,6 +54,8 @@ class ByBlock:
     ----------
     model : PreTrainedModel
     blocks : ModuleList
+    embedding : Parameter
+        The input embedding as it is stored.
     stored : dict of str to Tensor
         What the files hold, by every name as `inventory.weight_name` gives it.
     """
@@ -61,6 +63,7 @@ class ByBlock:
     def __init__(self, model: PreTrainedModel, cancel: Cancel) -> None:
         self.model, self.blocks = model, blocks(model)
         self.stored: dict[str, Tensor] = dict(weight_parameters(model))
+        self.embedding: nn.Parameter = model.get_input_embeddings().weight
         self._cancel = cancel
         self._readers = [{id(parameter) for parameter in block.parameters()} for block in self.blocks]
         self._changes: dict[int, Change] = {}
@@ -95,6 +98,12 @@ class ByBlock:
             yield
         finally:
             self._changes = kept
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """A weight as it is stored, some rows (rows, input channels) at a time."""
+        for piece in pieces(self.stored[name]):
+            self._cancel.check()
+            yield piece
 
     def reads(self, block: int, name: str) -> bool:
         """Whether a block has the weight of that name."""

@@ -161,7 +161,7 @@ class Stream:
         first = min(starts.values())
         if first < self._block:
             self._block, self._states = 0, None
-        until = max(first, following)
+        until = max(*starts.values(), following)
         for block in range(self._block, self.depth):
             started = time.perf_counter()
             before = self._states
