@@ -22,7 +22,7 @@ from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import Weight, inventory
-from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.model.load import LoadedModel, load_or_open
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.quant.formats import parse_format
@@ -65,7 +65,7 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     path, held_out = job.scores, job.text or held_out_text()
     scores = load_rankable(path)
     yield Progress(STAGE, 0, 0, "Opening the model")
-    loaded = load_model(local.folder)
+    loaded = yield from load_or_open(local.folder, "analyze")
     use_cores()
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     scores.model.check_same(identity, path, "Open the model that was scored")
