@@ -54,9 +54,9 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "8b": (  # LFM2-8B-A1B, whose experts lie apart in its files
         "lfm2_moe",
         {
-            "vocab_size": 65536, "hidden_size": 2048, "intermediate_size": 7168, "moe_intermediate_size": 1792,
-            "num_hidden_layers": 24, "num_attention_heads": 32, "num_key_value_heads": 8, "num_experts": 32,
-            "num_experts_per_tok": 4, "num_dense_layers": 2, "conv_L_cache": 3,
+            "vocab_size": 65536, "hidden_size": 2048, "intermediate_size": 7168,
+            "moe_intermediate_size": 1792, "num_hidden_layers": 24, "num_attention_heads": 32,
+            "num_key_value_heads": 8, "num_experts": 32, "num_experts_per_tok": 4, "num_dense_layers": 2, "conv_L_cache": 3,
             "layer_types": [
                 "full_attention" if i in (2, 6, 10, 14, 18, 21) else "conv" for i in range(24)
             ],
@@ -247,10 +247,7 @@ def _pretend(folder: Path, scores: Path, plan: Path) -> None:
             weight.block,
             name,
             stored_bytes(weight.shape, parse_format(name)),
-            **{
-                metric: Estimate(draw.uniform(0.5, 1.0) / 10 ** (2 if "8" in name else 1), 1e-6, 1024)
-                for metric in METRICS
-            },
+            **dict.fromkeys(METRICS, Estimate(draw.random() / (100 if "8" in name else 10), 1e-6, 1024)),
         )
         for weight in quantizable(weights)
         for name in DEFAULT_FORMATS
