@@ -56,7 +56,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "vocab_size": 65536, "hidden_size": 2048, "intermediate_size": 7168,
             "moe_intermediate_size": 1792, "num_hidden_layers": 24, "num_attention_heads": 32,
-            "num_key_value_heads": 8, "num_experts": 32, "num_experts_per_tok": 4, "num_dense_layers": 2, "conv_L_cache": 3,
+            "num_key_value_heads": 8, "num_experts": 32,
+            "num_experts_per_tok": 4, "num_dense_layers": 2, "conv_L_cache": 3,
             "layer_types": [
                 "full_attention" if i in (2, 6, 10, 14, 18, 21) else "conv" for i in range(24)
             ],
