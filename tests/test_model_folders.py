@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kl_lens_desktop.cli.commands import COMMANDS, run
 from kl_lens_desktop.errors import HubError, InputError, ModelError
 from kl_lens_desktop.hub import download, library
-from kl_lens_desktop.hub.model_files import INDEX, model_files
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
 from kl_lens_desktop.model.load import LoadedModel, empty_model, load_model, unembedded
 from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.repository.model_files import INDEX, model_files
 from kl_lens_desktop.text.passage import token_ids
 from kl_lens_desktop.text.windows import windows
 from tests import hub_server

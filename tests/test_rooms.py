@@ -22,6 +22,7 @@ ORDER = [
         "process",
     ),
     ("families", "kernels"),
+    ("repository",),  # reads which families there are
     ("hub",),
     ("quant",),
     ("model",),
@@ -60,6 +61,7 @@ TORCH_FREE = [
     "model/config.py",
     "model/checkpoint.py",
     "model/fit.py",
+    "repository/support.py",
     "hub/resolve.py",
     "hub/jobs.py",
     "model/jobs.py",

@@ -27,12 +27,15 @@ class PullJob(Job[Pulled]):
         A Hub id, a folder or ``sample``.
     revision : str, optional
         Branch, tag or commit.
+    move : bool
+        Move a copy that an earlier version pulled to the cache that all Hugging Face tools share.
     """
 
     NAME: ClassVar[str] = "pull"
 
     model: str
     revision: str | None = None
+    move: bool = False
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.download import pull
@@ -40,7 +43,7 @@ class PullJob(Job[Pulled]):
         from kl_lens_desktop.hub.resolve import resolve_model
 
         if is_on_the_hub(self.model):
-            yield from pull(self.model, self.revision, cancel)
+            yield from pull(self.model, self.revision, cancel, move=self.move)
             return
         local = resolve_model(self.model)
         yield self.finished({"folder": str(local.folder), "id": local.id, "revision": local.revision})

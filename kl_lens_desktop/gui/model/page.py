@@ -1,6 +1,5 @@
 """Model: choose what to work on, and see before starting what it is and whether it fits."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,6 @@ from PySide6.QtWidgets import (
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import KLLensError
-from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.gui.kit import icons
 from kl_lens_desktop.gui.kit.controls import (
     Elided,
@@ -46,21 +44,8 @@ from kl_lens_desktop.gui.state.session import BLOCK_NAMES, STAGE_NAMES, Model, S
 from kl_lens_desktop.model.fit import StageNeed, stage_needs
 
 if TYPE_CHECKING:
-    from kl_lens_desktop.hub.client import HubFile, SearchHit
-
-
-@dataclass(frozen=True, slots=True)
-class HubDetails:
-    """What a Hub model would fetch."""
-
-    id: str
-    revision: str
-    gated: bool
-    files: "tuple[HubFile, ...]"
-
-    @property
-    def bytes(self) -> int:
-        return sum(file.size for file in self.files)
+    from kl_lens_desktop.hub.candidate import Candidate
+    from kl_lens_desktop.hub.facts import Facts
 
 
 class ModelPage(Page):
@@ -69,9 +54,10 @@ class ModelPage(Page):
     def __init__(self, session: Session, window: Frame) -> None:
         super().__init__(session, "Choose a model")
         self._window = window
-        self._hits: list[SearchHit] = []
-        self._hit: SearchHit | None = None
-        self._hub: HubDetails | None = None
+        self._hits: list[Facts] = []
+        self._hit: Facts | None = None
+        self._hub: Candidate | None = None
+        self._refusal = ""  # why the chosen one cannot be used
         left, self.details = self._make_left(), _Details()
         self.body.addWidget(
             self.splitter("model", Qt.Orientation.Horizontal, left, self.details, sizes=(600, 420)), 1
@@ -127,7 +113,7 @@ class ModelPage(Page):
         self.left.setCurrentIndex(1)
         self.results.setRowCount(0)
 
-        def ask() -> "list[SearchHit]":
+        def ask() -> "list[Facts]":
             from kl_lens_desktop.hub import client
 
             return client.search(query)
@@ -223,7 +209,7 @@ class ModelPage(Page):
         self._hit = self._hub = None
         self._show_model()
 
-    def _show_hits(self, hits: "list[SearchHit]") -> None:
+    def _show_hits(self, hits: "list[Facts]") -> None:
         self._hits = hits
         self.searching.setText(
             f"{quantities.plural(len(hits), 'model')} with safetensors, most downloaded first"
@@ -248,20 +234,18 @@ class ModelPage(Page):
         if not chosen:
             return
         hit = self._hits[chosen[0].row()]
-        self._hit, self._hub = hit, None
+        self._hit, self._hub, self._refusal = hit, None, ""
         work_folder = self.session.settings.work_folder
         self._refresh()
         self.details.show_hit(hit, None, "Reading the list of files …", work_folder)
 
-        def ask() -> HubDetails:
+        def ask() -> "Candidate":
             from kl_lens_desktop.hub import client
+            from kl_lens_desktop.hub.candidate import examine
 
-            with client.open_client() as connection:
-                info = client.model_info(connection, hit.id)
-                files = client.choose_files(connection, info)
-            return HubDetails(info.id, info.revision, info.gated, files)
+            return examine(client.repository(hit.id))
 
-        def answer(details: HubDetails) -> None:
+        def answer(details: "Candidate") -> None:
             if self._hit is hit:
                 self._hub = details
                 self.details.show_hit(hit, details, "", work_folder)
@@ -269,19 +253,18 @@ class ModelPage(Page):
 
         def refuse(error: KLLensError) -> None:
             if self._hit is hit:
-                self.details.show_hit(hit, None, str(error), work_folder)
+                self._refusal = str(error)
+                self.details.show_hit(hit, None, self._refusal, work_folder)
+                self._refresh()
 
         self.session.background.run(ask, answer, refuse)
 
     def _missing_hit(self) -> str:
-        if self._hit is not None and not _is_supported(self._hit):
-            known = ", ".join(FAMILIES)
-            return f"The architecture {self._hit.architecture} is not supported. Supported: {known}"
-        return "" if self._hub else "Choose a model from the list first"
+        return "" if self._hub else self._refusal or "Choose a model from the list first"
 
     def _download(self) -> None:
         if self._hub:
-            self.session.open_model(self._hub.id, pull=True)
+            self.session.open_model(self._hub.of.id, pull=True)
 
     def _show_model(self) -> None:
         self._hit = self._hub = None
@@ -375,7 +358,7 @@ class _Details(QScrollArea):
         self._inside.addLayout(_fit_table(needs, work_folder))
         self._inside.addStretch(1)
 
-    def show_hit(self, hit: "SearchHit", details: HubDetails | None, words: str, work_folder: Path) -> None:
+    def show_hit(self, hit: "Facts", details: "Candidate | None", words: str, work_folder: Path) -> None:
         clear(self._inside)
         self._inside.addWidget(Elided(hit.id, "title", Qt.TextElideMode.ElideMiddle))
         facts: list[tuple[str, Any]] = [
@@ -385,7 +368,7 @@ class _Details(QScrollArea):
             ("Access", "on request (gated)" if hit.gated else "open"),
         ]
         if details:
-            facts += [("Revision", details.revision[:12]), ("To fetch", quantities.size(details.bytes))]
+            facts += [("Revision", details.of.commit[:12]), ("To fetch", quantities.size(details.bytes))]
         self._inside.addLayout(_facts(*facts))
         if words:
             self._inside.addWidget(label(words, "secondary", wrap=True))
@@ -468,14 +451,10 @@ def _fit_table(fit: list[StageNeed], work_folder: Path) -> QGridLayout:
     return grid
 
 
-def _is_supported(hit: "SearchHit") -> bool:
-    return hit.architecture is None or hit.architecture in FAMILIES
-
-
-def _verdict(hit: "SearchHit") -> str:
+def _verdict(hit: "Facts") -> str:
     """Whether a model found on the Hub can be worked on here, as far as the Hub tells."""
-    if not _is_supported(hit):
-        return "✗ not supported"
+    if hit.obstacle:
+        return f"✗ {hit.obstacle}"
     if not hit.parameters:
         return "–"
     need_mb = max(need.ram_mb for need in stage_needs(hit.parameters, 2 * hit.parameters))

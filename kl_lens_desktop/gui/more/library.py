@@ -28,7 +28,7 @@ from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.workspace import folder_size
 
 if TYPE_CHECKING:
-    from kl_lens_desktop.hub.library import StoredModel
+    from kl_lens_desktop.hub.store import StoredModel
 
 HEADINGS = ("Name", "What it is", "Size", "Folder")
 
@@ -166,7 +166,7 @@ class LibraryPage(Page):
 
 
 def _look(work_folder: Path) -> list[Holding]:
-    from kl_lens_desktop.hub import library
+    from kl_lens_desktop.hub import store
 
     pulled = [
         Holding(
@@ -176,7 +176,7 @@ def _look(work_folder: Path) -> list[Holding]:
             m.folder,
             m,
         )
-        for m in library.list_models()
+        for m in store.list_models()
     ]
     folders = sorted(work_folder.iterdir()) if work_folder.is_dir() else []
     work = [
@@ -201,9 +201,9 @@ def _contents(folder: Path) -> str:
 
 def _remove(holding: Holding) -> Holding:
     if holding.model is not None:
-        from kl_lens_desktop.hub import library
+        from kl_lens_desktop.hub import store
 
-        library.remove_model(holding.model)
+        store.remove_model(holding.model)
         return holding
     try:
         shutil.rmtree(holding.folder)

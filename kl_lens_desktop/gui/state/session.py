@@ -562,11 +562,12 @@ def _identity(model: Model) -> "ModelIdentity":
 
 
 def _plan_and_model(path: Path, settings: Settings) -> tuple[Path, str]:
-    from kl_lens_desktop.hub import library
+    from kl_lens_desktop.hub import store
     from kl_lens_desktop.plan.document import load_plan
+    from kl_lens_desktop.repository.names import is_model_id
 
     wanted = load_plan(path).model.id
-    if wanted == "sample" or (library.is_model_id(wanted) and library.find(wanted)):
+    if wanted == "sample" or (is_model_id(wanted) and store.find(wanted)):
         return path, wanted
     for reference in settings.recent:
         if Path(reference).name == wanted and Path(reference).is_dir():
