@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import re
+import socket
+import struct
 import sys
 import threading
 import time
@@ -13,6 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 COMMIT = "3fa9c1d2e4b5a6978877665544332211ffeeddcc"
 
@@ -29,6 +34,8 @@ class Repository:
     gated: bool = False
     private: bool = False
     listed: list[dict[str, Any]] | None = None
+    tags: tuple[str, ...] = ("mamba2",)
+    config: dict[str, Any] = field(default_factory=lambda: {"model_type": "granitemoehybrid"})
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Request:
     """What a server was asked: `server` is ``hub`` or ``cdn``."""
 
     server: str
+    method: str
     path: str
     headers: dict[str, str]
 
@@ -56,6 +64,12 @@ class Hub:
         ``api``, or the file whose body stops after 1,000 bytes and stays open until the test ends.
     resumes : bool
         Whether ``Range`` is obeyed.
+    slow_s : float
+        A pause after every piece of 1 MiB.
+    reset : bool
+        Whether bodies that are cut end in a reset (RST) instead of an ordinary end (FIN).
+    proposals : list
+        The discussions of every repository, as the API lists them.
     """
 
     repositories: dict[str, Repository]
@@ -68,13 +82,16 @@ class Hub:
     resumes: bool = True
     login_page: bool = False
     slow_s: float = 0.0
+    reset: bool = False
+    proposals: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     cdn: str = ""
     over: threading.Event = field(default_factory=threading.Event)
 
     def bodies(self, name: str) -> list[Request]:
         """The requests for that file which were answered with bytes, or should have been."""
-        return [request for request in self.requests if request.path.endswith(f"/{name}")]
+        asked = [request for request in self.requests if request.method == "GET"]
+        return [request for request in asked if request.path.endswith(f"/{name}")]
 
 
 def listing(files: dict[str, bytes]) -> list[dict[str, Any]]:
@@ -87,6 +104,17 @@ def listing(files: dict[str, bytes]) -> list[dict[str, Any]]:
             row["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
         rows.append(row)
     return rows
+
+
+def go_online(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Let huggingface_hub ask, with a cache below `home`; it reads its variables when it is imported."""
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home.parent / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 def folder_files(folder: Path) -> dict[str, bytes]:
@@ -134,11 +162,14 @@ class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     server_name: str
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         path = unquote(address.path)
         self.hub.requests.append(
-            Request(self.server_name, path, {k.lower(): v for k, v in self.headers.items()})
+            Request(self.server_name, self.command, path, {k.lower(): v for k, v in self.headers.items()})
         )
         with contextlib.suppress(ConnectionError):  # the client may leave in the middle
             if self.server_name == "cdn":
@@ -151,6 +182,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._search(parse_qs(address.query))
             elif match := re.fullmatch(r"/api/(?:models/|(?=datasets/))(.+)/revision/(.+)", path):
                 self._info(match[1], match[2])
+            elif match := re.fullmatch(r"/api/models/(.+)/tree/([^/]+)", path):
+                self._tree(match[1])
+            elif re.fullmatch(r"/api/models/(.+)/discussions", path):
+                self._json({"discussions": self.hub.proposals, "count": len(self.hub.proposals), "start": 0})
             elif match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 self._resolve(match[1], match[3])
             else:
@@ -160,19 +195,24 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _search(self, query: dict[str, list[str]]) -> None:
+        words, author = query.get("search", [""])[0].lower(), query.get("author", [""])[0]
         rows = [
             {
                 "id": name,
                 "downloads": 1200,
                 "likes": 7,
                 "gated": "auto" if repository.gated else False,
-                "tags": ["safetensors", "mamba2"],
+                "tags": ["safetensors", *repository.tags],
                 "library_name": "transformers",
-                "config": {"model_type": "granitemoehybrid"},
-                "safetensors": {"total": 7_970_000},
+                "config": repository.config,
+                "safetensors": {"total": 7_970_000, "parameters": {"BF16": 7_970_000}},
             }
             for name, repository in self.hub.repositories.items()
-            if query["search"][0].lower() in name.lower() and not repository.private
+            if words in name.lower()
+            and name.startswith(author)
+            and not repository.private
+            and not (repository.gated and query.get("gated") == ["false"])
+            and set(query.get("filter", ())) <= {*repository.tags, "safetensors"}
         ]
         self._json(rows[: int(query["limit"][0])])
 
@@ -193,7 +233,18 @@ class _Handler(BaseHTTPRequestHandler):
                 "sha": repository.commit,
                 "gated": "auto" if repository.gated else False,
                 "siblings": siblings,
+                "tags": ["safetensors", *repository.tags],
             }
+        )
+
+    def _tree(self, name: str) -> None:
+        rows = listing(self.hub.repositories[name].files)
+        self._json(
+            [
+                {"type": "file", "path": row["rfilename"], "size": row["size"], "oid": row["blobId"]}
+                | ({"lfs": {**row["lfs"], "oid": row["lfs"]["sha256"]}} if "lfs" in row else {})
+                for row in rows
+            ]
         )
 
     def _resolve(self, name: str, file: str) -> None:
@@ -204,17 +255,24 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "GatedRepo")
         elif repository.gated:
             self._refuse(403, "GatedRepo")
-        elif self.hub.refuse:
+        elif self.hub.refuse and self.command == "GET":
             status, headers = self.hub.refuse.pop(0)
             self._answer(status, b"busy", headers)
         elif file not in repository.files:
             self._refuse(404, "EntryNotFound")
         elif file.endswith(".safetensors"):
-            self._answer(
-                302, b"", {"Location": f"{self.hub.cdn}/{name}/{file}", "X-Repo-Commit": repository.commit}
-            )
+            data = repository.files[file]
+            about = {
+                "Location": f"{self.hub.cdn}/{name}/{file}",
+                "X-Repo-Commit": repository.commit,
+                "X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"',
+                "X-Linked-Size": str(len(data)),
+            }
+            self._answer(302, b"", about)
         else:
-            self._body(file, repository.files[file])
+            data = repository.files[file]
+            blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+            self._body(file, data, {"ETag": f'"{blob}"', "X-Repo-Commit": repository.commit})
 
     def _cdn(self, path: str) -> None:
         owner, name, file = path.strip("/").split("/")
@@ -234,7 +292,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _token_is_right(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {self.hub.token}"
 
-    def _body(self, name: str, data: bytes) -> None:
+    def _body(self, name: str, data: bytes, about: dict[str, str] | None = None) -> None:
         start = 0
         if self.hub.resumes and (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))):
             start = int(match[1])
@@ -247,17 +305,23 @@ class _Handler(BaseHTTPRequestHandler):
             body = bytes([body[0] ^ 255]) + body[1:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{hashlib.md5(data).hexdigest()}"')
+        for header, value in (about or {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}).items():
+            self.send_header(header, value)
         self.send_header("Accept-Ranges", "bytes")
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.end_headers()
+        if self.command == "HEAD":
+            return
         cuts = self.hub.drop_after.get(name)
         if self.hub.stall == name:
             self.wfile.write(body[:1000])
             self.hub.over.wait(30)
         elif cuts:
             self.wfile.write(body[: cuts.pop(0)])
+            if self.hub.reset:  # closing a socket that does not linger sends RST
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
         else:
             self._pour(body)
             return
@@ -279,4 +343,5 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)

@@ -23,6 +23,7 @@ from kl_lens_desktop.repository.model_files import (
 from kl_lens_desktop.repository.names import is_safe_name
 from kl_lens_desktop.repository.support import check_architecture, check_tokenizer_files, check_unquantized
 
+Read = Callable[[Repository, HubFile], bytes]
 _DOCUMENTS = re.compile(r"README\.md|LICENSE(\.\w+)?")
 _MOST_DOCUMENT_BYTES = 16 * 2**20
 
@@ -57,7 +58,7 @@ class Candidate:
         return sum(file.size for file in self.files)
 
 
-def examine(of: Repository, read: Callable[[Repository, HubFile], bytes] = hub.read_file) -> Candidate:
+def examine(of: Repository, read: Read = hub.read_file) -> Candidate:
     """Read a repository's config.json, and its index if it has several weight files, and judge it by them.
 
     Of several copies of the weights one is taken, as transformers would: ``model.safetensors``, else what the
@@ -91,8 +92,8 @@ def examine(of: Repository, read: Callable[[Repository, HubFile], bytes] = hub.r
 def _examined(of: Repository, read: Callable[[HubFile], bytes]) -> Candidate:
     listed = {file.name: file for file in of.files}
     for name in filter(_is_needed, listed):
-        if bad := next((part for part in name.split("/") if not is_safe_name(part)), None):
-            why = f"it contains a file named {bad[:80]!r}, which is not safe to store"
+        if not all(map(is_safe_name, name.split("/"))):
+            why = f"it contains a file named {name[:80]!r}, which is not safe to store"
             raise UnusableError(why, "Choose another model")
     names = {name for name in listed if "/" not in name}
     contents: dict[str, bytes] = {}
@@ -129,7 +130,8 @@ def safetensors_twin(of: Repository) -> str:
             if proposal := next(iter(proposals), None):
                 return f"--revision {proposal.git_reference or f'refs/pr/{proposal.num}'}"
         owner, _, name = of.id.rpartition("/")
-        return next((hit.id for hit in hub.search(name, author=owner) if hit.id.startswith(of.id)), "")
+        found = (hit.id for hit in hub.search(name, author=owner))
+        return next((other for other in found if other.startswith(of.id) and other != of.id), "")
     except HubError:
         return ""
 

@@ -39,8 +39,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EXPAND = ("downloads", "likes", "gated", "tags", "library_name", "config", "safetensors", "cardData")
 
 
-class HubBusyError(HubError):
-    """The Hub refused for now (429 or 5xx); `retry_after_s` is how long it asks to wait, if it says."""
+class PassingError(HubError):
+    """What may be over when asked again; `retry_after_s` is how long the Hub asks to wait, if it says."""
 
     retry_after_s: float | None = None
 
@@ -272,9 +272,8 @@ def read_file(of: Repository, file: HubFile) -> bytes:
     digest = file.new_digest()
     digest.update(content)
     if digest.hexdigest() != file.etag:
-        raise HubError(
-            what, f"{file.name} arrived with a wrong hash", "Try again later, or without HF_ENDPOINT"
-        )
+        step = "Try again later, or without HF_ENDPOINT"
+        raise PassingError(what, f"{file.name} arrived with a wrong hash", step)
     return bytes(content)
 
 
@@ -333,23 +332,24 @@ def unreachable(error: httpx2.HTTPError, what: str) -> HubError:
     if isinstance(error, httpx2.ProxyError):
         return HubError(what, f"the proxy refused ({reason})", "Check HTTPS_PROXY")
     if isinstance(error, httpx2.TimeoutException):
-        return HubError(what, f"{host} did not answer in time", "Check the network and try again")
+        return PassingError(what, f"{host} did not answer in time", "Check the network and try again")
     if isinstance(error, httpx2.ConnectError):
         step = "Check the network, or choose a model on this computer"
         return HubError(what, f"{host} cannot be reached ({reason})", step)
-    return HubError(what, f"the connection to {host} broke ({reason or type(error).__name__})", "Try again")
+    why = f"the connection to {host} broke ({reason or type(error).__name__})"
+    return PassingError(what, why, "Try again")
 
 
-def _busy(response: httpx2.Response, what: str, *, signed: bool) -> HubBusyError:
+def _busy(response: httpx2.Response, what: str, *, signed: bool) -> PassingError:
     status, after = response.status_code, response.headers.get("retry-after", "")
     limit = parse_ratelimit_headers(response.headers)
     pause = float(after) if after.isdigit() else float(limit.reset_in_seconds) if limit else None
     when = f"in {pause:.0f} s" if pause else "in a few minutes"
     if status == 429:
         more = "" if signed else "; a token raises the limit"
-        error = HubBusyError(what, "too many requests (429)", f"Try again {when}{more}")
+        error = PassingError(what, "too many requests (429)", f"Try again {when}{more}")
     else:
-        error = HubBusyError(what, f"the Hub has a problem ({status})", f"Try again {when}")
+        error = PassingError(what, f"the Hub has a problem ({status})", f"Try again {when}")
     error.retry_after_s = pause
     return error
 

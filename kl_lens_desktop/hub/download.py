@@ -5,6 +5,7 @@ not check its content and cannot be paused, so `transfer` receives the bytes.
 """
 
 import contextlib
+import itertools
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.files import reason
 from kl_lens_desktop.hub import client as hub
 from kl_lens_desktop.hub import store
-from kl_lens_desktop.hub.candidate import examine
+from kl_lens_desktop.hub.candidate import Candidate, Read, examine
 from kl_lens_desktop.hub.client import HubFile, Repository
 from kl_lens_desktop.hub.session import answer
 from kl_lens_desktop.hub.store import Snapshot
-from kl_lens_desktop.hub.transfer import STAGE, Transfer, bytes_there
+from kl_lens_desktop.hub.transfer import STAGE, Transfer, bytes_there, delay_s
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 
@@ -115,7 +116,7 @@ def _pulled(of: Repository, asked: str, cancel: Cancel) -> Iterator[Event]:
         there = snapshot.has(file.name, file.size)
         return (snapshot.folder / file.name).read_bytes() if there else hub.read_file(of, file)
 
-    candidate = answer(lambda: examine(of, read), cancel)
+    candidate = yield from _examined(of, read, cancel)
     with _writing(snapshot.repository):
         for file in candidate.small:
             if file.name in candidate.contents and not snapshot.has(file.name, file.size):
@@ -126,17 +127,28 @@ def _pulled(of: Repository, asked: str, cancel: Cancel) -> Iterator[Event]:
     yield _finished(snapshot.folder, of.id, of.commit)
 
 
+def _examined(of: Repository, read: Read, cancel: Cancel) -> Generator[Event, None, Candidate]:
+    for failures in itertools.count(1):
+        try:
+            return answer(lambda: examine(of, read), cancel)
+        except hub.PassingError as error:
+            delay = delay_s(error, failures, error.retry_after_s)
+            yield Note(f"{error.why}; asking again in {delay:.1f} s", "warning")
+            cancel.rest(delay)
+    raise AssertionError  # `delay_s` raises after the last attempt
+
+
 def _transferred(of: Repository, groups: list[tuple[HubFile, ...]], cancel: Cancel) -> Iterator[Event]:
     """The files of each group after those of the one before: weights come last, and make a model complete."""
     snapshot = Snapshot(of.id, of.commit, of.kind)
     transfer = Transfer(of, snapshot, [file for group in groups for file in group], cancel)
+    missing = [[file for file in group if not snapshot.has(file.name, file.size)] for group in groups]
+    needed = sum(file.size - bytes_there(snapshot, file) for group in missing for file in group)
     with _writing(snapshot.repository):
-        for group in groups:
-            missing = [file for file in group if not snapshot.has(file.name, file.size)]
-            needed = sum(file.size - bytes_there(snapshot, file) for file in missing)
-            if missing:
-                with room_for(of.id, needed, snapshot.repository, _ADVICE):
-                    yield from transfer.files(missing)
+        if any(missing):
+            with room_for(of.id, needed, snapshot.repository, _ADVICE):
+                for group in filter(None, missing):
+                    yield from transfer.files(group)
 
 
 @contextlib.contextmanager

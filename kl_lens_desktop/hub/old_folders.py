@@ -49,7 +49,7 @@ def read_folder(folder: Path) -> OldFolder:
     except InputError:
         value = None
     manifest: dict[str, Any] = value if isinstance(value, dict) else {}
-    texts = {key: manifest.get(key) for key in ("id", "revision", "asked")}
+    texts: dict[str, Any] = {key: manifest.get(key) for key in ("id", "revision", "asked")}
     if manifest.get("schema") != "kl-lens/model/1" or not all(isinstance(t, str) for t in texts.values()):
         return OldFolder(folder, folder.name, "", "", False, size)
     return OldFolder(folder, **texts, complete=manifest.get("complete") is True, bytes=size)

@@ -183,16 +183,14 @@ class Transfer:
                 error = HubError(self._what, "the connection ended early", "Pull again to resume")
             except httpx2.RequestError as broken:
                 error = hub.unreachable(broken, self._what)
-            except hub.HubBusyError as busy:
+            except hub.PassingError as busy:
                 error, pause = busy, busy.retry_after_s
             self._check()
             if part.size >= file.size:
                 return
             failures = 1 if part.size - furthest >= _TRICKLE_BYTES else failures + 1
             furthest = max(furthest, part.size)
-            if failures >= _ATTEMPTS or (pause or 0) > _LONGEST_DELAY_S:
-                raise error
-            delay = pause or min(_FIRST_DELAY_S * 2 ** (failures - 1), _LONGEST_DELAY_S)
+            delay = delay_s(error, failures, pause)
             again = f"{file.name}: {error.why}; resuming at byte {part.size:,} in {delay:.1f} s"
             self._notes.put(Note(again, "warning"))
             self._changed.set()
@@ -303,6 +301,13 @@ class _Pace:
         (start, first), (end, last) = self._samples[0], self._samples[-1]
         per_s = (last - first) / (end - start) if end - start >= _PACE_AFTER_S else None
         return per_s or None, now - self._last[0]
+
+
+def delay_s(error: HubError, failures: int, pause: float | None) -> float:
+    """How long to wait before the next attempt, as the Hub asks or longer each time; after the last, raise."""
+    if failures >= _ATTEMPTS or (pause or 0) > _LONGEST_DELAY_S:
+        raise error
+    return pause or min(_FIRST_DELAY_S * 2 ** (failures - 1), _LONGEST_DELAY_S)
 
 
 def bytes_there(snapshot: Snapshot, file: HubFile) -> int:
