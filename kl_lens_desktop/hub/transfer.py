@@ -304,7 +304,7 @@ class _Pace:
 
 
 def delay_s(error: HubError, failures: int, pause: float | None) -> float:
-    """How long to wait before the next attempt, as the Hub asks or longer each time; after the last, raise."""
+    """How long to wait before the next attempt: as the Hub asks, or longer each time; the last raises."""
     if failures >= _ATTEMPTS or (pause or 0) > _LONGEST_DELAY_S:
         raise error
     return pause or min(_FIRST_DELAY_S * 2 ** (failures - 1), _LONGEST_DELAY_S)

@@ -1,6 +1,7 @@
 """Searching, downloading, the library and the token, against a small Hub on loopback."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import keyring
 import pytest
@@ -46,10 +47,8 @@ def vault() -> Iterator[MemoryKeyring]:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, vault: MemoryKeyring) -> Iterator[Hub]:
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
+def hub(monkeypatch: pytest.MonkeyPatch, vault: MemoryKeyring, tmp_path: Path) -> Iterator[Hub]:
+    hub_server.go_online(monkeypatch, tmp_path / "home")
     files = hub_server.folder_files(resources.path("sample-hybrid"))
     with hub_server.serve({ID: Repository(files)}) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
@@ -88,9 +87,9 @@ def test_a_model_is_found_downloaded_and_opened_and_can_be_deleted(
 
 
 def test_no_network_is_said_in_words_beside_the_search(
-    window: Window, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, vault: MemoryKeyring
+    window: Window, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, vault: MemoryKeyring, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    hub_server.go_online(monkeypatch, tmp_path / "home")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     page = window.page("Model")
     assert isinstance(page, ModelPage)
