@@ -68,6 +68,8 @@ class Hub:
         A pause after every piece of 1 MiB.
     reset : bool
         Whether bodies that are cut end in a reset (RST) instead of an ordinary end (FIN).
+    trickle : str
+        The file whose body comes at 100 bytes a second.
     proposals : list
         The discussions of every repository, as the API lists them.
     """
@@ -83,6 +85,7 @@ class Hub:
     login_page: bool = False
     slow_s: float = 0.0
     reset: bool = False
+    trickle: str = ""
     proposals: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     cdn: str = ""
@@ -317,6 +320,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.stall == name:
             self.wfile.write(body[:1000])
             self.hub.over.wait(30)
+        elif self.hub.trickle == name:
+            for at in range(len(body)):
+                self.wfile.write(body[at : at + 1])
+                if self.hub.over.wait(0.01):
+                    break
         elif cuts:
             self.wfile.write(body[: cuts.pop(0)])
             if self.hub.reset:  # closing a socket that does not linger sends RST

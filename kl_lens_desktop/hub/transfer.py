@@ -201,7 +201,8 @@ class Transfer:
         """Append the bytes of one connection, from the start if the server does not resume."""
         headers = {**self._headers, **({"Range": f"bytes={part.size}-"} if part.size else {})}
         self._doing[file.name] = ""
-        with get_session().stream("GET", hub.file_url(self._of, file.name), headers=headers) as response:
+        url, limit = hub.file_url(self._of, file.name), session.timeout()
+        with get_session().stream("GET", url, headers=headers, timeout=limit) as response:
             if response.status_code == 416:  # it holds less than we do: begin again
                 part.restart()
                 return
