@@ -1,4 +1,4 @@
-"""The cache that all Hugging Face tools share, against huggingface_hub's own client and a Hub that misbehaves."""
+"""The cache that all Hugging Face tools share, with their own client, and a Hub that misbehaves."""
 
 import json
 import os
@@ -200,9 +200,10 @@ def test_a_silent_server_is_said_and_given_up(hub: Hub, monkeypatch: pytest.Monk
     monkeypatch.setattr(session, "READ_TIMEOUT_S", 0.5)
     monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
     monkeypatch.setattr(transfer, "_SILENT_AFTER_S", 0.2)
-    events = []
+    events: list[Event] = []
     with pytest.raises(HubError, match="did not answer in time"):
-        events.extend(event for event in pull(ID) if not events.append(event))  # type: ignore[func-returns-value]
+        for event in pull(ID):
+            events.append(event)
     messages = [event.message for event in events if isinstance(event, Progress)]
     assert "model.safetensors, no data for 0 s" in messages
     assert [event for event in events if isinstance(event, Note)]
@@ -292,7 +293,7 @@ def test_a_disk_that_becomes_full_is_said_and_keeps_what_arrived(
         write(part, piece)
 
     monkeypatch.setattr(transfer._Partial, "write", fail)
-    with pytest.raises(InputError, match="the disk of .* is full"):
+    with pytest.raises(InputError, match=r"the disk of .* is full"):
         ours()
     monkeypatch.setattr(transfer._Partial, "write", write)
     assert contents(folder_of(ours())) == FILES

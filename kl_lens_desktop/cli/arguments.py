@@ -104,6 +104,9 @@ def _add_pull(commands: Commands) -> None:
     )
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--revision", help="branch, tag or commit")
+    command.add_argument(
+        "--move", action="store_true", help="move a model of an earlier version to the Hugging Face cache"
+    )
 
 
 def _add_inspect(commands: Commands) -> None:

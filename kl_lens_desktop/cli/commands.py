@@ -112,7 +112,7 @@ def _app(arguments: Arguments) -> int:
 
 
 def _pull(arguments: Arguments) -> None:
-    result = finish(PullJob(arguments.model, arguments.revision), perform)
+    result = finish(PullJob(arguments.model, arguments.revision, arguments.move), perform)
     say(result["folder"])
 
 
