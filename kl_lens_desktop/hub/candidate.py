@@ -81,8 +81,8 @@ def examine(of: Repository, read: Read = hub.read_file) -> Candidate:
         return _examined(of, lambda file: read(of, file))
     except UnusableError as error:
         step = error.next_step
-        if isinstance(error, PicklesError) and (twin := safetensors_twin(of)):
-            step = f"Choose {twin}, the same model as safetensors"
+        if isinstance(error, PicklesError):
+            step = _twin(of) or step
         raise HubError(what, error.why, step) from error
     except ModelError as error:
         name = error.what.rpartition(" ")[2]
@@ -119,19 +119,19 @@ def _examined(of: Repository, read: Callable[[HubFile], bytes]) -> Candidate:
     return Candidate(of, config, tuple(small.values()), large, contents)
 
 
-def safetensors_twin(of: Repository) -> str:
-    """The same weights as safetensors, where somebody has converted them; empty if that is not found.
-
-    Either a proposal of the Hub's own converter, or a model of the same authors whose name goes on.
-    """
+def _twin(of: Repository) -> str:
+    """Where the same weights are as safetensors: in a proposal of the Hub's own converter, or beside it."""
     try:
         with hub.worded("Cannot look for safetensors"):
             proposals = hub.api().get_repo_discussions(of.id, author="SFconvertbot", discussion_status="open")
             if proposal := next(iter(proposals), None):
-                return f"--revision {proposal.git_reference or f'refs/pr/{proposal.num}'}"
+                return (
+                    f"Run `kl-lens pull {of.id} --revision refs/pr/{proposal.num}`: the same as safetensors"
+                )
         owner, _, name = of.id.rpartition("/")
         found = (hit.id for hit in hub.search(name, author=owner))
-        return next((other for other in found if other.startswith(of.id) and other != of.id), "")
+        other = next((other for other in found if other.startswith(of.id) and other != of.id), "")
+        return f"Choose {other}: the same authors give it as safetensors" if other else ""
     except HubError:
         return ""
 

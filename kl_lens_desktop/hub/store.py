@@ -18,6 +18,7 @@ from kl_lens_desktop.errors import InputError, ModelError
 from kl_lens_desktop.files import write_text
 from kl_lens_desktop.hub import old_folders
 from kl_lens_desktop.repository.model_files import CONFIG, model_files
+from kl_lens_desktop.repository.names import is_safe_name
 
 PARTIAL = ".kl-lens.incomplete"  # listed by `hf cache` as what it is
 
@@ -114,7 +115,7 @@ class Snapshot:
 
     def refer(self, asked: str) -> None:
         """Note that a branch or tag means this commit."""
-        if asked != self.commit:
+        if asked != self.commit and all(map(is_safe_name, asked.split("/"))):
             write_text(self.repository / "refs" / asked, self.commit)
 
 
