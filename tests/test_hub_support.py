@@ -46,7 +46,7 @@ CASES = {
             model_type="hymba",
             auto_map={"AutoConfig": "configuration_hymba.C", "AutoModel": "o/r--modeling_hymba.M"},
         ),
-        r"its architecture is code in the repository \(config_hymba.py, hymba.py\), "
+        r"its architecture is code in the repository \(configuration_hymba.py, modeling_hymba.py\), "
         r"which KL Lens never runs",
     ),
     "no architecture": ({"config.json": b"{}"}, r"its config\.json names no architecture"),
