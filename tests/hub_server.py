@@ -36,6 +36,7 @@ class Repository:
     listed: list[dict[str, Any]] | None = None
     tags: tuple[str, ...] = ("mamba2",)
     config: dict[str, Any] = field(default_factory=lambda: {"model_type": "granitemoehybrid"})
+    card: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,22 @@ def _handler(hub: Hub, server: str) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def _facts(name: str, repository: Repository) -> dict[str, Any]:
+    """What the API tells of a repository in a list."""
+    return {
+        "id": name,
+        "downloads": 1200,
+        "likes": 7,
+        "gated": "auto" if repository.gated else False,
+        "tags": ["safetensors", *repository.tags],
+        "library_name": "transformers",
+        "config": repository.config,
+        "safetensors": {"total": 7_970_000, "parameters": {"BF16": 7_970_000}},
+        "cardData": repository.card,
+        "lastModified": "2026-05-04T03:02:01.000Z",
+    }
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
@@ -183,6 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
                 )
             elif path == "/api/models":
                 self._search(parse_qs(address.query))
+            elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
+                self._facts(match[1])
             elif match := re.fullmatch(r"/api/(?:models/|(?=datasets/))(.+)/revision/(.+)", path):
                 self._info(match[1], match[2])
             elif match := re.fullmatch(r"/api/models/(.+)/tree/([^/]+)", path):
@@ -200,16 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _search(self, query: dict[str, list[str]]) -> None:
         words, author = query.get("search", [""])[0].lower(), query.get("author", [""])[0]
         rows = [
-            {
-                "id": name,
-                "downloads": 1200,
-                "likes": 7,
-                "gated": "auto" if repository.gated else False,
-                "tags": ["safetensors", *repository.tags],
-                "library_name": "transformers",
-                "config": repository.config,
-                "safetensors": {"total": 7_970_000, "parameters": {"BF16": 7_970_000}},
-            }
+            _facts(name, repository)
             for name, repository in self.hub.repositories.items()
             if words in name.lower()
             and name.startswith(author)
@@ -218,6 +228,10 @@ class _Handler(BaseHTTPRequestHandler):
             and set(query.get("filter", ())) <= {*repository.tags, "safetensors"}
         ]
         self._json(rows[: int(query["limit"][0])])
+
+    def _facts(self, name: str) -> None:
+        if (repository := self._open(name)) is not None:
+            self._json(_facts(name, repository))
 
     def _info(self, name: str, revision: str) -> None:
         if self.hub.stall == "api":
@@ -230,15 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "RevisionNotFound")
             return
         siblings = repository.listed if repository.listed is not None else listing(repository.files)
-        self._json(
-            {
-                "id": name.removeprefix("datasets/"),
-                "sha": repository.commit,
-                "gated": "auto" if repository.gated else False,
-                "siblings": siblings,
-                "tags": ["safetensors", *repository.tags],
-            }
-        )
+        about = {"id": name.removeprefix("datasets/"), "sha": repository.commit, "siblings": siblings}
+        self._json(_facts(name, repository) | about)
 
     def _tree(self, name: str) -> None:
         rows = listing(self.hub.repositories[name].files)

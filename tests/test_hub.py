@@ -649,7 +649,7 @@ def test_search_tells_what_a_person_chooses_by(hub: Hub) -> None:
         licence="",
         base_model="",
         languages="",
-        updated="",
+        updated="2026-05-04",
         obstacle="",
     )
     assert len(client.search("hybrid", limit=1)) == 1

@@ -13,6 +13,7 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.bench.settings import MOST_CONTEXTS, Benchmark
 from kl_lens_desktop.cli.console import tell
 from kl_lens_desktop.export.jobs import BaselinesJob
+from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for add in (
         _add_app,
+        _add_search,
         _add_pull,
         _add_inspect,
         _add_analyze,
@@ -94,16 +96,40 @@ def _add_app(commands: Commands) -> None:
     command.add_argument("model", nargs="?", metavar="MODEL", help="a model or a plan.json to open")
 
 
+def _add_search(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "search",
+        "Find models on the Hugging Face Hub.",
+        "search",
+        "search granite-4.0-h --max-parameters 3B",
+        "search --architecture zamba2 --licence apache-2.0 --open",
+    )
+    command.add_argument("query", nargs="?", default="", help="a part of the id; nothing for suggestions")
+    command.add_argument("--architecture", default="", choices=tuple(FAMILIES), metavar="MODEL_TYPE")
+    command.add_argument("--author", default="", help="such as ibm-granite")
+    command.add_argument(
+        "--max-parameters", default="", type=_parameters, metavar="N", help="most weights, such as 3B or 500M"
+    )
+    command.add_argument("--licence", default="", help="as the Hub calls it, such as apache-2.0")
+    command.add_argument("--open", action="store_true", help="leave out models that need the authors' consent")
+    command.add_argument("--limit", type=_limit, default=30, help="models to list (default 30)")
+
+
 def _add_pull(commands: Commands) -> None:
     command = _command(
         commands,
         "pull",
         "Download a model. Run it again to resume.",
         "pull ibm-granite/granite-4.0-h-350m",
+        "pull ibm-granite/granite-4.0-h-350m --check",
         table=False,
     )
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--revision", help="branch, tag or commit")
+    command.add_argument(
+        "--check", action="store_true", help="only say whether the model can be used and fits; download nothing"
+    )
     command.add_argument(
         "--move", action="store_true", help="move a model of an earlier version to the Hugging Face cache"
     )

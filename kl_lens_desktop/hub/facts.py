@@ -70,9 +70,7 @@ def _obstacle(config: dict[str, Any], tags: list[str]) -> str:
     kind = config.get("model_type")
     if kind is not None and kind not in FAMILIES:
         return "its own code" if remote_code(config) or "custom_code" in tags else "not supported"
-    if how := quantization(config):
-        return f"quantized: {how}"
-    return ""
+    return "quantized" if quantization(config) else ""
 
 
 def _words(value: object) -> str:

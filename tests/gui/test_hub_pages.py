@@ -63,8 +63,8 @@ def test_a_model_is_found_downloaded_and_opened_and_can_be_deleted(
     assert isinstance(page, ModelPage)
     page.query.setText("hybrid")
     page.search()
-    qtbot.waitUntil(lambda: page.results.rowCount() == 1, timeout=20_000)
-    page.results.selectRow(0)
+    qtbot.waitUntil(lambda: page.results.table.rowCount() == 1, timeout=20_000)
+    page.results.table.selectRow(0)
     qtbot.waitUntil(lambda: page.download.isEnabled(), timeout=20_000)
     with qtbot.waitSignal(session.job.ended, timeout=120_000) as ended:
         page.download.click()
@@ -95,8 +95,8 @@ def test_no_network_is_said_in_words_beside_the_search(
     assert isinstance(page, ModelPage)
     page.query.setText("granite")
     page.search()
-    qtbot.waitUntil(lambda: "cannot be reached" in page.searching.text(), timeout=30_000)
-    assert "Traceback" not in page.searching.text()
+    qtbot.waitUntil(lambda: "cannot be reached" in page.results.said.text(), timeout=30_000)
+    assert "Traceback" not in page.results.said.text()
 
 
 def test_the_token_goes_to_the_keyring_and_is_never_shown(
