@@ -9,9 +9,10 @@ import pytest
 
 from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.errors import HubError
+from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.hub import store
 from kl_lens_desktop.hub.candidate import examine
-from kl_lens_desktop.hub.client import repository
+from kl_lens_desktop.hub.client import SUGGESTED, repository
 from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.process.job import perform
 from tests import hub_server
@@ -143,3 +144,46 @@ def test_every_command_says_so(
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kl-lens:")]
     assert said.startswith(f"kl-lens: Cannot use {ID}: the architecture 'llama' is not supported")
     assert hub.bodies(WEIGHTS) == []
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    assert run(list(arguments), perform) == status
+    return capsys.readouterr().out
+
+
+def test_a_check_says_what_would_come_and_downloads_nothing(
+    hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.repositories[ID] = Repository(FILES | config(), card={"license": "apache-2.0"})
+    text = said(capsys, "pull", ID, "--check")
+    assert "some/model at 3fa9c1d: mamba2, 7.97 M weights, licence apache-2.0" in text
+    assert all(name in text for name in (*FILES, "config.json", "analyze", "export", "bench"))
+    assert text.count("yes") == 4
+    assert hub.bodies(WEIGHTS) == hub.bodies("tokenizer.json") == []
+    assert store.list_models() == []
+    hub.repositories[ID] = Repository(FILES | config(model_type="llama"))
+    assert said(capsys, "pull", ID, "--check", status=1) == ""
+
+
+def test_search_lists_models_and_narrows_them(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.repositories["a/hybrid"] = Repository({}, tags=("granitemoehybrid", "license:mit"))
+    hub.repositories["b/hybrid"] = Repository({}, gated=True, config={"model_type": "llama"}, tags=("llama",))
+    hub.repositories["LiquidAI/LFM2-350M"] = Repository({}, config={"model_type": "lfm2"})
+    rows = json.loads(said(capsys, "search", "hybrid", "--json"))
+    assert [(row["id"], row["obstacle"]) for row in rows] == [("a/hybrid", ""), ("b/hybrid", "not supported")]
+    assert "on request" in said(capsys, "search", "hybrid")
+    for option in (
+        ("--architecture", "granitemoehybrid"),
+        ("--licence", "mit"),
+        ("--author", "a"),
+        ("--open",),
+    ):
+        assert [row["id"] for row in json.loads(said(capsys, "search", "hybrid", "--json", *option))] == [
+            "a/hybrid"
+        ]
+    assert said(capsys, "search", "nothing") == "No model with safetensors matches.\n"
+    assert [row["id"] for row in json.loads(said(capsys, "search", "--json"))] == ["LiquidAI/LFM2-350M"]
+
+
+def test_suggestions_are_published_models_of_families_that_are_known() -> None:
+    assert set(SUGGESTED) <= {name for family in FAMILIES.values() for name in family.checkpoints}

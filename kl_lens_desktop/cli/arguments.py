@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -22,6 +23,7 @@ from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS
 
 USAGE = 2  # the exit status of arguments that are none
 MOST_PERCENT = 1e12
+MOST_HITS = 500
 LONGEST_S = 7 * 24 * 3600
 LARGEST_SEED = 2**32 - 1
 OTHER_REVISION = (
@@ -109,10 +111,12 @@ def _add_search(commands: Commands) -> None:
     command.add_argument("--architecture", default="", choices=tuple(FAMILIES), metavar="MODEL_TYPE")
     command.add_argument("--author", default="", help="such as ibm-granite")
     command.add_argument(
-        "--max-parameters", default="", type=_parameters, metavar="N", help="most weights, such as 3B or 500M"
+        "--max-parameters", type=_parameters, metavar="N", help="most weights, such as 3B or 500M"
     )
     command.add_argument("--licence", default="", help="as the Hub calls it, such as apache-2.0")
-    command.add_argument("--open", action="store_true", help="leave out models that need the authors' consent")
+    command.add_argument(
+        "--open", action="store_true", help="leave out models that need the authors' consent"
+    )
     command.add_argument("--limit", type=_limit, default=30, help="models to list (default 30)")
 
 
@@ -128,7 +132,9 @@ def _add_pull(commands: Commands) -> None:
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--revision", help="branch, tag or commit")
     command.add_argument(
-        "--check", action="store_true", help="only say whether the model can be used and fits; download nothing"
+        "--check",
+        action="store_true",
+        help="only say whether the model can be used and fits; download nothing",
     )
     command.add_argument(
         "--move", action="store_true", help="move a model of an earlier version to the Hugging Face cache"
@@ -499,6 +505,12 @@ def _lengths(text: str) -> tuple[int, ...]:
     return lengths
 
 
+def _parameters(text: str) -> str:
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?[KMB]", text.upper()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of weights such as 3B or 500M")
+    return text.upper()
+
+
 def _whole(least: int, most: int, text: str) -> int:
     if not text.isdecimal() or len(text) > 20 or not least <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most:,}")
@@ -517,7 +529,7 @@ def _number(most: float, text: str) -> float:
 
 # The files that these are written into take no more.
 _tokens, _window = partial(_whole, 1, MOST_TOKENS), partial(_whole, 1, LONGEST_WINDOW)
-_seed = partial(_whole, 0, LARGEST_SEED)
+_seed, _limit = partial(_whole, 0, LARGEST_SEED), partial(_whole, 1, MOST_HITS)
 _bits, _kl, _megabytes = (
     partial(_number, MOST_BITS),
     partial(_number, MOST_KL),

@@ -24,6 +24,7 @@ from kl_lens_desktop.cli.console import (
     tell_traceback,
 )
 from kl_lens_desktop.cli.display import check_display
+from kl_lens_desktop.cli.hub import check, search
 from kl_lens_desktop.cli.jobs import (
     agree_job,
     analyze_job,
@@ -112,6 +113,9 @@ def _app(arguments: Arguments) -> int:
 
 
 def _pull(arguments: Arguments) -> None:
+    if arguments.check:
+        check(arguments)
+        return
     result = finish(PullJob(arguments.model, arguments.revision, arguments.move), perform)
     say(result["folder"])
 
@@ -400,6 +404,7 @@ def _shape(shape: list[int]) -> str:
 
 COMMANDS: dict[str, Callable[[Arguments], int | None]] = {
     "app": _app,
+    "search": search,
     "pull": _pull,
     "inspect": _inspect,
     "analyze": _analyze,

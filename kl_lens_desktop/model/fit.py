@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+from kl_lens_desktop.disk_space import free_bytes
 from kl_lens_desktop.errors import KLLensError
 
 _MB = 2**20
@@ -32,6 +35,13 @@ def memory_mb(model: str, stage: str) -> int | None:
     except (KLLensError, OSError):
         return None
     return next(need.ram_mb for need in needs if need.stage == stage)
+
+
+def fits(need: StageNeed, folder: Path) -> str:
+    """``yes``, or what this computer lacks for a stage that writes into `folder`."""
+    if need.ram_mb * _MB > psutil.virtual_memory().total:
+        return "not enough memory"
+    return "not enough disk" if need.disk_mb * _MB > free_bytes(folder) else "yes"
 
 
 def _parameters(files: list[Path]) -> int:

@@ -8,10 +8,11 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.disk_space import free_bytes
 from kl_lens_desktop.gui.kit import icons
 from kl_lens_desktop.gui.kit.controls import Elided, Picture, card, clear, label, rule
 from kl_lens_desktop.gui.state.session import BLOCK_NAMES, STAGE_NAMES, Model
-from kl_lens_desktop.model.fit import StageNeed, stage_needs
+from kl_lens_desktop.model.fit import StageNeed, fits, stage_needs
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.candidate import Candidate
@@ -115,31 +116,29 @@ def _facts(*pairs: tuple[str, Any]) -> QGridLayout:
     return grid
 
 
-def _fit_table(fit: list[StageNeed], work_folder: Path) -> QGridLayout:
+def _fit_table(needs: list[StageNeed], work_folder: Path) -> QGridLayout:
     ram = psutil.virtual_memory().total
-    existing = next(p for p in (work_folder, *work_folder.parents) if p.exists())
-    disk = psutil.disk_usage(str(existing)).free
+    disk = free_bytes(work_folder)
     grid = QGridLayout()
     grid.setHorizontalSpacing(16)
     grid.setVerticalSpacing(6)
     grid.setColumnStretch(0, 1)
     for place, heading in enumerate(("Stage", "Peak RAM", "Disk", "")):
         grid.addWidget(label(heading, "secondary"), 0, place)
-    for index, need in enumerate(fit, start=1):
+    for index, need in enumerate(needs, start=1):
         ram_need, disk_need = need.ram_mb * 2**20, need.disk_mb * 2**20
-        fits = ram_need <= ram and disk_need <= disk
-        short = "memory" if ram_need > ram else "disk"
+        fit = fits(need, work_folder)
         stage = STAGE_NAMES.get(need.stage, need.stage)
         cells = (
             label(stage),
             label(quantities.size(ram_need)),
             label(quantities.size(disk_need)),
-            label("✓ fits" if fits else f"✗ not enough {short}", "good" if fits else "bad"),
+            label("✓ fits" if fit == "yes" else f"✗ {fit}", "good" if fit == "yes" else "bad"),
         )
         for place, cell in enumerate(cells):
             grid.addWidget(cell, index, place)
     words = (
         f"This computer has {quantities.size(ram)} of memory and {quantities.size(disk)} of free disk space."
     )
-    grid.addWidget(label(words, "secondary", wrap=True), len(fit) + 1, 0, 1, 4)
+    grid.addWidget(label(words, "secondary", wrap=True), len(needs) + 1, 0, 1, 4)
     return grid

@@ -1,0 +1,74 @@
+"""The commands that ask the Hub and download nothing."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.cli.console import print_json, print_table, say
+from kl_lens_desktop.model.fit import fits, stage_needs
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """Print the models that match, or suggestions where nothing is asked for."""
+    from kl_lens_desktop.hub import client
+
+    wanted = {
+        "architecture": arguments.architecture,
+        "author": arguments.author,
+        "licence": arguments.licence,
+        "most_parameters": arguments.max_parameters or "",
+        "open_only": arguments.open,
+    }
+    if arguments.query or any(wanted.values()):
+        found = client.search(arguments.query, limit=arguments.limit, **wanted)
+    else:
+        found = client.suggested()
+    if arguments.json:
+        print_json([asdict(each) for each in found])
+        return
+    if not found:
+        say("No model with safetensors matches.")
+        return
+    rows = [
+        [
+            each.id,
+            each.architecture or "–",
+            quantities.parameters(each.parameters) if each.parameters else "–",
+            each.licence or "–",
+            "on request" if each.gated else "open",
+            each.downloads,
+            each.obstacle or "yes",
+        ]
+        for each in found
+    ]
+    print_table(["model", "architecture", "weights", "licence", "access", "downloads", "usable here"], rows)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Print what would be downloaded, and whether each stage fits this computer."""
+    from kl_lens_desktop.hub import client
+    from kl_lens_desktop.hub.candidate import examine
+    from kl_lens_desktop.hub.facts import facts
+    from kl_lens_desktop.hub.store import cache
+
+    candidate = examine(client.repository(arguments.model, arguments.revision))
+    about = facts(candidate.of.about)
+    weights_bytes = sum(file.size for file in candidate.weights)
+    parameters = about.parameters or weights_bytes // 2  # nearly all are published with two bytes a weight
+    say(
+        f"{about.id} at {candidate.of.commit[:7]}: {candidate.config['model_type']}, "
+        f"{quantities.parameters(parameters)} weights, licence {about.licence or 'not stated'}"
+    )
+    print_table(["file", "size"], [[file.name, quantities.size(file.size)] for file in candidate.files])
+    rows = [
+        [
+            need.stage,
+            quantities.size(need.ram_mb * 2**20),
+            quantities.size(need.disk_mb * 2**20),
+            fits(need, place),
+        ]
+        for need in stage_needs(parameters, candidate.bytes)
+        for place in [cache() if need.stage == "download" else Path.cwd()]
+    ]
+    print_table(["stage", "peak RAM", "disk", "fits this computer"], rows)
