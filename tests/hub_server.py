@@ -121,6 +121,19 @@ def go_online(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
+def make_old_folder(home: Path, name: str, files: dict[str, bytes], *, complete: bool = True) -> Path:
+    """A model as version 0.1 left it."""
+    folder = home / "models" / "m-hybrid-0123456789"
+    folder.mkdir(parents=True)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    manifest = {"schema": "kl-lens/model/1", "id": name, "revision": COMMIT, "asked": "main"}
+    text = json.dumps(manifest | {"complete": complete})
+    (folder / "kl-lens-model.json").write_text(text, encoding="utf-8")
+    (folder / ".lock").touch()
+    return folder
+
+
 def folder_files(folder: Path) -> dict[str, bytes]:
     """The files of a model folder, as a repository's."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -13,13 +13,15 @@ import pytest
 from huggingface_hub import constants, hf_hub_download, scan_cache_dir, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.hub import old_folders, session, store, transfer
 from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.job import perform
 from tests import hub_server
-from tests.hub_server import COMMIT, Hub, Repository
+from tests.hub_server import COMMIT, Hub, Repository, make_old_folder
 
 WEIGHTS = "model.safetensors"
 ID = "tiny/hybrid"
@@ -234,28 +236,10 @@ def test_four_files_arrive_at_once(hub: Hub) -> None:
     assert max(paces) > 4e6  # four connections, each of 1 MiB in 0.3 s at least
 
 
-def make_old_folder(home: Path, *, complete: bool = True) -> Path:
-    """As version 0.1 left it."""
-    folder = home / "models" / "m-hybrid-0123456789"
-    folder.mkdir(parents=True)
-    for name, content in FILES.items():
-        (folder / name).write_bytes(content)
-    manifest = {
-        "schema": "kl-lens/model/1",
-        "id": ID,
-        "revision": COMMIT,
-        "asked": "main",
-        "complete": complete,
-    }
-    (folder / old_folders.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    (folder / ".lock").touch()
-    return folder
-
-
 def test_a_folder_of_an_earlier_version_is_read_and_moved_on_request(
     hub: Hub, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_old_folder(tmp_path / "home")
+    folder = make_old_folder(tmp_path / "home", ID, FILES)
     assert resolve_model(ID).folder == folder
     assert resolve_model(str(folder)).revision == COMMIT
     *_, note, last = ours()
@@ -271,7 +255,7 @@ def test_a_folder_of_an_earlier_version_is_read_and_moved_on_request(
 
 
 def test_a_half_pulled_or_damaged_old_folder_is_seen_and_removed(hub: Hub, tmp_path: Path) -> None:
-    folder = make_old_folder(tmp_path / "home", complete=False)
+    folder = make_old_folder(tmp_path / "home", ID, FILES, complete=False)
     (stored,) = store.list_models()
     assert (stored.complete, stored.old, stored.id) == (False, True, ID)
     (folder / old_folders.MANIFEST).write_text('{"schema": 7', encoding="utf-8")
@@ -298,3 +282,38 @@ def test_a_disk_that_becomes_full_is_said_and_keeps_what_arrived(
     monkeypatch.setattr(transfer._Partial, "write", write)
     assert contents(folder_of(ours())) == FILES
     assert bodies(hub)[1] is not None
+
+
+def verify(capsys: pytest.CaptureFixture[str], *options: str, status: int = 0) -> str:
+    assert run(["verify-files", ID, *options], perform) == status
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+def test_a_flipped_byte_is_found_and_repaired(
+    hub: Hub, layout: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(ours())
+    assert verify(capsys).count("as listed") == 3
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.seek(1_234_567)
+        byte = file.read(1)
+        file.seek(1_234_567)
+        file.write(bytes([byte[0] ^ 1]))
+    hub.requests.clear()
+    said = verify(capsys, status=1)
+    assert f"kl-lens: {ID} is damaged: {WEIGHTS}. Run `kl-lens verify-files {ID} --repair`" in said
+    assert bool(hub.requests) == (layout == "no links")  # a blob is named by its hash
+    assert "was damaged, downloaded again" in verify(capsys, "--repair")
+    assert contents(folder) == FILES
+    assert bodies(hub) == [None]
+    assert '"damaged": [],' in verify(capsys, "--json")
+
+
+def test_only_what_came_from_the_hub_is_verified(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no model of that name was pulled" in verify(capsys, status=1)
+    make_old_folder(tmp_path / "home", ID, FILES)
+    assert verify(capsys).count("as listed") == 3
+    assert "Run `kl-lens pull tiny/hybrid --move` first" in verify(capsys, "--repair", status=1)

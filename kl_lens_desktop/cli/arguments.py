@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         _add_app,
         _add_search,
         _add_pull,
+        _add_verify_files,
         _add_inspect,
         _add_analyze,
         _add_agree,
@@ -139,6 +140,19 @@ def _add_pull(commands: Commands) -> None:
     command.add_argument(
         "--move", action="store_true", help="move a model of an earlier version to the Hugging Face cache"
     )
+
+
+def _add_verify_files(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "verify-files",
+        "Compare the files of a downloaded model with their hashes.",
+        "verify-files ibm-granite/granite-4.0-h-350m",
+        "verify-files ibm-granite/granite-4.0-h-350m --repair",
+    )
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--revision", help="branch, tag or commit that was downloaded")
+    command.add_argument("--repair", action="store_true", help="download damaged files again")
 
 
 def _add_inspect(commands: Commands) -> None:

@@ -24,7 +24,7 @@ from kl_lens_desktop.cli.console import (
     tell_traceback,
 )
 from kl_lens_desktop.cli.display import check_display
-from kl_lens_desktop.cli.hub import check, search
+from kl_lens_desktop.cli.hub import check, search, verify_files
 from kl_lens_desktop.cli.jobs import (
     agree_job,
     analyze_job,
@@ -406,6 +406,7 @@ COMMANDS: dict[str, Callable[[Arguments], int | None]] = {
     "app": _app,
     "search": search,
     "pull": _pull,
+    "verify-files": verify_files,
     "inspect": _inspect,
     "analyze": _analyze,
     "agree": _agree,

@@ -1,12 +1,15 @@
-"""The commands that ask the Hub and download nothing."""
+"""Commands about the Hub: searching, checking a model before and after it is downloaded."""
 
 import argparse
 from dataclasses import asdict
 from pathlib import Path
 
 from kl_lens_desktop import quantities
-from kl_lens_desktop.cli.console import print_json, print_table, say
+from kl_lens_desktop.cli.console import finish, print_json, print_table, say
+from kl_lens_desktop.errors import HubError
+from kl_lens_desktop.hub.jobs import VerifyFilesJob
 from kl_lens_desktop.model.fit import fits, stage_needs
+from kl_lens_desktop.process.job import perform
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -72,3 +75,23 @@ def check(arguments: argparse.Namespace) -> None:
         for place in [cache() if need.stage == "download" else Path.cwd()]
     ]
     print_table(["stage", "peak RAM", "disk", "fits this computer"], rows)
+
+
+def verify_files(arguments: argparse.Namespace) -> None:
+    """Print which files of a downloaded model are damaged.
+
+    Raises
+    ------
+    HubError
+        If one is, and is not repaired.
+    """
+    found = finish(VerifyFilesJob(arguments.model, arguments.revision, arguments.repair), perform)
+    if arguments.json:
+        print_json(found)
+    else:
+        words = "was damaged, downloaded again" if found["repaired"] else "damaged"
+        rows = [[name, words if name in found["damaged"] else "as listed"] for name in found["files"]]
+        print_table(["file", "content"], rows)
+    if found["damaged"] and not found["repaired"]:
+        step = f"Run `kl-lens verify-files {arguments.model} --repair` to download them again"
+        raise HubError(f"{found['id']} is damaged", ", ".join(found["damaged"]), step)

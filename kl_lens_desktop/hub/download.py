@@ -75,7 +75,9 @@ def pull(
         else:
             stored = store.find(of.id, of.commit)
             if stored is None or not stored.old:
-                yield from _pulled(of, asked, cancel)
+                folder = yield from complete(of, cancel)
+                Snapshot(of.id, of.commit).refer(asked)
+                yield _finished(folder, of.id, of.commit)
                 return
     if stored.old and move:
         stored = store.move_to_cache(stored)
@@ -109,7 +111,8 @@ def fetch_file(dataset: str, name: str, cancel: Cancel) -> Generator[Event, None
     return snapshot.folder / name
 
 
-def _pulled(of: Repository, asked: str, cancel: Cancel) -> Iterator[Event]:
+def complete(of: Repository, cancel: Cancel) -> Generator[Event, None, Path]:
+    """Fetch what the cache lacks of a repository at its commit, and return the folder; raises as `pull`."""
     snapshot = Snapshot(of.id, of.commit)
 
     def read(_: Repository, file: HubFile) -> bytes:
@@ -122,9 +125,8 @@ def _pulled(of: Repository, asked: str, cancel: Cancel) -> Iterator[Event]:
             if file.name in candidate.contents and not snapshot.has(file.name, file.size):
                 snapshot.partial(file.etag).parent.mkdir(parents=True, exist_ok=True)
                 snapshot.partial(file.etag).write_bytes(candidate.contents[file.name])
-        yield from _transferred(of, [candidate.small, candidate.weights], cancel)
-        snapshot.refer(asked)
-    yield _finished(snapshot.folder, of.id, of.commit)
+    yield from _transferred(of, [candidate.small, candidate.weights], cancel)
+    return snapshot.folder
 
 
 def _examined(of: Repository, read: Read, cancel: Cancel) -> Generator[Event, None, Candidate]:

@@ -47,3 +47,39 @@ class PullJob(Job[Pulled]):
             return
         local = resolve_model(self.model)
         yield self.finished({"folder": str(local.folder), "id": local.id, "revision": local.revision})
+
+
+class Verified(TypedDict):
+    """The files of a downloaded model, and those with a wrong content, which may be repaired by now."""
+
+    id: str
+    folder: str
+    files: list[str]
+    damaged: list[str]
+    repaired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyFilesJob(Job[Verified]):
+    """Compare every file of a downloaded model with its hash.
+
+    Attributes
+    ----------
+    model : str
+        A Hub id, or the folder of a model that was pulled.
+    revision : str, optional
+        Which of the pulled ones; the last by default.
+    repair : bool
+        Download damaged files again.
+    """
+
+    NAME: ClassVar[str] = "verify-files"
+
+    model: str
+    revision: str | None = None
+    repair: bool = False
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.hub.verify import verify_files
+
+        yield from verify_files(self, cancel)

@@ -17,8 +17,9 @@ from kl_lens_desktop import temporary
 from kl_lens_desktop.errors import InputError, ModelError
 from kl_lens_desktop.files import write_text
 from kl_lens_desktop.hub import old_folders
-from kl_lens_desktop.repository.model_files import CONFIG, model_files
+from kl_lens_desktop.repository.model_files import CONFIG, UnusableError, model_files
 from kl_lens_desktop.repository.names import is_safe_name
+from kl_lens_desktop.repository.support import check_tokenizer_files
 
 PARTIAL = ".kl-lens.incomplete"  # listed by `hf cache` as what it is
 
@@ -176,6 +177,13 @@ def remove_model(model: StoredModel) -> None:
         raise _in_use(model, "a file is in use or protected")
 
 
+def discard(path: Path) -> None:
+    """Delete a damaged file of the cache, and the blob that it links to."""
+    blob = path.resolve()
+    path.unlink()
+    blob.unlink(missing_ok=True)
+
+
 def move_to_cache(model: StoredModel) -> StoredModel:
     """Move a model of an earlier version to the cache, where all tools find it; returns what it is there.
 
@@ -231,7 +239,8 @@ def _cached() -> Iterator[tuple[float, StoredModel]]:
 def _is_complete(folder: Path) -> bool:
     try:
         model_files(folder)
-    except ModelError:
+        check_tokenizer_files({path.name for path in folder.iterdir()})
+    except (ModelError, UnusableError):
         return False
     return True
 

@@ -21,7 +21,7 @@ from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui.state.background import Background
 from kl_lens_desktop.gui.state.job import Runner, Step
 from kl_lens_desktop.gui.state.workspace import Settings, Workspace, workspace_of
-from kl_lens_desktop.hub.jobs import PullJob
+from kl_lens_desktop.hub.jobs import PullJob, Verified, VerifyFilesJob
 from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
 from kl_lens_desktop.plan.jobs import VerifyJob
 from kl_lens_desktop.process.events import Failed, Finished, Note, Progress, Repaired
@@ -365,6 +365,8 @@ class Session(QObject):
         elif isinstance(job, ExportJob):
             self.exports[step.about] = Path(job.result(finished)["folder"])
             self.reload()
+        elif isinstance(job, VerifyFilesJob):
+            self._say_verified(job.result(finished))
         elif isinstance(job, DevicesJob):
             self.devices = job.result(finished)["devices"]
             self.devices_changed.emit()
@@ -373,6 +375,13 @@ class Session(QObject):
             self.agreement_changed.emit()
         elif isinstance(job, (AnalyzeJob, VerifyJob, BaselinesJob, BenchJob, RunJob)):
             self.reload()
+
+    def _say_verified(self, found: Verified) -> None:
+        damaged = ", ".join(found["damaged"])
+        if damaged:
+            self.say("warning", f"{found['id']}: damaged files were downloaded again: {damaged}.")
+        else:
+            self.say("info", f"{found['id']}: all {len(found['files'])} files are as the Hub lists them.")
 
     def _step_failed(self, step: Step, failure: Failed) -> None:
         sentence = str(KLLensError(failure.what, failure.why, failure.next_step))
@@ -452,6 +461,7 @@ class Session(QObject):
 STAGE_NAMES = {
     "pull": "Download",
     "download": "Downloading",
+    "verify-files": "Verifying files",
     "inspect": "Reading the model",
     "load": "Loading the model",
     "analyze": "Measuring sensitivity",
