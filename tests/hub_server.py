@@ -66,7 +66,7 @@ class Hub:
     resumes : bool
         Whether ``Range`` is obeyed.
     slow_s : float
-        A pause after every piece of 1 MiB.
+        How long 1 MiB takes on each connection.
     reset : bool
         Whether bodies that are cut end in a reset (RST) instead of an ordinary end (FIN).
     trickle : str
@@ -357,8 +357,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pour(self, body: bytes) -> None:
         for at in range(0, len(body), 2**20):
-            self.wfile.write(body[at : at + 2**20])
-            time.sleep(self.hub.slow_s)
+            piece = body[at : at + 2**20]
+            time.sleep(self.hub.slow_s * len(piece) / 2**20)
+            self.wfile.write(piece)
 
     def _json(self, value: Any) -> None:
         self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
