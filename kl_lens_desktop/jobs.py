@@ -27,6 +27,7 @@ _PLACES = {
     "devices": "bench.jobs:DevicesJob",
     "generate": "bench.jobs:GenerateJob",
     "run": "run:RunJob",
+    "push": "publishing:PushJob",
 }
 NAMES = tuple(_PLACES)
 

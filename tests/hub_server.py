@@ -1,5 +1,6 @@
 """A small Hub on loopback, with its CDN on a second port: real HTTP, real ranges, and every way to fail."""
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -88,6 +89,7 @@ class Hub:
     reset: bool = False
     trickle: str = ""
     proposals: list[dict[str, Any]] = field(default_factory=list)
+    uploads: dict[str, bytes] = field(default_factory=dict)
     url: str = ""
     cdn: str = ""
     over: threading.Event = field(default_factory=threading.Event)
@@ -225,6 +227,53 @@ class _Handler(BaseHTTPRequestHandler):
                 self._resolve(match[1], match[3])
             else:
                 self._refuse(404, "RepoNotFound")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(
+            Request(self.server_name, "POST", path, {k.lower(): v for k, v in self.headers.items()})
+        )
+        if not self._token_is_right():
+            self._refuse(401, "", "Invalid credentials in Authorization header")
+        elif path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}"
+            if name in self.hub.repositories:
+                self._answer(409, json.dumps({"url": f"{self.hub.url}/{name}"}).encode(), {})
+                return
+            private = asked.get("visibility") == "private" or bool(asked.get("private"))
+            self.hub.repositories[name] = Repository({}, private=private)
+            self._json({"url": f"{self.hub.url}/{name}"})
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif re.fullmatch(r"/api/models/(.+)/preupload/main", path):
+            files = [file["path"] for file in json.loads(body)["files"]]
+            modes = {name: "lfs" if name.endswith(".bin") else "regular" for name in files}
+            self._json({"files": [{"path": n, "uploadMode": modes[n], "shouldIgnore": False} for n in files]})
+        elif path.endswith(".git/info/lfs/objects/batch"):
+            objects = json.loads(body)["objects"]
+            for each in objects:
+                each["actions"] = {"upload": {"href": f"{self.hub.cdn}/uploads/{each['oid']}"}}
+            self._json({"transfer": "basic", "objects": objects})
+        elif match := re.fullmatch(r"/api/models/(.+)/commit/main", path):
+            self._commit(match[1], body)
+        else:
+            self._refuse(404, "RepoNotFound")
+
+    def do_PUT(self) -> None:
+        self.hub.uploads[self.path.rpartition("/")[2]] = self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200, b"", {})
+
+    def _commit(self, name: str, body: bytes) -> None:
+        files = self.hub.repositories[name].files
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.hub.uploads[value["oid"]]
+        self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
 
     def log_message(self, *_: object) -> None:
         pass

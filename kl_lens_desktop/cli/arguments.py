@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         _add_export,
         _add_bench,
         _add_run,
+        _add_push,
     ):
         add(commands)
     return whole
@@ -452,6 +453,21 @@ def _add_run(commands: Commands) -> None:
     command.add_argument("--bench-tokens", type=_tokens, metavar="N", help="tokens of it")
     command.add_argument("--bench-precision", choices=("user", "f32"), help="of the quality run, as in bench")
     _add_measuring(command)
+
+
+def _add_push(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "push",
+        "Upload an exported folder to the Hugging Face Hub, as a private repository.",
+        "push out/plan me/granite-4.0-h-350m-openvino",
+        "push out/plan me/granite-4.0-h-350m-openvino --bench bench.json --public --yes",
+    )
+    command.add_argument("folder", type=Path, metavar="DIR", help="a folder that `export` or `run` wrote")
+    command.add_argument("repository", metavar="OWNER/NAME")
+    command.add_argument("--bench", type=Path, metavar="bench.json", help="figures for the model card")
+    command.add_argument("--public", action="store_true", help="let everybody see a repository that is made")
+    command.add_argument("--yes", action="store_true", help="upload without asking")
 
 
 def _add_measuring(command: argparse.ArgumentParser) -> None:

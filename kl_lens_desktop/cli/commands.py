@@ -24,7 +24,7 @@ from kl_lens_desktop.cli.console import (
     tell_traceback,
 )
 from kl_lens_desktop.cli.display import check_display
-from kl_lens_desktop.cli.hub import check, search, verify_files
+from kl_lens_desktop.cli.hub import check, push, search, verify_files
 from kl_lens_desktop.cli.jobs import (
     agree_job,
     analyze_job,
@@ -416,4 +416,5 @@ COMMANDS: dict[str, Callable[[Arguments], int | None]] = {
     "export": _export,
     "bench": _bench,
     "run": _run,
+    "push": push,
 }

@@ -1,15 +1,17 @@
 """Commands about the Hub: searching, checking a model before and after it is downloaded."""
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.cli.console import finish, print_json, print_table, say
-from kl_lens_desktop.errors import HubError
+from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.hub.jobs import VerifyFilesJob
 from kl_lens_desktop.model.fit import fits, stage_needs
 from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.publishing import README, PushJob, publish_plan
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -95,3 +97,34 @@ def verify_files(arguments: argparse.Namespace) -> None:
     if found["damaged"] and not found["repaired"]:
         step = f"Run `kl-lens verify-files {arguments.model} --repair` to download them again"
         raise HubError(f"{found['id']} is damaged", ", ".join(found["damaged"]), step)
+
+
+def push(arguments: argparse.Namespace) -> None:
+    """Print what would be uploaded, and upload it once the person agrees.
+
+    Raises
+    ------
+    InputError
+        If there is nobody to ask.
+    """
+    job = PushJob(arguments.folder, arguments.repository, arguments.bench, arguments.public)
+    job.check()
+    publication = publish_plan(job.folder, job.bench)
+    if not arguments.yes:
+        sizes = {name: path.stat().st_size for name, path in publication.files.items()}
+        rows = [[name, quantities.size(size)] for name, size in sorted(sizes.items())]
+        print_table(["file", "size"], [*rows, [README, quantities.size(len(publication.card))]])
+        for line in publication.card.splitlines():
+            say(line)
+        if not sys.stdin.isatty():
+            raise InputError("Nothing was uploaded", "nobody can be asked here", "Add --yes if you agree")
+        kind = "public" if job.public else "private"
+        say(f"Upload {quantities.size(publication.bytes)} to {job.repository} ({kind} if it is new)? [y/N]")
+        if input().strip().lower() not in ("y", "yes"):
+            say("Nothing was uploaded.")
+            return
+    found = finish(job, perform)
+    if arguments.json:
+        print_json(found)
+    else:
+        say(found["url"])

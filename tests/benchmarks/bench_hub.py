@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_hub --rounds 5
 
-Four shards of 8 MB, each connection at 4 MB/s. Both programs start anew with an empty cache, in turn; the ratio
-is the median over the rounds, with and without the start of each program.
+Four shards of 8 MB, each connection at 4 MB/s. Both programs start anew with an empty cache, in turn. The
+ratio is the median over the rounds, with and without the start of each program.
 """
 
 import argparse
