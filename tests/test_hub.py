@@ -1,6 +1,7 @@
 """What a person relies on when a model comes from the Hub, against a real HTTP server that misbehaves."""
 
 import dataclasses
+import json
 import re
 import socket
 import threading
@@ -475,6 +476,31 @@ def test_a_folder_that_cannot_be_written_is_said(hub: Hub, home: Path) -> None:
         events_of("tiny/hybrid")
 
 
+def test_of_names_that_differ_in_capital_letters_only_one_is_taken(hub: Hub) -> None:
+    hub.repositories["tiny/hybrid"].files |= {"LICENSE.md": b"one", "LICENSE.MD": b"two", "Config.json": b"x"}
+    names = set(contents(folder_of(events_of("tiny/hybrid"))))
+    assert len(names) == len({name.casefold() for name in names})
+    assert names == {*SMALL, "LICENSE.md"}
+    shards = {"a.safetensors": b"1", "A.safetensors": b"2"}
+    index = json.dumps({"weight_map": {"x": "a.safetensors", "y": "A.safetensors"}}).encode()
+    small = {name: content for name, content in SMALL.items() if name != WEIGHTS}
+    hub.repositories["tiny/two"] = Repository({**small, **shards, "model.safetensors.index.json": index})
+    with pytest.raises(HubError, match=r"names files that differ only in capital letters"):
+        events_of("tiny/two")
+
+
+def test_nothing_is_told_to_anybody_else(hub: Hub) -> None:
+    events_of("tiny/hybrid")
+    client.search("hybrid")
+    paths = {request.path.replace(COMMIT, "COMMIT") for request in hub.requests}
+    assert {path for path in paths if "/resolve/" not in path and path.startswith("/api")} == {
+        "/api/models",
+        "/api/models/tiny/hybrid/revision/main",
+    }
+    agents = {request.headers["user-agent"] for request in hub.requests}
+    assert all(re.fullmatch(r"kl-lens/\S+; hf_hub/\S+; python/\S+", agent) for agent in agents)
+
+
 def test_only_what_opening_takes_is_chosen() -> None:
     wanted = [
         "config.json",
@@ -674,6 +700,19 @@ def test_the_token_lives_in_the_keyring_and_the_environment_wins(
     client.forget_token()
     client.forget_token()  # of nothing, it is done already
     assert client.read_token() is None
+
+
+def test_the_token_of_hf_auth_login_comes_before_the_keyring(
+    own_keyring: MemoryKeyring, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.save_token("hf_saved")
+    Path(constants.HF_TOKEN_PATH).write_text(hub.token, encoding="utf-8")
+    assert client.read_token() == hub.token
+    events_of("tiny/hybrid")
+    asked = {r.headers.get("authorization") for r in hub.requests if r.server == "hub"}
+    assert asked == {f"Bearer {hub.token}"}
+    client.forget_token()
+    assert client.read_token() == hub.token
 
 
 def test_a_locked_keyring_is_no_token_and_says_so_when_saving(own_keyring: MemoryKeyring, hub: Hub) -> None:

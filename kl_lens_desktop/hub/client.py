@@ -121,17 +121,23 @@ def read_token() -> str | None:
     HubError
         If it is malformed.
     """
-    import keyring
-    from keyring.errors import KeyringError
-
-    token = get_token()
-    if not token:
-        with contextlib.suppress(KeyringError):  # public models need no token, so no keyring is not an error
-            token = keyring.get_password(*_KEYRING)
+    token = get_token() or saved_token()
     if token and not re.fullmatch(r"[!-~]+", token):
         why = "the saved token (or HF_TOKEN) contains invalid characters"
         raise HubError("Cannot ask the Hub", why, f"Copy it again from {endpoint()}/settings/tokens")
     return token or None
+
+
+def saved_token() -> str | None:
+    """The token in the system's keyring; None if there is none, or no keyring, or it is locked."""
+    import keyring
+    from keyring.errors import KeyringError
+
+    try:
+        token: str | None = keyring.get_password(*_KEYRING)
+    except KeyringError:  # public models need no token, so this is not an error
+        return None
+    return token
 
 
 def save_token(token: str) -> None:

@@ -218,7 +218,7 @@ def _look(work_folder: Path) -> list[Holding]:
 def _about(model: "StoredModel") -> str:
     if not model.complete:
         return "unfinished download"
-    where = "in a folder of an earlier version" if model.old else "in the shared cache"
+    where = "in an older folder" if model.old else "in the shared cache"
     return f"model, revision {model.revision[:7]}, {where}"
 
 
