@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import Timeout
@@ -127,8 +127,7 @@ def cache() -> Path:
 
 def list_models() -> list[StoredModel]:
     """All models on this computer, the last pulled first; a half-pulled one is there too, and says so."""
-    found = [(when, model) for when, model in _cached()]
-    found.sort(key=lambda pair: -pair[0])
+    found = sorted(_cached(), key=lambda pair: -pair[0])
     return [model for _, model in found] + [
         StoredModel(o.id, o.revision, frozenset({o.asked}), o.folder, o.bytes, o.complete, old=True)
         for o in old_folders.list_folders()
@@ -168,7 +167,10 @@ def remove_model(model: StoredModel) -> None:
         if model.old:
             old_folders.remove(model.folder)
             return
-        scan_cache_dir(cache()).delete_revisions(model.revision).execute()
+        found = scan_cache_dir(cache())
+        # A copy of a repository has the same commits, and huggingface_hub would take either of the two.
+        its = frozenset(r for r in found.repos if (r.repo_type, r.repo_id) == ("model", model.id))
+        replace(found, repos=its).delete_revisions(model.revision).execute()
         if not model.complete:
             _remove_partials(Snapshot(model.id, model.revision))
     except OSError as error:
