@@ -14,6 +14,8 @@ ORDER = [
         "temporary",
         "disk_space",
         "exported",
+        "exclusive",
+        "home",
         "printable",
         "qt_libraries",
         "resources",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import Cancelled
+from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.printable import is_steering, printable, printable_lines
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
@@ -39,6 +40,8 @@ def events(job: Job[Any], carry: Carry) -> Iterator[Event]:
 
     Raises
     ------
+    InputError
+        If another process writes what this job writes.
     Stopped
         If a signal came.
     """
@@ -51,7 +54,7 @@ def events(job: Job[Any], carry: Carry) -> Iterator[Event]:
         cancel.cancel()
 
     try:
-        with answered(hear), contextlib.suppress(Cancelled):
+        with exclusive(job.writes()), answered(hear), contextlib.suppress(Cancelled):
             for event in carry(job, cancel):
                 if isinstance(event, Progress):
                     meter.show(event)

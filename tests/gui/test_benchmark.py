@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PySide6.QtCore import QPoint, QRectF, QSettings, QSizeF, Qt
+from PySide6.QtCore import QPoint, QRectF, QSizeF, Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QTableView
 from pytestqt.qtbot import QtBot
@@ -28,11 +28,10 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.charts import spread_labels, stack_labels
 from kl_lens_desktop.gui.kit.controls import Elided
 from kl_lens_desktop.gui.shell.window import Window
-from kl_lens_desktop.gui.state.workspace import Settings, home
+from kl_lens_desktop.home import home
 from kl_lens_desktop.process.events import Memory
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import Analysis
 from tests.gui.conftest import JOB_MS
 
 NO_GPU = "OpenVINO finds no Intel GPU here; if this computer has one, install its driver"
@@ -522,21 +521,6 @@ def test_compress_measures_as_the_pages_say(
     job = started_job(opened, qtbot, page.start)
     assert isinstance(job, BenchJob)
     assert job.benchmark == chosen.quick
-
-
-@pytest.mark.parametrize(
-    "kept", ['{"minutes": 3, "tokens": 700, "text": ""}', "{", "[]", '{"tokens": "many"}']
-)
-def test_settings_that_another_version_kept_still_open(kept: str, opened: Window) -> None:
-    workspace = opened.session.workspace
-    store = QSettings(str(home() / "settings.ini"), QSettings.Format.IniFormat)
-    for key in ("benchmark", f"analysis/{workspace.folder.name}"):
-        store.setValue(key, kept)
-    store.sync()
-    tokens = {"tokens": 700} if "700" in kept else {}
-    settings = Settings()
-    assert settings.benchmark == Benchmark(**tokens)
-    assert settings.analysis(workspace) == Analysis(**tokens)
 
 
 def test_wikitext_is_offered_where_it_is(page: BenchmarkPage, qtbot: QtBot) -> None:

@@ -117,6 +117,7 @@ class BenchmarkPage(Page):
         session.devices_changed.connect(self._show_devices)
         session.job.started.connect(lambda _: self._show_tools())
         session.job.ended.connect(lambda _: self._show_tools())
+        self.tell_stage("Benchmark")
         self._show()
 
     def _make_save(self) -> QPushButton:
@@ -158,7 +159,7 @@ class BenchmarkPage(Page):
         known = {figure.key for figure in figures(self.session.bench)}
         elsewhere = [each for each in self.session.settings.columns or () if each not in known]
         here = [figure.key for figure in self.columns if figure.key != key]
-        self.session.settings.columns = [*elsewhere, *here, *([key] if shown else [])]
+        self.session.settings.columns = (*elsewhere, *here, *([key] if shown else []))
         self._show()
 
     def compare_with(self, path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLayout, QLineEdit, QScrollArea, QWidget
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLayout, QLineEdit, QMessageBox, QScrollArea, QWidget
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import InputError
@@ -15,7 +15,7 @@ from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Frame, Page, button, card, column, combo, label, row
 from kl_lens_desktop.gui.kit.desktop import open_folder
-from kl_lens_desktop.gui.kit.words import plain_tip
+from kl_lens_desktop.gui.kit.words import message_box, plain_tip
 from kl_lens_desktop.gui.state.session import Session
 
 PACKAGES = ("torch", "transformers", "openvino", "openvino-genai", "nncf", "PySide6-Essentials", "pyqtgraph")
@@ -49,6 +49,7 @@ class SettingsPage(Page):
         self.work.setReadOnly(True)
         self.work.setAccessibleName("Work folder")
         self.choose_work = button("Choose…", self._choose_work)
+        self.restore = button("Restore defaults", self._ask_restore, tip="Give every setting its usual value")
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -76,6 +77,12 @@ class SettingsPage(Page):
                     "Work",
                     "Scores, plans, exported models and benchmarks, one folder for each model.",
                     ("Folder", row(self.work, self.choose_work, open_work)),
+                ),
+                _section(
+                    "Settings file",
+                    "The look, the Hub address, the work folder, what analyses and benchmarks measure, and "
+                    "the table's columns. The token and your results are not in it.",
+                    ("", row(self.restore, None)),
                 ),
                 _section(
                     "About",
@@ -169,8 +176,32 @@ class SettingsPage(Page):
         self.session.forget_results()
         self.session.reload()
 
+    def _ask_restore(self) -> None:
+        words = "Give every setting its usual value? Your settings file is kept as settings-before.json."
+        box = message_box(self, QMessageBox.Icon.Question, "Restore defaults", words)
+        box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.Cancel)
+        if box.exec() == QMessageBox.StandardButton.Yes:
+            self.restore_defaults()
+
+    def restore_defaults(self) -> None:
+        """Every setting as on the first start, in the window too."""
+        settings = self.session.settings
+        work_folder = settings.work_folder
+        settings.restore()
+        self.theme.setCurrentIndex(self.theme.findData(settings.theme))
+        self.endpoint.clear()
+        self._change_endpoint()
+        self.work.setText(str(settings.work_folder))
+        if settings.work_folder != work_folder:
+            self.session.forget_results()
+            self.session.reload()
+        self.session.bench_changed.emit()
+        self.session.say("info", "Every setting has its usual value again.")
+
     def _lock(self) -> None:
         reason = self.session.job.reason
+        self.restore.setEnabled(not reason)
+        self.restore.setToolTip(plain_tip(reason or "Give every setting its usual value"))
         self.choose_work.setEnabled(not reason)
         self.choose_work.setToolTip(plain_tip(reason or "Store results in another folder from now on"))
 
