@@ -102,26 +102,31 @@ class SettingsPage(Page):
 
     def opened(self) -> None:
         """Ask the keyring whether a token is there, outside the window's thread: it may be slow or locked."""
-        from kl_lens_desktop.hub import client
 
-        self.session.background.run(
-            lambda: client.read_token() is not None, self._show_token, self.session.say_error
-        )
+        def look() -> str:
+            from huggingface_hub import get_token
+
+            from kl_lens_desktop.hub import client
+
+            if get_token():
+                return "environment" if os.environ.get("HF_TOKEN", "").strip() else "hf auth login"
+            return "keyring" if client.saved_token() else ""
+
+        self.session.background.run(look, self._show_token, self.session.say_error)
 
     def _change_theme(self) -> None:
         self.session.settings.theme = self.theme.currentData()
         self._window.follow_scheme()
 
-    def _show_token(self, stored: bool) -> None:
-        from_environment = bool(os.environ.get("HF_TOKEN", "").strip())
-        self.token_state.setText(
-            "The token in the environment variable HF_TOKEN is used."
-            if from_environment
-            else "A token is stored."
-            if stored
-            else "No token is stored. Public models do not need one."
-        )
-        self.forget_token.setEnabled(stored and not from_environment)
+    def _show_token(self, place: str) -> None:
+        words = {
+            "environment": "The token in the environment variable HF_TOKEN is used.",
+            "hf auth login": "The token of `hf auth login` is used.",
+            "keyring": "A token is stored.",
+            "": "No token is stored. Public models do not need one.",
+        }
+        self.token_state.setText(words[place])
+        self.forget_token.setEnabled(place == "keyring")
 
     def _save_token(self) -> None:
         from kl_lens_desktop.hub import client

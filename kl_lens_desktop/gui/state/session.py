@@ -23,7 +23,7 @@ from kl_lens_desktop.gui.state.job import Runner, Step
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import PAGE_OF, Stage, stages
 from kl_lens_desktop.gui.state.workspace import Workspace, workspace_of
-from kl_lens_desktop.hub.jobs import PullJob
+from kl_lens_desktop.hub.jobs import PullJob, Verified, VerifyFilesJob
 from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
 from kl_lens_desktop.plan.jobs import VerifyJob
 from kl_lens_desktop.process.events import Failed, Finished, Note, Progress, Repaired
@@ -397,6 +397,8 @@ class Session(QObject):
         elif isinstance(job, ExportJob):
             self.exports[step.about] = Path(job.result(finished)["folder"])
             self.reload()
+        elif isinstance(job, VerifyFilesJob):
+            self._say_verified(job.result(finished))
         elif isinstance(job, DevicesJob):
             self.devices = job.result(finished)["devices"]
             self.devices_changed.emit()
@@ -405,6 +407,13 @@ class Session(QObject):
             self.agreement_changed.emit()
         elif isinstance(job, (AnalyzeJob, VerifyJob, BaselinesJob, BenchJob, RunJob)):
             self.reload()
+
+    def _say_verified(self, found: Verified) -> None:
+        damaged = ", ".join(found["damaged"])
+        if damaged:
+            self.say("warning", f"{found['id']}: damaged files were downloaded again: {damaged}.")
+        else:
+            self.say("info", f"{found['id']}: all {len(found['files'])} files are as the Hub lists them.")
 
     def _step_failed(self, step: Step, failure: Failed) -> None:
         sentence = str(KLLensError(failure.what, failure.why, failure.next_step))
@@ -490,6 +499,7 @@ class Session(QObject):
 STAGE_NAMES = {
     "pull": "Download",
     "download": "Downloading",
+    "verify-files": "Verifying files",
     "inspect": "Reading the model",
     "load": "Loading the model",
     "analyze": "Measuring sensitivity",
@@ -602,11 +612,12 @@ def _identity(model: Model) -> "ModelIdentity":
 
 
 def _plan_and_model(path: Path, settings: Settings) -> tuple[Path, str]:
-    from kl_lens_desktop.hub import library
+    from kl_lens_desktop.hub import store
     from kl_lens_desktop.plan.document import load_plan
+    from kl_lens_desktop.repository.names import is_model_id
 
     wanted = load_plan(path).model.id
-    if wanted == "sample" or (library.is_model_id(wanted) and library.find(wanted)):
+    if wanted == "sample" or (is_model_id(wanted) and store.find(wanted)):
         return path, wanted
     for reference in settings.recent:
         if Path(reference).name == wanted and Path(reference).is_dir():
