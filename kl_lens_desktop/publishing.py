@@ -161,13 +161,13 @@ def _card(folder: Path, about: dict[str, Any], base: str, bench: Path | None) ->
     formats = ", ".join(f"{count} weights in {name}" for name, count in audit.get("formats", {}).items())
     origin = f"[{base}](https://huggingface.co/{base})" if base else "a local model"
     text = [
-        f"# {_plain(folder.name)}",
+        f"# {_plain(base.rpartition('/')[2] or folder.name)} for OpenVINO",
         f"This is {origin}, compressed for OpenVINO by {_plain(about.get('made_by', 'KL Lens Desktop'))}.",
         f"Formats: {_plain(formats)}." if formats else "",
         *_figures(folder, bench),
         "## Use",
         "```python\nimport huggingface_hub, openvino_genai\n\n"
-        'folder = huggingface_hub.snapshot_download("THIS_REPOSITORY")\n'
+        'folder = huggingface_hub.snapshot_download("owner/name")  # of this repository\n'
         'pipeline = openvino_genai.LLMPipeline(folder, "CPU")\n'
         'print(pipeline.generate("The sea was", max_new_tokens=100))\n```',
         "`kl_lens.json` records how the export was checked, and the SHA-256 of every file.",

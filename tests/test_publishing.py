@@ -9,11 +9,13 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 from kl_lens_desktop.cli.commands import run
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.publishing import publish_plan
 from tests import hub_server
 from tests.hub_server import Hub, Repository
+from tests.strangers import bench_document, bench_row
 
 BASE = "ibm/hybrid"
 TARGET = "me/hybrid-openvino"
@@ -129,6 +131,22 @@ def test_without_a_token_or_with_a_wrong_one_it_is_said(
 
 
 def test_names_of_strangers_are_no_markup_in_the_card(hub: Hub, folder: Path) -> None:
-    evil = folder.with_name("[x](http:evil) `|`")
-    folder.rename(evil)
-    assert "# \\[x\\](http:evil) \\`\\|\\`" in publish_plan(evil).card
+    card = json.loads((folder / "kl_lens.json").read_text(encoding="utf-8"))
+    card["made_by"], card["model"]["id"] = "[x](http:evil) `|`\n# Title", "../../etc"
+    (folder / "kl_lens.json").write_text(json.dumps(card), encoding="utf-8")
+    publication = publish_plan(folder)
+    assert "by \\[x\\](http:evil) \\`\\|\\` \\# Title." in publication.card
+    assert publication.base_model == ""
+
+
+def test_the_card_shows_the_figures_of_this_folder(hub: Hub, folder: Path) -> None:
+    path = folder.parent / "bench.json"
+    rows = [bench_row("plan"), bench_row("int8_sym", speed=50.0)]
+    path.write_text(json.dumps(bench_document(rows)), encoding="utf-8")
+    text = publish_plan(folder, path).card
+    (line,) = [line for line in text.splitlines() if line.startswith("| CPU")]
+    assert [cell.strip() for cell in line.split("|")][1:3] == ["CPU", "8.00 MB"]
+    assert "100 ± 5" in line
+    folder.rename(folder.with_name("other"))
+    with pytest.raises(InputError, match="it has no row of other"):
+        publish_plan(folder.with_name("other"), path)

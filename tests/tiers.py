@@ -63,6 +63,7 @@ WHOLE = {
     "test_an_accepted_name_is_a_plain_file_on_every_system",
     "test_an_analysis_fills_the_heatmap_and_never_blocks_the_window",
     "test_an_analysis_that_was_ended_goes_on_to_the_same_bits",
+    "test_an_exported_model_is_shown_and_uploaded",
     "test_an_export_onto_a_disk_that_becomes_full_says_so_and_leaves_nothing",
     "test_an_export_without_room_is_refused_before_it_is_traced",
     "test_an_opened_plan_that_cannot_be_weighed_keeps_nothing_of_the_one_before",

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from kl_lens_desktop import files
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.home import home
 
 MANIFEST = "kl-lens-model.json"
 _MANIFEST_LIMIT = 2**20
@@ -27,15 +26,9 @@ class OldFolder:
     bytes: int
 
 
-def data_folder() -> Path:
-    """``KL_LENS_HOME``, or the user's own folder for data of this program."""
-    home = os.environ.get("KL_LENS_HOME")
-    return Path(home).expanduser() if home else platformdirs.user_data_path("kl-lens", appauthor=False)
-
-
 def list_folders() -> list[OldFolder]:
     """The folders of earlier versions, the last pulled first."""
-    root = data_folder() / "models"
+    root = home() / "models"
     found = [path / MANIFEST for path in (root.iterdir() if root.is_dir() else ()) if path.name[0] != "."]
     found = sorted((path for path in found if path.is_file()), key=lambda path: -path.stat().st_mtime_ns)
     return [read_folder(path.parent) for path in found]

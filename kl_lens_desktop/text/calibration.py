@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kl_lens_desktop.errors import HubError, InputError, in_words
 from kl_lens_desktop.files import write_text
-from kl_lens_desktop.hub import old_folders
+from kl_lens_desktop.home import home
 from kl_lens_desktop.hub.download import fetch_file
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.by_block import ByBlock
@@ -83,7 +83,7 @@ def source_text(
 def _wikitext(cancel: Cancel) -> Generator[Event, None, Path]:
     """The train part; the test part is kept beside it, for benchmarks."""
     dataset, archive, parts = _WIKITEXT
-    folder = old_folders.data_folder() / "texts"
+    folder = home() / "texts"
     file = folder / "wikitext-2-train.txt"
     if file.is_file():
         return file

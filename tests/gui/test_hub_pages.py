@@ -10,6 +10,7 @@ from keyring.backend import KeyringBackend
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop import resources
+from kl_lens_desktop.gui.export.upload import UploadDialog
 from kl_lens_desktop.gui.model.page import ModelPage
 from kl_lens_desktop.gui.more.library import LibraryPage
 from kl_lens_desktop.gui.more.settings import SettingsPage
@@ -150,6 +151,33 @@ def test_a_model_that_cannot_be_used_says_why_and_is_not_downloaded(
     qtbot.waitUntil(lambda: "quantized already (GPTQ)" in page.why.text(), timeout=10_000)
     assert not page.download.isEnabled()
     assert hub.bodies("model.safetensors") == []
+
+
+def test_an_exported_model_is_shown_and_uploaded(
+    hub: Hub, opened: Window, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    folder = tmp_path / "plan"
+    folder.mkdir()
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        (folder / name).write_bytes(b"graph")
+    about = {"files": ["kl_lens.json", "openvino_model.xml", "openvino_model.bin"]}
+    (folder / "kl_lens.json").write_text(json.dumps(about), encoding="utf-8")
+    dialog = UploadDialog(opened, opened.session, {"plan": folder})
+    qtbot.addWidget(dialog)
+    qtbot.waitUntil(lambda: "README.md:" in dialog.shown.toPlainText(), timeout=10_000)
+    assert "openvino_model.bin, 5 B" in dialog.shown.toPlainText()
+    assert not dialog.upload.isEnabled()
+    assert dialog.why.text() == "Enter a repository, such as your-name/model"
+    dialog.repository.setText("me/hybrid")
+    assert not dialog.public.isChecked()
+    with qtbot.waitSignal(opened.session.job.ended, timeout=60_000) as ended:
+        dialog.upload.click()
+    assert ended.args == ["finished"], opened.session.log[-1]
+    assert opened.banner.text.text() == f"Uploaded to {hub.url}/me/hybrid."
+    assert hub.repositories["me/hybrid"].private
+    assert set(hub.repositories["me/hybrid"].files) == {*about["files"], "README.md"}
 
 
 def test_no_network_is_said_in_words_beside_the_search(

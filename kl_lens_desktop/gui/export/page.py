@@ -22,6 +22,7 @@ from kl_lens_desktop.bench.answers import answer_words
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import check_writable
+from kl_lens_desktop.gui.export.upload import UploadDialog
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import (
     Empty,
@@ -92,6 +93,8 @@ class ExportPage(Page):
         why = self.add_reason()
         why.set_text(self.export.reason)
         self.export.explained.connect(why.set_text)
+        self.upload = button("Upload to the Hub…", self._upload, tip="See what would be uploaded first")
+        self.foot.addWidget(self.upload)
         self.foot.addWidget(self.export)
         self.foot.addWidget(self.next)
         session.model_changed.connect(self._new_model)
@@ -216,6 +219,7 @@ class ExportPage(Page):
         self.next.setToolTip(plain_tip("" if self.session.exports else "Export at least one model first"))
         self.choose_button.setEnabled(not self.session.job.running)
         self.npu.setEnabled(not self.session.job.running)
+        self.upload.setEnabled(bool(self.session.exports) and not self.session.job.running)
         self.export.refresh()
 
     def _cells(self, variant: ExportChoice) -> list[QTableWidgetItem]:
@@ -286,6 +290,9 @@ class ExportPage(Page):
             session.say_error(error)
             return
         session.start(*steps)
+
+    def _upload(self) -> None:
+        UploadDialog(self, self.session, self.session.exports).open()
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Write the models into", str(self.folder))

@@ -27,6 +27,7 @@ from kl_lens_desktop.hub.jobs import PullJob, Verified, VerifyFilesJob
 from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
 from kl_lens_desktop.plan.jobs import VerifyJob
 from kl_lens_desktop.process.events import Failed, Finished, Note, Progress, Repaired
+from kl_lens_desktop.publishing import PushJob
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Analysis, AnalyzeJob
 
@@ -399,6 +400,8 @@ class Session(QObject):
             self.reload()
         elif isinstance(job, VerifyFilesJob):
             self._say_verified(job.result(finished))
+        elif isinstance(job, PushJob):
+            self.say("info", f"Uploaded to {job.result(finished)['url']}.")
         elif isinstance(job, DevicesJob):
             self.devices = job.result(finished)["devices"]
             self.devices_changed.emit()
@@ -508,6 +511,7 @@ STAGE_NAMES = {
     "repair": "Repairing the plan",
     "baselines": "Measuring the baselines",
     "export": "Exporting",
+    "push": "Uploading",
     "bench": "Benchmarking",
     "devices": "Looking for devices",
     "generate": "Generating",

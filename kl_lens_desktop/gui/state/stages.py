@@ -26,6 +26,7 @@ PAGE_OF = {
     "repair": "Plan",
     "baselines": "Plan",
     "export": "Export",
+    "push": "Export",
     "bench": "Benchmark",
     "generate": "Benchmark",
 }
