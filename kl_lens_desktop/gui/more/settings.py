@@ -1,8 +1,6 @@
 """Settings: look, the Hub's token and address, where work is kept, and what this program is."""
 
 import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,9 +14,8 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Frame, Page, button, card, column, combo, label, row
 from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.words import message_box, plain_tip
+from kl_lens_desktop.gui.more.about import packages, system
 from kl_lens_desktop.gui.state.session import Session
-
-PACKAGES = ("torch", "transformers", "openvino", "openvino-genai", "nncf", "PySide6-Essentials", "pyqtgraph")
 
 
 class SettingsPage(Page):
@@ -90,9 +87,9 @@ class SettingsPage(Page):
                     ("KL Lens Desktop", label(f"{__version__}, Apache-2.0 licence", select=True)),
                     (
                         "Runs on",
-                        label(f"Python {platform.python_version()}, {platform.platform()}", select=True),
+                        label(system(), select=True),
                     ),
-                    ("With", label(_packages(), wrap=True, select=True)),
+                    ("With", label(packages(), wrap=True, select=True)),
                 ),
                 None,
                 spacing=12,
@@ -226,13 +223,3 @@ def _section(title: str, words: str, *lines: tuple[str, QWidget | QLayout]) -> Q
     frame = card(column(*parts), margins=16)
     frame.setMaximumWidth(760)
     return frame
-
-
-def _packages() -> str:
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)

@@ -54,11 +54,13 @@ def run(open_path: str | None = None) -> int:
         The process's exit status.
     """
     told = _Told()
-    crash.install(told.sentence.emit)
+    crashed = crash.install(told.sentence.emit)
     try:
         app = make_application()
         window = make_window()
         window.show()
+        if crashed:
+            window.tell_crash(crashed)
         if open_path is not None:
             QTimer.singleShot(0, lambda: open_in(window, open_path))
         # Python answers a signal when it next runs, which the header's timer sees to.

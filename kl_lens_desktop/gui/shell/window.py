@@ -28,6 +28,7 @@ from kl_lens_desktop.gui.shell.jobbar import JobBar
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import STAGES, Stage, Standing
+from kl_lens_desktop.gui.state.unfinished import Unfinished
 
 # Name on the rail (and, in small letters, of its icon), module, class. A page is built when first shown, or
 # while the window is idle.
@@ -81,6 +82,8 @@ class Window(QMainWindow):
         self._make_shortcuts()
         self.session.said.connect(self.banner.say)
         self.session.job.started.connect(self.banner.hide)
+        self.session.unfinished_found.connect(self._offer_to_go_on)
+        self.session.look_for_unfinished()
         self.session.job.ended.connect(self._show_outcome)
         self.session.stages_changed.connect(self._mark_stages)
         if settings.problem:
@@ -223,6 +226,19 @@ class Window(QMainWindow):
     def _on_page(self, name: str, action: str) -> None:
         self.show_page(name)
         getattr(self.page(name), action)()
+
+    def _offer_to_go_on(self, found: Unfinished, sentence: str) -> None:
+        if not self.session.job.running:
+            self.banner.offer(sentence, "Continue", partial(self.session.go_on, found))
+
+    def tell_crash(self, trace: str) -> None:
+        """This program crashed when it last ran; the trace says where."""
+        self.session.write_log("error", "KL Lens crashed when it last ran", trace)
+        self.banner.offer(
+            "KL Lens crashed when it last ran. To report it, open the log and copy the diagnostics.",
+            "Open the log",
+            partial(self.show_page, "Log"),
+        )
 
     def _missing_model(self) -> str:
         return "" if self.session.model else MISSING

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QObject, Signal, SignalInstance
+from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.jobs import BenchJob, DevicesJob
@@ -18,10 +18,12 @@ from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.gui.state import unfinished
 from kl_lens_desktop.gui.state.background import Background
 from kl_lens_desktop.gui.state.job import Runner, Step
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import PAGE_OF, Stage, stages
+from kl_lens_desktop.gui.state.unfinished import Unfinished
 from kl_lens_desktop.gui.state.workspace import Workspace, workspace_of
 from kl_lens_desktop.hub.jobs import PullJob, Verified, VerifyFilesJob
 from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
@@ -115,6 +117,8 @@ class Session(QObject):
     consent_wanted(Path, str)
         The plan at this path is of another revision, as the sentence says; `load_plan` with consent takes it.
     exports_changed(), bench_changed(), devices_changed(), agreement_changed()
+    unfinished_found(Unfinished, str)
+        An earlier window ended in the midst of that, in words; `go_on` does it.
     stages_changed()
         Anything of `stages`; after the signal of what changed.
     logged(LogLine)
@@ -132,6 +136,7 @@ class Session(QObject):
     bench_changed = Signal()
     devices_changed = Signal()
     agreement_changed = Signal()
+    unfinished_found = Signal(object, str)
     stages_changed = Signal()
     logged = Signal(object)
     said = Signal(str, str)
@@ -149,6 +154,7 @@ class Session(QObject):
         self.chosen_devices: tuple[str, ...] | None = None  # on the Benchmark page; None for all there are
         self._forget_results()
         self._plan_to_apply: Path | None = None
+        self._to_go_on: Unfinished | None = None
         self._stage = ""
         self._new_entries = False
         self.failures: set[str] = set()  # the pages whose last job failed
@@ -206,6 +212,8 @@ class Session(QObject):
 
     def start(self, *steps: Step) -> None:
         """Run jobs of the open model, whose work folder is theirs meanwhile."""
+        assert self.model is not None
+        unfinished.note(self.model.reference, [step.job for step in steps])
         self.job.start(*steps, place=self.workspace.folder)
 
     def open_model(self, reference: str, *, pull: bool = False) -> None:
@@ -334,8 +342,29 @@ class Session(QObject):
         self._forget_results()
         self._announce_everything()
 
+    def look_for_unfinished(self) -> None:
+        """Whether an earlier window ended in the midst of something: see `unfinished_found`."""
+
+        def look() -> "tuple[Unfinished, str] | None":
+            if (found := unfinished.take()) is None or not found.jobs:
+                return None
+            title = "the sample" if found.reference == "sample" else Path(found.reference).name
+            return found, unfinished.words(found, title, STAGE_NAMES[found.jobs[0].NAME].lower())
+
+        def tell(found: "tuple[Unfinished, str] | None") -> None:
+            if found is not None:
+                self.unfinished_found.emit(*found)
+
+        self.background.run(look, tell, self.say_error)
+
+    def go_on(self, found: Unfinished) -> None:
+        """Open the model of what was not finished, and do that."""
+        self._to_go_on = found
+        self.open_model(found.reference)
+
     def close(self) -> None:
         """End everything that runs; the work folder keeps only whole files."""
+        unfinished.forget()
         self.job.close()
         self.background.close()
         if self.model is not None:
@@ -430,6 +459,12 @@ class Session(QObject):
 
     def _job_ended(self, how: str) -> None:
         self.opening = None
+        unfinished.forget()
+        if self._to_go_on and self.model and self.model.reference == self._to_go_on.reference:
+            jobs, self._to_go_on = self._to_go_on.jobs, None
+            if how == "finished":
+                # once all have heard that the job ended
+                QTimer.singleShot(0, self, lambda: self.start(*map(Step, jobs)))
         if self.model is not None and how != "finished":
             self.workspace.sweep()
             self.reload()
