@@ -28,6 +28,7 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.charts import spread_labels, stack_labels
 from kl_lens_desktop.gui.kit.controls import Elided
 from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.gui.state import bench_history
 from kl_lens_desktop.home import home
 from kl_lens_desktop.process.events import Memory
 from kl_lens_desktop.process.job import Job
@@ -559,3 +560,35 @@ def test_the_menu_of_columns_opens_by_the_header_and_stays_while_one_chooses(
     assert menu.isVisible()
     assert cell(page, "plan", "Attention") == "SDPA"
     menu.close()
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")
+def test_earlier_benchmarks_are_kept_and_compared(page: BenchmarkPage, opened: Window, qtbot: QtBot) -> None:
+    workspace = opened.session.workspace
+    assert bench_history.earlier(workspace) == []
+    with qtbot.waitSignal(opened.session.job.ended, timeout=JOB_MS):
+        page.start()
+        opened.session.job.cancel()
+    assert "The earlier benchmark is kept" in opened.banner.text.text()
+    assert load_bench(workspace.bench) == bench_document()
+    assert bench_history.earlier(workspace) == [], "it is the latest still"
+    newer = bench_document()
+    newer["environment"]["created"] = "2026-11-26T08:00:00+00:00"
+    workspace.bench.write_text(json.dumps(newer), encoding="utf-8")
+    (kept,) = bench_history.earlier(workspace)
+    assert load_bench(kept.path) == bench_document()
+    assert kept.words.endswith("4 models on CPU, HETERO:CPU · prompts of 256 tokens")
+    page._offer_others()
+    first, *_, last = page._others.actions()
+    assert first.text() == kept.words
+    assert last.text() == "Another file…"
+    first.trigger()
+    qtbot.waitUntil(lambda: page.comparison is not None)
+    assert page.comparison is not None
+    page.comparison.close()
+    for second in range(30):
+        newer["environment"]["created"] = f"2026-11-26T08:00:{second:02}+00:00"
+        workspace.bench.write_text(json.dumps(newer), encoding="utf-8")
+        bench_history.keep(workspace)
+    assert len(list(workspace.benchmarks.iterdir())) == bench_history.KEPT
+    assert "29" in max(path.stem for path in workspace.benchmarks.iterdir())

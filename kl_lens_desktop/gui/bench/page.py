@@ -1,6 +1,7 @@
 """Benchmark: variants against devices, live memory, charts, all figures of a variant, a prompt to try."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from kl_lens_desktop.gui.kit.controls import (
     row,
 )
 from kl_lens_desktop.gui.kit.words import caption, plain_tip, wrapped_tip
+from kl_lens_desktop.gui.state import bench_history
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import EFFORTS, MISSING, QUICK, Session
 
@@ -88,7 +90,11 @@ class BenchmarkPage(Page):
             self._find,
             "Find the devices that OpenVINO can use, and test each one",
         )
-        self.compare = button("Compare with…", self._choose_other)
+        self.compare = button("Compare with", lambda: None)
+        self.compare.setProperty("menu", "true")
+        self._others = QMenu(self.compare)
+        self._others.aboutToShow.connect(self._offer_others)
+        self.compare.setMenu(self._others)
         self.save = self._make_save()
         self.tools.addWidget(self.compare)
         self.tools.addWidget(self.save)
@@ -287,7 +293,7 @@ class BenchmarkPage(Page):
     def _show_tools(self) -> None:
         running = self.session.job.running
         reason = "" if self.session.bench_environment else NOT_MEASURED
-        tip = "Compare with a bench file from another computer or another day"
+        tip = "Compare with an earlier benchmark, or with a bench file from another computer"
         self.compare.setToolTip(plain_tip(reason or tip))
         self.save.setToolTip(plain_tip(reason or "Save the figures as a file"))
         self.compare.setEnabled(not reason)
@@ -442,6 +448,18 @@ class BenchmarkPage(Page):
         self.session.benchmark(
             [exports[name] for name in sorted_variants(exports)], [*chosen, *absent] or None
         )
+
+    def _offer_others(self) -> None:
+        """The menu of what this benchmark can be compared with."""
+        self._others.clear()
+        for each in bench_history.earlier(self.session.workspace):
+            action = self._others.addAction(caption(each.words))
+            action.triggered.connect(partial(self._compare_with_earlier, each.path))
+        self._others.addSeparator()
+        self._others.addAction("Another file…").triggered.connect(lambda _: self._choose_other())
+
+    def _compare_with_earlier(self, path: Path, *_: object) -> None:
+        self.compare_with(path)
 
     def _choose_other(self) -> None:
         path, _ = QFileDialog.getOpenFileName(

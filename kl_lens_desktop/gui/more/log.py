@@ -45,7 +45,7 @@ class LogPage(Page):
                 button(
                     "Copy diagnostics",
                     self.copy_diagnostics,
-                    tip="Copy the log and all versions, for a bug report, without tokens or your folder's name",
+                    tip="Copy the log and all versions for a bug report, without any token",
                 ),
                 button("Copy", self.copy, tip="Copy the lines shown"),
                 button("Open log folder", lambda: open_folder(log_folder())),

@@ -18,7 +18,7 @@ from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import MODEL_XML
-from kl_lens_desktop.gui.state import unfinished
+from kl_lens_desktop.gui.state import bench_history, unfinished
 from kl_lens_desktop.gui.state.background import Background
 from kl_lens_desktop.gui.state.job import Runner, Step
 from kl_lens_desktop.gui.state.settings import Settings
@@ -214,6 +214,8 @@ class Session(QObject):
         """Run jobs of the open model, whose work folder is theirs meanwhile."""
         assert self.model is not None
         unfinished.note(self.model.reference, [step.job for step in steps])
+        if any(isinstance(step.job, (BenchJob, RunJob)) for step in steps):
+            bench_history.keep(self.workspace)
         self.job.start(*steps, place=self.workspace.folder)
 
     def open_model(self, reference: str, *, pull: bool = False) -> None:
@@ -455,7 +457,12 @@ class Session(QObject):
         self.write_log("error", sentence, failure.traceback)
 
     def _step_cancelled(self, step: Step) -> None:
-        self.say("warning", f"{STAGE_NAMES.get(step.name, step.name)}: cancelled. What was measured is kept.")
+        kept = (
+            "The earlier benchmark is kept: timings compare only within one run."
+            if isinstance(step.job, BenchJob)
+            else "What was measured is kept."
+        )
+        self.say("warning", f"{STAGE_NAMES.get(step.name, step.name)}: cancelled. {kept}")
 
     def _job_ended(self, how: str) -> None:
         self.opening = None

@@ -38,6 +38,11 @@ class Workspace:
         return self.folder / "bench.json"
 
     @property
+    def benchmarks(self) -> Path:
+        """The folder of earlier benchmarks."""
+        return self.folder / "benchmarks"
+
+    @property
     def agree(self) -> Path:
         return self.folder / "agree.json"
 
