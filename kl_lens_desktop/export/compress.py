@@ -18,7 +18,7 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import compress_model_transformation
 
 from kl_lens_desktop.errors import ExportError
-from kl_lens_desktop.export.trace import COMPUTED, MODEL_ATTRIBUTE
+from kl_lens_desktop.export.trace import COMPUTED, CONSTANT_PREFIX
 from kl_lens_desktop.model.inventory import weight_name
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
@@ -57,10 +57,32 @@ def to_fp16(graph: ov.Model) -> None:
         for op in graph.get_ops()
         if COMPUTED in op.get_rt_info()
     ]
-    compress_model_transformation(graph)
+    with _hidden(graph):
+        compress_model_transformation(graph)
     for ports, constant in kept:
         for port in ports:
             port.replace_source_output(constant.output(0))
+
+
+@contextlib.contextmanager
+def _hidden(graph: ov.Model) -> Iterator[None]:
+    """Inputs of the graph in place of the weights of a hollow one, which have their form already.
+
+    OpenVINO leaves a graph alone in which some constant has it.
+    """
+    weights = [
+        op
+        for op in graph.get_ops()
+        if op.get_type_name() == "Convert" and op.get_friendly_name().startswith(CONSTANT_PREFIX)
+    ]
+    inputs = [ops.parameter(op.output(0).get_shape(), op.output(0).get_element_type()) for op in weights]
+    for weight, stand_in in zip(weights, inputs, strict=True):
+        weight.output(0).replace(stand_in.output(0))
+    graph.add_parameters(inputs)
+    yield
+    for weight, stand_in in zip(weights, inputs, strict=True):
+        stand_in.output(0).replace(weight.output(0))
+        graph.remove_parameter(stand_in)
 
 
 def compress(graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel) -> None:
@@ -157,8 +179,10 @@ def base_name(fmt: Format) -> str:
 
 def _parameter(constant: ov.Node) -> str:
     """The state-dict name it had in torch; empty if it is no parameter."""
-    prefix, name = f"self.{MODEL_ATTRIBUTE}.", constant.get_friendly_name()
-    return name.removeprefix(prefix).removesuffix("_compressed") if name.startswith(prefix) else ""
+    name = constant.get_friendly_name()
+    if not name.startswith(CONSTANT_PREFIX):
+        return ""
+    return name.removeprefix(CONSTANT_PREFIX).removesuffix("_compressed")
 
 
 def _constant(constants: Mapping[str, ov.Node], weight: str) -> ov.Node:
