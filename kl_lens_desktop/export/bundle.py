@@ -19,17 +19,19 @@ from kl_lens_desktop.disk_space import room_for
 from kl_lens_desktop.errors import ExportError, in_words
 from kl_lens_desktop.export import traced
 from kl_lens_desktop.export.compress import audit, compress, to_fp16
+from kl_lens_desktop.export.mapped_file import MappedFile
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
 from kl_lens_desktop.export.proof import (
     Reference,
     difference_from,
     graph_answers,
     reference,
-    round_to_fp16,
     save_reference,
+    widen_rounded,
 )
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, share_weights
+from kl_lens_desktop.export.streamed import Weights
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.exported import contents
 from kl_lens_desktop.families import FAMILIES
@@ -37,8 +39,8 @@ from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behin
 from kl_lens_desktop.hub.model_files import CONFIG, GENERATION, model_files, read_bytes
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
-from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_model, unembedded
+from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable, weight_parameters
+from kl_lens_desktop.model.load import LoadedModel, open_model, unembedded
 from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
@@ -46,6 +48,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
+from kl_lens_desktop.temporary import partial_of
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text, read_text
 
 PREFILL_CHUNK = 256  # tokens that a runtime is advised to give in a call: more take memory in proportion
@@ -73,7 +76,7 @@ class Traced:
     Attributes
     ----------
     graph, fixed : ov.Model or None
-        Stateful, weights in FP16: as it ships, and in the form of which an NPU's graphs are made.
+        Stateful, without its weights: as it ships, and in the form of which an NPU's graphs are made.
     against_torch : float or None
         How far `graph` is off the model: see `export.traced.difference`.
     """
@@ -129,35 +132,37 @@ def export_model(
 
     with atomic_folder(out, CARD) as staging, contextlib.ExitStack() as stack:
         yield step("Opening the model")
-        loaded = load_model(local.folder)
+        loaded = open_model(local.folder)
         plan = _applicable(plan, local, loaded, source or out)
-        needed = _weights_bytes(loaded, plan) * (1 + npu)  # of two graphs, until they share them
+        # As they are made and as they are written, and those of two graphs until they share them.
+        needed = _weights_bytes(loaded, plan) * (2 + npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         yield from _warnings(plan, npu)
         yield from unembedded(loaded)
-        ids = _prompt(loaded)
+        ids, tensors = _prompt(loaded), _weights(loaded.model)
         if shared.graph is None:
             yield step("Tracing the graph")
-            graph = _traced(loaded.model)
+            shared.graph = _traced(loaded.model)
+            widen_rounded(loaded.model)
             yield step("Comparing the graph with the model")
-            round_to_fp16(loaded.model)
-            shared.against_torch = _compared(graph, loaded.model, ids)
-            shared.graph = graph
+            shared.against_torch = _compared(shared.graph, loaded.model, ids, tensors, out, cancel)
         else:
-            round_to_fp16(loaded.model)
+            widen_rounded(loaded.model)
         yield step("Running the original model")
         said = reference(loaded.model, ids, plan.assignments)
         tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
-        del loaded  # the graph has its own FP16 copy: less memory while it is compressed and written
-        yield step("Compressing the weights")
-        graph = shared.graph.clone()
-        compress(graph, plan.assignments, cancel)
-        yield step("Writing the model")
-        _save(graph, staging / "openvino_model.xml", local, plan)
-        del graph
+        del loaded
+        with _scratch(out) as file:
+            yield step("Compressing the weights")
+            graph = shared.graph.clone()
+            compress(graph, plan.assignments, cancel, Weights(tensors, file))
+            yield step("Writing the model")
+            _save(graph, staging / "openvino_model.xml", local, plan)
+            del graph
         if npu:
             yield step("Writing the graph for an NPU")
-            _write_npu_graph(local, plan, staging, cancel, shared)
+            with _scratch(out) as file:
+                _write_npu_graph(local, plan, staging, cancel, shared, Weights(tensors, file))
         yield step("Converting the tokenizer")
         _write_small_files(local.folder, generation, staging)
         _write_tokenizer(tokenizer, staging)
@@ -184,9 +189,26 @@ def export_model(
     )
 
 
+def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The weights of an opened model as they lie in its files, by the inventory's names."""
+    parameters = weight_parameters(model)
+    return {weight.name: parameters[weight.name].detach() for weight in quantizable(inventory(model))}
+
+
+@contextlib.contextmanager
+def _scratch(out: Path) -> Iterator[MappedFile]:
+    """A file for constants beside the folder to make: there, disk space is promised."""
+    with partial_of(behind_links(out)) as path:
+        file = MappedFile(path)
+        try:
+            yield file
+        finally:
+            file.close()
+
+
 def _traced(model: PreTrainedModel, fixed: bool = False) -> ov.Model:
-    """The stateful graph of a model, weights in FP16."""
-    graph, states = trace(model, fixed=fixed)
+    """The stateful graph of a model, without its weights."""
+    graph, states = trace(model, fixed=fixed, hollow=True)
     make_stateful(graph, states)
     if fixed:
         free_of_beams(graph)
@@ -246,7 +268,14 @@ def _prompt(loaded: LoadedModel) -> list[int]:
     return loaded.ids(text, calibration_text().name)[:PROMPT_TOKENS]
 
 
-def _compared(graph: ov.Model, model: PreTrainedModel, ids: list[int]) -> float | None:
+def _compared(
+    graph: ov.Model,
+    model: PreTrainedModel,
+    ids: list[int],
+    tensors: dict[str, torch.Tensor],
+    out: Path,
+    cancel: Cancel,
+) -> float | None:
     """How far the traced graph is off the model; None where there is no memory to run both.
 
     Raises
@@ -256,7 +285,11 @@ def _compared(graph: ov.Model, model: PreTrainedModel, ids: list[int]) -> float 
     """
     if not traced.fits(model):
         return None
-    found = traced.difference(graph, model, ids)
+    with _scratch(out) as file:
+        graph = graph.clone()
+        compress(graph, {}, cancel, Weights(tensors, file))
+        found = traced.difference(graph, model, ids)
+        del graph
     if found > MOST_DIFFERENT:
         where = traced.first_wrong_block(model, ids, MOST_DIFFERENT)
         raise ExportError(
@@ -268,12 +301,14 @@ def _compared(graph: ov.Model, model: PreTrainedModel, ids: list[int]) -> float 
     return found
 
 
-def _write_npu_graph(local: LocalModel, plan: Plan, staging: Path, cancel: Cancel, shared: Traced) -> None:
+def _write_npu_graph(
+    local: LocalModel, plan: Plan, staging: Path, cancel: Cancel, shared: Traced, weights: Weights
+) -> None:
     """Compressed anew in its own form; equal weights come out as equal bytes and are shared."""
     if shared.fixed is None:
-        shared.fixed = _traced(load_model(local.folder).model, fixed=True)
+        shared.fixed = _traced(open_model(local.folder).model, fixed=True)
     graph = shared.fixed.clone()
-    compress(graph, plan.assignments, cancel)
+    compress(graph, plan.assignments, cancel, weights)
     _save(graph, staging / NPU_MODEL, local, plan)
     share_weights(staging / NPU_MODEL, staging / "openvino_model.xml")
 

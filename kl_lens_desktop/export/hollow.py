@@ -82,9 +82,7 @@ def _without_reading(forward: Callable[..., Any], empty: Iterable[Tensor]) -> Ca
     return passed
 
 
-def _constants(
-    model: PreTrainedModel, empty: dict[int, nn.Parameter], zeros: Any, prefix: str
-) -> Constants:
+def _constants(model: PreTrainedModel, empty: dict[int, nn.Parameter], zeros: Any, prefix: str) -> Constants:
     made: dict[int, tuple[list[ov.Output], OVAny]] = {}
     found: Constants = {}
     kept = {id(parameter) for parameter in empty.values()}

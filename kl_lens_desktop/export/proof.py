@@ -79,13 +79,18 @@ def graph_answers(graph: Any, ids: Sequence[int], calls: Sequence[int] = CALLS) 
         yield request.infer(call_inputs(piece, past), share_outputs=True)["logits"][0]
 
 
-def round_to_fp16(model: Any) -> None:
-    """Round every parameter, in place, as a graph with weights in FP16 holds it."""
-    import torch
+def widen_rounded(model: Any) -> None:
+    """Give a model parameters of its own in float32, rounded as a graph with weights in FP16 holds them."""
+    from torch import nn
 
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half())
+    made: dict[int, tuple[Any, Any]] = {}  # with the former one, lest another gets its identity
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in made:
+                made[id(parameter)] = parameter, nn.Parameter(parameter.half().float(), requires_grad=False)
+            module._parameters[name] = made[id(parameter)][1]
 
 
 def reference(model: Any, ids: Sequence[int], assignments: Mapping[str, str]) -> Reference:
