@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
+from numpy.typing import NDArray
 from openvino import OVAny
 from openvino import opset13 as ops
 from torch import Tensor, nn
@@ -51,9 +52,7 @@ def hollowed(model: PreTrainedModel, prefix: str) -> Iterator[Constants]:
         if parameter is not None and id(parameter) in weights
     ]
     empty = {id(parameter): _empty(parameter) for _, _, parameter in held}
-    largest = max(parameter.numel() for _, _, parameter in held)
-    # Not a private array of zeros, for which Windows would set memory aside.
-    zeros = np.frombuffer(mmap.mmap(-1, 2 * largest, access=mmap.ACCESS_READ), np.float16)
+    zeros = _zeros(max(parameter.numel() for _, _, parameter in held))
     for module, name, parameter in held:
         module._parameters[name] = empty[id(parameter)]
     model.forward = _without_reading(model.forward, empty.values())
@@ -64,6 +63,12 @@ def hollowed(model: PreTrainedModel, prefix: str) -> Iterator[Constants]:
         del model.forward
         for module, name, parameter in held:
             module._parameters[name] = parameter
+
+
+@functools.cache  # constants do not hold what they share
+def _zeros(count: int) -> NDArray[np.float16]:
+    """Nothing but addresses as long as nobody reads them; Windows would set memory aside for an array."""
+    return np.frombuffer(mmap.mmap(-1, 2 * count, access=mmap.ACCESS_READ), np.float16)
 
 
 def _empty(parameter: nn.Parameter) -> nn.Parameter:
@@ -82,7 +87,9 @@ def _without_reading(forward: Callable[..., Any], empty: Iterable[Tensor]) -> Ca
     return passed
 
 
-def _constants(model: PreTrainedModel, empty: dict[int, nn.Parameter], zeros: Any, prefix: str) -> Constants:
+def _constants(
+    model: PreTrainedModel, empty: dict[int, nn.Parameter], zeros: NDArray[np.float16], prefix: str
+) -> Constants:
     made: dict[int, tuple[list[ov.Output], OVAny]] = {}
     found: Constants = {}
     kept = {id(parameter) for parameter in empty.values()}
