@@ -53,11 +53,15 @@ _OTHERS = {CONFIG: "configuration_files", TOKENIZER_CONFIG: "fast_tokenizer_file
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to run, with its tokenizer and the files it came from."""
+    """A model ready to run, with its tokenizer and the files it came from.
+
+    Where it is `mapped`, the parameters lie in these files, and `by_block.ByBlock` runs it.
+    """
 
     model: PreTrainedModel
     tokenizer: Any
     files: list[Path]
+    mapped: bool = False
 
     @property
     def embedded(self) -> int:
@@ -148,7 +152,7 @@ def open_model(folder: Path) -> LoadedModel:
             if value.is_floating_point() and name not in module._non_persistent_buffers_set:
                 setattr(module, name, value.float())
     model.config.name_or_path, model.generation_config = str(folder), generation
-    return LoadedModel(model.eval().requires_grad_(False), tokenizer, list(files.weights))
+    return LoadedModel(model.eval().requires_grad_(False), tokenizer, list(files.weights), mapped=True)
 
 
 def empty_model(folder: Path) -> PreTrainedModel:

@@ -5,7 +5,7 @@ Mapped pages are no memory of this process's own: under pressure the system drop
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from transformers.core_model_loading import (
     WeightRenaming,
 )
 
+PIECE_ELEMENTS = 2**20  # of a stored weight at a time, 4 MB in float32
 _DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -128,6 +129,14 @@ class Stack(Tensor):
     def whole(self) -> Tensor:
         """All of it in memory."""
         return torch.stack([self.expert(place) for place in range(len(self.experts))])
+
+
+def pieces(stored: Tensor, elements: int = PIECE_ELEMENTS) -> Iterator[Tensor]:
+    """A parameter (…, channels) or a `Stack`, some rows (rows, channels) at a time."""
+    matrices = (stored[place] for place in range(len(stored))) if isinstance(stored, Stack) else (stored,)
+    for matrix in matrices:
+        channels = matrix.shape[-1]
+        yield from matrix.reshape(-1, channels).split(max(1, elements // channels))
 
 
 class Stacked:
