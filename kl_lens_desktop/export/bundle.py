@@ -18,17 +18,18 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.disk_space import room_for
 from kl_lens_desktop.errors import ExportError, in_words
 from kl_lens_desktop.export import traced
-from kl_lens_desktop.export.compress import audit, compress, to_fp16
+from kl_lens_desktop.export.compress import audit, compress, fill, to_fp16
+from kl_lens_desktop.export.in_pieces import elements
 from kl_lens_desktop.export.mapped_file import MappedFile
-from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
 from kl_lens_desktop.export.proof import (
+    LARGE,
     Reference,
     difference_from,
     graph_answers,
     reference,
     save_reference,
-    widen_rounded,
 )
+from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, share_weights
 from kl_lens_desktop.export.streamed import Weights
@@ -143,13 +144,12 @@ def export_model(
         if shared.graph is None:
             yield step("Tracing the graph")
             shared.graph = _traced(loaded.model)
-            widen_rounded(loaded.model)
             yield step("Comparing the graph with the model")
-            shared.against_torch = _compared(shared.graph, loaded.model, ids, tensors, out, cancel)
-        else:
-            widen_rounded(loaded.model)
+            with _scratch(out) as file:
+                weights = Weights(tensors, file)
+                shared.against_torch = _compared(shared.graph, loaded.model, ids, weights, cancel)
         yield step("Running the original model")
-        said = reference(loaded.model, ids, plan.assignments)
+        said = reference(loaded.model, ids, plan.assignments, cancel)
         tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
         del loaded
         with _scratch(out) as file:
@@ -269,29 +269,22 @@ def _prompt(loaded: LoadedModel) -> list[int]:
 
 
 def _compared(
-    graph: ov.Model,
-    model: PreTrainedModel,
-    ids: list[int],
-    tensors: dict[str, torch.Tensor],
-    out: Path,
-    cancel: Cancel,
+    graph: ov.Model, model: PreTrainedModel, ids: list[int], weights: Weights, cancel: Cancel
 ) -> float | None:
-    """How far the traced graph is off the model; None where there is no memory to run both.
+    """How far the traced graph is off the model; None for a large one, of which only the outcome is compared.
 
     Raises
     ------
     ExportError
         If it is off by more than `MOST_DIFFERENT`: with the first block that is.
     """
-    if not traced.fits(model):
+    if elements(graph) > LARGE:
         return None
-    with _scratch(out) as file:
-        graph = graph.clone()
-        compress(graph, {}, cancel, Weights(tensors, file))
-        found = traced.difference(graph, model, ids)
-        del graph
+    graph = graph.clone()
+    fill(graph, weights, weights.tensors, cancel)
+    found = traced.difference(graph, model, ids, cancel)
     if found > MOST_DIFFERENT:
-        where = traced.first_wrong_block(model, ids, MOST_DIFFERENT)
+        where = traced.first_wrong_block(model, ids, MOST_DIFFERENT, weights, cancel)
         raise ExportError(
             "The traced graph does not answer like the model",
             f"before compression, its logits differ by {found:.1%} of their spread, and the first part that "

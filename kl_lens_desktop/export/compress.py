@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,10 +139,10 @@ def compress(
     with _rounding_compiled_once(), contextlib.closing(_taken(pairs, weights, cancel)) as taken:
         backend.transform_model(graph, nncf_graph, taken)
     if weights:
-        _fill(graph, weights, weights.tensors.keys() - dict(pairs).keys(), cancel)
+        fill(graph, weights, weights.tensors.keys() - dict(pairs).keys(), cancel)
 
 
-def _taken(pairs: Iterable[tuple[str, Any]], weights: Weights | None, cancel: Cancel) -> Iterator[Any]:
+def _taken(pairs: Iterable[tuple[str, Any]], weights: Weights | None, cancel: Cancel) -> Generator[Any]:
     """NNCF's parameters of one weight after the other, its values at hand while NNCF works on it."""
     for name, parameters in pairs:
         cancel.check()
@@ -150,8 +150,8 @@ def _taken(pairs: Iterable[tuple[str, Any]], weights: Weights | None, cancel: Ca
             yield parameters
 
 
-def _fill(graph: ov.Model, weights: Weights, names: Collection[str], cancel: Cancel) -> None:
-    """Give a hollow graph those of its weights that stay in FP16."""
+def fill(graph: ov.Model, weights: Weights, names: Collection[str], cancel: Cancel) -> None:
+    """Give a hollow graph some of its weights, in FP16."""
     for name, hollow in weight_constants(graph).items():
         if name in names:
             constant = weights.constant(name, cancel)
@@ -211,7 +211,7 @@ def base_name(fmt: Format) -> str:
 
 def _parameter(constant: ov.Node) -> str:
     """The state-dict name it had in torch; empty if it is no parameter."""
-    name = constant.get_friendly_name()
+    name = str(constant.get_friendly_name())
     if not name.startswith(CONSTANT_PREFIX):
         return ""
     return name.removeprefix(CONSTANT_PREFIX).removesuffix("_compressed")

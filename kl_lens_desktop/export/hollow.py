@@ -107,11 +107,11 @@ def _constants(
     return found
 
 
-class _Unread(TorchDispatchMode):
+class _Unread(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     """Zeros of the right shape come of whatever would read an empty weight."""
 
     def __init__(self, empty: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._empty = empty
 
     def __torch_dispatch__(

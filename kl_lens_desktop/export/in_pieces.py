@@ -5,6 +5,7 @@ Each piece has some of the weights. It is compiled alone, sees all calls of a pr
 the next one is compiled. What pieces hand on are the activations of all calls, which are small.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,12 @@ class _Piece:
     inputs: list[str]
     handed: list[str]
     written: list[tuple[_State, int]]
+
+
+def elements(graph: ov.Model) -> int:
+    """Of all constants of a graph."""
+    shapes = [op.get_output_shape(0) for op in graph.get_ops() if op.get_type_name() == "Constant"]
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def answers_in_pieces(
@@ -159,7 +166,7 @@ def _places(nodes: Sequence[ov.Node], most: int) -> dict[int, int]:
     for node in nodes:
         sources = [_id(value.get_node()) for value in node.input_values()]
         if node.get_type_name() == "Constant":
-            fixed[_id(node)] = int(np.prod(list(node.get_output_shape(0))))
+            fixed[_id(node)] = math.prod(node.get_output_shape(0))
         elif sources and all(source in fixed for source in sources):
             fixed[_id(node)] = sum(fixed[source] for source in sources)
         places[_id(node)] = max((places[source] for source in sources), default=-1)

@@ -39,7 +39,7 @@ class MappedFile:
             self._segments.append(np.memmap(self._path, np.uint8, "r", place, (length,)))
         self._file.seek(place)
         for part in parts:
-            rest = memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+            rest = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
             while rest:
                 rest = rest[self._file.write(rest) :]
         self._end = self._file.tell()
