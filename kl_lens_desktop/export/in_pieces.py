@@ -19,7 +19,7 @@ from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
 
 _WEIGHT = 1024  # elements from which on a constant counts
 _LOGITS = "logits"
-_LAYERS = 1  # the axis along which values of several layers are one variable
+_STACKED = ".conv."  # in the name of a variable that is a stack of what each layer writes: see `trace.State`
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -52,7 +52,7 @@ class _State:
             given[self.name] = value
         else:
             whole = given.setdefault(self.name, self.start())
-            whole[:, part] = value[:, 0]
+            whole[:, part] = value[:, 0]  # (batch, layers, …)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +192,11 @@ def _states(nodes: Sequence[ov.Node]) -> list[_State]:
             variable = node.get_attributes()["variable_id"]
             stand_in = ops.parameter(node.get_output_partial_shape(0), node.get_element_type(), variable)
             node.output(0).replace(stand_in.output(0))
-            states.append(_State(stand_in, _parts(written[variable])))
+            value = written[variable]
+            stack = value.get_node()
+            is_stack = _STACKED in variable and stack.get_type_name() == "Concat"
+            states.append(_State(stand_in, stack.input_values() if is_stack else [value]))
     return states
-
-
-def _parts(value: ov.Output) -> list[ov.Output]:
-    """What a value is stacked of, as the windows of the layers' convolutions are; else itself."""
-    node = value.get_node()
-    if node.get_type_name() != "Concat" or node.get_attributes()["axis"] != _LAYERS:
-        return [value]
-    parts = node.input_values()
-    return parts if all(part.get_partial_shape()[_LAYERS] == 1 for part in parts) else [value]
 
 
 def _joined(places: dict[int, int], states: Sequence[_State]) -> dict[int, int]:
