@@ -39,7 +39,7 @@ class _Place:
 
 
 class ByBlock:
-    """The model in float32 inside the block of a ``with`` statement.
+    """The model in float32 inside the block of a ``with`` statement, and of others inside that.
 
     There every parameter that nothing reads at the moment is a stand-in full of NaN.
 
@@ -69,8 +69,12 @@ class ByBlock:
         self._changes: dict[int, Change] = {}
         self._widened: dict[tuple[str, torch.Size], _Slots] = {}
         self._undo = contextlib.ExitStack()
+        self._entered = 0
 
     def __enter__(self) -> Self:
+        self._entered += 1
+        if self._entered > 1:
+            return self
         embedding, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
         streamed = {id(embedding.weight), id(head.weight)}.union(*self._readers)
         with contextlib.ExitStack() as undo:
@@ -86,8 +90,10 @@ class ByBlock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._undo.close()
-        self._widened.clear()
+        self._entered -= 1
+        if not self._entered:
+            self._undo.close()
+            self._widened.clear()
 
     @contextlib.contextmanager
     def changed(self, changes: Mapping[str, Change]) -> Iterator[None]:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,10 @@ from kl_lens_desktop.kernels.replace import unreplaced
 from kl_lens_desktop.kernels.table import KERNELS
 from kl_lens_desktop.model.checkpoint import tensor_shapes
 from kl_lens_desktop.model.config import check_sizes, read_config
+from kl_lens_desktop.model.fit import folder_sizes, too_large
 from kl_lens_desktop.model.mapped import mapped_tensors, without_copies
 from kl_lens_desktop.model.tokenizer import check_tokenizer
-from kl_lens_desktop.process.events import Note
+from kl_lens_desktop.process.events import Event, Note
 from kl_lens_desktop.temporary import temporary_folder
 
 _AGAIN = "Download the model again"
@@ -121,6 +122,20 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
         model = type(empty).from_pretrained(None, config=empty.config, state_dict=tensors, dtype=dtype)
     model.config.name_or_path, model.generation_config = str(folder), generation
     return LoadedModel(model.eval().requires_grad_(False).to(device), tokenizer, list(files.weights))
+
+
+def load_or_open(folder: Path, stage: str, device: str = "cpu") -> Generator[Event, None, LoadedModel]:
+    """`load_model` where the memory that is free takes what the stage needs, else `open_model` and a note.
+
+    Raises
+    ------
+    ModelError
+        As `load_model` does.
+    """
+    if device == "cpu" and (note := too_large(folder_sizes(folder), stage)):
+        yield note
+        return open_model(folder)
+    return load_model(folder, device=device)
 
 
 def open_model(folder: Path) -> LoadedModel:

@@ -32,7 +32,7 @@ from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_model, unembedded
+from kl_lens_desktop.model.load import LoadedModel, load_or_open, unembedded
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.quant.formats import formats_to_measure, parse_format, stored_bytes
@@ -88,7 +88,7 @@ def analyze(
     check_device(how.device)
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")
-    loaded = load_model(local.folder, device=how.device)
+    loaded = yield from load_or_open(local.folder, STAGE, how.device)
     yield from unembedded(loaded)
     use_cores()
     precision = how.precision

@@ -19,7 +19,7 @@ from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.means import nothing_changed
 from kl_lens_desktop.sensitivity.metrics import Tally
 from kl_lens_desktop.sensitivity.scores import Samples
-from kl_lens_desktop.sensitivity.stream import Changed, Stream, only
+from kl_lens_desktop.sensitivity.stream import Changed, Stream, changed, only
 from kl_lens_desktop.sensitivity.walk import Position, Timing, Walk
 
 T = TypeVar("T", bound="Text")
@@ -37,11 +37,6 @@ class Candidate:
     @property
     def pair(self) -> tuple[str, str]:
         return self.weight.name, self.format.name
-
-    @property
-    def changed(self) -> Changed:
-        head_only = self.weight.kind == "head"
-        return Changed({self.weight.name: self.format}, None if head_only else self.weight.block or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +121,8 @@ class OnDisk:
 
     def found(self, text: Stream, todo: Sequence[Candidate]) -> Iterator[Found | float]:
         told = [self._without_running(text, candidate) for candidate in todo]
-        changed = [each.changed for each, known in zip(todo, told, strict=True) if known is None]
-        results = text.compare(changed)
+        unknown = [each for each, known in zip(todo, told, strict=True) if known is None]
+        results = text.compare([changed(each.weight, each.format) for each in unknown])
         for known in told:
             if known is not None:
                 yield known

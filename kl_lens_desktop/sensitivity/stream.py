@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from kl_lens_desktop.model.by_block import ByBlock, Change
+from kl_lens_desktop.model.inventory import Weight
+from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
 from kl_lens_desktop.sensitivity.walk import BATCH_TOKENS, Timing
@@ -41,6 +43,11 @@ class Changed:
 
     changes: Mapping[str, Change]
     start: int | None
+
+
+def changed(weight: Weight, fmt: Format) -> Changed:
+    """The model with one weight in a format."""
+    return Changed({weight.name: fmt}, None if weight.kind == "head" else weight.block or 0)
 
 
 class Stream:
