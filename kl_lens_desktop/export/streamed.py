@@ -90,17 +90,13 @@ def piece_by_piece(weights: Weights, name: str, cancel: Cancel) -> Iterator[None
     create_constant = openvino_backend.create_ov_const_from_tensor
 
     def compress(weight: Any, axes: Any, config: Any, given: Any = None) -> CompressedWeight:
-        parts = [
-            compress_weight(NNCFTensor(ov.Tensor(piece)), axes, config, given)
-            for piece in weights.pieces(name, cancel)
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        return CompressedWeight(
-            _joined([part.tensor for part in parts]),
-            _joined([part.scale for part in parts]),
-            None if parts[0].zero_point is None else _joined([part.zero_point for part in parts]),
-        )
+        done: dict[str, list[NNCFTensor]] = {"tensor": [], "scale": [], "zero_point": []}
+        for piece in weights.pieces(name, cancel):
+            made = compress_weight(NNCFTensor(ov.Tensor(piece)), axes, config, given)
+            for part, tensors in done.items():
+                if (tensor := getattr(made, part)) is not None:
+                    tensors.append(_copied(tensor))
+        return CompressedWeight(**{part: _joined(tensors) for part, tensors in done.items() if tensors})
 
     def create(values: Any, dtype: ov.Type, name: str | None = None) -> ov.Node:
         return weights.stored(create_constant(values, dtype, name))
@@ -114,10 +110,18 @@ def piece_by_piece(weights: Weights, name: str, cancel: Cancel) -> Iterator[None
         openvino_backend.create_ov_const_from_tensor = create_constant
 
 
+def _copied(tensor: NNCFTensor) -> NNCFTensor:
+    """Out of the memory of what computed it, which is many times larger."""
+    if tensor.backend != TensorBackend.ov:
+        return NNCFTensor(tensor.data.copy())
+    return _joined([tensor])
+
+
 def _joined(parts: list[NNCFTensor]) -> NNCFTensor:
     """One after the other along the first axis."""
     if parts[0].backend != TensorBackend.ov:
         return NNCFTensor(np.concatenate([part.data for part in parts]))
     shape = [sum(part.shape[0] for part in parts), *parts[0].shape[1:]]
-    values = np.concatenate([part.data.data.reshape(-1).view(np.uint8) for part in parts])
-    return NNCFTensor(ov.Tensor(values, shape, parts[0].data.get_element_type()))
+    joined = ov.Tensor(parts[0].data.get_element_type(), shape)  # which owns its memory
+    np.concatenate([part.data.data.reshape(-1) for part in parts], out=joined.data.reshape(-1))
+    return NNCFTensor(joined)
