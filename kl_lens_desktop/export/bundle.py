@@ -32,7 +32,7 @@ from kl_lens_desktop.export.proof import (
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, share_weights
-from kl_lens_desktop.export.streamed import Weights
+from kl_lens_desktop.export.streamed import Weights, weights_of
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.exported import contents
 from kl_lens_desktop.families import FAMILIES
@@ -40,7 +40,7 @@ from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behin
 from kl_lens_desktop.hub.model_files import CONFIG, GENERATION, model_files, read_bytes
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
-from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable, weight_parameters
+from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, open_model, unembedded
 from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
@@ -140,7 +140,7 @@ def export_model(
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         yield from _warnings(plan, npu)
         yield from unembedded(loaded)
-        ids, tensors = _prompt(loaded), _weights(loaded.model)
+        ids, tensors = _prompt(loaded), weights_of(loaded.model)
         if shared.graph is None:
             yield step("Tracing the graph")
             shared.graph = _traced(loaded.model)
@@ -187,12 +187,6 @@ def export_model(
             "seconds": time.monotonic() - started,
         }
     )
-
-
-def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The weights of an opened model as they lie in its files, by the inventory's names."""
-    parameters = weight_parameters(model)
-    return {weight.name: parameters[weight.name].detach() for weight in quantizable(inventory(model))}
 
 
 @contextlib.contextmanager

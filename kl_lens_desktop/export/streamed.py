@@ -18,8 +18,10 @@ from nncf.tensor import Tensor as NNCFTensor
 from nncf.tensor import TensorBackend
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from kl_lens_desktop.export.mapped_file import MappedFile
+from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
 from kl_lens_desktop.process.cancel import Cancel
 
 _PIECE = 2**23  # elements: NNCF takes some 15 bytes for each while it rounds them
@@ -77,6 +79,12 @@ class Weights:
         moved = _mapped(values, list(constant.get_output_shape(0)), constant.get_element_type())
         moved.set_friendly_name(constant.get_friendly_name())
         return moved
+
+
+def weights_of(model: PreTrainedModel) -> dict[str, Tensor]:
+    """What a hollow graph of a model lacks, as it is stored, by the inventory's names."""
+    parameters = weight_parameters(model)
+    return {weight.name: parameters[weight.name].detach() for weight in quantizable(inventory(model))}
 
 
 def _mapped(values: NDArray[np.uint8], shape: list[int], kind: ov.Type) -> ov.Node:
