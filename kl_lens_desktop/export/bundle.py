@@ -114,8 +114,9 @@ def export_model(
     Yields
     ------
     Progress, and last Finished with ``folder``, ``size_bytes`` (of the weights file), ``audit``, ``proof``
-    (``tokens`` of a prompt, and by how much the graph's logits on the CPU in f32 are off the model's in torch
-    with the same rounded weights: see `export.proof`) and ``seconds``.
+    (``tokens`` of a prompt; by how much the graph's logits on the CPU in f32 are off the model's in torch
+    with the same rounded weights, before compression (None for a large model) and as written; and whether the
+    graph ran ``in_pieces``: see `export.proof`) and ``seconds``.
 
     Raises
     ------
@@ -236,7 +237,8 @@ def _weights_bytes(loaded: LoadedModel, plan: Plan) -> int:
 def _proven(staging: Path, said: Reference) -> dict[str, float]:
     """How far the written graph is off the model in torch, whose answers are kept beside it."""
     save_reference(staging, said)
-    logits = graph_answers(staging / "openvino_model.xml", said.ids)
+    graph = ov.Core().read_model(staging / "openvino_model.xml")
+    logits = graph_answers(graph, said.ids)
     off = difference_from(said, (part[:, said.columns] for part in logits))
     if off > MOST_DIFFERENT:
         raise ExportError(
@@ -244,7 +246,7 @@ def _proven(staging: Path, said: Reference) -> dict[str, float]:
             f"on the CPU in f32, its logits differ by {off:.1%} of their spread",
             "Report this as a bug, with the model's name",
         )
-    return {"cpu_f32_against_torch": off}
+    return {"cpu_f32_against_torch": off, "in_pieces": elements(graph) > LARGE}
 
 
 def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
