@@ -262,6 +262,7 @@ def link_or_copy(source: Path, target: Path, check: Callable[[], None]) -> None:
 
     `check` is called after every piece that is copied, and may raise.
     """
+    temporary.sweep_partials(target.parent)
     with temporary.partial_of(target) as partial:
         try:
             os.link(source, partial)
