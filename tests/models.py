@@ -22,6 +22,7 @@ _SMALL: dict[str, Any] = {
     "eos_token_id": 0,
     "pad_token_id": 0,
 }
+IN_FLOAT32 = ("A_log", "dt_bias", ".D")  # in files whose matrices are in bfloat16
 CONFIGURATIONS: dict[str, Mapping[str, Any]] = {
     f"{family.model_type} {apart}".strip(): sizes
     for family in FAMILIES.values()
@@ -66,7 +67,20 @@ def _make_random(values: torch.Tensor, name: str, generator: torch.Generator) ->
 
 def build_folder(family: str, folder: Path, **changes: Any) -> Path:
     """The same as a folder, with the sample's tokenizer."""
-    build(family, **changes).save_pretrained(folder)
+    return _saved(build(family, **changes), folder)
+
+
+def build_bf16_folder(family: str, folder: Path, **changes: Any) -> Path:
+    """The same as published models are: matrices in bfloat16, and what decays states in float32."""
+    model = build(family, **changes)
+    for name, parameter in model.named_parameters():
+        if not name.endswith(IN_FLOAT32):
+            parameter.data = parameter.data.bfloat16()
+    return _saved(model, folder)
+
+
+def _saved(model: PreTrainedModel, folder: Path) -> Path:
+    model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(resources.path("sample-hybrid", name), folder / name)
     return folder
@@ -104,7 +118,4 @@ def build_deep_sample(folder: Path, times: int = 3) -> Path:
         for copy in range(times):
             state[".".join([*parts[:2], str(times * int(parts[2]) + copy), *parts[3:]])] = value.clone()
     made.load_state_dict(state)
-    made.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(resources.path("sample-hybrid", name), folder / name)
-    return folder
+    return _saved(made, folder)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kl_lens_desktop.cli.commands import COMMANDS, run
@@ -19,14 +20,15 @@ from kl_lens_desktop.errors import HubError, InputError, ModelError
 from kl_lens_desktop.hub import download, store, transfer
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
-from kl_lens_desktop.model.load import LoadedModel, empty_model, load_model, unembedded
+from kl_lens_desktop.model.load import LoadedModel, empty_model, load_model, open_model, unembedded
+from kl_lens_desktop.model.mapped import Stack
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.repository.model_files import INDEX, model_files
 from kl_lens_desktop.text.passage import token_ids
 from kl_lens_desktop.text.windows import windows
 from tests import hub_server
 from tests.hub_server import Hub, Repository
-from tests.models import CONFIGURATIONS, build_folder
+from tests.models import CONFIGURATIONS, IN_FLOAT32, build_bf16_folder, build_folder
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 Damage = Callable[[Path], object]
@@ -330,6 +332,52 @@ def test_what_is_loaded_is_what_transformers_loads(family: str, tmp_path: Path) 
         ours.ids(text, "it")
         == AutoTokenizer.from_pretrained(made)(text, add_special_tokens=False)["input_ids"]
     )
+
+
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_what_is_opened_is_what_is_loaded_in_the_files_precision(family: str, tmp_path: Path) -> None:
+    made = build_bf16_folder(family, tmp_path / "made")
+    opened, loaded = open_model(made).model, load_model(made).model
+    assert opened.config.to_dict() == loaded.config.to_dict()
+    assert opened.generation_config.to_dict() == loaded.generation_config.to_dict()
+    ours, theirs = (dict(model.named_parameters(remove_duplicate=False)) for model in (opened, loaded))
+    assert ours.keys() == theirs.keys()
+    for name, parameter in ours.items():
+        assert parameter.dtype == (torch.float32 if name.endswith(IN_FLOAT32) else torch.bfloat16)
+        assert torch.equal(parameter.float(), theirs[name])
+    assert len({id(each) for each in ours.values()}) == len({id(each) for each in theirs.values()})
+    buffers = dict(opened.named_buffers())
+    for name, buffer in loaded.named_buffers():
+        assert buffers[name].dtype == buffer.dtype
+        assert torch.equal(buffers[name], buffer)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what lies where")
+@pytest.mark.parametrize("family", ["lfm2", "jamba with experts"])
+def test_an_opened_model_leaves_its_weights_in_the_file(family: str, tmp_path: Path) -> None:
+    made = build_bf16_folder(family, tmp_path / "made")
+    model = open_model(made).model
+    maps = psutil.Process().memory_maps(grouped=False)
+    ranges = [each.addr.split("-") for each in maps if each.path == str(made / "model.safetensors")]
+    for parameter in model.parameters():
+        parts = [parameter]
+        if isinstance(parameter, Stack):
+            parts = [part for expert in parameter.experts for part in expert]
+            assert torch.equal(parameter[1], parameter.whole()[1])
+        for part in parts:
+            assert any(int(low, 16) <= part.data_ptr() < int(high, 16) for low, high in ranges)
+
+
+def test_tensors_may_lie_anywhere_in_a_file(folder: Path) -> None:
+    """Other writers than safetensors' own need not put them where their elements may lie."""
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    stored = load(content)
+    length = int.from_bytes(content[:8], "little")
+    spaced = content[8 : 8 + length] + b" "
+    path.write_bytes(len(spaced).to_bytes(8, "little") + spaced + content[8 + length :])
+    for name, parameter in open_model(folder).model.named_parameters():
+        assert torch.equal(parameter, stored[name])
 
 
 def test_the_weights_that_are_hashed_are_those_that_are_loaded(folder: Path) -> None:

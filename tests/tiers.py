@@ -56,6 +56,7 @@ WHOLE = {
     "test_a_stage_without_memory_says_what_it_takes_and_what_helps",
     "test_a_trial_that_fails_says_so_and_nothing_waits_for_it",
     "test_a_weight_that_is_not_finite_stays_fp16",
+    "test_what_is_opened_is_what_is_loaded_in_the_files_precision",
     "test_agreement_is_scipys_and_perplexity_is_plain",
     "test_agreement_knows_its_limits",
     "test_all_measured_is_said_whole_in_the_smallest_window",

@@ -12,7 +12,7 @@ from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.export.nncf_choice import NNCF_METRICS, Chooser
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
-from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.model.load import LoadedModel, load_or_open
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import (
     PAPER_FORMATS,
@@ -70,7 +70,7 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     """
     scores, plan = load_scores(job.scores), load_plan(job.plan)
     yield Progress(STAGE, 0, 0, "Opening the model")
-    loaded = load_model(local.folder)
+    loaded = yield from load_or_open(local.folder, STAGE)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     for path, model in ((job.scores, scores.model), (job.plan, plan.model)):
         model.check_same(identity, path, "Open the model that was scored")
@@ -83,9 +83,12 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
         min(int(scores.text.get("tokens") or SCORED_TOKENS), SCORED_TOKENS),
         job.window,
     )
-    names = [name for family in job.only for name in _NAMES[family]]
+    families = [family for family in job.only if family != "nncf" or not loaded.mapped]
+    if len(families) < len(job.only):
+        yield Note("NNCF needs all weights in memory to choose. Its plans are left out", "warning")
+    names = [name for family in families for name in _NAMES[family]]
     written: dict[str, str] = {}
-    for family in job.only:
+    for family in families:
         for name, assignments in _family(family, loaded, scores, plan, calibration, job.gamma, cancel):
             cancel.check()
             yield Progress(STAGE, len(written), len(names), name, "plans")

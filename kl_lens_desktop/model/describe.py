@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kl_lens_desktop.families import family_of
 from kl_lens_desktop.hub.resolve import LocalModel
-from kl_lens_desktop.model.fit import stage_needs
+from kl_lens_desktop.model.fit import folder_sizes, stage_needs
 from kl_lens_desktop.model.inventory import blocks, inventory, kept_bytes
 from kl_lens_desktop.model.jobs import About, InspectJob
 from kl_lens_desktop.model.load import empty_model
@@ -45,7 +45,7 @@ def describe(local: LocalModel, job: InspectJob) -> Iterator[Event]:
             "kept_bytes": kept_bytes(model, found),
             "fit": [
                 {"stage": need.stage, "ram_mb": need.ram_mb, "disk_mb": need.disk_mb}
-                for need in stage_needs(parameters, size)
+                for need in stage_needs(parameters, size, folder_sizes(local.folder))
             ],
         }
     )

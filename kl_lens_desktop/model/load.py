@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,10 @@ from kl_lens_desktop.kernels.replace import unreplaced
 from kl_lens_desktop.kernels.table import KERNELS
 from kl_lens_desktop.model.checkpoint import tensor_shapes
 from kl_lens_desktop.model.config import check_sizes, read_config
+from kl_lens_desktop.model.fit import folder_sizes, too_large
+from kl_lens_desktop.model.mapped import mapped_tensors, without_copies
 from kl_lens_desktop.model.tokenizer import check_tokenizer
-from kl_lens_desktop.process.events import Note
+from kl_lens_desktop.process.events import Event, Note
 from kl_lens_desktop.repository.model_files import (
     CONFIG,
     GENERATION,
@@ -52,11 +54,15 @@ _OTHERS = {CONFIG: "configuration_files", TOKENIZER_CONFIG: "fast_tokenizer_file
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to run, with its tokenizer and the files it came from."""
+    """A model ready to run, with its tokenizer and the files it came from.
+
+    Where it is `mapped`, the parameters lie in these files, and `by_block.ByBlock` runs it.
+    """
 
     model: PreTrainedModel
     tokenizer: Any
     files: list[Path]
+    mapped: bool = False
 
     @property
     def embedded(self) -> int:
@@ -116,6 +122,52 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
         model = type(empty).from_pretrained(None, config=empty.config, state_dict=tensors, dtype=dtype)
     model.config.name_or_path, model.generation_config = str(folder), generation
     return LoadedModel(model.eval().requires_grad_(False).to(device), tokenizer, list(files.weights))
+
+
+def load_or_open(folder: Path, stage: str, device: str = "cpu") -> Generator[Event, None, LoadedModel]:
+    """`load_model` where the memory that is free takes what the stage needs, else `open_model` and a note.
+
+    Raises
+    ------
+    ModelError
+        As `load_model` does.
+    """
+    if device == "cpu" and (note := too_large(folder_sizes(folder), stage)):
+        yield note
+        return open_model(folder)
+    return load_model(folder, device=device)
+
+
+def open_model(folder: Path) -> LoadedModel:
+    """As `load_model`, but the parameters stay in the files, in the files' own precision, and are mapped.
+
+    They take no memory of this process's own and may not be written to. Experts that lie apart in the files
+    are a `mapped.Stack`. Buffers are those of `load_model`.
+
+    Raises
+    ------
+    ModelError
+        As `load_model` does.
+    """
+    files = model_files(folder)
+    with _small_files(files) as small:
+        model = _structure(files, small)
+        tokenizer = _tokenizer(files, small)
+        generation = _generation(files, small)
+    with _words(folder, "its weights cannot be loaded"):
+        how = LoadStateDictConfig(
+            device_map={"": "cpu"},
+            dtype_plan={"*": None},  # as they are
+            weight_mapping=without_copies(get_model_conversion_mapping(model)),
+        )
+        found, _ = convert_and_load_state_dict_in_model(model, mapped_tensors(files.weights), how)
+        model._finalize_model_loading(model, how, found)
+    for module in model.modules():
+        for name, value in module.named_buffers(recurse=False):
+            if value.is_floating_point() and name not in module._non_persistent_buffers_set:
+                setattr(module, name, value.float())
+    model.config.name_or_path, model.generation_config = str(folder), generation
+    return LoadedModel(model.eval().requires_grad_(False), tokenizer, list(files.weights), mapped=True)
 
 
 def empty_model(folder: Path) -> PreTrainedModel:
@@ -181,7 +233,7 @@ def _structure(files: ModelFiles, small: Path) -> PreTrainedModel:
             )
         _check_recurrence(folder, config)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
         _check_fit(folder, model, shapes)
     return model
 

@@ -87,7 +87,7 @@ class VerifyJob(Job[Verified]):
     def memory_mb(self) -> int | None:
         from kl_lens_desktop.model.fit import memory_mb
 
-        return memory_mb(self.model, "analyze")
+        return memory_mb(self.model, "verify")
 
     def check(self) -> None:
         from kl_lens_desktop.files import check_writable

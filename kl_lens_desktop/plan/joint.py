@@ -17,14 +17,17 @@ from torch import Tensor
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel
+from kl_lens_desktop.model.mapped import pieces
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.formats import Format, parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Tally
+from kl_lens_desktop.sensitivity.stream import Changed, Stream, changed, only
 from kl_lens_desktop.sensitivity.walk import Walk
 from kl_lens_desktop.text.bundled import REPAIR_WINDOWS, check_repair_tokens, read_text
 from kl_lens_desktop.text.windows import first_ids
@@ -108,22 +111,19 @@ class Bench:
         about: Mapping[str, Any] | None = None,
     ) -> None:
         use_cores()
-        self._model, self._ids, self._lane = loaded.model, ids, Lane(loaded.model, cancel)
+        self._model, self._ids = loaded.model, ids
         self.weights = {w.name: w for w in in_forward_order(quantizable(inventory(loaded.model)))}
-        self._originals = {name: self._lane.parameters[name].data for name in self.weights}
+        self._measures = _OnDisk(loaded, ids, cancel) if loaded.mapped else _InMemory(loaded, ids, cancel)
         self._memory, self._about = memory, dict(about or {})
         self._known = _remembered(memory, self._about)
         self._written = time.monotonic()
-        self._start: Walk | None = None  # at the model's first block, for whole plans
 
     def measure(self, assignments: Mapping[str, str]) -> Joint:
         """The whole plan against the full-precision model."""
         if (known := self._known.get(_key(assignments))) is not None:
             return known
         with self._ready():
-            if self._start is None:
-                self._start = Walk(self._lane, self._ids)
-            tally = self._start.compare(self._rounded(assignments))
+            tally = self._measures.whole(_formats(assignments))
         return self._keep(assignments, tally)
 
     def neighbours(
@@ -140,13 +140,12 @@ class Bench:
         if not new:
             return
         order = {name: place for place, name in enumerate(self.weights)}
-        plan = self._rounded(assignments)
-        self._start = None  # one set of full-precision logits in memory is enough
-        with self._ready():
-            walk = Walk(self._lane, self._ids, plan=plan)
-        for name, fmt in sorted(new, key=lambda move: order[move[0]]):
+        new.sort(key=lambda move: order[move[0]])
+        moved = [(self.weights[name], parse_format(fmt)) for name, fmt in new]
+        tallies = self._measures.moved(_formats(assignments), moved)
+        for name, fmt in new:
             with self._ready():
-                joint = self._moved(walk, assignments, self.weights[name], fmt)
+                joint = self._keep({**assignments, name: fmt}, next(tallies))
             yield (name, fmt), joint
 
     @contextlib.contextmanager
@@ -156,21 +155,12 @@ class Bench:
 
     def weight_error(self, name: str, fmt: str) -> float:
         """The squared error of a weight in a format, relative to its squared norm."""
-        weight = self._originals[name]
-        error = (fake_quantize(weight, parse_format(fmt)) - weight).square().sum()
-        return float(error / weight.square().sum().clamp(min=1e-30))
-
-    def _moved(self, walk: Walk, assignments: Mapping[str, str], weight: Weight, fmt: str) -> Joint:
-        if weight.block is not None:
-            walk.advance(weight.block)
-        changed = {weight.name: fake_quantize(self._originals[weight.name], parse_format(fmt))}
-        # The last hidden state that is held is the full-precision model's, so the head takes the trunk too.
-        return self._keep({**assignments, weight.name: fmt}, walk.compare(changed))
-
-    def _rounded(self, assignments: Mapping[str, str]) -> dict[str, Tensor]:
-        return {
-            name: fake_quantize(self._originals[name], parse_format(fmt)) for name, fmt in assignments.items()
-        }
+        error = norm = 0.0
+        for piece in pieces(self._measures.originals[name]):
+            weight = piece.float()
+            error += float((fake_quantize(weight, parse_format(fmt)) - weight).square().sum())
+            norm += float(weight.square().sum())
+        return error / max(norm, 1e-30)
 
     def remember(self) -> None:
         """Write the memory now; it is written every few seconds anyway."""
@@ -186,6 +176,56 @@ class Bench:
         if time.monotonic() - self._written > MEMORY_S:
             self.remember()
         return joint
+
+
+class _InMemory:
+    """Plans measured with all weights in memory."""
+
+    def __init__(self, loaded: LoadedModel, ids: Tensor, cancel: Cancel) -> None:
+        self._ids, self._lane = ids, Lane(loaded.model, cancel)
+        self.originals: dict[str, Tensor] = {
+            name: parameter.data for name, parameter in self._lane.parameters.items()
+        }
+        self._start: Walk | None = None  # at the model's first block, for whole plans
+
+    def whole(self, plan: Mapping[str, Format]) -> Tally:
+        if self._start is None:
+            self._start = Walk(self._lane, self._ids)
+        return self._start.compare(self._rounded(plan))
+
+    def moved(self, plan: Mapping[str, Format], moves: Sequence[tuple[Weight, Format]]) -> Iterator[Tally]:
+        self._start = None  # one set of full-precision logits in memory is enough
+        walk = Walk(self._lane, self._ids, plan=self._rounded(plan))
+        for weight, fmt in moves:
+            if weight.block is not None:
+                walk.advance(weight.block)
+            # The last state that is held is the full-precision model's, so the head takes the trunk too.
+            yield walk.compare(self._rounded({weight.name: fmt}))
+
+    def _rounded(self, formats: Mapping[str, Format]) -> dict[str, Tensor]:
+        return {name: fake_quantize(self.originals[name], fmt) for name, fmt in formats.items()}
+
+
+class _OnDisk:
+    """Plans measured with the weights of one block in memory."""
+
+    def __init__(self, loaded: LoadedModel, ids: Tensor, cancel: Cancel) -> None:
+        self._ids, self._weights = ids, ByBlock(loaded.model, cancel)
+        self.originals = self._weights.stored
+        self._start: Stream | None = None
+
+    def whole(self, plan: Mapping[str, Format]) -> Tally:
+        with self._weights:
+            if self._start is None:
+                self._start = Stream(self._weights, self._ids)
+            return only(self._start.compare([Changed(plan, 0)]))
+
+    def moved(self, plan: Mapping[str, Format], moves: Sequence[tuple[Weight, Format]]) -> Iterator[Tally]:
+        self._start = None
+        with self._weights:
+            stream = Stream(self._weights, self._ids, plan=plan)
+            found = stream.compare([changed(weight, fmt) for weight, fmt in moves])
+            yield from (tally for tally in found if not isinstance(tally, float))
 
 
 def spread_windows(
@@ -218,6 +258,10 @@ def spread_windows(
     starts = [skip + window * (place * room // count) for place in range(count)]
     pieces = torch.tensor([ids[start : start + window] for start in starts], dtype=torch.long)
     return pieces, hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _formats(assignments: Mapping[str, str]) -> dict[str, Format]:
+    return {name: parse_format(fmt) for name, fmt in assignments.items()}
 
 
 def _key(assignments: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.model.load import LoadedModel, load_or_open
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
@@ -53,7 +53,7 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     path = job.plan
     plan = load_plan(path)
     yield Progress(STAGE, 0, 2, "Opening the model")
-    loaded = load_model(local.folder)
+    loaded = yield from load_or_open(local.folder, STAGE)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     check_applies(plan, identity, [weight.name for weight in quantizable(inventory(loaded.model))], path)
     held_out = job.text or held_out_text()

@@ -79,13 +79,13 @@ def quantize(weight: Tensor, fmt: Format) -> Quantized:
     raise ValueError(f"{fmt.name} has no integers")
 
 
-def fake_quantize(weight: Tensor, fmt: Format) -> Tensor:
+def fake_quantize(weight: Tensor, fmt: Format, into: Tensor | None = None) -> Tensor:
     """The weight as it comes back from the exported file: same shape and dtype, values of the format.
 
     FP16 rounds to half precision, which saturates nothing: a value beyond its range becomes infinite, as in
-    the file.
+    the file. With `into`, of the same shape and contiguous, the values are written there, in its dtype.
     """
-    rounded = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    rounded = torch.empty_like(weight, memory_format=torch.contiguous_format) if into is None else into
     rows = max(1, _PIECE // weight.shape[-1])
     pieces = (matrix.flatten(0, -2).split(rows) for matrix in (rounded, weight.detach()))
     for piece, source in zip(*pieces, strict=True):

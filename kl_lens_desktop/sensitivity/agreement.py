@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import kendalltau
+from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import Weight, inventory
-from kl_lens_desktop.model.load import load_model
+from kl_lens_desktop.model.load import LoadedModel, load_or_open
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.quant.formats import parse_format
@@ -29,6 +31,7 @@ from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Tau
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, load_rankable
+from kl_lens_desktop.sensitivity.stream import Changed, Stream, changed
 from kl_lens_desktop.sensitivity.walk import Position, Walk
 from kl_lens_desktop.text.bundled import held_out_text, remarks
 from kl_lens_desktop.text.windows import windows
@@ -62,7 +65,7 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     path, held_out = job.scores, job.text or held_out_text()
     scores = load_rankable(path)
     yield Progress(STAGE, 0, 0, "Opening the model")
-    loaded = load_model(local.folder)
+    loaded = yield from load_or_open(local.folder, "analyze")
     use_cores()
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     scores.model.check_same(identity, path, "Open the model that was scored")
@@ -73,10 +76,11 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     ids, about = windows(loaded, [held_out], job.tokens, job.window)
     points: list[dict[str, Any]] = []
     todo = _in_order(scores.entries, weights)
-    with torch.no_grad(), fast_kernels(loaded.model), Lanes(loaded.model, cancel) as lanes:
-        walk = Walk(lanes.main, ids, lanes=lanes.count, compared=False)
-        full = walk.cross_entropies({}, head_only=True, lane=lanes.main, position=walk.position)
-        for (entry, _), nats in zip(todo, lanes.in_order(_jobs(walk, todo)), strict=True):
+    with torch.no_grad(), fast_kernels(loaded.model):
+        measure = _nats_on_disk if loaded.mapped else _nats_in_memory
+        found = measure(loaded, ids, todo, cancel)
+        full = next(found)
+        for (entry, _), nats in zip(todo, found, strict=True):
             cancel.check()
             metrics = {name: getattr(entry, name).mean for name in COMPARED}
             point = {"weight": entry.weight, "kind": entry.kind, "format": entry.format, **metrics}
@@ -114,6 +118,26 @@ def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreemen
         low, high = np.percentile(resampled, (2.5, 97.5))
         result[name] = Agreement(_tau(values, perplexity), float(low), float(high))
     return result
+
+
+def _nats_in_memory(
+    loaded: LoadedModel, ids: Tensor, todo: Sequence[tuple[Entry, Weight]], cancel: Cancel
+) -> Iterator[list[float]]:
+    """Cross-entropies by window in full precision, then with each weight of `todo` changed."""
+    with Lanes(loaded.model, cancel) as lanes:
+        walk = Walk(lanes.main, ids, lanes=lanes.count, compared=False)
+        yield walk.cross_entropies({}, head_only=True, lane=lanes.main, position=walk.position)
+        yield from lanes.in_order(_jobs(walk, todo))
+
+
+def _nats_on_disk(
+    loaded: LoadedModel, ids: Tensor, todo: Sequence[tuple[Entry, Weight]], cancel: Cancel
+) -> Iterator[list[float]]:
+    """As `_nats_in_memory`."""
+    models = [Changed({}, None), *(changed(weight, parse_format(entry.format)) for entry, weight in todo)]
+    with ByBlock(loaded.model, cancel) as weights:
+        found = Stream(weights, ids, compared=False).cross_entropies(models)
+        yield from (nats for nats in found if not isinstance(nats, float))
 
 
 def _jobs(walk: Walk, todo: Iterable[tuple[Entry, Weight]]) -> Iterator[Work[list[float]]]:

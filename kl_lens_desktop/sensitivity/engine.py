@@ -6,14 +6,13 @@ only when a change can reach it.
 """
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import math
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,48 +28,31 @@ from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_model, unembedded
+from kl_lens_desktop.model.load import LoadedModel, load_or_open, unembedded
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weights
-from kl_lens_desktop.quant.formats import Format, formats_to_measure, parse_format, stored_bytes
+from kl_lens_desktop.quant.formats import formats_to_measure, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import decision, race
 from kl_lens_desktop.sensitivity.jobs import Analysis
-from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
+from kl_lens_desktop.sensitivity.lanes import Lane, Lanes
 from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
-from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, nothing_changed
+from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB
+from kl_lens_desktop.sensitivity.measuring import Candidate, Found, InMemory, Measuring, OnDisk, Text
 from kl_lens_desktop.sensitivity.pace import Cost, Pace
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows, check_size
-from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Position, Timing, Walk
+from kl_lens_desktop.sensitivity.stream import Changed, Stream, only
+from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Walk
 from kl_lens_desktop.text.bundled import remarks
 from kl_lens_desktop.text.calibration import source_text
 from kl_lens_desktop.text.windows import windows
 
 PIECE_TOKENS = 1024  # walked at a time: a step that can be repeated, in a moderate peak of memory
 STAGE = "analyze"
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A weight in a format, to be measured."""
-
-    weight: Weight
-    format: Format
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        return self.weight.name, self.format.name
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a measurement gave: the samples, or why there are none; and what it took."""
-
-    samples: Samples | str
-    timing: Timing
 
 
 def analyze(
@@ -106,7 +88,7 @@ def analyze(
     check_device(how.device)
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")
-    loaded = load_model(local.folder, device=how.device)
+    loaded = yield from load_or_open(local.folder, STAGE, how.device)
     yield from unembedded(loaded)
     use_cores()
     precision = how.precision
@@ -143,9 +125,9 @@ def analyze(
             torch.no_grad(),
             fast_kernels(loaded.model),
             matrix_products(precision),
-            Lanes(loaded.model, cancel) as lanes,
+            _measuring(loaded, cancel) as measuring,
         ):
-            run = Run(lanes, ids, ledger, candidates, cancel)
+            run = Run(measuring, ids, ledger, candidates, cancel)
             if precision == "bf16" and "rounding_floor" not in ledger.settings:
                 yield Progress(STAGE, 0, 0, "Measuring the error of bfloat16")
                 ledger.settings["rounding_floor"] = floor = run.rounding_floor()
@@ -182,24 +164,24 @@ class Run:
 
     def __init__(
         self,
-        lanes: Lanes,
+        measuring: Measuring[Any],
         ids: Tensor,
         ledger: Ledger,
         candidates: list[Candidate],
         cancel: Cancel,
     ) -> None:
-        self._lanes, self._ids, self._ledger, self._cancel = lanes, ids, ledger, cancel
+        self._measuring, self._ids, self._ledger, self._cancel = measuring, ids, ledger, cancel
         self._candidates = [each for each in candidates if not ledger.is_unmeasurable(each.pair)]
         self._total, window = ids.shape
-        vocabulary = lanes.main.model.config.get_text_config().vocab_size
+        vocabulary = measuring.model.config.get_text_config().vocab_size
         fits = min(PIECE_TOKENS, CACHE_ELEMENTS // vocabulary)
         self._per_piece = max(1, fits // window)  # windows whose full-precision logits can be kept
         self._stopped: dict[tuple[str, str], int] = {}
-        depth = len(lanes.main.blocks)
         costs = {
-            each.pair: Cost(_blocks_to_run(each.weight, depth), each.weight.parameters) for each in candidates
+            each.pair: Cost(_blocks_to_run(each.weight, measuring.depth), each.weight.parameters)
+            for each in candidates
         }
-        self._pace = Pace(lanes.count, window, self._per_piece, costs)
+        self._pace = Pace(measuring.count, window, self._per_piece, costs)
 
     def events(self, bits: float | None) -> Iterator[Event]:
         """Measure, window by window, whatever is not settled and not in the ledger yet.
@@ -220,13 +202,8 @@ class Run:
 
     def rounding_floor(self) -> dict[str, float]:
         """KL of a change too small to matter, as computed: what the precision's rounding alone looks like."""
-        lane = self._lanes.main
-        embedding = lane.model.get_input_embeddings().weight
-        name = next(name for name, parameter in lane.parameters.items() if parameter is embedding)
-        generator = torch.Generator().manual_seed(0)
-        changed = torch.empty_like(embedding, device="cpu").normal_(1, 1e-5, generator=generator)
-        walk = Walk(lane, self._ids[: max(self._per_piece, 2)])
-        kl = walk.compare({name: changed.to(embedding.device).mul_(embedding)}).estimates()["kl_pq"]
+        text = self._measuring.open(self._ids[: max(self._per_piece, 2)])
+        kl = self._measuring.noise(text).estimates()["kl_pq"]
         return {"mean": kl.mean, "se": kl.se}
 
     def _racing(self) -> list[Candidate]:
@@ -244,31 +221,30 @@ class Run:
                 STAGE, self._done(), len(self._candidates), "Running the full-precision model", "entries"
             )
             started = time.perf_counter()
-            walk = Walk(self._lanes.main, self._ids[places], lanes=self._lanes.count)
+            text = self._measuring.open(self._ids[places])
             self._pace.opened(len(places), time.perf_counter() - started)
-            if not walk.finite:
+            if not text.finite:
                 raise ModelError(
                     "Cannot measure this model",
                     f"its full-precision predictions are not finite{self._culprit()}",
                     "Download the model again, or choose another",
                 )
-            results = self._lanes.in_order(self._jobs(walk, todo))
-            for candidate, found in zip(todo, results, strict=True):
-                self._cancel.check()
-                self._pace.measured(found.timing)
-                yield from self._entered(candidate, found.samples, walk.signal)
-                left = self._pace.left(
-                    {each.pair: self._ledger.measured(each.pair) for each in self._racing()}, bounds
-                )
-                message = f"{candidate.weight.name} in {candidate.format.label}"
-                yield Progress(STAGE, self._done(), len(self._candidates), message, "entries", left)
+            yield from self._measured(text, todo, bounds)
 
-    def _jobs(self, walk: Walk, todo: Sequence[Candidate]) -> Iterator[Work[Found]]:
-        for candidate in todo:
-            if candidate.weight.block is not None:
-                walk.advance(candidate.weight.block)
-            run = functools.partial(_measure, walk, walk.position, candidate)
-            yield Work(run, candidate.weight.parameters)
+    def _measured(self, text: Text, todo: Sequence[Candidate], bounds: Sequence[int]) -> Iterator[Event]:
+        place = 0
+        for found in self._measuring.found(text, todo):
+            candidate = todo[place]
+            self._cancel.check()
+            if isinstance(found, Found):
+                place += 1
+                self._pace.measured(found.timing)
+                yield from self._entered(candidate, found.samples, text.signal)
+            left = self._pace.left(
+                {each.pair: self._ledger.measured(each.pair) for each in self._racing()}, bounds
+            )
+            message = f"{candidate.weight.name} in {candidate.format.label}"
+            yield Progress(STAGE, self._done(), len(self._candidates), message, "entries", left)
 
     def _entered(
         self, candidate: Candidate, samples: Samples | str, signal: Sequence[float]
@@ -346,23 +322,18 @@ class Run:
         )
 
     def _culprit(self) -> str:
-        broken = [name for name, parameter in self._lanes.main.parameters.items() if not _finite(parameter)]
-        return f"; {broken[0]} contains NaN or infinity" if broken else ""
+        broken = next(self._measuring.broken(), "")
+        return f"; {broken} contains NaN or infinity" if broken else ""
 
 
-def _measure(walk: Walk, position: Position, candidate: Candidate, lane: Lane) -> Found:
-    name, parameter = candidate.weight.name, lane.parameters[candidate.weight.name]
-    timing, started = Timing(), time.perf_counter()
-    if not _finite(parameter):
-        return Found("its own values are not finite", timing)
-    rounded = fake_quantize(parameter, candidate.format)
-    unchanged = torch.equal(rounded, parameter)
-    timing.rounding_s, timing.rounded = time.perf_counter() - started, candidate.weight.parameters
-    if unchanged:
-        return Found(nothing_changed(len(walk.signal)), timing)
-    head_only = candidate.weight.kind == "head"
-    tally = walk.compare({name: rounded}, head_only=head_only, lane=lane, position=position, timing=timing)
-    return Found(tally.samples if tally.finite else "the model's predictions are not finite with it", timing)
+@contextlib.contextmanager
+def _measuring(loaded: LoadedModel, cancel: Cancel) -> Iterator[Measuring[Any]]:
+    if loaded.mapped:
+        with ByBlock(loaded.model, cancel) as weights:
+            yield OnDisk(weights)
+    else:
+        with Lanes(loaded.model, cancel) as lanes:
+            yield InMemory(lanes)
 
 
 def measure_plan(
@@ -376,11 +347,15 @@ def measure_plan(
     """The whole plan at once against the full-precision model: the ``measured`` of a plan file."""
     ids, text = windows(loaded, texts, tokens, window)
     use_cores()
-    lane = Lane(loaded.model, cancel)
+    formats = {name: parse_format(each) for name, each in assignments.items()}
     with torch.no_grad(), fast_kernels(loaded.model):
-        tally = Walk(lane, ids).compare(
-            {name: fake_quantize(lane.parameters[name], parse_format(f)) for name, f in assignments.items()}
-        )
+        if loaded.mapped:
+            with ByBlock(loaded.model, cancel) as weights:
+                tally = only(Stream(weights, ids).compare([Changed(formats, 0)]))
+        else:
+            lane = Lane(loaded.model, cancel)
+            rounded = {name: fake_quantize(lane.parameters[name], each) for name, each in formats.items()}
+            tally = Walk(lane, ids).compare(rounded)
     estimates = tally.estimates()
     measured = {name: asdict(estimates[name]) for name in ("kl_pq", "kl_qp", "top1_agreement", "delta_ce")}
     return {
@@ -425,11 +400,6 @@ def bf16_bound(kl: float, floor: float) -> float:
 
 def _gains_from_bf16(device: str) -> bool:
     return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _finite(parameter: Tensor) -> bool:
-    """`isfinite` would take one and a half times the memory of the parameter."""
-    return all(math.isfinite(end.item()) for end in parameter.aminmax())
 
 
 def _blocks_to_run(weight: Weight, depth: int) -> int:

@@ -1,8 +1,4 @@
-"""Running only the blocks that a change can reach.
-
-The model's own forward stays in charge of masks, rotary embeddings and shared blocks; blocks before the
-changed one are stood in for by stubs that return the stored clean state.
-"""
+"""Running only the blocks that a change can reach, from the stored clean state on."""
 
 import contextlib
 import time
@@ -13,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
 
@@ -21,11 +18,6 @@ PASS_ELEMENTS = 3 * 2**19  # so many fewer for each lane beyond two, whose block
 INPUT_ELEMENTS = 2**24  # inputs of all blocks kept, if they are no more than this (64 MB)
 CACHE_ELEMENTS = 2**25  # full-precision logits kept, if they are no more than this (128 MB)
 BATCH_TOKENS = 512
-
-
-class _Reached(Exception):
-    def __init__(self, hidden: Tensor) -> None:
-        self.hidden = hidden
 
 
 @dataclass(slots=True)
@@ -103,7 +95,7 @@ class Walk:
         config = lane.model.config.get_text_config()
         elements = self.depth * ids.numel() * config.hidden_size
         self._inputs: list[list[Tensor]] | None = [] if not plan and elements <= INPUT_ELEMENTS else None
-        self._beside: list[tuple[None, ...] | None] = []  # what a block returns beside the state, if a tuple
+        self._beside: list[Beside] = []
         self._head_output: type[Any] | None = None
         lane.wait()
         self._final = [self._first_pass(batch) for batch in range(len(self._ids))]
@@ -208,7 +200,7 @@ class Walk:
         inputs = None if self._inputs is None else noted
         with contextlib.ExitStack() as stack:
             for block in self._lane.blocks:
-                stack.enter_context(_observed(block, inputs, self._beside))
+                stack.enter_context(observed(block, inputs, self._beside))
             final = self._trunk(self._lane, batch, self._start, None)
         if self._inputs is not None:
             self._inputs.append(noted)
@@ -240,61 +232,14 @@ class Walk:
 
     def _trunk(self, lane: Lane, batch: int, position: Position, stop: int | None) -> Tensor:
         """Hidden state after the final norm or, with `stop`, the input of that block."""
-        with contextlib.ExitStack() as stack:
-            if position.inputs is not None:
-                for block, beside in zip(lane.blocks[: position.block], self._beside, strict=False):
-                    hidden = position.inputs[batch]
-                    stub = _returning(hidden if beside is None else (hidden, *beside))
-                    stack.enter_context(_forward_replaced(block, stub))
-            if stop is not None:
-                stack.enter_context(_forward_replaced(lane.blocks[stop], _raise_reached))
-            try:
-                output = lane.model.base_model(input_ids=self._ids[batch], use_cache=False)
-            except _Reached as reached:
-                return reached.hidden
-        self._head_output = type(output)
-        final: Tensor = output.last_hidden_state
+        hidden = None if position.inputs is None else position.inputs[batch]
+        reached = trunk(lane.model, lane.blocks, self._ids[batch], position.block, hidden, stop, self._beside)
+        if isinstance(reached, Tensor):
+            return reached
+        self._head_output = type(reached)
+        final: Tensor = reached.last_hidden_state
         return final
 
     def _head(self, lane: Lane, hidden: Tensor) -> Tensor:
-        """Float32 logits (tokens, vocabulary) of hidden states, scaled and capped as the model does it."""
         assert self._head_output is not None
-        output = self._head_output(last_hidden_state=hidden[None])
-        with _forward_replaced(lane.model.base_model, _returning(output)):
-            logits: Tensor = lane.model(input_ids=self._ids[0][:1, :1], use_cache=False).logits
-        return logits[0].float()
-
-
-@contextlib.contextmanager
-def _forward_replaced(module: nn.Module, forward: Any) -> Iterator[None]:
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-
-
-def _returning(value: Any) -> Any:
-    return lambda *_, **__: value
-
-
-def _raise_reached(hidden_states: Tensor, *_: Any, **__: Any) -> None:
-    raise _Reached(hidden_states)
-
-
-@contextlib.contextmanager
-def _observed(
-    block: nn.Module, inputs: list[Tensor] | None, beside: list[tuple[None, ...] | None]
-) -> Iterator[None]:
-    """Note the hidden state a block is given, and how much it returns beside the next one."""
-
-    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if inputs is not None:
-            inputs.append(args[0] if args else kwargs["hidden_states"])
-        beside.append((None,) * (len(output) - 1) if isinstance(output, tuple) else None)
-
-    handle = block.register_forward_hook(note, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+        return head(lane.model, self._head_output, self._ids[0][:1, :1], hidden)

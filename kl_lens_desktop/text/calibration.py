@@ -4,6 +4,7 @@ A model's own text stands in for the private text of its domain, which it has le
 hand over (arXiv 2604.13440 uses it so where there is no data).
 """
 
+import contextlib
 import zipfile
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from kl_lens_desktop.files import write_text
 from kl_lens_desktop.home import home
 from kl_lens_desktop.hub.download import fetch_file
 from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
@@ -135,7 +137,8 @@ def _sampled(loaded: LoadedModel, length: int, cancel: Cancel) -> list[str]:
         cancel.check()
         return torch.zeros(_TOGETHER, dtype=torch.bool, device=model.device)
 
-    with torch.no_grad(), fast_kernels(model):
+    weights = ByBlock(model, cancel) if loaded.mapped else contextlib.nullcontext()
+    with torch.no_grad(), fast_kernels(model), weights:
         ids = model.generate(
             first.to(model.device),
             attention_mask=torch.ones_like(first, device=model.device),

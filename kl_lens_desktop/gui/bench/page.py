@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.compare import Comparison
 from kl_lens_desktop.bench.jobs import DevicesJob
+from kl_lens_desktop.bench.judgement import levelled
 from kl_lens_desktop.bench.labels import device_notes
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.gui.bench.chart import HINT, VIEWS, BenchChart
@@ -56,8 +57,8 @@ NOTHING = "Export a model first"
 NOT_MEASURED = "Nothing measured yet"
 UNMEASURED = "Not measured yet. “Benchmark” times each model on the selected devices and checks its answers."
 LEGEND = (
-    "Bold: the best. KL leaves out FP16, its reference. ≈: not shown to differ from the "
-    "best by more than 4 %."
+    "Bold: the best. ≈: not shown to differ from the best. KL leaves out FP16, its reference. Speeds are "
+    "in the proportions of the rounds that the variants took in turn."
 )
 # The menu of columns, side by side.
 COLUMN_GROUPS = (("Speed", "By prompt length"), ("Quality", "Memory"), ("Loading", "How it ran"))
@@ -272,8 +273,8 @@ class BenchmarkPage(Page):
         self.table.show_rows(
             names, list(dict.fromkeys(tried)), rows, self.columns, environment.get("memory_read_gb_s")
         )
-        self.chart.show_rows(rows)
-        self.details.show_rows(names, rows, session.bench_environment)
+        self.chart.show_rows(levelled(rows))
+        self.details.show_rows(names, levelled(rows), session.bench_environment)
         self._show_devices()
         self._choose(names.index(self._chosen) if self._chosen in names else -1)
         self._show_sentence()

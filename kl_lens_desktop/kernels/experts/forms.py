@@ -36,7 +36,7 @@ def dense_experts(model: PreTrainedModel) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _replaced(model: PreTrainedModel, forward: Callable[..., Tensor]) -> Iterator[None]:
-    layers = [module for module in model.modules() if _holds_experts(module)]
+    layers = [module for module in model.modules() if holds_experts(module)]
     for layer in layers:
         layer.forward = types.MethodType(forward, layer)
     try:
@@ -46,7 +46,8 @@ def _replaced(model: PreTrainedModel, forward: Callable[..., Tensor]) -> Iterato
             del layer.forward
 
 
-def _holds_experts(module: nn.Module) -> bool:
+def holds_experts(module: nn.Module) -> bool:
+    """Whether a module is a stack of experts."""
     down = getattr(module, "down_proj", None)
     return isinstance(down, nn.Parameter) and down.dim() == 3 and hasattr(module, "act_fn")
 

@@ -1,0 +1,227 @@
+"""A model whose weights stay in its files, computed in float32: each block is widened while it runs.
+
+Beside its activations this takes the memory of one block in float32, and of the experts that a block's tokens
+chose. Of an embedding only the rows of the tokens at hand are widened, of the head some rows at a time.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kl_lens_desktop.kernels.experts.forms import holds_experts
+from kl_lens_desktop.model.inventory import blocks, weight_parameters
+from kl_lens_desktop.model.mapped import Stack, pieces
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.quant.formats import Format
+from kl_lens_desktop.quant.rounding import fake_quantize
+
+HEAD_ELEMENTS = 2**24  # of the head at a time, 64 MB
+EXPERT_ELEMENTS = 2**28  # of a block's experts at a time, 1 GB
+
+Change = Format | Callable[[Tensor], Tensor]
+"""Other values of a weight: in a format, or made by a function of some of its rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a parameter is read: the module, its name there and from the block on; what the file holds."""
+
+    module: nn.Module
+    name: str
+    path: str
+    stored: nn.Parameter
+
+
+class ByBlock:
+    """The model in float32 inside the block of a ``with`` statement, and of others inside that.
+
+    There every parameter that nothing reads at the moment is a stand-in full of NaN.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        As `load.open_model` gives it.
+    cancel : Cancel
+        Checked before every block, and while weights are widened.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+    blocks : ModuleList
+    embedding : Parameter
+        The input embedding as it is stored.
+    stored : dict of str to Tensor
+        What the files hold, by every name as `inventory.weight_name` gives it.
+    """
+
+    def __init__(self, model: PreTrainedModel, cancel: Cancel) -> None:
+        self.model, self.blocks = model, blocks(model)
+        self.stored: dict[str, Tensor] = dict(weight_parameters(model))
+        self.embedding: nn.Parameter = model.get_input_embeddings().weight
+        self._cancel = cancel
+        self._readers = [{id(parameter) for parameter in block.parameters()} for block in self.blocks]
+        self._changes: dict[int, Change] = {}
+        self._widened: dict[tuple[str, torch.Size], _Slots] = {}
+        self._undo = contextlib.ExitStack()
+        self._entered = 0
+
+    def __enter__(self) -> Self:
+        self._entered += 1
+        if self._entered > 1:
+            return self
+        embedding, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+        streamed = {id(embedding.weight), id(head.weight)}.union(*self._readers)
+        with contextlib.ExitStack() as undo:
+            for block in self.blocks:
+                self._take_over(undo, block)
+            _replace_forward(undo, embedding, functools.partial(self._embedded, embedding.weight))
+            _replace_forward(undo, head, functools.partial(self._projected, head.weight))
+            for place in _places(self.model):
+                kept = _stand_in(place.stored) if id(place.stored) in streamed else place.stored.float()
+                undo.callback(place.module._parameters.__setitem__, place.name, place.stored)
+                _put(place, kept)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entered -= 1
+        if not self._entered:
+            self._undo.close()
+            self._widened.clear()
+
+    @contextlib.contextmanager
+    def changed(self, changes: Mapping[str, Change]) -> Iterator[None]:
+        """Compute with other values of some weights, which are made when they are read."""
+        kept = self._changes
+        self._changes = {id(self.stored[name]): change for name, change in changes.items()}
+        try:
+            yield
+        finally:
+            self._changes = kept
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """A weight as it is stored, some rows (rows, input channels) at a time."""
+        for piece in pieces(self.stored[name]):
+            self._cancel.check()
+            yield piece
+
+    def reads(self, block: int, name: str) -> bool:
+        """Whether a block has the weight of that name."""
+        return id(self.stored[name]) in self._readers[block]
+
+    def _take_over(self, undo: contextlib.ExitStack, block: nn.Module) -> None:
+        places = _places(block)
+        for layer in filter(holds_experts, block.modules()):
+            own = {place.name: place for place in places if place.module is layer}
+            places = [place for place in places if place.module is not layer]
+            _replace_forward(undo, layer, functools.partial(self._through_experts, layer, own))
+        _replace_forward(undo, block, functools.partial(self._run, block.forward, places))
+
+    def _run(self, forward: Callable[..., Any], places: Sequence[_Place], *args: Any, **kwargs: Any) -> Any:
+        self._cancel.check()
+        try:
+            for place in places:
+                _put(place, self._in_float32(place))
+            return forward(*args, **kwargs)
+        finally:
+            for place in places:
+                _put(place, _stand_in(place.stored))
+
+    def _in_float32(self, place: _Place, expert: int | None = None) -> Tensor:
+        """A parameter or one of its experts, as it is to be computed with."""
+        stored, change = place.stored, self._changes.get(id(place.stored))
+        if change is None and stored.dtype == torch.float32 and not isinstance(stored, Stack):
+            return stored if expert is None else stored[expert]
+        key = place.path, stored.shape
+        if (slots := self._widened.get(key)) is None:
+            shape, count = stored.shape, 1
+            if expert is not None:
+                shape, count = shape[1:], min(shape[0], max(1, EXPERT_ELEMENTS // stored[0].numel()))
+            slots = self._widened[key] = _Slots(torch.empty(count, *shape))
+        at = (expert or 0) % len(slots.values)
+        holds = id(stored), expert, change
+        if slots.holds.get(at) != holds:
+            slots.holds.pop(at, None)
+            self._fill(slots.values[at], stored if expert is None else stored[expert], change)
+            slots.holds[at] = holds
+        return slots.values[at]
+
+    def _fill(self, into: Tensor, stored: Tensor, change: Change | None) -> None:
+        for piece, source in zip(pieces(into), pieces(stored), strict=True):
+            self._cancel.check()
+            if change is None:
+                piece.copy_(source)
+            elif isinstance(change, Format):
+                fake_quantize(source, change, piece)
+            else:
+                piece.copy_(change(source.float()))
+
+    def _embedded(self, stored: Tensor, ids: Tensor) -> Tensor:
+        used, places = ids.unique(return_inverse=True)
+        rows = torch.empty(len(used), stored.shape[1])
+        self._fill(rows, stored[used], self._changes.get(id(stored)))
+        return nn.functional.embedding(places, rows)
+
+    def _projected(self, stored: Tensor, hidden: Tensor) -> Tensor:
+        change = self._changes.get(id(stored))
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        logits = flat.new_empty(len(flat), len(stored))
+        rows = max(1, HEAD_ELEMENTS // stored.shape[1])
+        widened = torch.empty(min(rows, len(stored)), stored.shape[1])
+        for part, into in zip(stored.split(rows), logits.split(rows, 1), strict=True):
+            self._fill(widened[: len(part)], part, change)
+            torch.mm(flat, widened[: len(part)].t(), out=into)
+        bias = self.model.get_output_embeddings().bias
+        if bias is not None:
+            logits += bias
+        return logits.view(*hidden.shape[:-1], -1)
+
+    def _through_experts(
+        self, layer: Any, places: Mapping[str, _Place], hidden: Tensor, chosen: Tensor, weights: Tensor
+    ) -> Tensor:
+        """`hidden` (tokens, size) and the routing (tokens, chosen) to (tokens, size)."""
+        experts, order = chosen.flatten().sort(stable=True)
+        outputs = hidden.new_empty(len(order), hidden.shape[1])
+        first, last = places["gate_up_proj" if layer.has_gate else "up_proj"], places["down_proj"]
+        numbers, counts = experts.unique_consecutive(return_counts=True)
+        for expert, rows in zip(numbers.tolist(), order.split(counts.tolist()), strict=True):
+            inner = nn.functional.linear(hidden[rows // chosen.shape[1]], self._in_float32(first, expert))
+            inner = layer._apply_gate(inner) if layer.has_gate else layer.act_fn(inner)
+            outputs[rows] = nn.functional.linear(inner, self._in_float32(last, expert))
+        return (outputs.view(*chosen.shape, -1) * weights[..., None]).sum(1).to(hidden.dtype)
+
+
+@dataclass(slots=True)
+class _Slots:
+    """Float32 memory (slots, …) that blocks of the same structure take turns in, and what each slot holds."""
+
+    values: Tensor
+    holds: dict[int, object] = field(default_factory=dict)
+
+
+def _places(module: nn.Module) -> list[_Place]:
+    return [
+        _Place(part, name, f"{path}.{name}", parameter)
+        for path, part in module.named_modules(remove_duplicate=False)
+        for name, parameter in part._parameters.items()
+        if parameter is not None
+    ]
+
+
+def _put(place: _Place, values: Tensor) -> None:
+    place.module._parameters[place.name] = nn.Parameter(values, requires_grad=False)
+
+
+def _stand_in(stored: Tensor) -> Tensor:
+    return torch.full((1,), torch.nan).expand(stored.shape)
+
+
+def _replace_forward(undo: contextlib.ExitStack, module: nn.Module, forward: Callable[..., Any]) -> None:
+    module.forward = forward
+    undo.callback(delattr, module, "forward")

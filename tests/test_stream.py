@@ -1,0 +1,221 @@
+"""What is measured with the weights on disk is what is measured with them in memory."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kl_lens_desktop.errors import Cancelled
+from kl_lens_desktop.export.baseline_plans import baselines
+from kl_lens_desktop.export.jobs import BaselinesJob
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.model import by_block, fit
+from kl_lens_desktop.model.by_block import ByBlock
+from kl_lens_desktop.model.inventory import inventory, quantizable
+from kl_lens_desktop.model.load import LoadedModel, load_model, open_model
+from kl_lens_desktop.plan.document import load_plan, save_plan
+from kl_lens_desktop.plan.joint import Bench
+from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Note
+from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.sensitivity import stream
+from kl_lens_desktop.sensitivity.agreement import agree
+from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
+from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis
+from kl_lens_desktop.sensitivity.lanes import Lanes
+from kl_lens_desktop.sensitivity.measuring import InMemory, OnDisk
+from kl_lens_desktop.sensitivity.scores import METRICS, Scores, load_scores
+from kl_lens_desktop.sensitivity.stream import Stream, changed
+from kl_lens_desktop.text.bundled import calibration_text, held_out_text
+from kl_lens_desktop.text.calibration import source_text
+from kl_lens_desktop.text.windows import windows
+from tests.models import CONFIGURATIONS, build_bf16_folder
+
+# Shared blocks, experts that lie together and apart, tied and untied embeddings, Mamba-1 and no scan at all.
+APART = ["granitemoehybrid with experts", "zamba2", "jamba with experts", "mamba", "lfm2"]
+SAME = 1e-6  # relative: sums of the same numbers in another order
+
+
+@pytest.fixture
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "free_mb", lambda: 0)
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_bf16_folder("granitemoehybrid with experts", tmp_path_factory.mktemp("experts") / "model")
+
+
+def _plan(
+    loaded: LoadedModel, formats: Sequence[str] = ("int4_sym_g64", "int8_sym", "nf4_g32", "fp16")
+) -> dict[str, str]:
+    """Every format by turns."""
+    names = [weight.name for weight in quantizable(inventory(loaded.model))]
+    return {name: formats[place % len(formats)] for place, name in enumerate(names)}
+
+
+def _agree(found: Scores, wanted: Scores) -> None:
+    ours, theirs = ({(e.weight, e.format): e for e in scores.entries} for scores in (found, wanted))
+    assert ours.keys() == theirs.keys()
+    for pair, entry in theirs.items():
+        for metric in METRICS:
+            mean = getattr(ours[pair], metric).mean
+            # The change of cross-entropy is a difference of numbers that are larger.
+            least = 1e-7 if metric == "delta_ce" else 1e-12
+            assert mean == pytest.approx(getattr(entry, metric).mean, rel=SAME, abs=least), (pair, metric)
+    assert found.windows is not None
+    assert wanted.windows is not None
+    assert found.windows.signal == pytest.approx(wanted.windows.signal, rel=SAME)
+
+
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_a_whole_plan_is_measured_as_in_memory(family: str, tmp_path: Path) -> None:
+    folder = build_bf16_folder(family, tmp_path / "model")
+    loaded, opened = load_model(folder), open_model(folder)
+    ours, theirs = (
+        measure_plan(each, _plan(loaded), [held_out_text()], 128, 64, Cancel()) for each in (opened, loaded)
+    )
+    assert ours["text"] == theirs["text"]
+    for name in ("kl_pq", "kl_qp", "top1_agreement", "perplexity", "perplexity_full"):
+        assert ours[name]["mean"] == pytest.approx(theirs[name]["mean"], rel=SAME), name
+
+
+@pytest.mark.parametrize("family", APART)
+def test_every_entry_is_measured_as_in_memory(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = LocalModel("m", build_bf16_folder(family, tmp_path / "model"))
+    how = Analysis((calibration_text(),), tokens=128, window=32, exhaustive=True)
+    for _ in analyze(local, tmp_path / "memory.json", how, Cancel()):
+        pass
+    monkeypatch.setattr(fit, "free_mb", lambda: 0)
+    events = list(analyze(local, tmp_path / "disk.json", how, Cancel()))
+    said = [event.text for event in events if isinstance(event, Note)]
+    assert "They stay on disk" in said[0]
+    _agree(load_scores(tmp_path / "disk.json"), load_scores(tmp_path / "memory.json"))
+
+
+@pytest.mark.usefixtures("no_memory")
+def test_the_sample_is_scored_as_in_memory(sample: LocalModel, sample_scores: Scores, tmp_path: Path) -> None:
+    how = Analysis((calibration_text(),), tokens=512, window=128)
+    for _ in analyze(sample, tmp_path / "scores.json", how, Cancel()):
+        pass
+    _agree(load_scores(tmp_path / "scores.json"), sample_scores)
+
+
+def test_little_at_a_time_and_much_are_the_same(experts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that pass a block together, logits, rows of the head, and experts of a block."""
+    loaded = open_model(experts)
+    ids, _ = windows(loaded, [calibration_text()], 128, 32)
+    weights = quantizable(inventory(loaded.model))
+    models = [changed(weight, parse_format("int4_sym_g64")) for weight in reversed(weights)]
+
+    def compared() -> list[float]:
+        with torch.no_grad(), fast_kernels(loaded.model), ByBlock(loaded.model, Cancel()) as inside:
+            found = Stream(inside, ids).compare(models)
+            return [tally.estimates()["kl_pq"].mean for tally in found if not isinstance(tally, float)]
+
+    much = compared()
+    monkeypatch.setattr(stream, "TOGETHER_TOKENS", 3 * 128)
+    monkeypatch.setattr(stream, "LOGIT_ELEMENTS", 7 * 4096)
+    monkeypatch.setattr(stream, "KEPT_ELEMENTS", 0)
+    monkeypatch.setattr(stream, "BATCH_TOKENS", 64)
+    monkeypatch.setattr(by_block, "HEAD_ELEMENTS", 1000 * 64)
+    monkeypatch.setattr(by_block, "EXPERT_ELEMENTS", 3 * 96 * 64)
+    assert compared() == pytest.approx(much, rel=SAME)
+
+
+def test_an_exchange_in_a_plan_is_measured_as_in_memory(experts: Path) -> None:
+    loaded, opened = load_model(experts), open_model(experts)
+    ids, _ = windows(loaded, [calibration_text()], 128, 32)
+    ours, theirs = Bench(opened, ids, Cancel()), Bench(loaded, ids, Cancel())
+    plan = _plan(loaded, ("int4_sym_g64", "int8_sym"))
+    moves = [(name, "fp16") for name in plan]
+    found, wanted = (dict(bench.neighbours(plan, moves)) for bench in (ours, theirs))
+    assert list(found) == list(wanted)
+    for move, joint in wanted.items():
+        for column in fields(joint):
+            values = getattr(found[move], column.name)
+            assert np.allclose(values, getattr(joint, column.name), rtol=SAME), move
+    assert np.allclose(ours.measure(plan).kl, theirs.measure(plan).kl, rtol=SAME)
+    for name in plan:
+        assert ours.weight_error(name, "int4_sym_g64") == pytest.approx(
+            theirs.weight_error(name, "int4_sym_g64"), rel=1e-5
+        )
+
+
+def test_agreement_baselines_and_generated_text_are_those_in_memory(
+    experts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local, scores, plan = LocalModel("m", experts), tmp_path / "scores.json", tmp_path / "plan.json"
+    how = Analysis((calibration_text(),), tokens=128, window=32, formats=("int4_sym_g64",))
+    for _ in analyze(local, scores, how, Cancel()):
+        pass
+    save_plan(plan, propose(load_scores(scores), bits=6))
+
+    def results(out: Path) -> list[Any]:
+        out.mkdir()
+        job = AgreeJob("m", scores, text=held_out_text(), tokens=64, window=32)
+        points = list(agree(local, job, Cancel()))[-1].result["points"]
+        made = BaselinesJob("m", scores, plan, out, tokens=64, window=32, only=("uniform",))
+        for _ in baselines(local, made, Cancel()):
+            pass
+        measured = [load_plan(path).measured for path in sorted(out.iterdir())]
+        return [
+            [point["perplexity"] for point in points],
+            [figures["kl_pq"]["mean"] for figures in measured if figures],
+        ]
+
+    wanted = results(tmp_path / "memory")
+    monkeypatch.setattr(fit, "free_mb", lambda: 0)
+    found = results(tmp_path / "disk")
+    assert len(found[0]) == len(load_scores(scores).entries)
+    assert len(found[1]) == 6
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours == pytest.approx(theirs, rel=SAME)
+
+
+def test_a_model_on_disk_generates_the_same_text(experts: Path, tmp_path: Path) -> None:
+    texts = []
+    for name, loaded in (("disk", open_model(experts)), ("memory", load_model(experts))):
+        steps = source_text("generated", loaded, tmp_path / f"{name}.json", 64, 8, 0, Cancel())
+        try:
+            while True:
+                next(steps)
+        except StopIteration as ended:
+            texts.append(ended.value.file.read_text(encoding="utf-8"))
+    assert texts[0] == texts[1]
+    assert len(texts[0]) > 64
+
+
+def test_a_change_too_small_to_matter_is_as_small_as_in_memory(experts: Path) -> None:
+    loaded, opened = load_model(experts), open_model(experts)
+    ids, _ = windows(loaded, [calibration_text()], 128, 32)
+    with torch.no_grad():
+        with fast_kernels(loaded.model), Lanes(loaded.model, Cancel()) as lanes:
+            memory = InMemory(lanes)
+            wanted = memory.noise(memory.open(ids)).estimates()["kl_pq"].mean
+        with fast_kernels(opened.model), ByBlock(opened.model, Cancel()) as weights:
+            disk = OnDisk(weights)
+            found = disk.noise(disk.open(ids)).estimates()["kl_pq"].mean
+    assert found == pytest.approx(wanted, rel=1)
+    assert found > 0
+
+
+def test_cancel_is_heard_in_the_middle_and_the_model_is_as_before(experts: Path) -> None:
+    loaded, cancel = open_model(experts), Cancel()
+    before = dict(loaded.model.named_parameters(remove_duplicate=False))
+    weights = ByBlock(loaded.model, cancel)
+    weights.blocks[2].register_forward_pre_hook(lambda *_: cancel.cancel())
+    with pytest.raises(Cancelled), torch.no_grad(), weights:
+        assert all(torch.isnan(each).all() for each in weights.blocks[1].parameters())
+        loaded.model(torch.tensor([[1, 2, 3]]), use_cache=False)
+    after = dict(loaded.model.named_parameters(remove_duplicate=False))
+    assert all(after[name] is parameter for name, parameter in before.items())
+    assert all("forward" not in vars(module) for module in loaded.model.modules())
