@@ -97,7 +97,7 @@ def test_every_entry_is_measured_as_in_memory(
     monkeypatch.setattr(fit, "free_mb", lambda: 0)
     events = list(analyze(local, tmp_path / "disk.json", how, Cancel()))
     said = [event.text for event in events if isinstance(event, Note)]
-    assert "They stay on disk" in said[0]
+    assert "The weights stay on disk" in said[0]
     _agree(load_scores(tmp_path / "disk.json"), load_scores(tmp_path / "memory.json"))
 
 
