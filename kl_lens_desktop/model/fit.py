@@ -71,11 +71,11 @@ def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
     blocks: dict[str, list[int]] = {}
     vocabulary = 0
     for name, shape in shapes.items():
-        block = _BLOCK.fullmatch(name)
-        if block is None:
+        place = _BLOCK.fullmatch(name)
+        if place is None:
             vocabulary = max(vocabulary, shape[0] if len(shape) == 2 else 0)
             continue
-        parts = blocks.setdefault(block[1], [0, 0, 0])
+        parts = blocks.setdefault(place[1], [0, 0, 0])
         # A convolution has three axes too, with a single channel on the second.
         if ".experts." in name or (len(shape) == 3 and shape[1] > 1):
             parts[1] += math.prod(shape)
