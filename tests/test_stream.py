@@ -127,7 +127,7 @@ def test_little_at_a_time_and_much_are_the_same(experts: Path, monkeypatch: pyte
     monkeypatch.setattr(stream, "KEPT_ELEMENTS", 0)
     monkeypatch.setattr(stream, "BATCH_TOKENS", 64)
     monkeypatch.setattr(by_block, "HEAD_ELEMENTS", 1000 * 64)
-    monkeypatch.setattr(by_block, "EXPERT_ELEMENTS", 3 * 96 * 64)
+    monkeypatch.setattr(by_block, "EXPERT_ELEMENTS", 3 * 3 * 96 * 64)
     assert compared() == pytest.approx(much, rel=SAME)
 
 

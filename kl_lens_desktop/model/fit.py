@@ -21,7 +21,7 @@ _ANALYSIS_SLICES_MB = 800  # logits in slices and the kept full-precision ones (
 # Of a stage whose weights stay on disk (`model.by_block`, `sensitivity.stream`), in elements: a part of the
 # head and hidden states; a block's experts; full-precision logits that are kept; logits of one model, which
 # it scales in a copy; and what a block computes, for each row of its weights and token that passes it.
-_STATES, _EXPERTS, _KEPT, _LOGITS, _COMPUTED = 3 * 2**24, 2**28, 2**26, 2**25, 8
+_STATES, _EXPERTS, _KEPT, _LOGITS, _COMPUTED = 3 * 2**24, 3 * 2**27, 2**26, 2**25, 8
 _TOKENS = 256
 _SPARE = 0.9  # of the free memory is what a stage may plan with
 _BLOCK = re.compile(r".*?\.(\d+)\.(.*)")
