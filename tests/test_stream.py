@@ -50,7 +50,7 @@ def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def with_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_bf16_folder("granitemoehybrid with experts", tmp_path_factory.mktemp("experts") / "model")
 
 
@@ -121,9 +121,9 @@ def test_the_sample_is_scored_as_in_memory(sample: LocalModel, sample_scores: Sc
     _agree(load_scores(tmp_path / "scores.json"), sample_scores)
 
 
-def test_little_at_a_time_and_much_are_the_same(experts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_at_a_time_and_much_are_the_same(with_experts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that pass a block together, logits, rows of the head, and experts of a block."""
-    loaded = open_model(experts)
+    loaded = open_model(with_experts)
     ids, _ = windows(loaded, [calibration_text()], 128, 32)
     weights = quantizable(inventory(loaded.model))
     models = [changed(weight, parse_format("int4_sym_g64")) for weight in reversed(weights)]
@@ -143,8 +143,8 @@ def test_little_at_a_time_and_much_are_the_same(experts: Path, monkeypatch: pyte
     assert compared() == pytest.approx(much, rel=SAME)
 
 
-def test_an_exchange_in_a_plan_is_measured_as_in_memory(experts: Path) -> None:
-    loaded, opened = load_model(experts), open_model(experts)
+def test_an_exchange_in_a_plan_is_measured_as_in_memory(with_experts: Path) -> None:
+    loaded, opened = load_model(with_experts), open_model(with_experts)
     ids, _ = windows(loaded, [calibration_text()], 128, 32)
     ours, theirs = Bench(opened, ids, Cancel()), Bench(loaded, ids, Cancel())
     plan = _plan(loaded, ("int4_sym_g64", "int8_sym"))
@@ -162,10 +162,10 @@ def test_an_exchange_in_a_plan_is_measured_as_in_memory(experts: Path) -> None:
         )
 
 
-def test_agreement_baselines_and_generated_text_are_those_in_memory(
-    experts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_agreement_and_baselines_are_those_in_memory(
+    with_experts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local, scores, plan = LocalModel("m", experts), tmp_path / "scores.json", tmp_path / "plan.json"
+    local, scores, plan = LocalModel("m", with_experts), tmp_path / "scores.json", tmp_path / "plan.json"
     how = Analysis((calibration_text(),), tokens=128, window=32, formats=("int4_sym_g64",))
     for _ in analyze(local, scores, how, Cancel()):
         pass
@@ -193,17 +193,17 @@ def test_agreement_baselines_and_generated_text_are_those_in_memory(
         assert ours == pytest.approx(theirs, rel=SAME)
 
 
-def test_a_model_on_disk_generates_the_same_text(experts: Path, tmp_path: Path) -> None:
+def test_a_model_on_disk_generates_the_same_text(with_experts: Path, tmp_path: Path) -> None:
     texts = []
-    for name, loaded in (("disk", open_model(experts)), ("memory", load_model(experts))):
+    for name, loaded in (("disk", open_model(with_experts)), ("memory", load_model(with_experts))):
         _, source = _returned(source_text("generated", loaded, tmp_path / f"{name}.json", 64, 8, 0, Cancel()))
         texts.append(source.file.read_text(encoding="utf-8"))
     assert texts[0] == texts[1]
     assert len(texts[0]) > 64
 
 
-def test_a_change_too_small_to_matter_is_as_small_as_in_memory(experts: Path) -> None:
-    loaded, opened = load_model(experts), open_model(experts)
+def test_a_change_too_small_to_matter_is_as_small_as_in_memory(with_experts: Path) -> None:
+    loaded, opened = load_model(with_experts), open_model(with_experts)
     ids, _ = windows(loaded, [calibration_text()], 128, 32)
     with torch.no_grad():
         with fast_kernels(loaded.model), Lanes(loaded.model, Cancel()) as lanes:
@@ -216,8 +216,8 @@ def test_a_change_too_small_to_matter_is_as_small_as_in_memory(experts: Path) ->
     assert found > 0
 
 
-def test_cancel_is_heard_in_the_middle_and_the_model_is_as_before(experts: Path) -> None:
-    loaded, cancel = open_model(experts), Cancel()
+def test_cancel_is_heard_in_the_middle_and_the_model_is_as_before(with_experts: Path) -> None:
+    loaded, cancel = open_model(with_experts), Cancel()
     before = dict(loaded.model.named_parameters(remove_duplicate=False))
     weights = ByBlock(loaded.model, cancel)
     weights.blocks[2].register_forward_pre_hook(lambda *_: cancel.cancel())
@@ -247,12 +247,12 @@ def test_headers_tell_the_sizes_of_the_parts(family: str, tmp_path: Path) -> Non
 
 
 def test_weights_stay_on_disk_only_where_the_free_memory_is_too_small(
-    experts: Path, monkeypatch: pytest.MonkeyPatch
+    with_experts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = fit.in_memory_mb(fit.folder_sizes(experts), "verify")
-    assert needed > fit.in_memory_mb(fit.folder_sizes(experts), "analyze")
+    needed = fit.in_memory_mb(fit.folder_sizes(with_experts), "verify")
+    assert needed > fit.in_memory_mb(fit.folder_sizes(with_experts), "analyze")
     for free, mapped in ((needed, True), (2 * needed, False)):
         monkeypatch.setattr(fit, "free_mb", lambda free=free: free)
-        notes, loaded = _returned(load_or_open(experts, "verify"))
+        notes, loaded = _returned(load_or_open(with_experts, "verify"))
         assert loaded.mapped is mapped
         assert len(notes) == mapped
