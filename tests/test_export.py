@@ -2,11 +2,12 @@
 
 import copy
 import functools
+import hashlib
 import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,11 +26,15 @@ from kl_lens_desktop.bench.genai import open_pipeline
 from kl_lens_desktop.bench.stateful_model import StatefulModel, bytes_per_token
 from kl_lens_desktop.bench.static_model import StaticModel
 from kl_lens_desktop.errors import ExportError, InputError, ModelError
-from kl_lens_desktop.export import bundle
+from kl_lens_desktop.export import bundle, mapped_file, streamed
 from kl_lens_desktop.export.bundle import export_model
-from kl_lens_desktop.export.compress import audit, base_name, compress, to_fp16, weight_constants
+from kl_lens_desktop.export.compress import audit, base_name, compress, fill, to_fp16, weight_constants
+from kl_lens_desktop.export.in_pieces import answers_in_pieces
+from kl_lens_desktop.export.mapped_file import MappedFile
+from kl_lens_desktop.export.proof import pieces
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
+from kl_lens_desktop.export.streamed import Weights, weights_of
 from kl_lens_desktop.export.trace import INPUT_NAMES, trace
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.families import family_of
@@ -167,6 +172,77 @@ def test_a_call_with_more_tokens_than_any_before_is_right(family: str) -> None:
     for sizes in ([1, 8], [9, 1, 30], [1, 89]):
         logits = client.pieces(ids.numpy(), sizes)
         assert np.abs(logits - expected[:, : sum(sizes)]).max() < 2e-3 * expected.std(), sizes
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[MappedFile]:
+    opened = MappedFile(tmp_path / "constants")
+    yield opened
+    opened.close()
+
+
+def constants(graph: ov.Model) -> list[tuple[str, ...]]:
+    """Operations of a graph in order, with the values of those that are constants."""
+    return [
+        (
+            op.get_type_name(),
+            str([output.get_partial_shape() for output in op.outputs()]),
+            str(op.get_element_type()) if op.get_type_name() == "Constant" else "",
+            hashlib.sha256(op.data.tobytes()).hexdigest() if op.get_type_name() == "Constant" else "",
+        )
+        for op in graph.get_ordered_ops()
+    ]
+
+
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_a_graph_traced_without_weights_and_given_them_is_the_one_traced_with_them(
+    family: str, file: MappedFile
+) -> None:
+    model, expected = traced(family)[0], traced(family)[1].clone()
+    held = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    graph, states = trace(model, hollow=True)
+    assert {name: parameter.data_ptr() for name, parameter in model.named_parameters()} == held
+    make_stateful(graph, states)
+    for each in (graph, expected):
+        to_fp16(each)
+    weights = Weights(weights_of(model), file)
+    assert not any(weight_constants(graph)[name].data.any() for name in weights.tensors)
+    fill(graph, weights, weights.tensors, Cancel())
+    assert constants(graph) == constants(expected)
+
+
+@pytest.mark.parametrize("family", ["granitemoehybrid with experts", "mamba"])
+def test_weights_rounded_piece_by_piece_are_those_rounded_whole(
+    family: str, file: MappedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "_PIECE", 2**14)
+    monkeypatch.setattr(mapped_file, "_SEGMENT", 2**17)
+    model, whole = traced(family)[0], traced(family)[1].clone()
+    graph, states = trace(model, hollow=True)
+    make_stateful(graph, states)
+    weights, formats = Weights(weights_of(model), file), all_formats()
+    several = {name for name in weights.tensors if len(list(weights.pieces(name, Cancel()))) > 1}
+    assert {"expert" in name for name in several} == {"expert" in name for name in weights.tensors}
+    for each in (graph, whole):
+        to_fp16(each)
+    for start in range(0, len(formats), 4):  # every format meets a matrix of several pieces
+        assignments = {name: formats[(start + i) % len(formats)] for i, name in enumerate(sorted(several))}
+        ours, expected = graph.clone(), whole.clone()
+        compress(ours, assignments, Cancel(), weights)
+        compress(expected, assignments, Cancel())
+        assert constants(ours) == constants(expected), assignments
+
+
+@pytest.mark.parametrize("family", CONFIGURATIONS)
+def test_a_graph_that_runs_in_pieces_answers_as_the_model(family: str) -> None:
+    model, graph = traced(family)[0], traced(family)[1].clone()
+    ids = torch.randint(1, 4000, (1, 90), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = model(ids).logits[0].numpy()
+    calls = list(pieces(ids[0].tolist(), (40, 1, 1, 40, 1, 7)))
+    most = max(parameter.numel() for parameter in model.parameters()) // 8
+    logits = np.concatenate(answers_in_pieces(graph, calls, most))
+    assert np.abs(logits - expected).max() < 2e-3 * expected.std()
 
 
 @pytest.mark.parametrize("family", CONFIGURATIONS)

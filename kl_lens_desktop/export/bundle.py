@@ -18,34 +18,38 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.disk_space import room_for
 from kl_lens_desktop.errors import ExportError, in_words
 from kl_lens_desktop.export import traced
-from kl_lens_desktop.export.compress import audit, compress, to_fp16
-from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
+from kl_lens_desktop.export.compress import audit, compress, fill, to_fp16
+from kl_lens_desktop.export.in_pieces import elements
+from kl_lens_desktop.export.mapped_file import MappedFile
 from kl_lens_desktop.export.proof import (
+    LARGE,
     Reference,
     difference_from,
     graph_answers,
     reference,
-    round_to_fp16,
     save_reference,
 )
+from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.static import free_of_beams, share_weights
+from kl_lens_desktop.export.streamed import Weights, weights_of
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.exported import contents
 from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behind_links, write_json
-from kl_lens_desktop.hub.model_files import CONFIG, GENERATION, model_files, read_bytes
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_model, unembedded
+from kl_lens_desktop.model.load import LoadedModel, open_model, unembedded
 from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.repository.model_files import CONFIG, GENERATION, model_files, read_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
+from kl_lens_desktop.temporary import partial_of
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text, read_text
 
 PREFILL_CHUNK = 256  # tokens that a runtime is advised to give in a call: more take memory in proportion
@@ -73,7 +77,7 @@ class Traced:
     Attributes
     ----------
     graph, fixed : ov.Model or None
-        Stateful, weights in FP16: as it ships, and in the form of which an NPU's graphs are made.
+        Stateful, without its weights: as it ships, and in the form of which an NPU's graphs are made.
     against_torch : float or None
         How far `graph` is off the model: see `export.traced.difference`.
     """
@@ -110,8 +114,9 @@ def export_model(
     Yields
     ------
     Progress, and last Finished with ``folder``, ``size_bytes`` (of the weights file), ``audit``, ``proof``
-    (``tokens`` of a prompt, and by how much the graph's logits on the CPU in f32 are off the model's in torch
-    with the same rounded weights: see `export.proof`) and ``seconds``.
+    (``tokens`` of a prompt; by how much the graph's logits on the CPU in f32 are off the model's in torch
+    with the same rounded weights, before compression (None for a large model) and as written; and whether the
+    graph ran ``in_pieces``: see `export.proof`) and ``seconds``.
 
     Raises
     ------
@@ -129,35 +134,36 @@ def export_model(
 
     with atomic_folder(out, CARD) as staging, contextlib.ExitStack() as stack:
         yield step("Opening the model")
-        loaded = load_model(local.folder)
+        loaded = open_model(local.folder)
         plan = _applicable(plan, local, loaded, source or out)
-        needed = _weights_bytes(loaded, plan) * (1 + npu)  # of two graphs, until they share them
+        # As they are made and as they are written, and those of two graphs until they share them.
+        needed = _weights_bytes(loaded, plan) * (2 + npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         yield from _warnings(plan, npu)
         yield from unembedded(loaded)
-        ids = _prompt(loaded)
+        ids, tensors = _prompt(loaded), weights_of(loaded.model)
         if shared.graph is None:
             yield step("Tracing the graph")
-            graph = _traced(loaded.model)
+            shared.graph = _traced(loaded.model)
             yield step("Comparing the graph with the model")
-            round_to_fp16(loaded.model)
-            shared.against_torch = _compared(graph, loaded.model, ids)
-            shared.graph = graph
-        else:
-            round_to_fp16(loaded.model)
+            with _scratch(out) as file:
+                weights = Weights(tensors, file)
+                shared.against_torch = _compared(shared.graph, loaded.model, ids, weights, cancel)
         yield step("Running the original model")
-        said = reference(loaded.model, ids, plan.assignments)
+        said = reference(loaded.model, ids, plan.assignments, cancel)
         tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
-        del loaded  # the graph has its own FP16 copy: less memory while it is compressed and written
-        yield step("Compressing the weights")
-        graph = shared.graph.clone()
-        compress(graph, plan.assignments, cancel)
-        yield step("Writing the model")
-        _save(graph, staging / "openvino_model.xml", local, plan)
-        del graph
+        del loaded
+        with _scratch(out) as file:
+            yield step("Compressing the weights")
+            graph = shared.graph.clone()
+            compress(graph, plan.assignments, cancel, Weights(tensors, file))
+            yield step("Writing the model")
+            _save(graph, staging / "openvino_model.xml", local, plan)
+            del graph
         if npu:
             yield step("Writing the graph for an NPU")
-            _write_npu_graph(local, plan, staging, cancel, shared)
+            with _scratch(out) as file:
+                _write_npu_graph(local, plan, staging, cancel, shared, Weights(tensors, file))
         yield step("Converting the tokenizer")
         _write_small_files(local.folder, generation, staging)
         _write_tokenizer(tokenizer, staging)
@@ -184,9 +190,20 @@ def export_model(
     )
 
 
+@contextlib.contextmanager
+def _scratch(out: Path) -> Iterator[MappedFile]:
+    """A file for constants beside the folder to make: there, disk space is promised."""
+    with partial_of(behind_links(out)) as path:
+        file = MappedFile(path)
+        try:
+            yield file
+        finally:
+            file.close()
+
+
 def _traced(model: PreTrainedModel, fixed: bool = False) -> ov.Model:
-    """The stateful graph of a model, weights in FP16."""
-    graph, states = trace(model, fixed=fixed)
+    """The stateful graph of a model, without its weights."""
+    graph, states = trace(model, fixed=fixed, hollow=True)
     make_stateful(graph, states)
     if fixed:
         free_of_beams(graph)
@@ -220,7 +237,8 @@ def _weights_bytes(loaded: LoadedModel, plan: Plan) -> int:
 def _proven(staging: Path, said: Reference) -> dict[str, float]:
     """How far the written graph is off the model in torch, whose answers are kept beside it."""
     save_reference(staging, said)
-    logits = graph_answers(staging / "openvino_model.xml", said.ids)
+    graph = ov.Core().read_model(staging / "openvino_model.xml")
+    logits = graph_answers(graph, said.ids)
     off = difference_from(said, (part[:, said.columns] for part in logits))
     if off > MOST_DIFFERENT:
         raise ExportError(
@@ -228,7 +246,7 @@ def _proven(staging: Path, said: Reference) -> dict[str, float]:
             f"on the CPU in f32, its logits differ by {off:.1%} of their spread",
             "Report this as a bug, with the model's name",
         )
-    return {"cpu_f32_against_torch": off}
+    return {"cpu_f32_against_torch": off, "in_pieces": elements(graph) > LARGE}
 
 
 def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
@@ -246,19 +264,23 @@ def _prompt(loaded: LoadedModel) -> list[int]:
     return loaded.ids(text, calibration_text().name)[:PROMPT_TOKENS]
 
 
-def _compared(graph: ov.Model, model: PreTrainedModel, ids: list[int]) -> float | None:
-    """How far the traced graph is off the model; None where there is no memory to run both.
+def _compared(
+    graph: ov.Model, model: PreTrainedModel, ids: list[int], weights: Weights, cancel: Cancel
+) -> float | None:
+    """How far the traced graph is off the model; None for a large one, of which only the outcome is compared.
 
     Raises
     ------
     ExportError
         If it is off by more than `MOST_DIFFERENT`: with the first block that is.
     """
-    if not traced.fits(model):
+    if elements(graph) > LARGE:
         return None
-    found = traced.difference(graph, model, ids)
+    graph = graph.clone()
+    fill(graph, weights, weights.tensors, cancel)
+    found = traced.difference(graph, model, ids, cancel)
     if found > MOST_DIFFERENT:
-        where = traced.first_wrong_block(model, ids, MOST_DIFFERENT)
+        where = traced.first_wrong_block(model, ids, MOST_DIFFERENT, weights, cancel)
         raise ExportError(
             "The traced graph does not answer like the model",
             f"before compression, its logits differ by {found:.1%} of their spread, and the first part that "
@@ -268,12 +290,14 @@ def _compared(graph: ov.Model, model: PreTrainedModel, ids: list[int]) -> float 
     return found
 
 
-def _write_npu_graph(local: LocalModel, plan: Plan, staging: Path, cancel: Cancel, shared: Traced) -> None:
+def _write_npu_graph(
+    local: LocalModel, plan: Plan, staging: Path, cancel: Cancel, shared: Traced, weights: Weights
+) -> None:
     """Compressed anew in its own form; equal weights come out as equal bytes and are shared."""
     if shared.fixed is None:
-        shared.fixed = _traced(load_model(local.folder).model, fixed=True)
+        shared.fixed = _traced(open_model(local.folder).model, fixed=True)
     graph = shared.fixed.clone()
-    compress(graph, plan.assignments, cancel)
+    compress(graph, plan.assignments, cancel, weights)
     _save(graph, staging / NPU_MODEL, local, plan)
     share_weights(staging / NPU_MODEL, staging / "openvino_model.xml")
 

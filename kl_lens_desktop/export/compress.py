@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import compress_model_transformation
 
 from kl_lens_desktop.errors import ExportError
-from kl_lens_desktop.export.trace import COMPUTED, MODEL_ATTRIBUTE
+from kl_lens_desktop.export.streamed import Weights, piece_by_piece
+from kl_lens_desktop.export.trace import COMPUTED, CONSTANT_PREFIX
 from kl_lens_desktop.model.inventory import weight_name
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
@@ -57,15 +58,48 @@ def to_fp16(graph: ov.Model) -> None:
         for op in graph.get_ops()
         if COMPUTED in op.get_rt_info()
     ]
-    compress_model_transformation(graph)
+    with _hidden(graph):
+        compress_model_transformation(graph)
     for ports, constant in kept:
         for port in ports:
             port.replace_source_output(constant.output(0))
 
 
-def compress(graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel) -> None:
+@contextlib.contextmanager
+def _hidden(graph: ov.Model) -> Iterator[None]:
+    """Inputs of the graph in place of the weights of a hollow one, which have their form already.
+
+    OpenVINO leaves a graph alone in which some constant has it.
+    """
+    weights = [
+        op
+        for op in graph.get_ops()
+        if op.get_type_name() == "Convert" and op.get_friendly_name().startswith(CONSTANT_PREFIX)
+    ]
+    inputs = [ops.parameter(op.output(0).get_shape(), op.output(0).get_element_type()) for op in weights]
+    for weight, stand_in in zip(weights, inputs, strict=True):
+        weight.output(0).replace(stand_in.output(0))
+    graph.add_parameters(inputs)
+    yield
+    for weight, stand_in in zip(weights, inputs, strict=True):
+        stand_in.output(0).replace(weight.output(0))
+        graph.remove_parameter(stand_in)
+
+
+def compress(
+    graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel, weights: Weights | None = None
+) -> None:
     """Compress the weights of a graph in place, each by its own format, in one pass of NNCF.
 
+    Parameters
+    ----------
+    assignments : mapping of str to str
+        Weight to format; those that are not in it stay in FP16.
+    weights : Weights, optional
+        Those of a hollow graph, which then has all of them.
+
+    Notes
+    -----
     NNCF has no public per-weight precision map, and one public call per format stumbles over types of an
     earlier call (3.4 cannot read ``u3`` back). So its own algorithm lists the weights, their configurations
     are set from the plan, and its own code rounds, packs and rewires them. `audit` checks the outcome.
@@ -101,8 +135,28 @@ def compress(graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel) ->
     # Larger weights first, as NNCF does: the peak of memory is then at the start, while little else is held.
     planned.sort(key=lambda parameters: int(parameters.num_weights), reverse=True)
     backend = OVWeightCompressionAlgoBackend(graph)
-    with _rounding_compiled_once():
-        backend.transform_model(graph, nncf_graph, _until_cancelled(planned, cancel))
+    pairs = [(names[parameters.weight_name], parameters) for parameters in planned]
+    with _rounding_compiled_once(), contextlib.closing(_taken(pairs, weights, cancel)) as taken:
+        backend.transform_model(graph, nncf_graph, taken)
+    if weights:
+        fill(graph, weights, weights.tensors.keys() - dict(pairs).keys(), cancel)
+
+
+def _taken(pairs: Iterable[tuple[str, Any]], weights: Weights | None, cancel: Cancel) -> Generator[Any]:
+    """NNCF's parameters of one weight after the other, its values at hand while NNCF works on it."""
+    for name, parameters in pairs:
+        cancel.check()
+        with piece_by_piece(weights, name, cancel) if weights else contextlib.nullcontext():
+            yield parameters
+
+
+def fill(graph: ov.Model, weights: Weights, names: Collection[str], cancel: Cancel) -> None:
+    """Give a hollow graph some of its weights, in FP16."""
+    for name, hollow in weight_constants(graph).items():
+        if name in names:
+            constant = weights.constant(name, cancel)
+            constant.set_friendly_name(hollow.get_friendly_name())
+            hollow.output(0).replace(constant.output(0))
 
 
 def audit(graph: ov.Model, assignments: Mapping[str, str]) -> Audit:
@@ -157,8 +211,10 @@ def base_name(fmt: Format) -> str:
 
 def _parameter(constant: ov.Node) -> str:
     """The state-dict name it had in torch; empty if it is no parameter."""
-    prefix, name = f"self.{MODEL_ATTRIBUTE}.", constant.get_friendly_name()
-    return name.removeprefix(prefix).removesuffix("_compressed") if name.startswith(prefix) else ""
+    name = str(constant.get_friendly_name())
+    if not name.startswith(CONSTANT_PREFIX):
+        return ""
+    return name.removeprefix(CONSTANT_PREFIX).removesuffix("_compressed")
 
 
 def _constant(constants: Mapping[str, ov.Node], weight: str) -> ov.Node:
@@ -210,9 +266,3 @@ def _structure(model: ov.Model) -> tuple[Any, ...]:
         )
         for op in ops
     )
-
-
-def _until_cancelled(items: Iterable[Any], cancel: Cancel) -> Iterator[Any]:
-    for item in items:
-        cancel.check()
-        yield item

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,18 @@ from numpy.typing import NDArray
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
 from kl_lens_desktop.files import read_json, write_json
+from kl_lens_desktop.process.cancel import Cancel
+
+if TYPE_CHECKING:
+    import torch
 
 REFERENCE = "kl_lens_reference.json"
 CALLS = (140, *[1] * 8, 140, *[1] * 8)  # tokens
 TOKENS = sum(CALLS)
 _COLUMNS = 64  # of the vocabulary; the whole of it would take as much as a small model
 _SEED = 0
+LARGE = 2**28  # elements of weights: the device takes up to five bytes for each while it compiles a graph
+PIECE = 2**27
 _LARGEST_VOCABULARY = 2**24
 
 Logits = NDArray[np.float32]
@@ -70,52 +76,66 @@ def answers(step: Callable[[list[int]], Logits], ids: Sequence[int]) -> Iterator
 def graph_answers(graph: Any, ids: Sequence[int], calls: Sequence[int] = CALLS) -> Iterator[Logits]:
     """The logits of a stateful graph (an `ov.Model` or its file) on the CPU with nothing rounded.
 
-    By call, [tokens, vocabulary]; each is overwritten by the next.
+    By call, [tokens, vocabulary]; each is overwritten by the next. One of more than
+    `LARGE` elements runs in pieces.
     """
     import openvino as ov
 
+    from kl_lens_desktop.export.in_pieces import answers_in_pieces, elements
+
+    if isinstance(graph, Path):
+        graph = ov.Core().read_model(graph)
+    if elements(graph) > LARGE:
+        yield from answers_in_pieces(graph.clone(), list(pieces(ids, calls)), PIECE)
+        return
     request = ov.Core().compile_model(graph, "CPU", FULL_PRECISION).create_infer_request()
     for past, piece in pieces(ids, calls):
         yield request.infer(call_inputs(piece, past), share_outputs=True)["logits"][0]
 
 
-def round_to_fp16(model: Any) -> None:
-    """Round every parameter, in place, as a graph with weights in FP16 holds it."""
-    import torch
-
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half())
-
-
-def reference(model: Any, ids: Sequence[int], assignments: Mapping[str, str]) -> Reference:
-    """What `model` answers to `ids` in one call, in float32, once its weights are rounded, which is in place.
+def model_answer(
+    model: Any, ids: Sequence[int], assignments: Mapping[str, str], cancel: Cancel
+) -> "torch.Tensor":
+    """The logits of a model for `ids` in one call, in float32, with weights rounded as a graph holds them.
 
     Parameters
     ----------
     model : PreTrainedModel
-        On the CPU, its parameters rounded to FP16, as the graph holds what no format applies to; not to be
-        used for anything else afterwards.
+        As `model.load.open_model` gives it.
     assignments : mapping of str to str
-        Weight to format.
+        Weight to format; everything else is rounded to FP16.
+
+    Returns
+    -------
+    Tensor
+        (tokens, vocabulary).
     """
     import torch
 
     from kl_lens_desktop.kernels.replace import fast_kernels
-    from kl_lens_desktop.model.inventory import weight_parameters
+    from kl_lens_desktop.model.by_block import ByBlock
     from kl_lens_desktop.quant.formats import parse_format
-    from kl_lens_desktop.quant.rounding import fake_quantize
 
-    with torch.no_grad(), fast_kernels(model):
-        parameters = weight_parameters(model)
-        for name, chosen in assignments.items():
-            if chosen != "fp16":
-                parameters[name].copy_(fake_quantize(parameters[name], parse_format(chosen)))
-        logits = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
-        vocabulary = logits.shape[1]
-        kept = np.random.default_rng(_SEED).choice(vocabulary, min(_COLUMNS, vocabulary), replace=False)
-        columns = np.sort(kept).astype(np.int64)
-        return Reference(list(ids), columns, logits[:, columns].float().numpy())
+    with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel) as streamed:
+        formats = {name: parse_format(chosen) for name, chosen in assignments.items()}
+        named = {id(streamed.stored[name]) for name in formats}  # tied weights have other names too
+        rest = {name: _in_fp16 for name, stored in streamed.stored.items() if id(stored) not in named}
+        with streamed.changed({**rest, **formats}):
+            logits: torch.Tensor = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
+        return logits
+
+
+def _in_fp16(rows: "torch.Tensor") -> "torch.Tensor":
+    return rows.half().float()
+
+
+def reference(model: Any, ids: Sequence[int], assignments: Mapping[str, str], cancel: Cancel) -> Reference:
+    """What a model answers to `ids`: see `model_answer`."""
+    logits = model_answer(model, ids, assignments, cancel)
+    vocabulary = logits.shape[1]
+    kept = np.random.default_rng(_SEED).choice(vocabulary, min(_COLUMNS, vocabulary), replace=False)
+    columns = np.sort(kept).astype(np.int64)
+    return Reference(list(ids), columns, logits[:, columns].numpy())
 
 
 def save_reference(folder: Path, said: Reference) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 
+from kl_lens_desktop.export.hollow import Constants, hollowed
 from kl_lens_desktop.families import Family, family_of
 from kl_lens_desktop.kernels.call import Call, FixedCall
 from kl_lens_desktop.kernels.chunk_scan.graph import remove_views
@@ -37,7 +38,8 @@ from kl_lens_desktop.model.inventory import blocks
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
 COMPUTED = "computed"  # marks vectors that no parameter of the model holds
-MODEL_ATTRIBUTE = "model"  # constants are called self.<this>.<state-dict name>
+MODEL_ATTRIBUTE = "model"
+CONSTANT_PREFIX = f"self.{MODEL_ATTRIBUTE}."  # before the state-dict name in a constant's
 _MASKED = torch.finfo(torch.float16).min  # of float32's a device that computes in float16 makes infinity
 _PREFIX, _STEP = 5, 7  # tokens before and in the traced call: unequal, so that no size is taken for another
 
@@ -78,9 +80,9 @@ class State:
 
 
 def trace(
-    model: PreTrainedModel, *, fixed: bool = False, watched: bool = False
+    model: PreTrainedModel, *, fixed: bool = False, watched: bool = False, hollow: bool = False
 ) -> tuple[ov.Model, list[State]]:
-    """Trace a float32 model on the CPU; buffers that it keeps in bfloat16 become float32.
+    """Trace a model on the CPU; what it keeps in 16 bits becomes float32.
 
     Parameters
     ----------
@@ -88,6 +90,8 @@ def trace(
         In the form of which `export.static` makes graphs of fixed shapes: see `kernels.call.FixedCall`.
     watched : bool
         Let what each block adds, (batch, tokens, channels), be outputs too, after the states.
+    hollow : bool
+        Leave the model's weights where they are, and out of the graph: see `export.hollow`.
 
     Returns
     -------
@@ -97,13 +101,13 @@ def trace(
     list of State
         In the order of those inputs and outputs.
     """
-    model.float()  # a bfloat16 constant would lie in the model's memory, and be lost with it
     ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
     family = family_of(model.config.model_type)
     kernels = [KERNELS[name] for name in family.kernels]
     call = FixedCall(kernels) if fixed else Call(kernels)
     with (
         torch.no_grad(),
+        hollowed(model, CONSTANT_PREFIX) if hollow else _in_float32(model) as constants,
         replaced_functions(model, call.functions),
         dense_experts(model) if fixed else grouped_experts(model),
         family.patched(model, call),
@@ -122,7 +126,7 @@ def trace(
             torch.zeros(1, dtype=torch.int32),
             tuple(_flatten(cache, states)),
         )
-        graph = _converted(_Step(model, family, states, call, seen).eval(), example, call)
+        graph = _converted(_Step(model, family, states, call, seen).eval(), example, call, constants)
     remove_cuts(graph)
     _mark_computed(graph, model)
     used = len(graph.inputs) - len(states)
@@ -161,7 +165,14 @@ def initial_states(states: Sequence[State]) -> list[NDArray[np.float32]]:
     return [np.zeros(shape, np.float32) for shape in shapes]
 
 
-def _converted(step: nn.Module, example: tuple[Any, ...], call: Call) -> ov.Model:
+@contextlib.contextmanager
+def _in_float32(model: PreTrainedModel) -> Iterator[Constants]:
+    """A bfloat16 constant would lie in the model's memory, and be lost with it."""
+    model.float()
+    yield {}
+
+
+def _converted(step: nn.Module, example: tuple[Any, ...], call: Call, constants: Constants) -> ov.Model:
     """What `ov.convert_model` does, in a third of its time: traced once instead of three times to compare.
 
     The traced graph is compared with the model by the tests; a model of this program's own families needs no
@@ -169,7 +180,11 @@ def _converted(step: nn.Module, example: tuple[Any, ...], call: Call) -> ov.Mode
     """
     modules = {cls: ModuleExtension(cls, _operation(cls)) for cls in call.conversions}
     decoder = TorchScriptPythonDecoder(
-        step, example_input=example, module_extensions=modules, trace_kwargs={"check_trace": False}
+        step,
+        example_input=example,
+        module_extensions=modules,
+        trace_kwargs={"check_trace": False},
+        constant_cache=constants,
     )
     frontend = FrontEndManager().load_by_framework("pytorch")
     for cls, build in call.conversions.items():

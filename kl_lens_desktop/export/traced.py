@@ -9,30 +9,33 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-import psutil
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
-from kl_lens_desktop.export.proof import Logits, Reference, difference_from, graph_answers, pieces
+from kl_lens_desktop.export.compress import fill
+from kl_lens_desktop.export.proof import (
+    Logits,
+    Reference,
+    difference_from,
+    graph_answers,
+    model_answer,
+    pieces,
+)
+from kl_lens_desktop.export.streamed import Weights
 from kl_lens_desktop.export.trace import initial_states, trace, watched_blocks
 from kl_lens_desktop.families import family_of
 from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.inventory import blocks
+from kl_lens_desktop.process.cancel import Cancel
 
 CALLS = (70, 1, 59)
 TOKENS = sum(CALLS)
-_COPIES = 3  # of the weights in float32 that the plugin may hold while it compiles a graph
 
 
-def fits(model: PreTrainedModel) -> bool:
-    """Whether there is memory for the graph beside the model."""
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    return bool(4 * _COPIES * weights < psutil.virtual_memory().available)
-
-
-def difference(graph: ov.Model, model: PreTrainedModel, ids: Sequence[int]) -> float:
+def difference(graph: ov.Model, model: PreTrainedModel, ids: Sequence[int], cancel: Cancel) -> float:
     """How far the stateful graph's logits are off the model's: see `proof.difference_from`.
 
     Parameters
@@ -40,27 +43,29 @@ def difference(graph: ov.Model, model: PreTrainedModel, ids: Sequence[int]) -> f
     graph : ov.Model
         Of `trace` and `make_stateful`, with weights in FP16.
     model : PreTrainedModel
-        In float32, its parameters rounded to FP16.
+        As `model.load.open_model` gives it.
     ids : sequence of int
         At least two; the first `TOKENS` are used.
     """
     ids = list(ids[:TOKENS])
-    with torch.no_grad(), fast_kernels(model):
-        logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+    logits = model_answer(model, ids, {}, cancel).numpy()
     said = Reference(ids, np.arange(logits.shape[1]), logits)
     return difference_from(said, graph_answers(graph, ids, CALLS))
 
 
-def first_wrong_block(model: PreTrainedModel, ids: Sequence[int], limit: float) -> str:
+def first_wrong_block(
+    model: PreTrainedModel, ids: Sequence[int], limit: float, weights: Weights, cancel: Cancel
+) -> str:
     """The first block which in the graph adds something else than in the model, in words.
 
     Off by more than `limit` as `difference` counts it. Empty where no block is: then the head is.
     """
     ids = list(ids[:TOKENS])
-    graph, states = trace(model, watched=True)
+    graph, states = trace(model, watched=True, hollow=True)
+    fill(graph, weights, weights.tensors, cancel)
     request = ov.Core().compile_model(graph, "CPU", FULL_PRECISION).create_infer_request()
     stack = blocks(model)
-    with torch.no_grad(), fast_kernels(model), watched_blocks(stack) as expected:
+    with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel), watched_blocks(stack) as expected:
         model(torch.tensor([ids]), use_cache=False)
     found: list[list[Logits]] = [[] for _ in stack]
     held = initial_states(states)

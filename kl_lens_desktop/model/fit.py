@@ -8,11 +8,12 @@ from pathlib import Path
 
 import psutil
 
+from kl_lens_desktop.disk_space import free_bytes
 from kl_lens_desktop.errors import KLLensError
-from kl_lens_desktop.hub.model_files import model_files
 from kl_lens_desktop.model.checkpoint import tensor_shapes
 from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.quantities import size
+from kl_lens_desktop.repository.model_files import model_files
 
 _MB = 2**20
 # Resident set of a worker with its libraries loaded and no model, measured on Linux with the pinned versions.
@@ -113,6 +114,13 @@ def in_memory_mb(sizes: Sizes, stage: str) -> int:
     # A whole plan is measured with its rounded weights beside the others.
     copies = 1 if stage == "analyze" else 2
     return copies * 4 * sizes.parameters // _MB + _TORCH_MB + _ANALYSIS_SLICES_MB
+
+
+def fits(need: StageNeed, folder: Path) -> str:
+    """``yes``, or what this computer lacks for a stage that writes into `folder`."""
+    if need.ram_mb * _MB > psutil.virtual_memory().total:
+        return "not enough memory"
+    return "not enough disk" if need.disk_mb * _MB > free_bytes(folder) else "yes"
 
 
 def free_mb() -> int:

@@ -1,0 +1,240 @@
+"""A stateful graph run one piece after the other, since a device that compiles it whole takes several times
+the memory of its weights.
+
+Each piece has some of the weights. It is compiled alone, sees all calls of a prompt, and is forgotten before
+the next one is compiled. What pieces hand on are the activations of all calls, which are small.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
+
+_WEIGHT = 1024  # elements from which on a constant counts
+_LOGITS = "logits"
+_STACKED = ".conv."  # in the name of a variable that is a stack of what each layer writes: see `trace.State`
+
+Feeds = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A variable, of which `stand_in` is an input that has its place.
+
+    Attributes
+    ----------
+    parts : list of ov.Output
+        Its next value, or the layers' values of which it is stacked.
+    """
+
+    stand_in: ov.Node
+    parts: list[ov.Output]
+
+    @property
+    def name(self) -> str:
+        return str(self.stand_in.get_friendly_name())
+
+    def start(self) -> NDArray[np.float32]:
+        """Zeros for one row, with no tokens."""
+        sizes = list(self.stand_in.get_output_partial_shape(0))[1:]
+        return np.zeros([1, *(0 if size.is_dynamic else size.get_length() for size in sizes)], np.float32)
+
+    def write(self, part: int, value: NDArray[np.float32], given: Feeds) -> None:
+        """Set a part of it among what a call is given."""
+        if len(self.parts) == 1:
+            given[self.name] = value
+        else:
+            whole = given.setdefault(self.name, self.start())
+            whole[:, part] = value[:, 0]  # (batch, layers, …)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A graph without states.
+
+    Attributes
+    ----------
+    inputs, handed : list of str
+        Its inputs, and the inputs of later pieces that its first outputs are for; or ``logits``.
+    written : list of (_State, int)
+        The part of a state that each of its other outputs is.
+    """
+
+    graph: ov.Model
+    inputs: list[str]
+    handed: list[str]
+    written: list[tuple[_State, int]]
+
+
+def elements(graph: ov.Model) -> int:
+    """Of all constants of a graph."""
+    shapes = [op.get_output_shape(0) for op in graph.get_ops() if op.get_type_name() == "Constant"]
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def answers_in_pieces(
+    graph: ov.Model, calls: Sequence[tuple[int, Sequence[int]]], most: int
+) -> list[NDArray[np.float32]]:
+    """The logits of each call, (tokens, vocabulary), on the CPU with nothing rounded.
+
+    Parameters
+    ----------
+    graph : ov.Model
+        Stateful; it is taken apart.
+    calls : sequence of (int, sequence of int)
+        How many ids came before each call, and its own.
+    most : int
+        Elements of weights in a piece. A single larger weight is a piece too.
+    """
+    states, pieces = _cut(graph, most)
+    feeds: list[Feeds] = [call_inputs(ids, past) for past, ids in calls]
+    feeds[0] |= {state.name: state.start() for state in states}
+    last = {name: number for number, piece in enumerate(pieces) for name in piece.inputs}
+    for number, piece in enumerate(pieces):
+        request = ov.Core().compile_model(piece.graph, "CPU", FULL_PRECISION).create_infer_request()
+        for given, following in zip(feeds, [*feeds[1:], {}], strict=True):
+            outputs = list(request.infer([given[name] for name in piece.inputs]).values())
+            given |= zip(piece.handed, outputs, strict=False)
+            for (state, part), value in zip(piece.written, outputs[len(piece.handed) :], strict=True):
+                state.write(part, value, following)
+            for name in [name for name in given if last.get(name, number) <= number and name != _LOGITS]:
+                del given[name]
+        del request
+    return [given[_LOGITS][0] for given in feeds]
+
+
+def _cut(graph: ov.Model, most: int) -> tuple[list[_State], list[_Piece]]:
+    nodes = graph.get_ordered_ops()
+    logits = graph.output(_LOGITS).get_node().input_value(0)
+    places, states = _places(nodes, most), _states(nodes)
+    read = _reached([logits.get_node(), *(part.get_node() for state in states for part in state.parts)])
+    places = _joined(places, states)
+    inputs = [*graph.get_parameters(), *(state.stand_in for state in states)]
+    handed: dict[int, list[tuple[ov.Output, str]]] = {place: [] for place in range(max(places.values()) + 1)}
+    for node in nodes:
+        place = places[_id(node)]
+        for output in node.outputs() if place >= 0 else ():
+            later = [
+                port
+                for port in output.get_target_inputs()
+                if places[_id(port.get_node())] > place and _id(port.get_node()) in read
+            ]
+            if later:
+                stand_in = ops.parameter(output.get_partial_shape(), output.get_element_type())
+                for port in later:
+                    port.replace_source_output(stand_in.output(0))
+                inputs.append(stand_in)
+                handed[place].append((output, stand_in.get_friendly_name()))
+    handed[places[_id(logits.get_node())]].append((logits, _LOGITS))
+    return states, [_piece(place, outputs, places, states, inputs) for place, outputs in handed.items()]
+
+
+def _piece(
+    place: int,
+    handed: list[tuple[ov.Output, str]],
+    places: dict[int, int],
+    states: list[_State],
+    inputs: list[ov.Node],
+) -> _Piece:
+    written = [
+        (state, number)
+        for state in states
+        for number, part in enumerate(state.parts)
+        if max(0, places[_id(part.get_node())]) == place
+    ]
+    outputs = [output for output, _ in handed] + [state.parts[number] for state, number in written]
+    results = [ops.result(output) for output in outputs]
+    reached = _reached(results)
+    used = [each for each in inputs if _id(each) in reached]
+    graph = ov.Model(results, used)
+    names = [str(each.get_friendly_name()) for each in used]
+    return _Piece(graph, names, [name for _, name in handed], written)
+
+
+def _places(nodes: Sequence[ov.Node], most: int) -> dict[int, int]:
+    """The piece of each node by its id; -1 for what needs no weight, which is in every piece that asks."""
+    places: dict[int, int] = {}
+    fixed: dict[int, int] = {}  # elements in what depends on constants alone
+    place, held = 0, 0
+    for node in nodes:
+        sources = [_id(value.get_node()) for value in node.input_values()]
+        if node.get_type_name() == "Constant":
+            fixed[_id(node)] = math.prod(node.get_output_shape(0))
+        elif sources and all(source in fixed for source in sources):
+            fixed[_id(node)] = sum(fixed[source] for source in sources)
+        places[_id(node)] = max((places[source] for source in sources), default=-1)
+        weights = 0 if _id(node) in fixed else sum(fixed.get(source, 0) for source in sources)
+        if weights >= _WEIGHT:
+            if held and held + weights > most:
+                place, held = place + 1, 0
+            held += weights
+            places[_id(node)] = place
+    return places
+
+
+def _states(nodes: Sequence[ov.Node]) -> list[_State]:
+    """The variables of a graph, in which inputs take their places."""
+    states = []
+    written = {
+        node.get_attributes()["variable_id"]: node.input_value(0)
+        for node in nodes
+        if node.get_type_name() == "Assign"
+    }
+    for node in nodes:
+        if node.get_type_name() == "ReadValue":
+            variable = node.get_attributes()["variable_id"]
+            stand_in = ops.parameter(node.get_output_partial_shape(0), node.get_element_type(), variable)
+            node.output(0).replace(stand_in.output(0))
+            value = written[variable]
+            stack = value.get_node()
+            is_stack = _STACKED in variable and stack.get_type_name() == "Concat"
+            states.append(_State(stand_in, stack.input_values() if is_stack else [value]))
+    return states
+
+
+def _joined(places: dict[int, int], states: Sequence[_State]) -> dict[int, int]:
+    """With those pieces as one in which a state would be read before it is written."""
+    apart = np.ones(max(places.values()) + 1, int)
+    for state in states:
+        if len(state.parts) == 1:
+            first = _first_reader(state.stand_in, places)
+            apart[first + 1 : places[_id(state.parts[0].get_node())] + 1] = 0
+    joined = apart.cumsum() - 1
+    return {node: int(joined[place]) if place >= 0 else -1 for node, place in places.items()}
+
+
+def _first_reader(node: ov.Node, places: dict[int, int]) -> int:
+    """The first piece that computes something with a node."""
+    found, left, seen = [], [node], set()
+    while left:
+        for port in left.pop().output(0).get_target_inputs():
+            reader = port.get_node()
+            if places[_id(reader)] >= 0:
+                found.append(places[_id(reader)])
+            elif _id(reader) not in seen:
+                seen.add(_id(reader))
+                left.append(reader)
+    return min(found, default=0)
+
+
+def _reached(nodes: Sequence[ov.Node]) -> set[int]:
+    """Ids of nodes and of all that they depend on."""
+    seen, left = {_id(node) for node in nodes}, list(nodes)
+    while left:
+        for value in left.pop().input_values():
+            source = value.get_node()
+            if _id(source) not in seen:
+                seen.add(_id(source))
+                left.append(source)
+    return seen
+
+
+def _id(node: ov.Node) -> int:
+    return int(node.get_instance_id())
