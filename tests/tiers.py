@@ -163,7 +163,6 @@ WHOLE = {
     "test_verifying_writes_the_measurement_into_the_plan",
     "test_weights_that_a_gpu_computes_wrongly_are_said",
     "test_what_is_loaded_is_what_transformers_loads",
-    "test_what_is_opened_is_what_is_loaded_in_the_files_precision",
     "test_while_another_model_is_read_nothing_claims_to_be_done",
     "test_wikitext_comes_once_and_is_named_in_the_scores",
     "test_wikitext_is_offered_where_it_is",
