@@ -59,14 +59,14 @@ STAGE = "export"
 _NPU = {
     "graph": NPU_MODEL,
     "weights": "openvino_model.bin, shared with the main graph",
-    "made_for": "openvino_genai.LLMPipeline(graph, weights, tokenizer, 'NPU'), which makes graphs of fixed "
-    "shapes of it, and loops over such graphs; batch of one, no beams",
-    "tried": "graphs of fixed shapes of every architecture on the CPU; LLMPipeline's with OpenVINO's NPU "
-    "plugin and the CPU in place of the NPU (NPUW_DEVICES=CPU): right for all but "
-    f"{', '.join(family.model_type for family in FAMILIES.values() if family.npu)}, "
-    "which the plugin does not take, nor weights in INT4 with zero points, INT3 and INT2; never on an NPU",
-    "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_DCOFF_SCALE=NO, NPUW_LLM_PREFILL_CHUNK_SIZE=256; for the "
-    "loops of Mamba-1 also NPUW_LLM_SHARED_HEAD=NO",
+    "made_for": "openvino_genai.LLMPipeline(graph, weights, tokenizer, 'NPU'), which gives the graph fixed "
+    "shapes. One row at a time, without beam search.",
+    "tried": "The fixed-shape graphs of every architecture on the CPU, and LLMPipeline with OpenVINO's NPU "
+    "plugin running on the CPU (NPUW_DEVICES=CPU). Never a real NPU. The plugin does not accept INT4 with zero "
+    "points, INT3, INT2, or these architectures: "
+    f"{', '.join(family.model_type for family in FAMILIES.values() if family.npu)}.",
+    "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_DCOFF_SCALE=NO, NPUW_LLM_PREFILL_CHUNK_SIZE=256. For "
+    "Mamba-1, add NPUW_LLM_SHARED_HEAD=NO.",
 }
 
 
@@ -344,15 +344,15 @@ def _write_card(
             "model": asdict(plan.model),
             "source": local.id,
             "prefill_chunk": PREFILL_CHUNK,
-            "inputs": "input_ids, attention_mask, position_ids (batch, tokens); beam_idx (batch)",
-            "output": "logits (batch, tokens, vocabulary), every position; state is kept between calls",
+            "inputs": "input_ids, attention_mask and position_ids (batch, tokens); beam_idx (batch)",
+            "output": "logits (batch, tokens, vocabulary) of every position. The state is kept between calls.",
             "clients_tried": [
-                "openvino_genai.LLMPipeline on the CPU, greedy and with beams: its SDPA backend, to which "
-                "the default falls back (the paged one does not take recurrent states of this form)",
-                "loops that feed the four inputs, the prompt in pieces of any length",
+                "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. It falls back to its SDPA "
+                "backend, because the paged one does not accept the states of this graph.",
+                "Loops that feed the four inputs, with prompts in pieces of any length.",
             ],
-            "rows_of_a_batch": "padded before their tokens, where attention_mask is 0; a call with one token "
-            "for each row has no padding",
+            "rows_of_a_batch": "Pad shorter prompts on the left, where attention_mask is 0. Calls with one "
+            "token for each row need no padding.",
             **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
             "audit": checked,
             "proof": proven,
