@@ -62,8 +62,8 @@ _NPU = {
     "made_for": "openvino_genai.LLMPipeline(graph, weights, tokenizer, 'NPU'), which gives the graph fixed "
     "shapes. One row at a time, without beam search.",
     "tried": "The fixed-shape graphs of every architecture on the CPU, and LLMPipeline with OpenVINO's NPU "
-    "plugin running on the CPU (NPUW_DEVICES=CPU). Never a real NPU. The plugin does not accept INT4 with zero "
-    "points, INT3, INT2, or these architectures: "
+    "plugin running on the CPU (NPUW_DEVICES=CPU). Never a real NPU. The plugin does not accept INT4 with "
+    "zero points, INT3, INT2, or these architectures: "
     f"{', '.join(family.model_type for family in FAMILIES.values() if family.npu)}.",
     "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_DCOFF_SCALE=NO, NPUW_LLM_PREFILL_CHUNK_SIZE=256. For "
     "Mamba-1, add NPUW_LLM_SHARED_HEAD=NO.",
@@ -345,10 +345,10 @@ def _write_card(
             "source": local.id,
             "prefill_chunk": PREFILL_CHUNK,
             "inputs": "input_ids, attention_mask and position_ids (batch, tokens); beam_idx (batch)",
-            "output": "logits (batch, tokens, vocabulary) of every position. The state is kept between calls.",
+            "output": "logits (batch, tokens, vocabulary) of every position. Calls keep the state.",
             "clients_tried": [
-                "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. It falls back to its SDPA "
-                "backend, because the paged one does not accept the states of this graph.",
+                "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. It falls back to its "
+                "SDPA backend, because the paged one does not accept the states of this graph.",
                 "Loops that feed the four inputs, with prompts in pieces of any length.",
             ],
             "rows_of_a_batch": "Pad shorter prompts on the left, where attention_mask is 0. Calls with one "
