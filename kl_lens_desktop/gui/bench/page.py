@@ -59,10 +59,7 @@ NOTHING = "Export a model first"
 NOT_MEASURED = "Nothing measured yet"
 MEASURING = "Measuring now. Variants take turns, so the figures of all appear near the end."
 UNMEASURED = "Not measured yet. “Benchmark” times each model on the selected devices and checks its answers."
-LEGEND = (
-    "Bold: the best. ≈: not shown to differ from the best. KL leaves out FP16, its reference. Speeds are "
-    "in the proportions of the rounds that the variants took in turn."
-)
+LEGEND = "Bold: the best. ≈: not shown to differ from the best. KL leaves out FP16, its reference."
 # The menu of columns, side by side.
 COLUMN_GROUPS = (("Speed", "By prompt length"), ("Quality", "Memory"), ("Loading", "How it ran"))
 
