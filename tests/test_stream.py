@@ -27,6 +27,7 @@ from kl_lens_desktop.process.events import Event, Note
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity import stream
 from kl_lens_desktop.sensitivity.agreement import agree
+from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
 from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis
 from kl_lens_desktop.sensitivity.lanes import Lanes
@@ -129,8 +130,8 @@ def test_little_at_a_time_and_much_are_the_same(with_experts: Path, monkeypatch:
     models = [changed(weight, parse_format("int4_sym_g64")) for weight in reversed(weights)]
 
     def compared() -> list[float]:
-        with torch.no_grad(), fast_kernels(loaded.model), ByBlock(loaded.model, Cancel()) as inside:
-            found = Stream(inside, ids).compare(models)
+        with torch.no_grad(), fast_kernels(loaded.model), DiskLanes(loaded.model, Cancel()) as lanes:
+            found = Stream(lanes, ids).compare(models)
             return [tally.estimates()["kl_pq"].mean for tally in found if not isinstance(tally, float)]
 
     much = compared()
@@ -209,8 +210,8 @@ def test_a_change_too_small_to_matter_is_as_small_as_in_memory(with_experts: Pat
         with fast_kernels(loaded.model), Lanes(loaded.model, Cancel()) as lanes:
             memory = InMemory(lanes)
             wanted = memory.noise(memory.open(ids)).estimates()["kl_pq"].mean
-        with fast_kernels(opened.model), ByBlock(opened.model, Cancel()) as weights:
-            disk = OnDisk(weights)
+        with fast_kernels(opened.model), DiskLanes(opened.model, Cancel()) as disk_lanes:
+            disk = OnDisk(disk_lanes)
             found = disk.noise(disk.open(ids)).estimates()["kl_pq"].mean
     assert found == pytest.approx(wanted, rel=1)
     assert found > 0

@@ -5,7 +5,9 @@ chose. Of an embedding only the rows of the tokens at hand are widened, of the h
 """
 
 import contextlib
+import copy
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -40,7 +42,7 @@ class _Place:
 
 
 class ByBlock:
-    """The model in float32 inside the block of a ``with`` statement, and of others inside that.
+    """The model in float32 inside the block of a ``with`` statement.
 
     There every parameter that nothing reads at the moment is a stand-in full of NaN.
 
@@ -69,13 +71,28 @@ class ByBlock:
         self._readers = [{id(parameter) for parameter in block.parameters()} for block in self.blocks]
         self._changes: dict[int, Change] = {}
         self._widened: dict[tuple[str, torch.Size], _Slots] = {}
+        self._filling = threading.Lock()
         self._undo = contextlib.ExitStack()
-        self._entered = 0
+
+    def beside(self) -> Self:
+        """The model's modules once more, for another thread: both compute with the same widened block.
+
+        They must be at the same block at the same time, and agree on the changes of its weights.
+        """
+        shared: dict[int, object] = {id(each): each for each in self.model.parameters()}
+        shared |= {id(each): each for each in self.model.buffers()}
+        made = type(self)(copy.deepcopy(self.model, shared), self._cancel)
+        made._widened, made._filling = self._widened, self._filling
+        return made
+
+    @property
+    def holds_all_experts(self) -> bool:
+        """Whether no two experts of a block take turns in memory."""
+        layers = filter(holds_experts, self.model.modules())
+        stacks = (list(layer.parameters(recurse=False)) for layer in layers)
+        return all(_slots(each) == len(each[0]) for each in stacks)
 
     def __enter__(self) -> Self:
-        self._entered += 1
-        if self._entered > 1:
-            return self
         embedding, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
         streamed = {id(embedding.weight), id(head.weight)}.union(*self._readers)
         with contextlib.ExitStack() as undo:
@@ -91,10 +108,8 @@ class ByBlock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._entered -= 1
-        if not self._entered:
-            self._undo.close()
-            self._widened.clear()
+        self._undo.close()
+        self._widened.clear()
 
     @contextlib.contextmanager
     def changed(self, changes: Mapping[str, Change]) -> Iterator[None]:
@@ -120,10 +135,8 @@ class ByBlock:
         places = _places(block)
         for layer in filter(holds_experts, block.modules()):
             own = {place.name: place for place in places if place.module is layer}
-            each = sum(place.stored.numel() // len(place.stored) for place in own.values())
-            for name, place in own.items():
-                slots = max(1, min(EXPERT_ELEMENTS // each, len(place.stored)))
-                own[name] = replace(place, slots=slots)
+            slots = _slots([place.stored for place in own.values()])
+            own = {name: replace(place, slots=slots) for name, place in own.items()}
             places = [place for place in places if place.module is not layer]
             _replace_forward(undo, layer, functools.partial(self._through_experts, layer, own))
         _replace_forward(undo, block, functools.partial(self._run, block.forward, places))
@@ -143,16 +156,18 @@ class ByBlock:
         stored, change = place.stored, self._changes.get(id(place.stored))
         if change is None and stored.dtype == torch.float32 and not isinstance(stored, Stack):
             return stored if expert is None else stored[expert]
-        key = place.path, stored.shape
-        if (slots := self._widened.get(key)) is None:
-            shape = stored.shape if expert is None else stored.shape[1:]
-            slots = self._widened[key] = _Slots(torch.empty(place.slots, *shape))
-        at = (expert or 0) % len(slots.values)
-        holds = id(stored), expert, change
-        if slots.holds.get(at) != holds:
-            slots.holds.pop(at, None)
-            self._fill(slots.values[at], stored if expert is None else stored[expert], change)
-            slots.holds[at] = holds
+        key, holds = (place.path, stored.shape), (id(stored), expert, change)
+        at = (expert or 0) % place.slots
+        if (slots := self._widened.get(key)) and slots.holds.get(at) == holds:
+            return slots.values[at]
+        with self._filling:
+            if (slots := self._widened.get(key)) is None:
+                shape = stored.shape if expert is None else stored.shape[1:]
+                slots = self._widened[key] = _Slots(torch.empty(place.slots, *shape))
+            if slots.holds.get(at) != holds:
+                slots.holds.pop(at, None)
+                self._fill(slots.values[at], stored if expert is None else stored[expert], change)
+                slots.holds[at] = holds
         return slots.values[at]
 
     def _fill(self, into: Tensor, stored: Tensor, change: Change | None) -> None:
@@ -206,6 +221,12 @@ class _Slots:
 
     values: Tensor
     holds: dict[int, object] = field(default_factory=dict)
+
+
+def _slots(stacks: Sequence[Tensor]) -> int:
+    """How many experts of a layer are in float32 at a time."""
+    experts = len(stacks[0])
+    return max(1, min(experts, EXPERT_ELEMENTS * experts // sum(stack.numel() for stack in stacks)))
 
 
 def _places(module: nn.Module) -> list[_Place]:

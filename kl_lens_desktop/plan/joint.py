@@ -17,13 +17,13 @@ from torch import Tensor
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.kernels.replace import fast_kernels
-from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.model.mapped import pieces
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format, parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Tally
@@ -210,20 +210,20 @@ class _OnDisk:
     """Plans measured with the weights of one block in memory."""
 
     def __init__(self, loaded: LoadedModel, ids: Tensor, cancel: Cancel) -> None:
-        self._ids, self._weights = ids, ByBlock(loaded.model, cancel)
-        self.originals = self._weights.stored
+        self._ids, self._lanes = ids, DiskLanes(loaded.model, cancel)
+        self.originals = self._lanes.main.stored
         self._start: Stream | None = None
 
     def whole(self, plan: Mapping[str, Format]) -> Tally:
-        with self._weights:
+        with self._lanes:
             if self._start is None:
-                self._start = Stream(self._weights, self._ids)
+                self._start = Stream(self._lanes, self._ids)
             return only(self._start.compare([Changed(plan, 0)]))
 
     def moved(self, plan: Mapping[str, Format], moves: Sequence[tuple[Weight, Format]]) -> Iterator[Tally]:
         self._start = None
-        with self._weights:
-            stream = Stream(self._weights, self._ids, plan=plan)
+        with self._lanes:
+            stream = Stream(self._lanes, self._ids, plan=plan)
             found = stream.compare([changed(weight, fmt) for weight, fmt in moves])
             yield from (tally for tally in found if not isinstance(tally, float))
 

@@ -19,7 +19,6 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.kernels.replace import fast_kernels
-from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import Weight, inventory
 from kl_lens_desktop.model.load import LoadedModel, load_or_open
@@ -27,6 +26,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Tau
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
@@ -135,8 +135,8 @@ def _nats_on_disk(
 ) -> Iterator[list[float]]:
     """As `_nats_in_memory`."""
     models = [Changed({}, None), *(changed(weight, parse_format(entry.format)) for entry, weight in todo)]
-    with ByBlock(loaded.model, cancel) as weights:
-        found = Stream(weights, ids, compared=False).cross_entropies(models)
+    with DiskLanes(loaded.model, cancel) as lanes:
+        found = Stream(lanes, ids, compared=False).cross_entropies(models)
         yield from (nats for nats in found if not isinstance(nats, float))
 
 

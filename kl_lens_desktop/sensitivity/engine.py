@@ -28,7 +28,6 @@ from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.kernels.replace import fast_kernels
-from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
@@ -38,6 +37,7 @@ from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weight
 from kl_lens_desktop.quant.formats import formats_to_measure, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import decision, race
+from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes
 from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
@@ -329,8 +329,8 @@ class Run:
 @contextlib.contextmanager
 def _measuring(loaded: LoadedModel, cancel: Cancel) -> Iterator[Measuring[Any]]:
     if loaded.mapped:
-        with ByBlock(loaded.model, cancel) as weights:
-            yield OnDisk(weights)
+        with DiskLanes(loaded.model, cancel) as lanes:
+            yield OnDisk(lanes)
     else:
         with Lanes(loaded.model, cancel) as lanes:
             yield InMemory(lanes)
@@ -350,8 +350,8 @@ def measure_plan(
     formats = {name: parse_format(each) for name, each in assignments.items()}
     with torch.no_grad(), fast_kernels(loaded.model):
         if loaded.mapped:
-            with ByBlock(loaded.model, cancel) as weights:
-                tally = only(Stream(weights, ids).compare([Changed(formats, 0)]))
+            with DiskLanes(loaded.model, cancel) as lanes:
+                tally = only(Stream(lanes, ids).compare([Changed(formats, 0)]))
         else:
             lane = Lane(loaded.model, cancel)
             rounded = {name: fake_quantize(lane.parameters[name], each) for name, each in formats.items()}

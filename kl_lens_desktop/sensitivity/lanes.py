@@ -132,13 +132,13 @@ class Lanes:
         for job in jobs:
             alone = job.held > HELD_ELEMENTS // self.count
             while waiting and (alone or len(waiting) > 2 * self.count):
-                yield _result(waiting.popleft())
+                yield result(waiting.popleft())
             if alone:
                 yield job.run(self.main)
             else:
                 waiting.append(self._pool.submit(self._run, job))
         while waiting:
-            yield _result(waiting.popleft())
+            yield result(waiting.popleft())
 
     def _run(self, job: Work[T]) -> T:
         lane = self._free.get()
@@ -149,7 +149,8 @@ class Lanes:
             self._free.put(lane)
 
 
-def _result(future: Future[T]) -> T:
+def result(future: Future[T]) -> T:
+    """What `future` gives, once it does; until then an interrupt is heard."""
     while not future.done():
         wait([future], timeout=_INTERRUPTIBLE_S)
     return future.result()

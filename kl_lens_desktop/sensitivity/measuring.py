@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.inventory import Weight
 from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.means import nothing_changed
 from kl_lens_desktop.sensitivity.metrics import Tally
@@ -111,14 +111,14 @@ class InMemory:
 class OnDisk:
     """With the weights of one block in memory, which all candidates pass together."""
 
-    def __init__(self, weights: ByBlock) -> None:
-        self._weights = weights
+    def __init__(self, lanes: DiskLanes) -> None:
+        self._lanes, self._weights = lanes, (weights := lanes.main)
         self.model, self.depth, self.count = weights.model, len(weights.blocks), 1
         self._known_finite: dict[str, bool] = {}
         self._known_changing: dict[tuple[str, str], bool] = {}
 
     def open(self, ids: Tensor) -> Stream:
-        return Stream(self._weights, ids)
+        return Stream(self._lanes, ids)
 
     def found(self, text: Stream, todo: Sequence[Candidate]) -> Iterator[Found | float]:
         told = [self._without_running(text, candidate) for candidate in todo]

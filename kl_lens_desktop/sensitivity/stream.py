@@ -4,10 +4,11 @@ A block is widened once, and the hidden states of many changed models pass it be
 `Walk` compares one after another in weights that all lie in memory, this compares in the memory of one block.
 """
 
+import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +16,19 @@ from torch import Tensor, nn
 from kl_lens_desktop.model.by_block import ByBlock, Change
 from kl_lens_desktop.model.inventory import Weight
 from kl_lens_desktop.quant.formats import Format
+from kl_lens_desktop.sensitivity.disk_lanes import BATCH_TOKENS, DiskLanes
 from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
 from kl_lens_desktop.sensitivity.walk import Timing
 
-BATCH_TOKENS = 256  # of one model that pass a block at a time
 TOGETHER_TOKENS = 2**13  # pass a block together: enough to make little of the time that widening takes
 HELD_ELEMENTS = 2**25  # of their hidden states, 128 MB
 LOGIT_ELEMENTS = 2**25  # logits of one model at a time, 128 MB
 KEPT_ELEMENTS = 2**26  # full-precision logits kept, if they are no more than this (256 MB)
 
+Changes = Mapping[str, Change]
 Result = TypeVar("Result", Tally, list[float])
+Figures = TypeVar("Figures", Tally, Tensor)
 States = list[Tensor]
 """Hidden states (windows, window, size), batch by batch."""
 
@@ -42,7 +45,7 @@ class Changed:
         The first block that they change, 0 for the embedding; None for the head alone.
     """
 
-    changes: Mapping[str, Change]
+    changes: Changes
     start: int | None
 
 
@@ -51,12 +54,30 @@ def changed(weight: Weight, fmt: Format) -> Changed:
     return Changed({weight.name: fmt}, None if weight.kind == "head" else weight.block or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Passing:
+    """A model before a block: its states, none before the first, and its changes."""
+
+    states: States | None
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class _Last(Generic[Figures]):
+    """A batch of a model behind the last block, and the figures to which it adds."""
+
+    states: States
+    batch: int
+    figures: Figures
+    changes: Changes
+
+
 class Stream:
     """A model on a text, and how changed ones differ.
 
     Parameters
     ----------
-    weights : ByBlock
+    lanes : DiskLanes
         Entered while anything is computed.
     ids : Tensor
         Token ids (windows, window).
@@ -77,23 +98,23 @@ class Stream:
 
     def __init__(
         self,
-        weights: ByBlock,
+        lanes: DiskLanes,
         ids: Tensor,
         *,
         plan: Mapping[str, Change] | None = None,
         compared: bool = True,
     ) -> None:
-        self._weights, self._plan = weights, dict(plan or {})
+        self._lanes, self._plan = lanes, dict(plan or {})
         self._shape = count, window = ids.shape
         per_batch = max(1, BATCH_TOKENS // window)
         self._ids = ids.split(per_batch)
         self._rows = torch.arange(count).split(per_batch)
         self._labels = nn.functional.pad(ids[:, 1:], (0, 1), value=-1).split(per_batch)
         self._tokens = ids.numel()
-        config = weights.model.config.get_text_config()
+        config = lanes.main.model.config.get_text_config()
         held = HELD_ELEMENTS // config.hidden_size
         self._together = max(1, min(held, TOGETHER_TOKENS) // self._tokens)
-        self._slice = max(1, LOGIT_ELEMENTS // config.vocab_size)  # tokens
+        self._slice = max(1, LOGIT_ELEMENTS // lanes.count // config.vocab_size)  # tokens
         self._output: type[object] | None = None
         self._beside: list[Beside] = []
         self._block = 0  # the next that the plan's states are to pass
@@ -108,51 +129,60 @@ class Stream:
 
     @property
     def depth(self) -> int:
-        return len(self._weights.blocks)
+        return len(self._lanes.main.blocks)
 
     def compare(self, models: Sequence[Changed]) -> Iterator[Tally | float]:
         """The tally of each model in turn, on the whole text.
 
         Before those of some models there are shares, from 0 to 1, of the blocks that these have passed.
         """
-        for found in self._changed(models):
-            if isinstance(found, float):
-                yield found
-                continue
-            tally, started = Tally(*self._shape), time.perf_counter()
-            model, states = found
-            for batch in range(len(self._ids)):
-                full = self._full[batch] if self._full is not None else self._references(batch)
-                for hidden, clean in zip(self._slices(states, batch), full, strict=True):
-                    tally.add(clean, self._logits(hidden, self._all(model)))
-            self.timing.head_s += time.perf_counter() - started
-            self.timing.head_work += self._tokens
-            yield tally
+
+        def add(lane: ByBlock, last: _Last[Tally]) -> None:
+            kept = self._full[last.batch] if self._full is not None else None
+            clean = self._references(lane, last.batch) if kept is None else kept
+            for hidden, full in zip(self._slices(last.states, last.batch), clean, strict=True):
+                last.figures.add(full, self._logits(lane, hidden, last.changes))
+
+        return self._measured(models, lambda: Tally(*self._shape), add)
 
     def cross_entropies(self, models: Sequence[Changed]) -> Iterator[list[float] | float]:
         """The mean cross-entropy of the next token in each window; otherwise as `compare`."""
-        for found in self._changed(models):
-            if isinstance(found, float):
-                yield found
-                continue
-            model, states = found
-            sums = torch.zeros(self._shape[0], dtype=torch.float64)
-            for batch in range(len(self._ids)):
-                slices = zip(self._slices(states, batch), *self._labels_and_rows(batch), strict=True)
-                for hidden, labels, rows in slices:
-                    nats = next_token_nats(self._logits(hidden, self._all(model)), labels)
-                    sums.index_add_(0, rows, nats.double())
-            yield (sums / (self._shape[1] - 1)).tolist()
 
-    def _changed(self, models: Sequence[Changed]) -> Iterator[float | tuple[Changed, States]]:
-        """Each model with its hidden states after the final norm."""
+        def add(lane: ByBlock, last: _Last[Tensor]) -> None:
+            slices = zip(
+                self._slices(last.states, last.batch), *self._labels_and_rows(last.batch), strict=True
+            )
+            for hidden, labels, rows in slices:
+                nats = next_token_nats(self._logits(lane, hidden, last.changes), labels)
+                last.figures.index_add_(0, rows, nats.double())
+
+        for sums in self._measured(models, lambda: torch.zeros(self._shape[0], dtype=torch.float64), add):
+            yield sums if isinstance(sums, float) else (sums / (self._shape[1] - 1)).tolist()
+
+    def _measured(
+        self,
+        models: Sequence[Changed],
+        empty: Callable[[], Figures],
+        add: Callable[[ByBlock, _Last[Figures]], None],
+    ) -> Iterator[Figures | float]:
+        """Each model's figures, to which lanes add its batches: no two have windows in common."""
         step, starts = self._together, [self._start(model) for model in models]
+        batches, count = range(len(self._ids)), self._lanes.count
         for first in range(0, len(models), step):
             group, states = models[first : first + step], dict[int, States]()
             following = min(starts[first + step : first + 2 * step], default=0)
             yield from self._pass(group, states, following)
-            for place, model in enumerate(group):
-                yield model, states.pop(place, self._final)
+            for some in range(0, len(group), count):
+                started, found = time.perf_counter(), []
+                items: list[_Last[Figures]] = []
+                for place, model in enumerate(group[some : some + count], some):
+                    last, figures = states.pop(place, self._final), empty()
+                    items += [_Last(last, batch, figures, self._all(model)) for batch in batches]
+                    found.append(figures)
+                self._lanes.each(add, items)
+                self.timing.head_s += time.perf_counter() - started
+                self.timing.head_work += self._tokens * len(found)
+                yield from found
 
     def _start(self, model: Changed) -> int:
         """The first block to run; in a plan, whose last states are not kept, the head takes the last one."""
@@ -172,35 +202,45 @@ class Stream:
         until = max(*starts.values(), following)
         for block in range(self._block, self.depth):
             started = time.perf_counter()
-            before = self._states
-            if block < until:
-                self._block, self._states = block + 1, self._through(block, before, self._plan)
             live = [place for place, start in starts.items() if start <= block]
-            # Those that leave the block as it is come first: each change has some of it widened anew.
-            for place in sorted(live, key=lambda place: self._changes_in(block, models[place])):
-                origin = before if starts[place] == block else states[place]
-                states[place] = self._through(block, origin, self._all(models[place]))
+            passing = [_Passing(self._states, self._plan)] if block < until else []
+            for place in live:
+                states_before = self._states if starts[place] == block else states[place]
+                passing.append(_Passing(states_before, self._all(models[place])))
+            passed = self._through(block, passing)
+            if block < until:
+                self._block, self._states = block + 1, passed.pop(0)
+            states.update(zip(live, passed, strict=True))
             self.timing.trunk_s += time.perf_counter() - started
             self.timing.trunk_work += len(live) * self._tokens
             if live:
                 yield (block + 1 - first) / (self.depth - first)
 
-    def _all(self, model: Changed) -> Mapping[str, Change]:
+    def _all(self, model: Changed) -> Changes:
         return {**self._plan, **model.changes}
 
-    def _changes_in(self, block: int, model: Changed) -> list[str]:
-        return sorted(name for name in model.changes if self._weights.reads(block, name))
+    def _through(self, block: int, models: Sequence[_Passing]) -> list[States]:
+        """Of each model the input of the next block or, behind the last, the states after the final norm."""
+        # Those with the same weights in this block pass it at the same time, each of the others by itself.
+        groups: dict[Hashable, list[int]] = {}
+        for place, model in enumerate(models):
+            own = (item for item in model.changes.items() if self._lanes.main.reads(block, item[0]))
+            groups.setdefault(frozenset(own), []).append(place)
+        found: dict[int, States] = {}
+        batches = range(len(self._ids))
+        for places in groups.values():
+            items = [(models[place], batch) for place in places for batch in batches]
+            passed = self._lanes.each(functools.partial(self._trunk, block), items)
+            for number, place in enumerate(places):
+                found[place] = passed[number * len(batches) : (number + 1) * len(batches)]
+        return [found[place] for place in range(len(models))]
 
-    def _through(self, block: int, states: States | None, changes: Mapping[str, Change]) -> States:
-        """The input of the next block or, behind the last, the states after the final norm."""
-        with self._weights.changed(changes):
-            return [self._trunk(block, states, batch) for batch in range(len(self._ids))]
-
-    def _trunk(self, block: int, states: States | None, batch: int) -> Tensor:
-        model, blocks = self._weights.model, self._weights.blocks
-        hidden = None if states is None else states[batch]
+    def _trunk(self, block: int, lane: ByBlock, passing: tuple[_Passing, int]) -> Tensor:
+        model, batch = passing
+        hidden = None if model.states is None else model.states[batch]
         stop = block + 1 if block + 1 < self.depth else None
-        reached = trunk(model, blocks, self._ids[batch], block, hidden, stop, self._beside)
+        with lane.changed(model.changes):
+            reached = trunk(lane.model, lane.blocks, self._ids[batch], block, hidden, stop, self._beside)
         if isinstance(reached, Tensor):
             return reached
         self._output = type(reached)
@@ -210,10 +250,13 @@ class Stream:
     def _first_pass(self) -> States:
         """The full-precision states after the final norm, noting what each block returns beside them."""
         states: States | None = None
-        for place, block in enumerate(self._weights.blocks):
+        main = self._lanes.main
+        for place, block in enumerate(main.blocks):
+            model = _Passing(states, {})
             with observed(block, None, self._beside):
-                states = self._through(place, states, {})
-            del self._beside[place + 1 :]  # of every batch but the first
+                first = self._trunk(place, main, (model, 0))
+            others = [(model, batch) for batch in range(1, len(self._ids))]
+            states = [first, *self._lanes.each(functools.partial(self._trunk, place), others)]
         assert states is not None
         return states
 
@@ -222,7 +265,7 @@ class Stream:
         full: list[list[Reference]] = []
         for batch in range(len(self._ids)):
             full.append([])
-            for each in self._references(batch):
+            for each in self._references(self._lanes.main, batch):
                 sums.index_add_(0, each.rows, each.signal.double())
                 self.finite &= bool(each.log_norm.isfinite().all())
                 if kept:
@@ -230,12 +273,12 @@ class Stream:
         self._full = full if kept else None
         self.signal = (sums / self._shape[1]).tolist()
 
-    def _references(self, batch: int) -> Iterator[Reference]:
+    def _references(self, lane: ByBlock, batch: int) -> Iterator[Reference]:
         """The full-precision model on the tokens of a batch, slice by slice."""
         for hidden, labels, rows in zip(
             self._slices(self._final, batch), *self._labels_and_rows(batch), strict=True
         ):
-            yield reference(self._logits(hidden, {}), labels, rows)
+            yield reference(self._logits(lane, hidden, {}), labels, rows)
 
     def _slices(self, states: States, batch: int) -> Sequence[Tensor]:
         slices: Sequence[Tensor] = states[batch].flatten(0, 1).split(self._slice)
@@ -246,10 +289,10 @@ class Stream:
         rows = self._rows[batch].repeat_interleave(self._shape[1])
         return self._labels[batch].flatten().split(self._slice), rows.split(self._slice)
 
-    def _logits(self, hidden: Tensor, changes: Mapping[str, Change]) -> Tensor:
+    def _logits(self, lane: ByBlock, hidden: Tensor, changes: Changes) -> Tensor:
         assert self._output is not None
-        with self._weights.changed(changes):
-            return head(self._weights.model, self._output, self._ids[0][:1, :1], hidden)
+        with lane.changed(changes):
+            return head(lane.model, self._output, self._ids[0][:1, :1], hidden)
 
 
 def only(results: Iterable[Result | float]) -> Result:
