@@ -55,6 +55,9 @@ class ExportJob(Job[Exported]):
     npu: bool = False
     consent: bool = False
 
+    def writes(self) -> set[Path]:
+        return {self.out}
+
     def memory_mb(self) -> int | None:
         from kl_lens_desktop.model.fit import memory_mb
 
@@ -88,6 +91,9 @@ class ExportAllJob(Job[ExportedAll]):
     NAME: ClassVar[str] = "export-all"
 
     variants: tuple[ExportJob, ...]
+
+    def writes(self) -> set[Path]:
+        return {variant.out for variant in self.variants}
 
     def memory_mb(self) -> int | None:
         return self.variants[0].memory_mb() if self.variants else None

@@ -9,6 +9,7 @@ from kl_lens_desktop.process.job import Job
 
 _PLACES = {
     "pull": "hub.jobs:PullJob",
+    "verify-files": "hub.jobs:VerifyFilesJob",
     "inspect": "model.jobs:InspectJob",
     "analyze": "sensitivity.jobs:AnalyzeJob",
     "agree": "sensitivity.jobs:AgreeJob",
@@ -26,6 +27,7 @@ _PLACES = {
     "devices": "bench.jobs:DevicesJob",
     "generate": "bench.jobs:GenerateJob",
     "run": "run:RunJob",
+    "push": "publishing:PushJob",
 }
 NAMES = tuple(_PLACES)
 

@@ -63,6 +63,9 @@ class RunJob(Job[Compressed]):
     devices: tuple[str, ...] | None = None
     benchmark: Benchmark = field(default_factory=lambda: Benchmark(speed_minutes=3))
 
+    def writes(self) -> set[Path]:
+        return {self.out}
+
     @property
     def quick(self) -> "RunJob":
         """The same with less text and fewer repetitions everywhere, and so with wider errors."""

@@ -3,12 +3,13 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import jsonschema
+from typing import TYPE_CHECKING, Any
 
 from kl_lens_desktop import resources
 from kl_lens_desktop.errors import InputError
+
+if TYPE_CHECKING:
+    import jsonschema
 
 
 def check_schema(value: Any, schema: str, path: Path) -> None:
@@ -37,6 +38,8 @@ def check_schema(value: Any, schema: str, path: Path) -> None:
 
 
 @cache
-def _validator(name: str) -> jsonschema.Draft202012Validator:
+def _validator(name: str) -> "jsonschema.Draft202012Validator":
+    import jsonschema  # which takes longer than most commands need to start
+
     text = resources.path("schemas", f"{name}.json").read_text(encoding="utf-8")
     return jsonschema.Draft202012Validator(json.loads(text))

@@ -32,14 +32,14 @@ _placing = threading.Lock()
 @contextlib.contextmanager
 def partial_of(target: Path) -> Iterator[Path]:
     """A name beside `target` to write to; whatever still has it when the block ends is removed."""
-    with _holding(target.with_name(f".{target.name}.{_owner()}-{uuid4().hex[:8]}.partial")) as path:
+    with _holding(target.with_name(f".{target.name}.{owner()}-{uuid4().hex[:8]}.partial")) as path:
         yield path
 
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A new folder in the system's temporary folder, removed when the block ends."""
-    with _holding(Path(tempfile.mkdtemp(prefix=f"kl-lens-{_owner()}-"))) as path:
+    with _holding(Path(tempfile.mkdtemp(prefix=f"kl-lens-{owner()}-"))) as path:
         yield path
 
 
@@ -73,7 +73,7 @@ def _sweep(folder: Path, names: re.Pattern[str]) -> None:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             named = names.fullmatch(entry.name)
-            if named and not _is_alive(int(named[1]), int(named[2])):
+            if named and not is_alive(int(named[1]), int(named[2])):
                 _removed(Path(entry.path))
 
 
@@ -102,11 +102,13 @@ def _started(pid: int) -> int:
     return int(psutil.Process(pid).create_time())
 
 
-def _owner() -> str:
+def owner() -> str:
+    """This process as names say it: its number and when it began."""
     return f"{os.getpid()}-{_started(os.getpid())}"
 
 
-def _is_alive(pid: int, start: int) -> bool:
+def is_alive(pid: int, start: int) -> bool:
+    """Whether the process of that number which began then still runs."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

@@ -12,6 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is loaded; test proce
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["KL_LENS_HOME"] = tempfile.mkdtemp(prefix="kl-lens-tests-")
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="kl-lens-tests-hf-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model

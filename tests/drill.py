@@ -117,6 +117,7 @@ class Ground:
         environment = {
             **os.environ,
             "KL_LENS_HOME": str(folder / "home"),
+            "HF_HOME": str(folder / "home" / "huggingface"),
             "HF_ENDPOINT": self._hub_url,
             "HF_HUB_OFFLINE": "0",
             MARK: str(folder),

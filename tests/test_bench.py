@@ -255,7 +255,7 @@ def test_combinations_of_devices_stand_side_by_side(short_ir: dict[str, Path], t
         assert row["execution_devices"] == ["CPU"]
         assert row["kl_to_fp16"]["mean"] == pytest.approx(0, abs=1e-9)
     document = report.load_bench(out)
-    assert sum(line["speed"] == "fastest" for line in report.table(rows)) == 2
+    assert all(line["speed"] == "" for line in report.table(rows)), "one variant is not faster than others"
     export_html(document, tmp_path / "b.html")
     page = (tmp_path / "b.html").read_text(encoding="utf-8")
     assert all(f"fp16 · {row['device']}" in page for row in rows[:2])
@@ -565,7 +565,7 @@ def test_the_fastest_is_who_wins_the_rounds_whatever_the_means(benched: Path) ->
 
     slow, fast = [100.0, 101.0, 99.0, 100.0], [110.0, 111.0, 109.0, 110.0]
     assert standing(slow, fast, mean=120.0) == ["", "fastest", ""]
-    assert standing(slow, [101.0, 100.0, 100.0, 101.0], mean=90.0) == ["≈ fastest", "fastest", ""]
+    assert standing(slow, [101.0, 100.0, 100.0, 101.0], mean=90.0) == ["≈ fastest", "≈ fastest", ""]
     # one that was settled early, and a computer that became slower afterwards
     assert standing(slow, [*fast, *[80.0, 81.0] * 6]) == ["", "fastest", ""]
     # where they beat each other in a circle, nobody stands as slower who is told apart as faster
@@ -987,7 +987,7 @@ def test_the_table_says_what_happened_in_words(benched: Path) -> None:
     rows.append(rows[0] | {"variant": "odd", "status": "failed: it broke: badly", "tokens_per_s": None})
     lines = report.table(rows)
     assert [line["device"] for line in lines] == ["CPU", "CPU", ABSENT, "CPU"]
-    assert sum(line["speed"] == "fastest" for line in lines) == 1
+    assert any("fastest" in line["speed"] for line in lines[:2])
     assert lines[2]["status"] == "unavailable"
     assert "no device GPU.9" in lines[2]["note"]
     assert (lines[3]["status"], lines[3]["note"], lines[3]["speed"]) == ("failed", "it broke: badly", "")

@@ -62,7 +62,19 @@ def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def stuck(temp: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def heard() -> Iterator[None]:
+    """Signals are not ignored, as they are in what a shell runs in the background or under ``nohup``."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number in STOPPING:
+        is_interrupt = number is signal.SIGINT
+        signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def stuck(temp: Path, heard: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """A function that makes children run `tests.stuck_worker`, whose jobs end as it is told."""
 
     def behave(how: str) -> None:

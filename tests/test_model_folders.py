@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kl_lens_desktop.cli.commands import COMMANDS, run
 from kl_lens_desktop.errors import HubError, InputError, ModelError
-from kl_lens_desktop.hub import download, library
-from kl_lens_desktop.hub.model_files import INDEX, model_files
+from kl_lens_desktop.hub import download, store, transfer
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
 from kl_lens_desktop.model.load import LoadedModel, empty_model, load_model, open_model, unembedded
 from kl_lens_desktop.model.mapped import Stack
 from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.repository.model_files import INDEX, model_files
 from kl_lens_desktop.text.passage import token_ids
 from kl_lens_desktop.text.windows import windows
 from tests import hub_server
@@ -534,9 +534,8 @@ def test_only_known_files_of_the_folder_itself_are_taken_along(folder: Path) -> 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
     monkeypatch.setenv("KL_LENS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_TOKEN", "")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "")
-    monkeypatch.setattr(download, "_FIRST_DELAY_S", 0.01)
+    hub_server.go_online(monkeypatch, tmp_path / "home")
+    monkeypatch.setattr(transfer, "_FIRST_DELAY_S", 0.01)
     with hub_server.serve({}) as served:
         monkeypatch.setenv("HF_ENDPOINT", served.url)
         yield served
@@ -545,7 +544,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
 def pulled(hub: Hub, files: dict[str, bytes]) -> Path:
     hub.repositories["tiny/hybrid"] = Repository(files)
     *_, last = download.pull("tiny/hybrid")
-    found = library.find("tiny/hybrid")
+    found = store.find("tiny/hybrid")
     assert found is not None
     assert str(found.folder) == last.result["folder"]  # type: ignore[attr-defined]
     return found.folder
@@ -560,13 +559,11 @@ def test_of_a_single_file_and_shards_the_single_file_is_pulled_and_opens(hub: Hu
     ]
 
 
-def test_an_index_that_an_earlier_version_pulled_for_nothing_is_removed(hub: Hub, folder: Path) -> None:
+def test_shards_that_another_tool_pulled_too_are_no_hindrance(hub: Hub, folder: Path) -> None:
     beside(folder)
     files = hub_server.folder_files(folder)
     (pulled(hub, files) / INDEX).write_bytes(files[INDEX])
-    with pytest.raises(ModelError, match="that names other files"):
-        resolve_model("tiny/hybrid")
-    assert load_model(pulled(hub, files))
+    assert load_model(resolve_model("tiny/hybrid").folder)
 
 
 def test_what_the_repositorys_index_names_is_pulled_whatever_it_is_called(hub: Hub, folder: Path) -> None:

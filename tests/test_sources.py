@@ -16,7 +16,7 @@ from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.text.bundled import held_out_text
-from tests.hub_server import Hub, Repository, serve
+from tests.hub_server import Hub, Repository, go_online, serve
 from tests.models import build_folder
 
 ARCHIVE = "wikitext-2-raw-v1.zip"
@@ -35,7 +35,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     text = held_out_text().read_text(encoding="utf-8")[:20_000]
     files = {ARCHIVE: _archive(train=text, test="Held out."), "README.md": b"data for tests"}
     monkeypatch.setenv("KL_LENS_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    go_online(monkeypatch, tmp_path / "home")
     with serve({"datasets/ggml-org/ci": Repository(files)}) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         yield running

@@ -1,9 +1,9 @@
 """What is measured with the weights on disk is what is measured with them in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -13,16 +13,17 @@ from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.export.baseline_plans import baselines
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.kernels.experts.forms import holds_experts
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model import by_block, fit
 from kl_lens_desktop.model.by_block import ByBlock
-from kl_lens_desktop.model.inventory import inventory, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_model, open_model
+from kl_lens_desktop.model.inventory import blocks, inventory, quantizable
+from kl_lens_desktop.model.load import LoadedModel, load_model, load_or_open, open_model
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.joint import Bench
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Note
+from kl_lens_desktop.process.events import Event, Note
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity import stream
 from kl_lens_desktop.sensitivity.agreement import agree
@@ -39,6 +40,7 @@ from tests.models import CONFIGURATIONS, build_bf16_folder
 
 # Shared blocks, experts that lie together and apart, tied and untied embeddings, Mamba-1 and no scan at all.
 APART = ["granitemoehybrid with experts", "zamba2", "jamba with experts", "mamba", "lfm2"]
+T = TypeVar("T")
 SAME = 1e-6  # relative: sums of the same numbers in another order
 
 
@@ -48,7 +50,7 @@ def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def with_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_bf16_folder("granitemoehybrid with experts", tmp_path_factory.mktemp("experts") / "model")
 
 
@@ -58,6 +60,16 @@ def _plan(
     """Every format by turns."""
     names = [weight.name for weight in quantizable(inventory(loaded.model))]
     return {name: formats[place % len(formats)] for place, name in enumerate(names)}
+
+
+def _returned(steps: Generator[Event, None, T]) -> tuple[list[Event], T]:
+    """The events of a step that gives something back, and what it gives."""
+    given: list[T] = []
+
+    def through() -> Iterator[Event]:
+        given.append((yield from steps))
+
+    return list(through()), given[0]
 
 
 def _agree(found: Scores, wanted: Scores) -> None:
@@ -97,7 +109,7 @@ def test_every_entry_is_measured_as_in_memory(
     monkeypatch.setattr(fit, "free_mb", lambda: 0)
     events = list(analyze(local, tmp_path / "disk.json", how, Cancel()))
     said = [event.text for event in events if isinstance(event, Note)]
-    assert "They stay on disk" in said[0]
+    assert "The weights stay on disk" in said[0]
     _agree(load_scores(tmp_path / "disk.json"), load_scores(tmp_path / "memory.json"))
 
 
@@ -109,9 +121,9 @@ def test_the_sample_is_scored_as_in_memory(sample: LocalModel, sample_scores: Sc
     _agree(load_scores(tmp_path / "scores.json"), sample_scores)
 
 
-def test_little_at_a_time_and_much_are_the_same(experts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_at_a_time_and_much_are_the_same(with_experts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that pass a block together, logits, rows of the head, and experts of a block."""
-    loaded = open_model(experts)
+    loaded = open_model(with_experts)
     ids, _ = windows(loaded, [calibration_text()], 128, 32)
     weights = quantizable(inventory(loaded.model))
     models = [changed(weight, parse_format("int4_sym_g64")) for weight in reversed(weights)]
@@ -127,12 +139,12 @@ def test_little_at_a_time_and_much_are_the_same(experts: Path, monkeypatch: pyte
     monkeypatch.setattr(stream, "KEPT_ELEMENTS", 0)
     monkeypatch.setattr(stream, "BATCH_TOKENS", 64)
     monkeypatch.setattr(by_block, "HEAD_ELEMENTS", 1000 * 64)
-    monkeypatch.setattr(by_block, "EXPERT_ELEMENTS", 3 * 96 * 64)
+    monkeypatch.setattr(by_block, "EXPERT_ELEMENTS", 3 * 3 * 96 * 64)
     assert compared() == pytest.approx(much, rel=SAME)
 
 
-def test_an_exchange_in_a_plan_is_measured_as_in_memory(experts: Path) -> None:
-    loaded, opened = load_model(experts), open_model(experts)
+def test_an_exchange_in_a_plan_is_measured_as_in_memory(with_experts: Path) -> None:
+    loaded, opened = load_model(with_experts), open_model(with_experts)
     ids, _ = windows(loaded, [calibration_text()], 128, 32)
     ours, theirs = Bench(opened, ids, Cancel()), Bench(loaded, ids, Cancel())
     plan = _plan(loaded, ("int4_sym_g64", "int8_sym"))
@@ -150,10 +162,10 @@ def test_an_exchange_in_a_plan_is_measured_as_in_memory(experts: Path) -> None:
         )
 
 
-def test_agreement_baselines_and_generated_text_are_those_in_memory(
-    experts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_agreement_and_baselines_are_those_in_memory(
+    with_experts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local, scores, plan = LocalModel("m", experts), tmp_path / "scores.json", tmp_path / "plan.json"
+    local, scores, plan = LocalModel("m", with_experts), tmp_path / "scores.json", tmp_path / "plan.json"
     how = Analysis((calibration_text(),), tokens=128, window=32, formats=("int4_sym_g64",))
     for _ in analyze(local, scores, how, Cancel()):
         pass
@@ -181,21 +193,17 @@ def test_agreement_baselines_and_generated_text_are_those_in_memory(
         assert ours == pytest.approx(theirs, rel=SAME)
 
 
-def test_a_model_on_disk_generates_the_same_text(experts: Path, tmp_path: Path) -> None:
+def test_a_model_on_disk_generates_the_same_text(with_experts: Path, tmp_path: Path) -> None:
     texts = []
-    for name, loaded in (("disk", open_model(experts)), ("memory", load_model(experts))):
-        steps = source_text("generated", loaded, tmp_path / f"{name}.json", 64, 8, 0, Cancel())
-        try:
-            while True:
-                next(steps)
-        except StopIteration as ended:
-            texts.append(ended.value.file.read_text(encoding="utf-8"))
+    for name, loaded in (("disk", open_model(with_experts)), ("memory", load_model(with_experts))):
+        _, source = _returned(source_text("generated", loaded, tmp_path / f"{name}.json", 64, 8, 0, Cancel()))
+        texts.append(source.file.read_text(encoding="utf-8"))
     assert texts[0] == texts[1]
     assert len(texts[0]) > 64
 
 
-def test_a_change_too_small_to_matter_is_as_small_as_in_memory(experts: Path) -> None:
-    loaded, opened = load_model(experts), open_model(experts)
+def test_a_change_too_small_to_matter_is_as_small_as_in_memory(with_experts: Path) -> None:
+    loaded, opened = load_model(with_experts), open_model(with_experts)
     ids, _ = windows(loaded, [calibration_text()], 128, 32)
     with torch.no_grad():
         with fast_kernels(loaded.model), Lanes(loaded.model, Cancel()) as lanes:
@@ -208,8 +216,8 @@ def test_a_change_too_small_to_matter_is_as_small_as_in_memory(experts: Path) ->
     assert found > 0
 
 
-def test_cancel_is_heard_in_the_middle_and_the_model_is_as_before(experts: Path) -> None:
-    loaded, cancel = open_model(experts), Cancel()
+def test_cancel_is_heard_in_the_middle_and_the_model_is_as_before(with_experts: Path) -> None:
+    loaded, cancel = open_model(with_experts), Cancel()
     before = dict(loaded.model.named_parameters(remove_duplicate=False))
     weights = ByBlock(loaded.model, cancel)
     weights.blocks[2].register_forward_pre_hook(lambda *_: cancel.cancel())
@@ -219,3 +227,32 @@ def test_cancel_is_heard_in_the_middle_and_the_model_is_as_before(experts: Path)
     after = dict(loaded.model.named_parameters(remove_duplicate=False))
     assert all(after[name] is parameter for name, parameter in before.items())
     assert all("forward" not in vars(module) for module in loaded.model.modules())
+
+
+@pytest.mark.parametrize("family", [*APART, "kimi_linear with experts", "nemotron_h with experts"])
+def test_headers_tell_the_sizes_of_the_parts(family: str, tmp_path: Path) -> None:
+    folder = build_bf16_folder(family, tmp_path / "model")
+    model, sizes = open_model(folder).model, fit.folder_sizes(folder)
+    parts = []
+    for block in blocks(model):
+        of_experts = {id(p) for m in block.modules() if holds_experts(m) for p in m.parameters(recurse=False)}
+        others = {id(p): p for p in block.parameters() if id(p) not in of_experts}.values()
+        rows = sum(len(each) for each in others if each.dim() == 2)
+        counts = [sum(p.numel() for p in block.parameters() if id(p) in of_experts)]
+        parts.append([sum(each.numel() for each in others), *counts, rows])
+    found = [sizes.block, sizes.experts, sizes.rows, sizes.vocabulary]
+    # Files also hold what is no parameter, such as the bias of a router.
+    assert found == pytest.approx([*(max(column) for column in zip(*parts, strict=True)), 4096], rel=0.01)
+    assert sizes.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.01)
+
+
+def test_weights_stay_on_disk_only_where_the_free_memory_is_too_small(
+    with_experts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = fit.in_memory_mb(fit.folder_sizes(with_experts), "verify")
+    assert needed > fit.in_memory_mb(fit.folder_sizes(with_experts), "analyze")
+    for free, mapped in ((needed, True), (2 * needed, False)):
+        monkeypatch.setattr(fit, "free_mb", lambda free=free: free)
+        notes, loaded = _returned(load_or_open(with_experts, "verify"))
+        assert loaded.mapped is mapped
+        assert len(notes) == mapped

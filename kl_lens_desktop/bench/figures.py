@@ -55,3 +55,24 @@ def perplexity(nats: Mean | None) -> Mean | None:
         return None
     value = math.exp(nats["mean"])
     return {"mean": value, "se": None if nats["se"] is None else value * nats["se"], "n": nats["n"]}
+
+
+def value_of(row: dict[str, Any], key: str) -> Any:
+    """What a row holds under a figure's key, such as ``raw.ttft_ms`` or ``ttft_ms@128``; None if nothing."""
+    if key == "rounds":
+        return len((row.get("tokens_per_s") or {}).get("rounds") or ()) or None
+    name, _, length = key.partition("@")
+    if length:
+        found = (each for each in row.get("by_context") or () if each["prompt_tokens"] == int(length))
+        return (next(found, None) or {}).get(name)
+    first, _, second = name.partition(".")
+    value = row.get(first)
+    return (value or {}).get(second) if second else value
+
+
+def number(row: dict[str, Any], key: str) -> float | None:
+    """A row's plain figure: the mean of a measured one, the total of one by kind."""
+    value = value_of(row, key)
+    if isinstance(value, dict):
+        value = allocated(value) if key == "gpu_memory_mb" else value.get("mean")
+    return float(value) if isinstance(value, (int, float)) else None

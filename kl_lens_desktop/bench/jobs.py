@@ -45,6 +45,9 @@ class BenchJob(Job[Benched]):
     devices: tuple[str, ...] | None = None
     benchmark: Benchmark = field(default_factory=Benchmark)
 
+    def writes(self) -> set[Path]:
+        return {self.out}
+
     def check(self) -> None:
         from kl_lens_desktop.bench.devices import check_device_name
         from kl_lens_desktop.bench.variants import find_variants

@@ -29,7 +29,6 @@ PRECISION = 0.05
 LOOKS = (4, 6, 8, 12, 16, 24, 32)
 QUANTILE = 0.1
 TRIM = 0.2
-CANDIDATES = 32  # for the fastest: a row behind so many is not it
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +82,15 @@ def difference(
     return unpaired(_samples(a, in_rounds), _samples(b, in_rounds))
 
 
-def fastest_on(device: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The row of a device, among those that are ok, whose decode speed is told apart from none as lower.
-
-    Of several it is the one of the highest `estimate`, which alone does not say it: what is settled early has
-    no part in later rounds, and a computer that has warmed up takes those more slowly.
-    """
-    timed = [row for row in rows if row["device"] == device and row["status"] == "ok" and row["tokens_per_s"]]
-    timed.sort(key=lambda row: estimate(row["tokens_per_s"]), reverse=True)
-    timed = timed[:CANDIDATES]
-
-    def is_beaten(row: dict[str, Any]) -> bool:
-        found = (difference(other, row) for other in timed if other is not row)
-        return any(each is not None and each.slower for each in found)
-
-    return next((row for row in timed if not is_beaten(row)), timed[0] if timed else None)
-
-
 def estimate(figure: dict[str, Any]) -> float:
     """A figure in one number: the trimmed mean of its rounds' logs or, without rounds, its mean."""
     rounds = figure.get("rounds")
-    return math.exp(statistics.fmean(_kept(list(map(math.log, rounds))))) if rounds else float(figure["mean"])
+    return math.exp(trimmed_mean(list(map(math.log, rounds)))) if rounds else float(figure["mean"])
+
+
+def trimmed_mean(values: Sequence[float]) -> float:
+    """The mean without the lowest and the highest fifth."""
+    return statistics.fmean(_kept(values))
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Difference:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kl_lens_desktop.bench import report
 from kl_lens_desktop.bench.compare import Comparison
+from kl_lens_desktop.bench.judgement import levelled
 from kl_lens_desktop.bench.labels import device_notes, setting
 from kl_lens_desktop.bench.report import figure, table
 from kl_lens_desktop.files import write_text
@@ -78,7 +79,7 @@ dt { color: var(--quiet); } dd { margin: 0 0 4px; overflow-wrap: anywhere; }
 
 def export_html(bench: dict[str, Any], path: Path) -> None:
     """Write a bench file (as `load_bench` returns it) as one HTML page without scripts or references."""
-    rows = bench["rows"]
+    rows = levelled(bench["rows"])
     charts = [
         _chart(rows, "Speed against perplexity; a bubble's area is peak memory. Lower right is better.",
                ("tokens_per_s", "decode, tokens/s"), ("perplexity", "perplexity")),

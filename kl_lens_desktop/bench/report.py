@@ -11,8 +11,9 @@ from typing import Any
 
 from kl_lens_desktop.bench.compare import Comparison, FigureChange
 from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, allocated
+from kl_lens_desktop.bench.judgement import Standing, levelled, standings
 from kl_lens_desktop.bench.labels import LABELS, around
-from kl_lens_desktop.bench.noise import difference, fastest_on
+from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.bench.rows import SCHEMA
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
@@ -56,12 +57,11 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """The rows as words and numbers to print, spreads included; one line for each device that is not here.
 
     ``speed`` says which row of a device decodes fastest, and marks with ``≈ fastest`` those whose difference
-    from it is within the noise.
+    from it is within the noise; where no row is shown to be slower, all are alike.
     """
     printed = []
     missing: set[str] = set()
-    fastest = {device: fastest_on(device, rows) for device in {row["device"] for row in rows}}
-    for row in rows:
+    for row, speed in zip(levelled(rows), _speeds(rows), strict=True):
         if row["status"] == "unavailable":
             if row["device"] not in missing:
                 missing.add(row["device"])
@@ -70,19 +70,20 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
             continue
         line = {**_line(row), "variant": row["variant"], "device": row["device"]}
         status, _, why = row["status"].partition(": ")
-        speed = _standing(row, fastest[row["device"]])
         printed.append({**line, "status": status, "note": why, "speed": speed})
     return printed
 
 
 def export_csv(bench: dict[str, Any], path: Path) -> None:
     """Write the rows of a bench file as CSV, one column per number."""
-    columns = [*_PLAIN, *(f"{name}_{part}" for name, parts in _FIGURES.items() for part in parts)]
+    columns = [*_PLAIN, "speed", *(f"{name}_{part}" for name, parts in _FIGURES.items() for part in parts)]
     lengths = _lengths(bench["rows"])
     columns += [f"{name}_{length}" for length in lengths for name in OF_TURN]
     columns += [f"raw_{name}" for name in (*OF_TURN, "read_ms", "compile_ms")]
     columns += ["gpu_memory_mb"]
-    _write_csv(path, [columns, *(_values(row, lengths) for row in bench["rows"])])
+    rows = zip(levelled(bench["rows"]), _speeds(bench["rows"]), strict=True)
+    lines = (_values(row, speed, lengths) for row, speed in rows)
+    _write_csv(path, [columns, *lines])
 
 
 def export_comparison_csv(comparison: Comparison, path: Path) -> None:
@@ -148,7 +149,8 @@ def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 def _paired_up(rows: Sequence[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
     if len(rows) <= MOST_IN_PAIRS:
         return itertools.combinations(rows, 2)
-    fastest = fastest_on(rows[0]["device"], rows) or rows[0]
+    found = standings(rows, "tokens_per_s")
+    fastest = next((row for row, how in zip(rows, found, strict=True) if how is Standing.BEST), rows[0])
     return ((fastest, row) for row in rows if row is not fastest)
 
 
@@ -265,18 +267,24 @@ def _line(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _standing(row: dict[str, Any], fastest: dict[str, Any] | None) -> str:
-    if fastest is None or row["status"] != "ok":
-        return ""
-    if row is fastest:
-        return "fastest"
-    found = difference(fastest, row)
-    return "" if found is None or found.slower else "≈ fastest"
+_SPEED_WORDS: dict[Standing | None, str] = {Standing.BEST: "fastest", Standing.ALIKE: "≈ fastest"}
 
 
-def _values(row: dict[str, Any], lengths: list[int]) -> Iterator[Any]:
+def _speeds(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """How the decode speed of each row stands on its device, in words."""
+    said = [""] * len(rows)
+    for device in {row["device"] for row in rows}:
+        places = [place for place, row in enumerate(rows) if row["device"] == device]
+        found = standings([rows[place] for place in places], "tokens_per_s")
+        for place, standing in zip(places, found, strict=True):
+            said[place] = _SPEED_WORDS.get(standing, "")
+    return said
+
+
+def _values(row: dict[str, Any], speed: str, lengths: list[int]) -> Iterator[Any]:
     for name in _PLAIN:
         yield row.get(name)
+    yield speed
     for name, parts in _FIGURES.items():
         for part in parts:
             yield (row.get(name) or {}).get(part)

@@ -1,7 +1,5 @@
 """What is measured of one variant on one device, and the row of the bench file it comes to."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +10,6 @@ from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, spread
 from kl_lens_desktop.bench.jobs import Loaded, LoadedFromCache, Quality, Requests, Turn
 from kl_lens_desktop.bench.variants import Variant, weights_bytes
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.process.child import Child
 
 SCHEMA = "kl-lens/bench/1"
@@ -64,7 +61,7 @@ def row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
         "reason": unavailable or None,
         "model": asdict(plan.model) if plan else None,
         "method": plan.method if plan else None,
-        "plan_sha256": _plan_sha256(plan) if plan else None,
+        "plan_sha256": plan.sha256 if plan else None,
         "session": session or None,
         "size_bytes": weights_bytes(variant),
         "folder_bytes": sum(path.stat().st_size for path in files),
@@ -123,8 +120,3 @@ def _device_memory_mb(run: Run) -> dict[str, float] | None:
         for kind, size in (turn.get("gpu_memory_mb") or {}).items():
             largest[kind] = max(size, largest.get(kind, 0.0))
     return largest or None
-
-
-def _plan_sha256(plan: Plan) -> str:
-    assignments = json.dumps(plan.assignments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(assignments.encode("utf-8")).hexdigest()

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -13,6 +14,7 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.bench.settings import MOST_CONTEXTS, Benchmark
 from kl_lens_desktop.cli.console import tell
 from kl_lens_desktop.export.jobs import BaselinesJob
+from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
@@ -21,6 +23,7 @@ from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS
 
 USAGE = 2  # the exit status of arguments that are none
 MOST_PERCENT = 1e12
+MOST_HITS = 500
 LONGEST_S = 7 * 24 * 3600
 LARGEST_SEED = 2**32 - 1
 OTHER_REVISION = (
@@ -49,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for add in (
         _add_app,
+        _add_search,
         _add_pull,
+        _add_verify_files,
         _add_inspect,
         _add_analyze,
         _add_agree,
@@ -59,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         _add_export,
         _add_bench,
         _add_run,
+        _add_push,
     ):
         add(commands)
     return whole
@@ -94,16 +100,60 @@ def _add_app(commands: Commands) -> None:
     command.add_argument("model", nargs="?", metavar="MODEL", help="a model or a plan.json to open")
 
 
+def _add_search(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "search",
+        "Find models on the Hugging Face Hub.",
+        "search",
+        "search granite-4.0-h --max-parameters 3B",
+        "search --architecture zamba2 --licence apache-2.0 --open",
+    )
+    command.add_argument("query", nargs="?", default="", help="a part of the id; nothing for suggestions")
+    command.add_argument("--architecture", default="", choices=tuple(FAMILIES), metavar="MODEL_TYPE")
+    command.add_argument("--author", default="", help="such as ibm-granite")
+    command.add_argument(
+        "--max-parameters", type=_parameters, metavar="N", help="most weights, such as 3B or 500M"
+    )
+    command.add_argument("--licence", default="", help="as the Hub calls it, such as apache-2.0")
+    command.add_argument(
+        "--open", action="store_true", help="leave out models that need the authors' consent"
+    )
+    command.add_argument("--limit", type=_limit, default=30, help="models to list (default 30)")
+
+
 def _add_pull(commands: Commands) -> None:
     command = _command(
         commands,
         "pull",
         "Download a model. Run it again to resume.",
         "pull ibm-granite/granite-4.0-h-350m",
+        "pull ibm-granite/granite-4.0-h-350m --check",
         table=False,
     )
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--revision", help="branch, tag or commit")
+    command.add_argument(
+        "--check",
+        action="store_true",
+        help="only say whether the model can be used and fits; download nothing",
+    )
+    command.add_argument(
+        "--move", action="store_true", help="move a model of an earlier version to the Hugging Face cache"
+    )
+
+
+def _add_verify_files(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "verify-files",
+        "Compare the files of a downloaded model with their hashes.",
+        "verify-files ibm-granite/granite-4.0-h-350m",
+        "verify-files ibm-granite/granite-4.0-h-350m --repair",
+    )
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--revision", help="branch, tag or commit that was downloaded")
+    command.add_argument("--repair", action="store_true", help="download damaged files again")
 
 
 def _add_inspect(commands: Commands) -> None:
@@ -405,6 +455,21 @@ def _add_run(commands: Commands) -> None:
     _add_measuring(command)
 
 
+def _add_push(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "push",
+        "Upload an exported folder to the Hugging Face Hub, as a private repository.",
+        "push out/plan me/granite-4.0-h-350m-openvino",
+        "push out/plan me/granite-4.0-h-350m-openvino --bench bench.json --public --yes",
+    )
+    command.add_argument("folder", type=Path, metavar="DIR", help="a folder that `export` or `run` wrote")
+    command.add_argument("repository", metavar="OWNER/NAME")
+    command.add_argument("--bench", type=Path, metavar="bench.json", help="figures for the model card")
+    command.add_argument("--public", action="store_true", help="let everybody see a repository that is made")
+    command.add_argument("--yes", action="store_true", help="upload without asking")
+
+
 def _add_measuring(command: argparse.ArgumentParser) -> None:
     text = command.add_mutually_exclusive_group()
     text.add_argument(
@@ -470,6 +535,12 @@ def _lengths(text: str) -> tuple[int, ...]:
     return lengths
 
 
+def _parameters(text: str) -> str:
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?[KMB]", text.upper()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of weights such as 3B or 500M")
+    return text.upper()
+
+
 def _whole(least: int, most: int, text: str) -> int:
     if not text.isdecimal() or len(text) > 20 or not least <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most:,}")
@@ -488,7 +559,7 @@ def _number(most: float, text: str) -> float:
 
 # The files that these are written into take no more.
 _tokens, _window = partial(_whole, 1, MOST_TOKENS), partial(_whole, 1, LONGEST_WINDOW)
-_seed = partial(_whole, 0, LARGEST_SEED)
+_seed, _limit = partial(_whole, 0, LARGEST_SEED), partial(_whole, 1, MOST_HITS)
 _bits, _kl, _megabytes = (
     partial(_number, MOST_BITS),
     partial(_number, MOST_KL),

@@ -24,6 +24,7 @@ from kl_lens_desktop.cli.console import (
     tell_traceback,
 )
 from kl_lens_desktop.cli.display import check_display
+from kl_lens_desktop.cli.hub import check, push, search, verify_files
 from kl_lens_desktop.cli.jobs import (
     agree_job,
     analyze_job,
@@ -112,7 +113,10 @@ def _app(arguments: Arguments) -> int:
 
 
 def _pull(arguments: Arguments) -> None:
-    result = finish(PullJob(arguments.model, arguments.revision), perform)
+    if arguments.check:
+        check(arguments)
+        return
+    result = finish(PullJob(arguments.model, arguments.revision, arguments.move), perform)
     say(result["folder"])
 
 
@@ -400,7 +404,9 @@ def _shape(shape: list[int]) -> str:
 
 COMMANDS: dict[str, Callable[[Arguments], int | None]] = {
     "app": _app,
+    "search": search,
     "pull": _pull,
+    "verify-files": verify_files,
     "inspect": _inspect,
     "analyze": _analyze,
     "agree": _agree,
@@ -410,4 +416,5 @@ COMMANDS: dict[str, Callable[[Arguments], int | None]] = {
     "export": _export,
     "bench": _bench,
     "run": _run,
+    "push": push,
 }

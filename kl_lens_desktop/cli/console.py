@@ -8,7 +8,9 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import Cancelled
+from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.printable import is_steering, printable, printable_lines
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
@@ -38,6 +40,8 @@ def events(job: Job[Any], carry: Carry) -> Iterator[Event]:
 
     Raises
     ------
+    InputError
+        If another process writes what this job writes.
     Stopped
         If a signal came.
     """
@@ -50,7 +54,7 @@ def events(job: Job[Any], carry: Carry) -> Iterator[Event]:
         cancel.cancel()
 
     try:
-        with answered(hear), contextlib.suppress(Cancelled):
+        with exclusive(job.writes()), answered(hear), contextlib.suppress(Cancelled):
             for event in carry(job, cancel):
                 if isinstance(event, Progress):
                     meter.show(event)
@@ -75,24 +79,21 @@ def finish(job: Job[Result], carry: Carry) -> Result:
 
 
 class _Meter:
-    """One line of progress, rewritten on a terminal; elsewhere new lines, but not too many."""
+    """One line of progress, redrawn on a terminal; elsewhere new lines, but not too many."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._last = ""
-        self._width = 0
+        self._drawn: Any = None
 
     def show(self, progress: Progress) -> None:
-        share = f" {100 * progress.done / progress.total:3.0f} %" if progress.total else ""
-        left = f", {duration(progress.eta_s)} left" if progress.eta_s is not None else ""
         if self._terminal:
-            text = printable(f"{progress.stage}{share}{left}: {progress.message}")[:110]
-            print(f"\r{text:<{self._width}}", end="", file=sys.stderr, flush=True)
-            self._width = len(text)
+            self._draw(progress)
             return
         # In a log: each new message or, where they come by the hundred, each tenth of the way.
         tenth = int(10 * progress.done / progress.total) if progress.total else 0
-        step = f"{10 * tenth} %{left}" if progress.unit and progress.total else progress.message
+        known = [f"{10 * tenth} %", *_pace(progress)]
+        step = ", ".join(known) if progress.unit and progress.total else progress.message
         if (key := f"{progress.stage}: {tenth if progress.unit else step}") != self._last:
             tell(f"{progress.stage}: {step}")
             self._last = key
@@ -102,9 +103,46 @@ class _Meter:
         tell(text)
 
     def clear(self) -> None:
-        if self._terminal and self._width:
-            print(f"\r{'':<{self._width}}\r", end="", file=sys.stderr, flush=True)
-            self._width = 0
+        if self._drawn is not None:
+            self._drawn.stop()
+            self._drawn = None
+
+    def _draw(self, progress: Progress) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+        from rich.table import Column
+
+        if self._drawn is None:
+            words = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True))
+            figures = TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True))
+            self._drawn = Bar(
+                words,
+                BarColumn(20),
+                figures,
+                console=Console(stderr=True),
+                auto_refresh=False,
+                transient=True,
+                expand=True,
+            )
+            self._drawn.add_task("", figures="")
+            self._drawn.start()
+        share = [f"{100 * progress.done / progress.total:.0f} %"] if progress.total else []
+        (task,) = self._drawn.task_ids
+        self._drawn.update(
+            task,
+            description=printable(f"{progress.stage}: {progress.message}"),
+            completed=progress.done,
+            total=progress.total or None,
+            figures=", ".join([*share, *_pace(progress)]),
+            refresh=True,
+        )
+
+
+def _pace(progress: Progress) -> list[str]:
+    """Bytes per second and the time left, as far as they are known."""
+    pace = [f"{quantities.size(progress.per_s)}/s"] if progress.per_s and progress.unit == "bytes" else []
+    return pace + ([f"{duration(progress.eta_s)} left"] if progress.eta_s is not None else [])
 
 
 def say(text: str) -> None:

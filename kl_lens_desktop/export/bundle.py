@@ -37,7 +37,6 @@ from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.exported import contents
 from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behind_links, write_json
-from kl_lens_desktop.hub.model_files import CONFIG, GENERATION, model_files, read_bytes
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
@@ -48,6 +47,7 @@ from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.repository.model_files import CONFIG, GENERATION, model_files, read_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 from kl_lens_desktop.temporary import partial_of
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text, read_text

@@ -52,6 +52,9 @@ class BaselinesJob(Job[Baselines]):
     gamma: float = 1.1
     only: tuple[str, ...] = FAMILIES
 
+    def writes(self) -> set[Path]:
+        return {self.out}
+
     def memory_mb(self) -> int | None:
         from kl_lens_desktop.model.fit import memory_mb
 

@@ -1,108 +1,95 @@
-"""The Hub's API: search, what a repository holds, which files of it are needed, the token, refusals."""
+"""The Hub through huggingface_hub: search, what a repository holds, the token, and refusals in words."""
 
-import json
+import contextlib
+import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
 
-import httpx
+import httpx2
+from huggingface_hub import (
+    HfApi,
+    ModelInfo,
+    get_session,
+    get_token,
+    hf_hub_url,
+    hf_raise_for_status,
+)
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, parse_ratelimit_headers
 
 from kl_lens_desktop import __version__
-from kl_lens_desktop.errors import HubError, ModelError
-from kl_lens_desktop.hub.library import is_model_id, refuse_unsafe_name
-from kl_lens_desktop.hub.model_files import (
-    CONFIG,
-    INDEX,
-    SINGLE,
-    UnclearWeightsError,
-    most_bytes,
-    parse_index,
-    weight_names,
-)
+from kl_lens_desktop.errors import HubError
+from kl_lens_desktop.hub import session
+from kl_lens_desktop.hub.facts import Facts, facts
+from kl_lens_desktop.repository.names import is_model_id
 
-DEFAULT_ENDPOINT = "https://huggingface.co"
-CONNECT_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 30.0
+SUGGESTED = (
+    "ibm-granite/granite-4.0-h-350m",
+    "LiquidAI/LFM2-350M",
+    "tiiuae/Falcon-H1-0.5B-Instruct",
+    "ibm-granite/granite-4.0-h-1b",
+    "LiquidAI/LFM2-1.2B",
+    "Zyphra/Zamba2-1.2B",
+)
 _KEYRING = ("kl-lens", "huggingface")
 _ADDRESS = re.compile(r"https?://[\w.-]+(:\d+)?(/[\w./-]*)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DOCUMENTS = re.compile(r"README\.md|LICENSE(\.\w+)?")
-_MOST_DOCUMENT_BYTES = 16 * 2**20
+_EXPAND: list[Any] = [
+    "downloads",
+    "likes",
+    "gated",
+    "tags",
+    "config",
+    "safetensors",
+    "cardData",
+    "lastModified",
+]
 
 
-class HubBusyError(HubError):
-    """The Hub refused for now (429 or 5xx); `retry_after_s` is how long it asks to wait, if it says."""
+class PassingError(HubError):
+    """What may be over when asked again; `retry_after_s` is how long the Hub asks to wait, if it says."""
 
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True)
-class SearchHit:
-    """A model found on the Hub.
-
-    Attributes
-    ----------
-    id : str
-    downloads, likes : int
-        Downloads count the last 30 days.
-    gated : bool
-        Whether its authors must be asked for access.
-    architecture : str or None
-        transformers' model type, for example ``granitemoehybrid``.
-    parameters : int or None
-        Number of weights in its safetensors.
-    library_name : str or None
-    tags : tuple of str
-    """
-
-    id: str
-    downloads: int
-    likes: int
-    gated: bool
-    architecture: str | None
-    parameters: int | None
-    library_name: str | None
-    tags: tuple[str, ...]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a repository: its size in bytes, its SHA-256 (large files) or git blob SHA-1 (small ones)."""
+    """A file of a repository: its size in bytes, and the hash that names its content in the cache.
+
+    `etag` is the SHA-256 of a large file, and the SHA-1 of git's blob of a small one.
+    """
 
     name: str
     size: int
-    sha256: str | None
-    blob_sha1: str | None
+    etag: str
+
+    def new_digest(self) -> "hashlib._Hash":
+        """What to feed the content to; its hexadecimal digest is then the `etag`."""
+        if _SHA256.fullmatch(self.etag):
+            return hashlib.sha256()
+        return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """A repository at one commit.
-
-    Attributes
-    ----------
-    id : str
-        As the Hub spells it.
-    revision : str
-        The commit, 40 hexadecimal digits.
-    gated : bool
-    files : tuple of HubFile
-        Everything it holds.
-    kind : str
-        ``models`` or ``datasets``.
-    """
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository at one commit: its id as the Hub spells it, all files, and what the Hub says of it."""
 
     id: str
-    revision: str
-    gated: bool
+    commit: str
     files: tuple[HubFile, ...]
-    kind: str = "models"
+    about: ModelInfo
+    kind: str = "model"
 
 
 def is_commit(revision: str) -> bool:
@@ -118,59 +105,56 @@ def endpoint() -> str:
     HubError
         If ``HF_ENDPOINT`` is not an http or https address.
     """
-    address = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).strip().rstrip("/")
+    usual = "https://huggingface.co"
+    address = (os.environ.get("HF_ENDPOINT") or usual).strip().rstrip("/")
     if not _ADDRESS.fullmatch(address):
-        raise HubError(
-            "The Hub cannot be reached",
-            f"HF_ENDPOINT is {address!r}, which is not an address",
-            f"Unset it, or set it like {DEFAULT_ENDPOINT}",
-        )
+        why = f"HF_ENDPOINT is {address!r}, which is not an address"
+        raise HubError("The Hub cannot be reached", why, f"Unset it, or set it like {usual}")
     return address
 
 
 def read_token() -> str | None:
-    """``HF_TOKEN``, else the token saved in the system's keyring; None if there is none or it is locked."""
-    if token := os.environ.get("HF_TOKEN", "").strip():
-        return token
-    import keyring
-    from keyring.errors import KeyringError
-
-    try:
-        saved: str | None = keyring.get_password(*_KEYRING)
-    except KeyringError:  # public models need no token, so a computer without a keyring is not an error
-        return None
-    return saved or None
-
-
-def save_token(token: str) -> None:
-    """Keep a token in the system's keyring, never in a file.
+    """The token of ``HF_TOKEN`` or ``hf auth login``, else the system's keyring; None if there is none.
 
     Raises
     ------
     HubError
-        If there is no keyring or it stays locked.
+        If it is malformed.
     """
+    token = get_token() or saved_token()
+    if token and not re.fullmatch(r"[!-~]+", token):
+        why = "the saved token (or HF_TOKEN) contains invalid characters"
+        raise HubError("Cannot ask the Hub", why, f"Copy it again from {endpoint()}/settings/tokens")
+    return token or None
+
+
+def saved_token() -> str | None:
+    """The token in the system's keyring; None if there is none, or no keyring, or it is locked."""
+    import keyring
+    from keyring.errors import KeyringError
+
+    try:
+        token: str | None = keyring.get_password(*_KEYRING)
+    except KeyringError:  # public models need no token, so this is not an error
+        return None
+    return token
+
+
+def save_token(token: str) -> None:
+    """Keep a token in the system's keyring, never in a file; `HubError` if that is absent or stays locked."""
     import keyring
     from keyring.errors import KeyringError
 
     try:
         keyring.set_password(*_KEYRING, token.strip())
     except KeyringError as error:
-        raise HubError(
-            "The token was not saved",
-            f"the system's keyring cannot be used ({error})",
-            "Unlock it, or set the environment variable HF_TOKEN",
-        ) from error
+        why = f"the system's keyring cannot be used ({error})"
+        step = "Unlock it, or set the environment variable HF_TOKEN"
+        raise HubError("The token was not saved", why, step) from error
 
 
 def forget_token() -> None:
-    """Remove the saved token, if there is one.
-
-    Raises
-    ------
-    HubError
-        If the keyring stays locked.
-    """
+    """Remove the token from the keyring, if there is one; `HubError` if the keyring stays locked."""
     import keyring
     from keyring.errors import KeyringError, NoKeyringError, PasswordDeleteError
 
@@ -179,48 +163,48 @@ def forget_token() -> None:
     except (NoKeyringError, PasswordDeleteError):  # nothing was saved
         return
     except KeyringError as error:
-        raise HubError(
-            "The token was not removed",
-            f"the system's keyring cannot be used ({error})",
-            "Unlock it and try again",
-        ) from error
+        why = f"the system's keyring cannot be used ({error})"
+        raise HubError("The token was not removed", why, "Unlock it and try again") from error
 
 
-def open_client() -> httpx.Client:
-    """A client with the token and the system's certificates; httpx drops the token when another host is next.
-
-    Raises
-    ------
-    HubError
-        If ``HF_HUB_OFFLINE`` forbids the network, or the token is malformed.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE"):
-        raise HubError(
-            "Cannot ask the Hub", "HF_HUB_OFFLINE is set", "Unset it, or choose a model on this computer"
-        )
-    headers = {"User-Agent": f"kl-lens/{__version__}", "Accept-Encoding": "identity"}
-    if token := read_token():
-        if not re.fullmatch(r"[!-~]+", token):
-            raise HubError(
-                "Cannot ask the Hub",
-                "the saved token (or HF_TOKEN) contains invalid characters",
-                f"Copy it again from {endpoint()}/settings/tokens",
-            )
-        headers["Authorization"] = f"Bearer {token}"
-    context = httpx.create_ssl_context()
-    context.load_default_certs()  # company networks put their own authority there
-    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    return httpx.Client(headers=headers, timeout=timeout, follow_redirects=True, verify=context)
+def api() -> HfApi:
+    """huggingface_hub's client for the Hub in use, with the token."""
+    return HfApi(endpoint(), token=read_token() or False, library_name="kl-lens", library_version=__version__)
 
 
-def search(query: str, *, filters: Sequence[str] = ("safetensors",), limit: int = 30) -> list[SearchHit]:
-    """Models whose id matches `query`, the most downloaded first.
+def headers() -> dict[str, str]:
+    """Of every request of our own; httpx2 drops the token when another host is next."""
+    made = build_hf_headers(token=read_token() or False, library_name="kl-lens", library_version=__version__)
+    return {**made, "Accept-Encoding": "identity"}
+
+
+def search(
+    query: str,
+    *,
+    architecture: str = "",
+    author: str = "",
+    licence: str = "",
+    most_parameters: str = "",
+    open_only: bool = False,
+    limit: int = 30,
+) -> list[Facts]:
+    """Models with safetensors whose id matches `query`, the most downloaded first.
+
+    huggingface_hub's `list_models` would ask six times, for half a minute, before it says that nothing
+    answers.
 
     Parameters
     ----------
     query : str
-    filters : sequence of str
-        Tags that each must have; ``safetensors`` by default, since nothing else can be opened.
+    architecture : str
+        A ``model_type``.
+    author : str
+    licence : str
+        As the Hub calls it, such as ``apache-2.0``.
+    most_parameters : str
+        Such as ``3B``.
+    open_only : bool
+        Leave out models whose authors must be asked for access.
     limit : int
         How many at most.
 
@@ -228,192 +212,165 @@ def search(query: str, *, filters: Sequence[str] = ("safetensors",), limit: int 
     ------
     HubError
     """
-    expand = ("downloads", "likes", "gated", "tags", "library_name", "config", "safetensors")
-    params: list[tuple[str, str | int | float | bool | None]] = [
-        ("search", query),
-        ("sort", "downloads"),
-        ("direction", "-1"),
-        ("limit", limit),
-        *(("filter", tag) for tag in filters),
-        *(("expand[]", field) for field in expand),
-    ]
-    with open_client() as client, _worded(f"Cannot search for {query!r}"):
-        response = client.get(f"{endpoint()}/api/models", params=params)
-        if not response.is_success:
-            raise refusal(response, f"Cannot search for {query!r}", "")
-        rows = _json(response)
-    if not isinstance(rows, list):
-        raise _not_the_hub()
-    return [_hit(row) for row in rows if isinstance(row, dict) and is_model_id(str(row.get("id", "")))]
+    filters = ["safetensors", architecture, f"license:{licence}" if licence else ""]
+    wanted = {
+        "search": query,
+        "author": author,
+        "num_parameters": f"max:{most_parameters}" if most_parameters else "",
+        "gated": "false" if open_only else "",
+        "filter": [tag for tag in filters if tag],
+        "sort": "downloads",
+        "limit": str(limit),
+        "expand": _EXPAND,
+    }
+    params = {name: value for name, value in wanted.items() if value}
+    with worded(f"Cannot search for {query!r}"):
+        response = get_session().get(f"{endpoint()}/api/models", params=params, headers=headers())
+        hf_raise_for_status(response)
+        rows = response.json()
+        if not isinstance(rows, list):
+            raise _not_the_hub()
+        return [facts(ModelInfo(**row)) for row in rows if is_model_id(str(row.get("id", "")))]
 
 
-def model_info(
-    client: httpx.Client, model_id: str, revision: str | None = None, kind: str = "models"
-) -> ModelInfo:
-    """What a repository holds at a branch, tag or commit (``main`` by default), with sizes and hashes.
+def suggested() -> list[Facts]:
+    """Small hybrids to begin with, as the Hub has them now; one that is gone is left out.
 
-    `kind` is ``models`` or ``datasets``.
+    Raises
+    ------
+    HubError
+        If none can be had.
+    """
+    with ThreadPoolExecutor(len(SUGGESTED)) as threads:
+        found = list(threads.map(_suggestion, SUGGESTED))
+    there = [each for each in found if isinstance(each, Facts)]
+    if not there and isinstance(found[0], HubError):
+        raise found[0]
+    return there
+
+
+def _suggestion(name: str) -> Facts | HubError:
+    try:
+        with worded("Cannot ask for suggestions", name):
+            about = api().model_info(name, expand=_EXPAND, timeout=session.READ_TIMEOUT_S)
+            return facts(about)
+    except HubError as error:
+        return error
+
+
+def repository(name: str, revision: str | None = None, kind: str = "model") -> Repository:
+    """What a repository holds at a branch, tag or commit (``main`` by default).
+
+    `kind` is ``model`` or ``dataset``. Files without a size or hash to verify them by are left out.
 
     Raises
     ------
     HubError
         If it is absent, private or gated, the token is wrong, or the Hub cannot be reached.
     """
-    if not is_model_id(model_id):
-        raise HubError(f"Cannot open {model_id}", "it is neither a folder nor a Hub id", "Write owner/name")
-    url = f"{endpoint()}/api/{kind}/{model_id}/revision/{quote(revision or 'main', safe='')}"
-    with _worded(f"Cannot open {model_id}"):
-        response = client.get(url, params={"blobs": "true"})
-    if not response.is_success:
-        raise refusal(response, f"Cannot open {model_id}", model_id, revision)
-    value = _json(response)
-    try:
-        info = ModelInfo(
-            value["id"],
-            value["sha"],
-            bool(value.get("gated")),
-            tuple(_file(sibling) for sibling in value["siblings"]),
-            kind,
+    what = f"Cannot open {name}"
+    if not is_model_id(name):
+        raise HubError(what, "it is neither a folder nor a Hub id", "Write owner/name")
+    with worded(what, name, revision):
+        info: Any = api().repo_info(
+            name,
+            revision=revision or "main",
+            repo_type=kind,
+            files_metadata=True,
+            timeout=session.READ_TIMEOUT_S,
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _not_the_hub() from error
-    if not is_model_id(info.id) or not is_commit(info.revision):
+        files = tuple(
+            HubFile(
+                file.rfilename,
+                -1 if file.size is None else int(file.size),
+                str(file.lfs.sha256 if file.lfs else file.blob_id),
+            )
+            for file in info.siblings or ()
+        )
+    if not is_model_id(info.id) or not is_commit(info.sha or "") or info.siblings is None:
         raise _not_the_hub()
-    return info
+    return Repository(info.id, info.sha, files, info, kind)
 
 
-def choose_files(client: httpx.Client, info: ModelInfo) -> tuple[HubFile, ...]:
-    """The files that opening the model takes, small first: safetensors, configs, tokenizer, card, licence.
+def is_verifiable(file: HubFile) -> bool:
+    """Whether the Hub gives a size and a hash to check the content by."""
+    return file.size >= 0 and bool(_SHA256.fullmatch(file.etag) or _COMMIT.fullmatch(file.etag))
 
-    Of several copies of the weights one is taken, as transformers would: ``model.safetensors``, else what the
-    repository's index names (which is read here), else its shards. Folders in the repository hold further
-    copies and are left.
+
+def file_url(of: Repository, name: str) -> str:
+    """Where the Hub serves a file of a repository at its commit."""
+    return hf_hub_url(of.id, name, repo_type=of.kind, revision=of.commit, endpoint=endpoint())
+
+
+def read_file(of: Repository, file: HubFile) -> bytes:
+    """The whole content of a small file.
 
     Raises
     ------
     HubError
-        If there is no config.json or no safetensors, it is unclear which of them belong together, a file has
-        no size or hash to verify it by or is too large, or a name is not safe to store.
+        If the Hub refuses, cannot be reached, or gives another content than it lists.
     """
-    files = {file.name: file for file in info.files if _is_needed(file.name)}
-    for name in files:
-        for part in name.split("/"):
-            refuse_unsafe_name(part)
-    names = {name for name in files if "/" not in name}
-    try:
-        index = {}
-        if INDEX in names and SINGLE not in names:
-            index = _index(client, info, files[INDEX])
-        weights = weight_names(names | {file.name for file in info.files if "/" not in file.name}, index)
-    except UnclearWeightsError as error:
-        raise HubError(f"Cannot use {info.id}", error.why, error.next_step) from error
-    if CONFIG not in names:
-        raise HubError(
-            f"Cannot use {info.id}", "it has no config.json", "Choose a model in transformers' layout"
-        )
-    small = [name for name in names if not name.endswith(".safetensors") and (name != INDEX or index)]
-    chosen = [files[name] for name in (*weights, *small)]
-    for file in chosen:
-        _check_listed(info, file)
-    return tuple(sorted(chosen, key=lambda file: (file.size, file.name)))
-
-
-def _is_needed(name: str) -> bool:
-    base = re.split(r"[\\/]", name)[-1]
-    return base.endswith(".safetensors") or most_bytes(base) is not None or bool(_DOCUMENTS.fullmatch(base))
-
-
-def _check_listed(info: ModelInfo, file: HubFile) -> None:
-    """Refuse a file that cannot be verified, or is larger than any real one of its name."""
-    if file.size < 0 or not (file.sha256 or file.blob_sha1):
-        raise HubError(
-            f"Cannot use {info.id}",
-            f"the Hub gives no size or hash for {file.name}",
-            "Try without HF_ENDPOINT",
-        )
-    most = most_bytes(file.name) or (_MOST_DOCUMENT_BYTES if _DOCUMENTS.fullmatch(file.name) else None)
-    if most and file.size > most:
-        raise HubError(
-            f"Cannot use {info.id}",
-            f"its {file.name} is larger than {most // 2**20} MB, which no real one is",
-            "Choose another model",
-        )
-
-
-def _index(client: httpx.Client, info: ModelInfo, file: HubFile) -> dict[str, str]:
-    """The file name of every tensor, from the index of a repository."""
-    _check_listed(info, file)
-    what = f"Cannot use {info.id}"
-    content = bytearray()
-    with _worded(what), client.stream("GET", file_url(info, file.name)) as response:
-        if not response.is_success:
-            response.read()
-            raise refusal(response, what, info.id, info.revision)
+    what, content = f"Cannot use {of.id}", bytearray()
+    request = get_session().stream("GET", file_url(of, file.name), headers=headers())
+    with worded(what, of.id, of.commit), request as response:
+        hf_raise_for_status(response)
         for piece in response.iter_raw():
             content += piece
             if len(content) > file.size:
                 break
-    if len(content) != file.size:
-        raise HubError(what, f"{file.name} arrived with a wrong size", "Try again later")
+    digest = file.new_digest()
+    digest.update(content)
+    if digest.hexdigest() != file.etag:
+        step = "Try again later, or without HF_ENDPOINT"
+        raise PassingError(what, f"{file.name} arrived with a wrong hash", step)
+    return bytes(content)
+
+
+@contextlib.contextmanager
+def worded(what: str, name: str = "", revision: str | None = None) -> Iterator[None]:
+    """Turn what huggingface_hub and its connections raise into a `HubError` that begins with `what`."""
     try:
-        return parse_index(bytes(content), Path(file.name))
-    except ModelError as error:
-        raise HubError(what, f"its {file.name} is damaged: {error.why}", "Choose another model") from error
+        yield
+    except OfflineModeIsEnabled as error:
+        switch = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+        step = "Unset it, or choose a model on this computer"
+        raise HubError("Cannot ask the Hub", f"{switch} is set", step) from error
+    except HfHubHTTPError as error:
+        raise _refusal(error, what, name, revision) from error
+    except httpx2.HTTPError as error:
+        raise unreachable(error, what) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # no such JSON
+        raise _not_the_hub() from error
 
 
-def file_url(info: ModelInfo, name: str) -> str:
-    """Where the Hub serves a file of a repository at its commit."""
-    place = info.id if info.kind == "models" else f"{info.kind}/{info.id}"
-    return f"{endpoint()}/{place}/resolve/{info.revision}/{quote(name)}"
-
-
-def refusal(response: httpx.Response, what: str, model_id: str, revision: str | None = None) -> HubError:
+def _refusal(error: HfHubHTTPError, what: str, name: str, revision: str | None) -> HubError:
     """The error that a status of 400 or more means, with the step that helps."""
-    status = response.status_code
-    code = response.headers.get("x-error-code", "")
-    words = response.headers.get("x-error-message", "").rstrip(".")[:200]
-    signed = "authorization" in response.request.headers or any(
-        "authorization" in earlier.request.headers for earlier in response.history
-    )
-    page = f"{endpoint()}/{model_id}"
+    response = error.response
+    status, words = response.status_code, (error.server_message or "").rstrip(".")[:200]
+    signed = any("authorization" in r.request.headers for r in (response, *response.history))
     make_token = f"create a token at {endpoint()}/settings/tokens and save it (or set HF_TOKEN)"
-    if code == "GatedRepo" or (status == 403 and "gated" in words.lower()):
-        then = "then pull again" if signed else make_token
-        return HubError(
-            what, "it is gated: its authors give access on request", f"Ask for access at {page}, {then}"
-        )
-    if status == 401 and signed and code != "RepoNotFound":
-        return HubError(what, "the Hub does not accept your token", make_token[0].upper() + make_token[1:])
-    if status == 401:
-        return HubError(
-            what, "no public model has that name", "Check the spelling; if it is private, " + make_token
-        )
-    if status == 403:
-        return HubError(
-            what, words or "your token does not allow it", f"Check the token's permissions, or see {page}"
-        )
-    if status == 404 and code == "RevisionNotFound":
+    page = f"{endpoint()}/{name}"
+    if isinstance(error, GatedRepoError) or (status == 403 and "gated" in words.lower()):
+        step = f"Ask for access at {page}, {'then pull again' if signed else make_token}"
+        return HubError(what, "it is gated: its authors give access on request", step)
+    if isinstance(error, RevisionNotFoundError):
         return HubError(what, f"it has no revision {revision or 'main'}", f"See {page}/commits")
-    if status == 404:
+    if isinstance(error, RepositoryNotFoundError) or status == 404:
         hint = "" if signed else "; if it is private, " + make_token
         return HubError(what, "the Hub has no such model, or it is private", "Check the spelling" + hint)
+    if status == 401:
+        return HubError(what, "the Hub does not accept your token", make_token[0].upper() + make_token[1:])
+    if status == 403:
+        step = f"Check the token's permissions, or see {page}"
+        return HubError(what, words or "your token does not allow it", step)
     if status == 429 or status >= 500:
         return _busy(response, what, signed=signed)
     return HubError(what, f"the Hub answered {status} {words}".rstrip(), "Try again later")
 
 
-@contextmanager
-def _worded(what: str) -> Iterator[None]:
-    """Turn a failing connection inside the block into a `HubError` that begins with `what`."""
-    try:
-        yield
-    except httpx.HTTPError as error:
-        raise unreachable(error, what) from error
-
-
-def unreachable(error: httpx.HTTPError, what: str) -> HubError:
+def unreachable(error: httpx2.HTTPError, what: str) -> HubError:
     """The error that a failed connection means: no network, a slow one, a proxy or a certificate."""
-    host = urlsplit(endpoint()).hostname
+    host = httpx2.URL(endpoint()).host
     reason = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return HubError(
@@ -421,45 +378,29 @@ def unreachable(error: httpx.HTTPError, what: str) -> HubError:
             f"the certificate of {host} is not trusted here",
             "Behind a company proxy, set SSL_CERT_FILE to the proxy's certificate authority",
         )
-    if isinstance(error, httpx.ProxyError):
+    if isinstance(error, httpx2.ProxyError):
         return HubError(what, f"the proxy refused ({reason})", "Check HTTPS_PROXY")
-    if isinstance(error, httpx.TimeoutException):
-        return HubError(what, f"{host} did not answer in time", "Check the network and try again")
-    if isinstance(error, httpx.ConnectError):
-        return HubError(
-            what,
-            f"{host} cannot be reached ({reason})",
-            "Check the network, or choose a model on this computer",
-        )
-    return HubError(what, f"the connection to {host} broke ({reason or type(error).__name__})", "Try again")
+    if isinstance(error, httpx2.TimeoutException):
+        return PassingError(what, f"{host} did not answer in time", "Check the network and try again")
+    if isinstance(error, httpx2.ConnectError):
+        step = "Check the network, or choose a model on this computer"
+        return HubError(what, f"{host} cannot be reached ({reason})", step)
+    why = f"the connection to {host} broke ({reason or type(error).__name__})"
+    return PassingError(what, why, "Try again")
 
 
-def _busy(response: httpx.Response, what: str, *, signed: bool) -> HubBusyError:
-    status = response.status_code
-    pause = _retry_after_s(response)
+def _busy(response: httpx2.Response, what: str, *, signed: bool) -> PassingError:
+    status, after = response.status_code, response.headers.get("retry-after", "")
+    limit = parse_ratelimit_headers(response.headers)
+    pause = float(after) if after.isdigit() else float(limit.reset_in_seconds) if limit else None
     when = f"in {pause:.0f} s" if pause else "in a few minutes"
     if status == 429:
         more = "" if signed else "; a token raises the limit"
-        error = HubBusyError(what, "too many requests (429)", f"Try again {when}{more}")
+        error = PassingError(what, "too many requests (429)", f"Try again {when}{more}")
     else:
-        error = HubBusyError(what, f"the Hub has a problem ({status})", f"Try again {when}")
+        error = PassingError(what, f"the Hub has a problem ({status})", f"Try again {when}")
     error.retry_after_s = pause
     return error
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    after = response.headers.get("retry-after", "")
-    if after.isdigit():
-        return float(after)
-    window = re.search(r"\bt=(\d+)", response.headers.get("ratelimit", ""))
-    return float(window[1]) if window else None
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _not_the_hub() from error
 
 
 def _not_the_hub() -> HubError:
@@ -467,38 +408,4 @@ def _not_the_hub() -> HubError:
         f"{endpoint()} did not answer like the Hub",
         "a login page or a proxy may have answered instead",
         "Open it in a browser, then try again",
-    )
-
-
-def _hit(row: dict[str, Any]) -> SearchHit:
-    config, weights = row.get("config"), row.get("safetensors")
-    architecture = config.get("model_type") if isinstance(config, dict) else None
-    parameters = weights.get("total") if isinstance(weights, dict) else None
-    tags = row.get("tags")
-    return SearchHit(
-        id=row["id"],
-        downloads=_count(row.get("downloads")) or 0,
-        likes=_count(row.get("likes")) or 0,
-        gated=bool(row.get("gated")),
-        architecture=architecture if isinstance(architecture, str) else None,
-        parameters=_count(parameters),
-        library_name=row["library_name"] if isinstance(row.get("library_name"), str) else None,
-        tags=tuple(str(tag) for tag in tags) if isinstance(tags, list) else (),
-    )
-
-
-def _count(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) else None
-
-
-def _file(sibling: dict[str, Any]) -> HubFile:
-    name, size = sibling["rfilename"], sibling.get("size")
-    sha256, blob = (sibling.get("lfs") or {}).get("sha256"), sibling.get("blobId")
-    if not isinstance(name, str) or not name:
-        raise TypeError(name)
-    return HubFile(
-        name,
-        size if isinstance(size, int) else -1,
-        sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
-        blob if isinstance(blob, str) and _COMMIT.fullmatch(blob) else None,
     )

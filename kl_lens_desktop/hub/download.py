@@ -1,41 +1,34 @@
-"""Pull a model from the Hub: resumable to the byte, verified by hash, usable only when whole."""
+"""Pull a model into the cache that all Hugging Face tools share: resumed to the byte, and verified by hash.
 
-import collections
+huggingface_hub says what there is and where it belongs. It starts a file anew after every interruption, does
+not check its content and cannot be paused, so `transfer` receives the bytes.
+"""
+
 import contextlib
-import hashlib
-import os
-import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TypeVar
-
-import httpx
-from filelock import FileLock, Timeout
 
 from kl_lens_desktop.disk_space import room_for
 from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.files import reason
 from kl_lens_desktop.hub import client as hub
-from kl_lens_desktop.hub import library
-from kl_lens_desktop.hub.interruptible import OpenSockets, interruptible
-from kl_lens_desktop.hub.model_files import INDEX
+from kl_lens_desktop.hub import store
+from kl_lens_desktop.hub.candidate import Candidate, Read, examine
+from kl_lens_desktop.hub.client import HubFile, Repository
+from kl_lens_desktop.hub.session import answer
+from kl_lens_desktop.hub.store import Snapshot
+from kl_lens_desktop.hub.transfer import STAGE, Transfer, bytes_there, delay_s
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 
-STAGE = "pull"
-_ADVICE = "Free some space, or set KL_LENS_HOME to a folder on another disk that you may write to"
-_ATTEMPTS = 6  # in a row without one new byte
-_FIRST_DELAY_S = 0.5
-_LONGEST_DELAY_S = 30.0
-_EVERY_S = 0.1
-_PACE_OVER_S = 10.0
-_PACE_AFTER_S = 0.5
-Answer = TypeVar("Answer")
+_ADVICE = "Free some space, or set HF_HOME to a folder on another disk that you may write to"
 
 
-def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = None) -> Generator[Event]:
-    """Download a model into the library, or go on with a download that was interrupted.
+def pull(
+    model_id: str, revision: str | None = None, cancel: Cancel | None = None, *, move: bool = False
+) -> Generator[Event]:
+    """Download a model, or go on with a download that was interrupted.
 
     Parameters
     ----------
@@ -45,11 +38,14 @@ def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = Non
         Branch, tag or commit; ``main`` by default. The files are those of the one commit it means now.
     cancel : Cancel, optional
         Stops within a second; what has arrived is kept and the next pull goes on from there.
+    move : bool
+        Move a copy that an earlier version pulled into a folder of its own.
 
     Yields
     ------
     Progress
-        Stage ``pull``, in bytes of all files together, with the time left; the total is 0 until it is known.
+        Stage ``pull``, in bytes of all files together, with pace and time left; the total is 0 until it is
+        known.
     Note
         Connections that broke, and what is done about it; without the Hub, a copy pulled before is used.
     Finished
@@ -66,40 +62,35 @@ def pull(model_id: str, revision: str | None = None, cancel: Cancel | None = Non
     """
     cancel = cancel or Cancel()
     asked = revision or "main"
-    stored = library.find(model_id, asked) if hub.is_commit(asked) else None
-    if stored:  # the network could add nothing
-        yield _finished(stored.folder, stored.id, stored.revision)
-        return
-    yield Progress(STAGE, 0, 0, f"asking the Hub for {model_id}", "bytes")
-    with contextlib.ExitStack() as held:
+    stored = store.find(model_id, asked) if hub.is_commit(asked) else None
+    if stored is None:
+        yield Progress(STAGE, 0, 0, f"asking the Hub for {model_id}", "bytes")
         try:
-            client = held.enter_context(hub.open_client())
-            sockets = OpenSockets(client)
-            info = _asked(lambda: hub.model_info(client, model_id, asked), sockets, cancel)
+            of = answer(lambda: hub.repository(model_id, asked), cancel)
         except HubError as error:
-            stored = library.find(model_id, revision)
+            stored = store.find(model_id, revision)
             if stored is None:
                 raise
             yield Note(f"{error} Using the copy downloaded before, at {stored.revision[:7]}.", "warning")
-            yield _finished(stored.folder, stored.id, stored.revision)
-            return
-        chosen = _asked(lambda: hub.choose_files(client, info), sockets, cancel)
-        folder = library.folder_for(info.id, info.revision)
-        missing = [file for file in chosen if not _is_there(folder, file)]
-        with _writing(folder):
-            if missing:
-                needed = sum(file.size - _partial_bytes(folder, file) for file in missing)
-                with room_for(info.id, needed, folder, _ADVICE), _one_at_a_time(folder, info.id):
-                    library.write_manifest(folder, info.id, info.revision, asked, complete=False)
-                    yield from _Pull(client, sockets, info, folder, _Meter(chosen), cancel).files(chosen)
-            if INDEX not in {file.name for file in chosen}:  # of shards that are not used here
-                (folder / INDEX).unlink(missing_ok=True)
-            library.write_manifest(folder, info.id, info.revision, asked, complete=True)
-    yield _finished(folder, info.id, info.revision)
+        else:
+            stored = store.find(of.id, of.commit)
+            if stored is None or not stored.old:
+                folder = yield from complete(of, cancel)
+                Snapshot(of.id, of.commit).refer(asked)
+                yield _finished(folder, of.id, of.commit)
+                return
+    if stored.old and move:
+        stored = store.move_to_cache(stored)
+    elif stored.old:
+        yield Note(
+            f"{stored.id} lies in a folder of an earlier version, where no other program looks. "
+            f"`kl-lens pull {stored.id} --move` moves it to the Hugging Face cache."
+        )
+    yield _finished(stored.folder, stored.id, stored.revision)
 
 
-def fetch_file(dataset: str, name: str, folder: Path, cancel: Cancel) -> Generator[Event, None, Path]:
-    """One file of a data set on the Hub, resumed and verified as a model's; returns its path below `folder`.
+def fetch_file(dataset: str, name: str, cancel: Cancel) -> Generator[Event, None, Path]:
+    """One file of a data set on the Hub, resumed and verified as a model's; returns its path in the cache.
 
     Raises
     ------
@@ -110,213 +101,56 @@ def fetch_file(dataset: str, name: str, folder: Path, cancel: Cancel) -> Generat
     Cancelled
     """
     yield Progress(STAGE, 0, 0, f"asking the Hub for {dataset}", "bytes")
-    with contextlib.ExitStack() as held:
-        client = held.enter_context(hub.open_client())
-        sockets = OpenSockets(client)
-        info = _asked(lambda: hub.model_info(client, dataset, "main", "datasets"), sockets, cancel)
-        chosen = tuple(file for file in info.files if file.name == name and file.size >= 0)
-        if not chosen or not (chosen[0].sha256 or chosen[0].blob_sha1):
-            raise HubError(f"Cannot pull {dataset}", f"it has no {name} with a hash", "Use your own text")
-        folder = folder / info.revision[:12]  # a partial file belongs to one commit
-        with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            needed = chosen[0].size - _partial_bytes(folder, chosen[0])
-            with room_for(dataset, needed, folder, _ADVICE), _one_at_a_time(folder, dataset):
-                yield from _Pull(client, sockets, info, folder, _Meter(chosen), cancel).files(chosen)
-    return folder / name
+    of = answer(lambda: hub.repository(dataset, kind="dataset"), cancel)
+    chosen = tuple(file for file in of.files if file.name == name and hub.is_verifiable(file))
+    if not chosen:
+        raise HubError(f"Cannot pull {dataset}", f"it has no {name} with a hash", "Use your own text")
+    yield from _transferred(of, [chosen], cancel)
+    snapshot = Snapshot(of.id, of.commit, of.kind)
+    snapshot.refer("main")
+    return snapshot.folder / name
 
 
-class _Meter:
-    """Bytes done of all files, and how long the rest takes at the pace of the last seconds of this file."""
+def complete(of: Repository, cancel: Cancel) -> Generator[Event, None, Path]:
+    """Fetch what the cache lacks of a repository at its commit, and return the folder; raises as `pull`."""
+    snapshot = Snapshot(of.id, of.commit)
 
-    def __init__(self, chosen: tuple[hub.HubFile, ...]) -> None:
-        self.total = sum(file.size for file in chosen)
-        self.done = self._arrived = 0
-        self._pace: collections.deque[tuple[float, int]] = collections.deque()
-        self._told = 0.0
+    def read(_: Repository, file: HubFile) -> bytes:
+        there = snapshot.has(file.name, file.size)
+        return (snapshot.folder / file.name).read_bytes() if there else hub.read_file(of, file)
 
-    def begin_file(self) -> None:
-        self._pace.clear()  # small files mostly wait: their pace says nothing of the large ones
-
-    def arrived(self, count: int) -> None:
-        now = time.monotonic()
-        self.done += count
-        self._arrived += count
-        self._pace.append((now, self._arrived))
-        while self._pace[0][0] < now - _PACE_OVER_S:
-            self._pace.popleft()
-
-    def due(self) -> bool:
-        return time.monotonic() - self._told >= _EVERY_S
-
-    def progress(self, message: str) -> Progress:
-        self._told = time.monotonic()
-        return Progress(STAGE, self.done, self.total, message, "bytes", self._eta_s())
-
-    def _eta_s(self) -> float | None:
-        if not self._pace or self._pace[-1][0] - self._pace[0][0] < _PACE_AFTER_S:
-            return None
-        (start, first), (end, last) = self._pace[0], self._pace[-1]
-        return (self.total - self.done) * (end - start) / (last - first)
+    candidate = yield from _examined(of, read, cancel)
+    with _writing(snapshot.repository):
+        for file in candidate.small:
+            if file.name in candidate.contents and not snapshot.has(file.name, file.size):
+                snapshot.partial(file.etag).parent.mkdir(parents=True, exist_ok=True)
+                snapshot.partial(file.etag).write_bytes(candidate.contents[file.name])
+    yield from _transferred(of, [candidate.small, candidate.weights], cancel)
+    return snapshot.folder
 
 
-@dataclass(frozen=True)
-class _Pull:
-    """What fetching each file of one commit needs."""
-
-    client: httpx.Client
-    sockets: OpenSockets
-    info: hub.ModelInfo
-    folder: Path
-    meter: _Meter
-    cancel: Cancel
-
-    def files(self, chosen: tuple[hub.HubFile, ...]) -> Iterator[Event]:
-        before = 0
-        for file in chosen:
-            self.cancel.check()
-            if not _is_there(self.folder, file):
-                self.meter.begin_file()
-                yield from self._verified(file, before)
-            before += file.size
-            self.meter.done = before
-            yield self.meter.progress(file.name)
-
-    def _verified(self, file: hub.HubFile, before: int) -> Iterator[Event]:
-        """Fetch a file, and once more if its hash is wrong; only then does it get its name."""
-        partial = _partial(self.folder, file)
-        for last in (False, True):
-            yield from self._complete(file, partial, before)
-            yield self.meter.progress(f"checking {file.name}")
-            if _hash_matches(partial, file, self.cancel):
-                os.replace(partial, self.folder / file.name)
-                return
-            partial.unlink()
-            if last:
-                raise HubError(
-                    self._what,
-                    f"{file.name} arrived with a wrong hash twice",
-                    "Try again later, or without HF_ENDPOINT",
-                )
-            yield Note(f"{file.name} arrived with a wrong hash; downloading it again", "warning")
-
-    def _complete(self, file: hub.HubFile, partial: Path, before: int) -> Iterator[Event]:
-        """Fetch what `partial` lacks, over as many connections as it takes."""
-        partial.touch()
-        failures = furthest = 0
-        while (have := partial.stat().st_size) < file.size:
-            self.meter.done = before + have
-            pause = None
-            try:
-                yield from self._receive(file, partial, have, before)
-                error = HubError(self._what, "the connection ended early", "Pull again to resume")
-            except httpx.RequestError as broken:
-                error = hub.unreachable(broken, self._what)
-            except hub.HubBusyError as busy:
-                error, pause = busy, busy.retry_after_s
-            now = partial.stat().st_size
-            if now >= file.size:
-                return
-            failures = 1 if now > furthest else failures + 1
-            furthest = max(furthest, now)
-            if failures >= _ATTEMPTS or (pause or 0) > _LONGEST_DELAY_S:
-                raise error
-            delay = pause or min(_FIRST_DELAY_S * 2 ** (failures - 1), _LONGEST_DELAY_S)
-            yield Note(f"{file.name}: {error.why}; resuming at byte {now:,} in {delay:.1f} s", "warning")
-            _wait(delay, self.cancel)
-
-    def _receive(self, file: hub.HubFile, partial: Path, have: int, before: int) -> Iterator[Event]:
-        """Append the bytes of one connection, or write from the start if the server does not resume."""
-        pieces = interruptible(lambda: self._pieces(file, have), self.cancel, self.sockets.shut)
-        with contextlib.closing(pieces), partial.open("r+b") as disk:
-            disk.seek(have)
-            for position, piece in pieces:
-                if position != disk.tell():
-                    disk.seek(position)
-                    disk.truncate()
-                    self.meter.done = before + position
-                wanted = piece[: file.size - position]
-                disk.write(wanted)
-                self.meter.arrived(len(wanted))
-                if self.meter.due():
-                    yield self.meter.progress(file.name)
-                if len(wanted) < len(piece):  # more than was announced; the hash will tell whether it matters
-                    break
-            disk.flush()
-            os.fsync(disk.fileno())
-
-    def _pieces(self, file: hub.HubFile, start: int) -> Generator[tuple[int, bytes]]:
-        """(position in the file, bytes), in order; from 0 if the server does not resume at `start`."""
-        url = hub.file_url(self.info, file.name)
-        headers = {"Range": f"bytes={start}-"} if start else {}
-        with self.client.stream("GET", url, headers=headers) as response:
-            if response.status_code == 416:  # it holds less than we do: begin again
-                yield 0, b""
-                return
-            if not response.is_success:
-                response.read()
-                raise hub.refusal(response, self._what, self.info.id, self.info.revision)
-            position = start if response.status_code == 206 else 0
-            if position and not response.headers.get("content-range", "").startswith(f"bytes {position}-"):
-                raise httpx.RemoteProtocolError("the server sent the wrong part of the file")
-            for piece in response.iter_raw():  # unbuffered: what arrived before a break counts
-                yield position, piece
-                position += len(piece)
-
-    @property
-    def _what(self) -> str:
-        return f"Cannot pull {self.info.id}"
+def _examined(of: Repository, read: Read, cancel: Cancel) -> Generator[Event, None, Candidate]:
+    for failures in itertools.count(1):
+        try:
+            return answer(lambda: examine(of, read), cancel)
+        except hub.PassingError as error:
+            delay = delay_s(error, failures, error.retry_after_s)
+            yield Note(f"{error.why}; asking again in {delay:.1f} s", "warning")
+            cancel.rest(delay)
+    raise AssertionError  # `delay_s` raises after the last attempt
 
 
-def _asked(question: Callable[[], Answer], sockets: OpenSockets, cancel: Cancel) -> Answer:
-    def answer() -> Generator[Answer]:
-        yield question()
-
-    (answered,) = interruptible(answer, cancel, sockets.shut)
-    return answered
-
-
-def _partial(folder: Path, file: hub.HubFile) -> Path:
-    # The folder belongs to one commit, so a partial file of that name can only be a part of that one content.
-    return folder / (file.name + ".partial")
-
-
-def _is_there(folder: Path, file: hub.HubFile) -> bool:
-    path = folder / file.name
-    return path.is_file() and path.stat().st_size == file.size
-
-
-def _partial_bytes(folder: Path, file: hub.HubFile) -> int:
-    path = _partial(folder, file)
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _hash_matches(path: Path, file: hub.HubFile, cancel: Cancel) -> bool:
-    digest = (
-        hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-    )
-    with path.open("rb") as disk:
-        while piece := disk.read(2**22):
-            cancel.check()
-            digest.update(piece)
-    return digest.hexdigest() == (file.sha256 or file.blob_sha1)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path, model_id: str) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    # thread_local: a generator may be begun in one thread and closed in another
-    lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise HubError(
-            f"Cannot pull {model_id}", "another window or command is downloading it", "Wait for it"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+def _transferred(of: Repository, groups: list[tuple[HubFile, ...]], cancel: Cancel) -> Iterator[Event]:
+    """The files of each group after those of the one before: weights come last, and make a model complete."""
+    snapshot = Snapshot(of.id, of.commit, of.kind)
+    transfer = Transfer(of, snapshot, [file for group in groups for file in group], cancel)
+    missing = [[file for file in group if not snapshot.has(file.name, file.size)] for group in groups]
+    needed = sum(file.size - bytes_there(snapshot, file) for group in missing for file in group)
+    with _writing(snapshot.repository):
+        if any(missing):
+            with room_for(of.id, needed, snapshot.repository, _ADVICE):
+                for group in filter(None, missing):
+                    yield from transfer.files(group)
 
 
 @contextlib.contextmanager
@@ -325,13 +159,6 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"Cannot write into {folder}", reason(error), _ADVICE) from error
-
-
-def _wait(seconds: float, cancel: Cancel) -> None:
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        cancel.check()
-        time.sleep(min(left, 0.05))
 
 
 def _finished(folder: Path, model_id: str, revision: str) -> Finished:

@@ -27,12 +27,15 @@ class PullJob(Job[Pulled]):
         A Hub id, a folder or ``sample``.
     revision : str, optional
         Branch, tag or commit.
+    move : bool
+        Move a copy that an earlier version pulled to the cache that all Hugging Face tools share.
     """
 
     NAME: ClassVar[str] = "pull"
 
     model: str
     revision: str | None = None
+    move: bool = False
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.download import pull
@@ -40,7 +43,43 @@ class PullJob(Job[Pulled]):
         from kl_lens_desktop.hub.resolve import resolve_model
 
         if is_on_the_hub(self.model):
-            yield from pull(self.model, self.revision, cancel)
+            yield from pull(self.model, self.revision, cancel, move=self.move)
             return
         local = resolve_model(self.model)
         yield self.finished({"folder": str(local.folder), "id": local.id, "revision": local.revision})
+
+
+class Verified(TypedDict):
+    """The files of a downloaded model, and those with a wrong content, which may be repaired by now."""
+
+    id: str
+    folder: str
+    files: list[str]
+    damaged: list[str]
+    repaired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyFilesJob(Job[Verified]):
+    """Compare every file of a downloaded model with its hash.
+
+    Attributes
+    ----------
+    model : str
+        A Hub id, or the folder of a model that was pulled.
+    revision : str, optional
+        Which of the pulled ones; the last by default.
+    repair : bool
+        Download damaged files again.
+    """
+
+    NAME: ClassVar[str] = "verify-files"
+
+    model: str
+    revision: str | None = None
+    repair: bool = False
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.hub.verify import verify_files
+
+        yield from verify_files(self, cancel)

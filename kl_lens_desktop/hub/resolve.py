@@ -6,8 +6,9 @@ from pathlib import Path
 from kl_lens_desktop import resources
 from kl_lens_desktop.errors import HubError, InputError, ModelError
 from kl_lens_desktop.files import MODEL_XML
-from kl_lens_desktop.hub import library
-from kl_lens_desktop.hub.model_files import model_files
+from kl_lens_desktop.hub import old_folders, store
+from kl_lens_desktop.repository.model_files import model_files
+from kl_lens_desktop.repository.names import is_model_id
 
 SAMPLE = "sample"
 _WANTED = "Choose a folder with config.json and *.safetensors"
@@ -40,7 +41,7 @@ def resolve_model(model: str, revision: str | None = None) -> LocalModel:
     model : str
         ``sample``, a local folder, or a Hub id that was pulled before.
     revision : str, optional
-        For a Hub id: which of the pulled ones (see `library.find`); the last pulled by default.
+        For a Hub id: which of the pulled ones (see `store.find`); the last pulled by default.
 
     Raises
     ------
@@ -58,9 +59,9 @@ def resolve_model(model: str, revision: str | None = None) -> LocalModel:
         return _open_folder(folder.resolve())
     if folder.exists():
         raise InputError(f"Cannot open {model}", "it is a file, not a folder", _WANTED)
-    if not library.is_model_id(model):
+    if not is_model_id(model):
         raise InputError(f"Cannot open {model}", "there is no such folder", _WANTED)
-    stored = library.find(model, revision)
+    stored = store.find(model, revision)
     if stored is None:
         at = f" at revision {revision}" if revision else ""
         raise HubError(
@@ -79,12 +80,13 @@ def _open_folder(folder: Path) -> LocalModel:
     if not names:
         why = "it contains only folders" if any(folder.iterdir()) else "it is empty"
         raise InputError(f"Cannot open {folder}", why, _WANTED)
-    pulled = library.read_manifest(folder) if library.MANIFEST in names else None
-    if pulled and not pulled["complete"]:
+    kept = folder.parent.name == "snapshots" or old_folders.MANIFEST in names
+    pulled = store.at(folder) if kept else None
+    if pulled and not pulled.complete and store.is_half_pulled(pulled):
         raise ModelError(
-            f"{pulled['id']} cannot be opened yet",
+            f"{pulled.id} cannot be opened yet",
             "its download is not complete",
-            f"Run `kl-lens pull {pulled['id']}` to resume it",
+            f"Run `kl-lens pull {pulled.id}` to resume it",
         )
     if MODEL_XML in names:
         raise ModelError(
@@ -94,5 +96,5 @@ def _open_folder(folder: Path) -> LocalModel:
         )
     model_files(folder)
     if pulled:
-        return LocalModel(pulled["id"], folder, pulled["revision"])
+        return LocalModel(pulled.id, folder, pulled.revision)
     return LocalModel(folder.name, folder)

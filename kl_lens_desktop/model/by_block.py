@@ -7,7 +7,7 @@ chose. Of an embedding only the rows of the tokens at hand are widened, of the h
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -22,7 +22,7 @@ from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.quant.rounding import fake_quantize
 
 HEAD_ELEMENTS = 2**24  # of the head at a time, 64 MB
-EXPERT_ELEMENTS = 2**28  # of a block's experts at a time, 1 GB
+EXPERT_ELEMENTS = 3 * 2**27  # of a block's experts at a time, 1.6 GB
 
 Change = Format | Callable[[Tensor], Tensor]
 """Other values of a weight: in a format, or made by a function of some of its rows."""
@@ -36,6 +36,7 @@ class _Place:
     name: str
     path: str
     stored: nn.Parameter
+    slots: int = 1  # how many experts of it are in float32 at a time
 
 
 class ByBlock:
@@ -119,6 +120,10 @@ class ByBlock:
         places = _places(block)
         for layer in filter(holds_experts, block.modules()):
             own = {place.name: place for place in places if place.module is layer}
+            each = sum(place.stored.numel() // len(place.stored) for place in own.values())
+            for name, place in own.items():
+                slots = max(1, min(EXPERT_ELEMENTS // each, len(place.stored)))
+                own[name] = replace(place, slots=slots)
             places = [place for place in places if place.module is not layer]
             _replace_forward(undo, layer, functools.partial(self._through_experts, layer, own))
         _replace_forward(undo, block, functools.partial(self._run, block.forward, places))
@@ -140,10 +145,8 @@ class ByBlock:
             return stored if expert is None else stored[expert]
         key = place.path, stored.shape
         if (slots := self._widened.get(key)) is None:
-            shape, count = stored.shape, 1
-            if expert is not None:
-                shape, count = shape[1:], min(shape[0], max(1, EXPERT_ELEMENTS // stored[0].numel()))
-            slots = self._widened[key] = _Slots(torch.empty(count, *shape))
+            shape = stored.shape if expert is None else stored.shape[1:]
+            slots = self._widened[key] = _Slots(torch.empty(place.slots, *shape))
         at = (expert or 0) % len(slots.values)
         holds = id(stored), expert, change
         if slots.holds.get(at) != holds:

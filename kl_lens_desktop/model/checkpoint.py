@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import reason, sha256
-from kl_lens_desktop.hub.model_files import INDEX, ModelFiles, listed, model_files
+from kl_lens_desktop.repository.model_files import INDEX, ModelFiles, listed, model_files
 
 
 def weight_files(folder: Path) -> list[Path]:

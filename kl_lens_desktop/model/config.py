@@ -1,13 +1,19 @@
 """The configuration of a model folder. Needs no torch."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.errors import ModelError
-from kl_lens_desktop.families import FAMILIES
-from kl_lens_desktop.hub.model_files import CONFIG, INDEX, ModelFiles, listed, read_object
+from kl_lens_desktop.repository.model_files import (
+    CONFIG,
+    INDEX,
+    ModelFiles,
+    UnusableError,
+    listed,
+    read_object,
+)
+from kl_lens_desktop.repository.support import check_architecture, check_unquantized, parts
 
 # Several times what the largest published models have: beyond, building a model would never end.
 _MOST = (
@@ -29,17 +35,11 @@ def read_config(files: ModelFiles) -> dict[str, Any]:
     """
     folder = files.folder
     config = read_object(folder / CONFIG)
-    kind = config.get("model_type")
-    if not isinstance(kind, str):
-        raise ModelError(
-            f"Cannot open {folder}", "its config.json names no architecture", "Download the model again"
-        )
-    if kind not in FAMILIES:
-        raise ModelError(
-            f"Cannot open {folder}",
-            f"the architecture {kind[:80]!r} is not supported; these are: {', '.join(FAMILIES)}",
-            "Choose another model",
-        )
+    try:
+        check_architecture(config)
+        check_unquantized(config, {path.name for path in folder.iterdir()})
+    except UnusableError as error:
+        raise ModelError(f"Cannot open {folder}", error.why, error.next_step) from error
     check_sizes(folder, config)
     named = config.get("transformers_weights")
     used = INDEX if files.index else listed(file.name for file in files.weights)
@@ -49,32 +49,18 @@ def read_config(files: ModelFiles) -> dict[str, Any]:
             f"its config.json names other weights ({str(named)[:80]}) than {used}",
             "Remove transformers_weights from config.json, or keep only the weights that it names",
         )
-    if any(part.get("quantization_config") is not None for _, part in _parts(config)):
-        raise ModelError(
-            f"Cannot open {folder}",
-            "its weights are quantized already",
-            "Choose the model in full precision that it was made from",
-        )
     return config
 
 
 def vocabulary(config: dict[str, Any]) -> int | None:
     """How many tokens a configuration has embeddings for, if it says so."""
-    found = (part.get("vocab_size") for _, part in reversed(list(_parts(config))))
+    found = (part.get("vocab_size") for _, part in reversed(list(parts(config))))
     return next((size for size in found if isinstance(size, int)), None)
-
-
-def _parts(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The configuration and those in it, such as that of the text part, each with its prefix."""
-    yield "", config
-    for name, value in config.items():
-        if isinstance(value, dict) and name.endswith("_config"):
-            yield f"{name}.", value
 
 
 def check_sizes(folder: Path, config: dict[str, Any]) -> None:
     """Raise `ModelError` if a configuration asks for more of anything than any published model has."""
-    for prefix, part in _parts(config):
+    for prefix, part in parts(config):
         for name, value in part.items():
             most = next((most for pattern, most in _MOST if pattern.fullmatch(name)), None)
             if most is not None and isinstance(value, int | float) and value > most:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from kl_lens_desktop.families import family_of
-from kl_lens_desktop.hub.model_files import model_files
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.fit import folder_sizes, stage_needs
 from kl_lens_desktop.model.inventory import blocks, inventory, kept_bytes
 from kl_lens_desktop.model.jobs import About, InspectJob
 from kl_lens_desktop.model.load import empty_model
 from kl_lens_desktop.process.events import Event, Progress, Weights
+from kl_lens_desktop.repository.model_files import model_files
 
 
 def describe(local: LocalModel, job: InspectJob) -> Iterator[Event]:

@@ -8,32 +8,37 @@ from pathlib import Path
 
 import psutil
 
+from kl_lens_desktop.disk_space import free_bytes
 from kl_lens_desktop.errors import KLLensError
-from kl_lens_desktop.hub.model_files import model_files
 from kl_lens_desktop.model.checkpoint import tensor_shapes
 from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.quantities import size
+from kl_lens_desktop.repository.model_files import model_files
 
 _MB = 2**20
 # Resident set of a worker with its libraries loaded and no model, measured on Linux with the pinned versions.
 _TORCH_MB, _EXPORT_MB, _OPENVINO_MB = 450, 700, 250
 _ANALYSIS_SLICES_MB = 800  # logits in slices and the kept full-precision ones (`sensitivity.walk`)
-_STREAM_MB = 700  # hidden states, a part of the head, and what a block computes (`sensitivity.stream`)
-_EXPERTS = 2**28  # of a block that are in memory at a time (`by_block.EXPERT_ELEMENTS`)
-_LOGITS = 2**26  # full-precision ones that are kept, and twice as many of a compared model
+# Of a stage whose weights stay on disk (`model.by_block`, `sensitivity.stream`), in elements: a part of the
+# head and hidden states; a block's experts; full-precision logits that are kept; logits of one model, which
+# it scales in a copy; and what a block computes, for each row of its weights and token that passes it.
+_STATES, _EXPERTS, _KEPT, _LOGITS, _COMPUTED = 3 * 2**24, 3 * 2**27, 2**26, 2**25, 8
+_TOKENS = 256
 _SPARE = 0.9  # of the free memory is what a stage may plan with
 _BLOCK = re.compile(r".*?\.(\d+)\.(.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large a model and its parts are, in elements.
+    """How large a model and its parts are.
 
     Attributes
     ----------
     parameters : int
     block, experts : int
-        The largest block without its experts, and the most experts of a block.
+        Parameters of the largest block without its experts, and of the most experts that a block has.
+    rows : int
+        Rows of all matrices of the largest block without its experts.
     vocabulary : int
         Rows of the embedding.
     """
@@ -41,14 +46,16 @@ class Sizes:
     parameters: int
     block: int
     experts: int
+    rows: int
     vocabulary: int
 
     @property
-    def streamed_mb(self) -> int:
+    def on_disk_mb(self) -> int:
         """At the peak of a stage that has the weights of one block in memory."""
-        widened = self.block + min(self.experts, _EXPERTS)
-        logits = min(256 * self.vocabulary, _LOGITS) + _LOGITS
-        return _TORCH_MB + _STREAM_MB + 4 * (widened + logits) // _MB
+        logits = _TOKENS * self.vocabulary
+        computed = _COMPUTED * _TOKENS * self.rows
+        elements = self.block + min(self.experts, _EXPERTS) + min(logits, _KEPT) + 2 * min(logits, _LOGITS)
+        return _TORCH_MB + 4 * (elements + computed + _STATES) // _MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +69,22 @@ class StageNeed:
 
 def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
     """The sizes of a model by the shapes of its tensors."""
-    blocks: dict[tuple[str, bool], int] = {}
+    blocks: dict[str, list[int]] = {}
+    vocabulary = 0
     for name, shape in shapes.items():
-        if block := _BLOCK.fullmatch(name):
-            key = block[1], ".experts." in name or "block_sparse_moe.input" in name
-            blocks[key] = blocks.get(key, 0) + math.prod(shape)
-    largest = {
-        of_experts: max((count for (_, kind), count in blocks.items() if kind == of_experts), default=0)
-        for of_experts in (False, True)
-    }
-    outside = [shape for name, shape in shapes.items() if not _BLOCK.fullmatch(name)]
-    vocabulary = max((shape[0] for shape in outside if len(shape) == 2), default=0)
-    return Sizes(sum(map(math.prod, shapes.values())), largest[False], largest[True], vocabulary)
+        place = _BLOCK.fullmatch(name)
+        if place is None:
+            vocabulary = max(vocabulary, shape[0] if len(shape) == 2 else 0)
+            continue
+        parts = blocks.setdefault(place[1], [0, 0, 0])
+        # A convolution has three axes too, with a single channel on the second.
+        if ".experts." in name or (len(shape) == 3 and shape[1] > 1):
+            parts[1] += math.prod(shape)
+        else:
+            parts[0] += math.prod(shape)
+            parts[2] += shape[0] if len(shape) == 2 else 0
+    block, experts, rows = (max((parts[at] for parts in blocks.values()), default=0) for at in range(3))
+    return Sizes(sum(map(math.prod, shapes.values())), block, experts, rows, vocabulary)
 
 
 def folder_sizes(folder: Path) -> Sizes:
@@ -105,6 +116,13 @@ def in_memory_mb(sizes: Sizes, stage: str) -> int:
     return copies * 4 * sizes.parameters // _MB + _TORCH_MB + _ANALYSIS_SLICES_MB
 
 
+def fits(need: StageNeed, folder: Path) -> str:
+    """``yes``, or what this computer lacks for a stage that writes into `folder`."""
+    if need.ram_mb * _MB > psutil.virtual_memory().total:
+        return "not enough memory"
+    return "not enough disk" if need.disk_mb * _MB > free_bytes(folder) else "yes"
+
+
 def free_mb() -> int:
     return int(psutil.virtual_memory().available) // _MB
 
@@ -115,8 +133,8 @@ def too_large(sizes: Sizes, stage: str) -> Note | None:
     if needed <= _SPARE * free:
         return None
     return Note(
-        f"In memory, the weights would take {size(needed * _MB)}, and {size(free * _MB)} is free. "
-        "They stay on disk, and each block is read when it is computed"
+        f"With all weights in memory, this takes {size(needed * _MB)}, and {size(free * _MB)} is free. "
+        "The weights stay on disk, and each block is read when it is needed"
     )
 
 
@@ -132,7 +150,7 @@ def stage_needs(parameters: int, checkpoint_bytes: int, sizes: Sizes | None = No
     return [
         StageNeed("download", 100, checkpoint_bytes // _MB),
         *(
-            StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.streamed_mb), 1)
+            StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.on_disk_mb), 1)
             for stage in ("analyze", "verify")
         ),
         StageNeed("export", 2 * full + _EXPORT_MB, half),
@@ -142,4 +160,4 @@ def stage_needs(parameters: int, checkpoint_bytes: int, sizes: Sizes | None = No
 
 def _usual_sizes(parameters: int) -> Sizes:
     """Of a model without experts of which nothing else is known."""
-    return Sizes(parameters, parameters // 24, 0, 2**17)
+    return Sizes(parameters, parameters // 24, 0, parameters // 24 // 2048, 2**17)

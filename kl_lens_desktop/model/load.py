@@ -26,7 +26,15 @@ from transformers.utils import logging as transformers_logging
 from kl_lens_desktop.errors import InputError, ModelError, in_words
 from kl_lens_desktop.families import family_of
 from kl_lens_desktop.files import reason
-from kl_lens_desktop.hub.model_files import (
+from kl_lens_desktop.kernels.replace import unreplaced
+from kl_lens_desktop.kernels.table import KERNELS
+from kl_lens_desktop.model.checkpoint import tensor_shapes
+from kl_lens_desktop.model.config import check_sizes, read_config
+from kl_lens_desktop.model.fit import folder_sizes, too_large
+from kl_lens_desktop.model.mapped import mapped_tensors, without_copies
+from kl_lens_desktop.model.tokenizer import check_tokenizer
+from kl_lens_desktop.process.events import Event, Note
+from kl_lens_desktop.repository.model_files import (
     CONFIG,
     GENERATION,
     TOKENIZER,
@@ -37,14 +45,6 @@ from kl_lens_desktop.hub.model_files import (
     parse_object,
     read_bytes,
 )
-from kl_lens_desktop.kernels.replace import unreplaced
-from kl_lens_desktop.kernels.table import KERNELS
-from kl_lens_desktop.model.checkpoint import tensor_shapes
-from kl_lens_desktop.model.config import check_sizes, read_config
-from kl_lens_desktop.model.fit import folder_sizes, too_large
-from kl_lens_desktop.model.mapped import mapped_tensors, without_copies
-from kl_lens_desktop.model.tokenizer import check_tokenizer
-from kl_lens_desktop.process.events import Event, Note
 from kl_lens_desktop.temporary import temporary_folder
 
 _AGAIN = "Download the model again"

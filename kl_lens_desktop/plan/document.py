@@ -1,5 +1,6 @@
 """The plan as a file: one JSON document that another laptop can apply."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -56,8 +57,19 @@ class Plan:
         """Whether both give the same weights of the same model the same formats, however they were made."""
         return self.assignments == other.assignments and self.model.sha256 == other.model.sha256
 
+    @property
+    def sha256(self) -> str:
+        """Of the assignments alone, as bench files name a plan: see `assignments_sha256`."""
+        return assignments_sha256(self.assignments)
+
     def with_measured(self, measured: dict[str, Any]) -> "Plan":
         return replace(self, measured=measured)
+
+
+def assignments_sha256(assignments: Mapping[str, str]) -> str:
+    """SHA-256 of an assignment as compact JSON with sorted keys."""
+    text = json.dumps(assignments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def save_plan(path: Path, plan: Plan) -> None:

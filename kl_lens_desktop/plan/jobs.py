@@ -81,6 +81,9 @@ class VerifyJob(Job[Verified]):
     repair: RepairSettings | None = None
     consent: bool = False
 
+    def writes(self) -> set[Path]:
+        return {self.plan}
+
     def memory_mb(self) -> int | None:
         from kl_lens_desktop.model.fit import memory_mb
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage is: `done` of `total` in `unit`; `eta_s` is the time left in seconds, where known."""
+    """How far a stage is: `done` of `total` in `unit`; the time left in seconds and the pace, where known."""
 
     stage: str
     done: float
@@ -15,6 +15,7 @@ class Progress:
     message: str = ""
     unit: str = ""
     eta_s: float | None = None
+    per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,10 @@ class Job(ABC, Generic[Result]):
         named = list(paths(self))
         return {behind_links(path).parent for path in named} | set(named)
 
+    def writes(self) -> set[Path]:
+        """The files and folders of its results, which one process at a time may write."""
+        return set()
+
     def finished(self, result: Result) -> Finished:
         """The event that ends this job well."""
         return Finished(cast(dict[str, Any], result))

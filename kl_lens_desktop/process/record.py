@@ -1,5 +1,6 @@
 """Frozen dataclasses as JSON and back: strictly between processes, leniently from settings kept for years."""
 
+import contextlib
 import dataclasses
 import math
 import types
@@ -44,20 +45,47 @@ def decode(kind: type[Record], value: object) -> Record:
     return typing.cast(Record, made)
 
 
-def decode_known(kind: type[Record], value: object) -> Record:
-    """The record of settings that another version may have written.
+def decode_known(
+    kind: type[Record], value: object, set_aside: list[str] | None = None, place: str = ""
+) -> Record:
+    """The record of settings that another version may have written, and of the records in it.
 
     Fields that are unknown, missing or damaged have their defaults, which every field of `kind` must have.
+
+    Parameters
+    ----------
+    set_aside : list of str, optional
+        Gets the names of what is unknown or damaged.
+    place : str
+        Where `value` is, for those names.
     """
-    given = value if isinstance(value, dict) else {}
+    aside = [] if set_aside is None else set_aside
+    given, hints = value if isinstance(value, dict) else {}, _hints(kind)
+    aside += [place or kind.__name__] if value is not None and given is not value else []
+    aside += [_inside(place, str(name)) for name in given if name not in hints]
     good: dict[str, Any] = {}
-    for name, hint in _hints(kind).items():
+    for name, hint in hints.items():
         if name in given:
-            try:
-                good[name] = _value(hint, given[name], name)
-            except _Wrong:
-                continue
+            with contextlib.suppress(_Wrong):
+                good[name] = _known(hint, given[name], aside, _inside(place, name))
     return kind(**good)
+
+
+def _known(hint: Any, value: object, aside: list[str], place: str) -> Any:
+    """A value as far as it is known; what else is in it goes to `aside`."""
+    if dataclasses.is_dataclass(hint):
+        return decode_known(typing.cast(type[Any], hint), value, aside, place)
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is dict and isinstance(value, dict) and dataclasses.is_dataclass(parts[1]):
+        return {
+            str(name): _known(parts[1], item, aside, _inside(place, str(name)))
+            for name, item in value.items()
+        }
+    try:
+        return _value(hint, value, place)
+    except _Wrong:
+        aside.append(place)
+        raise
 
 
 def paths(value: Any) -> Iterator[Path]:

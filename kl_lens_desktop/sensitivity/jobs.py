@@ -104,6 +104,9 @@ class AnalyzeJob(Job[Analyzed]):
     out: Path
     analysis: Analysis = field(default_factory=Analysis)
 
+    def writes(self) -> set[Path]:
+        return {self.out}
+
     def memory_mb(self) -> int | None:
         from kl_lens_desktop.model.fit import memory_mb
 
@@ -176,6 +179,9 @@ class AgreeJob(Job[Agreed]):
     text: Path | None = None
     tokens: int = HELD_OUT_TOKENS
     window: int = WINDOW
+
+    def writes(self) -> set[Path]:
+        return {self.out} if self.out else set()
 
     def memory_mb(self) -> int | None:
         from kl_lens_desktop.model.fit import memory_mb

@@ -115,6 +115,7 @@ class OnDisk:
         self._weights = weights
         self.model, self.depth, self.count = weights.model, len(weights.blocks), 1
         self._known_finite: dict[str, bool] = {}
+        self._known_changing: dict[tuple[str, str], bool] = {}
 
     def open(self, ids: Tensor) -> Stream:
         return Stream(self._weights, ids)
@@ -140,13 +141,19 @@ class OnDisk:
         return (name for name in self._weights.stored if not self._finite(name))
 
     def _without_running(self, text: Stream, candidate: Candidate) -> Found | None:
-        name, fmt = candidate.pair[0], candidate.format
-        if not self._finite(name):
+        if not self._finite(candidate.weight.name):
             return Found(_NOT_FINITE, Timing())
-        parts = (part.float() for part in self._weights.pieces(name))
-        if all(torch.equal(fake_quantize(part, fmt), part) for part in parts):
+        if not self._changes(candidate):
             return Found(nothing_changed(len(text.signal)), Timing())
         return None
+
+    def _changes(self, candidate: Candidate) -> bool:
+        """Whether the format changes anything, which the first rows tell of nearly every weight."""
+        if candidate.pair not in self._known_changing:
+            parts = (part.float() for part in self._weights.pieces(candidate.weight.name))
+            differs = (not torch.equal(fake_quantize(part, candidate.format), part) for part in parts)
+            self._known_changing[candidate.pair] = any(differs)
+        return self._known_changing[candidate.pair]
 
     def _finite(self, name: str) -> bool:
         if name not in self._known_finite:

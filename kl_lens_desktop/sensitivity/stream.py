@@ -17,8 +17,9 @@ from kl_lens_desktop.model.inventory import Weight
 from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
-from kl_lens_desktop.sensitivity.walk import BATCH_TOKENS, Timing
+from kl_lens_desktop.sensitivity.walk import Timing
 
+BATCH_TOKENS = 256  # of one model that pass a block at a time
 TOGETHER_TOKENS = 2**13  # pass a block together: enough to make little of the time that widening takes
 HELD_ELEMENTS = 2**25  # of their hidden states, 128 MB
 LOGIT_ELEMENTS = 2**25  # logits of one model at a time, 128 MB

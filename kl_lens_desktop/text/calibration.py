@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kl_lens_desktop.errors import HubError, InputError, in_words
 from kl_lens_desktop.files import write_text
-from kl_lens_desktop.hub import library
+from kl_lens_desktop.home import home
 from kl_lens_desktop.hub.download import fetch_file
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.by_block import ByBlock
@@ -83,11 +83,11 @@ def source_text(
 def _wikitext(cancel: Cancel) -> Generator[Event, None, Path]:
     """The train part; the test part is kept beside it, for benchmarks."""
     dataset, archive, parts = _WIKITEXT
-    folder = library.models_folder().with_name("texts")
+    folder = home() / "texts"
     file = folder / "wikitext-2-train.txt"
     if file.is_file():
         return file
-    pulled = yield from fetch_file(dataset, archive, folder, cancel)
+    pulled = yield from fetch_file(dataset, archive, cancel)
     try:
         with zipfile.ZipFile(pulled) as opened:
             texts = {name: _member(opened, member) for name, member in parts.items()}
@@ -96,7 +96,6 @@ def _wikitext(cancel: Cancel) -> Generator[Event, None, Path]:
         raise HubError(f"Cannot use {archive}", why, "Use your own text") from error
     for name, text in texts.items():
         write_text(folder / name, text)
-    pulled.unlink()
     return file
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.errors import InputError, in_words
-from kl_lens_desktop.hub.model_files import CONFIG, TOKENIZER, TOKENIZER_CONFIG, listed, read_object
 from kl_lens_desktop.model.config import vocabulary
 from kl_lens_desktop.model.tokenizer import check_tokenizer
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.repository.model_files import CONFIG, TOKENIZER, TOKENIZER_CONFIG, listed, read_object
 from kl_lens_desktop.text import wikitext
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN
 

@@ -163,7 +163,7 @@ def measured(folder: Path, stage: str, how: argparse.Namespace) -> dict[str, Any
     assert child.stdout is not None
     said = child.stdout.read().strip().splitlines()
     sizes = folder_sizes(folder)
-    fit = in_memory_mb(sizes, stage) if how.in_memory else sizes.streamed_mb
+    fit = in_memory_mb(sizes, stage) if how.in_memory else sizes.on_disk_mb
     seconds = round(time.monotonic() - started, 1)
     return {"private_mb": peak // 2**20, "fit_mb": fit, "seconds": seconds, "said": said[-1:]}
 

@@ -1,6 +1,8 @@
 """Searching, downloading, the library and the token, against a small Hub on loopback."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import keyring
 import pytest
@@ -8,14 +10,16 @@ from keyring.backend import KeyringBackend
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop import resources
+from kl_lens_desktop.gui.export.upload import UploadDialog
 from kl_lens_desktop.gui.model.page import ModelPage
 from kl_lens_desktop.gui.more.library import LibraryPage
 from kl_lens_desktop.gui.more.settings import SettingsPage
 from kl_lens_desktop.gui.shell.window import Window
 from tests import hub_server
-from tests.hub_server import Hub, Repository
+from tests.hub_server import Hub, Repository, make_old_folder
 
 ID = "tiny/hybrid"
+GPTQ = {"model_type": "mamba2", "quantization_config": {"quant_method": "gptq"}}
 
 
 class MemoryKeyring(KeyringBackend):
@@ -46,10 +50,8 @@ def vault() -> Iterator[MemoryKeyring]:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, vault: MemoryKeyring) -> Iterator[Hub]:
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
+def hub(monkeypatch: pytest.MonkeyPatch, vault: MemoryKeyring, tmp_path: Path) -> Iterator[Hub]:
+    hub_server.go_online(monkeypatch, tmp_path / "home")
     files = hub_server.folder_files(resources.path("sample-hybrid"))
     with hub_server.serve({ID: Repository(files)}) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
@@ -64,8 +66,8 @@ def test_a_model_is_found_downloaded_and_opened_and_can_be_deleted(
     assert isinstance(page, ModelPage)
     page.query.setText("hybrid")
     page.search()
-    qtbot.waitUntil(lambda: page.results.rowCount() == 1, timeout=20_000)
-    page.results.selectRow(0)
+    qtbot.waitUntil(lambda: page.results.table.rowCount() == 1, timeout=20_000)
+    page.results.table.selectRow(0)
     qtbot.waitUntil(lambda: page.download.isEnabled(), timeout=20_000)
     with qtbot.waitSignal(session.job.ended, timeout=120_000) as ended:
         page.download.click()
@@ -87,17 +89,108 @@ def test_a_model_is_found_downloaded_and_opened_and_can_be_deleted(
     qtbot.waitUntil(lambda: all(h.folder != folder for h in library.holdings), timeout=10_000)
 
 
-def test_no_network_is_said_in_words_beside_the_search(
-    window: Window, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, vault: MemoryKeyring
+def test_a_model_of_an_earlier_version_is_moved_and_verified(
+    hub: Hub, window: Window, qtbot: QtBot, home: Path
 ) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    make_old_folder(home, ID, hub.repositories[ID].files)
+    library = window.page("Library")
+    assert isinstance(library, LibraryPage)
+    window.show_page("Library")
+    qtbot.waitUntil(lambda: library.table.rowCount() == 1, timeout=10_000)
+    library.table.selectRow(0)
+    assert library.move_button.isVisible()
+    assert not library.verify_button.isVisible()
+    with qtbot.waitSignal(window.session.job.ended, timeout=60_000) as ended:
+        library.move_button.click()
+    assert ended.args == ["finished"], window.session.log[-1]
+    qtbot.waitUntil(lambda: "in the shared cache" in library.table.item(0, 1).text(), timeout=10_000)
+    library.table.selectRow(0)
+    assert not library.move_button.isVisible()
+    with qtbot.waitSignal(window.session.job.ended, timeout=60_000):
+        library.verify_button.click()
+    count = len(hub.repositories[ID].files)
+    assert window.banner.text.text() == f"{ID}: all {count} files are as the Hub lists them."
+
+
+def test_filters_narrow_what_is_found(hub: Hub, window: Window, qtbot: QtBot) -> None:
+    hub.repositories["other/gptq"] = Repository({}, config=GPTQ)
+    hub.repositories["other/gated"] = Repository({}, gated=True)
+    hub.repositories["LiquidAI/LFM2-350M"] = Repository({}, config={"model_type": "lfm2"})
+    page = window.page("Model")
+    assert isinstance(page, ModelPage)
+    results = page.results
+
+    def shown() -> list[str]:
+        return [results.table.item(row, 0).text().split()[0] for row in range(results.table.rowCount())]
+
+    page.search()
+    qtbot.waitUntil(lambda: shown() == ["LiquidAI/LFM2-350M"], timeout=10_000)
+    assert results.said.text() == "Small hybrids to begin with."
+    page.query.setText("other/")
+    page.search()
+    qtbot.waitUntil(lambda: shown() == ["other/gated"], timeout=10_000)
+    assert "1 that cannot be used here is left out" in results.said.text()
+    results.architecture.setCurrentIndex(results.architecture.findData("any"))
+    qtbot.waitUntil(lambda: shown() == ["other/gptq", "other/gated"], timeout=10_000)
+    assert results.table.item(0, 2).text() == "✗ quantized"
+    results.open_only.click()
+    qtbot.waitUntil(lambda: shown() == ["other/gptq"], timeout=10_000)
+
+
+def test_a_model_that_cannot_be_used_says_why_and_is_not_downloaded(
+    hub: Hub, window: Window, qtbot: QtBot
+) -> None:
+    files = {**hub.repositories[ID].files, "config.json": json.dumps(GPTQ).encode()}
+    hub.repositories[ID] = Repository(files)
+    page = window.page("Model")
+    assert isinstance(page, ModelPage)
+    page.query.setText("hybrid")
+    page.search()
+    qtbot.waitUntil(lambda: page.results.table.rowCount() == 1, timeout=10_000)
+    page.results.table.selectRow(0)
+    qtbot.waitUntil(lambda: "quantized already (GPTQ)" in page.why.text(), timeout=10_000)
+    assert not page.download.isEnabled()
+    assert hub.bodies("model.safetensors") == []
+
+
+def test_an_exported_model_is_shown_and_uploaded(
+    hub: Hub, opened: Window, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    folder = tmp_path / "plan"
+    folder.mkdir()
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        (folder / name).write_bytes(b"graph")
+    about = {"files": ["kl_lens.json", "openvino_model.xml", "openvino_model.bin"]}
+    (folder / "kl_lens.json").write_text(json.dumps(about), encoding="utf-8")
+    dialog = UploadDialog(opened, opened.session, {"plan": folder})
+    qtbot.addWidget(dialog)
+    qtbot.waitUntil(lambda: "README.md:" in dialog.shown.toPlainText(), timeout=10_000)
+    assert "openvino_model.bin, 5 B" in dialog.shown.toPlainText()
+    assert not dialog.upload.isEnabled()
+    assert dialog.why.text() == "Enter a repository, such as your-name/model"
+    dialog.repository.setText("me/hybrid")
+    assert not dialog.public.isChecked()
+    with qtbot.waitSignal(opened.session.job.ended, timeout=60_000) as ended:
+        dialog.upload.click()
+    assert ended.args == ["finished"], opened.session.log[-1]
+    assert opened.banner.text.text() == f"Uploaded to {hub.url}/me/hybrid."
+    assert hub.repositories["me/hybrid"].private
+    assert set(hub.repositories["me/hybrid"].files) == {*about["files"], "README.md"}
+
+
+def test_no_network_is_said_in_words_beside_the_search(
+    window: Window, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, vault: MemoryKeyring, tmp_path: Path
+) -> None:
+    hub_server.go_online(monkeypatch, tmp_path / "home")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     page = window.page("Model")
     assert isinstance(page, ModelPage)
     page.query.setText("granite")
     page.search()
-    qtbot.waitUntil(lambda: "cannot be reached" in page.searching.text(), timeout=30_000)
-    assert "Traceback" not in page.searching.text()
+    qtbot.waitUntil(lambda: "cannot be reached" in page.results.said.text(), timeout=30_000)
+    assert "Traceback" not in page.results.said.text()
 
 
 def test_the_token_goes_to_the_keyring_and_is_never_shown(

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -467,3 +468,46 @@ def _enlarged(scores: Scores, count: int) -> Scores:
         weights += [{**w, "name": tag + w["name"]} for w in scores.weights]
         entries += [replace(entry, weight=tag + entry.weight) for entry in scores.entries]
     return replace(scores, weights=weights, entries=entries)
+
+
+def test_undo_covers_everything_that_changes_the_plan(
+    scored: Window, plan_of: Callable[..., Any], qtbot: QtBot
+) -> None:
+    page = page_of(scored)
+    assert not page.undo.canUndo()
+
+    def shown() -> tuple[Any, ...]:
+        plan = scored.session.plan
+        assert plan is not None
+        return (plan.assignments, plan.method, page.budget.bytes, page.pins, page.limits)
+
+    states = [shown()]
+    for place in (300, 400, 500):  # a drag is one change
+        page.budget.slider.setValue(place)
+        qtbot.waitUntil(lambda: not page.budget._throttle.isActive())
+    states.append(shown())
+    page.set_budget(6, "bits")
+    states.append(shown())
+    page.budget.method.setCurrentIndex(page.budget.method.findData("sqnr"))
+    states.append(shown())
+    page.pin({page.weights.table.weight(3): "fp16"})
+    states.append(shown())
+    page.set_limits(Constraints(fused=True))
+    states.append(shown())
+    scored.session.set_plan(plan_of(bits=9))
+    states.append(shown())
+    assert all(before != after for before, after in pairwise(states))
+    seen = len(states) - 1
+    assert page.undo.count() == seen
+    for state in reversed(states[:-1]):
+        qtbot.keyClick(page, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        assert shown() == state
+    assert not page.undo.canUndo()
+    both = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
+    for number, state in enumerate(states[1:]):
+        if number % 2:
+            qtbot.keyClick(page, Qt.Key.Key_Y, Qt.KeyboardModifier.ControlModifier)
+        else:
+            qtbot.keyClick(page, Qt.Key.Key_Z, both)
+        assert shown() == state
+    assert not page.undo.canRedo()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.gui.model.page import ModelPage
@@ -79,7 +80,7 @@ def test_while_another_model_is_read_nothing_claims_to_be_done(
         page.open(str(tmp_path))
         assert not page.next.isEnabled()
         assert str(tmp_path) in page.next.toolTip()
-        assert entry.accessibleName() == "Model"
+        assert entry.accessibleName() == "Model, running"
     assert page.next.isEnabled()  # what was open is open still
     assert entry.accessibleName() == "Model, done"
 
@@ -99,3 +100,27 @@ def test_an_unforeseen_error_is_logged_and_told(
     assert "no such share" in told[0]
     assert "no such share" in (home / "logs" / crash.LOG_NAME).read_text(encoding="utf-8")
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_enter_presses_the_button_in_focus_and_the_window_fits_the_screen(
+    window: Window, qtbot: QtBot
+) -> None:
+    window.show_page("Settings")
+    entry = window.rail_entry(3)
+    entry.setFocus()
+    qtbot.keyClick(entry, Qt.Key.Key_Return)
+    assert window.shown == "Export"
+    screen = window.screen().availableSize()
+    least = window.minimumSize()
+    assert window.width() <= max(screen.width(), least.width())
+    assert window.height() <= max(screen.height(), least.height())
+
+
+def test_ctrl_enter_compresses_and_ctrl_q_closes(opened: Window, qtbot: QtBot) -> None:
+    pressed: list[bool] = []
+    opened.compress.clicked.disconnect()
+    opened.compress.clicked.connect(lambda: pressed.append(True))
+    qtbot.keyClick(opened, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+    assert pressed == [True]
+    qtbot.keyClick(opened, Qt.Key.Key_Q, Qt.KeyboardModifier.ControlModifier)
+    assert not opened.isVisible()

@@ -11,11 +11,11 @@ from PySide6.QtCore import QPointF, QRectF, QSizeF, Qt
 from PySide6.QtGui import QColor, QFont
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.bench.figures import number
 from kl_lens_desktop.gui.bench.figures import (
     SYMBOLS,
     Row,
     error_of,
-    number,
     sorted_variants,
     variant_colours,
     variant_title,

@@ -7,7 +7,7 @@ from typing import Any
 from PySide6.QtGui import QColor
 
 from kl_lens_desktop import quantities
-from kl_lens_desktop.bench.figures import allocated
+from kl_lens_desktop.bench.figures import allocated, number, value_of
 from kl_lens_desktop.bench.labels import LABELS
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui.kit import theme
@@ -19,7 +19,6 @@ ORDER = ("fp16", "int8_sym", "int4_sym_g64", "plan")
 SYMBOLS = ("o", "s", "t1", "d", "p", "star")
 # Beside those of the formats, and told apart by people who do not see all colours; names stand beside them.
 _COLOURS = ("#AA3377", "#228833", "#EE6677", "#BBBBBB", "#EE7733", "#009988")
-_AT = "@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,10 @@ def _figure(key: str, group: str, heading: str, tip: str, width: int, usual: boo
     return Figure(key, group, heading, said.name, tip, said.best, width, usual, said.scale)
 
 
-_PAIRED = "≈ marks values not shown to differ from the best by more than 4 % (95 % confidence)."
+_PAIRED = (
+    "≈ marks values not shown to differ from the best by more than 4 % (95 % confidence). Variants that took "
+    "turns are shown in the proportions of their common rounds."
+)
 _FIGURES = (
     _figure(
         "tokens_per_s", "Speed", "Tokens/s",
@@ -209,7 +211,7 @@ def figures(rows: Iterable[Row]) -> list[Figure]:
     lengths = sorted({each["prompt_tokens"] for row in rows for each in row.get("by_context") or ()})
     by_length = [
         Figure(
-            f"{key}{_AT}{length}",
+            f"{key}@{length}",
             "By prompt length",
             heading.format(n=f"{length:,}"),
             name.format(n=f"{length:,}"),
@@ -221,27 +223,6 @@ def figures(rows: Iterable[Row]) -> list[Figure]:
         for length in lengths
     ]
     return sorted([*_FIGURES, *by_length], key=lambda figure: GROUPS.index(figure.group))
-
-
-def value_of(row: Row, key: str) -> Any:
-    """What a row holds under a figure's key; None where it has none."""
-    if key == "rounds":
-        return len((row.get("tokens_per_s") or {}).get("rounds") or ()) or None
-    name, _, length = key.partition(_AT)
-    if length:
-        found = (each for each in row.get("by_context") or () if each["prompt_tokens"] == int(length))
-        return (next(found, None) or {}).get(name)
-    first, _, second = name.partition(".")
-    value = row.get(first)
-    return (value or {}).get(second) if second else value
-
-
-def number(row: Row, key: str) -> float | None:
-    """A row's plain figure: the mean of a measured one, the total of one by kind."""
-    value = value_of(row, key)
-    if isinstance(value, dict):
-        value = allocated(value) if key == "gpu_memory_mb" else value.get("mean")
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def error_of(row: Row, key: str) -> float:

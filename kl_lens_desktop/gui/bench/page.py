@@ -1,6 +1,7 @@
 """Benchmark: variants against devices, live memory, charts, all figures of a variant, a prompt to try."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from PySide6.QtWidgets import (
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.compare import Comparison
 from kl_lens_desktop.bench.jobs import DevicesJob
+from kl_lens_desktop.bench.judgement import levelled
 from kl_lens_desktop.bench.labels import device_notes
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.gui.bench.chart import HINT, VIEWS, BenchChart
@@ -49,6 +51,7 @@ from kl_lens_desktop.gui.kit.controls import (
     row,
 )
 from kl_lens_desktop.gui.kit.words import caption, plain_tip, wrapped_tip
+from kl_lens_desktop.gui.state import bench_history
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import EFFORTS, MISSING, QUICK, Session
 
@@ -56,8 +59,8 @@ NOTHING = "Export a model first"
 NOT_MEASURED = "Nothing measured yet"
 UNMEASURED = "Not measured yet. “Benchmark” times each model on the selected devices and checks its answers."
 LEGEND = (
-    "Bold: the best. KL leaves out FP16, its reference. ≈: not shown to differ from the "
-    "best by more than 4 %."
+    "Bold: the best. ≈: not shown to differ from the best. KL leaves out FP16, its reference. Speeds are "
+    "in the proportions of the rounds that the variants took in turn."
 )
 # The menu of columns, side by side.
 COLUMN_GROUPS = (("Speed", "By prompt length"), ("Quality", "Memory"), ("Loading", "How it ran"))
@@ -87,7 +90,11 @@ class BenchmarkPage(Page):
             self._find,
             "Find the devices that OpenVINO can use, and test each one",
         )
-        self.compare = button("Compare with…", self._choose_other)
+        self.compare = button("Compare with", lambda: None)
+        self.compare.setProperty("menu", "true")
+        self._others = QMenu(self.compare)
+        self._others.aboutToShow.connect(self._offer_others)
+        self.compare.setMenu(self._others)
         self.save = self._make_save()
         self.tools.addWidget(self.compare)
         self.tools.addWidget(self.save)
@@ -117,6 +124,7 @@ class BenchmarkPage(Page):
         session.devices_changed.connect(self._show_devices)
         session.job.started.connect(lambda _: self._show_tools())
         session.job.ended.connect(lambda _: self._show_tools())
+        self.tell_stage("Benchmark")
         self._show()
 
     def _make_save(self) -> QPushButton:
@@ -158,7 +166,7 @@ class BenchmarkPage(Page):
         known = {figure.key for figure in figures(self.session.bench)}
         elsewhere = [each for each in self.session.settings.columns or () if each not in known]
         here = [figure.key for figure in self.columns if figure.key != key]
-        self.session.settings.columns = [*elsewhere, *here, *([key] if shown else [])]
+        self.session.settings.columns = (*elsewhere, *here, *([key] if shown else []))
         self._show()
 
     def compare_with(self, path: Path) -> None:
@@ -271,8 +279,8 @@ class BenchmarkPage(Page):
         self.table.show_rows(
             names, list(dict.fromkeys(tried)), rows, self.columns, environment.get("memory_read_gb_s")
         )
-        self.chart.show_rows(rows)
-        self.details.show_rows(names, rows, session.bench_environment)
+        self.chart.show_rows(levelled(rows))
+        self.details.show_rows(names, levelled(rows), session.bench_environment)
         self._show_devices()
         self._choose(names.index(self._chosen) if self._chosen in names else -1)
         self._show_sentence()
@@ -285,7 +293,7 @@ class BenchmarkPage(Page):
     def _show_tools(self) -> None:
         running = self.session.job.running
         reason = "" if self.session.bench_environment else NOT_MEASURED
-        tip = "Compare with a bench file from another computer or another day"
+        tip = "Compare with an earlier benchmark, or with a bench file from another computer"
         self.compare.setToolTip(plain_tip(reason or tip))
         self.save.setToolTip(plain_tip(reason or "Save the figures as a file"))
         self.compare.setEnabled(not reason)
@@ -440,6 +448,18 @@ class BenchmarkPage(Page):
         self.session.benchmark(
             [exports[name] for name in sorted_variants(exports)], [*chosen, *absent] or None
         )
+
+    def _offer_others(self) -> None:
+        """The menu of what this benchmark can be compared with."""
+        self._others.clear()
+        for each in bench_history.earlier(self.session.workspace):
+            action = self._others.addAction(caption(each.words))
+            action.triggered.connect(partial(self._compare_with_earlier, each.path))
+        self._others.addSeparator()
+        self._others.addAction("Another file…").triggered.connect(lambda _: self._choose_other())
+
+    def _compare_with_earlier(self, path: Path, *_: object) -> None:
+        self.compare_with(path)
 
     def _choose_other(self) -> None:
         path, _ = QFileDialog.getOpenFileName(

@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.gui.kit.controls import button, column, combo, label, row, spin
 from kl_lens_desktop.gui.kit.words import plain_tip
-from kl_lens_desktop.gui.state.workspace import home
+from kl_lens_desktop.home import home
 
 LENGTHS = (128, 512, 2048, 8192)
 WIKITEXT = "wikitext-2-test.txt"

@@ -7,8 +7,9 @@ from PySide6.QtGui import QColor, QFont, QPainter, QPen, QResizeEvent
 from PySide6.QtWidgets import QFrame, QHeaderView, QTableView, QWidget
 
 from kl_lens_desktop import quantities
-from kl_lens_desktop.bench.noise import difference, fastest_on
-from kl_lens_desktop.gui.bench.figures import Figure, Row, number, problem, variant_title, words
+from kl_lens_desktop.bench.judgement import Standing, levelled, standings
+from kl_lens_desktop.bench.noise import difference
+from kl_lens_desktop.gui.bench.figures import Figure, Row, problem, variant_title, words
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import NumberDelegate, set_up_table
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
@@ -29,7 +30,7 @@ class BenchTable(QAbstractTableModel):
         self.figures: list[Figure] = []
         self.memory_read_gb_s: float | None = None
         self._rows: dict[tuple[str, str], Row] = {}
-        self._fastest: dict[str, Row | None] = {}
+        self._standings: dict[tuple[str, str], dict[str, Standing | None]] = {}
 
     def show_rows(
         self,
@@ -42,8 +43,14 @@ class BenchTable(QAbstractTableModel):
         self.beginResetModel()
         self.variants, self.devices, self.figures = variants, devices, figures
         self.memory_read_gb_s = memory_read_gb_s
-        self._rows = {(row["variant"], row["device"]): row for row in rows}
-        self._fastest = {device: fastest_on(device, list(self._rows.values())) for device in devices}
+        self._rows = {(row["variant"], row["device"]): row for row in levelled(rows)}
+        self._standings = {}
+        for device in devices:
+            own = [row for row in self._rows.values() if row["device"] == device]
+            names = [row["variant"] for row in own]
+            for figure in figures:
+                found = zip(names, standings(own, figure.key), strict=True)
+                self._standings[device, figure.key] = dict(found)
         self.endResetModel()
 
     def row(self, variant: str, device: str) -> Row | None:
@@ -56,31 +63,20 @@ class BenchTable(QAbstractTableModel):
         device, place = divmod(column - len(FIXED), len(self.figures))
         return self.devices[device], self.figures[place]
 
-    def best(self, device: str, figure: Figure) -> Row | None:
-        """The best row of a device, where there is more than one to choose from."""
-        rows = [
-            row
-            for row in self._rows.values()
-            if row["device"] == device
-            and row["status"] == "ok"
-            and number(row, figure.key) is not None
-            and not (figure.key.startswith("kl_") and row["variant"] == "fp16")
-        ]
-        if figure.best is None or len(rows) < 2:
-            return None
-        if figure.key == "tokens_per_s":
-            return self._fastest[device]
-        found: Row = figure.best(rows, key=lambda row: number(row, figure.key))
-        return found
+    def standing(self, row: Row, figure: Figure) -> Standing | None:
+        """How a row stands among those of its device; None where that cannot be said."""
+        return self._standings.get((row["device"], figure.key), {}).get(row["variant"])
 
     def words(self, row: Row, figure: Figure) -> str:
-        """A figure as it is shown, with ≈ where its speed is not told apart from the best."""
+        """A figure as it is shown, with ≈ where it is not told apart from the best."""
         text = words(row, figure, self.memory_read_gb_s)
-        return f"≈ {text}" if self._is_alike(row, figure) else text
+        return f"≈ {text}" if self.standing(row, figure) is Standing.ALIKE else text
 
     def against_best(self, row: Row, figure: Figure) -> str:
         """What the rounds say of a row's speed against the best on its device, as a sentence."""
-        best = self.best(row["device"], figure)
+        others = self._standings.get((row["device"], figure.key), {})
+        name = next((name for name, each in others.items() if each is Standing.BEST), None)
+        best = self.row(name, row["device"]) if name else None
         if figure.key != "tokens_per_s" or best is None or best is row:
             return ""
         found = difference(best, row)
@@ -127,12 +123,12 @@ class BenchTable(QAbstractTableModel):
         if role in _SHOWN:
             text = self.words(row, figure)
             if role == Qt.ItemDataRole.AccessibleTextRole:
-                best = ", best" if self.best(device, figure) is row else ""
+                best = ", best" if self.standing(row, figure) is Standing.BEST else ""
                 return f"{variant} on {device}, {figure.heading}: {text}{best}"
             if role == Qt.ItemDataRole.ToolTipRole:
                 return plain_tip("\n".join(filter(None, (text, self.against_best(row, figure)))))
             return text
-        if role == Qt.ItemDataRole.FontRole and self.best(device, figure) is row:
+        if role == Qt.ItemDataRole.FontRole and self.standing(row, figure) is Standing.BEST:
             font = QFont()
             font.setBold(True)
             return font
@@ -160,11 +156,6 @@ class BenchTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
         return None
-
-    def _is_alike(self, row: Row, figure: Figure) -> bool:
-        best = self.best(row["device"], figure) if figure.key == "tokens_per_s" else None
-        found = difference(best, row) if best is not None and best is not row else None
-        return found is not None and not found.slower
 
 
 class FiguresView(QTableView):

@@ -22,6 +22,7 @@ from kl_lens_desktop.bench.answers import answer_words
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import check_writable
+from kl_lens_desktop.gui.export.upload import UploadDialog
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import (
     Empty,
@@ -41,10 +42,10 @@ from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Model, Session
+from kl_lens_desktop.gui.state.stages import PLAN, is_stale_export
 from kl_lens_desktop.plan.document import save_plan
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 
-PLAN = "plan"
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
 HEADINGS = ("Write", "What it is", "Predicted size", "On disk", "Checked")
 
@@ -92,6 +93,8 @@ class ExportPage(Page):
         why = self.add_reason()
         why.set_text(self.export.reason)
         self.export.explained.connect(why.set_text)
+        self.upload = button("Upload to the Hub…", self._upload, tip="See what would be uploaded first")
+        self.foot.addWidget(self.upload)
         self.foot.addWidget(self.export)
         self.foot.addWidget(self.next)
         session.model_changed.connect(self._new_model)
@@ -100,6 +103,7 @@ class ExportPage(Page):
         session.devices_changed.connect(self._take_devices)
         session.job.started.connect(lambda _: self._show())
         session.job.ended.connect(lambda _: self._show())
+        self.tell_stage("Export")
         self._new_model()
 
     def start(self) -> None:
@@ -215,6 +219,7 @@ class ExportPage(Page):
         self.next.setToolTip(plain_tip("" if self.session.exports else "Export at least one model first"))
         self.choose_button.setEnabled(not self.session.job.running)
         self.npu.setEnabled(not self.session.job.running)
+        self.upload.setEnabled(bool(self.session.exports) and not self.session.job.running)
         self.export.refresh()
 
     def _cells(self, variant: ExportChoice) -> list[QTableWidgetItem]:
@@ -227,14 +232,16 @@ class ExportPage(Page):
         place = self.session.exports.get(variant.name)
         written = _binary_size(place) if place else None
         audit = self.session.audits.get(variant.name)
-        stale = self._is_stale(variant.name)
+        stale = variant.name == PLAN and is_stale_export(self.session)
         checked = QTableWidgetItem("–")
         if audit is not None:
+            unplanned = len(self.session.model.matrices) - audit["checked"] if self.session.model else 0
             verdict = ", from an earlier plan" if stale else " as planned"
+            verdict += f", {unplanned:,} not planned and FP16" if unplanned > 0 else ""
             asked = audit["proof"].get("devices", [])
             answers = "".join(f" · {'✓' if d['status'] == 'ok' else '✗'} {d['device']}" for d in asked)
             checked.setText(f"✓ {audit['checked']:,} weights{verdict}{answers}")
-            doubtful = stale or any(device["status"] != "ok" for device in asked)
+            doubtful = stale or unplanned > 0 or any(device["status"] != "ok" for device in asked)
             colours = theme.colours()
             checked.setForeground(QBrush(QColor(colours.warning if doubtful else colours.good)))
         texts = (
@@ -249,15 +256,6 @@ class ExportPage(Page):
             lines = [f"{checked.text()}: {_formats(audit)}", *_answers(audit["proof"])]
             checked.setToolTip(plain_tip("\n".join(lines)))
         return cells
-
-    def _is_stale(self, name: str) -> bool:
-        plan, audit = self.session.plan, self.session.audits.get(name)
-        return (
-            name == PLAN
-            and plan is not None
-            and audit is not None
-            and audit.get("assignments") != plan.assignments
-        )
 
     def _writes(self, variant: ExportChoice) -> bool:
         return variant.bytes is not None and self._chosen.get(variant.name, False)
@@ -291,7 +289,10 @@ class ExportPage(Page):
         except InputError as error:
             session.say_error(error)
             return
-        session.job.start(*steps)
+        session.start(*steps)
+
+    def _upload(self) -> None:
+        UploadDialog(self, self.session, self.session.exports).open()
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Write the models into", str(self.folder))

@@ -1,7 +1,7 @@
 """What every page is made of: titles, cards, buttons that say why they cannot be pressed, table cells."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import (
@@ -41,6 +41,7 @@ from PySide6.QtWidgets import (
 from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.stages import Stage, Standing
 from kl_lens_desktop.printable import printable, printable_lines
 
 ERROR_ROLE = Qt.ItemDataRole.UserRole + 10
@@ -304,6 +305,34 @@ class Frame(Protocol):
         """Take the colours of the theme that was chosen."""
 
 
+class StageLine(QWidget):
+    """What is incomplete, out of date or failed of a page's stage; hidden where nothing is."""
+
+    _SIGNS: ClassVar = {
+        Standing.PARTIAL: ("partial", "warning"),
+        Standing.STALE: ("stale", "warning"),
+        Standing.FAILED: ("error", "danger"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._picture = Picture("partial", "warning", 16)
+        self._words = label("", wrap=True, select=True)
+        line = row(self._picture, self._words)
+        line.setStretch(1, 1)
+        line.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(line)
+        self.hide()
+
+    def tell(self, stage: Stage) -> None:
+        sign = self._SIGNS.get(stage.standing)
+        self.setVisible(sign is not None and bool(stage.words))
+        if sign is not None:
+            self._picture.set_icon(*sign)
+            self._words.setText(stage.words)
+            self._words.setAccessibleName(f"{stage.standing.value}: {stage.words}")
+
+
 class Page(QWidget):
     """A page: title and tools above, body, and a foot with the page's actions."""
 
@@ -315,14 +344,26 @@ class Page(QWidget):
         self.body = QVBoxLayout()
         self.body.setSpacing(12)
         self.foot = row(spacing=12)
+        self._line = StageLine()
         head = row(label(title, "page-title"), None, self.tools)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 16, 0, 16)
         whole.setSpacing(12)
-        for part in (head, self.body, self.foot):
+        stage = QVBoxLayout()
+        stage.addWidget(self._line)
+        for part in (head, stage, self.body, self.foot):
             part.setContentsMargins(SIDE, 0, SIDE, 0)
             whole.addLayout(part)
-        whole.setStretch(1, 1)
+        whole.setStretch(2, 1)
+
+    def tell_stage(self, name: str) -> None:
+        """Say below the title what the stage of this page lacks, whenever it lacks something."""
+
+        def tell() -> None:
+            self._line.tell(self.session.stages[name])
+
+        self.session.stages_changed.connect(tell)
+        tell()
 
     def start(self) -> None:
         """F5: the page's main job, if it can start."""

@@ -24,11 +24,13 @@ from kl_lens_desktop.gui.kit.controls import (
 )
 from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.words import plain_tip
+from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.workspace import folder_size
+from kl_lens_desktop.hub.jobs import PullJob, VerifyFilesJob
 
 if TYPE_CHECKING:
-    from kl_lens_desktop.hub.library import StoredModel
+    from kl_lens_desktop.hub.store import StoredModel
 
 HEADINGS = ("Name", "What it is", "Size", "Folder")
 
@@ -66,6 +68,16 @@ class LibraryPage(Page):
         self.open_button = button("Open this model", self._open, tip="Open this work folder")
         self.folder_button = button("Open folder", self._open_folder)
         self.delete_button = button("Delete…", self._ask, icon="delete")
+        self.verify_button = button(
+            "Verify files",
+            self._verify,
+            tip="Compare every file with its hash; download damaged ones again",
+        )
+        self.move_button = button(
+            "Move to the shared cache",
+            self._move,
+            tip="Move it to where all Hugging Face tools look",
+        )
         self._question = QWidget()
         self._asked = label("", wrap=True)
         self.keep = button("Keep", self._keep, "primary")
@@ -79,7 +91,8 @@ class LibraryPage(Page):
         inside = column(self.table, self.words, self._question, spacing=12)
         self.body.addWidget(card(inside), 1)
         refresh = button("Look again", self.refresh, "quiet")
-        self.foot.addLayout(row(refresh, None, self.open_button, self.folder_button, self.delete_button))
+        ours = (self.move_button, self.verify_button, self.open_button)
+        self.foot.addLayout(row(refresh, None, *ours, self.folder_button, self.delete_button))
         session.job.ended.connect(lambda _: self._refresh_if_shown())
         session.model_changed.connect(self._refresh_if_shown)
         self._selected()
@@ -120,8 +133,12 @@ class LibraryPage(Page):
     def _selected(self) -> None:
         holding = self._chosen()
         self._question.hide()
-        self.open_button.setVisible(holding is not None and holding.model is not None)
-        self.open_button.setEnabled(not self.session.job.running)
+        model = holding.model if holding else None
+        self.open_button.setVisible(model is not None)
+        self.verify_button.setVisible(model is not None and model.complete and not model.old)
+        self.move_button.setVisible(model is not None and model.complete and model.old)
+        for action in (self.open_button, self.verify_button, self.move_button):
+            action.setEnabled(not self.session.job.running)
         self.folder_button.setEnabled(holding is not None)
         self.delete_button.setEnabled(holding is not None and not self.session.job.running)
         reason = self.session.job.reason if holding else "Select a row first"
@@ -134,6 +151,16 @@ class LibraryPage(Page):
             self.session.open_model(holding.model.id)
             self._window.show_page("Model")
 
+    def _verify(self) -> None:
+        if (holding := self._chosen()) and holding.model and not self.session.job.running:
+            job = VerifyFilesJob(holding.model.id, holding.model.revision, repair=True)
+            self.session.job.start(Step(job, holding.model.id))
+
+    def _move(self) -> None:
+        if (holding := self._chosen()) and holding.model and not self.session.job.running:
+            job = PullJob(holding.model.id, holding.model.revision, move=True)
+            self.session.job.start(Step(job, holding.model.id))
+
     def _open_folder(self) -> None:
         if holding := self._chosen():
             open_folder(holding.folder)
@@ -142,7 +169,8 @@ class LibraryPage(Page):
         if holding := self._chosen():
             self._asked.setText(
                 f"Delete {holding.name} ({quantities.size(holding.bytes)}) from this computer? "
-                "This cannot be undone."
+                + ("Other Hugging Face tools use the same copy. " if holding.model else "")
+                + "This cannot be undone."
             )
             self._question.show()
             self.keep.setFocus()
@@ -166,17 +194,17 @@ class LibraryPage(Page):
 
 
 def _look(work_folder: Path) -> list[Holding]:
-    from kl_lens_desktop.hub import library
+    from kl_lens_desktop.hub import store
 
     pulled = [
         Holding(
             m.id,
-            f"pulled model, revision {m.revision[:7]}" if m.complete else "unfinished download",
+            _about(m),
             m.bytes,
             m.folder,
             m,
         )
-        for m in library.list_models()
+        for m in store.list_models()
     ]
     folders = sorted(work_folder.iterdir()) if work_folder.is_dir() else []
     work = [
@@ -185,6 +213,13 @@ def _look(work_folder: Path) -> list[Holding]:
         if f.is_dir() and not f.name.startswith(".")
     ]
     return [*pulled, *work]
+
+
+def _about(model: "StoredModel") -> str:
+    if not model.complete:
+        return "unfinished download"
+    where = "in an older folder" if model.old else "in the shared cache"
+    return f"model, revision {model.revision[:7]}, {where}"
 
 
 def _contents(folder: Path) -> str:
@@ -201,9 +236,9 @@ def _contents(folder: Path) -> str:
 
 def _remove(holding: Holding) -> Holding:
     if holding.model is not None:
-        from kl_lens_desktop.hub import library
+        from kl_lens_desktop.hub import store
 
-        library.remove_model(holding.model)
+        store.remove_model(holding.model)
         return holding
     try:
         shutil.rmtree(holding.folder)

@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QLineEdit, QPlainTextEdit
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Frame, Page, button, card, column, combo, row
 from kl_lens_desktop.gui.kit.desktop import open_folder
+from kl_lens_desktop.gui.more.about import diagnostics
 from kl_lens_desktop.gui.state.session import LogLine, Session
 from kl_lens_desktop.gui.state.workspace import log_folder
 
@@ -41,6 +42,11 @@ class LogPage(Page):
         self.foot.addLayout(
             row(
                 None,
+                button(
+                    "Copy diagnostics",
+                    self.copy_diagnostics,
+                    tip="Copy the log and all versions for a bug report, without any token",
+                ),
                 button("Copy", self.copy, tip="Copy the lines shown"),
                 button("Open log folder", lambda: open_folder(log_folder())),
             )
@@ -53,6 +59,10 @@ class LogPage(Page):
     def copy(self) -> None:
         """Put the shown lines on the clipboard."""
         QGuiApplication.clipboard().setText(self.text.toPlainText())
+
+    def copy_diagnostics(self) -> None:
+        """Put everything of this session that a bug report needs on the clipboard."""
+        QGuiApplication.clipboard().setText(diagnostics("\n".join(map(_words, self.session.log))))
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)

@@ -1,13 +1,11 @@
 """Settings: look, the Hub's token and address, where work is kept, and what this program is."""
 
 import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLayout, QLineEdit, QScrollArea, QWidget
+from PySide6.QtWidgets import QFileDialog, QGridLayout, QLayout, QLineEdit, QMessageBox, QScrollArea, QWidget
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import InputError
@@ -15,10 +13,9 @@ from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Frame, Page, button, card, column, combo, label, row
 from kl_lens_desktop.gui.kit.desktop import open_folder
-from kl_lens_desktop.gui.kit.words import plain_tip
+from kl_lens_desktop.gui.kit.words import message_box, plain_tip
+from kl_lens_desktop.gui.more.about import packages, system
 from kl_lens_desktop.gui.state.session import Session
-
-PACKAGES = ("torch", "transformers", "openvino", "openvino-genai", "nncf", "PySide6-Essentials", "pyqtgraph")
 
 
 class SettingsPage(Page):
@@ -49,6 +46,7 @@ class SettingsPage(Page):
         self.work.setReadOnly(True)
         self.work.setAccessibleName("Work folder")
         self.choose_work = button("Choose…", self._choose_work)
+        self.restore = button("Restore defaults", self._ask_restore, tip="Give every setting its usual value")
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -78,14 +76,20 @@ class SettingsPage(Page):
                     ("Folder", row(self.work, self.choose_work, open_work)),
                 ),
                 _section(
+                    "Settings file",
+                    "The look, the Hub address, the work folder, what analyses and benchmarks measure, and "
+                    "the table's columns. The token and your results are not in it.",
+                    ("", row(self.restore, None)),
+                ),
+                _section(
                     "About",
                     "",
                     ("KL Lens Desktop", label(f"{__version__}, Apache-2.0 licence", select=True)),
                     (
                         "Runs on",
-                        label(f"Python {platform.python_version()}, {platform.platform()}", select=True),
+                        label(system(), select=True),
                     ),
-                    ("With", label(_packages(), wrap=True, select=True)),
+                    ("With", label(packages(), wrap=True, select=True)),
                 ),
                 None,
                 spacing=12,
@@ -95,26 +99,31 @@ class SettingsPage(Page):
 
     def opened(self) -> None:
         """Ask the keyring whether a token is there, outside the window's thread: it may be slow or locked."""
-        from kl_lens_desktop.hub import client
 
-        self.session.background.run(
-            lambda: client.read_token() is not None, self._show_token, self.session.say_error
-        )
+        def look() -> str:
+            from huggingface_hub import get_token
+
+            from kl_lens_desktop.hub import client
+
+            if get_token():
+                return "environment" if os.environ.get("HF_TOKEN", "").strip() else "hf auth login"
+            return "keyring" if client.saved_token() else ""
+
+        self.session.background.run(look, self._show_token, self.session.say_error)
 
     def _change_theme(self) -> None:
         self.session.settings.theme = self.theme.currentData()
         self._window.follow_scheme()
 
-    def _show_token(self, stored: bool) -> None:
-        from_environment = bool(os.environ.get("HF_TOKEN", "").strip())
-        self.token_state.setText(
-            "The token in the environment variable HF_TOKEN is used."
-            if from_environment
-            else "A token is stored."
-            if stored
-            else "No token is stored. Public models do not need one."
-        )
-        self.forget_token.setEnabled(stored and not from_environment)
+    def _show_token(self, place: str) -> None:
+        words = {
+            "environment": "The token in the environment variable HF_TOKEN is used.",
+            "hf auth login": "The token of `hf auth login` is used.",
+            "keyring": "A token is stored.",
+            "": "No token is stored. Public models do not need one.",
+        }
+        self.token_state.setText(words[place])
+        self.forget_token.setEnabled(place == "keyring")
 
     def _save_token(self) -> None:
         from kl_lens_desktop.hub import client
@@ -164,8 +173,32 @@ class SettingsPage(Page):
         self.session.forget_results()
         self.session.reload()
 
+    def _ask_restore(self) -> None:
+        words = "Give every setting its usual value? Your settings file is kept as settings-before.json."
+        box = message_box(self, QMessageBox.Icon.Question, "Restore defaults", words)
+        box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.Cancel)
+        if box.exec() == QMessageBox.StandardButton.Yes:
+            self.restore_defaults()
+
+    def restore_defaults(self) -> None:
+        """Every setting as on the first start, in the window too."""
+        settings = self.session.settings
+        work_folder = settings.work_folder
+        settings.restore()
+        self.theme.setCurrentIndex(self.theme.findData(settings.theme))
+        self.endpoint.clear()
+        self._change_endpoint()
+        self.work.setText(str(settings.work_folder))
+        if settings.work_folder != work_folder:
+            self.session.forget_results()
+            self.session.reload()
+        self.session.bench_changed.emit()
+        self.session.say("info", "Every setting has its usual value again.")
+
     def _lock(self) -> None:
         reason = self.session.job.reason
+        self.restore.setEnabled(not reason)
+        self.restore.setToolTip(plain_tip(reason or "Give every setting its usual value"))
         self.choose_work.setEnabled(not reason)
         self.choose_work.setToolTip(plain_tip(reason or "Store results in another folder from now on"))
 
@@ -190,13 +223,3 @@ def _section(title: str, words: str, *lines: tuple[str, QWidget | QLayout]) -> Q
     frame = card(column(*parts), margins=16)
     frame.setMaximumWidth(760)
     return frame
-
-
-def _packages() -> str:
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)

@@ -32,20 +32,24 @@ class LimitsButton(QPushButton):
         self.setAutoDefault(False)
         self.setToolTip("Forbid formats, or let weights share one")
         menu = QMenu(self)
-        self._fused = menu.addAction("One format for q, k, v and one for gate, up, so they can be fused")
+        menu.setToolTipsVisible(True)
+        self._fused = menu.addAction("One format for q, k, v; one for gate, up")
+        self._fused.setToolTip("A device can then compute each group as one product")
         self._fused.setCheckable(True)
         self._fused.toggled.connect(lambda on: self._choose(fused=on))
         self._devices: dict[str, QAction] = {}
         for device in DISTRUSTED:
             words = distrusted_words(device)
-            action = menu.addAction(f"For {device}: without {words}, which it computes wrongly")
+            action = menu.addAction(f"For {device}: no {words}")
+            action.setToolTip(f"OpenVINO's {device} plugin computes them wrongly")
             action.setCheckable(True)
             action.toggled.connect(lambda on, device=device: self._choose(device=device if on else None))
             self._devices[device] = action
         menu.addSeparator()
         self._least: dict[tuple[str, int], QAction] = {}
         for kind in KINDS:
-            inside = menu.addMenu(f"{KIND_NAMES[kind].capitalize() if kind != 'ssm' else 'SSM'}: at least")
+            words = KIND_NAMES[kind]
+            inside = menu.addMenu(f"{words[0].upper()}{words[1:]}: at least")
             choices = QActionGroup(inside)
             for bits in (0, *LEAST_BITS):
                 action = inside.addAction(f"{bits} bits" if bits else "No minimum")

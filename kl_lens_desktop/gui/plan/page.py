@@ -1,7 +1,7 @@
 """Plan: a budget slider, the weights with overrides, the Pareto front, and the measurement of the whole."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ from kl_lens_desktop.plan.propose import constraints_of
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
 
+_BUDGET = 1  # changes of the slider are merged
+
 
 class PlanPage(Page):
     """Method, budget and pins on the left; the front and the measurement on the right."""
@@ -53,6 +55,7 @@ class PlanPage(Page):
         self.pins: dict[str, str] = {}
         self.limits = Constraints()
         self.undo = QUndoStack(self)
+        self._last: _State | None = None  # what the next change begins with
         self.stack = QStackedWidget()
         self._empty_button = button("Measure sensitivity", self._to_sensitivity, "primary")
         self.stack.addWidget(
@@ -71,6 +74,7 @@ class PlanPage(Page):
         self.body.addWidget(self.sentence)
         self._make_actions()
         self._listen()
+        self.tell_stage("Plan")
         self._new_scores()
         self._take_plan()
 
@@ -158,22 +162,42 @@ class PlanPage(Page):
             if name is None:
                 after.pop(weight, None)
         if after != self.pins:
-            words = f"format of {quantities.plural(len(formats), 'weight')}"
-            self.undo.push(_SetPins(self, self.pins, after, words))
+            self._edit(
+                f"format of {quantities.plural(len(formats), 'weight')}", lambda: self._replan_with(after)
+            )
 
     def reset(self) -> None:
         """Give every weight back to the algorithm, exchanges of a repair included; can be undone."""
         if self.pins or self._is_repaired():
-            self.undo.push(_SetPins(self, self.pins, {}, "removal of all pins"))
+            self._edit("removal of all pins", lambda: self._replan_with({}))
 
-    def set_pins(self, pins: dict[str, str], plan: Plan | None = None) -> None:
-        """Plan anew with these pins or, where it was not the algorithm's, show the `plan` they came with."""
+    def restore(self, state: "_State") -> None:
+        """Show an earlier or later state of this page again."""
+        self.pins, self.limits, self._shown, self._last = dict(state.pins), state.limits, state.plan, state
+        self.budget.limits_button.show_limits(self.limits)
+        self.budget.set_bytes(state.bytes)
+        self.session.set_plan(state.plan)
+
+    def _replan_with(self, pins: dict[str, str]) -> None:
         self.pins = dict(pins)
+        self.replan()
+
+    def _edit(self, words: str, change: Callable[[], object], merge_id: int = -1) -> None:
+        """Make a change that can be undone, and merged with one of the same id before it."""
+        change()
+        self._note_change(words, merge_id)
+
+    def _note_change(self, words: str, merge_id: int = -1) -> None:
+        before, plan = self._last, self.session.plan
         if plan is None:
-            self.replan()
-        else:
-            self._shown = plan
-            self.session.set_plan(plan)
+            return
+        self._last = after = _State(dict(self.pins), self.limits, self.budget.bytes, plan)
+        if before is not None and not before.looks_like(after):
+            self.undo.push(_Change(self, before, after, words, merge_id))
+
+    def _forget_changes(self) -> None:
+        self.undo.clear()
+        self._last = None
 
     @property
     def constraints(self) -> Constraints:
@@ -182,6 +206,9 @@ class PlanPage(Page):
 
     def set_limits(self, limits: Constraints) -> None:
         """Plan under other limits; refused in words where they leave a weight no format."""
+        self._edit("limits", lambda: self._replan_under(limits))
+
+    def _replan_under(self, limits: Constraints) -> None:
         before, self.limits = self.limits, replace(limits, pins={})
         if self._draft is not None:
             try:
@@ -194,9 +221,13 @@ class PlanPage(Page):
 
     def set_budget(self, value: float, unit: str) -> None:
         """Spend a budget in ``mb``, ``bits``, ``kl`` (nats per token) or ``perplexity`` (per cent more)."""
-        if self._draft is not None:
-            self.budget.set_bytes(self._draft.bytes_within(value, unit, self.constraints))
-            self.replan()
+        if (draft := self._draft) is not None:
+
+            def spend() -> None:
+                self.budget.set_bytes(draft.bytes_within(value, unit, self.constraints))
+                self.replan()
+
+            self._edit("budget", spend)
 
     def compare(self) -> None:
         """Show this plan beside another."""
@@ -234,7 +265,7 @@ class PlanPage(Page):
 
     def _make_body(self) -> QWidget:
         self.budget = BudgetCard(self.session)
-        self.budget.changed.connect(self.replan)
+        self.budget.changed.connect(lambda: self._edit("budget", self.replan, _BUDGET))
         self.budget.typed.connect(self.set_budget)
         self.budget.limits_button.chosen.connect(self.set_limits)
         self.weights = WeightsCard(self.undo)
@@ -281,7 +312,6 @@ class PlanPage(Page):
     def _new_model(self) -> None:
         self._measured, self.pins, self.limits = [], {}, Constraints()
         self.budget.limits_button.show_limits(self.limits)
-        self.undo.clear()
         self._new_scores()
 
     def _new_scores(self) -> None:
@@ -290,6 +320,7 @@ class PlanPage(Page):
         self._empty_button.setText("Measure sensitivity" if model else "Choose a model")
         usable = scores is not None and bool(scores.entries)
         self._draft = Draft(scores) if scores is not None and usable else None
+        self._forget_changes()
         self.stack.setCurrentIndex(1 if usable else 0)
         self.weights.show_draft(self._draft)
         if self._draft is not None:
@@ -298,6 +329,7 @@ class PlanPage(Page):
             if self.session.plan is None:
                 self.budget.set_bytes(self._draft.bytes_of_bits(DEFAULT_BITS))
                 self.replan()
+                self._note_change("")
             else:
                 self._take_plan()
         self._show_actions()
@@ -310,7 +342,6 @@ class PlanPage(Page):
             return
         opened = plan is not self._shown
         if opened:
-            self.undo.clear()
             limits = self._constraints_of(plan)
             self.pins, self.limits = dict(limits.pins), replace(limits, pins={})
             self.budget.limits_button.show_limits(self.limits)
@@ -318,6 +349,7 @@ class PlanPage(Page):
             self._draft.totals(plan.assignments)
         except InputError as error:
             self._show_no_plan()
+            self._forget_changes()
             self.weights.table.show_plan(plan.assignments, self.pins)
             self.measured.show_plan(plan)
             self.session.say("warning", f"{error} You can export the plan, but it has no prediction here.")
@@ -325,6 +357,7 @@ class PlanPage(Page):
         if opened:
             self._shown = plan
             self.budget.set_bytes(int((plan.budget or {}).get("bytes") or plan.predicted["bytes"] or 0))
+            self._note_change("another plan")
         if plan.measured and all(p.assignments != plan.assignments for p in self._measured):
             self._measured.append(plan)
         self._show(plan)
@@ -403,7 +436,7 @@ class PlanPage(Page):
         except InputError as error:
             session.say_error(error)
             return
-        session.job.start(Step(made(session.model.reference, path)))
+        session.start(Step(made(session.model.reference, path)))
 
     def _take_baselines(self) -> None:
         self.chart.show_baselines(self.session.baselines)
@@ -466,17 +499,48 @@ class PlanPage(Page):
         self._window.show_page("Sensitivity" if self.session.model else "Model")
 
 
-class _SetPins(QUndoCommand):
-    """Undone, it brings back a plan that was not the algorithm's own: one repaired by measuring."""
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Everything that a person changes on this page, and the plan that came of it."""
 
-    def __init__(self, page: PlanPage, before: dict[str, str], after: dict[str, str], words: str) -> None:
+    pins: dict[str, str]
+    limits: Constraints
+    bytes: int
+    plan: Plan
+
+    def looks_like(self, other: "_State") -> bool:
+        """Whether going from one to the other would show nothing new."""
+        mine, others = replace(self, plan=other.plan), other
+        return (
+            mine == others
+            and self.plan.assignments == other.plan.assignments
+            and self.plan.method == other.plan.method
+            and ("repaired_on" in self.plan.provenance) == ("repaired_on" in other.plan.provenance)
+        )
+
+
+class _Change(QUndoCommand):
+    """From one state to another, which is there already when this is pushed."""
+
+    def __init__(self, page: PlanPage, before: _State, after: _State, words: str, merge_id: int) -> None:
         super().__init__(words)
-        self._page, self._before, self._after = page, dict(before), dict(after)
-        plan = page.session.plan
-        self._plan = plan if plan is not None and "repaired_on" in plan.provenance else None
+        self._page, self._before, self._after, self._id = page, before, after, merge_id
+        self._is_done = True
+
+    def id(self) -> int:
+        return self._id
+
+    def mergeWith(self, other: QUndoCommand) -> bool:
+        """A slider that is dragged is one change."""
+        if not isinstance(other, _Change):
+            return False
+        self._after = other._after
+        return True
 
     def redo(self) -> None:
-        self._page.set_pins(self._after)
+        if not self._is_done:
+            self._page.restore(self._after)
+        self._is_done = False
 
     def undo(self) -> None:
-        self._page.set_pins(self._before, self._plan)
+        self._page.restore(self._before)

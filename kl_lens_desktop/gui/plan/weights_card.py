@@ -50,10 +50,7 @@ class WeightsCard(QWidget):
         for possible, widget in ((undo.canUndoChanged, undo_button), (undo.canRedoChanged, redo_button)):
             widget.setEnabled(False)
             possible.connect(widget.setEnabled)
-        for keys, act in (
-            (QKeySequence.StandardKey.Undo, undo.undo),
-            (QKeySequence.StandardKey.Redo, undo.redo),
-        ):
+        for keys, act in (("Ctrl+Z", undo.undo), ("Ctrl+Y", undo.redo), ("Ctrl+Shift+Z", undo.redo)):
             QShortcut(QKeySequence(keys), self).activated.connect(act)
         self.reset_button = button(
             "Reset",

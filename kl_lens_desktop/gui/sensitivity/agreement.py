@@ -130,7 +130,7 @@ class AgreementView(QWidget):
         session = self._session
         assert session.model is not None
         place = session.workspace
-        session.job.start(Step(AgreeJob(session.model.reference, place.scores, place.agree)))
+        session.start(Step(AgreeJob(session.model.reference, place.scores, place.agree)))
 
 
 def _ceiling(result: Agreed) -> str:

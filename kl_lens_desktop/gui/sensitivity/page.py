@@ -89,6 +89,7 @@ class SensitivityPage(Page):
         session.job.started.connect(lambda _: self._show())
         session.job.ended.connect(lambda _: self._show())
         session.job.weights.connect(lambda _: self._take_weights())
+        self.tell_stage("Sensitivity")
         self._show_model()
         self._show_agreement()
 

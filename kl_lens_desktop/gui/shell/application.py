@@ -13,7 +13,7 @@ from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.words import message_box
 from kl_lens_desktop.gui.shell import crash
 from kl_lens_desktop.gui.shell.window import Window
-from kl_lens_desktop.gui.state.workspace import Settings
+from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.process.signals import answered
 
 BASE_POINTS = 10
@@ -21,9 +21,28 @@ _NAME = "kl-lens"
 
 
 class _Told(QObject):
-    """Carries a sentence from whatever thread broke to the one that may open a dialog."""
+    """Carries a sentence from whatever thread broke to the one that may open a dialog, one at a time.
+
+    The same sentence comes once: what breaks at every redraw would never let the window be used again.
+    """
 
     sentence = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: set[str] = set()
+        self._is_open = False
+        self.sentence.connect(self._show, Qt.ConnectionType.QueuedConnection)
+
+    def _show(self, sentence: str) -> None:
+        if self._is_open or sentence in self._shown or QApplication.instance() is None:
+            return
+        self._shown.add(sentence)
+        self._is_open = True
+        try:
+            message_box(QApplication.activeWindow(), QMessageBox.Icon.Critical, "KL Lens", sentence).exec()
+        finally:
+            self._is_open = False
 
 
 def run(open_path: str | None = None) -> int:
@@ -35,12 +54,13 @@ def run(open_path: str | None = None) -> int:
         The process's exit status.
     """
     told = _Told()
-    crash.install(told.sentence.emit)
+    crashed = crash.install(told.sentence.emit)
     try:
         app = make_application()
-        told.sentence.connect(_show_crash, Qt.ConnectionType.QueuedConnection)
         window = make_window()
         window.show()
+        if crashed:
+            window.tell_crash(crashed)
         if open_path is not None:
             QTimer.singleShot(0, lambda: open_in(window, open_path))
         # Python answers a signal when it next runs, which the header's timer sees to.
@@ -96,7 +116,3 @@ def open_in(window: Window, open_path: str) -> None:
         window.session.open_model(open_path)
     else:
         window.session.open_path(path.resolve())
-
-
-def _show_crash(sentence: str) -> None:
-    message_box(QApplication.activeWindow(), QMessageBox.Icon.Critical, "KL Lens", sentence).exec()

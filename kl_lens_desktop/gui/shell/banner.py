@@ -1,9 +1,11 @@
 """One sentence that wants to be read, above the page, until it is dismissed."""
 
+from collections.abc import Callable
+
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QWidget
 
-from kl_lens_desktop.gui.kit.controls import Picture, label, tool
+from kl_lens_desktop.gui.kit.controls import Picture, button, label, tool
 
 _ICONS = {"error": ("error", "danger"), "warning": ("warning", "warning"), "info": ("done", "good")}
 
@@ -23,6 +25,10 @@ class Banner(QWidget):
         layout.setSpacing(8)
         layout.addWidget(self._picture, 0, Qt.AlignmentFlag.AlignVCenter)
         layout.addWidget(self.text, 1)
+        self.action = button("", self._act, "primary")
+        self.action.hide()
+        self._act_on: Callable[[], object] = lambda: None
+        layout.addWidget(self.action)
         layout.addWidget(tool("close", "Dismiss this message", self.hide))
         outer = QHBoxLayout(self)
         outer.setContentsMargins(24, 12, 24, 0)
@@ -37,4 +43,18 @@ class Banner(QWidget):
         self._frame.style().unpolish(self._frame)
         self._frame.style().polish(self._frame)
         self._picture.set_icon(*_ICONS[self._level])
+        self.action.hide()
         self.show()
+
+    def offer(self, sentence: str, words: str, action: Callable[[], object]) -> None:
+        """Say a sentence with a button that does something about it."""
+        self.say("info", sentence)
+        self._picture.set_icon("info", "accent")
+        self.action.setText(words)
+        self.action.setAccessibleName(words)
+        self._act_on = action
+        self.action.show()
+
+    def _act(self) -> None:
+        self.hide()
+        self._act_on()

@@ -8,24 +8,35 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from kl_lens_desktop import __version__
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import read_start
 from kl_lens_desktop.gui.state.workspace import log_folder
 from kl_lens_desktop.printable import printable, printable_lines
 
 LOG_NAME = "kl-lens.log"
 FAULT_NAME = "crash.log"
+_TRACE_LIMIT = 2**16
 _log = logging.getLogger("kl_lens_desktop")
 _fault_file: TextIO | None = None
 
 
-def install(tell: Callable[[str], None]) -> None:
-    """Catch errors of every thread and of native code from now on; `tell` shows a sentence to the person."""
+def install(tell: Callable[[str], None]) -> str:
+    """Catch errors of every thread and of native code from now on; `tell` shows a sentence to the person.
+
+    Returns
+    -------
+    str
+        Where native code crashed when this program last ran; empty if it did not.
+    """
     global _fault_file
     folder = log_folder()
     folder.mkdir(parents=True, exist_ok=True)
+    before = _last_crash(folder / FAULT_NAME)
     handler = logging.handlers.RotatingFileHandler(
         folder / LOG_NAME, maxBytes=2**20, backupCount=3, encoding="utf-8", delay=True
     )
@@ -33,7 +44,7 @@ def install(tell: Callable[[str], None]) -> None:
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.info("KL Lens Desktop %s starts", __version__)
-    _fault_file = (folder / FAULT_NAME).open("a", encoding="utf-8")
+    _fault_file = (folder / FAULT_NAME).open("w", encoding="utf-8")
     faulthandler.enable(_fault_file, all_threads=True)
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -53,6 +64,14 @@ def install(tell: Callable[[str], None]) -> None:
 
     sys.excepthook = hook
     threading.excepthook = thread_hook
+    return before
+
+
+def _last_crash(path: Path) -> str:
+    try:
+        return read_start(path, _TRACE_LIMIT).decode("utf-8", "replace").strip() if path.exists() else ""
+    except InputError:
+        return ""
 
 
 def uninstall() -> None:

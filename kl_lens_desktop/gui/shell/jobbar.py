@@ -133,5 +133,6 @@ def _count(progress: Progress) -> str:
     if progress.total <= 0:
         return ""
     if progress.unit in _BYTES:
-        return f"{quantities.size(progress.done)} / {quantities.size(progress.total)}"
+        pace = f", {quantities.size(progress.per_s)}/s" if progress.per_s else ""
+        return f"{quantities.size(progress.done)} / {quantities.size(progress.total)}{pace}"
     return f"{progress.done:,.0f} / {progress.total:,.0f} {progress.unit}".rstrip()

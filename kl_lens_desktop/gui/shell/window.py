@@ -5,8 +5,9 @@ from functools import partial
 from importlib import import_module
 
 from PySide6.QtCore import QRectF, QSize, Qt, QTimer
-from PySide6.QtGui import QCloseEvent, QKeySequence, QPainter, QPaintEvent, QShortcut
+from PySide6.QtGui import QCloseEvent, QKeyEvent, QKeySequence, QPainter, QPaintEvent, QShortcut
 from PySide6.QtWidgets import (
+    QAbstractButton,
     QApplication,
     QButtonGroup,
     QHBoxLayout,
@@ -25,7 +26,9 @@ from kl_lens_desktop.gui.shell.banner import Banner
 from kl_lens_desktop.gui.shell.header import Header
 from kl_lens_desktop.gui.shell.jobbar import JobBar
 from kl_lens_desktop.gui.state.session import MISSING, Session
-from kl_lens_desktop.gui.state.workspace import Settings
+from kl_lens_desktop.gui.state.settings import Settings
+from kl_lens_desktop.gui.state.stages import STAGES, Stage, Standing
+from kl_lens_desktop.gui.state.unfinished import Unfinished
 
 # Name on the rail (and, in small letters, of its icon), module, class. A page is built when first shown, or
 # while the window is idle.
@@ -43,6 +46,7 @@ PAGES = (
 STEPS = 5  # the first five are the stages of the work; a rule parts them from the rest
 IDLE_MS = 30
 RAIL_WIDTH = 184
+FRAME = QSize(16, 48)  # what a desktop draws around a window, at most
 
 
 class Window(QMainWindow):
@@ -52,7 +56,8 @@ class Window(QMainWindow):
         super().__init__()
         self.setWindowTitle("KL Lens")
         self.setMinimumSize(1024, 680)
-        self.resize(1280, 800)
+        room = self.screen().availableSize() - FRAME
+        self.resize(QSize(1280, 800).boundedTo(room).expandedTo(self.minimumSize()))
         self.session = Session(settings, self)
         self.header = Header(self.session)
         self.banner = Banner()
@@ -69,7 +74,7 @@ class Window(QMainWindow):
             self.session,
             self._missing_model,
             self._start_compress,
-            "Measure, plan, export and benchmark this model with default settings",
+            "Measure, plan, export and benchmark this model with default settings (Ctrl+Enter)",
             "compress",
             "compress",
         )
@@ -77,17 +82,12 @@ class Window(QMainWindow):
         self._make_shortcuts()
         self.session.said.connect(self.banner.say)
         self.session.job.started.connect(self.banner.hide)
+        self.session.unfinished_found.connect(self._offer_to_go_on)
+        self.session.look_for_unfinished()
         self.session.job.ended.connect(self._show_outcome)
-        self.session.job.started.connect(self._mark_done)
-        self.session.job.ended.connect(self._mark_done)
-        for signal in (
-            self.session.model_changed,
-            self.session.scores_changed,
-            self.session.plan_changed,
-            self.session.exports_changed,
-            self.session.bench_changed,
-        ):
-            signal.connect(self._mark_done)
+        self.session.stages_changed.connect(self._mark_stages)
+        if settings.problem:
+            self.session.say("warning", settings.problem)
         self.restoreGeometry(settings.state("window"))
         self.show_page("Model")
         self._idle = QTimer(self, interval=IDLE_MS)
@@ -205,6 +205,16 @@ class Window(QMainWindow):
         shortcut("F1", self._show_help)
         shortcut("F5", lambda: self.page(self.shown).start())
         shortcut("Esc", self.jobbar.ask)
+        shortcut("Ctrl+Return", self.compress.click)
+        shortcut("Ctrl+Q", self.close)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Enter presses the button that has the focus, as Space does."""
+        focused = self.focusWidget()
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and isinstance(focused, QAbstractButton):
+            focused.click()
+        else:
+            super().keyPressEvent(event)
 
     def _show_help(self) -> None:
         about = self.shown
@@ -216,6 +226,19 @@ class Window(QMainWindow):
     def _on_page(self, name: str, action: str) -> None:
         self.show_page(name)
         getattr(self.page(name), action)()
+
+    def _offer_to_go_on(self, found: Unfinished, sentence: str) -> None:
+        if not self.session.job.running:
+            self.banner.offer(sentence, "Continue", partial(self.session.go_on, found))
+
+    def tell_crash(self, trace: str) -> None:
+        """This program crashed when it last ran; the trace says where."""
+        self.session.write_log("error", "KL Lens crashed when it last ran", trace)
+        self.banner.offer(
+            "KL Lens crashed when it last ran. To report it, open the log and copy the diagnostics.",
+            "Open the log",
+            partial(self.show_page, "Log"),
+        )
 
     def _missing_model(self) -> str:
         return "" if self.session.model else MISSING
@@ -232,11 +255,10 @@ class Window(QMainWindow):
             QTimer.singleShot(0, self, partial(self.show_page, "Benchmark"))
         self._at_compress = False
 
-    def _mark_done(self, *_: object) -> None:
-        session = self.session
-        done = (session.model, session.scores, session.plan, session.exports, session.bench)
-        for index, result in enumerate(done):
-            self.rail_entry(index).mark(done=bool(result) and session.opening is None)
+    def _mark_stages(self) -> None:
+        found = self.session.stages
+        for index, name in enumerate(STAGES):
+            self.rail_entry(index).mark(found[name])
 
     def _build_next(self) -> None:
         """One page a turn, so that the window stays quick while it completes itself."""
@@ -249,8 +271,18 @@ class Window(QMainWindow):
             import_module(module)
 
 
+# Icon and colour of a standing; no two have the same shape.
+_SIGNS = {
+    Standing.RUNNING: ("running", "accent"),
+    Standing.PARTIAL: ("partial", "warning"),
+    Standing.STALE: ("stale", "warning"),
+    Standing.FAILED: ("error", "danger"),
+    Standing.DONE: ("done", "good"),
+}
+
+
 class RailButton(QPushButton):
-    """A page's entry; a check mark where its stage has a result."""
+    """A page's entry, with a sign of how far its stage is."""
 
     def __init__(self, name: str, icon: str, index: int) -> None:
         super().__init__(name)
@@ -260,17 +292,21 @@ class RailButton(QPushButton):
         self.setAutoDefault(False)
         self.setIcon(icons.icon(icon))
         self.setIconSize(QSize(18, 18))
-        self.setToolTip(plain_tip(f"{name} (Ctrl+{index + 1})"))
-        self.mark(done=False)
+        self._tip = f"{name} (Ctrl+{index + 1})"
+        self.mark(Stage(Standing.EMPTY))
 
-    def mark(self, *, done: bool) -> None:
-        self._done = done
-        self.setAccessibleName(f"{self._name}, done" if done else self._name)
+    def mark(self, stage: Stage) -> None:
+        """Show how far the stage is, as a sign and in words."""
+        self._standing = stage.standing
+        told = "" if stage.standing is Standing.EMPTY else f", {stage.standing.value}"
+        self.setAccessibleName(self._name + told)
+        self.setAccessibleDescription(stage.words)
+        self.setToolTip(plain_tip(f"{self._tip}{told}. {stage.words}" if told else self._tip))
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)
-        if self._done:
+        if sign := _SIGNS.get(self._standing):
             mark = QRectF(self.width() - 26, (self.height() - 16) / 2, 16, 16)
             with QPainter(self) as painter:
-                icons.draw(painter, "done", mark, theme.colours().good)
+                icons.draw(painter, sign[0], mark, getattr(theme.colours(), sign[1]))

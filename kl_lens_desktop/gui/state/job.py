@@ -8,11 +8,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from kl_lens_desktop.errors import Cancelled, KLLensError
+from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import (
@@ -116,14 +118,17 @@ class Runner(QObject):
         """Why nothing else can start now; empty if something can."""
         return "A job is running. Wait for it or cancel it." if self.running else ""
 
-    def start(self, *steps: Step) -> None:
-        """Run `steps` one after the other; the first failure or a cancel ends them all."""
+    def start(self, *steps: Step, place: Path | None = None) -> None:
+        """Run `steps` one after the other; the first failure or a cancel ends them all.
+
+        Those that write results have them, and the folder `place`, to themselves: see `exclusive`.
+        """
         if self.running:
             raise RuntimeError("a job is running already")
         self._cancel = Cancel()
         self.current = steps[0]
         self._thread = threading.Thread(
-            target=_listen, args=(steps, self._queue, self._cancel), name="job", daemon=True
+            target=_listen, args=(steps, self._queue, self._cancel, place), name="job", daemon=True
         )
         self._thread.start()
         self._timer.start()
@@ -201,14 +206,20 @@ class Runner(QObject):
 
 
 def _listen(
-    steps: Sequence[Step], queue: "deque[tuple[Step, Event | _Outcome | None]]", cancel: Cancel
+    steps: Sequence[Step],
+    queue: "deque[tuple[Step, Event | _Outcome | None]]",
+    cancel: Cancel,
+    place: Path | None,
 ) -> None:
     step = steps[0]
+    results = {path for each in steps for path in each.job.writes()}
     try:
-        for step in steps:
-            queue.append((step, None))
-            for event in Child(step.job, label=step.label).events(cancel):
-                queue.append((step, event))
+        # Jobs read what others write beside their results, so they have the folder to themselves.
+        with exclusive(results | ({place} if place and results else set())):
+            for step in steps:
+                queue.append((step, None))
+                for event in Child(step.job, label=step.label).events(cancel):
+                    queue.append((step, event))
         queue.append((step, _Outcome("finished")))
     except Cancelled:
         queue.append((step, _Outcome("cancelled")))

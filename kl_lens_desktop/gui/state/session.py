@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.jobs import BenchJob, DevicesJob
@@ -18,13 +18,18 @@ from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.gui.state import bench_history, unfinished
 from kl_lens_desktop.gui.state.background import Background
 from kl_lens_desktop.gui.state.job import Runner, Step
-from kl_lens_desktop.gui.state.workspace import Settings, Workspace, workspace_of
-from kl_lens_desktop.hub.jobs import PullJob
+from kl_lens_desktop.gui.state.settings import Settings
+from kl_lens_desktop.gui.state.stages import PAGE_OF, Stage, stages
+from kl_lens_desktop.gui.state.unfinished import Unfinished
+from kl_lens_desktop.gui.state.workspace import Workspace, workspace_of
+from kl_lens_desktop.hub.jobs import PullJob, Verified, VerifyFilesJob
 from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
 from kl_lens_desktop.plan.jobs import VerifyJob
 from kl_lens_desktop.process.events import Failed, Finished, Note, Progress, Repaired
+from kl_lens_desktop.publishing import PushJob
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Analysis, AnalyzeJob
 
@@ -112,6 +117,10 @@ class Session(QObject):
     consent_wanted(Path, str)
         The plan at this path is of another revision, as the sentence says; `load_plan` with consent takes it.
     exports_changed(), bench_changed(), devices_changed(), agreement_changed()
+    unfinished_found(Unfinished, str)
+        An earlier window ended in the midst of that, in words; `go_on` does it.
+    stages_changed()
+        Anything of `stages`; after the signal of what changed.
     logged(LogLine)
     said(str level, str sentence)
         Something the person should read now: ``error``, ``warning`` or ``info``.
@@ -127,6 +136,8 @@ class Session(QObject):
     bench_changed = Signal()
     devices_changed = Signal()
     agreement_changed = Signal()
+    unfinished_found = Signal(object, str)
+    stages_changed = Signal()
     logged = Signal(object)
     said = Signal(str, str)
 
@@ -143,8 +154,10 @@ class Session(QObject):
         self.chosen_devices: tuple[str, ...] | None = None  # on the Benchmark page; None for all there are
         self._forget_results()
         self._plan_to_apply: Path | None = None
+        self._to_go_on: Unfinished | None = None
         self._stage = ""
         self._new_entries = False
+        self.failures: set[str] = set()  # the pages whose last job failed
         job = self.job
         job.weights.connect(self._take_weights)
         job.scored.connect(self._take_score)
@@ -158,6 +171,25 @@ class Session(QObject):
         job.failed.connect(self._step_failed)
         job.cancelled.connect(self._step_cancelled)
         job.ended.connect(self._job_ended)
+        for signal in (*self._all_changed(), job.started, job.ended):
+            signal.connect(self._stages_may_differ)
+
+    def _stages_may_differ(self, *_: object) -> None:
+        self.stages_changed.emit()
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """Where each stage stands, by the name of its page."""
+        return stages(self)
+
+    @property
+    def running_page(self) -> str:
+        """The page on which the running job is seen now; empty if none runs, or on no page of a stage."""
+        current = self.job.current
+        if current is None:
+            return ""
+        name = (self._stage or "analyze") if isinstance(current.job, RunJob) else current.name
+        return PAGE_OF.get(name, "")
 
     def _forget_results(self) -> None:
         self.entries: dict[tuple[str, str], Entry] = {}
@@ -177,6 +209,14 @@ class Session(QObject):
         return workspace_of(self.settings.work_folder, self.model.reference)
 
     # What the pages ask for.
+
+    def start(self, *steps: Step) -> None:
+        """Run jobs of the open model, whose work folder is theirs meanwhile."""
+        assert self.model is not None
+        unfinished.note(self.model.reference, [step.job for step in steps])
+        if any(isinstance(step.job, (BenchJob, RunJob)) for step in steps):
+            bench_history.keep(self.workspace)
+        self.job.start(*steps, place=self.workspace.folder)
 
     def open_model(self, reference: str, *, pull: bool = False) -> None:
         """Inspect a model, pulling it first if asked, and open what was measured of it before."""
@@ -213,7 +253,7 @@ class Session(QObject):
     def analyze(self) -> None:
         """Measure every weight, going on where an earlier analysis stopped."""
         assert self.model is not None
-        self.job.start(Step(AnalyzeJob(self.model.reference, self.workspace.scores, self.analysis)))
+        self.start(Step(AnalyzeJob(self.model.reference, self.workspace.scores, self.analysis)))
 
     def compress(self) -> None:
         """All stages, as the Sensitivity and Benchmark pages say; what was measured already is used."""
@@ -227,7 +267,7 @@ class Session(QObject):
         job = job.quick if self.effort == QUICK else job
         self._forget_bench()
         # the text to measure on is as long as chosen, quick look or not: scores are only ever added to
-        self.job.start(Step(replace(job, analysis=self.analysis)))
+        self.start(Step(replace(job, analysis=self.analysis)))
 
     def benchmark(self, folders: list[Path], devices: list[str] | None) -> None:
         """Measure exported models on devices (None: all that are found) as chosen in the settings."""
@@ -235,7 +275,7 @@ class Session(QObject):
         benchmark = benchmark.quick if self.effort == QUICK else benchmark
         named = None if devices is None else tuple(devices)
         self._forget_bench()
-        self.job.start(Step(BenchJob(tuple(folders), self.workspace.bench, named, benchmark)))
+        self.start(Step(BenchJob(tuple(folders), self.workspace.bench, named, benchmark)))
 
     def _forget_bench(self) -> None:
         self.bench, self.bench_environment = [], None
@@ -304,8 +344,29 @@ class Session(QObject):
         self._forget_results()
         self._announce_everything()
 
+    def look_for_unfinished(self) -> None:
+        """Whether an earlier window ended in the midst of something: see `unfinished_found`."""
+
+        def look() -> "tuple[Unfinished, str] | None":
+            if (found := unfinished.take()) is None or not found.jobs:
+                return None
+            title = "the sample" if found.reference == "sample" else Path(found.reference).name
+            return found, unfinished.words(found, title, STAGE_NAMES[found.jobs[0].NAME].lower())
+
+        def tell(found: "tuple[Unfinished, str] | None") -> None:
+            if found is not None:
+                self.unfinished_found.emit(*found)
+
+        self.background.run(look, tell, self.say_error)
+
+    def go_on(self, found: Unfinished) -> None:
+        """Open the model of what was not finished, and do that."""
+        self._to_go_on = found
+        self.open_model(found.reference)
+
     def close(self) -> None:
         """End everything that runs; the work folder keeps only whole files."""
+        unfinished.forget()
         self.job.close()
         self.background.close()
         if self.model is not None:
@@ -346,15 +407,18 @@ class Session(QObject):
 
     def _watch_stage(self, progress: Progress) -> None:
         """While everything runs, pick up each stage's file as soon as the next stage begins."""
-        if self.job.current and isinstance(self.job.current.job, RunJob) and progress.stage != self._stage:
+        current = self.job.current
+        if current and progress.stage != self._stage:
             self._stage = progress.stage
-            if progress.stage in ("verify", "export", "bench"):
+            self.stages_changed.emit()
+            if isinstance(current.job, RunJob) and progress.stage in ("verify", "export", "bench"):
                 self.reload()
         elif progress.stage == "export" and progress.done >= progress.total:
             self.reload()
 
     def _step_started(self, step: Step) -> None:
         self._stage = ""
+        self.failures.discard(self.running_page)
         self.write_log("info", f"{_step_words(step)}: started")
 
     def _step_finished(self, step: Step, finished: Finished) -> None:
@@ -365,6 +429,10 @@ class Session(QObject):
         elif isinstance(job, ExportJob):
             self.exports[step.about] = Path(job.result(finished)["folder"])
             self.reload()
+        elif isinstance(job, VerifyFilesJob):
+            self._say_verified(job.result(finished))
+        elif isinstance(job, PushJob):
+            self.say("info", f"Uploaded to {job.result(finished)['url']}.")
         elif isinstance(job, DevicesJob):
             self.devices = job.result(finished)["devices"]
             self.devices_changed.emit()
@@ -374,16 +442,36 @@ class Session(QObject):
         elif isinstance(job, (AnalyzeJob, VerifyJob, BaselinesJob, BenchJob, RunJob)):
             self.reload()
 
+    def _say_verified(self, found: Verified) -> None:
+        damaged = ", ".join(found["damaged"])
+        if damaged:
+            self.say("warning", f"{found['id']}: damaged files were downloaded again: {damaged}.")
+        else:
+            self.say("info", f"{found['id']}: all {len(found['files'])} files are as the Hub lists them.")
+
     def _step_failed(self, step: Step, failure: Failed) -> None:
         sentence = str(KLLensError(failure.what, failure.why, failure.next_step))
+        if page := self.running_page:
+            self.failures.add(page)
         self.said.emit("error", sentence)
         self.write_log("error", sentence, failure.traceback)
 
     def _step_cancelled(self, step: Step) -> None:
-        self.say("warning", f"{STAGE_NAMES.get(step.name, step.name)}: cancelled. What was measured is kept.")
+        kept = (
+            "The earlier benchmark is kept: timings compare only within one run."
+            if isinstance(step.job, BenchJob)
+            else "What was measured is kept."
+        )
+        self.say("warning", f"{STAGE_NAMES.get(step.name, step.name)}: cancelled. {kept}")
 
     def _job_ended(self, how: str) -> None:
         self.opening = None
+        unfinished.forget()
+        if self._to_go_on and self.model and self.model.reference == self._to_go_on.reference:
+            jobs, self._to_go_on = self._to_go_on.jobs, None
+            if how == "finished":
+                # once all have heard that the job ended
+                QTimer.singleShot(0, self, lambda: self.start(*map(Step, jobs)))
         if self.model is not None and how != "finished":
             self.workspace.sweep()
             self.reload()
@@ -391,11 +479,12 @@ class Session(QObject):
     def _take_model(self, reference: str, found: Inspected) -> None:
         self.model = Model(reference, found["model"], found["weights"], found["kept_bytes"], found["fit"])
         self.settings.remember(reference)
+        self.failures.clear()
         self.forget_results()
         self.reload()
 
-    def _announce_everything(self) -> None:
-        for signal in (
+    def _all_changed(self) -> tuple[SignalInstance, ...]:
+        return (
             self.model_changed,
             self.entries_changed,
             self.scores_changed,
@@ -404,7 +493,10 @@ class Session(QObject):
             self.exports_changed,
             self.bench_changed,
             self.agreement_changed,
-        ):
+        )
+
+    def _announce_everything(self) -> None:
+        for signal in self._all_changed():
             signal.emit()
 
     def _take_results(self, results: "_Results") -> None:
@@ -452,6 +544,7 @@ class Session(QObject):
 STAGE_NAMES = {
     "pull": "Download",
     "download": "Downloading",
+    "verify-files": "Verifying files",
     "inspect": "Reading the model",
     "load": "Loading the model",
     "analyze": "Measuring sensitivity",
@@ -460,6 +553,7 @@ STAGE_NAMES = {
     "repair": "Repairing the plan",
     "baselines": "Measuring the baselines",
     "export": "Exporting",
+    "push": "Uploading",
     "bench": "Benchmarking",
     "devices": "Looking for devices",
     "generate": "Generating",
@@ -538,11 +632,13 @@ def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, P
 def _read_audit(folder: Path) -> dict[str, Any] | None:
     """What was found when the exported weights were read back, and the plan they were held against."""
     from kl_lens_desktop.files import read_json
+    from kl_lens_desktop.plan.document import assignments_sha256
 
     try:
         card = read_json(folder / "kl_lens.json")
         audit: dict[str, Any] = {**card["audit"], "proof": card.get("proof", {})}
-        return {**audit, "assignments": read_json(folder / "plan.json")["assignments"]}
+        assignments = read_json(folder / "plan.json")["assignments"]
+        return {**audit, "assignments": assignments, "plan_sha256": assignments_sha256(assignments)}
     except (
         InputError,
         KeyError,
@@ -562,11 +658,12 @@ def _identity(model: Model) -> "ModelIdentity":
 
 
 def _plan_and_model(path: Path, settings: Settings) -> tuple[Path, str]:
-    from kl_lens_desktop.hub import library
+    from kl_lens_desktop.hub import store
     from kl_lens_desktop.plan.document import load_plan
+    from kl_lens_desktop.repository.names import is_model_id
 
     wanted = load_plan(path).model.id
-    if wanted == "sample" or (library.is_model_id(wanted) and library.find(wanted)):
+    if wanted == "sample" or (is_model_id(wanted) and store.find(wanted)):
         return path, wanted
     for reference in settings.recent:
         if Path(reference).name == wanted and Path(reference).is_dir():

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import reason
-from kl_lens_desktop.hub.library import is_safe_name
+from kl_lens_desktop.repository.names import is_safe_name
 
 CONFIG, GENERATION, INDEX = "config.json", "generation_config.json", "model.safetensors.index.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -42,12 +42,16 @@ _SHARD = re.compile(r"(.+)-(\d{1,6})-of-(\d{1,6})\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
-class UnclearWeightsError(Exception):
-    """Which files hold the weights cannot be said: `why`, and the `next_step` that helps."""
+class UnusableError(Exception):
+    """A folder or repository is no model that can be opened: `why`, and the `next_step` that helps."""
 
     def __init__(self, why: str, next_step: str) -> None:
         super().__init__(why, next_step)
         self.why, self.next_step = why, next_step
+
+
+class PicklesError(UnusableError):
+    """There are weights, but only as pickles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +98,17 @@ def model_files(folder: Path) -> ModelFiles:
         raise ModelError(
             f"Cannot open {folder}", "it has no config.json", "Choose a folder with a Hugging Face model"
         )
+    if SINGLE in names and folder.parent.name == "snapshots":
+        names.discard(INDEX)  # of shards that are there too: the Hub's cache holds what other tools pulled
     index = parse_index(read_bytes(_own_file(folder, INDEX)), folder / INDEX) if INDEX in names else {}
     try:
         if index and SINGLE in names and SINGLE not in index.values():
-            raise UnclearWeightsError(
+            raise UnusableError(
                 f"it has a {SINGLE} and a {INDEX} that names other files",
                 "Remove the ones that you do not want",
             )
         weights = weight_names(names, index)
-    except UnclearWeightsError as error:
+    except UnusableError as error:
         raise ModelError(f"Cannot open {folder}", error.why, error.next_step) from error
     return ModelFiles(
         folder,
@@ -120,19 +126,20 @@ def weight_names(names: Collection[str], index: dict[str, str]) -> list[str]:
 
     Raises
     ------
-    UnclearWeightsError
-        If one is missing, its name is not that of a file in the same folder, or there are several choices.
+    UnusableError
+        If one is missing, its name is not that of a file in the same folder, there are several choices, or
+        there are only pickles.
     """
     found = sorted(name for name in names if name.endswith(_SUFFIX))
     if not found and any(name.endswith(_PICKLES) for name in names):
-        raise UnclearWeightsError(
+        raise PicklesError(
             "its weights are pickles, which can run code",
             "KL Lens reads only safetensors: convert the model, or choose another",
         )
     if index:
         return _named_by(index, names)
     if not found:
-        raise UnclearWeightsError(
+        raise UnusableError(
             "it has no *.safetensors", "KL Lens reads only safetensors: convert the model, or choose another"
         )
     if SINGLE in found:
@@ -144,11 +151,11 @@ def weight_names(names: Collection[str], index: dict[str, str]) -> list[str]:
         ((stem, count), files) = next(iter(sets.items()))
         if len(files) != count:
             why = f"it has {len(files)} of the {count} weight files of {stem}"
-            raise UnclearWeightsError(why, "Download the model again")
+            raise UnusableError(why, "Download the model again")
         return files
     if len(found) == 1:
         return found
-    raise UnclearWeightsError(
+    raise UnusableError(
         f"it has several weight files and no {INDEX} that says which of them belong together: "
         f"{listed(found)}",
         "Keep only the files of one model",
@@ -239,17 +246,17 @@ def listed(names: Iterable[str], most: int = 3) -> str:
 def _named_by(index: dict[str, str], names: Collection[str]) -> list[str]:
     wanted = sorted(set(index.values()))
     if bad := next((name for name in wanted if not is_safe_name(name) or not name.endswith(_SUFFIX)), None):
-        raise UnclearWeightsError(
+        raise UnusableError(
             f"{INDEX} names {bad[:80]!r}, which is not a safetensors file in the same folder",
             "Download the model again",
         )
     if len({name.casefold() for name in wanted}) != len(wanted):
-        raise UnclearWeightsError(
+        raise UnusableError(
             f"{INDEX} names files that differ only in capital letters: {listed(wanted)}",
             "Choose another model",
         )
     if missing := [name for name in wanted if name not in names]:
-        raise UnclearWeightsError(
+        raise UnusableError(
             f"{INDEX} names files that are missing: {listed(missing)}", "Download the model again"
         )
     return wanted
@@ -268,7 +275,6 @@ def _own_file(folder: Path, name: str) -> Path:
     """The file of that name, which must lie in the folder or be a link of the Hub's cache to its blobs."""
     path = folder / name
     home = folder.resolve()
-    places = {home, home.parent.parent / "blobs"} if home.parent.name == "snapshots" else {home}
     try:
         real = path.resolve(strict=True)
         about = real.stat()
@@ -276,7 +282,7 @@ def _own_file(folder: Path, name: str) -> Path:
         raise ModelError(
             f"Cannot open {folder}", f"{name} is a link to nothing", "Download the model again"
         ) from error
-    if real.parent not in places:
+    if real.parent != home and not (home.parent.name == "snapshots" and _is_blob(real, home.parent.parent)):
         raise ModelError(
             f"Cannot open {folder}",
             f"{name} is a link to a file outside the folder",
@@ -287,6 +293,11 @@ def _own_file(folder: Path, name: str) -> Path:
     if name in _MOST_BYTES:
         _check_size(path, about.st_size)
     return path
+
+
+def _is_blob(real: Path, repository: Path) -> bool:
+    """Whether a file is where huggingface_hub's cache keeps contents: of one repository, or shared by all."""
+    return real.parent == repository / "blobs" or real.parent.parent == repository.parent / "blobs"
 
 
 def _check_size(path: Path, size: int) -> None:

@@ -1,0 +1,130 @@
+"""Commands about the Hub: searching, checking a model before and after it is downloaded."""
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.cli.console import finish, print_json, print_table, say
+from kl_lens_desktop.errors import HubError, InputError
+from kl_lens_desktop.hub.jobs import VerifyFilesJob
+from kl_lens_desktop.model.fit import fits, stage_needs
+from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.publishing import README, PushJob, publish_plan
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """Print the models that match, or suggestions where nothing is asked for."""
+    from kl_lens_desktop.hub import client
+
+    wanted = {
+        "architecture": arguments.architecture,
+        "author": arguments.author,
+        "licence": arguments.licence,
+        "most_parameters": arguments.max_parameters or "",
+        "open_only": arguments.open,
+    }
+    if arguments.query or any(wanted.values()):
+        found = client.search(arguments.query, limit=arguments.limit, **wanted)
+    else:
+        found = client.suggested()
+    if arguments.json:
+        print_json([asdict(each) for each in found])
+        return
+    if not found:
+        say("No model with safetensors matches.")
+        return
+    rows = [
+        [
+            each.id,
+            each.architecture or "–",
+            quantities.parameters(each.parameters) if each.parameters else "–",
+            each.licence or "–",
+            "on request" if each.gated else "open",
+            each.downloads,
+            each.obstacle or "yes",
+        ]
+        for each in found
+    ]
+    print_table(["model", "architecture", "weights", "licence", "access", "downloads", "usable here"], rows)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Print what would be downloaded, and whether each stage fits this computer."""
+    from kl_lens_desktop.hub import client
+    from kl_lens_desktop.hub.candidate import examine
+    from kl_lens_desktop.hub.facts import facts
+    from kl_lens_desktop.hub.store import cache
+
+    candidate = examine(client.repository(arguments.model, arguments.revision))
+    about = facts(candidate.of.about)
+    weights_bytes = sum(file.size for file in candidate.weights)
+    parameters = about.parameters or weights_bytes // 2  # nearly all are published with two bytes a weight
+    say(
+        f"{about.id} at {candidate.of.commit[:7]}: {candidate.config['model_type']}, "
+        f"{quantities.parameters(parameters)} weights, licence {about.licence or 'not stated'}"
+    )
+    print_table(["file", "size"], [[file.name, quantities.size(file.size)] for file in candidate.files])
+    rows = [
+        [
+            need.stage,
+            quantities.size(need.ram_mb * 2**20),
+            quantities.size(need.disk_mb * 2**20),
+            fits(need, place),
+        ]
+        for need in stage_needs(parameters, candidate.bytes)
+        for place in [cache() if need.stage == "download" else Path.cwd()]
+    ]
+    print_table(["stage", "peak RAM", "disk", "fits this computer"], rows)
+
+
+def verify_files(arguments: argparse.Namespace) -> None:
+    """Print which files of a downloaded model are damaged.
+
+    Raises
+    ------
+    HubError
+        If one is, and is not repaired.
+    """
+    found = finish(VerifyFilesJob(arguments.model, arguments.revision, arguments.repair), perform)
+    if arguments.json:
+        print_json(found)
+    else:
+        words = "was damaged, downloaded again" if found["repaired"] else "damaged"
+        rows = [[name, words if name in found["damaged"] else "as listed"] for name in found["files"]]
+        print_table(["file", "content"], rows)
+    if found["damaged"] and not found["repaired"]:
+        step = f"Run `kl-lens verify-files {arguments.model} --repair` to download them again"
+        raise HubError(f"{found['id']} is damaged", ", ".join(found["damaged"]), step)
+
+
+def push(arguments: argparse.Namespace) -> None:
+    """Print what would be uploaded, and upload it once the person agrees.
+
+    Raises
+    ------
+    InputError
+        If there is nobody to ask.
+    """
+    job = PushJob(arguments.folder, arguments.repository, arguments.bench, arguments.public)
+    job.check()
+    publication = publish_plan(job.folder, job.bench)
+    if not arguments.yes:
+        sizes = {name: path.stat().st_size for name, path in publication.files.items()}
+        rows = [[name, quantities.size(size)] for name, size in sorted(sizes.items())]
+        print_table(["file", "size"], [*rows, [README, quantities.size(len(publication.card))]])
+        for line in publication.card.splitlines():
+            say(line)
+        if not sys.stdin.isatty():
+            raise InputError("Nothing was uploaded", "nobody can be asked here", "Add --yes if you agree")
+        kind = "public" if job.public else "private"
+        say(f"Upload {quantities.size(publication.bytes)} to {job.repository} ({kind} if it is new)? [y/N]")
+        if input().strip().lower() not in ("y", "yes"):
+            say("Nothing was uploaded.")
+            return
+    found = finish(job, perform)
+    if arguments.json:
+        print_json(found)
+    else:
+        say(found["url"])

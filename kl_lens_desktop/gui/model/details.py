@@ -1,0 +1,144 @@
+"""What is known of the chosen model, on this computer or on the Hub, and whether it fits."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.disk_space import free_bytes
+from kl_lens_desktop.gui.kit import icons
+from kl_lens_desktop.gui.kit.controls import Elided, Picture, card, clear, label, rule
+from kl_lens_desktop.gui.state.session import BLOCK_NAMES, STAGE_NAMES, Model
+from kl_lens_desktop.model.fit import StageNeed, fits, stage_needs
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.hub.candidate import Candidate
+    from kl_lens_desktop.hub.facts import Facts
+
+
+class Details(QScrollArea):
+    """The card of a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setMinimumWidth(404)
+        self.setAccessibleName("About this model")
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._inside = QVBoxLayout()
+        self._inside.setSpacing(12)
+        self.setWidget(card(self._inside, margins=16))
+
+    def show_words(self, words: str) -> None:
+        clear(self._inside)
+        text = label(words, "secondary", wrap=True)
+        self._inside.addWidget(text)
+        self._inside.addStretch(1)
+
+    def show_model(self, model: Model, work_folder: Path) -> None:
+        about = model.about
+        clear(self._inside)
+        self._inside.addWidget(Elided(str(about["id"]), "title", Qt.TextElideMode.ElideMiddle))
+        blocks = QHBoxLayout()
+        blocks.setSpacing(6)
+        for kind, count in about["block_kinds"].items():
+            blocks.addWidget(Picture(kind if kind in icons.KINDS else "mlp", "secondary", 14))
+            blocks.addWidget(label(f"{count:,} {BLOCK_NAMES.get(kind, kind)}"))
+            blocks.addSpacing(8)
+        blocks.addStretch(1)
+        matrices = model.matrices
+        self._inside.addLayout(
+            _facts(
+                ("Architecture", label(str(about["architecture"]), wrap=True, select=True)),
+                ("Blocks", blocks),
+                ("Weights", f"{quantities.parameters(about['parameters'])} in {len(matrices):,} matrices"),
+                ("On disk", quantities.size(about["size_bytes"])),
+                ("Vocabulary", f"{about['vocabulary']:,} tokens"),
+                ("Revision", about.get("revision") or "local folder"),
+                ("Folder", str(about["folder"])),
+            )
+        )
+        self._inside.addWidget(rule())
+        self._inside.addWidget(label("Does it fit this computer?", "heading"))
+        needs = [StageNeed(**need) for need in model.fit if need["stage"] != "download"]  # it is here already
+        self._inside.addLayout(_fit_table(needs, work_folder))
+        self._inside.addStretch(1)
+
+    def show_hit(self, hit: "Facts", details: "Candidate | None", words: str, work_folder: Path) -> None:
+        clear(self._inside)
+        self._inside.addWidget(Elided(hit.id, "title", Qt.TextElideMode.ElideMiddle))
+        facts: list[tuple[str, Any]] = [
+            ("Architecture", hit.architecture or "not stated"),
+            ("Weights", quantities.parameters(hit.parameters) if hit.parameters else "not stated"),
+            ("Downloads", f"{hit.downloads:,} in the last 30 days"),
+            ("Access", "on request (gated)" if hit.gated else "open"),
+            ("Licence", hit.licence or "not stated"),
+        ]
+        told = (("Made from", hit.base_model), ("Languages", hit.languages), ("Updated", hit.updated))
+        facts += [(name, value) for name, value in told if value]
+        if details:
+            facts += [("Revision", details.of.commit[:12]), ("To fetch", quantities.size(details.bytes))]
+        self._inside.addLayout(_facts(*facts))
+        if words:
+            self._inside.addWidget(label(words, "secondary", wrap=True))
+        if details and hit.parameters:
+            self._inside.addWidget(rule())
+            self._inside.addWidget(label("Does it fit this computer?", "heading"))
+            self._inside.addLayout(_fit_table(stage_needs(hit.parameters, details.bytes), work_folder))
+        if details:
+            self._inside.addWidget(rule())
+            self._inside.addWidget(label("Files", "heading"))
+            for file in sorted(details.files, key=lambda file: -file.size)[:12]:
+                name = Elided(file.name, mode=Qt.TextElideMode.ElideMiddle)
+                line = QHBoxLayout()
+                line.addWidget(name, 1)
+                line.addWidget(label(quantities.size(file.size), "secondary"))
+                self._inside.addLayout(line)
+        self._inside.addStretch(1)
+
+
+def _facts(*pairs: tuple[str, Any]) -> QGridLayout:
+    grid = QGridLayout()
+    grid.setHorizontalSpacing(16)
+    grid.setVerticalSpacing(6)
+    grid.setColumnStretch(1, 1)
+    for index, (name, value) in enumerate(pairs):
+        grid.addWidget(label(name, "secondary"), index, 0, Qt.AlignmentFlag.AlignTop)
+        if isinstance(value, str):
+            grid.addWidget(Elided(value, mode=Qt.TextElideMode.ElideMiddle), index, 1)
+        elif isinstance(value, QWidget):
+            grid.addWidget(value, index, 1)
+        else:
+            grid.addLayout(value, index, 1)
+    return grid
+
+
+def _fit_table(needs: list[StageNeed], work_folder: Path) -> QGridLayout:
+    ram = psutil.virtual_memory().total
+    disk = free_bytes(work_folder)
+    grid = QGridLayout()
+    grid.setHorizontalSpacing(16)
+    grid.setVerticalSpacing(6)
+    grid.setColumnStretch(0, 1)
+    for place, heading in enumerate(("Stage", "Peak RAM", "Disk", "")):
+        grid.addWidget(label(heading, "secondary"), 0, place)
+    for index, need in enumerate(needs, start=1):
+        ram_need, disk_need = need.ram_mb * 2**20, need.disk_mb * 2**20
+        fit = fits(need, work_folder)
+        stage = STAGE_NAMES.get(need.stage, need.stage)
+        cells = (
+            label(stage),
+            label(quantities.size(ram_need)),
+            label(quantities.size(disk_need)),
+            label("✓ fits" if fit == "yes" else f"✗ {fit}", "good" if fit == "yes" else "bad"),
+        )
+        for place, cell in enumerate(cells):
+            grid.addWidget(cell, index, place)
+    words = (
+        f"This computer has {quantities.size(ram)} of memory and {quantities.size(disk)} of free disk space."
+    )
+    grid.addWidget(label(words, "secondary", wrap=True), len(needs) + 1, 0, 1, 4)
+    return grid

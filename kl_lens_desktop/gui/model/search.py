@@ -1,0 +1,160 @@
+"""Finding a model on the Hub: words and filters, and the models that match."""
+
+from typing import TYPE_CHECKING
+
+import psutil
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
+
+from kl_lens_desktop import quantities
+from kl_lens_desktop.errors import KLLensError
+from kl_lens_desktop.families import FAMILIES
+from kl_lens_desktop.gui.kit.controls import column, combo, label, set_up_table, tool
+from kl_lens_desktop.gui.kit.words import plain_tip
+from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.model.fit import stage_needs
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.hub.facts import Facts
+
+SUPPORTED, ANY = "", "any"
+_SIZES = (("Any size", ""), ("Up to 1 B", "1B"), ("Up to 3 B", "3B"), ("Up to 8 B", "8B"))
+_LICENCES = (("Any licence", ""), ("Apache 2.0", "apache-2.0"), ("MIT", "mit"))
+_MOST = 60
+
+
+class Results(QWidget):
+    """What the Hub has, narrowed by filters.
+
+    Signals
+    -------
+    chosen(Facts), activated(), left()
+        A row was selected; it was double-clicked; the person wants back.
+    """
+
+    chosen = Signal(object)
+    activated = Signal()
+    left = Signal()
+
+    def __init__(self, session: Session, query: QLineEdit) -> None:
+        super().__init__()
+        self._session, self._query = session, query
+        self._hits: list[Facts] = []
+        self._asked = 0  # which question is the last, whose answer is shown
+        families = [(name, name) for name in FAMILIES]
+        kinds = [("Supported here", SUPPORTED), *families, ("Any architecture", ANY)]
+        self.architecture = combo("Architecture", kinds)
+        self.weights = combo("Number of weights", _SIZES)
+        self.licence = combo("Licence", _LICENCES)
+        self.open_only = QCheckBox("Open access")
+        self.open_only.setToolTip(
+            plain_tip("Leave out models whose authors must be asked for access (gated)")
+        )
+        for filter_ in (self.architecture, self.weights, self.licence):
+            filter_.setMinimumContentsLength(8)
+            filter_.currentIndexChanged.connect(self.search)
+        self.open_only.toggled.connect(self.search)
+        self.said = label("", "secondary", wrap=True)
+        self.table = QTableWidget(0, 3)
+        self.table.setHorizontalHeaderLabels(["Model", "Weights", "Usable here?"])
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        set_up_table(self.table, "Models found on the Hub")
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        for index, width in ((1, 76), (2, 130)):
+            self.table.setColumnWidth(index, width)
+        self.table.itemSelectionChanged.connect(self._choose)
+        self.table.itemActivated.connect(lambda _: self.activated.emit())
+        filters, top = QGridLayout(), QHBoxLayout()
+        filters.setSpacing(8)
+        for place, widget in enumerate((self.architecture, self.weights, self.licence, self.open_only)):
+            filters.addWidget(widget, place // 2, place % 2)
+        top.addWidget(self.said, 1)
+        top.addWidget(tool("close", "Back to the start", self.left.emit))
+        layout = column(filters, top, self.table)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.setLayout(layout)
+
+    def search(self) -> None:
+        """Ask the Hub, outside the window's thread; without words, for models to begin with."""
+        query = self._query.text().strip()
+        author, _, words = query.rpartition("/")
+        kind, size = self.architecture.currentData(), self.weights.currentData()
+        licence, open_only = self.licence.currentData(), self.open_only.isChecked()
+        begin = not (query or kind or size or licence or open_only)
+        self.said.setText("Asking the Hub …")
+        self.table.setRowCount(0)
+        self._asked += 1
+        asked = self._asked
+
+        def ask() -> "list[Facts]":
+            from kl_lens_desktop.hub import client
+
+            if begin:
+                return client.suggested()
+            return client.search(
+                words,
+                architecture=kind if kind in FAMILIES else "",
+                author=author,
+                licence=licence,
+                most_parameters=size,
+                open_only=open_only,
+                limit=_MOST,
+            )
+
+        def show(hits: "list[Facts]") -> None:
+            if asked == self._asked:
+                self._show(hits, begin=begin, every=kind == ANY)
+
+        def refuse(error: KLLensError) -> None:
+            if asked == self._asked:
+                self.said.setText(str(error))
+            self._session.write_log("error", str(error))
+
+        self._session.background.run(ask, show, refuse)
+
+    def _show(self, found: "list[Facts]", *, begin: bool, every: bool) -> None:
+        hits = [hit for hit in found if every or not hit.obstacle]
+        hidden = len(found) - len(hits)
+        self._hits = hits
+        words = "Small hybrids to begin with" if begin else quantities.plural(len(hits), "model")
+        words += "" if begin else " with safetensors, most downloaded first"
+        words = words if hits else "No model matches. Try other words or fewer filters"
+        words += (
+            f"; {hidden:,} that cannot be used here {'is' if hidden == 1 else 'are'} left out"
+            if hidden
+            else ""
+        )
+        self.said.setText(words + ".")
+        self.table.setRowCount(len(hits))
+        for index, hit in enumerate(hits):
+            size = quantities.parameters(hit.parameters) if hit.parameters else "–"
+            name = f"{hit.id}  (gated)" if hit.gated else hit.id
+            name = f"{name}\n{hit.architecture or 'architecture not stated'}"
+            for place, text in enumerate((name, size, _verdict(hit))):
+                item = QTableWidgetItem(text)
+                item.setToolTip(plain_tip(text))
+                self.table.setItem(index, place, item)
+        self.table.resizeRowsToContents()
+
+    def _choose(self) -> None:
+        rows = self.table.selectionModel().selectedRows()
+        if rows:
+            self.chosen.emit(self._hits[rows[0].row()])
+
+
+def _verdict(hit: "Facts") -> str:
+    """Whether a model found on the Hub can be worked on here, as far as the Hub tells."""
+    if hit.obstacle:
+        return f"✗ {hit.obstacle}"
+    if not hit.parameters:
+        return "–"
+    need_mb = max(need.ram_mb for need in stage_needs(hit.parameters, 2 * hit.parameters))
+    return "✓ yes" if need_mb * 2**20 <= psutil.virtual_memory().total else "✗ too large"

@@ -1,0 +1,117 @@
+"""One judgement of better: by what noise does not explain, and the same wherever it is shown."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kl_lens_desktop.bench.figures import OF_TURN, spread
+from kl_lens_desktop.bench.judgement import Standing, levelled
+from kl_lens_desktop.bench.judgement import standings as judged
+from kl_lens_desktop.bench.noise import difference
+from kl_lens_desktop.bench.report import export_csv, table
+from tests.strangers import bench_document
+
+BEST, ALIKE, WORSE = Standing.BEST, Standing.ALIKE, Standing.WORSE
+
+
+def row(variant: str, rounds: list[float], **changes: Any) -> dict[str, Any]:
+    figures = {name: {**spread(rounds), "rounds": rounds} for name in OF_TURN}
+    return {"variant": variant, "device": "CPU", "status": "ok", "session": "s", **figures} | changes
+
+
+def standings(rows: list[dict[str, Any]], key: str) -> dict[str, Standing]:
+    """By variant, of those that stand anywhere."""
+    found = zip(rows, judged(rows, key), strict=True)
+    return {each["variant"]: standing for each, standing in found if standing is not None}
+
+
+def quality(mean: float, se: float | None, n: int = 4096) -> dict[str, Any]:
+    return {"mean": mean, "se": se, "n": n}
+
+
+def test_only_what_noise_does_not_explain_is_worse() -> None:
+    slow, fast, also = (
+        [100, 101, 99, 100, 100, 101],
+        [150, 151, 149, 150, 150, 151],
+        [150, 150, 150, 151, 149, 150],
+    )
+    rows = [row("slow", slow), row("fast", fast), row("also", also)]
+    found = standings(rows, "tokens_per_s")
+    assert found["slow"] is WORSE
+    assert sorted(found[name].value for name in ("fast", "also")) == ["alike", "best"]
+    assert standings(rows, "ttft_ms")["slow"] is BEST, "there less is better"
+    assert set(standings([row("a", slow), row("b", slow)], "tokens_per_s").values()) == {ALIKE}
+    assert standings([row("a", [100]), row("b", [200])], "tokens_per_s") == {}, (
+        "of single rounds nothing is known"
+    )
+    assert standings([row("a", slow)], "tokens_per_s") == {}, "nothing to compare with"
+    assert standings([row("a", slow), row("b", fast, status="failed: x")], "tokens_per_s") == {}
+
+
+def test_quality_is_judged_by_its_errors() -> None:
+    rows = [
+        row("fp16", [1, 1], perplexity=quality(71.2, 2.7), kl_to_fp16=quality(2e-4, 1e-5)),
+        row("plan", [1, 1], perplexity=quality(71.2, 2.7), kl_to_fp16=quality(2.8e-3, 1e-4)),
+        row("int4", [1, 1], perplexity=quality(90.0, 2.7), kl_to_fp16=quality(1.3e-2, 2e-4)),
+    ]
+    assert standings(rows[:2], "perplexity") == {"fp16": ALIKE, "plan": ALIKE}
+    assert standings(rows, "perplexity")["int4"] is WORSE
+    assert standings(rows, "kl_to_fp16") == {"plan": BEST, "int4": WORSE}, "FP16 is its reference"
+    without = [row("a", [1, 1], perplexity=quality(1, None)), row("b", [1, 1], perplexity=quality(2, None))]
+    assert standings(without, "perplexity") == {}
+
+
+def test_memory_is_worse_beyond_two_per_cent() -> None:
+    rows = [row("a", [1, 1], peak_rss_mb=440.0), row("b", [1, 1], peak_rss_mb=442.0)]
+    assert standings(rows, "peak_rss_mb") == {"a": ALIKE, "b": ALIKE}
+    assert standings([*rows, row("c", [1, 1], peak_rss_mb=500.0)], "peak_rss_mb")["c"] is WORSE
+
+
+def test_what_is_shown_has_the_ratio_that_is_said() -> None:
+    """The computer slows down after six rounds; the slow variant has settled by then."""
+    random = np.random.default_rng(0)
+    pace = np.r_[np.ones(6), np.full(10, 0.7)]
+    slow = list(100 * pace[:6] * np.exp(0.01 * random.standard_normal(6)))
+    fast, reference = (list(f * pace * np.exp(0.01 * random.standard_normal(16))) for f in (128, 130))
+    rows = [row("fp16", slow), row("plan", fast), row("int8", reference)]
+    plain = rows[1]["tokens_per_s"]["mean"] / rows[0]["tokens_per_s"]["mean"]
+    assert plain < 1.1, "what the means say"
+    full, plan, _ = levelled(rows)
+    said = difference(rows[0], rows[1])
+    assert said is not None
+    shown = plan["tokens_per_s"]["mean"] / full["tokens_per_s"]["mean"]
+    assert shown == pytest.approx(said.ratio, rel=0.02)
+    assert said.ratio == pytest.approx(1.28, rel=0.03)
+    assert rows[0]["tokens_per_s"]["mean"] == pytest.approx(np.mean(slow)), "the file's own are as they were"
+    assert {each["variant"]: each["tokens_per_s"]["rounds"] for each in levelled(rows)}["fp16"] == slow
+
+
+def test_where_they_beat_each_other_in_a_circle_nobody_is_slower_who_is_faster() -> None:
+    rows = [row("a", [100.0] * 4), row("b", [110.0] * 4 + [70.0] * 28), row("c", [90.0] * 4 + [85.0] * 28)]
+    assert standings(rows, "tokens_per_s") == {"a": BEST, "b": ALIKE, "c": WORSE}
+
+
+def test_rows_of_other_sessions_and_devices_are_left_alone() -> None:
+    rows = [row("a", [100, 100, 100]), row("a", [50, 50], device="GPU"), row("b", [70, 70], session=None)]
+    assert levelled(rows) == rows
+
+
+def test_the_table_and_the_csv_say_the_same(tmp_path: Path) -> None:
+    document = bench_document([])
+    slow, fast = [100.0, 101, 99, 100, 100, 101], [150.0, 151, 149, 150, 150, 151]
+    made = [row("fp16", slow), row("plan", fast), row("int8", fast)]
+    names = ("size_bytes", "reason", "by_context", "raw", "model", "plan_sha256")
+    document["rows"] = [{**dict.fromkeys(names), **each} for each in made]
+    printed = {line["variant"]: line["speed"] for line in table(document["rows"])}
+    assert printed["fp16"] == ""
+    assert sorted((printed["plan"], printed["int8"])) == ["fastest", "≈ fastest"]
+    export_csv(document, tmp_path / "b.csv")
+    with (tmp_path / "b.csv").open(encoding="utf-8-sig", newline="") as file:
+        lines = {line["variant"]: line for line in csv.DictReader(file)}
+    assert {name: line["speed"] for name, line in lines.items()} == printed
+    shown = {each["variant"]: each["tokens_per_s"]["mean"] for each in levelled(document["rows"])}
+    assert all(math.isclose(float(lines[name]["tokens_per_s_mean"]), mean) for name, mean in shown.items())

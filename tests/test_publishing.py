@@ -1,0 +1,152 @@
+"""An exported folder goes to the Hub as it was shown, and private unless it is wished otherwise."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard, constants
+
+from kl_lens_desktop.cli.commands import run
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.hub.download import pull
+from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.publishing import publish_plan
+from tests import hub_server
+from tests.hub_server import Hub, Repository
+from tests.strangers import bench_document, bench_row
+
+BASE = "ibm/hybrid"
+TARGET = "me/hybrid-openvino"
+ORIGINAL = {
+    "config.json": b'{"model_type": "mamba2"}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"weights",
+    "LICENSE": b"Do as you like.",
+    "README.md": b"---\nlicense: apache-2.0\n---\nThe original.",
+}
+WRITTEN = {"openvino_model.xml": b"<net/>", "openvino_model.bin": b"\0" * 1000, "config.json": b"{}"}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setenv("KL_LENS_HOME", str(tmp_path / "home"))
+    hub_server.go_online(monkeypatch, tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with hub_server.serve({BASE: Repository(dict(ORIGINAL))}) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.setenv("HF_TOKEN", running.token)
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What an export of the model leaves."""
+    folder = tmp_path / "out" / "plan"
+    folder.mkdir(parents=True)
+    for name, content in WRITTEN.items():
+        (folder / name).write_bytes(content)
+    card = {
+        "made_by": "KL Lens Desktop 0.1.0",
+        "model": {"id": BASE, "revision": hub_server.COMMIT, "sha256": "0" * 64},
+        "audit": {"formats": {"int4_sym_g64": 12, "int8_sym": 3}},
+        "files": ["kl_lens.json", *WRITTEN],
+        "contents": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in WRITTEN.items()
+        },
+    }
+    (folder / "kl_lens.json").write_text(json.dumps(card), encoding="utf-8")
+    (folder / "notes of mine.txt").write_text("private", encoding="utf-8")
+    return folder
+
+
+def push(folder: Path, *options: str, status: int = 0) -> None:
+    assert run(["push", str(folder), TARGET, *options], perform) == status
+
+
+def test_a_folder_is_uploaded_private_with_card_and_licence_and_nothing_else(hub: Hub, folder: Path) -> None:
+    list(pull(BASE))
+    push(folder, "--yes")
+    there = hub.repositories[TARGET]
+    assert there.private
+    assert set(there.files) == {"kl_lens.json", "LICENSE", "README.md", *WRITTEN}
+    assert {name: there.files[name] for name in WRITTEN} == WRITTEN
+    assert there.files["LICENSE"] == ORIGINAL["LICENSE"]
+    card = ModelCard(there.files["README.md"].decode())
+    assert (card.data.base_model, card.data.license) == (BASE, "apache-2.0")
+    assert card.data.tags == ["openvino", "nncf"]
+    assert "12 weights in int4\\_sym\\_g64, 3 weights in int8\\_sym" in card.text
+    push(folder, "--yes", "--public")
+    assert hub.repositories[TARGET].private, "what exists keeps its visibility"
+
+
+def test_public_only_if_it_is_wished(hub: Hub, folder: Path) -> None:
+    push(folder, "--yes", "--public")
+    assert not hub.repositories[TARGET].private
+
+
+def test_what_would_be_uploaded_is_shown_and_nobody_is_passed_over(
+    hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(folder, status=1)
+    said = capsys.readouterr()
+    assert "Add --yes if you agree" in said.err
+    assert all(name in said.out for name in (*WRITTEN, "README.md", "base_model: ibm/hybrid"))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda: "n")
+    push(folder)
+    assert TARGET not in hub.repositories
+    monkeypatch.setattr("builtins.input", lambda: "y")
+    push(folder)
+    assert TARGET in hub.repositories
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda f: (f / "kl_lens.json").unlink(), "it is not a folder that KL Lens exported"),
+        (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+        (lambda f: (f / "openvino_model.bin").write_bytes(b""), "openvino_model.bin is damaged"),
+    ],
+)
+def test_a_damaged_folder_is_not_uploaded(
+    hub: Hub, folder: Path, spoil: object, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(folder)  # type: ignore[operator]
+    push(folder, "--yes", status=1)
+    assert words in capsys.readouterr().err
+    assert TARGET not in hub.repositories
+
+
+def test_without_a_token_or_with_a_wrong_one_it_is_said(
+    hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    push(folder, "--yes", status=1)
+    assert "the Hub does not accept your token" in capsys.readouterr().err
+    assert run(["push", str(folder), "nonsense"], perform) == 1
+    assert "it is no Hub id. Write owner/name" in capsys.readouterr().err
+
+
+def test_names_of_strangers_are_no_markup_in_the_card(hub: Hub, folder: Path) -> None:
+    card = json.loads((folder / "kl_lens.json").read_text(encoding="utf-8"))
+    card["made_by"], card["model"]["id"] = "[x](http:evil) `|`\n# Title", "../../etc"
+    (folder / "kl_lens.json").write_text(json.dumps(card), encoding="utf-8")
+    publication = publish_plan(folder)
+    assert "by \\[x\\](http:evil) \\`\\|\\` \\# Title." in publication.card
+    assert publication.base_model == ""
+
+
+def test_the_card_shows_the_figures_of_this_folder(hub: Hub, folder: Path) -> None:
+    path = folder.parent / "bench.json"
+    rows = [bench_row("plan"), bench_row("int8_sym", speed=50.0)]
+    path.write_text(json.dumps(bench_document(rows)), encoding="utf-8")
+    text = publish_plan(folder, path).card
+    (line,) = [line for line in text.splitlines() if line.startswith("| CPU")]
+    assert [cell.strip() for cell in line.split("|")][1:3] == ["CPU", "8.00 MB"]
+    assert "100 ± 5" in line
+    folder.rename(folder.with_name("other"))
+    with pytest.raises(InputError, match="it has no row of other"):
+        publish_plan(folder.with_name("other"), path)
