@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -49,7 +50,8 @@ from kl_lens_desktop.process.events import Finished
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
-from tests.models import CONFIGURATIONS, VARIATIONS, build, build_folder
+from tests.benchmarks.bench_memory import measured
+from tests.models import CONFIGURATIONS, VARIATIONS, build, build_bf16_folder, build_folder
 
 # What each kernel leaves in a graph of fixed shapes.
 _LOOPS = {
@@ -253,7 +255,7 @@ def test_a_graph_that_runs_in_pieces_answers_as_the_model(family: str) -> None:
         expected = model(ids).logits[0].numpy()
     calls = list(pieces(ids[0].tolist(), (40, 1, 1, 40, 1, 7)))
     most = max(parameter.numel() for parameter in model.parameters()) // 8
-    logits = np.concatenate(answers_in_pieces(graph, calls, most))
+    logits = np.concatenate(answers_in_pieces(graph, calls, most, Cancel()))
     assert np.abs(logits - expected).max() < 2e-3 * expected.std()
 
 
@@ -373,6 +375,14 @@ def test_only_chosen_experts_are_read_and_as_they_are_stored(
     assert sorted(products) == sorted(stored[base_name(parse_format(plan.assignments[n]))] for n in stacks)
     unread = taken["model.embed_tokens.weight"] + sum(taken[name] for name in stacks) * (1 - 2 / 16)
     assert bytes_per_token(graph) == pytest.approx(plan.predicted["bytes"] - unread, rel=0.01)
+
+
+def test_an_export_takes_the_memory_that_is_said_of_it(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 512, "shared_intermediate_size": 2048, "mamba_n_heads": 16, "mamba_d_head": 64}
+    folder = build_bf16_folder("granitemoehybrid", tmp_path / "model", **sizes)
+    found = measured(folder, "export-fp16", Namespace(seconds=600, in_memory=False))
+    assert (folder / "fp16" / CARD).is_file()
+    assert found["private_mb"] < found["fit_mb"] < 2 * found["private_mb"]
 
 
 def test_transformers_is_as_it_was_after_an_export() -> None:

@@ -71,6 +71,7 @@ WHOLE = {
     "test_an_analysis_that_was_ended_goes_on_to_the_same_bits",
     "test_an_exchange_in_a_plan_is_measured_as_in_memory",
     "test_an_export_onto_a_disk_that_becomes_full_says_so_and_leaves_nothing",
+    "test_an_export_takes_the_memory_that_is_said_of_it",
     "test_an_export_without_room_is_refused_before_it_is_traced",
     "test_an_exported_model_is_shown_and_uploaded",
     "test_an_opened_plan_that_cannot_be_weighed_keeps_nothing_of_the_one_before",

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.disk_space import room_for
 from kl_lens_desktop.errors import ExportError, in_words
 from kl_lens_desktop.export import traced
-from kl_lens_desktop.export.compress import audit, compress, fill, to_fp16
+from kl_lens_desktop.export.compress import Audit, audit, compress, fill, to_fp16
 from kl_lens_desktop.export.in_pieces import elements
 from kl_lens_desktop.export.mapped_file import MappedFile
 from kl_lens_desktop.export.proof import (
@@ -151,8 +151,6 @@ def export_model(
                 shared.against_torch = _compared(shared.graph, loaded.model, ids, weights, cancel)
         yield step("Running the original model")
         said = reference(loaded.model, ids, plan.assignments, cancel)
-        tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
-        del loaded
         with _scratch(out) as file:
             yield step("Compressing the weights")
             graph = shared.graph.clone()
@@ -162,22 +160,16 @@ def export_model(
             del graph
         if npu:
             yield step("Writing the graph for an NPU")
+            if shared.fixed is None:
+                shared.fixed = _traced(loaded.model, fixed=True)
             with _scratch(out) as file:
-                _write_npu_graph(local, plan, staging, cancel, shared, Weights(tensors, file))
+                _write_npu_graph(local, plan, staging, cancel, shared.fixed, Weights(tensors, file))
         yield step("Converting the tokenizer")
-        _write_small_files(local.folder, generation, staging)
-        _write_tokenizer(tokenizer, staging)
+        _write_small_files(local.folder, loaded.model.generation_config, staging)
+        _write_tokenizer(loaded.tokenizer, staging)
         save_plan(staging / "plan.json", plan)
-        yield step("Checking every weight against the plan")
-        written = ov.Core().read_model(staging / "openvino_model.xml")
-        checked = audit(written, plan.assignments)
-        yield step("Comparing the exported graph with the model")
-        proven = {
-            "tokens": len(said.ids),
-            "fp16_against_torch": shared.against_torch,
-            **_proven(staging, written, said),
-        }
-        del written  # which maps its file, and Windows renames no folder with a mapped file
+        checked, proven = yield from _verified(staging, plan, said, step, cancel)
+        proven["fp16_against_torch"] = shared.against_torch
         _write_card(staging, local, plan, asdict(checked), proven)
         cancel.check()
     yield Progress(STAGE, steps, steps, "Exported")
@@ -236,10 +228,19 @@ def _weights_bytes(loaded: LoadedModel, plan: Plan) -> int:
     return kept_bytes(loaded.model, weights) + sum(stored_bytes(shape, fmt) for shape, fmt in chosen)
 
 
-def _proven(staging: Path, graph: ov.Model, said: Reference) -> dict[str, float]:
-    """How far the written graph is off the model in torch, whose answers are kept beside it."""
+def _verified(
+    staging: Path, plan: Plan, said: Reference, step: Callable[[str], Progress], cancel: Cancel
+) -> Generator[Progress, None, tuple[Audit, dict[str, Any]]]:
+    """Every weight of the written graph, and how far it is off the model, whose answers are kept beside it.
+
+    The graph maps its file, and is gone at the end: Windows renames no folder with a mapped file.
+    """
+    yield step("Checking every weight against the plan")
+    graph = ov.Core().read_model(staging / "openvino_model.xml")
+    checked = audit(graph, plan.assignments)
+    yield step("Comparing the exported graph with the model")
     save_reference(staging, said)
-    logits = graph_answers(graph, said.ids)
+    logits = graph_answers(graph, said.ids, cancel)
     off = difference_from(said, (part[:, said.columns] for part in logits))
     if off > MOST_DIFFERENT:
         raise ExportError(
@@ -247,7 +248,8 @@ def _proven(staging: Path, graph: ov.Model, said: Reference) -> dict[str, float]
             f"on the CPU in f32, its logits differ by {off:.1%} of their spread",
             "Report this as a bug, with the model's name",
         )
-    return {"cpu_f32_against_torch": off, "in_pieces": elements(graph) > LARGE}
+    in_pieces = elements(graph) > LARGE
+    return checked, {"tokens": len(said.ids), "cpu_f32_against_torch": off, "in_pieces": in_pieces}
 
 
 def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
@@ -292,12 +294,10 @@ def _compared(
 
 
 def _write_npu_graph(
-    local: LocalModel, plan: Plan, staging: Path, cancel: Cancel, shared: Traced, weights: Weights
+    local: LocalModel, plan: Plan, staging: Path, cancel: Cancel, fixed: ov.Model, weights: Weights
 ) -> None:
     """Compressed anew in its own form; equal weights come out as equal bytes and are shared."""
-    if shared.fixed is None:
-        shared.fixed = _traced(open_model(local.folder).model, fixed=True)
-    graph = shared.fixed.clone()
+    graph = fixed.clone()
     compress(graph, plan.assignments, cancel, weights)
     _save(graph, staging / NPU_MODEL, local, plan)
     share_weights(staging / NPU_MODEL, staging / "openvino_model.xml")
