@@ -24,7 +24,7 @@ from kl_lens_desktop.export.mapped_file import MappedFile
 from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
 from kl_lens_desktop.process.cancel import Cancel
 
-_PIECE = 2**23  # elements: NNCF takes some 15 bytes for each while it rounds them
+_PIECE = 2**20  # elements: of what NNCF takes to round larger pieces, the system gets too little back
 _SMALL = 4096  # bytes, of constants that are left in memory
 _MOST = float(np.finfo(np.float16).max)
 _NO_NUMBER = 0x7C00  # the bits of infinity in FP16, which NaN has too
