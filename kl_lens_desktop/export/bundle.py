@@ -136,8 +136,7 @@ def export_model(
         yield step("Opening the model")
         loaded = open_model(local.folder)
         plan = _applicable(plan, local, loaded, source or out)
-        # As they are made and as they are written, and those of two graphs until they share them.
-        needed = _weights_bytes(loaded, plan) * (2 + npu)
+        needed = _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         yield from _warnings(plan, npu)
         yield from unembedded(loaded)
@@ -222,10 +221,15 @@ def _applicable(plan: Plan | str, local: LocalModel, loaded: LoadedModel, source
     return plan
 
 
-def _weights_bytes(loaded: LoadedModel, plan: Plan) -> int:
+def _bytes_needed(loaded: LoadedModel, plan: Plan, npu: bool) -> int:
+    """On disk, at most at a time."""
     weights = inventory(loaded.model)
     chosen = [(w.shape, parse_format(plan.assignments.get(w.name, "fp16"))) for w in quantizable(weights)]
-    return kept_bytes(loaded.model, weights) + sum(stored_bytes(shape, fmt) for shape, fmt in chosen)
+    written = kept_bytes(loaded.model, weights) + sum(stored_bytes(shape, fmt) for shape, fmt in chosen)
+    parameters = sum(weight.parameters for weight in weights)
+    compared = 2 * parameters if parameters <= LARGE else 0
+    # Weights lie there as they are made and as they are written, a second graph's until both share them.
+    return max(written * (2 + npu), compared)
 
 
 def _verified(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ALIGNMENT = 64
-_SEGMENT = 256 * 2**20  # mapped at once: every mapping keeps a file open
+_SEGMENT = 64 * 2**20  # mapped at once: every mapping keeps a file open
 
 
 class MappedFile:
