@@ -73,7 +73,8 @@ class ByBlock:
         self._widened: dict[tuple[str, torch.Size], _Slots] = {}
         self._filling = threading.Lock()
         self._apart: int | None = None
-        self._own, self._own_holds = torch.empty(0), None
+        self._own = torch.empty(0)
+        self._own_holds: tuple[int, Change | None] | None = None
         self._undo = contextlib.ExitStack()
 
     def beside(self) -> Self:

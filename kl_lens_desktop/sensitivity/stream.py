@@ -247,7 +247,7 @@ class Stream:
         return frozenset((name, change) for name, change in seen if change is not None)
 
     def _apart(self, block: int, model: _Passing) -> str | None:
-        """The weight that a model has to itself in a block: the only one that it changes, if not too large."""
+        """The weight that a model has to itself in a block: the only one that it changes, if not large."""
         read = [name for name in model.own if self._lanes.main.reads(block, name)]
         return read[0] if len(read) == 1 and read[0] in self._small else None
 
