@@ -24,6 +24,7 @@ _ANALYSIS_SLICES_MB = 800  # logits in slices and the kept full-precision ones (
 # it scales in a copy; and what a block computes, for each row of its weights and token that passes it.
 _STATES, _EXPERTS, _KEPT, _LOGITS, _COMPUTED = 3 * 2**24, 3 * 2**27, 2**26, 2**25, 8
 _TOKENS = 256
+_MEASURING = ("analyze", "verify")  # the stages that can leave the weights on disk
 _SPARE = 0.9  # of the free memory is what a stage may plan with
 _BLOCK = re.compile(r".*?\.(\d+)\.(.*)")
 
@@ -99,13 +100,15 @@ def folder_sizes(folder: Path) -> Sizes:
 
 
 def memory_mb(model: str, stage: str) -> int | None:
-    """What a stage needs at its peak for a model that is on this computer; None if it cannot be told."""
+    """What a stage takes at its peak for a model that is on this computer; None if it cannot be told."""
     from kl_lens_desktop.hub.resolve import resolve_model
 
     try:
         sizes = folder_sizes(resolve_model(model).folder)
     except (KLLensError, OSError):
         return None
+    if stage in _MEASURING and not too_large(sizes, stage):
+        return in_memory_mb(sizes, stage)
     return next(need.ram_mb for need in stage_needs(sizes.parameters, 0, sizes) if need.stage == stage)
 
 
@@ -149,10 +152,7 @@ def stage_needs(parameters: int, checkpoint_bytes: int, sizes: Sizes | None = No
     full, half = 4 * parameters // _MB, 2 * parameters // _MB
     return [
         StageNeed("download", 100, checkpoint_bytes // _MB),
-        *(
-            StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.on_disk_mb), 1)
-            for stage in ("analyze", "verify")
-        ),
+        *(StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.on_disk_mb), 1) for stage in _MEASURING),
         StageNeed("export", 2 * full + _EXPORT_MB, half),
         StageNeed("bench", full + half + _OPENVINO_MB, 1),
     ]
