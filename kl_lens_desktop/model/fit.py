@@ -28,6 +28,7 @@ _TOKENS = 256
 # others half as many at a time; and bytes for each while it is compiled.
 _PROMPT, _WHOLE, _COMPILED = 296, 2**28, 5
 _HEAD = 2**24  # elements at a time (`by_block.HEAD_ELEMENTS`)
+_MEASURING = ("analyze", "verify")  # the stages that can leave the weights on disk
 _SPARE = 0.9  # of the free memory is what a stage may plan with
 _BLOCK = re.compile(r".*?\.(\d+)\.(.*)")
 
@@ -117,13 +118,15 @@ def folder_sizes(folder: Path) -> Sizes:
 
 
 def memory_mb(model: str, stage: str) -> int | None:
-    """What a stage needs at its peak for a model that is on this computer; None if it cannot be told."""
+    """What a stage takes at its peak for a model that is on this computer; None if it cannot be told."""
     from kl_lens_desktop.hub.resolve import resolve_model
 
     try:
         sizes = folder_sizes(resolve_model(model).folder)
     except (KLLensError, OSError):
         return None
+    if stage in _MEASURING and not too_large(sizes, stage):
+        return in_memory_mb(sizes, stage)
     return next(need.ram_mb for need in stage_needs(sizes.parameters, 0, sizes) if need.stage == stage)
 
 
@@ -167,10 +170,7 @@ def stage_needs(parameters: int, checkpoint_bytes: int, sizes: Sizes | None = No
     full, half = 4 * parameters // _MB, 2 * parameters // _MB
     return [
         StageNeed("download", 100, checkpoint_bytes // _MB),
-        *(
-            StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.on_disk_mb), 1)
-            for stage in ("analyze", "verify")
-        ),
+        *(StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.on_disk_mb), 1) for stage in _MEASURING),
         StageNeed("export", sizes.export_mb, 2 * half),
         StageNeed("bench", full + half + _OPENVINO_MB, 1),
     ]
