@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -49,7 +50,8 @@ from kl_lens_desktop.process.events import Finished
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
-from tests.models import CONFIGURATIONS, VARIATIONS, build, build_folder
+from tests.benchmarks.bench_memory import measured
+from tests.models import CONFIGURATIONS, VARIATIONS, build, build_bf16_folder, build_folder
 
 # What each kernel leaves in a graph of fixed shapes.
 _LOOPS = {
@@ -211,18 +213,18 @@ def test_a_graph_traced_without_weights_and_given_them_is_the_one_traced_with_th
     assert constants(graph) == constants(expected)
 
 
-@pytest.mark.parametrize("family", ["granitemoehybrid with experts", "mamba"])
 def test_weights_rounded_piece_by_piece_are_those_rounded_whole(
-    family: str, file: MappedFile, monkeypatch: pytest.MonkeyPatch
+    file: MappedFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streamed, "_PIECE", 2**14)
     monkeypatch.setattr(mapped_file, "_SEGMENT", 2**17)
-    model, whole = traced(family)[0], traced(family)[1].clone()
+    model, whole = traced("granitemoehybrid with experts")
     graph, states = trace(model, hollow=True)
     make_stateful(graph, states)
     weights, formats = Weights(weights_of(model), file), all_formats()
     several = {name for name in weights.tensors if len(list(weights.pieces(name, Cancel()))) > 1}
     assert {"expert" in name for name in several} == {"expert" in name for name in weights.tensors}
+    whole = whole.clone()
     for each in (graph, whole):
         to_fp16(each)
     for start in range(0, len(formats), 4):  # every format meets a matrix of several pieces
@@ -233,6 +235,18 @@ def test_weights_rounded_piece_by_piece_are_those_rounded_whole(
         assert constants(ours) == constants(expected), assignments
 
 
+def test_numbers_that_fp16_does_not_have_are_as_openvino_rounds_them(file: MappedFile) -> None:
+    spread = np.random.default_rng(0).uniform(-12, 3, (64, 64))
+    weight = (10.0**spread * np.random.default_rng(1).choice([-1, 1], (64, 64))).astype(np.float32)
+    weight[0, :6] = [1e6, -1e6, np.inf, -np.inf, np.nan, 65519.9]
+    tokens = ops.parameter([1, 64], np.float32)
+    graph = ov.Model([ops.matmul(tokens, ops.constant(weight), False, True)], [tokens])
+    to_fp16(graph)
+    (expected,) = (op.data for op in graph.get_ops() if op.get_type_name() == "Constant")
+    ours = Weights({"it": torch.from_numpy(weight)}, file).constant("it", Cancel()).data
+    assert np.array_equal(ours.view(np.uint16), expected.view(np.uint16))
+
+
 @pytest.mark.parametrize("family", CONFIGURATIONS)
 def test_a_graph_that_runs_in_pieces_answers_as_the_model(family: str) -> None:
     model, graph = traced(family)[0], traced(family)[1].clone()
@@ -241,7 +255,7 @@ def test_a_graph_that_runs_in_pieces_answers_as_the_model(family: str) -> None:
         expected = model(ids).logits[0].numpy()
     calls = list(pieces(ids[0].tolist(), (40, 1, 1, 40, 1, 7)))
     most = max(parameter.numel() for parameter in model.parameters()) // 8
-    logits = np.concatenate(answers_in_pieces(graph, calls, most))
+    logits = np.concatenate(answers_in_pieces(graph, calls, most, Cancel()))
     assert np.abs(logits - expected).max() < 2e-3 * expected.std()
 
 
@@ -361,6 +375,14 @@ def test_only_chosen_experts_are_read_and_as_they_are_stored(
     assert sorted(products) == sorted(stored[base_name(parse_format(plan.assignments[n]))] for n in stacks)
     unread = taken["model.embed_tokens.weight"] + sum(taken[name] for name in stacks) * (1 - 2 / 16)
     assert bytes_per_token(graph) == pytest.approx(plan.predicted["bytes"] - unread, rel=0.01)
+
+
+def test_an_export_takes_the_memory_that_is_said_of_it(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 512, "shared_intermediate_size": 2048, "mamba_n_heads": 16, "mamba_d_head": 64}
+    folder = build_bf16_folder("granitemoehybrid", tmp_path / "model", **sizes)
+    found = measured(folder, "export-fp16", Namespace(seconds=600, in_memory=False))
+    assert (folder / "fp16" / CARD).is_file()
+    assert found["private_mb"] < found["fit_mb"] < 2 * found["private_mb"]
 
 
 def test_transformers_is_as_it_was_after_an_export() -> None:

@@ -15,10 +15,11 @@ from huggingface_hub import constants, hf_hub_download, scan_cache_dir, snapshot
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from kl_lens_desktop.cli.commands import run
-from kl_lens_desktop.errors import HubError, InputError
+from kl_lens_desktop.errors import Cancelled, HubError, InputError
 from kl_lens_desktop.hub import old_folders, session, store, transfer
 from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.hub.resolve import resolve_model
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.process.job import perform
 from tests import hub_server
@@ -253,6 +254,26 @@ def test_a_folder_of_an_earlier_version_is_read_and_moved_on_request(
     assert [(model.folder, model.names) for model in store.list_models()] == [(moved, {"main"})]
     assert theirs(hub) == moved
     assert bodies(hub) == []
+
+
+def test_a_move_to_another_disk_copies_and_can_be_cancelled(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", no_link)
+    folder = make_old_folder(tmp_path / "home", ID, FILES)
+    (stored,) = store.list_models()
+    cancel = Cancel()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        store.move_to_cache(stored, cancel)
+    assert contents(folder).items() >= FILES.items()
+    assert store.find(ID) == stored
+    moved = folder_of(ours(move=True))
+    assert contents(moved) == FILES
+    assert not folder.exists()
 
 
 def test_a_half_pulled_or_damaged_old_folder_is_seen_and_removed(hub: Hub, tmp_path: Path) -> None:

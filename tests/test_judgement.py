@@ -68,6 +68,11 @@ def test_quality_is_judged_by_its_errors() -> None:
 def test_memory_is_worse_beyond_two_per_cent() -> None:
     rows = [row("a", [1, 1], peak_rss_mb=440.0), row("b", [1, 1], peak_rss_mb=442.0)]
     assert standings(rows, "peak_rss_mb") == {"a": ALIKE, "b": ALIKE}
+    by_kind = [
+        row(name, [1, 1], gpu_memory_mb={"usm_host": size, "cl_mem": 10.0})
+        for name, size in (("a", 90.0), ("b", 190.0))
+    ]
+    assert standings(by_kind, "gpu_memory_mb") == {"a": BEST, "b": WORSE}, "all kinds together"
     assert standings([*rows, row("c", [1, 1], peak_rss_mb=500.0)], "peak_rss_mb")["c"] is WORSE
 
 

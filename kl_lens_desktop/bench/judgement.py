@@ -74,7 +74,7 @@ def is_worse(row: Row, other: Row, key: str) -> bool | None:
     better, value, against = _better(key), value_of(row, key), value_of(other, key)
     if better is None or value is None or against is None:
         return None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or "mean" not in value:
         mine, its = number(row, key), number(other, key)
         if mine is None or its is None:
             return None

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.disk_space import room_for
 from kl_lens_desktop.errors import ExportError, in_words
 from kl_lens_desktop.export import traced
-from kl_lens_desktop.export.compress import audit, compress, fill, to_fp16
+from kl_lens_desktop.export.compress import Audit, audit, compress, fill, to_fp16
 from kl_lens_desktop.export.in_pieces import elements
 from kl_lens_desktop.export.mapped_file import MappedFile
 from kl_lens_desktop.export.proof import (
@@ -59,14 +59,14 @@ STAGE = "export"
 _NPU = {
     "graph": NPU_MODEL,
     "weights": "openvino_model.bin, shared with the main graph",
-    "made_for": "openvino_genai.LLMPipeline(graph, weights, tokenizer, 'NPU'), which makes graphs of fixed "
-    "shapes of it, and loops over such graphs; batch of one, no beams",
-    "tried": "graphs of fixed shapes of every architecture on the CPU; LLMPipeline's with OpenVINO's NPU "
-    "plugin and the CPU in place of the NPU (NPUW_DEVICES=CPU): right for all but "
-    f"{', '.join(family.model_type for family in FAMILIES.values() if family.npu)}, "
-    "which the plugin does not take, nor weights in INT4 with zero points, INT3 and INT2; never on an NPU",
-    "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_DCOFF_SCALE=NO, NPUW_LLM_PREFILL_CHUNK_SIZE=256; for the "
-    "loops of Mamba-1 also NPUW_LLM_SHARED_HEAD=NO",
+    "made_for": "openvino_genai.LLMPipeline(graph, weights, tokenizer, 'NPU'), which gives the graph fixed "
+    "shapes. One row at a time, without beam search.",
+    "tried": "The fixed-shape graphs of every architecture on the CPU, and LLMPipeline with OpenVINO's NPU "
+    "plugin running on the CPU (NPUW_DEVICES=CPU). Never a real NPU. The plugin does not accept INT4 with "
+    "zero points, INT3, INT2, or these architectures: "
+    f"{', '.join(family.model_type for family in FAMILIES.values() if family.npu)}.",
+    "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_DCOFF_SCALE=NO, NPUW_LLM_PREFILL_CHUNK_SIZE=256. For "
+    "Mamba-1, add NPUW_LLM_SHARED_HEAD=NO.",
 }
 
 
@@ -136,8 +136,7 @@ def export_model(
         yield step("Opening the model")
         loaded = open_model(local.folder)
         plan = _applicable(plan, local, loaded, source or out)
-        # As they are made and as they are written, and those of two graphs until they share them.
-        needed = _weights_bytes(loaded, plan) * (2 + npu)
+        needed = _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         yield from _warnings(plan, npu)
         yield from unembedded(loaded)
@@ -151,8 +150,6 @@ def export_model(
                 shared.against_torch = _compared(shared.graph, loaded.model, ids, weights, cancel)
         yield step("Running the original model")
         said = reference(loaded.model, ids, plan.assignments, cancel)
-        tokenizer, generation = loaded.tokenizer, loaded.model.generation_config
-        del loaded
         with _scratch(out) as file:
             yield step("Compressing the weights")
             graph = shared.graph.clone()
@@ -162,20 +159,16 @@ def export_model(
             del graph
         if npu:
             yield step("Writing the graph for an NPU")
+            if shared.fixed is None:
+                shared.fixed = _traced(loaded.model, fixed=True)
             with _scratch(out) as file:
-                _write_npu_graph(local, plan, staging, cancel, shared, Weights(tensors, file))
+                _write_npu_graph(local, plan, staging, cancel, shared.fixed, Weights(tensors, file))
         yield step("Converting the tokenizer")
-        _write_small_files(local.folder, generation, staging)
-        _write_tokenizer(tokenizer, staging)
+        _write_small_files(local.folder, loaded.model.generation_config, staging)
+        _write_tokenizer(loaded.tokenizer, staging)
         save_plan(staging / "plan.json", plan)
-        yield step("Checking every weight against the plan")
-        checked = audit(ov.Core().read_model(staging / "openvino_model.xml"), plan.assignments)
-        yield step("Comparing the exported graph with the model")
-        proven = {
-            "tokens": len(said.ids),
-            "fp16_against_torch": shared.against_torch,
-            **_proven(staging, said),
-        }
+        checked, proven = yield from _verified(staging, plan, said, step, cancel)
+        proven["fp16_against_torch"] = shared.against_torch
         _write_card(staging, local, plan, asdict(checked), proven)
         cancel.check()
     yield Progress(STAGE, steps, steps, "Exported")
@@ -228,17 +221,30 @@ def _applicable(plan: Plan | str, local: LocalModel, loaded: LoadedModel, source
     return plan
 
 
-def _weights_bytes(loaded: LoadedModel, plan: Plan) -> int:
+def _bytes_needed(loaded: LoadedModel, plan: Plan, npu: bool) -> int:
+    """On disk, at most at a time."""
     weights = inventory(loaded.model)
     chosen = [(w.shape, parse_format(plan.assignments.get(w.name, "fp16"))) for w in quantizable(weights)]
-    return kept_bytes(loaded.model, weights) + sum(stored_bytes(shape, fmt) for shape, fmt in chosen)
+    written = kept_bytes(loaded.model, weights) + sum(stored_bytes(shape, fmt) for shape, fmt in chosen)
+    parameters = sum(weight.parameters for weight in weights)
+    compared = 2 * parameters if parameters <= LARGE else 0
+    # Weights lie there as they are made and as they are written, a second graph's until both share them.
+    return max(written * (2 + npu), compared)
 
 
-def _proven(staging: Path, said: Reference) -> dict[str, float]:
-    """How far the written graph is off the model in torch, whose answers are kept beside it."""
-    save_reference(staging, said)
+def _verified(
+    staging: Path, plan: Plan, said: Reference, step: Callable[[str], Progress], cancel: Cancel
+) -> Generator[Progress, None, tuple[Audit, dict[str, Any]]]:
+    """Every weight of the written graph, and how far it is off the model, whose answers are kept beside it.
+
+    The graph maps its file, and is gone at the end: Windows renames no folder with a mapped file.
+    """
+    yield step("Checking every weight against the plan")
     graph = ov.Core().read_model(staging / "openvino_model.xml")
-    logits = graph_answers(graph, said.ids)
+    checked = audit(graph, plan.assignments)
+    yield step("Comparing the exported graph with the model")
+    save_reference(staging, said)
+    logits = graph_answers(graph, said.ids, cancel)
     off = difference_from(said, (part[:, said.columns] for part in logits))
     if off > MOST_DIFFERENT:
         raise ExportError(
@@ -246,7 +252,8 @@ def _proven(staging: Path, said: Reference) -> dict[str, float]:
             f"on the CPU in f32, its logits differ by {off:.1%} of their spread",
             "Report this as a bug, with the model's name",
         )
-    return {"cpu_f32_against_torch": off, "in_pieces": elements(graph) > LARGE}
+    in_pieces = elements(graph) > LARGE
+    return checked, {"tokens": len(said.ids), "cpu_f32_against_torch": off, "in_pieces": in_pieces}
 
 
 def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
@@ -291,12 +298,10 @@ def _compared(
 
 
 def _write_npu_graph(
-    local: LocalModel, plan: Plan, staging: Path, cancel: Cancel, shared: Traced, weights: Weights
+    local: LocalModel, plan: Plan, staging: Path, cancel: Cancel, fixed: ov.Model, weights: Weights
 ) -> None:
     """Compressed anew in its own form; equal weights come out as equal bytes and are shared."""
-    if shared.fixed is None:
-        shared.fixed = _traced(open_model(local.folder).model, fixed=True)
-    graph = shared.fixed.clone()
+    graph = fixed.clone()
     compress(graph, plan.assignments, cancel, weights)
     _save(graph, staging / NPU_MODEL, local, plan)
     share_weights(staging / NPU_MODEL, staging / "openvino_model.xml")
@@ -343,15 +348,15 @@ def _write_card(
             "model": asdict(plan.model),
             "source": local.id,
             "prefill_chunk": PREFILL_CHUNK,
-            "inputs": "input_ids, attention_mask, position_ids (batch, tokens); beam_idx (batch)",
-            "output": "logits (batch, tokens, vocabulary), every position; state is kept between calls",
+            "inputs": "input_ids, attention_mask and position_ids (batch, tokens); beam_idx (batch)",
+            "output": "logits (batch, tokens, vocabulary) of every position. Calls keep the state.",
             "clients_tried": [
-                "openvino_genai.LLMPipeline on the CPU, greedy and with beams: its SDPA backend, to which "
-                "the default falls back (the paged one does not take recurrent states of this form)",
-                "loops that feed the four inputs, the prompt in pieces of any length",
+                "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. It falls back to its "
+                "SDPA backend, because the paged one does not accept the states of this graph.",
+                "Loops that feed the four inputs, with prompts in pieces of any length.",
             ],
-            "rows_of_a_batch": "padded before their tokens, where attention_mask is 0; a call with one token "
-            "for each row has no padding",
+            "rows_of_a_batch": "Pad shorter prompts on the left, where attention_mask is 0. Calls with one "
+            "token for each row need no padding.",
             **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
             "audit": checked,
             "proof": proven,

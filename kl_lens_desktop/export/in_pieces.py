@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
+from kl_lens_desktop.process.cancel import Cancel
 
 _WEIGHT = 1024  # elements from which on a constant counts
 _LOGITS = "logits"
@@ -80,7 +81,7 @@ def elements(graph: ov.Model) -> int:
 
 
 def answers_in_pieces(
-    graph: ov.Model, calls: Sequence[tuple[int, Sequence[int]]], most: int
+    graph: ov.Model, calls: Sequence[tuple[int, Sequence[int]]], most: int, cancel: Cancel
 ) -> list[NDArray[np.float32]]:
     """The logits of each call, (tokens, vocabulary), on the CPU with nothing rounded.
 
@@ -98,8 +99,10 @@ def answers_in_pieces(
     feeds[0] |= {state.name: state.start() for state in states}
     last = {name: number for number, piece in enumerate(pieces) for name in piece.inputs}
     for number, piece in enumerate(pieces):
+        cancel.check()
         request = ov.Core().compile_model(piece.graph, "CPU", FULL_PRECISION).create_infer_request()
         for given, following in zip(feeds, [*feeds[1:], {}], strict=True):
+            cancel.check()
             outputs = list(request.infer([given[name] for name in piece.inputs]).values())
             given |= zip(piece.handed, outputs, strict=False)
             for (state, part), value in zip(piece.written, outputs[len(piece.handed) :], strict=True):

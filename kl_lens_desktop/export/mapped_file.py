@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ALIGNMENT = 64
-_SEGMENT = 256 * 2**20  # mapped at once: every mapping keeps a file open
+_SEGMENT = 64 * 2**20  # mapped at once: every mapping keeps a file open
 
 
 class MappedFile:
     """Arrays put into a new file, and mapped: the system keeps what it has memory for, and reads the rest.
 
     What is written goes through the file, for a full disk would end a process that writes through a mapping.
-    OpenVINO's constants do not hold what they share: the arrays last as long as this object.
+    OpenVINO's constants do not hold what they share: it lasts until the file is closed.
 
     Parameters
     ----------
@@ -47,5 +47,6 @@ class MappedFile:
         return self._segments[-1][place - self._start :][:size]
 
     def close(self) -> None:
-        """Write no more."""
+        """Unmap it: Windows removes no mapped file."""
         self._file.close()
+        self._segments.clear()

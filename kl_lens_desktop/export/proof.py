@@ -73,8 +73,10 @@ def answers(step: Callable[[list[int]], Logits], ids: Sequence[int]) -> Iterator
     return (step(piece) for _, piece in pieces(ids))
 
 
-def graph_answers(graph: Any, ids: Sequence[int], calls: Sequence[int] = CALLS) -> Iterator[Logits]:
-    """The logits of a stateful graph (an `ov.Model` or its file) on the CPU with nothing rounded.
+def graph_answers(
+    graph: Any, ids: Sequence[int], cancel: Cancel, calls: Sequence[int] = CALLS
+) -> Iterator[Logits]:
+    """The logits of a stateful graph, an `ov.Model`, on the CPU with nothing rounded.
 
     By call, [tokens, vocabulary]; each is overwritten by the next. One of more than
     `LARGE` elements runs in pieces.
@@ -83,13 +85,12 @@ def graph_answers(graph: Any, ids: Sequence[int], calls: Sequence[int] = CALLS) 
 
     from kl_lens_desktop.export.in_pieces import answers_in_pieces, elements
 
-    if isinstance(graph, Path):
-        graph = ov.Core().read_model(graph)
     if elements(graph) > LARGE:
-        yield from answers_in_pieces(graph.clone(), list(pieces(ids, calls)), PIECE)
+        yield from answers_in_pieces(graph.clone(), list(pieces(ids, calls)), PIECE, cancel)
         return
     request = ov.Core().compile_model(graph, "CPU", FULL_PRECISION).create_infer_request()
     for past, piece in pieces(ids, calls):
+        cancel.check()
         yield request.infer(call_inputs(piece, past), share_outputs=True)["logits"][0]
 
 

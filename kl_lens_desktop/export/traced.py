@@ -50,7 +50,7 @@ def difference(graph: ov.Model, model: PreTrainedModel, ids: Sequence[int], canc
     ids = list(ids[:TOKENS])
     logits = model_answer(model, ids, {}, cancel).numpy()
     said = Reference(ids, np.arange(logits.shape[1]), logits)
-    return difference_from(said, graph_answers(graph, ids, CALLS))
+    return difference_from(said, graph_answers(graph, ids, cancel, CALLS))
 
 
 def first_wrong_block(

@@ -5,7 +5,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -241,21 +240,18 @@ def suggested() -> list[Facts]:
     HubError
         If none can be had.
     """
-    with ThreadPoolExecutor(len(SUGGESTED)) as threads:
-        found = list(threads.map(_suggestion, SUGGESTED))
-    there = [each for each in found if isinstance(each, Facts)]
-    if not there and isinstance(found[0], HubError):
-        raise found[0]
-    return there
-
-
-def _suggestion(name: str) -> Facts | HubError:
-    try:
-        with worded("Cannot ask for suggestions", name):
-            about = api().model_info(name, expand=_EXPAND, timeout=session.READ_TIMEOUT_S)
-            return facts(about)
-    except HubError as error:
-        return error
+    asked, found, refused = api(), [], None
+    for name in SUGGESTED:
+        try:
+            with worded("Cannot ask for suggestions", name):
+                found.append(facts(asked.model_info(name, expand=_EXPAND, timeout=session.READ_TIMEOUT_S)))
+        except HubError as error:
+            refused = error
+            if not found and not isinstance(error.__cause__, RepositoryNotFoundError):
+                break  # nothing answers
+    if not found and refused:
+        raise refused
+    return found
 
 
 def repository(name: str, revision: str | None = None, kind: str = "model") -> Repository:

@@ -80,7 +80,7 @@ def pull(
                 yield _finished(folder, of.id, of.commit)
                 return
     if stored.old and move:
-        stored = store.move_to_cache(stored)
+        stored = store.move_to_cache(stored, cancel)
     elif stored.old:
         yield Note(
             f"{stored.id} lies in a folder of an earlier version, where no other program looks. "

@@ -2,8 +2,7 @@
 
 import contextlib
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from huggingface_hub.utils import WeakFileLock
 
 from kl_lens_desktop import temporary
 from kl_lens_desktop.errors import InputError, ModelError
-from kl_lens_desktop.files import write_text
+from kl_lens_desktop.files import reason, write_text
 from kl_lens_desktop.hub import old_folders
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.repository.model_files import CONFIG, UnusableError, model_files
 from kl_lens_desktop.repository.names import is_safe_name
 from kl_lens_desktop.repository.support import check_tokenizer_files
@@ -112,7 +112,7 @@ class Snapshot:
         elif new:
             os.replace(blob, pointer)
         else:
-            link_or_copy(blob, pointer)
+            link_or_copy(blob, pointer, lambda: None)
 
     def refer(self, asked: str) -> None:
         """Note that a branch or tag means this commit."""
@@ -186,25 +186,28 @@ def discard(path: Path) -> None:
     blob.unlink(missing_ok=True)
 
 
-def move_to_cache(model: StoredModel) -> StoredModel:
+def move_to_cache(model: StoredModel, cancel: Cancel) -> StoredModel:
     """Move a model of an earlier version to the cache, where all tools find it; returns what it is there.
 
     Raises
     ------
     InputError
-        If it cannot be moved; the files are then where they were.
+        If it cannot be moved, for example to another disk that is too small; the files are then where they
+        were.
+    Cancelled
     """
     place = Snapshot(model.id, model.revision)
     try:
+        place.folder.mkdir(parents=True, exist_ok=True)
         for path in old_folders.model_paths(model.folder):
-            place.folder.mkdir(parents=True, exist_ok=True)
-            if not (place.folder / path.name).exists():
-                link_or_copy(path, place.folder / path.name)
+            if not place.has(path.name, path.stat().st_size):
+                link_or_copy(path, place.folder / path.name, cancel.check)
         for asked in model.names:
             place.refer(asked)
         old_folders.remove(model.folder)
     except OSError as error:
-        raise _in_use(model, error.strerror or str(error)) from error
+        step = "Free some space, or close the programs that use it, and try again"
+        raise InputError(f"Cannot move {model.id}", reason(error), step) from error
     moved = at(place.folder)
     assert moved is not None
     return moved
@@ -254,13 +257,20 @@ def _remove_partials(snapshot: Snapshot) -> None:
             partial.unlink(missing_ok=True)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, which takes no room and no right as symbolic links do; or copy it."""
+def link_or_copy(source: Path, target: Path, check: Callable[[], None]) -> None:
+    """Give a file a second name, which takes no room and no right as symbolic links do; or copy it.
+
+    `check` is called after every piece that is copied, and may raise.
+    """
+    temporary.sweep_partials(target.parent)
     with temporary.partial_of(target) as partial:
         try:
             os.link(source, partial)
-        except OSError:
-            shutil.copyfile(source, partial)
+        except OSError:  # another disk
+            with source.open("rb") as old, partial.open("wb") as new:
+                while piece := old.read(4 * 2**20):
+                    check()
+                    new.write(piece)
         os.replace(partial, target)
 
 

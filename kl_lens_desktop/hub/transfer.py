@@ -152,7 +152,7 @@ class Transfer:
                     self._check()
                     digest.update(piece)
             if digest.hexdigest() == file.etag:
-                link_or_copy(path, self._snapshot.blob(file.etag))
+                link_or_copy(path, self._snapshot.blob(file.etag), self._check)
                 return True
         return False
 

@@ -25,6 +25,10 @@ _ANALYSIS_SLICES_MB = 800  # logits in slices and the kept full-precision ones (
 _STATES, _EXPERTS, _KEPT, _LOGITS, _COMPUTED = 3 * 2**24, 3 * 2**27, 2**26, 2**25, 8
 _TOKENS = 256
 _MEASURING = ("analyze", "verify")  # the stages that can leave the weights on disk
+# Of an export (`export.proof`): tokens of the prompt; elements of the largest graph compiled whole, of
+# others half as many at a time; and bytes for each while it is compiled.
+_PROMPT, _WHOLE, _COMPILED = 296, 2**28, 5
+_HEAD = 2**24  # elements at a time (`by_block.HEAD_ELEMENTS`)
 _SPARE = 0.9  # of the free memory is what a stage may plan with
 _BLOCK = re.compile(r".*?\.(\d+)\.(.*)")
 
@@ -42,6 +46,8 @@ class Sizes:
         Rows of all matrices of the largest block without its experts.
     vocabulary : int
         Rows of the embedding.
+    largest : int
+        Parameters of the largest weight; experts of a layer are two.
     """
 
     parameters: int
@@ -49,6 +55,7 @@ class Sizes:
     experts: int
     rows: int
     vocabulary: int
+    largest: int
 
     @property
     def on_disk_mb(self) -> int:
@@ -57,6 +64,14 @@ class Sizes:
         computed = _COMPUTED * _TOKENS * self.rows
         elements = self.block + min(self.experts, _EXPERTS) + min(logits, _KEPT) + 2 * min(logits, _LOGITS)
         return _TORCH_MB + 4 * (elements + computed + _STATES) // _MB
+
+    @property
+    def export_mb(self) -> int:
+        """At the peak of an export: the model answers, or OpenVINO compiles its graph or a piece of it."""
+        answers = self.block + min(self.experts, _EXPERTS)
+        answers += _PROMPT * (self.vocabulary + _COMPUTED * self.rows) + min(self.largest, _HEAD)
+        piece = self.parameters if self.parameters <= _WHOLE else max(_WHOLE // 2, self.largest)
+        return _EXPORT_MB + max(4 * answers, _COMPILED * piece) // _MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +86,10 @@ class StageNeed:
 def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
     """The sizes of a model by the shapes of its tensors."""
     blocks: dict[str, list[int]] = {}
-    vocabulary = 0
+    vocabulary = largest = 0
     for name, shape in shapes.items():
         place = _BLOCK.fullmatch(name)
+        largest = max(largest, math.prod(shape))
         if place is None:
             vocabulary = max(vocabulary, shape[0] if len(shape) == 2 else 0)
             continue
@@ -85,7 +101,9 @@ def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
             parts[0] += math.prod(shape)
             parts[2] += shape[0] if len(shape) == 2 else 0
     block, experts, rows = (max((parts[at] for parts in blocks.values()), default=0) for at in range(3))
-    return Sizes(sum(map(math.prod, shapes.values())), block, experts, rows, vocabulary)
+    # Of the two weights that the experts of a layer make, one may have twice the parameters of the other.
+    largest = max(largest, 2 * experts // 3)
+    return Sizes(sum(map(math.prod, shapes.values())), block, experts, rows, vocabulary, largest)
 
 
 def folder_sizes(folder: Path) -> Sizes:
@@ -144,20 +162,20 @@ def too_large(sizes: Sizes, stage: str) -> Note | None:
 def stage_needs(parameters: int, checkpoint_bytes: int, sizes: Sizes | None = None) -> list[StageNeed]:
     """Estimates from the number of parameters and, where they are known, the sizes of the parts.
 
-    Where analysis and verification cannot have all weights in memory, they have those of one block. Export
-    holds one float32 copy, and the graph another while NNCF and the file writer work on it. A benchmark holds
-    the FP16 variant and, while compiling, the layout the device wants.
+    Where analysis and verification cannot have all weights in memory, they have those of one block. So does
+    an export always; it writes its weights twice, at most in FP16. A benchmark holds the FP16 variant and,
+    while compiling, the layout the device wants.
     """
     sizes = sizes or _usual_sizes(parameters)
     full, half = 4 * parameters // _MB, 2 * parameters // _MB
     return [
         StageNeed("download", 100, checkpoint_bytes // _MB),
         *(StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.on_disk_mb), 1) for stage in _MEASURING),
-        StageNeed("export", 2 * full + _EXPORT_MB, half),
+        StageNeed("export", sizes.export_mb, 2 * half),
         StageNeed("bench", full + half + _OPENVINO_MB, 1),
     ]
 
 
 def _usual_sizes(parameters: int) -> Sizes:
     """Of a model without experts of which nothing else is known."""
-    return Sizes(parameters, parameters // 24, 0, parameters // 24 // 2048, 2**17)
+    return Sizes(parameters, parameters // 24, 0, parameters // 24 // 2048, 2**17, parameters // 12)

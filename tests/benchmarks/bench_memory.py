@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 import psutil
 
-_STAGES = ("analyze", "verify", "repair", "agree", "baselines")
+_STAGES = ("analyze", "verify", "repair", "agree", "baselines", "export", "export-fp16")
 _RECURRENT, _FULL = "linear_attention", "full_attention"
 _GRANITE: dict[str, Any] = {
     "vocab_size": 100352, "num_hidden_layers": 40, "num_key_value_heads": 4, "num_attention_heads": 12,
@@ -136,8 +137,9 @@ def _values(name: str, shape: tuple[int, ...], chance: Any) -> Iterator[Any]:
     elif len(shape) < 2:
         yield torch.ones(count)
     else:
-        for start in range(0, count, len(chance)):
-            yield 0.02 * chance[: min(len(chance), count - start)]
+        other = chance.roll(zlib.crc32(name.encode()))  # equal weights would be written once
+        for start in range(0, count, len(other)):
+            yield 0.02 * other[: min(len(other), count - start)]
 
 
 def measured(folder: Path, stage: str, how: argparse.Namespace) -> dict[str, Any]:
@@ -164,6 +166,8 @@ def measured(folder: Path, stage: str, how: argparse.Namespace) -> dict[str, Any
     said = child.stdout.read().strip().splitlines()
     sizes = folder_sizes(folder)
     fit = in_memory_mb(sizes, stage) if how.in_memory else sizes.on_disk_mb
+    if stage.startswith("export"):
+        fit = sizes.export_mb
     seconds = round(time.monotonic() - started, 1)
     return {"private_mb": peak // 2**20, "fit_mb": fit, "seconds": seconds, "said": said[-1:]}
 
@@ -203,10 +207,14 @@ def _perform(folder: Path, stage: str, seconds: float, in_memory: bool) -> None:
 def _job(folder: Path, stage: str) -> Any:
     """The stage on little text, with files beside the model that need no measurement."""
     from kl_lens_desktop.export.jobs import BaselinesJob
+    from kl_lens_desktop.exporting import ExportJob
     from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
     from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, AnalyzeJob
 
     model, scores, plan = str(folder), folder / "scores.json", folder / "plan.json"
+    if stage.startswith("export"):
+        fmt = "fp16" if stage == "export-fp16" else "int4_sym_g64"
+        return ExportJob(model, folder / fmt, format=fmt)
     if stage == "analyze":
         scores.unlink(missing_ok=True)
         return AnalyzeJob(model, scores, Analysis(tokens=1024, formats=("int4_sym_g64",), exhaustive=True))

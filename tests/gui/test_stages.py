@@ -6,6 +6,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.exclusive import exclusive
+from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.export.page import ExportPage
 from kl_lens_desktop.gui.kit.controls import StageLine
 from kl_lens_desktop.gui.shell.window import Window
@@ -184,3 +185,30 @@ def test_what_another_window_writes_is_left_alone_and_told(
         assert "another window or command of KL Lens is writing it" in scored.banner.text.text()
         assert session.workspace.scores.read_bytes() == before
     assert session.stages["Plan"].standing is Standing.DONE, "only what was refused is marked"
+
+
+def test_the_page_follows_compress_unless_the_person_turns_elsewhere(opened: Window) -> None:
+    job, session = opened.session.job, opened.session
+    step = Step(RunJob("sample", session.workspace.folder))
+    job.current = step
+    opened.show_page("Sensitivity")
+    opened._at_compress = True
+    job.started.emit("run")
+    job.step_started.emit(step)
+    seen = []
+    for stage in ("analyze", "plan", "verify", "export", "bench"):
+        job.progress.emit(Progress(stage, 1, 2))
+        seen.append((opened.shown, opened.jobbar._stage.text().partition(":")[0]))
+    assert seen == [
+        ("Sensitivity", "Step 1 of 4"), ("Plan", "Step 2 of 4"), ("Plan", "Step 2 of 4"),
+        ("Export", "Step 3 of 4"), ("Benchmark", "Step 4 of 4"),
+    ]  # fmt: skip
+    page = opened.page("Benchmark")
+    assert isinstance(page, BenchmarkPage)
+    assert page.reason.text().startswith("Measuring now.")
+    opened.show_page("Log")
+    job.progress.emit(Progress("verify", 1, 2))
+    assert opened.shown == "Log"
+    job.current = None
+    job.ended.emit("cancelled")
+    assert page.reason.text().startswith("Not measured yet.")

@@ -86,6 +86,7 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_prompt_is_tried(
     with qtbot.waitSignal(session.job.ended, timeout=JOB_MS) as ended:
         export.start()
     assert ended.args == ["finished"], session.log[-1]
+    assert scored.banner.text.text() == f"Exported 2 models to {session.workspace.folder}."
     qtbot.waitUntil(lambda: session.audits.keys() == {"plan", "int4_sym_g64"})
     assert session.plan is not None
     assert session.audits["plan"]["assignments"] == session.plan.assignments

@@ -57,11 +57,9 @@ from kl_lens_desktop.gui.state.session import EFFORTS, MISSING, QUICK, Session
 
 NOTHING = "Export a model first"
 NOT_MEASURED = "Nothing measured yet"
+MEASURING = "Measuring now. Variants take turns, so the figures of all appear near the end."
 UNMEASURED = "Not measured yet. “Benchmark” times each model on the selected devices and checks its answers."
-LEGEND = (
-    "Bold: the best. ≈: not shown to differ from the best. KL leaves out FP16, its reference. Speeds are "
-    "in the proportions of the rounds that the variants took in turn."
-)
+LEGEND = "Bold: the best. ≈: not shown to differ from the best. KL leaves out FP16, its reference."
 # The menu of columns, side by side.
 COLUMN_GROUPS = (("Speed", "By prompt length"), ("Quality", "Memory"), ("Loading", "How it ran"))
 
@@ -124,6 +122,7 @@ class BenchmarkPage(Page):
         session.devices_changed.connect(self._show_devices)
         session.job.started.connect(lambda _: self._show_tools())
         session.job.ended.connect(lambda _: self._show_tools())
+        session.stages_changed.connect(self._choose_again)
         self.tell_stage("Benchmark")
         self._show()
 
@@ -282,7 +281,7 @@ class BenchmarkPage(Page):
         self.chart.show_rows(levelled(rows))
         self.details.show_rows(names, levelled(rows), session.bench_environment)
         self._show_devices()
-        self._choose(names.index(self._chosen) if self._chosen in names else -1)
+        self._choose_again()
         self._show_sentence()
         self._show_tools()
 
@@ -302,13 +301,19 @@ class BenchmarkPage(Page):
         self.settings.setEnabled(not running)
         self.run.refresh()
 
+    def _choose_again(self) -> None:
+        names = self.table.variants
+        self._choose(names.index(self._chosen) if self._chosen in names else -1)
+
     def _choose(self, line: int) -> None:
         """Show the variant of a line, and why it has no figures if that is so."""
         names = self.table.variants
         self._chosen = names[line] if 0 <= line < len(names) else ""
         own = (self.table.row(self._chosen, device) for device in self.table.devices)
         failures = [f"{each['device']}: {problem(each)[1]}" for each in own if each and problem(each)[0]]
-        self.reason.setText("\n".join(failures) or (LEGEND if self.session.bench else UNMEASURED))
+        running = self.session.running_page == "Benchmark"
+        otherwise = LEGEND if self.session.bench else MEASURING if running else UNMEASURED
+        self.reason.setText("\n".join(failures) or otherwise)
         self.reason.setProperty("role", "bad" if failures else "secondary")
         self.reason.style().polish(self.reason)
 

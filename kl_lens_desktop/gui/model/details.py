@@ -130,7 +130,7 @@ def _fit_table(needs: list[StageNeed], work_folder: Path) -> QGridLayout:
         fit = fits(need, work_folder)
         stage = STAGE_NAMES.get(need.stage, need.stage)
         cells = (
-            label(stage),
+            Elided(stage),
             label(quantities.size(ram_need)),
             label(quantities.size(disk_need)),
             label("✓ fits" if fit == "yes" else f"✗ {fit}", "good" if fit == "yes" else "bad"),

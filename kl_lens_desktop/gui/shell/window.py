@@ -259,6 +259,10 @@ class Window(QMainWindow):
         found = self.session.stages
         for index, name in enumerate(STAGES):
             self.rail_entry(index).mark(found[name])
+        running = self.session.running_page
+        if self._at_compress and running in STAGES[1:] and running != self.shown:
+            self.show_page(running)
+            self._at_compress = True
 
     def _build_next(self) -> None:
         """One page a turn, so that the window stays quick while it completes itself."""

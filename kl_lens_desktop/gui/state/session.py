@@ -155,6 +155,7 @@ class Session(QObject):
         self._forget_results()
         self._plan_to_apply: Path | None = None
         self._to_go_on: Unfinished | None = None
+        self._written: list[Path] = []  # by the exports of this row of jobs
         self._stage = ""
         self._new_entries = False
         self.failures: set[str] = set()  # the pages whose last job failed
@@ -428,6 +429,7 @@ class Session(QObject):
             self._take_model(job.model, job.result(finished))
         elif isinstance(job, ExportJob):
             self.exports[step.about] = Path(job.result(finished)["folder"])
+            self._written.append(self.exports[step.about])
             self.reload()
         elif isinstance(job, VerifyFilesJob):
             self._say_verified(job.result(finished))
@@ -467,6 +469,10 @@ class Session(QObject):
     def _job_ended(self, how: str) -> None:
         self.opening = None
         unfinished.forget()
+        written, self._written = self._written, []
+        if written and how == "finished":
+            place = written[0] if len(written) == 1 else written[0].parent
+            self.say("info", f"Exported {quantities.plural(len(written), 'model')} to {place}.")
         if self._to_go_on and self.model and self.model.reference == self._to_go_on.reference:
             jobs, self._to_go_on = self._to_go_on.jobs, None
             if how == "finished":
