@@ -22,7 +22,7 @@ import psutil
 import pytest
 from safetensors import SafetensorError
 
-from kl_lens_desktop import files, temporary
+from kl_lens_desktop import files, quantities, temporary
 from kl_lens_desktop.bench.lab import Course, _loading
 from kl_lens_desktop.bench.rows import Run
 from kl_lens_desktop.bench.settings import Benchmark
@@ -369,7 +369,8 @@ def test_a_disk_that_nobody_expected_to_fill_is_said_in_words_too(
     stuck: Callable[[str], None], tmp_path: Path
 ) -> None:
     stuck("full")
-    said = _sentence(AnalyzeJob("sample", tmp_path / "scores.json"))
+    job = AnalyzeJob("sample", tmp_path / "scores.json")
+    said = _sentence(job)
     assert said.startswith(
         "analyze failed: a disk is full ([Errno 28] No space left on device: 'somewhere')."
     )
@@ -559,12 +560,19 @@ def _sentence(job: AnalyzeJob) -> str:
     return str(failed.value)
 
 
+def _needed(job: AnalyzeJob) -> str:
+    needed = job.memory_mb()
+    assert needed is not None
+    assert needed > 500
+    return quantities.size(needed * 2**20)
+
+
 def test_a_stage_without_memory_says_what_it_takes_and_what_helps(
     stuck: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck("memory")
     job = AnalyzeJob("sample", tmp_path / "scores.json")
-    said = "Not enough memory for analyze: it takes about 1.34 GB, and the system gave it less. Close other"
+    said = f"Not enough memory for analyze: it takes about {_needed(job)}, and the system gave it less. Close"
     assert _sentence(job).startswith(said)
     assert "OMP_NUM_THREADS=1" in _sentence(job)
     elsewhere = AnalyzeJob("nobody/nothing", tmp_path / "scores.json")
@@ -578,11 +586,12 @@ def test_a_child_that_the_system_ends_is_said_to_have_lacked_memory(
     stuck: Callable[[str], None], tmp_path: Path, temp: Path
 ) -> None:
     stuck("killed")
-    said = _sentence(AnalyzeJob("sample", tmp_path / "scores.json"))
+    job = AnalyzeJob("sample", tmp_path / "scores.json")
+    said = _sentence(job)
     assert said.startswith(
         "The analyze process ended early: the system ended it (signal 9), as it does when "
     )
-    assert "memory runs out; it takes about 1.34 GB" in said
+    assert f"memory runs out; it takes about {_needed(job)}" in said
     assert list(tmp_path.iterdir()) == [temp]
     assert list(temp.iterdir()) == []
 

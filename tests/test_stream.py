@@ -25,7 +25,6 @@ from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note
 from kl_lens_desktop.quant.formats import parse_format
-from kl_lens_desktop.sensitivity import stream
 from kl_lens_desktop.sensitivity.agreement import agree
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
@@ -122,26 +121,47 @@ def test_the_sample_is_scored_as_in_memory(sample: LocalModel, sample_scores: Sc
     _agree(load_scores(tmp_path / "scores.json"), sample_scores)
 
 
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
 def test_little_at_a_time_and_much_are_the_same(with_experts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models that pass a block together, logits, rows of the head, and experts of a block."""
+    """Lanes, models that pass a block together, logits, rows of the head, and experts of a block."""
     loaded = open_model(with_experts)
     ids, _ = windows(loaded, [calibration_text()], 128, 32)
     weights = quantizable(inventory(loaded.model))
     models = [changed(weight, parse_format("int4_sym_g64")) for weight in reversed(weights)]
 
-    def compared() -> list[float]:
+    def compared() -> tuple[int, list[float]]:
         with torch.no_grad(), fast_kernels(loaded.model), DiskLanes(loaded.model, Cancel()) as lanes:
             found = Stream(lanes, ids).compare(models)
-            return [tally.estimates()["kl_pq"].mean for tally in found if not isinstance(tally, float)]
+            means = [tally.estimates()["kl_pq"].mean for tally in found if not isinstance(tally, float)]
+            return lanes.count, means
 
-    much = compared()
-    monkeypatch.setattr(stream, "TOGETHER_TOKENS", 3 * 128)
-    monkeypatch.setattr(stream, "LOGIT_ELEMENTS", 7 * 4096)
-    monkeypatch.setattr(stream, "KEPT_ELEMENTS", 0)
-    monkeypatch.setattr(stream, "BATCH_TOKENS", 64)
+    lanes, much = compared()
+    assert lanes == 3
+    for changes in (
+        {"stream.HELD_WEIGHTS": 0},  # no weight of a lane's own
+        {"disk_lanes.COMPUTED_ELEMENTS": 0},
+        {"stream.TOGETHER_TOKENS": 3 * 128, "stream.LOGIT_ELEMENTS": 3 * 7 * 4096},
+        {"stream.KEPT_ELEMENTS": 0, "stream.BATCH_TOKENS": 64},
+    ):
+        for name, value in changes.items():
+            monkeypatch.setattr(f"kl_lens_desktop.sensitivity.{name}", value)
+        found, little = compared()
+        assert found == (3 if "stream.HELD_WEIGHTS" in changes else 1)
+        assert little == pytest.approx(much, rel=SAME)
+    monkeypatch.undo()
     monkeypatch.setattr(by_block, "HEAD_ELEMENTS", 1000 * 64)
     monkeypatch.setattr(by_block, "EXPERT_ELEMENTS", 3 * 3 * 96 * 64)
-    assert compared() == pytest.approx(much, rel=SAME)
+    found, little = compared()
+    assert found == 1  # lane, for experts take turns
+    assert little == pytest.approx(much, rel=SAME)
 
 
 def test_an_exchange_in_a_plan_is_measured_as_in_memory(with_experts: Path) -> None:

@@ -72,12 +72,16 @@ class ByBlock:
         self._changes: dict[int, Change] = {}
         self._widened: dict[tuple[str, torch.Size], _Slots] = {}
         self._filling = threading.Lock()
+        self._apart: int | None = None
+        self._own = torch.empty(0)
+        self._own_holds: tuple[int, Change | None] | None = None
         self._undo = contextlib.ExitStack()
 
     def beside(self) -> Self:
         """The model's modules once more, for another thread: both compute with the same widened block.
 
-        They must be at the same block at the same time, and agree on the changes of its weights.
+        They must be at the same block at the same time, and agree on the changes of its weights but for one
+        that each has `apart`.
         """
         shared: dict[int, object] = {id(each): each for each in self.model.parameters()}
         shared |= {id(each): each for each in self.model.buffers()}
@@ -110,16 +114,21 @@ class ByBlock:
     def __exit__(self, *_: object) -> None:
         self._undo.close()
         self._widened.clear()
+        self._own, self._own_holds = torch.empty(0), None
 
     @contextlib.contextmanager
-    def changed(self, changes: Mapping[str, Change]) -> Iterator[None]:
-        """Compute with other values of some weights, which are made when they are read."""
-        kept = self._changes
+    def changed(self, changes: Mapping[str, Change], apart: str | None = None) -> Iterator[None]:
+        """Compute with other values of some weights, which are made when they are read.
+
+        Those of the weight `apart`, which is no stack of experts, take memory of their own.
+        """
+        kept = self._changes, self._apart
         self._changes = {id(self.stored[name]): change for name, change in changes.items()}
+        self._apart = None if apart is None else id(self.stored[apart])
         try:
             yield
         finally:
-            self._changes = kept
+            self._changes, self._apart = kept
 
     def pieces(self, name: str) -> Iterator[Tensor]:
         """A weight as it is stored, some rows (rows, input channels) at a time."""
@@ -156,6 +165,8 @@ class ByBlock:
         stored, change = place.stored, self._changes.get(id(place.stored))
         if change is None and stored.dtype == torch.float32 and not isinstance(stored, Stack):
             return stored if expert is None else stored[expert]
+        if id(stored) == self._apart:
+            return self._alone(stored, change)
         key, holds = (place.path, stored.shape), (id(stored), expert, change)
         at = (expert or 0) % place.slots
         if (slots := self._widened.get(key)) and slots.holds.get(at) == holds:
@@ -169,6 +180,16 @@ class ByBlock:
                 self._fill(slots.values[at], stored if expert is None else stored[expert], change)
                 slots.holds[at] = holds
         return slots.values[at]
+
+    def _alone(self, stored: Tensor, change: Change | None) -> Tensor:
+        if len(self._own) < stored.numel():
+            self._own, self._own_holds = torch.empty(stored.numel()), None
+        values = self._own[: stored.numel()].view(stored.shape)
+        if self._own_holds != (id(stored), change):
+            self._own_holds = None
+            self._fill(values, stored, change)
+            self._own_holds = id(stored), change
+        return values
 
     def _fill(self, into: Tensor, stored: Tensor, change: Change | None) -> None:
         for piece, source in zip(pieces(into), pieces(stored), strict=True):

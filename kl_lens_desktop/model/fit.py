@@ -11,6 +11,7 @@ import psutil
 from kl_lens_desktop.disk_space import free_bytes
 from kl_lens_desktop.errors import KLLensError
 from kl_lens_desktop.model.checkpoint import tensor_shapes
+from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.quantities import size
 from kl_lens_desktop.repository.model_files import model_files
@@ -19,11 +20,14 @@ _MB = 2**20
 # Resident set of a worker with its libraries loaded and no model, measured on Linux with the pinned versions.
 _TORCH_MB, _EXPORT_MB, _OPENVINO_MB = 450, 700, 250
 _ANALYSIS_SLICES_MB = 800  # logits in slices and the kept full-precision ones (`sensitivity.walk`)
-# Of a stage whose weights stay on disk (`model.by_block`, `sensitivity.stream`), in elements: a part of the
-# head and hidden states; a block's experts; full-precision logits that are kept; logits of one model, which
-# it scales in a copy; and what a block computes, for each row of its weights and token that passes it.
-_STATES, _EXPERTS, _KEPT, _LOGITS, _COMPUTED = 3 * 2**24, 3 * 2**27, 2**26, 2**25, 8
-_TOKENS = 256
+# Of a stage whose weights stay on disk (`model.by_block`, `sensitivity.stream`, `sensitivity.disk_lanes`), in
+# elements: hidden states; a block's experts; full-precision logits that are kept; logits of compared models,
+# which they scale in a copy; weights of single lanes; what a block computes, for each row of its weights and
+# token that passes it, and in all lanes.
+_STATES, _EXPERTS, _KEPT, _LOGITS, _OWN = 2**25, 3 * 2**27, 2**26, 2**25, 2**26
+_COMPUTED, _IN_LANES = 8, 2**28
+_TOKENS = 256  # that pass a block at a time
+_MEASURING = ("analyze", "verify")  # the stages that can leave the weights on disk
 # Of an export (`export.proof`): tokens of the prompt; elements of the largest graph compiled whole, of
 # others half as many at a time; and bytes for each while it is compiled.
 _PROMPT, _WHOLE, _COMPILED = 296, 2**28, 5
@@ -59,10 +63,12 @@ class Sizes:
     @property
     def on_disk_mb(self) -> int:
         """At the peak of a stage that has the weights of one block in memory."""
-        logits = _TOKENS * self.vocabulary
-        computed = _COMPUTED * _TOKENS * self.rows
-        elements = self.block + min(self.experts, _EXPERTS) + min(logits, _KEPT) + 2 * min(logits, _LOGITS)
-        return _TORCH_MB + 4 * (elements + computed + _STATES) // _MB
+        logits, computed = _TOKENS * self.vocabulary, _COMPUTED * _TOKENS * self.rows
+        lanes = max(1, min(usable_cores(), _IN_LANES // max(computed, 1)))
+        elements = self.block + min(self.experts, _EXPERTS) + min(logits, _KEPT) + _STATES
+        elements += 2 * min(lanes * logits, _LOGITS) + lanes * (computed + min(self.largest, _HEAD))
+        elements += min(lanes * self.block // 2, _OWN)
+        return _TORCH_MB + 4 * elements // _MB
 
     @property
     def export_mb(self) -> int:
@@ -117,13 +123,15 @@ def folder_sizes(folder: Path) -> Sizes:
 
 
 def memory_mb(model: str, stage: str) -> int | None:
-    """What a stage needs at its peak for a model that is on this computer; None if it cannot be told."""
+    """What a stage takes at its peak for a model that is on this computer; None if it cannot be told."""
     from kl_lens_desktop.hub.resolve import resolve_model
 
     try:
         sizes = folder_sizes(resolve_model(model).folder)
     except (KLLensError, OSError):
         return None
+    if stage in _MEASURING and not too_large(sizes, stage):
+        return in_memory_mb(sizes, stage)
     return next(need.ram_mb for need in stage_needs(sizes.parameters, 0, sizes) if need.stage == stage)
 
 
@@ -167,10 +175,7 @@ def stage_needs(parameters: int, checkpoint_bytes: int, sizes: Sizes | None = No
     full, half = 4 * parameters // _MB, 2 * parameters // _MB
     return [
         StageNeed("download", 100, checkpoint_bytes // _MB),
-        *(
-            StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.on_disk_mb), 1)
-            for stage in ("analyze", "verify")
-        ),
+        *(StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.on_disk_mb), 1) for stage in _MEASURING),
         StageNeed("export", sizes.export_mb, 2 * half),
         StageNeed("bench", full + half + _OPENVINO_MB, 1),
     ]

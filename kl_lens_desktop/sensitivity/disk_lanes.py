@@ -77,7 +77,7 @@ class DiskLanes:
     def each(self, run: Callable[[ByBlock, Item], T], items: Sequence[Item]) -> list[T]:
         """What `run` gives for each item in some lane; for a single item, in the main one with all threads.
 
-        All that runs at the same time must see the same changes in the weights of a block.
+        What runs at the same time must see the same changes in a block, as `ByBlock.beside` says.
         """
         if len(items) == 1 or not self._lanes:
             return [run(self.main, item) for item in items]

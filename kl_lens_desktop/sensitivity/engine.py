@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -33,6 +32,7 @@ from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_or_open, unembedded
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.quant.formats import formats_to_measure, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
@@ -372,9 +372,8 @@ def in_forward_order(weights: Sequence[Weight]) -> list[Weight]:
 
 
 def use_cores() -> None:
-    """Leave the window a core where there are more than two."""
-    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    torch.set_num_threads(cores - 1 if cores > 2 else cores)
+    """Let torch compute with as many threads as the job may use."""
+    torch.set_num_threads(usable_cores())
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from kl_lens_desktop.sensitivity.walk import Timing
 TOGETHER_TOKENS = 2**13  # pass a block together: enough to make little of the time that widening takes
 HELD_ELEMENTS = 2**25  # of their hidden states, 128 MB
 LOGIT_ELEMENTS = 2**25  # logits of one model at a time, 128 MB
+HELD_WEIGHTS = 2**26  # elements of rounded weights in all lanes, 256 MB
 KEPT_ELEMENTS = 2**26  # full-precision logits kept, if they are no more than this (256 MB)
 
 Changes = Mapping[str, Change]
@@ -56,10 +57,11 @@ def changed(weight: Weight, fmt: Format) -> Changed:
 
 @dataclass(frozen=True, slots=True)
 class _Passing:
-    """A model before a block: its states, none before the first, and its changes."""
+    """A model before a block: its states, none before the first, its changes, and which are its own."""
 
     states: States | None
     changes: Changes
+    own: Changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,9 @@ class Stream:
         held = HELD_ELEMENTS // config.hidden_size
         self._together = max(1, min(held, TOGETHER_TOKENS) // self._tokens)
         self._slice = max(1, LOGIT_ELEMENTS // lanes.count // config.vocab_size)  # tokens
+        most = HELD_WEIGHTS // lanes.count
+        stored = lanes.main.stored.items()
+        self._small = {name for name, each in stored if each.dim() == 2 and each.numel() <= most}
         self._output: type[object] | None = None
         self._beside: list[Beside] = []
         self._block = 0  # the next that the plan's states are to pass
@@ -203,10 +208,11 @@ class Stream:
         for block in range(self._block, self.depth):
             started = time.perf_counter()
             live = [place for place, start in starts.items() if start <= block]
-            passing = [_Passing(self._states, self._plan)] if block < until else []
+            passing = [_Passing(self._states, self._plan, {})] if block < until else []
             for place in live:
                 states_before = self._states if starts[place] == block else states[place]
-                passing.append(_Passing(states_before, self._all(models[place])))
+                changes = models[place].changes
+                passing.append(_Passing(states_before, {**self._plan, **changes}, changes))
             passed = self._through(block, passing)
             if block < until:
                 self._block, self._states = block + 1, passed.pop(0)
@@ -221,25 +227,35 @@ class Stream:
 
     def _through(self, block: int, models: Sequence[_Passing]) -> list[States]:
         """Of each model the input of the next block or, behind the last, the states after the final norm."""
-        # Those with the same weights in this block pass it at the same time, each of the others by itself.
-        groups: dict[Hashable, list[int]] = {}
-        for place, model in enumerate(models):
-            own = (item for item in model.changes.items() if self._lanes.main.reads(block, item[0]))
-            groups.setdefault(frozenset(own), []).append(place)
-        found: dict[int, States] = {}
         batches = range(len(self._ids))
-        for places in groups.values():
+        turns: dict[Hashable, list[int]] = {}
+        for place, model in enumerate(models):
+            turns.setdefault(self._turn(block, model), []).append(place)
+        found: dict[int, States] = {}
+        for places in turns.values():
             items = [(models[place], batch) for place in places for batch in batches]
             passed = self._lanes.each(functools.partial(self._trunk, block), items)
             for number, place in enumerate(places):
                 found[place] = passed[number * len(batches) : (number + 1) * len(batches)]
         return [found[place] for place in range(len(models))]
 
+    def _turn(self, block: int, model: _Passing) -> Hashable:
+        """The same for models that can pass a block at the same time."""
+        main, apart = self._lanes.main, self._apart(block, model)
+        read = (name for name in {**self._plan, **model.changes} if main.reads(block, name))
+        seen = ((name, (self._plan if name == apart else model.changes).get(name)) for name in read)
+        return frozenset((name, change) for name, change in seen if change is not None)
+
+    def _apart(self, block: int, model: _Passing) -> str | None:
+        """The weight that a model has to itself in a block: the only one that it changes, if not large."""
+        read = [name for name in model.own if self._lanes.main.reads(block, name)]
+        return read[0] if len(read) == 1 and read[0] in self._small else None
+
     def _trunk(self, block: int, lane: ByBlock, passing: tuple[_Passing, int]) -> Tensor:
         model, batch = passing
         hidden = None if model.states is None else model.states[batch]
         stop = block + 1 if block + 1 < self.depth else None
-        with lane.changed(model.changes):
+        with lane.changed(model.changes, self._apart(block, model)):
             reached = trunk(lane.model, lane.blocks, self._ids[batch], block, hidden, stop, self._beside)
         if isinstance(reached, Tensor):
             return reached
@@ -252,7 +268,7 @@ class Stream:
         states: States | None = None
         main = self._lanes.main
         for place, block in enumerate(main.blocks):
-            model = _Passing(states, {})
+            model = _Passing(states, {}, {})
             with observed(block, None, self._beside):
                 first = self._trunk(place, main, (model, 0))
             others = [(model, batch) for batch in range(1, len(self._ids))]

@@ -161,7 +161,7 @@ def measured(folder: Path, stage: str, how: argparse.Namespace) -> dict[str, Any
     peak, process = 0, psutil.Process(child.pid)
     while child.poll() is None:
         peak = max(peak, _private(process))
-        time.sleep(0.02)
+        time.sleep(0.05)
     assert child.stdout is not None
     said = child.stdout.read().strip().splitlines()
     sizes = folder_sizes(folder)

@@ -46,7 +46,7 @@ def test_what_a_killed_window_was_doing_is_offered_and_goes_on(
     window = application.make_window()
     qtbot.addWidget(window)
     window.show()
-    qtbot.waitUntil(lambda: window.banner.action.isVisible(), timeout=20_000)
+    qtbot.waitUntil(lambda: window.banner.action.isVisible(), timeout=JOB_MS)
     assert window.banner.text.text() == (
         "KL Lens ended before this was done: measuring sensitivity, the sample. "
         f"{len(names) - 1} of {len(names)} weights are measured."
@@ -55,7 +55,7 @@ def test_what_a_killed_window_was_doing_is_offered_and_goes_on(
     window.session.job.step_finished.connect(lambda step, _: steps.append(step))
     window.banner.action.click()
     qtbot.waitUntil(lambda: [step.name for step in steps] == ["inspect", "analyze"], timeout=JOB_MS)
-    qtbot.waitUntil(lambda: not window.session.job.running)
+    qtbot.waitUntil(lambda: not window.session.job.running, timeout=JOB_MS)
     assert len(load_scores(scores).entries) == len(sample_scores.entries)
     assert list((home / "running").iterdir()) == [], "nothing is unfinished now"
     window.close()

@@ -7,6 +7,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtGui import QAction, QActionGroup
 from PySide6.QtWidgets import QMenu, QPushButton
 
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.session import KIND_NAMES
 from kl_lens_desktop.plan.constraints import KINDS, Constraints
 from kl_lens_desktop.plan.device_limits import DISTRUSTED, distrusted_words
@@ -41,7 +42,7 @@ class LimitsButton(QPushButton):
         for device in DISTRUSTED:
             words = distrusted_words(device)
             action = menu.addAction(f"For {device}: no {words}")
-            action.setToolTip(f"OpenVINO's {device} plugin computes them wrongly")
+            action.setToolTip(plain_tip(f"OpenVINO's {device} plugin computes them wrongly"))
             action.setCheckable(True)
             action.toggled.connect(lambda on, device=device: self._choose(device=device if on else None))
             self._devices[device] = action
