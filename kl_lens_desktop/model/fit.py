@@ -29,8 +29,8 @@ _COMPUTED, _IN_LANES = 8, 2**28
 _TOKENS = 256  # that pass a block at a time
 _MEASURING = ("analyze", "verify")  # the stages that can leave the weights on disk
 # Of an export (`export.proof`): tokens of the prompt; elements of the largest graph compiled whole, of
-# others half as many at a time; and bytes for each while it is compiled.
-_PROMPT, _WHOLE, _COMPILED = 296, 2**28, 5
+# others half as many at a time; bytes for each while it is compiled, and while the model answers.
+_PROMPT, _WHOLE, _COMPILED, _ANSWERING = 296, 2**28, 5, 5
 _HEAD = 2**24  # elements at a time (`by_block.HEAD_ELEMENTS`)
 _SPARE = 0.9  # of the free memory is what a stage may plan with
 _BLOCK = re.compile(r".*?\.(\d+)\.(.*)")
@@ -76,7 +76,7 @@ class Sizes:
         answers = self.block + min(self.experts, _EXPERTS)
         answers += _PROMPT * (self.vocabulary + _COMPUTED * self.rows) + min(self.largest, _HEAD)
         piece = self.parameters if self.parameters <= _WHOLE else max(_WHOLE // 2, self.largest)
-        return _EXPORT_MB + max(4 * answers, _COMPILED * piece) // _MB
+        return _EXPORT_MB + max(_ANSWERING * answers, _COMPILED * piece) // _MB
 
 
 @dataclass(frozen=True, slots=True)
