@@ -73,7 +73,9 @@ def export(shape: str, path: Path) -> dict[str, float]:
     import openvino as ov
 
     from kl_lens_desktop.export.compress import compress, to_fp16
+    from kl_lens_desktop.export.mapped_file import MappedFile
     from kl_lens_desktop.export.stateful import make_stateful
+    from kl_lens_desktop.export.streamed import Weights, weights_of
     from kl_lens_desktop.export.trace import trace
     from kl_lens_desktop.model.inventory import inventory, quantizable
     from kl_lens_desktop.process.cancel import Cancel
@@ -81,15 +83,18 @@ def export(shape: str, path: Path) -> dict[str, float]:
     model = _model(shape)
     assignments = {weight.name: "int4_sym_g128" for weight in quantizable(inventory(model))}
     marks = [time.perf_counter()]
-    graph, states = trace(model)
+    graph, states = trace(model, hollow=True)
     make_stateful(graph, states)
     marks.append(time.perf_counter())
     to_fp16(graph)
-    del model  # as `export_model` does
-    compress(graph, assignments, Cancel())
+    file = MappedFile(path.with_suffix(".partial"))
+    compress(graph, assignments, Cancel(), Weights(weights_of(model), file))
     marks.append(time.perf_counter())
     ov.save_model(graph, path, compress_to_fp16=False)
     marks.append(time.perf_counter())
+    del graph
+    file.close()
+    path.with_suffix(".partial").unlink()
     stages = {
         name: after - before
         for name, before, after in zip(("trace", "compress", "write"), marks, marks[1:], strict=False)
