@@ -15,7 +15,8 @@ _SEGMENT = 64 * 2**20  # mapped at once: every mapping keeps a file open
 class MappedFile:
     """Arrays put into a new file, and mapped: the system keeps what it has memory for, and reads the rest.
 
-    What is written goes through the file, for a full disk would end a process that writes through a mapping.
+    What is written goes through the file, for a full disk would end a process that writes through a mapping;
+    the mapping shows it at once.
     OpenVINO's constants do not hold what they share: it lasts until the file is closed.
 
     Parameters
