@@ -5,9 +5,10 @@ A block is widened once, and the hidden states of many changed models pass it be
 """
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -23,7 +24,7 @@ from kl_lens_desktop.sensitivity.walk import Timing
 
 TOGETHER_TOKENS = 2**13  # pass a block together: enough to make little of the time that widening takes
 HELD_ELEMENTS = 2**25  # of their hidden states, 128 MB
-LOGIT_ELEMENTS = 2**25  # logits of one model at a time, 128 MB
+LOGIT_ELEMENTS = 2**25  # logits of compared models at a time in all lanes, 128 MB
 HELD_WEIGHTS = 2**26  # elements of rounded weights in all lanes, 256 MB
 KEPT_ELEMENTS = 2**26  # full-precision logits kept, if they are no more than this (256 MB)
 
@@ -103,7 +104,7 @@ class Stream:
         lanes: DiskLanes,
         ids: Tensor,
         *,
-        plan: Mapping[str, Change] | None = None,
+        plan: Changes | None = None,
         compared: bool = True,
     ) -> None:
         self._lanes, self._plan = lanes, dict(plan or {})
@@ -277,15 +278,15 @@ class Stream:
         return states
 
     def _look_at_references(self, *, kept: bool) -> None:
+        def look(lane: ByBlock, batch: int) -> list[Reference]:
+            found = self._references(lane, batch)
+            return [each if kept else replace(each, logits=torch.empty(0)) for each in found]
+
+        full = self._lanes.each(look, range(len(self._ids)))
         sums = torch.zeros(self._shape[0], dtype=torch.float64)
-        full: list[list[Reference]] = []
-        for batch in range(len(self._ids)):
-            full.append([])
-            for each in self._references(self._lanes.main, batch):
-                sums.index_add_(0, each.rows, each.signal.double())
-                self.finite &= bool(each.log_norm.isfinite().all())
-                if kept:
-                    full[-1].append(each)
+        for each in itertools.chain(*full):
+            sums.index_add_(0, each.rows, each.signal.double())
+            self.finite &= bool(each.log_norm.isfinite().all())
         self._full = full if kept else None
         self.signal = (sums / self._shape[1]).tolist()
 
