@@ -59,6 +59,8 @@ class ByBlock:
     blocks : ModuleList
     embedding : Parameter
         The input embedding as it is stored.
+    stored_head : Parameter
+        The output embedding, which may be the same.
     stored : dict of str to Tensor
         What the files hold, by every name as `inventory.weight_name` gives it.
     """
@@ -67,7 +69,12 @@ class ByBlock:
         self.model, self.blocks = model, blocks(model)
         self.stored: dict[str, Tensor] = dict(weight_parameters(model))
         self.embedding: nn.Parameter = model.get_input_embeddings().weight
+        self.stored_head: nn.Parameter = model.get_output_embeddings().weight
         self._cancel = cancel
+        self._placed = [
+            [(place.module, place.name, id(place.stored)) for place in _places(block)]
+            for block in self.blocks
+        ]
         self._readers = [{id(parameter) for parameter in block.parameters()} for block in self.blocks]
         self._changes: dict[int, Change] = {}
         self._widened: dict[tuple[str, torch.Size], _Slots] = {}
@@ -76,6 +83,7 @@ class ByBlock:
         self._own = torch.empty(0)
         self._own_holds: tuple[int, Change | None] | None = None
         self._undo = contextlib.ExitStack()
+        self._watching: Callable[[Tensor, int, Tensor], None] | None = None
 
     def beside(self) -> Self:
         """The model's modules once more, for another thread: both compute with the same widened block.
@@ -129,6 +137,19 @@ class ByBlock:
             yield
         finally:
             self._changes, self._apart = kept
+
+    @contextlib.contextmanager
+    def watched(self, note: Callable[[Tensor, int, Tensor], None]) -> Iterator[None]:
+        """Call `note` with a stack as it is stored, an expert of it and that expert's inputs, at each use."""
+        self._watching = note
+        try:
+            yield
+        finally:
+            self._watching = None
+
+    def placed(self, block: int) -> list[tuple[nn.Module, str, int]]:
+        """Where a block reads parameters: the module, the name there, and the id of what is stored."""
+        return self._placed[block]
 
     def pieces(self, name: str) -> Iterator[Tensor]:
         """A weight as it is stored, some rows (rows, input channels) at a time."""
@@ -230,8 +251,12 @@ class ByBlock:
         first, last = places["gate_up_proj" if layer.has_gate else "up_proj"], places["down_proj"]
         numbers, counts = experts.unique_consecutive(return_counts=True)
         for expert, rows in zip(numbers.tolist(), order.split(counts.tolist()), strict=True):
-            inner = nn.functional.linear(hidden[rows // chosen.shape[1]], self._in_float32(first, expert))
+            given = hidden[rows // chosen.shape[1]]
+            inner = nn.functional.linear(given, self._in_float32(first, expert))
             inner = layer._apply_gate(inner) if layer.has_gate else layer.act_fn(inner)
+            if self._watching is not None:
+                self._watching(first.stored, expert, given)
+                self._watching(last.stored, expert, inner)
             outputs[rows] = nn.functional.linear(inner, self._in_float32(last, expert))
         return (outputs.view(*chosen.shape, -1) * weights[..., None]).sum(1).to(hidden.dtype)
 
