@@ -96,7 +96,7 @@ def gptq(weight: Tensor, about: Curvature, fmt: Format, cancel: Cancel, threads:
 
     def rounded(piece: Tensor) -> Quantized:
         cancel.check()
-        return _part(piece.half().float(), about, fmt, size, cancel)
+        return _part(piece.half().float().cpu(), about, fmt, size, cancel)
 
     parts = list(threads(rounded, weight.detach().split(rows)))
     zeros = [part.zero_point for part in parts if part.zero_point is not None]
