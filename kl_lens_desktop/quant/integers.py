@@ -282,15 +282,16 @@ def writing(
         with (
             room_for("the rounded weights", needed, place.parent),
             temporary.partial_of(place) as partial,
+            contextlib.closing(partial.open("xb", _BUFFER)) as file,
         ):
-            with partial.open("xb", _BUFFER) as file:
-                writer = Writer(file, reserved, about)
-                try:
-                    yield writer
-                finally:
-                    writer.finish()
-            with temporary.placing():
-                os.replace(partial, place)
+            writer = Writer(file, reserved, about)
+            try:
+                yield writer
+            finally:
+                writer.finish()  # raises where the disk is full, and then the old file stays
+                file.close()  # Windows renames no open file
+                with temporary.placing():
+                    os.replace(partial, place)
     except OSError as error:
         raise InputError(f"Cannot write {path}", reason(error), "Choose another folder") from error
 
