@@ -235,7 +235,7 @@ def print_table(header: list[str], rows: list[list[Any]]) -> None:
 
 
 def print_json(value: Any) -> None:
-    print_json_text(json.dumps(value, indent=1, ensure_ascii=False))
+    print_json_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def print_json_text(text: str) -> None:

@@ -29,6 +29,8 @@ class PullJob(Job[Pulled]):
         Branch, tag or commit.
     move : bool
         Move a copy that an earlier version pulled to the cache that all Hugging Face tools share.
+    tokenizer : bool
+        Where the model has no tokenizer, also download the one that its authors use from its own repository.
     """
 
     NAME: ClassVar[str] = "pull"
@@ -36,6 +38,7 @@ class PullJob(Job[Pulled]):
     model: str
     revision: str | None = None
     move: bool = False
+    tokenizer: bool = False
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.download import pull
@@ -43,7 +46,7 @@ class PullJob(Job[Pulled]):
         from kl_lens_desktop.hub.resolve import resolve_model
 
         if is_on_the_hub(self.model):
-            yield from pull(self.model, self.revision, cancel, move=self.move)
+            yield from pull(self.model, self.revision, cancel, move=self.move, tokenizer=self.tokenizer)
             return
         local = resolve_model(self.model)
         yield self.finished({"folder": str(local.folder), "id": local.id, "revision": local.revision})

@@ -81,6 +81,10 @@ class Details(QScrollArea):
         facts += [(name, value) for name, value in told if value]
         if details:
             facts += [("Revision", details.of.commit[:12]), ("To fetch", quantities.size(details.bytes))]
+            if details.tokenizer_of:
+                facts += [
+                    ("Tokenizer", f"of {details.tokenizer_of}: the model has none, its authors use this")
+                ]
         self._inside.addLayout(_facts(*facts))
         if words:
             self._inside.addWidget(label(words, "secondary", wrap=True))

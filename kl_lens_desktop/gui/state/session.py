@@ -223,7 +223,8 @@ class Session(QObject):
         """Inspect a model, pulling it first if asked, and open what was measured of it before."""
         steps = [Step(InspectJob(reference), reference)]
         if pull:
-            steps.insert(0, Step(PullJob(reference), reference))
+            # Whose tokenizer comes along, if it has none, was told before.
+            steps.insert(0, Step(PullJob(reference, tokenizer=True), reference))
         self.opening = reference
         self.job.start(*steps)
 
