@@ -164,6 +164,7 @@ def print_bench(rows: list[dict[str, Any]], devices: Sequence[dict[str, Any]] = 
     """The closing table: one row a variant and device, what to know of the bench file's `devices` that are
     in it, and a line on what the figures mean."""
     from kl_lens_desktop.bench.labels import device_notes
+    from kl_lens_desktop.bench.outcome import outcome
     from kl_lens_desktop.bench.report import pairs, table
 
     columns = {
@@ -188,6 +189,8 @@ def print_bench(rows: list[dict[str, Any]], devices: Sequence[dict[str, Any]] = 
     for device in devices:
         if device["name"] in used and (notes := device_notes(device)):
             say(f"{device['name']}: {' '.join(notes)}")
+    if found := outcome(rows):
+        say(f"The plan on {found.device}: {found.sentence}.")
     taken_in_turn = pairs(rows)
     for pair in taken_in_turn:
         say(
