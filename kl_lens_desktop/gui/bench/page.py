@@ -50,7 +50,7 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
 )
-from kl_lens_desktop.gui.kit.words import caption, plain_tip, wrapped_tip
+from kl_lens_desktop.gui.kit.words import caption, explain, plain_tip
 from kl_lens_desktop.gui.state import bench_history
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import EFFORTS, MISSING, QUICK, Session
@@ -394,7 +394,7 @@ class BenchmarkPage(Page):
     def _column_box(self, figure: Figure, shown: bool) -> QCheckBox:
         box = QCheckBox(figure.name)
         box.setChecked(shown)
-        box.setToolTip(wrapped_tip(figure.tip))
+        explain(box, figure.tip)
         box.toggled.connect(lambda wanted: self.show_column(figure.key, wanted))
         return box
 

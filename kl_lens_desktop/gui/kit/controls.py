@@ -39,7 +39,7 @@ from PySide6.QtWidgets import (
 )
 
 from kl_lens_desktop.gui.kit import icons, theme
-from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
+from kl_lens_desktop.gui.kit.words import explain, plain_tip
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.stages import Stage, Standing
 from kl_lens_desktop.printable import printable, printable_lines
@@ -202,9 +202,8 @@ def hint(text: str) -> QToolButton:
         QToolTip.showText(widget.mapToGlobal(widget.rect().bottomLeft()), widget.toolTip(), widget)
 
     widget = tool("info", "", show)
-    widget.setToolTip(wrapped_tip(text))
+    explain(widget, text)
     widget.setAccessibleName("Explanation")
-    widget.setAccessibleDescription(text)
     return widget
 
 

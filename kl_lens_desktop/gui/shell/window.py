@@ -293,6 +293,7 @@ class RailButton(QPushButton):
         self._name = name
         self.setProperty("role", "rail")
         self.setCheckable(True)
+        self.setAutoExclusive(True)  # for screen readers: one of several, and no box to tick
         self.setAutoDefault(False)
         self.setIcon(icons.icon(icon))
         self.setIconSize(QSize(18, 18))
