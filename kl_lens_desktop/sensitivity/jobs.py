@@ -96,6 +96,7 @@ class AnalyzeJob(Job[Analyzed]):
     """
 
     NAME: ClassVar[str] = "analyze"
+    KEEPS: ClassVar[str] = "What was measured is kept, and starting again continues"
     SAVES_MEMORY: ClassVar[str] = (
         "Close other programs, shorten the window, set OMP_NUM_THREADS=1, or choose a smaller model"
     )
