@@ -12,6 +12,7 @@ from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.printable import is_steering, printable, printable_lines
+from kl_lens_desktop.process.awake import awake
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
@@ -54,7 +55,7 @@ def events(job: Job[Any], carry: Carry) -> Iterator[Event]:
         cancel.cancel()
 
     try:
-        with exclusive(job.writes()), answered(hear), contextlib.suppress(Cancelled):
+        with exclusive(job.writes()), answered(hear), awake([job]), contextlib.suppress(Cancelled):
             for event in carry(job, cancel):
                 if isinstance(event, Progress):
                     meter.show(event)

@@ -34,6 +34,7 @@ class PullJob(Job[Pulled]):
     """
 
     NAME: ClassVar[str] = "pull"
+    LONG: ClassVar[bool] = True
     KEEPS: ClassVar[str] = "What has arrived is kept, and starting again continues"
 
     model: str

@@ -22,6 +22,7 @@ from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.controls import JobButton, Page, reason_line, rule
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.more.help import HelpPage
+from kl_lens_desktop.gui.shell.attention import NAME, Attention
 from kl_lens_desktop.gui.shell.banner import Banner
 from kl_lens_desktop.gui.shell.header import Header
 from kl_lens_desktop.gui.shell.jobbar import JobBar
@@ -54,7 +55,7 @@ class Window(QMainWindow):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.setWindowTitle("KL Lens")
+        self.setWindowTitle(NAME)
         self.setMinimumSize(1024, 680)
         room = self.screen().availableSize() - FRAME
         self.resize(QSize(1280, 800).boundedTo(room).expandedTo(self.minimumSize()))
@@ -62,6 +63,7 @@ class Window(QMainWindow):
         self.header = Header(self.session)
         self.banner = Banner()
         self.jobbar = JobBar(self.session)
+        self.attention = Attention(self.session, self)
         self.stack = QStackedWidget()
         self._pages: dict[str, Page] = {}
         self._at_compress = False  # nothing was opened since “Compress” was pressed

@@ -145,6 +145,7 @@ class Session(QObject):
         super().__init__(parent)
         self.settings = settings
         self.job = Runner(self)
+        self.job.stay_awake = settings.stay_awake
         self.background = Background(self)
         self.log: list[LogLine] = []
         self.model: Model | None = None
