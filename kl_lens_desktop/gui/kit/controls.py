@@ -300,6 +300,9 @@ class Frame(Protocol):
     def show_page(self, name: str) -> None:
         """Turn to the page called `name`."""
 
+    def show_help(self, file: str = "") -> None:
+        """Turn to one of the pages of the help; without a file, to what it says about the page in front."""
+
     def follow_scheme(self) -> None:
         """Take the colours of the theme that was chosen."""
 

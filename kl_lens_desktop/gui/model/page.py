@@ -245,10 +245,10 @@ class ModelPage(Page):
         elif session.model is not None:
             self.details.show_model(session.model, session.settings.work_folder)
         else:
-            self.details.show_words(
-                "Choose a model on the left. Before anything starts, you see here its architecture "
-                "and size, and how much memory and disk space each step needs."
-            )
+            self.details.show_welcome(session.settings.work_folder, self._show_questions)
+
+    def _show_questions(self) -> None:
+        self._window.show_help("questions.md")
 
     def _explain(self) -> None:
         self.why.set_text(self.next.toolTip() if self._hit is None else self.download.reason)

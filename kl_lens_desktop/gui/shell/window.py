@@ -204,7 +204,7 @@ class Window(QMainWindow):
             shortcut(f"Ctrl+{index + 1}", partial(self.show_page, name))
         shortcut("Ctrl+O", lambda: self._on_page("Model", "choose_folder"))
         shortcut("Ctrl+S", lambda: self._on_page("Plan", "save"))
-        shortcut("F1", self._show_help)
+        shortcut("F1", self.show_help)
         shortcut("F5", lambda: self.page(self.shown).start())
         shortcut("Esc", self.jobbar.ask)
         shortcut("Ctrl+Return", self.compress.click)
@@ -218,12 +218,15 @@ class Window(QMainWindow):
         else:
             super().keyPressEvent(event)
 
-    def _show_help(self) -> None:
+    def show_help(self, file: str = "") -> None:
         about = self.shown
         self.show_page("Help")
         page = self.page("Help")
         assert isinstance(page, HelpPage)
-        page.show_about(about)
+        if file:
+            page.show_file(file)
+        else:
+            page.show_about(about)
 
     def _on_page(self, name: str, action: str) -> None:
         self.show_page(name)
