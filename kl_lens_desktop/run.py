@@ -55,6 +55,8 @@ class RunJob(Job[Compressed]):
     """
 
     NAME: ClassVar[str] = "run"
+    LONG: ClassVar[bool] = True
+    KEEPS: ClassVar[str] = "The steps that are done are kept, and starting again continues"
 
     model: str
     out: Path

@@ -141,6 +141,11 @@ def _add_pull(commands: Commands) -> None:
     command.add_argument(
         "--move", action="store_true", help="move a model of an earlier version to the Hugging Face cache"
     )
+    command.add_argument(
+        "--with-tokenizer",
+        action="store_true",
+        help="where a model has no tokenizer, download the one that its authors use too",
+    )
 
 
 def _add_verify_files(commands: Commands) -> None:

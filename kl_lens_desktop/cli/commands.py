@@ -116,7 +116,9 @@ def _pull(arguments: Arguments) -> None:
     if arguments.check:
         check(arguments)
         return
-    result = finish(PullJob(arguments.model, arguments.revision, arguments.move), perform)
+    result = finish(
+        PullJob(arguments.model, arguments.revision, arguments.move, arguments.with_tokenizer), perform
+    )
     say(result["folder"])
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -41,7 +42,7 @@ from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behin
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, open_model, unembedded
+from kl_lens_desktop.model.load import LoadedModel, open_model, warnings
 from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.integers import beside
@@ -50,7 +51,17 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.quant.roundings import Roundings
-from kl_lens_desktop.repository.model_files import CONFIG, GENERATION, model_files, read_bytes
+from kl_lens_desktop.repository.model_files import (
+    CONFIG,
+    GENERATION,
+    TOKENIZER_CONFIG,
+    model_files,
+    parse_object,
+    read_bytes,
+    read_object,
+    strict_json,
+)
+from kl_lens_desktop.repository.native import in_transformers, is_native
 from kl_lens_desktop.sensitivity.data_rounding import roundings_of
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 from kl_lens_desktop.temporary import partial_of
@@ -143,7 +154,7 @@ def export_model(
         needed = _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         yield from _warnings(plan, npu)
-        yield from unembedded(loaded)
+        yield from warnings(loaded)
         roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
         changes = roundings.changes(plan.assignments)
         ids, tensors = _prompt(loaded), weights_of(loaded.model)
@@ -354,16 +365,25 @@ def _describe(graph: ov.Model, local: LocalModel, plan: Plan) -> None:
 
 def _write_small_files(folder: Path, generation: GenerationConfig, staging: Path) -> None:
     for file in model_files(folder).small:
-        (staging / file.name).write_bytes(read_bytes(file))
+        content = read_bytes(file)
+        if file.name == CONFIG and is_native(described := parse_object(content, file)):
+            content = json.dumps(in_transformers(described), indent=2).encode()
+        (staging / file.name).write_bytes(strict_json(content) if file.suffix == ".json" else content)
     if not (staging / GENERATION).exists():  # LLMPipeline wants one
         with in_words("Cannot write how to generate", f"{CONFIG} has impossible settings", "Correct them"):
             generation.save_pretrained(staging)
+    # Of prompts of unequal length, the recurrent states are right only where the shorter ones begin later.
+    path = staging / TOKENIZER_CONFIG
+    described = read_object(path) if path.exists() else {}
+    if described.get("padding_side") != "left":
+        write_json(path, {**described, "padding_side": "left"})
 
 
 def _write_tokenizer(tokenizer: Any, staging: Path) -> None:
     with in_words(
         "Cannot convert the tokenizer", "OpenVINO refused it", "Choose a model with a fast tokenizer"
     ):
+        tokenizer.padding_side = "left"
         models = convert_tokenizer(tokenizer, with_detokenizer=True)
     for part, graph in zip(("tokenizer", "detokenizer"), models, strict=True):
         ov.save_model(graph, staging / f"openvino_{part}.xml")
@@ -387,8 +407,8 @@ def _write_card(
                 "SDPA backend, because the paged one does not accept the states of this graph.",
                 "Loops that feed the four inputs, with prompts in pieces of any length.",
             ],
-            "rows_of_a_batch": "Pad shorter prompts on the left, where attention_mask is 0. Calls with one "
-            "token for each row need no padding.",
+            "rows_of_a_batch": "Shorter prompts are padded on the left, where attention_mask is 0. The "
+            "tokenizer in this folder does so. Calls with one token for each row need no padding.",
             **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
             "audit": checked,
             "proof": proven,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.errors import InputError, ModelError
 from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
 from kl_lens_desktop.files import read_json, write_json
 from kl_lens_desktop.process.cancel import Cancel
@@ -127,12 +127,24 @@ def model_answer(
 
 
 def _in_fp16(rows: "torch.Tensor") -> "torch.Tensor":
-    return rows.half().float()
+    """As a graph holds what is no weight: what is beyond FP16 stays."""
+    rounded = rows.half().float()
+    return rounded.where(rounded.isfinite(), rows)
 
 
 def reference(model: Any, ids: Sequence[int], changes: "Mapping[str, Change]", cancel: Cancel) -> Reference:
-    """What a model answers to `ids`: see `model_answer`."""
+    """What a model answers to `ids`: see `model_answer`.
+
+    Raises
+    ------
+    ModelError
+        If that is no number.
+    """
     logits = model_answer(model, ids, changes, cancel)
+    if not logits.isfinite().all():
+        raise ModelError(
+            "Cannot export the model", "its own predictions are not finite numbers", "Choose another model"
+        )
     vocabulary = logits.shape[1]
     kept = np.random.default_rng(_SEED).choice(vocabulary, min(_COLUMNS, vocabulary), replace=False)
     columns = np.sort(kept).astype(np.int64)
@@ -210,7 +222,7 @@ def difference_from(said: Reference, parts: Iterable[Logits]) -> float:
         off, spread = np.concatenate(together, 1)
         off = np.nan_to_num(off, nan=np.inf, posinf=np.inf)
         found.append(float(np.sqrt(np.quantile(off, 0.75, method="higher") / spread.mean())))
-    return max(found)
+    return max(share if np.isfinite(share) else float("inf") for share in found)
 
 
 def _joined(calls: Iterable[Call], tokens: Callable[[Call], int]) -> list[list[Call]]:

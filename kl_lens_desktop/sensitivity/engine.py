@@ -30,7 +30,7 @@ from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_or_open, unembedded
+from kl_lens_desktop.model.load import LoadedModel, load_or_open, warnings
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weights
@@ -98,7 +98,7 @@ def analyze(
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")
     loaded = yield from load_or_open(local.folder, STAGE, how.device)
-    yield from unembedded(loaded)
+    yield from warnings(loaded)
     use_cores()
     precision = how.precision
     if precision == "bf16" and not _gains_from_bf16(how.device):

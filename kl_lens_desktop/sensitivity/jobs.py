@@ -109,6 +109,8 @@ class AnalyzeJob(Job[Analyzed]):
     """
 
     NAME: ClassVar[str] = "analyze"
+    LONG: ClassVar[bool] = True
+    KEEPS: ClassVar[str] = "What was measured is kept, and starting again continues"
     SAVES_MEMORY: ClassVar[str] = (
         "Close other programs, shorten the window, set OMP_NUM_THREADS=1, or choose a smaller model"
     )
@@ -185,6 +187,7 @@ class AgreeJob(Job[Agreed]):
     """
 
     NAME: ClassVar[str] = "agree"
+    LONG: ClassVar[bool] = True
 
     model: str
     scores: Path

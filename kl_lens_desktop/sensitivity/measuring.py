@@ -24,8 +24,9 @@ from kl_lens_desktop.sensitivity.stream import Changed, Stream, changed, only
 from kl_lens_desktop.sensitivity.walk import Position, Timing, Walk
 
 T = TypeVar("T", bound="Text")
+_FP16_MOST = torch.finfo(torch.float16).max
 _NOISE = 1e-5  # relative: a change too small to matter
-_NOT_FINITE = "its own values are not finite"
+_NOT_FINITE = "its own values are not finite, or beyond what FP16 holds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class OnDisk:
     def __init__(self, lanes: DiskLanes) -> None:
         self._lanes, self._weights = lanes, (weights := lanes.main)
         self.model, self.depth, self.count = weights.model, len(weights.blocks), 1
-        self._known_finite: dict[str, bool] = {}
+        self._known_usable: dict[str, bool] = {}
         self._known_changing: dict[tuple[str, str], bool] = {}
 
     def open(self, ids: Tensor) -> Stream:
@@ -140,10 +141,11 @@ class OnDisk:
         return only(text.compare([Changed({_name_of(embedding, self._weights.stored): _noisy}, 0)]))
 
     def broken(self) -> Iterator[str]:
-        return (name for name in self._weights.stored if not self._finite(name))
+        pieces = self._weights.pieces
+        return (name for name in self._weights.stored if not all(map(_finite, pieces(name))))
 
     def _without_running(self, text: Stream, candidate: Candidate) -> Found | None:
-        if not self._finite(candidate.weight.name):
+        if not self._usable(candidate.weight.name):
             return Found(_NOT_FINITE, Timing())
         if not self._changes(candidate):
             return Found(nothing_changed(len(text.signal)), Timing())
@@ -159,10 +161,10 @@ class OnDisk:
             self._known_changing[candidate.pair] = any(differs)
         return self._known_changing[candidate.pair]
 
-    def _finite(self, name: str) -> bool:
-        if name not in self._known_finite:
-            self._known_finite[name] = all(_finite(part) for part in self._weights.pieces(name))
-        return self._known_finite[name]
+    def _usable(self, name: str) -> bool:
+        if name not in self._known_usable:
+            self._known_usable[name] = all(_finite(part, _FP16_MOST) for part in self._weights.pieces(name))
+        return self._known_usable[name]
 
 
 def _jobs(walk: Walk, todo: Sequence[Candidate]) -> Iterator[Work[Found]]:
@@ -176,7 +178,7 @@ def _jobs(walk: Walk, todo: Sequence[Candidate]) -> Iterator[Work[Found]]:
 def _measure(walk: Walk, position: Position, candidate: Candidate, lane: Lane) -> Found:
     name, parameter = candidate.weight.name, lane.parameters[candidate.weight.name]
     timing, started = Timing(), time.perf_counter()
-    if not _finite(parameter):
+    if not _finite(parameter, _FP16_MOST):
         return Found(_NOT_FINITE, timing)
     rounded = changed_values(parameter, candidate.change)
     unchanged = torch.equal(rounded, parameter)
@@ -200,6 +202,6 @@ def _noisy(rows: Tensor) -> Tensor:
     return rows * torch.empty_like(rows).normal_(1, _NOISE, generator=torch.Generator().manual_seed(0))
 
 
-def _finite(parameter: Tensor) -> bool:
+def _finite(parameter: Tensor, most: float = math.inf) -> bool:
     """`isfinite` would take one and a half times the memory of the parameter."""
-    return all(math.isfinite(end.item()) for end in parameter.aminmax())
+    return all(math.isfinite(end) and abs(end) <= most for end in map(Tensor.item, parameter.aminmax()))

@@ -145,6 +145,7 @@ class Session(QObject):
         super().__init__(parent)
         self.settings = settings
         self.job = Runner(self)
+        self.job.stay_awake = settings.stay_awake
         self.background = Background(self)
         self.log: list[LogLine] = []
         self.model: Model | None = None
@@ -223,7 +224,8 @@ class Session(QObject):
         """Inspect a model, pulling it first if asked, and open what was measured of it before."""
         steps = [Step(InspectJob(reference), reference)]
         if pull:
-            steps.insert(0, Step(PullJob(reference), reference))
+            # Whose tokenizer comes along, if it has none, was told before.
+            steps.insert(0, Step(PullJob(reference, tokenizer=True), reference))
         self.opening = reference
         self.job.start(*steps)
 
