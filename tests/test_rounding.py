@@ -209,6 +209,15 @@ def test_nothing_is_rounded_twice_and_roundings_never_mix(
         _analyze(small, out, rounding="nearest")
 
 
+def test_scores_of_an_older_version_go_on_as_they_began(small: LocalModel, tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    _analyze(small, out, rounding="nearest")
+    events = list(analyze(small, out, _how(formats=("int4_sym_g64", "int3_sym_g32")), Cancel()))
+    assert any("goes on so" in event.text for event in events if isinstance(event, Note))
+    assert {entry.rounding for entry in load_scores(out).entries} == {"nearest"}
+    assert not (tmp_path / "scores.safetensors").exists()
+
+
 def test_a_cancelled_rounding_goes_on_where_it_was(small: LocalModel, tmp_path: Path) -> None:
     cancel, out = Cancel(), tmp_path / "scores.json"
     with pytest.raises(Cancelled):
