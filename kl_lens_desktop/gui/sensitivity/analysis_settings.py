@@ -62,12 +62,21 @@ class AnalysisSettings(QWidget):
             "Measure every weight on all of the text. Otherwise, a weight stops when more text "
             "would not change its rank. That takes about half the time."
         )
+        self.by_data = QCheckBox("Round by data")
+        self.by_data.setToolTip(
+            "Choose the integers of INT4 and smaller formats by what the text gives each weight. The model "
+            "stays as small and as fast, and loses about half as much as with numbers rounded to nearest."
+        )
+        self.by_data.setChecked(self._shown.rounding == "data")
         for words, widget in (("Text", self.text), ("Tokens", self.tokens), ("Formats", self.formats)):
             layout.addWidget(label(words, "secondary"))
             layout.addWidget(widget)
             layout.addSpacing(8)
         layout.addWidget(self.exhaustive)
+        layout.addSpacing(8)
+        layout.addWidget(self.by_data)
         layout.addStretch(1)
+        self.by_data.toggled.connect(lambda _: self._changed())
         self.exhaustive.toggled.connect(lambda _: self._changed())
         self.tokens.valueChanged.connect(lambda _: self._changed())
         session.job.started.connect(lambda _: self._lock(True))
@@ -81,15 +90,17 @@ class AnalysisSettings(QWidget):
             tokens=self.tokens.value(),
             formats=formats,
             exhaustive=self.exhaustive.isChecked(),
+            rounding="data" if self.by_data.isChecked() else "nearest",
         )
 
     def show_analysis(self, analysis: Analysis) -> None:
         self._shown = analysis
-        for widget in (self.tokens, self.exhaustive):
+        for widget in (self.tokens, self.exhaustive, self.by_data):
             widget.blockSignals(True)
         self.tokens.setValue(analysis.tokens)
         self.exhaustive.setChecked(analysis.exhaustive)
-        for widget in (self.tokens, self.exhaustive):
+        self.by_data.setChecked(analysis.rounding == "data")
+        for widget in (self.tokens, self.exhaustive, self.by_data):
             widget.blockSignals(False)
         for name, action in self._actions.items():
             action.setChecked(name in analysis.formats)
@@ -130,5 +141,5 @@ class AnalysisSettings(QWidget):
         self.formats.setToolTip(plain_tip(f"Each chosen format is measured for every weight: {listed}"))
 
     def _lock(self, locked: bool) -> None:
-        for widget in (self.text, self.tokens, self.formats, self.exhaustive):
+        for widget in (self.text, self.tokens, self.formats, self.exhaustive, self.by_data):
             widget.setEnabled(not locked)
