@@ -31,10 +31,25 @@ OTHER_REVISION = (
 )
 
 
+SHELLS = ("bash", "zsh", "fish", "powershell", "tcsh")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         tell(f"{self.prog}: {message}. See {self.prog} --help.")
         raise SystemExit(USAGE)
+
+
+class _PrintCompletion(argparse.Action):
+    """Made by shtab, which is read for this alone."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, shell: Any, option_string: str | None = None
+    ) -> NoReturn:
+        import shtab
+
+        print(shtab.complete(parser, shell))
+        parser.exit(0)
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
@@ -49,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
         "Exit status: 0 done, 1 failed, 2 usage, 130 cancelled.",
     )
     whole.add_argument("--version", action="version", version=f"KL Lens Desktop {__version__}")
+    whole.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=SHELLS,
+        help="print what makes a shell complete commands and options, and exit",
+    )
     commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for add in (
         _add_app,
