@@ -54,6 +54,7 @@ def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _how(text: Path | None = None, **options: object) -> Analysis:
+    options.setdefault("rounding", "nearest")  # which plain torch does, to compare with
     return Analysis(text=(text or calibration_text(),), **options)  # type: ignore[arg-type]
 
 

@@ -107,6 +107,7 @@ WHOLE = {
     "test_every_page_fits_the_window",
     "test_every_plan_that_is_written_can_be_read",
     "test_every_stage_ends_at_a_signal_whatever_it_is_busy_with",
+    "test_every_weight_has_the_moments_of_its_inputs",
     "test_experts_race_and_agree_like_other_weights",
     "test_export_and_benchmark_run_from_their_buttons_and_a_prompt_is_tried",
     "test_f1_opens_what_the_guide_says_about_the_page",

@@ -18,7 +18,7 @@ from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import Analysis
+from kl_lens_desktop.sensitivity.jobs import ROUNDINGS, Analysis
 from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS
 
 USAGE = 2  # the exit status of arguments that are none
@@ -529,6 +529,14 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("f32", "bf16"),
         help="bf16 is faster on processors that support it; its error is measured and reported",
+    )
+    command.add_argument(
+        "--rounding",
+        choices=ROUNDINGS,
+        help=(
+            "data (default) chooses each weight's integers by the inputs that a text gives it; nearest "
+            "rounds each number by itself"
+        ),
     )
 
 

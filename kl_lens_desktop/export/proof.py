@@ -22,6 +22,8 @@ from kl_lens_desktop.process.cancel import Cancel
 if TYPE_CHECKING:
     import torch
 
+    from kl_lens_desktop.quant.roundings import Change
+
 REFERENCE = "kl_lens_reference.json"
 CALLS = (140, *[1] * 8, 140, *[1] * 8)  # tokens
 TOKENS = sum(CALLS)
@@ -95,7 +97,7 @@ def graph_answers(
 
 
 def model_answer(
-    model: Any, ids: Sequence[int], assignments: Mapping[str, str], cancel: Cancel
+    model: Any, ids: Sequence[int], changes: "Mapping[str, Change]", cancel: Cancel
 ) -> "torch.Tensor":
     """The logits of a model for `ids` in one call, in float32, with weights rounded as a graph holds them.
 
@@ -103,8 +105,8 @@ def model_answer(
     ----------
     model : PreTrainedModel
         As `model.load.open_model` gives it.
-    assignments : mapping of str to str
-        Weight to format; everything else is rounded to FP16.
+    changes : mapping of str to Change
+        What each weight is rounded to; everything else is rounded to FP16.
 
     Returns
     -------
@@ -115,13 +117,11 @@ def model_answer(
 
     from kl_lens_desktop.kernels.replace import fast_kernels
     from kl_lens_desktop.model.by_block import ByBlock
-    from kl_lens_desktop.quant.formats import parse_format
 
     with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel) as streamed:
-        formats = {name: parse_format(chosen) for name, chosen in assignments.items()}
-        named = {id(streamed.stored[name]) for name in formats}  # tied weights have other names too
+        named = {id(streamed.stored[name]) for name in changes}  # tied weights have other names too
         rest = {name: _in_fp16 for name, stored in streamed.stored.items() if id(stored) not in named}
-        with streamed.changed({**rest, **formats}):
+        with streamed.changed({**rest, **changes}):
             logits: torch.Tensor = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
         return logits
 
@@ -132,7 +132,7 @@ def _in_fp16(rows: "torch.Tensor") -> "torch.Tensor":
     return rounded.where(rounded.isfinite(), rows)
 
 
-def reference(model: Any, ids: Sequence[int], assignments: Mapping[str, str], cancel: Cancel) -> Reference:
+def reference(model: Any, ids: Sequence[int], changes: "Mapping[str, Change]", cancel: Cancel) -> Reference:
     """What a model answers to `ids`: see `model_answer`.
 
     Raises
@@ -140,7 +140,7 @@ def reference(model: Any, ids: Sequence[int], assignments: Mapping[str, str], ca
     ModelError
         If that is no number.
     """
-    logits = model_answer(model, ids, assignments, cancel)
+    logits = model_answer(model, ids, changes, cancel)
     if not logits.isfinite().all():
         raise ModelError(
             "Cannot export the model", "its own predictions are not finite numbers", "Choose another model"

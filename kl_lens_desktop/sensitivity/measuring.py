@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from kl_lens_desktop.model.inventory import Weight
 from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.quant.roundings import Change, changed_values
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.means import nothing_changed
@@ -30,10 +31,11 @@ _NOT_FINITE = "its own values are not finite, or beyond what FP16 holds"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A weight in a format, to be measured."""
+    """A weight in a format, to be measured with the values of `change`."""
 
     weight: Weight
     format: Format
+    change: Change
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -124,7 +126,7 @@ class OnDisk:
     def found(self, text: Stream, todo: Sequence[Candidate]) -> Iterator[Found | float]:
         told = [self._without_running(text, candidate) for candidate in todo]
         unknown = [each for each, known in zip(todo, told, strict=True) if known is None]
-        results = text.compare([changed(each.weight, each.format) for each in unknown])
+        results = text.compare([changed(each.weight, each.change) for each in unknown])
         for known in told:
             if known is not None:
                 yield known
@@ -151,6 +153,8 @@ class OnDisk:
 
     def _changes(self, candidate: Candidate) -> bool:
         """Whether the format changes anything, which the first rows tell of nearly every weight."""
+        if not isinstance(candidate.change, Format):
+            return True
         if candidate.pair not in self._known_changing:
             parts = (part.float() for part in self._weights.pieces(candidate.weight.name))
             differs = (not torch.equal(fake_quantize(part, candidate.format), part) for part in parts)
@@ -176,7 +180,7 @@ def _measure(walk: Walk, position: Position, candidate: Candidate, lane: Lane) -
     timing, started = Timing(), time.perf_counter()
     if not _finite(parameter, _FP16_MOST):
         return Found(_NOT_FINITE, timing)
-    rounded = fake_quantize(parameter, candidate.format)
+    rounded = changed_values(parameter, candidate.change)
     unchanged = torch.equal(rounded, parameter)
     timing.rounding_s, timing.rounded = time.perf_counter() - started, candidate.weight.parameters
     if unchanged:

@@ -240,8 +240,10 @@ class Session(QObject):
 
     @property
     def analysis(self) -> Analysis:
-        """How sensitivity is measured for the open model."""
-        return self.settings.analysis(self.workspace)
+        """How sensitivity is measured for the open model; one by an older version goes on as it was."""
+        kept = self.settings.analysis(self.workspace)
+        older = self.scores is not None and self.scores.entries and self.scores.rounding is None
+        return replace(kept, rounding="nearest") if older else kept
 
     def set_analysis(self, analysis: Analysis) -> None:
         """Measure so from now on; scores measured otherwise are set aside as ``scores-before.json``."""
