@@ -62,7 +62,7 @@ def sample_scores_path(sample: LocalModel, shared: Path) -> Path:
     with FileLock(shared / "scores.lock"):
         if not path.exists():
             part = shared / "part.json"
-            how = Analysis((calibration_text(),), tokens=512, window=128)
+            how = Analysis((calibration_text(),), tokens=512, window=128, rounding="nearest")
             for _ in analyze(sample, part, how, Cancel()):
                 pass
             part.rename(path)
