@@ -75,7 +75,7 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     yield from remarks(held_out)
     ids, about = windows(loaded, [held_out], job.tokens, job.window)
     points: list[dict[str, Any]] = []
-    todo = _in_order(scores.entries, weights)
+    todo = _in_order([entry for entry in scores.entries if not entry.is_predicted], weights)
     with torch.no_grad(), fast_kernels(loaded.model):
         measure = _nats_on_disk if loaded.mapped else _nats_in_memory
         found = measure(loaded, ids, todo, cancel)

@@ -9,10 +9,13 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event
 from kl_lens_desktop.process.job import Job
-from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS
+from kl_lens_desktop.quant.formats import DEFAULT_BITS, all_formats
 from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, SCORED_TOKENS, WINDOW
 
 QUICK_TOKENS = 1024
+ANCHOR = "int4_sym_g64"  # the format of a menu in which every weight is measured
+# Per channel is for runtimes that take nothing else, and costs much else.
+MENU = tuple(name for name in all_formats() if name != "fp16" and not name.endswith("_pc"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,10 @@ class Analysis:
     tokens, window : int
         How much text at most, and the length of its windows.
     formats : tuple of str
-        That every weight is measured in.
+        That every weight is measured in. Without any, those of `menu` are told of each weight: measured in
+        one of them, predicted in the others, and measured there too where the plan's decision hangs on it.
+    menu : tuple of str
+        What the plan in mind may choose from.
     exhaustive : bool
         Measure every entry on the whole text, instead of stopping those whose rank is settled (see `race`).
     bits : float
@@ -39,18 +45,27 @@ class Analysis:
         what that costs is measured and kept in the settings as ``rounding_floor``.
     device : str
         Of torch: ``cpu``, ``cuda`` or ``xpu``.
+    minutes : float or None
+        After so many, the best that is known is kept; with more the next time, it goes on from there.
     """
 
     text: tuple[Path, ...] = ()
     source: str = "novels"
     tokens: int = SCORED_TOKENS
     window: int = WINDOW
-    formats: tuple[str, ...] = DEFAULT_FORMATS
+    formats: tuple[str, ...] = ()
+    menu: tuple[str, ...] = MENU
     exhaustive: bool = False
     bits: float = DEFAULT_BITS
     seed: int = 0
     precision: str = "f32"
     device: str = "cpu"
+    minutes: float | None = None
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The formats of which the scores will tell."""
+        return self.formats or self.menu
 
     @property
     def quick(self) -> "Analysis":
@@ -68,7 +83,7 @@ class Analysis:
         from kl_lens_desktop.quant.formats import formats_to_measure
         from kl_lens_desktop.text.bundled import check_text, check_windows
 
-        formats_to_measure(self.formats)
+        formats_to_measure(self.offered)
         if not 0 <= self.bits <= 16:
             raise InputError(f"Cannot plan for {self.bits:g} bits", "FP16 takes 16", "Choose 16 or fewer")
         check_windows(self.tokens, self.window, max(len(self.text), 1))

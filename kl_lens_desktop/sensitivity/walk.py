@@ -112,6 +112,10 @@ class Walk:
     def depth(self) -> int:
         return len(self._lane.blocks)
 
+    def restart(self) -> None:
+        """Move the state back to the beginning."""
+        self.position = self._start
+
     def advance(self, block: int) -> None:
         """Move the state on to the input of `block`."""
         if self._inputs is not None and block > self.position.block:

@@ -1,0 +1,249 @@
+"""A whole menu of formats for little more than one: every weight is measured in the anchor, the others are
+predicted, and those are measured whose error bar still reaches the plan's decision.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kl_lens_desktop.model.inventory import Weight
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Note, Progress, Scored
+from kl_lens_desktop.quant.formats import Format, parse_format, stored_bytes
+from kl_lens_desktop.sensitivity import decision, race
+from kl_lens_desktop.sensitivity.clock import Clock
+from kl_lens_desktop.sensitivity.jobs import ANCHOR
+from kl_lens_desktop.sensitivity.ledger import Ledger
+from kl_lens_desktop.sensitivity.local_error import local_errors
+from kl_lens_desktop.sensitivity.measuring import Candidate
+from kl_lens_desktop.sensitivity.scan import STAGE, Scan, blocks_to_run, place_of
+from kl_lens_desktop.sensitivity.scores import PREDICTED, Pair
+
+MOMENT_WINDOWS = 4  # of the text, from which second moments come
+BRIEF_WINDOWS = 2  # the fewest that have a standard error
+_GAIN = 2e-4  # of the plan's loss: what measuring a pair must be expected to gain
+_FIRST_SHARE = 0.5  # of the work, for the first round; the rest is spent on what that has shown
+_RACE_SHARE = 0.6  # of the time left, for the anchor on more text
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a plan in mind asks of the scores.
+
+    Attributes
+    ----------
+    weights : sequence of Weight
+    formats : sequence of Format
+        What it may choose from.
+    bits : float
+        Average bits per parameter.
+    """
+
+    weights: Sequence[Weight]
+    formats: Sequence[Format]
+    bits: float
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [(weight.name, fmt.name) for weight in self.weights for fmt in self.formats]
+
+    @property
+    def anchors(self) -> list[Candidate]:
+        return [Candidate(weight, parse_format(ANCHOR)) for weight in self.weights]
+
+
+def foretell(
+    model: PreTrainedModel, ids: Tensor, ledger: Ledger, wish: Wish, clock: Clock, cancel: Cancel
+) -> Iterator[Event]:
+    """Local errors of all pairs that the ledger lacks, from the first windows of the text."""
+    formats = list(dict.fromkeys([parse_format(ANCHOR), *wish.formats]))
+    lacking = {
+        weight.name
+        for weight in wish.weights
+        if any((weight.name, fmt.name) not in ledger.local_errors for fmt in formats)
+    }
+    if not lacking:
+        return
+    message = "Reading what each weight is multiplied by"
+    yield Progress(STAGE, 0, 0, message)
+    count = BRIEF_WINDOWS if clock.is_limited else MOMENT_WINDOWS
+    places = list(ledger.order[:count])
+    for found in local_errors(model, ids[places], formats, cancel, lacking):
+        if isinstance(found, float):
+            yield Progress(STAGE, found * len(lacking), len(lacking), message, "weights")
+        elif math.isfinite(found[1]):
+            ledger.add_local_error(*found)
+    ledger.save(now=True)
+    clock.note("second moments and local errors")
+
+
+class Menu:
+    """The scan of a menu.
+
+    Parameters
+    ----------
+    scan : Scan
+        Over the anchors.
+    """
+
+    def __init__(
+        self, scan: Scan, ledger: Ledger, wish: Wish, depth: int, windows: int, clock: Clock
+    ) -> None:
+        self._scan, self._ledger, self._wish, self._clock = scan, ledger, wish, clock
+        self._depth, self._windows = depth, windows
+        trunk = sum(weight.parameters * weight.uses for weight in wish.weights if weight.block is not None)
+        self._block = max(trunk / depth, 1.0)
+        self._head = max((w.parameters for w in wish.weights if w.block is None), default=0)
+
+    def events(self) -> Iterator[Event]:
+        """The anchor of each weight, then what the plan's decision hangs on; predictions in between."""
+        anchors = self._wish.anchors
+        self._scan.expected = len(anchors) / 2
+        if self._clock.is_limited:
+            yield from self._in_time(anchors)
+        else:
+            yield from self._scan.events(self._wish.bits)
+            yield from self._told()
+            yield from self._further(self._room())
+        self._scan.expected = 0.0
+        yield from self._told()
+        self._ledger.save(now=True)
+        yield Progress(STAGE, 1, 1, "Done", "entries", 0.0)
+
+    def _in_time(self, anchors: Sequence[Candidate]) -> Iterator[Event]:
+        """Everything coarsely, then as finely as the time allows."""
+        yield from self._scan.coarse(_spread(anchors), BRIEF_WINDOWS)
+        self._clock.note("a first look at every weight")
+        yield from self._told()
+        most, done = 0, False
+        while not (self._scan.is_over or done):
+            bounds = [bound for bound in race.looks(self._windows) if bound > most]
+            fitting = [bound for bound in bounds if self._fits(anchors, bound)]
+            if fitting:
+                most = fitting[-1]
+                yield from self._scan.events(self._wish.bits, most)
+                yield from self._told()
+            self._clock.note("more text")
+            yield from self._further(float("inf"))
+            self._clock.note("formats that the plan's decision hangs on")
+            done = not fitting
+
+    def _fits(self, anchors: Sequence[Candidate], bound: int) -> bool:
+        return self._scan.seconds_to(anchors, bound) <= _RACE_SHARE * self._clock.left
+
+    def _told(self) -> Iterator[Event]:
+        for weight, name in self._wish.pairs:
+            if why := self._ledger.why_unmeasurable((weight, ANCHOR)):
+                self._ledger.reject((weight, name), why)
+        for entry in self._ledger.foretell(self._wish.pairs):
+            yield Scored(asdict(entry))
+        self._ledger.save()
+
+    def _work(self, candidate: Candidate, windows: int) -> float:
+        """Multiplications by token: blocks and the head."""
+        return windows * (blocks_to_run(candidate.weight, self._depth) * self._block + self._head)
+
+    def _room(self) -> float:
+        """As much work as the anchors took, less what second moments and further passes take."""
+        spent = sum(self._work(each, self._ledger.measured(each.pair)) for each in self._wish.anchors)
+        whole = self._depth * self._block + self._head
+        passes = MOMENT_WINDOWS + 2 * min(race.FIRST_LOOK, self._windows)
+        measured = sum(
+            self._work(Candidate(weight, fmt), self._ledger.measured((weight.name, fmt.name)))
+            for weight in self._wish.weights
+            for fmt in self._wish.formats
+            if fmt.name != ANCHOR
+        )
+        return spent - passes * whole - measured
+
+    def _further(self, room: float) -> Iterator[Event]:
+        """Measure predicted pairs, in two rounds, in so much work or until none matters."""
+        for share in (_FIRST_SHARE, 1.0):
+            some = self._worth_measuring(share * room)
+            if not some or self._scan.is_over:
+                return
+            targets = {
+                each.pair: max(self._ledger.measured((each.weight.name, ANCHOR)), BRIEF_WINDOWS)
+                for each in some
+            }
+            self._scan.expected = 0.0
+            if self._clock.is_limited:
+                yield from self._scan.coarse_to(some, targets)
+            else:
+                yield from self._scan.further(some, targets)
+            room -= sum(self._work(each, targets[each.pair]) for each in some)
+            yield from self._told()
+
+    def _worth_measuring(self, room: float) -> list[Candidate]:
+        """What is expected to gain most for its work, as much as there is room for."""
+        weights = [w for w in self._wish.weights if self._ledger.measured((w.name, ANCHOR)) > 1]
+        formats, told = self._wish.formats, self._ledger.spreads()
+        entries = {(entry.weight, entry.format): entry for entry in self._ledger.entries}
+        sizes = np.array(
+            [[stored_bytes(w.shape, fmt) for fmt in (parse_format("fp16"), *formats)] for w in weights], float
+        )
+        means, spreads = np.full(sizes.shape, np.inf), np.zeros(sizes.shape)
+        means[:, 0] = 0.0
+        for row, weight in enumerate(weights):
+            for column, fmt in enumerate(formats, start=1):
+                if entry := entries.get((weight.name, fmt.name)):
+                    means[row, column] = entry.kl_pq.mean
+                    spreads[row, column] = (
+                        told.get((weight.name, fmt.name), 0.0) if entry.source == PREDICTED else 0.0
+                    )
+        if not weights:
+            return []
+        limit = self._wish.bits / 8 * sum(weight.parameters for weight in weights)
+        gains = decision.worth_measuring(sizes, means, spreads, limit)
+        loss = decision.loss_of_plan(means, sizes, limit)
+        chosen = []
+        works = {
+            (row, column): self._work(
+                Candidate(weights[row], formats[column - 1]),
+                max(self._ledger.measured((weights[row].name, ANCHOR)), BRIEF_WINDOWS),
+            )
+            for row, column in zip(*np.nonzero(gains > _GAIN * loss), strict=True)
+        }
+        for place in sorted(works, key=lambda place: -gains[place] / works[place]):
+            if works[place] <= room:
+                room -= works[place]
+                chosen.append(Candidate(weights[place[0]], formats[place[1] - 1]))
+        return chosen
+
+
+def note_time(clock: Clock) -> Note:
+    """How the minutes were spent."""
+    parts = [f"{seconds / 60:.1f} on {what}" for what, seconds in clock.spent_s.items() if seconds >= 3]
+    total = sum(clock.spent_s.values()) / 60
+    return Note(f"{total:.1f} of {clock.minutes:g} minutes: {', '.join(parts)}")
+
+
+def _spread(anchors: Sequence[Candidate]) -> list[Candidate]:
+    """So that any beginning covers all parts of the model: the outermost blocks first, then halfway between.
+
+    Embeddings and heads come first, for nothing else tells of them.
+    """
+    depth = 1 + max((each.weight.block or 0 for each in anchors), default=0)
+    turn = {block: place for place, block in enumerate(_halving(depth))}
+
+    def key(candidate: Candidate) -> tuple[int, tuple[bool, int]]:
+        block = candidate.weight.block
+        return (-1 if block is None else turn[block]), place_of(candidate.weight)
+
+    return sorted(anchors, key=key)
+
+
+def _halving(count: int) -> list[int]:
+    """0 to `count` − 1: the last, the first, the middle, the middles of what is between, and so on."""
+    order = [count - 1, 0] if count > 1 else [0]
+    step = count
+    while len(order) < count:
+        step = (step + 1) // 2
+        order += [place for place in range(step, count, step) if place not in order]
+        if step == 1:
+            order += [place for place in range(count) if place not in order]
+    return order
