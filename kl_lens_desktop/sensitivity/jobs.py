@@ -146,6 +146,41 @@ class AnalyzeJob(Job[Analyzed]):
         yield self.finished({"scores": str(self.out)})
 
 
+class Pace(TypedDict):
+    """What parts of an analysis take on this computer: the fields of `estimate.Costs`."""
+
+    open_s: float
+    block_s: list[float]
+    widen_s: list[float]
+    head_s: float
+    element_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateJob(Job[Pace]):
+    """Time what an analysis of `model` (a Hub id, a folder or ``sample``) takes, for a few seconds."""
+
+    NAME: ClassVar[str] = "calibrate"
+
+    model: str
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.hub.obtain import obtain
+        from kl_lens_desktop.sensitivity.calibrate import calibrate
+
+        local = yield from obtain(self.model, cancel)
+        costs = calibrate(local.folder, cancel)
+        yield self.finished(
+            {
+                "open_s": costs.open_s,
+                "block_s": list(costs.block_s),
+                "widen_s": list(costs.widen_s),
+                "head_s": costs.head_s,
+                "element_s": costs.element_s,
+            }
+        )
+
+
 class Tau(TypedDict):
     """Kendall's τ of a metric with perplexity, and its 95 % interval."""
 

@@ -14,13 +14,12 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.sensitivity.estimate import row_count
 from kl_lens_desktop.sensitivity.lanes import result
 from kl_lens_desktop.sensitivity.moments import Moment, Seen, second_moments, weighted_error
 from kl_lens_desktop.sensitivity.scores import Pair
 
 # The formats of a weight are compared on the same rows, of which a few hundred say as much as all of them.
-_WORK = 2**28  # multiplications for a format and weight
-_LEAST_ROWS, _MOST_ROWS = 64, 512
 _EXPERTS = 4  # of a stack
 _DIGITS = 6  # in the file
 
@@ -96,7 +95,7 @@ def _parts(
 
 def _some(matrix: Tensor, channels: int) -> Tensor:
     """Rows in float32, spread evenly over the matrix where it has more than are needed."""
-    most = min(max(_LEAST_ROWS, _WORK // channels**2), _MOST_ROWS)
+    most = row_count(channels)
     if len(matrix) <= most:
         return matrix.float().cpu()
     places = torch.linspace(0, len(matrix) - 1, most, device=matrix.device).long()

@@ -16,6 +16,7 @@ from kl_lens_desktop.process.events import Event, Note, Progress, Scored
 from kl_lens_desktop.quant.formats import Format, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity import decision, race
 from kl_lens_desktop.sensitivity.clock import Clock
+from kl_lens_desktop.sensitivity.estimate import MOMENT_WINDOWS
 from kl_lens_desktop.sensitivity.jobs import ANCHOR
 from kl_lens_desktop.sensitivity.ledger import Ledger
 from kl_lens_desktop.sensitivity.local_error import local_errors
@@ -23,7 +24,6 @@ from kl_lens_desktop.sensitivity.measuring import Candidate
 from kl_lens_desktop.sensitivity.scan import STAGE, Scan, blocks_to_run, place_of
 from kl_lens_desktop.sensitivity.scores import PREDICTED, Pair
 
-MOMENT_WINDOWS = 4  # of the text, from which second moments come
 BRIEF_WINDOWS = 2  # the fewest that have a standard error
 _GAIN = 2e-4  # of the plan's loss: what measuring a pair must be expected to gain
 _FIRST_SHARE = 0.5  # of the work, for the first round; the rest is spent on what that has shown
@@ -98,6 +98,7 @@ class Menu:
         trunk = sum(weight.parameters * weight.uses for weight in wish.weights if weight.block is not None)
         self._block = max(trunk / depth, 1.0)
         self._head = max((w.parameters for w in wish.weights if w.block is None), default=0)
+        self._whole = depth * self._block + self._head
 
     def events(self) -> Iterator[Event]:
         """The anchor of each weight, then what the plan's decision hangs on; predictions in between."""
@@ -150,15 +151,13 @@ class Menu:
     def _room(self) -> float:
         """As much work as the anchors took, less what second moments and further passes take."""
         spent = sum(self._work(each, self._ledger.measured(each.pair)) for each in self._wish.anchors)
-        whole = self._depth * self._block + self._head
-        passes = MOMENT_WINDOWS + 2 * min(race.FIRST_LOOK, self._windows)
         measured = sum(
             self._work(Candidate(weight, fmt), self._ledger.measured((weight.name, fmt.name)))
             for weight in self._wish.weights
             for fmt in self._wish.formats
             if fmt.name != ANCHOR
         )
-        return spent - passes * whole - measured
+        return spent - MOMENT_WINDOWS * self._whole - measured
 
     def _further(self, room: float) -> Iterator[Event]:
         """Measure predicted pairs, in two rounds, in so much work or until none matters."""
@@ -166,16 +165,14 @@ class Menu:
             some = self._worth_measuring(share * room)
             if not some or self._scan.is_over:
                 return
-            targets = {
-                each.pair: max(self._ledger.measured((each.weight.name, ANCHOR)), BRIEF_WINDOWS)
-                for each in some
-            }
+            targets = {each.pair: self._target(each.weight) for each in some}
             self._scan.expected = 0.0
             if self._clock.is_limited:
                 yield from self._scan.coarse_to(some, targets)
             else:
                 yield from self._scan.further(some, targets)
             room -= sum(self._work(each, targets[each.pair]) for each in some)
+            room -= max(targets.values()) * self._whole
             yield from self._told()
 
     def _worth_measuring(self, room: float) -> list[Candidate]:
@@ -200,19 +197,24 @@ class Menu:
         limit = self._wish.bits / 8 * sum(weight.parameters for weight in weights)
         gains = decision.worth_measuring(sizes, means, spreads, limit)
         loss = decision.loss_of_plan(means, sizes, limit)
-        chosen = []
+        chosen, opened = [], 0
         works = {
             (row, column): self._work(
-                Candidate(weights[row], formats[column - 1]),
-                max(self._ledger.measured((weights[row].name, ANCHOR)), BRIEF_WINDOWS),
+                Candidate(weights[row], formats[column - 1]), self._target(weights[row])
             )
             for row, column in zip(*np.nonzero(gains > _GAIN * loss), strict=True)
         }
         for place in sorted(works, key=lambda place: -gains[place] / works[place]):
-            if works[place] <= room:
-                room -= works[place]
+            # The full-precision model runs first, on as much text as any of them is measured on.
+            further = max(self._target(weights[place[0]]) - opened, 0)
+            if (work := works[place] + further * self._whole) <= room:
+                room, opened = room - work, opened + further
                 chosen.append(Candidate(weights[place[0]], formats[place[1] - 1]))
         return chosen
+
+    def _target(self, weight: Weight) -> int:
+        """On how many windows a further format is measured: as many as the anchor, to compare them."""
+        return max(self._ledger.measured((weight.name, ANCHOR)), BRIEF_WINDOWS)
 
 
 def note_time(clock: Clock) -> Note:

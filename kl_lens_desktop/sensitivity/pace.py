@@ -8,7 +8,7 @@ from kl_lens_desktop.sensitivity.walk import Timing
 
 # The share of entries that goes on after each look, as on the models tried; once a look is past, its outcome
 # counts instead.
-_GO_ON = (0.12, 0.8, 0.8)
+GO_ON = (0.12, 0.8, 0.8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Pace:
                 seconds += share * windows * (self._each_s(costs[pair]) or 0.0) / self._lanes
             begun = max(measured.values(), default=bound)
             seconds += self.clean_s * max(bound - max(start, begun), 0)
-            share *= _GO_ON[min(place, len(_GO_ON) - 1)]
+            share *= GO_ON[min(place, len(GO_ON) - 1)]
             start = bound
         return seconds
 

@@ -4,8 +4,10 @@ import math
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QScrollArea, QStackedWidget, QTabWidget, QWidget
 
+from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit.controls import (
     Empty,
     Frame,
@@ -93,6 +95,7 @@ class SensitivityPage(Page):
         session.entries_changed.connect(self._show_entries)
         session.scores_changed.connect(self._show_entries)
         session.agreement_changed.connect(self._show_agreement)
+        session.costs_changed.connect(self._show_expected)
         session.job.started.connect(lambda _: self._show())
         session.job.ended.connect(lambda _: self._show())
         session.job.weights.connect(lambda _: self._take_weights())
@@ -133,9 +136,11 @@ class SensitivityPage(Page):
         lower = card(column(self.detail))
         by_block = self.splitter("sensitivity", Qt.Orientation.Vertical, upper, lower, sizes=(420, 160))
         self.tabs = QTabWidget()
-        why = reason_line(self.run_button)
-        why.setContentsMargins(0, 0, 0, 5)  # in line with the words of the tabs
-        self.tabs.setCornerWidget(why)
+        self.expected = label("", "secondary")
+        corner = QWidget()
+        corner.setLayout(row(self.expected, reason_line(self.run_button)))
+        corner.setContentsMargins(0, 0, 0, 5)  # in line with the words of the tabs
+        self.tabs.setCornerWidget(corner)
         self.tabs.addTab(by_block, "By block")
         self.tabs.addTab(card(column(self.agreement)), "Agreement with perplexity")
         inside = QWidget()
@@ -216,6 +221,7 @@ class SensitivityPage(Page):
         for each in (self.next, self.run_button):
             each.style().unpolish(each)
             each.style().polish(each)
+        self._show_expected()
         if self.session.model is None:
             return
         analysis = self.settings_row.analysis
@@ -223,6 +229,24 @@ class SensitivityPage(Page):
         self.run_button.setText(
             "Start over" if over else "Continue" if self.session.entries and self._left() else "Start"
         )
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._show_expected()
+
+    def _show_expected(self) -> None:
+        """How long an analysis from the start would take on this computer, once that is known."""
+        session = self.session
+        costs, begun = session.costs, bool(session.entries) or session.job.running
+        if session.model is None or costs is None or begun:
+            self.expected.setText("")
+            if self.isVisible() and not begun:
+                session.time_computer()
+            return
+        from kl_lens_desktop.sensitivity.estimate import seconds
+
+        time = quantities.duration(seconds(costs, session.model.weights, self.settings_row.analysis))
+        self.expected.setText(f"About {time} on this computer")
 
     def _left(self) -> int:
         """How many (weight, format) pairs the chosen settings still want."""
