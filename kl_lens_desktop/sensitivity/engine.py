@@ -124,11 +124,10 @@ def analyze(
             matrix_products(precision),
             _measuring(loaded, cancel) as measuring,
         ):
+            candidates, menu = wish.anchors, wanted
             if how.formats or how.exhaustive:
-                candidates = [Candidate(weight, fmt) for weight in wish.weights for fmt in wanted]
-                scan = Scan(measuring, ids, ledger, candidates, cancel, clock)
-            else:
-                scan = Scan(measuring, ids, ledger, wish.anchors, cancel, clock, wanted)
+                candidates, menu = [Candidate(weight, fmt) for weight in wish.weights for fmt in wanted], []
+            scan = Scan(measuring, ids, ledger, candidates, cancel, clock, menu)
             if precision == "bf16" and "rounding_floor" not in ledger.settings:
                 yield Progress(STAGE, 0, 0, "Measuring the error of bfloat16")
                 ledger.settings["rounding_floor"] = floor = scan.rounding_floor()
@@ -137,7 +136,7 @@ def analyze(
                     "from quantization"
                 )
             if by_menu:
-                yield from Menu(scan, ledger, wish, measuring.depth, len(ids), clock).events()
+                yield from Menu(scan, ledger, wish, candidates, measuring.depth, len(ids), clock).events()
             else:
                 yield from scan.events(None if how.exhaustive else how.bits)
             if clock.is_limited:

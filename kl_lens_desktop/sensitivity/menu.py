@@ -87,25 +87,35 @@ class Menu:
     Parameters
     ----------
     scan : Scan
-        Over the anchors.
+        Over the candidates.
+    candidates : sequence of Candidate
+        What is measured of every weight: the anchor or, where a person chose formats, all of these.
+    windows : int
+        Of the text.
     """
 
     def __init__(
-        self, scan: Scan, ledger: Ledger, wish: Wish, depth: int, windows: int, clock: Clock
+        self,
+        scan: Scan,
+        ledger: Ledger,
+        wish: Wish,
+        candidates: Sequence[Candidate],
+        depth: int,
+        windows: int,
+        clock: Clock,
     ) -> None:
         self._scan, self._ledger, self._wish, self._clock = scan, ledger, wish, clock
-        self._depth, self._windows = depth, windows
+        self._candidates, self._depth, self._windows = candidates, depth, windows
         trunk = sum(weight.parameters * weight.uses for weight in wish.weights if weight.block is not None)
         self._block = max(trunk / depth, 1.0)
         self._head = max((w.parameters for w in wish.weights if w.block is None), default=0)
         self._whole = depth * self._block + self._head
 
     def events(self) -> Iterator[Event]:
-        """The anchor of each weight, then what the plan's decision hangs on; predictions in between."""
-        anchors = self._wish.anchors
-        self._scan.expected = len(anchors) / 2
+        """The candidates, then what the plan's decision hangs on; predictions in between."""
+        self._scan.expected = len(self._candidates) / 2
         if self._clock.is_limited:
-            yield from self._in_time(anchors)
+            yield from self._in_time()
         else:
             yield from self._scan.events(self._wish.bits)
             yield from self._told()
@@ -115,15 +125,15 @@ class Menu:
         self._ledger.save(now=True)
         yield Progress(STAGE, 1, 1, "Done", "entries", 0.0)
 
-    def _in_time(self, anchors: Sequence[Candidate]) -> Iterator[Event]:
+    def _in_time(self) -> Iterator[Event]:
         """Everything coarsely, then as finely as the time allows."""
-        yield from self._scan.coarse(_spread(anchors), BRIEF_WINDOWS)
+        yield from self._scan.coarse(_spread(self._candidates), BRIEF_WINDOWS)
         self._clock.note("a first look at every weight")
         yield from self._told()
         most, done = 0, False
         while not (self._scan.is_over or done):
             bounds = [bound for bound in race.looks(self._windows) if bound > most]
-            fitting = [bound for bound in bounds if self._fits(anchors, bound)]
+            fitting = [bound for bound in bounds if self._fits(bound)]
             if fitting:
                 most = fitting[-1]
                 yield from self._scan.events(self._wish.bits, most)
@@ -133,8 +143,8 @@ class Menu:
             self._clock.note("formats that the plan's decision hangs on")
             done = not fitting
 
-    def _fits(self, anchors: Sequence[Candidate], bound: int) -> bool:
-        return self._scan.seconds_to(anchors, bound) <= _RACE_SHARE * self._clock.left
+    def _fits(self, bound: int) -> bool:
+        return self._scan.seconds_to(self._candidates, bound) <= _RACE_SHARE * self._clock.left
 
     def _told(self) -> Iterator[Event]:
         for weight, name in self._wish.pairs:
@@ -150,7 +160,7 @@ class Menu:
 
     def _room(self) -> float:
         """As much work as the anchors took, less what second moments and further passes take."""
-        spent = sum(self._work(each, self._ledger.measured(each.pair)) for each in self._wish.anchors)
+        spent = sum(self._work(each, self._ledger.measured(each.pair)) for each in self._candidates)
         measured = sum(
             self._work(Candidate(weight, fmt), self._ledger.measured((weight.name, fmt.name)))
             for weight in self._wish.weights
@@ -177,7 +187,7 @@ class Menu:
 
     def _worth_measuring(self, room: float) -> list[Candidate]:
         """What is expected to gain most for its work, as much as there is room for."""
-        weights = [w for w in self._wish.weights if self._ledger.measured((w.name, ANCHOR)) > 1]
+        weights = [weight for weight in self._wish.weights if self._target(weight) > 1]
         formats, told = self._wish.formats, self._ledger.spreads()
         entries = {(entry.weight, entry.format): entry for entry in self._ledger.entries}
         sizes = np.array(
@@ -214,7 +224,8 @@ class Menu:
 
     def _target(self, weight: Weight) -> int:
         """On how many windows a further format is measured: as many as the anchor, to compare them."""
-        return max(self._ledger.measured((weight.name, ANCHOR)), BRIEF_WINDOWS)
+        names = {ANCHOR, *(fmt.name for fmt in self._wish.formats)}
+        return max(self._ledger.measured((weight.name, name)) for name in names)
 
 
 def note_time(clock: Clock) -> Note:

@@ -163,7 +163,7 @@ class Scan:
         """Candidates on the windows from `first` to `last` that they were not measured on yet."""
         held = {each.pair: max(first, self._ledger.measured(each.pair)) for each in candidates}
         for start in sorted(set(held.values())):
-            todo = [each for each in candidates if held[each.pair] == start < last]
+            todo = in_order([each for each in candidates if held[each.pair] == start < last])
             if not todo or self.is_over:
                 continue
             places = list(self._ledger.order[start:last])

@@ -85,7 +85,8 @@ def compare(local: LocalModel, folder: Path, bits: Sequence[float], tokens: int,
         local, folder / "whole.json", Analysis(formats=MENU, tokens=tokens, exhaustive=True), loaded
     )
     if all_work:
-        print(f"forward work of all {len(MENU)} formats on all text: {all_work / two:.1f} times that of two")
+        words = f"forward work of all {len(MENU)} formats on all text: {all_work / two:.1f} times that of two"
+        print(words, flush=True)
     final, _ = windows(loaded, [held_out_text()], final_tokens, 256)
     bench = Bench(loaded, final, Cancel())
     for each in bits:
