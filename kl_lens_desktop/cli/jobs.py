@@ -116,6 +116,7 @@ def _analysis(arguments: Arguments, usual: Analysis) -> Analysis:
         seed=_given(arguments.seed, usual.seed),
         precision=_given(arguments.precision, usual.precision),
         minutes=arguments.minutes,
+        rounding=_given(arguments.rounding, usual.rounding),
     )
 
 

@@ -22,12 +22,13 @@ from kl_lens_desktop.model.mapped import Stack, pieces
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.quant.roundings import Kept
 
 HEAD_ELEMENTS = 2**24  # of the head at a time, 64 MB
 EXPERT_ELEMENTS = 3 * 2**27  # of a block's experts at a time, 1.6 GB
 
-Change = Format | Callable[[Tensor], Tensor]
-"""Other values of a weight: in a format, or made by a function of some of its rows."""
+Change = Format | Kept | Callable[[Tensor], Tensor]
+"""Other values of a weight: in a format, of integers that are kept, or made by a function of its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,8 @@ class ByBlock:
                 slots = self._widened[key] = _Slots(torch.empty(place.slots, *shape))
             if slots.holds.get(at) != holds:
                 slots.holds.pop(at, None)
-                self._fill(slots.values[at], stored if expert is None else stored[expert], change)
+                part = stored if expert is None else stored[expert]
+                self._fill(slots.values[at], part, change, expert)
                 slots.holds[at] = holds
         return slots.values[at]
 
@@ -212,7 +214,18 @@ class ByBlock:
             self._own_holds = id(stored), change
         return values
 
-    def _fill(self, into: Tensor, stored: Tensor, change: Change | None) -> None:
+    def _fill(
+        self,
+        into: Tensor,
+        stored: Tensor,
+        change: Change | None,
+        at: int | slice | Tensor | None = None,
+    ) -> None:
+        """The values of a weight, or of what of its first axis is `at`, which is `stored` so."""
+        if isinstance(change, Kept):
+            self._cancel.check()
+            change.write(into, at)
+            return
         for piece, source in zip(pieces(into), pieces(stored), strict=True):
             self._cancel.check()
             if change is None:
@@ -224,8 +237,8 @@ class ByBlock:
 
     def _embedded(self, stored: Tensor, ids: Tensor) -> Tensor:
         used, places = ids.unique(return_inverse=True)
-        rows = torch.empty(len(used), stored.shape[1])
-        self._fill(rows, stored[used], self._changes.get(id(stored)))
+        rows = torch.empty(len(used), stored.shape[1], device=stored.device)
+        self._fill(rows, stored[used], self._changes.get(id(stored)), used)
         return nn.functional.embedding(places, rows)
 
     def _projected(self, stored: Tensor, hidden: Tensor) -> Tensor:
@@ -234,8 +247,9 @@ class ByBlock:
         logits = flat.new_empty(len(flat), len(stored))
         rows = max(1, HEAD_ELEMENTS // stored.shape[1])
         widened = torch.empty(min(rows, len(stored)), stored.shape[1])
-        for part, into in zip(stored.split(rows), logits.split(rows, 1), strict=True):
-            self._fill(widened[: len(part)], part, change)
+        for number, (part, into) in enumerate(zip(stored.split(rows), logits.split(rows, 1), strict=True)):
+            cut = slice(number * rows, number * rows + len(part))
+            self._fill(widened[: len(part)], part, change, cut)
             torch.mm(flat, widened[: len(part)].t(), out=into)
         bias = self.model.get_output_embeddings().bias
         if bias is not None:

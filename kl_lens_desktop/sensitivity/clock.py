@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
+ROUNDING = "rounding by data"
 _MARGIN_S = 1.0  # for what is written at the end
 
 

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,34 +20,43 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kl_lens_desktop import __version__
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_or_open, unembedded
+from kl_lens_desktop.model.load import LoadedModel, load_or_open, warnings
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.quant.formats import formats_to_measure, parse_format
-from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.quant.integers import SUFFIX
+from kl_lens_desktop.quant.roundings import NEAREST, Roundings, changed_values
+from kl_lens_desktop.quantities import duration
 from kl_lens_desktop.sensitivity import race
-from kl_lens_desktop.sensitivity.clock import Clock
+from kl_lens_desktop.sensitivity.calibrate import calibrate
+from kl_lens_desktop.sensitivity.clock import ROUNDING, Clock
+from kl_lens_desktop.sensitivity.data_rounding import Calibration, calibration, round_by_data
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
-from kl_lens_desktop.sensitivity.jobs import Analysis
+from kl_lens_desktop.sensitivity.jobs import ANCHOR, Analysis
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes
 from kl_lens_desktop.sensitivity.ledger import open_ledger, order_of
+from kl_lens_desktop.sensitivity.local_error import LocalErrors
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB
-from kl_lens_desktop.sensitivity.measuring import Candidate, InMemory, Measuring, OnDisk
-from kl_lens_desktop.sensitivity.menu import Menu, Wish, foretell, note_time
+from kl_lens_desktop.sensitivity.measuring import InMemory, Measuring, OnDisk
+from kl_lens_desktop.sensitivity.menu import Menu, Wish, note_time, tell_errors
+from kl_lens_desktop.sensitivity.moments import Seen
 from kl_lens_desktop.sensitivity.scan import STAGE, Scan, place_of
-from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, Windows, check_size
+from kl_lens_desktop.sensitivity.scores import ModelIdentity, Pair, Scores, Windows, check_size, load_scores
 from kl_lens_desktop.sensitivity.stream import Changed, Stream, only
 from kl_lens_desktop.sensitivity.walk import Walk
-from kl_lens_desktop.text.bundled import remarks
+from kl_lens_desktop.text.bundled import calibration_text, remarks
 from kl_lens_desktop.text.calibration import source_text
-from kl_lens_desktop.text.windows import windows
+from kl_lens_desktop.text.windows import FIT_TOKENS, JUDGE_TOKENS, windows
+
+_ROUNDING_SHARE = 0.15  # of the minutes, for one run of the text that weights are rounded by
 
 
 def analyze(
@@ -84,7 +93,7 @@ def analyze(
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")
     loaded = yield from load_or_open(local.folder, STAGE, how.device)
-    yield from unembedded(loaded)
+    yield from warnings(loaded)
     use_cores()
     precision = how.precision
     if precision == "bf16" and not _gains_from_bf16(how.device):
@@ -94,10 +103,15 @@ def analyze(
     yield Weights([weight.as_dict() for weight in weights])
     if how.text:
         yield from remarks(*how.text)
+        sources = [(file, file.name) for file in how.text]
         ids, text = windows(loaded, how.text, how.tokens, how.window)
     else:
         found = yield from source_text(how.source, loaded, out, how.tokens, how.window, how.seed, cancel)
+        sources = [(found.file, found.name)]
         ids, text = windows(loaded, [found.file], how.tokens, how.window, found.name)
+    by = None
+    if how.rounding != "nearest" and (yield from _has_time_to_round(local, out, how, cancel)):
+        by = yield from _calibration(loaded, out, how, sources)
     check_size(len(quantizable(weights)), len(wanted), len(ids))
     hashes = _hashes(ids)
     fresh = Scores(
@@ -105,49 +119,113 @@ def analyze(
         text.as_dict(),
         [weight.as_dict() for weight in weights],
         kept_bytes(loaded.model, weights),
-        _settings(how, precision, len(ids)),
+        _settings(how, precision, len(ids), by),
         _environment(loaded.model),
         windows=Windows(hashes[-1], order_of([len(ids)], how.seed)),
     )
     ledger = open_ledger(out, fresh, hashes)
     for entry in ledger.entries:
         yield Scored(asdict(entry))
-    wish = Wish(in_forward_order(quantizable(weights)), wanted, how.bits)
+    passes = 0 if by is None else len(by.fit) + len(by.judge)
+    wish = Wish(in_forward_order(quantizable(weights)), wanted, how.bits, passes)
     clock.note("opening the model")
     by_menu = clock.is_limited or not (how.formats or how.exhaustive)
-    try:
+    chosen = how.formats or how.exhaustive
+    pairs = wish.pairs if chosen else wish.anchors
+    compared = list(dict.fromkeys([parse_format(ANCHOR), *wanted]))
+    errors = LocalErrors(loaded.model, wish.weights, compared, ledger, by_data=by is not None)
+
+    def noticed(seen: Seen) -> None:
         if by_menu:
-            yield from foretell(loaded.model, ids, ledger, wish, clock, cancel)
-        with (
-            torch.no_grad(),
-            fast_kernels(loaded.model),
-            matrix_products(precision),
-            _measuring(loaded, cancel) as measuring,
-        ):
-            candidates, menu = wish.anchors, wanted
-            if how.formats or how.exhaustive:
-                candidates, menu = [Candidate(weight, fmt) for weight in wish.weights for fmt in wanted], []
-            scan = Scan(measuring, ids, ledger, candidates, cancel, clock, menu)
-            if precision == "bf16" and "rounding_floor" not in ledger.settings:
-                yield Progress(STAGE, 0, 0, "Measuring the error of bfloat16")
+            errors.note(seen, cancel)
+
+    def rounded(some: Sequence[Pair]) -> Generator[Event, None, Roundings]:
+        if by is None:
+            return NEAREST
+        path, sha256 = out.with_suffix(SUFFIX), fresh.model.sha256
+        found = yield from round_by_data(
+            loaded, sha256, path, wish.weights, some, by, cancel, STAGE, noticed=noticed
+        )
+        ledger.roundings = {**ledger.roundings, **dict.fromkeys(found.kept, "gptq")}
+        clock.note(ROUNDING)
+        return found
+
+    def measuring() -> contextlib.AbstractContextManager[Measuring[Any]]:
+        return _measuring(loaded, precision, cancel)
+
+    try:
+        roundings = yield from rounded(pairs)
+        if by_menu:
+            moments = None if by is None else (by.fit, by.judge)
+            yield from tell_errors(errors, ids, moments, clock, cancel)
+        candidates = [wish.candidate(pair, roundings) for pair in pairs]
+        scan = Scan(ids, ledger, candidates, cancel, clock, [] if chosen else wanted)
+        if precision == "bf16" and "rounding_floor" not in ledger.settings:
+            yield Progress(STAGE, 0, 0, "Measuring the error of bfloat16")
+            with scan.measured_by(measuring()):
                 ledger.settings["rounding_floor"] = floor = scan.rounding_floor()
-                yield Note(
-                    f"In bfloat16, KL below {floor['mean']:.1g} nats per token comes from rounding, not "
-                    "from quantization"
-                )
-            if by_menu:
-                yield from Menu(scan, ledger, wish, candidates, measuring.depth, len(ids), clock).events()
-            else:
+            yield Note(
+                f"In bfloat16, KL below {floor['mean']:.1g} nats per token comes from rounding, not "
+                "from quantization"
+            )
+        if by_menu:
+            yield from Menu(scan, ledger, wish, candidates, len(ids), clock).events(measuring, rounded)
+        else:
+            with scan.measured_by(measuring()):
                 yield from scan.events(None if how.exhaustive else how.bits)
-            if clock.is_limited:
-                yield note_time(clock)
+        if clock.is_limited:
+            yield note_time(clock)
     finally:
         ledger.save(now=True)
 
 
-def _settings(how: Analysis, precision: str, count: int) -> dict[str, Any]:
+def _calibration(
+    loaded: LoadedModel, out: Path, how: Analysis, sources: Sequence[tuple[Path, str]]
+) -> Generator[Event, None, Calibration]:
+    """What the weights are rounded by: the text that is scored, where it is not scored, or a bundled one."""
+    earlier = load_scores(out).rounding if out.exists() else None
+    skip = int(earlier["skip"]) if earlier else None
+    scored = how.tokens // len(sources)
+    found = calibration(loaded, sources, how.window, skip=skip, scored=scored, seed=how.seed)
+    if found is None:
+        yield Note("The text is too short to round by it as well: rounding by the bundled novels")
+        bundled = [(calibration_text(), calibration_text().name)]
+        found = calibration(loaded, bundled, how.window, skip=skip, seed=how.seed)
+    if found is None:
+        raise InputError(
+            f"Cannot round by windows of {how.window} tokens",
+            "the bundled text does not have five of them",
+            "Choose shorter windows, or round to nearest",
+        )
+    return found
+
+
+def _has_time_to_round(
+    local: LocalModel, out: Path, how: Analysis, cancel: Cancel
+) -> Generator[Event, None, bool]:
+    """Whether the minutes suffice to round by data, which has the model read a text of its own.
+
+    What was begun goes on as it was.
+    """
+    if how.minutes is None:
+        return True
+    if out.exists():
+        return load_scores(out).rounding is not None
+    yield Progress(STAGE, 0, 0, "Timing this computer")
+    pass_s = (FIT_TOKENS + JUDGE_TOKENS) * sum(calibrate(local.folder, cancel).block_s)
+    if pass_s <= _ROUNDING_SHARE * 60 * how.minutes:
+        return True
+    yield Note(
+        f"Rounding to nearest: rounding by data takes {duration(pass_s)}, more than a part of "
+        f"{how.minutes:g} minutes"
+    )
+    return False
+
+
+def _settings(how: Analysis, precision: str, count: int, by: Calibration | None) -> dict[str, Any]:
     """How so many windows are measured, as the score file says it."""
     return {
+        **({} if by is None else {"rounding": dict(by.record)}),
         "precision": precision,
         "standard_error": "batch means over windows",
         "sqnr_limit_db": SQNR_LIMIT_DB,
@@ -165,13 +243,14 @@ def _settings(how: Analysis, precision: str, count: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _measuring(loaded: LoadedModel, cancel: Cancel) -> Iterator[Measuring[Any]]:
-    if loaded.mapped:
-        with DiskLanes(loaded.model, cancel) as lanes:
-            yield OnDisk(lanes)
-    else:
-        with Lanes(loaded.model, cancel) as lanes:
-            yield InMemory(lanes)
+def _measuring(loaded: LoadedModel, precision: str, cancel: Cancel) -> Iterator[Measuring[Any]]:
+    with torch.no_grad(), fast_kernels(loaded.model), matrix_products(precision):
+        if loaded.mapped:
+            with DiskLanes(loaded.model, cancel) as disk_lanes:
+                yield OnDisk(disk_lanes)
+        else:
+            with Lanes(loaded.model, cancel) as lanes:
+                yield InMemory(lanes)
 
 
 def measure_plan(
@@ -181,18 +260,19 @@ def measure_plan(
     tokens: int,
     window: int,
     cancel: Cancel,
+    roundings: Roundings = NEAREST,
 ) -> dict[str, Any]:
     """The whole plan at once against the full-precision model: the ``measured`` of a plan file."""
     ids, text = windows(loaded, texts, tokens, window)
     use_cores()
-    formats = {name: parse_format(each) for name, each in assignments.items()}
+    changes = roundings.changes(assignments)
     with torch.no_grad(), fast_kernels(loaded.model):
         if loaded.mapped:
             with DiskLanes(loaded.model, cancel) as lanes:
-                tally = only(Stream(lanes, ids).compare([Changed(formats, 0)]))
+                tally = only(Stream(lanes, ids).compare([Changed(changes, 0)]))
         else:
             lane = Lane(loaded.model, cancel)
-            rounded = {name: fake_quantize(lane.parameters[name], each) for name, each in formats.items()}
+            rounded = {name: changed_values(lane.parameters[name], each) for name, each in changes.items()}
             tally = Walk(lane, ids).compare(rounded)
     estimates = tally.estimates()
     measured = {name: asdict(estimates[name]) for name in ("kl_pq", "kl_qp", "top1_agreement", "delta_ce")}

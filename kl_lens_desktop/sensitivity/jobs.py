@@ -16,6 +16,7 @@ QUICK_TOKENS = 1024
 ANCHOR = "int4_sym_g64"  # the format of a menu in which every weight is measured
 # Per channel is for runtimes that take nothing else, and costs much else.
 MENU = tuple(name for name in all_formats() if name != "fp16" and not name.endswith("_pc"))
+ROUNDINGS = ("data", "nearest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Analysis:
         Of torch: ``cpu``, ``cuda`` or ``xpu``.
     minutes : float or None
         After so many, the best that is known is kept; with more the next time, it goes on from there.
+    rounding : str
+        ``data``, which chooses each weight's integers by the inputs that a text gives it, or ``nearest``.
     """
 
     text: tuple[Path, ...] = ()
@@ -61,6 +64,7 @@ class Analysis:
     precision: str = "f32"
     device: str = "cpu"
     minutes: float | None = None
+    rounding: str = ROUNDINGS[0]
 
     @property
     def offered(self) -> tuple[str, ...]:
@@ -74,7 +78,12 @@ class Analysis:
 
     def continues(self, other: "Analysis") -> bool:
         """Whether the scores of `other` can be added to: further formats and more of the text may come."""
-        same = (self.text, self.source, self.window) == (other.text, other.source, other.window)
+        same = (self.text, self.source, self.window, self.rounding) == (
+            other.text,
+            other.source,
+            other.window,
+            other.rounding,
+        )
         return same and self.tokens >= other.tokens
 
     def check(self) -> None:
@@ -84,6 +93,10 @@ class Analysis:
         from kl_lens_desktop.text.bundled import check_text, check_windows
 
         formats_to_measure(self.offered)
+        if self.rounding not in ROUNDINGS:
+            raise InputError(
+                f"Unknown rounding {self.rounding!r}", f"it is one of {', '.join(ROUNDINGS)}", "Choose one"
+            )
         if not 0 <= self.bits <= 16:
             raise InputError(f"Cannot plan for {self.bits:g} bits", "FP16 takes 16", "Choose 16 or fewer")
         check_windows(self.tokens, self.window, max(len(self.text), 1))
@@ -111,6 +124,8 @@ class AnalyzeJob(Job[Analyzed]):
     """
 
     NAME: ClassVar[str] = "analyze"
+    LONG: ClassVar[bool] = True
+    KEEPS: ClassVar[str] = "What was measured is kept, and starting again continues"
     SAVES_MEMORY: ClassVar[str] = (
         "Close other programs, shorten the window, set OMP_NUM_THREADS=1, or choose a smaller model"
     )
@@ -222,6 +237,7 @@ class AgreeJob(Job[Agreed]):
     """
 
     NAME: ClassVar[str] = "agree"
+    LONG: ClassVar[bool] = True
 
     model: str
     scores: Path

@@ -53,8 +53,12 @@ class Ledger:
         self._samples = dict(scores.windows.samples)
         self._unmeasurable = dict(scores.unmeasurable)
         self.settings = dict(scores.settings)
+        self.roundings: Mapping[Pair, str] = {}  # of what is added, where it is not the nearest
         self._entries = {(entry.weight, entry.format): entry for entry in scores.entries}
         self._errors, self._held = dict(scores.local_errors), dict(scores.prediction)
+        self._fitted = {
+            (e.weight, e.format) for e in scores.entries if e.is_predicted and e.rounding != "nearest"
+        }
         self._places = {name: _place(name, about) for name, about in self._about.items()}
         self._spreads: dict[Pair, float] = {}
         self._saved_at = self._saving_s = 0.0
@@ -75,12 +79,14 @@ class Ledger:
     def samples(self, pair: Pair) -> Samples:
         return self._samples.get(pair, Samples())
 
-    @property
-    def local_errors(self) -> Mapping[Pair, float]:
-        return self._errors
+    def lacks_error(self, pair: Pair) -> bool:
+        return pair not in self._errors
 
-    def add_local_error(self, pair: Pair, error: float) -> None:
+    def add_local_error(self, pair: Pair, error: float, *, nearest: bool) -> None:
+        """`nearest` says that the weight ships rounded to nearest."""
         self._errors[pair] = error
+        if not nearest:
+            self._fitted.add(pair)
         self.saved = False
 
     def is_unmeasurable(self, pair: Pair) -> bool:
@@ -190,6 +196,7 @@ class Ledger:
         self._entries[pair] = Entry(
             *(weight, about["kind"], about["block"], name, size),
             *(kl_pq, kl_qp, mse, sqnr_db, delta_ce, top1),
+            rounding=self.roundings.get(pair, "nearest"),
         )
         return self._entries[pair]
 
@@ -206,6 +213,7 @@ class Ledger:
         size = stored_bytes(about["shape"], parse_format(name))
         measures: dict[str, Any] = dict(zip(METRICS, (kl_pq, kl_qp, mse, sqnr, None, None), strict=True))
         about_it: dict[str, Any] = {"kind": about["kind"], "block": about["block"], "bytes": size}
+        about_it["rounding"] = "gptq" if pair in self._fitted else "nearest"
         return Entry(weight=weight, format=name, source=PREDICTED, **about_it, **measures)
 
 
@@ -244,7 +252,7 @@ def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Le
         raise InputError(
             f"Cannot continue {path}",
             f"it was measured with other settings: {'; '.join(differences)}",
-            "Choose another file name, or the same model and text",
+            "Choose another file name, or the same model, text and rounding",
         )
     assert kept.windows is not None
     windows = replace(fresh.windows, samples=kept.windows.samples, signal=kept.windows.signal)
@@ -299,7 +307,13 @@ def _differences(kept: Scores, fresh: Scores, held_ids_sha256: Sequence[str]) ->
         found.append(f"{kept.text['tokens']} tokens against {fresh.text['tokens']}")
     elif held_ids_sha256[len(kept.windows.order) - 1] != kept.windows.ids_sha256:
         found.append(f"text {kept.text['name']!r} against {fresh.text['name']!r}, which begins differently")
+    if kept.rounding != fresh.rounding:
+        found.append(f"rounding {_said(kept.rounding)} against {_said(fresh.rounding)}")
     for name in ("seed", "precision"):
         if kept.settings.get(name) != fresh.settings.get(name):
             found.append(f"{name} {kept.settings.get(name)} against {fresh.settings.get(name)}")
     return found
+
+
+def _said(rounding: Mapping[str, object] | None) -> str:
+    return f"by {rounding['text']}" if rounding else "to nearest"

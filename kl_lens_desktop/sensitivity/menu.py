@@ -2,31 +2,31 @@
 predicted, and those are measured whose error bar still reaches the plan's decision.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from kl_lens_desktop.model.inventory import Weight
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress, Scored
 from kl_lens_desktop.quant.formats import Format, parse_format, stored_bytes
+from kl_lens_desktop.quant.roundings import Roundings
 from kl_lens_desktop.sensitivity import decision, race
-from kl_lens_desktop.sensitivity.clock import Clock
+from kl_lens_desktop.sensitivity.clock import ROUNDING, Clock
 from kl_lens_desktop.sensitivity.estimate import MOMENT_WINDOWS
 from kl_lens_desktop.sensitivity.jobs import ANCHOR
 from kl_lens_desktop.sensitivity.ledger import Ledger
-from kl_lens_desktop.sensitivity.local_error import local_errors
-from kl_lens_desktop.sensitivity.measuring import Candidate
+from kl_lens_desktop.sensitivity.local_error import LocalErrors
+from kl_lens_desktop.sensitivity.measuring import Candidate, Measuring
 from kl_lens_desktop.sensitivity.scan import STAGE, Scan, blocks_to_run, place_of
 from kl_lens_desktop.sensitivity.scores import PREDICTED, Pair
 
 BRIEF_WINDOWS = 2  # the fewest that have a standard error
 _GAIN = 2e-4  # of the plan's loss: what measuring a pair must be expected to gain
-_FIRST_SHARE = 0.5  # of the work, for the first round; the rest is spent on what that has shown
 _RACE_SHARE = 0.6  # of the time left, for the anchor on more text
 
 
@@ -41,44 +41,52 @@ class Wish:
         What it may choose from.
     bits : float
         Average bits per parameter.
+    rounding_windows : int
+        That run through the model when pairs are rounded by data; 0 where they are rounded to nearest.
     """
 
     weights: Sequence[Weight]
     formats: Sequence[Format]
     bits: float
+    rounding_windows: int = 0
 
     @property
     def pairs(self) -> list[Pair]:
         return [(weight.name, fmt.name) for weight in self.weights for fmt in self.formats]
 
     @property
-    def anchors(self) -> list[Candidate]:
-        return [Candidate(weight, parse_format(ANCHOR)) for weight in self.weights]
+    def anchors(self) -> list[Pair]:
+        return [(weight.name, ANCHOR) for weight in self.weights]
+
+    def candidate(self, pair: Pair, roundings: Roundings) -> Candidate:
+        weight = next(weight for weight in self.weights if weight.name == pair[0])
+        return Candidate(weight, parse_format(pair[1]), roundings.change(*pair))
 
 
-def foretell(
-    model: PreTrainedModel, ids: Tensor, ledger: Ledger, wish: Wish, clock: Clock, cancel: Cancel
+def tell_errors(
+    errors: LocalErrors,
+    ids: Tensor,
+    moments: tuple[Tensor, Tensor] | None,
+    clock: Clock,
+    cancel: Cancel,
 ) -> Iterator[Event]:
-    """Local errors of all pairs that the ledger lacks, from the first windows of the text."""
-    formats = list(dict.fromkeys([parse_format(ANCHOR), *wish.formats]))
-    lacking = {
-        weight.name
-        for weight in wish.weights
-        if any((weight.name, fmt.name) not in ledger.local_errors for fmt in formats)
-    }
-    if not lacking:
+    """Local errors of all pairs that lack them, from the `moments` windows or the beginning of the text."""
+    if not (lacking := len(errors.lacking)):
         return
-    message = "Reading what each weight is multiplied by"
+    message = "Comparing formats by the inputs of each weight"
     yield Progress(STAGE, 0, 0, message)
-    count = BRIEF_WINDOWS if clock.is_limited else MOMENT_WINDOWS
-    places = list(ledger.order[:count])
-    for found in local_errors(model, ids[places], formats, cancel, lacking):
-        if isinstance(found, float):
-            yield Progress(STAGE, found * len(lacking), len(lacking), message, "weights")
-        elif math.isfinite(found[1]):
-            ledger.add_local_error(*found)
-    ledger.save(now=True)
-    clock.note("second moments and local errors")
+    if moments is None:
+        count = BRIEF_WINDOWS if clock.is_limited else MOMENT_WINDOWS
+        moments = ids[: count // 2], ids[count // 2 : count]
+    for share in errors.collect(*moments, cancel):
+        yield Progress(STAGE, share * lacking, lacking, message, "weights")
+    clock.note("comparing formats")
+
+
+MeasuredBy = Callable[[], AbstractContextManager[Measuring[Any]]]
+"""What measures, for as long as it is entered."""
+RoundedAs = Callable[[Sequence[Pair]], Generator[Event, None, Roundings]]
+"""How pairs ship, which may take a while to find out; nothing measures meanwhile."""
 
 
 class Menu:
@@ -100,24 +108,26 @@ class Menu:
         ledger: Ledger,
         wish: Wish,
         candidates: Sequence[Candidate],
-        depth: int,
         windows: int,
         clock: Clock,
     ) -> None:
         self._scan, self._ledger, self._wish, self._clock = scan, ledger, wish, clock
-        self._candidates, self._depth, self._windows = candidates, depth, windows
+        self._candidates, self._windows = candidates, windows
+        self._depth = depth = 1 + max((weight.block or 0 for weight in wish.weights), default=0)
         trunk = sum(weight.parameters * weight.uses for weight in wish.weights if weight.block is not None)
         self._block = max(trunk / depth, 1.0)
         self._head = max((w.parameters for w in wish.weights if w.block is None), default=0)
         self._whole = depth * self._block + self._head
 
-    def events(self) -> Iterator[Event]:
+    def events(self, measuring: MeasuredBy, rounded: RoundedAs) -> Iterator[Event]:
         """The candidates, then what the plan's decision hangs on; predictions in between."""
+        self._measuring, self._rounded = measuring, rounded
         self._scan.expected = len(self._candidates) / 2
         if self._clock.is_limited:
             yield from self._in_time()
         else:
-            yield from self._scan.events(self._wish.bits)
+            with self._scan.measured_by(measuring()):
+                yield from self._scan.events(self._wish.bits)
             yield from self._told()
             yield from self._further(self._room())
         self._scan.expected = 0.0
@@ -127,7 +137,8 @@ class Menu:
 
     def _in_time(self) -> Iterator[Event]:
         """Everything coarsely, then as finely as the time allows."""
-        yield from self._scan.coarse(_spread(self._candidates), BRIEF_WINDOWS)
+        with self._scan.measured_by(self._measuring()):
+            yield from self._scan.coarse(_spread(self._candidates), BRIEF_WINDOWS)
         self._clock.note("a first look at every weight")
         yield from self._told()
         most, done = 0, False
@@ -136,7 +147,8 @@ class Menu:
             fitting = [bound for bound in bounds if self._fits(bound)]
             if fitting:
                 most = fitting[-1]
-                yield from self._scan.events(self._wish.bits, most)
+                with self._scan.measured_by(self._measuring()):
+                    yield from self._scan.events(self._wish.bits, most)
                 yield from self._told()
             self._clock.note("more text")
             yield from self._further(float("inf"))
@@ -154,38 +166,40 @@ class Menu:
             yield Scored(asdict(entry))
         self._ledger.save()
 
-    def _work(self, candidate: Candidate, windows: int) -> float:
+    def _work(self, weight: Weight, windows: int) -> float:
         """Multiplications by token: blocks and the head."""
-        return windows * (blocks_to_run(candidate.weight, self._depth) * self._block + self._head)
+        return windows * (blocks_to_run(weight, self._depth) * self._block + self._head)
 
     def _room(self) -> float:
         """As much work as the anchors took, less what second moments and further passes take."""
-        spent = sum(self._work(each, self._ledger.measured(each.pair)) for each in self._candidates)
+        spent = sum(self._work(each.weight, self._ledger.measured(each.pair)) for each in self._candidates)
         measured = sum(
-            self._work(Candidate(weight, fmt), self._ledger.measured((weight.name, fmt.name)))
+            self._work(weight, self._ledger.measured((weight.name, fmt.name)))
             for weight in self._wish.weights
             for fmt in self._wish.formats
             if fmt.name != ANCHOR
         )
-        return spent - MOMENT_WINDOWS * self._whole - measured
+        passes = self._wish.rounding_windows or MOMENT_WINDOWS
+        return spent - passes * self._whole - measured
 
     def _further(self, room: float) -> Iterator[Event]:
-        """Measure predicted pairs, in two rounds, in so much work or until none matters."""
-        for share in (_FIRST_SHARE, 1.0):
-            some = self._worth_measuring(share * room)
-            if not some or self._scan.is_over:
-                return
-            targets = {each.pair: self._target(each.weight) for each in some}
-            self._scan.expected = 0.0
+        """Measure predicted pairs, in so much work or until none matters."""
+        pairs = self._worth_measuring(room)
+        rounding_s = self._clock.spent_s.get(ROUNDING, 0.0)
+        if not pairs or rounding_s > _RACE_SHARE * self._clock.left:
+            return
+        roundings = yield from self._rounded(pairs)
+        some = [self._wish.candidate(pair, roundings) for pair in pairs]
+        targets = {each.pair: self._target(each.weight) for each in some}
+        self._scan.expected = 0.0
+        with self._scan.measured_by(self._measuring()):
             if self._clock.is_limited:
                 yield from self._scan.coarse_to(some, targets)
             else:
                 yield from self._scan.further(some, targets)
-            room -= sum(self._work(each, targets[each.pair]) for each in some)
-            room -= max(targets.values()) * self._whole
-            yield from self._told()
+        yield from self._told()
 
-    def _worth_measuring(self, room: float) -> list[Candidate]:
+    def _worth_measuring(self, room: float) -> list[Pair]:
         """What is expected to gain most for its work, as much as there is room for."""
         weights = [weight for weight in self._wish.weights if self._target(weight) > 1]
         formats, told = self._wish.formats, self._ledger.spreads()
@@ -209,9 +223,7 @@ class Menu:
         loss = decision.loss_of_plan(means, sizes, limit)
         chosen, opened = [], 0
         works = {
-            (row, column): self._work(
-                Candidate(weights[row], formats[column - 1]), self._target(weights[row])
-            )
+            (row, column): self._work(weights[row], self._target(weights[row]))
             for row, column in zip(*np.nonzero(gains > _GAIN * loss), strict=True)
         }
         for place in sorted(works, key=lambda place: -gains[place] / works[place]):
@@ -219,7 +231,7 @@ class Menu:
             further = max(self._target(weights[place[0]]) - opened, 0)
             if (work := works[place] + further * self._whole) <= room:
                 room, opened = room - work, opened + further
-                chosen.append(Candidate(weights[place[0]], formats[place[1] - 1]))
+                chosen.append((weights[place[0]].name, formats[place[1] - 1].name))
         return chosen
 
     def _target(self, weight: Weight) -> int:

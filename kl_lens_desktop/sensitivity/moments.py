@@ -72,7 +72,8 @@ def second_moments(
 
     The second moments of one block are in memory at a time, and those of blocks that share a weight until the
     last of them has run. An embedding that no head shares has inputs that are no vectors: its moment is the
-    identity. A weight that the model never multiplies is left out.
+    identity. A weight that the model never multiplies is left out. Until the generator is closed, the model's
+    parameters are stand-ins: take those you need before.
 
     Parameters
     ----------
@@ -97,6 +98,8 @@ class _Pass:
 
     def __init__(self, streamed: ByBlock, fit: Tensor, judge: Tensor, weights: Sequence[Weight]) -> None:
         self._streamed = streamed
+        device = streamed.model.device
+        fit, judge = fit.to(device), judge.to(device)
         self._ids = [
             *((ids, 0) for ids in fit.split(max(1, BATCH_TOKENS // fit.shape[1]))),
             *((ids, 1) for ids in judge.split(max(1, BATCH_TOKENS // judge.shape[1]))),
@@ -120,8 +123,7 @@ class _Pass:
                 with observed(self._streamed.blocks[block], None, beside if batch == 0 else []):
                     states[batch] = self._through(block, ids, half, states[batch], beside)
             yield (block + 1) / (depth + 1)
-            done = {key for key, last in self._last.items() if last == block}
-            yield from self._watch.taken(done)
+            yield from self._watch.taken([key for key, last in self._last.items() if last == block])
         yield from self._ends(states)
 
     def _through(
@@ -142,7 +144,7 @@ class _Pass:
         model = self._streamed.model
         projection = model.get_output_embeddings()
         ends = {id(self._streamed.embedding), id(self._streamed.stored_head)}
-        for key in ends & self._weights.keys():
+        for key in (key for key in self._weights if key in ends):
             weight = self._weights[key]
             tied = len(ends) == 1
             if key == id(self._streamed.embedding) and not tied:
@@ -262,15 +264,15 @@ class _Watch:
             self._experts[key] = _OfExperts(count, channels), _OfExperts(count, channels)
         self._experts[key][half].rows.append((expert, rows.float()))
 
-    def taken(self, keys: set[int]) -> Iterator[Seen]:
+    def taken(self, keys: Sequence[int]) -> Iterator[Seen]:
         """What those weights have seen; it is forgotten when the caller is done with it."""
         groups: dict[int, list[Weight]] = {}
-        for key in keys & self._owner.keys():
+        for key in (key for key in keys if key in self._owner):
             groups.setdefault(self._owner[key], []).append(self._weights[key])
         for owner, weights in groups.items():
             fit, judge = (each.moment() for each in self._sums.pop(owner))
             yield Seen(tuple(sorted(weights, key=lambda weight: weight.name)), (fit,), (judge,))
-        for key in keys & self._experts.keys():
+        for key in (key for key in keys if key in self._experts):
             fit_to, judge_by = self._experts.pop(key)
             yield Seen((self._weights[key],), fit_to, judge_by)
 

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -42,7 +43,6 @@ class Scan:
 
     def __init__(
         self,
-        measuring: Measuring[Any],
         ids: Tensor,
         ledger: Ledger,
         candidates: Sequence[Candidate],
@@ -50,17 +50,24 @@ class Scan:
         clock: Clock,
         menu: Sequence[Format] = (),
     ) -> None:
-        self._measuring, self._ids, self._ledger, self._cancel = measuring, ids, ledger, cancel
+        self._ids, self._ledger, self._cancel = ids, ledger, cancel
         self._clock, self._menu = clock, menu
         self._candidates = [each for each in candidates if not ledger.is_unmeasurable(each.pair)]
         self._targets: dict[Pair, int] = {}
-        self._total, window = ids.shape
-        vocabulary = measuring.model.config.get_text_config().vocab_size
-        fits = min(PIECE_TOKENS, CACHE_ELEMENTS // vocabulary)
-        self._per_piece = max(1, fits // window)  # windows whose full-precision logits can be kept
+        self._total = len(ids)
         self._stopped: dict[Pair, int] = {}
         self.expected = 0.0  # how many more entries may be wanted than the candidates that there are
-        self.pace = Pace(measuring.count, window, self._per_piece)
+
+    @contextlib.contextmanager
+    def measured_by(self, measuring: AbstractContextManager[Measuring[Any]]) -> Iterator[None]:
+        """Measure with what that gives, for the length of the block."""
+        with measuring as self._measuring:
+            vocabulary = self._measuring.model.config.get_text_config().vocab_size
+            fits, window = min(PIECE_TOKENS, CACHE_ELEMENTS // vocabulary), self._ids.shape[1]
+            self._per_piece = max(1, fits // window)  # windows whose full-precision logits can be kept
+            if not hasattr(self, "pace"):
+                self.pace = Pace(self._measuring.count, window, self._per_piece)
+            yield
 
     @property
     def is_over(self) -> bool:

@@ -35,7 +35,8 @@ class Entry:
 
     `settled` says that racing stopped it on fewer tokens than the text has, for its rank was clear. `source`
     is ``measured`` or ``predicted`` (see `prediction`); there, what cannot be predicted honestly is None, and
-    `n` counts the tokens on which what it was predicted from was measured.
+    `n` counts the tokens on which what it was predicted from was measured. `rounding`
+    is ``nearest``, or ``gptq`` where the integers are chosen by the data.
     """
 
     weight: str
@@ -51,6 +52,7 @@ class Entry:
     top1_agreement: Estimate | None
     settled: bool = False
     source: str = MEASURED
+    rounding: str = "nearest"
 
     @property
     def is_predicted(self) -> bool:
@@ -186,6 +188,12 @@ class Scores:
     prediction: Mapping[str, Held] = field(default_factory=dict)
 
     @property
+    def rounding(self) -> dict[str, Any] | None:
+        """Which text the integers of entries whose rounding is ``gptq`` were fitted to."""
+        record = self.settings.get("rounding")
+        return record if isinstance(record, dict) else None
+
+    @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return {weight["name"]: tuple(weight["shape"]) for weight in self.weights}
 
@@ -295,6 +303,7 @@ def entry_from_json(item: dict[str, Any]) -> Entry:
         **estimates,
         settled=settled,
         source=item.get("source", MEASURED),
+        rounding=item.get("rounding", "nearest"),
     )
 
 

@@ -87,7 +87,12 @@ def windows(
 
 
 def calibration_windows(
-    loaded: LoadedModel, file: Path, window: int, skip: int | None = None, scored: int = 0
+    loaded: LoadedModel,
+    file: Path,
+    window: int,
+    skip: int | None = None,
+    scored: int = 0,
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor, int] | None:
     """Windows to fit a rounding to and others to judge it by, spread evenly over a text.
 
@@ -96,6 +101,8 @@ def calibration_windows(
     skip : int, optional
         Tokens at the start that are left out. Without it, the first quarter and the first `scored` tokens
         are: a rounding must not be scored on the text it was fitted to, and more may be scored later.
+    seed : int
+        Which of the windows are judged by.
 
     Returns
     -------
@@ -112,7 +119,7 @@ def calibration_windows(
     starts = [skip + window * (place * room // count) for place in range(count)]
     rows = torch.tensor([ids[start : start + window] for start in starts], dtype=torch.long)
     every = FIT_TOKENS // JUDGE_TOKENS + 1
-    judged = torch.arange(count) % every == every - 1
+    judged = torch.arange(count) % every == every - 1 - seed % every
     return rows[~judged], rows[judged], skip
 
 
