@@ -56,9 +56,7 @@ class Ledger:
         self.roundings: Mapping[Pair, str] = {}  # of what is added, where it is not the nearest
         self._entries = {(entry.weight, entry.format): entry for entry in scores.entries}
         self._errors, self._held = dict(scores.local_errors), dict(scores.prediction)
-        self._fitted = {
-            (e.weight, e.format) for e in scores.entries if e.is_predicted and e.rounding != "nearest"
-        }
+        self._fitted = set(scores.fitted)
         self._places = {name: _place(name, about) for name, about in self._about.items()}
         self._spreads: dict[Pair, float] = {}
         self._saved_at = self._saving_s = 0.0
@@ -180,6 +178,7 @@ class Ledger:
                 unmeasurable=self._unmeasurable,
                 windows=windows,
                 local_errors=self._errors,
+                fitted=self._fitted,
                 prediction=self._held,
             ),
         )
@@ -275,6 +274,7 @@ def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Le
             entries=kept.entries,
             unmeasurable=kept.unmeasurable,
             local_errors=kept.local_errors,
+            fitted=kept.fitted,
             prediction=kept.prediction,
             environment=kept.environment if kept.text == fresh.text else fresh.environment,
         ),

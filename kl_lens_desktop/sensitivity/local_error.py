@@ -70,7 +70,7 @@ class LocalErrors:
         }
 
     def collect(self, fit: Tensor, judge: Tensor, cancel: Cancel) -> Iterator[float]:
-        """Run the model on token ids (windows, window) and note all that lacks; yields the share that is done."""
+        """Run the model on token ids (windows, window), and note what lacks; yields the share done."""
         for seen in second_moments(self._model, fit, judge, cancel, self.lacking):
             if isinstance(seen, float):
                 yield seen

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -171,6 +171,8 @@ class Scores:
         None in a file that was not written by the analysis.
     local_errors : mapping of (weight, format) to float
         From which entries are predicted: see `local_error`.
+    fitted : collection of (weight, format)
+        Those of them that are of integers chosen by the data.
     prediction : mapping of str to Held
         How well the predictions of each format held where it was measured too.
     """
@@ -185,6 +187,7 @@ class Scores:
     unmeasurable: Mapping[Pair, str] = field(default_factory=dict)
     windows: Windows | None = None
     local_errors: Mapping[Pair, float] = field(default_factory=dict)
+    fitted: Collection[Pair] = ()
     prediction: Mapping[str, Held] = field(default_factory=dict)
 
     @property
@@ -219,7 +222,10 @@ def save_scores(path: Path, scores: Scores) -> None:
         of: dict[str, dict[str, float]] = {}
         for (weight, name), error in scores.local_errors.items():
             of.setdefault(weight, {})[name] = error
-        parts["local_errors"] = _lines(_text({"weight": weight, "errors": e}) for weight, e in of.items())
+        fitted = {weight: [name for name in e if (weight, name) in scores.fitted] for weight, e in of.items()}
+        parts["local_errors"] = _lines(
+            _text({"weight": weight, "errors": e, "fitted": fitted[weight]}) for weight, e in of.items()
+        )
     if scores.windows:
         windows = scores.windows
         rows = _lines(_samples_text(*pair, samples) for pair, samples in windows.samples.items())
@@ -273,6 +279,7 @@ def load_scores(path: Path) -> Scores:
             for item in value.get("local_errors", [])
             for name, error in item["errors"].items()
         },
+        {(item["weight"], name) for item in value.get("local_errors", []) for name in item.get("fitted", [])},
         {name: Held(**held) for name, held in value.get("prediction", {}).items()},
     )
 

@@ -13,7 +13,7 @@ import argparse
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.model.inventory import blocks
 from kl_lens_desktop.model.load import LoadedModel, load_model
+from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.joint import Bench
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.quant.roundings import Roundings
+from kl_lens_desktop.sensitivity.data_rounding import roundings_of
 from kl_lens_desktop.sensitivity.engine import analyze
-from kl_lens_desktop.sensitivity.jobs import MENU, Analysis
+from kl_lens_desktop.sensitivity.jobs import MENU, ROUNDINGS, Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from kl_lens_desktop.text.bundled import held_out_text
 from kl_lens_desktop.text.windows import windows
@@ -78,21 +81,22 @@ def coverage(menu: Scores, whole: Scores) -> tuple[int, int]:
     return held, count
 
 
-def compare(local: LocalModel, folder: Path, bits: Sequence[float], tokens: int, final_tokens: int) -> None:
+def compare(
+    local: LocalModel, folder: Path, bits: Sequence[float], usual: Analysis, final_tokens: int
+) -> None:
     loaded = load_model(local.folder)
-    _, two = analyzed(local, folder / "two.json", Analysis(formats=TWO, tokens=tokens), loaded)
+    _, two = analyzed(local, folder / "two.json", replace(usual, formats=TWO), loaded)
     whole, all_work = analyzed(
-        local, folder / "whole.json", Analysis(formats=MENU, tokens=tokens, exhaustive=True), loaded
+        local, folder / "whole.json", replace(usual, formats=MENU, exhaustive=True), loaded
     )
     if all_work:
         words = f"forward work of all {len(MENU)} formats on all text: {all_work / two:.1f} times that of two"
         print(words, flush=True)
     final, _ = windows(loaded, [held_out_text()], final_tokens, 256)
-    bench = Bench(loaded, final, Cancel())
     for each in bits:
         path = folder / f"menu-{each:g}.json"
         path.unlink(missing_ok=True)
-        menu, work = analyzed(local, path, Analysis(bits=each, tokens=tokens), loaded)
+        menu, work = analyzed(local, path, replace(usual, bits=each), loaded)
         held, count = coverage(menu, whole)
         measured = len(menu.entries) - count
         print(
@@ -102,6 +106,7 @@ def compare(local: LocalModel, folder: Path, bits: Sequence[float], tokens: int,
         joints = []
         for scores in (menu, whole):
             plan = propose(scores, bits=each)
+            bench = Bench(loaded, final, Cancel(), roundings=_roundings(loaded, plan, folder))
             joints.append(bench.measure(plan.assignments))
             about = f"predicted {plan.predicted['kl']:.5f} ± {plan.predicted['se']:.5f}"
             print(f"  joint KL {joints[-1].mean:.5f} ± {joints[-1].se:.5f}, {about}")
@@ -110,11 +115,24 @@ def compare(local: LocalModel, folder: Path, bits: Sequence[float], tokens: int,
         print(f"  from the menu less by {gain:+.5f} ± {error:.5f}: the bar {verdict}", flush=True)
 
 
+def _roundings(loaded: LoadedModel, plan: Plan, folder: Path) -> Roundings:
+    """The integers of a plan, those that its scores had no need of computed now."""
+    files = [*sorted(folder.glob("*.safetensors")), folder / "others.safetensors"]
+    work = roundings_of(loaded, plan.model.sha256, plan.rounding, plan.fitted, files[::-1], Cancel(), "plan")
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            found: Roundings = done.value
+            return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--stressed", action="store_true")
     parser.add_argument("--bits", type=float, nargs="+", default=list(BITS))
     parser.add_argument("--tokens", type=int, default=4096, help="scored on")
+    parser.add_argument("--rounding", choices=ROUNDINGS, default=ROUNDINGS[0])
     parser.add_argument("--final-tokens", type=int, default=8192)
     parser.add_argument("--keep", type=Path, help="a folder for scores, used again")
     arguments = parser.parse_args()
@@ -125,7 +143,8 @@ def main() -> None:
         if arguments.stressed:
             stressed_folder(local.folder, Path(temporary) / "stressed")
             local = LocalModel("stressed", Path(temporary) / "stressed")
-        compare(local, kept, arguments.bits, arguments.tokens, arguments.final_tokens)
+        usual = Analysis(tokens=arguments.tokens, rounding=arguments.rounding)
+        compare(local, kept, arguments.bits, usual, arguments.final_tokens)
 
 
 if __name__ == "__main__":
