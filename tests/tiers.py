@@ -23,6 +23,12 @@ QUICK_FAMILIES = {"mamba", "lfm2"}
 
 # Other tests of more than about a second, or of many cases, by name.
 WHOLE = {
+    "test_a_menu_has_every_format_of_every_weight_and_says_which_are_predicted",
+    "test_plans_are_made_of_predictions_too_where_the_method_can_be_predicted",
+    "test_a_menu_that_is_done_measures_nothing_again",
+    "test_files_without_a_source_are_measured_and_a_measure_may_lack_only_where_it_is_predicted",
+    "test_when_the_time_is_up_everything_has_a_figure_and_more_time_goes_on",
+    "test_formats_that_a_person_names_are_measured_and_no_others",
     "test_a_bad_bench_file_is_refused_in_one_sentence",
     "test_a_batch_of_unequal_prompts_is_right_whatever_side_the_tokenizer_pads",
     "test_a_budget_is_typed_in_any_unit",
