@@ -1,5 +1,6 @@
 """What an analysis measures: text, tokens, formats."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,10 @@ from kl_lens_desktop.printable import printable
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.jobs import Analysis
 
+_ALL = (
+    "Every weight is measured in INT4 g64 and predicted in all other formats. Where a prediction is too "
+    "rough for the plan, that format is measured too."
+)
 # What the button says, and the menu.
 _SOURCES = {
     "novels": ("Bundled novels", "The bundled novels (public domain, English)"),
@@ -47,11 +52,20 @@ class AnalysisSettings(QWidget):
         self.text.setMenu(texts)
         self.tokens = spin("Tokens of text to measure on", 512, 262_144, self._shown.tokens, step=512)
         self.tokens.setToolTip("More text makes the error bars smaller and the wait longer")
+        self.minutes = spin("Minutes to measure at most", 0, 1440, 0)
+        self.minutes.setSpecialValueText("no limit")
+        self.minutes.setToolTip(
+            "When the time is up, every weight has its best known figures. Continue to improve them."
+        )
         self.formats = QPushButton()
         self.formats.setAutoDefault(False)
         self.formats.setProperty("menu", "true")
         self.formats.setAccessibleName("Formats to measure")
         menu = QMenu(self.formats)
+        self._all = menu.addAction("All, predicted from INT4 g64")
+        self._all.setCheckable(True)
+        self._all.triggered.connect(lambda _: self._take_all())
+        menu.addSeparator()
         self._actions = {name: self._format_action(menu, name) for name in all_formats() if name != "fp16"}
         self.formats.setMenu(menu)
         layout = QHBoxLayout(self)
@@ -68,7 +82,12 @@ class AnalysisSettings(QWidget):
             "stays as small and as fast, and loses about half as much as with numbers rounded to nearest."
         )
         self.by_data.setChecked(self._shown.rounding == "data")
-        for words, widget in (("Text", self.text), ("Tokens", self.tokens), ("Formats", self.formats)):
+        for words, widget in (
+            ("Text", self.text),
+            ("Tokens", self.tokens),
+            ("Formats", self.formats),
+            ("Minutes", self.minutes),
+        ):
             layout.addWidget(label(words, "secondary"))
             layout.addWidget(widget)
             layout.addSpacing(8)
@@ -78,7 +97,8 @@ class AnalysisSettings(QWidget):
         layout.addStretch(1)
         self.by_data.toggled.connect(lambda _: self._changed())
         self.exhaustive.toggled.connect(lambda _: self._changed())
-        self.tokens.valueChanged.connect(lambda _: self._changed())
+        for each in (self.tokens, self.minutes):
+            each.valueChanged.connect(lambda _: self._changed())
         session.job.started.connect(lambda _: self._lock(True))
         session.job.ended.connect(lambda _: self._lock(False))
 
@@ -91,16 +111,23 @@ class AnalysisSettings(QWidget):
             formats=formats,
             exhaustive=self.exhaustive.isChecked(),
             rounding="data" if self.by_data.isChecked() else "nearest",
+            minutes=float(self.minutes.value()) or None,
         )
+
+    def _take_all(self) -> None:
+        for action in self._actions.values():
+            action.setChecked(False)
+        self._changed()
 
     def show_analysis(self, analysis: Analysis) -> None:
         self._shown = analysis
-        for widget in (self.tokens, self.exhaustive, self.by_data):
+        for widget in (self.tokens, self.minutes, self.exhaustive, self.by_data):
             widget.blockSignals(True)
         self.tokens.setValue(analysis.tokens)
+        self.minutes.setValue(math.ceil(analysis.minutes or 0))
         self.exhaustive.setChecked(analysis.exhaustive)
         self.by_data.setChecked(analysis.rounding == "data")
-        for widget in (self.tokens, self.exhaustive, self.by_data):
+        for widget in (self.tokens, self.minutes, self.exhaustive, self.by_data):
             widget.blockSignals(False)
         for name, action in self._actions.items():
             action.setChecked(name in analysis.formats)
@@ -135,11 +162,12 @@ class AnalysisSettings(QWidget):
         self.text.setText(caption(words))
         self.text.setToolTip(plain_tip("\n".join(printable(str(text)) for text in texts) or long))
         labels = [parse_format(name).label for name in self.analysis.formats]
+        self._all.setChecked(not labels)
         words = ", ".join(labels) if len(labels) <= 3 else f"{len(labels)} formats"
-        self.formats.setText(words or "none")
-        listed = ", ".join(labels) or "none"
-        self.formats.setToolTip(plain_tip(f"Each chosen format is measured for every weight: {listed}"))
+        self.formats.setText(words or "All")
+        tip = f"Each chosen format is measured for every weight: {', '.join(labels)}"
+        self.formats.setToolTip(plain_tip(tip if labels else _ALL))
 
     def _lock(self, locked: bool) -> None:
-        for widget in (self.text, self.tokens, self.formats, self.exhaustive, self.by_data):
+        for widget in (self.text, self.tokens, self.formats, self.minutes, self.exhaustive, self.by_data):
             widget.setEnabled(not locked)
