@@ -32,10 +32,10 @@ from kl_lens_desktop.export.proof import (
     save_reference,
 )
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
-from kl_lens_desktop.export.stateful import begin_with, make_stateful
+from kl_lens_desktop.export.stateful import begin, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, share_weights
 from kl_lens_desktop.export.streamed import Weights, weights_of
-from kl_lens_desktop.export.trace import State, first_states, trace
+from kl_lens_desktop.export.trace import State, trace
 from kl_lens_desktop.export.values import expected_sha256
 from kl_lens_desktop.exported import contents
 from kl_lens_desktop.families import FAMILIES, family_of
@@ -157,6 +157,10 @@ def export_model(
         plan = _applicable(plan, local, loaded, source or out)
         needed = _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
+        family = family_of(loaded.model.config.model_type)
+        if npu and family.begins:
+            yield Note(f"No graph for an NPU is written: {family.npu}.", "warning")
+            npu = False
         yield from _warnings(plan, npu)
         yield from warnings(loaded)
         roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
@@ -236,10 +240,10 @@ def _begin(
     changes: Mapping[str, Change],
     cancel: Cancel,
 ) -> None:
-    """Give a graph the states that a model's own tokens leave, if it has such, with these weights."""
+    """`stateful.begin` with these weights."""
     if family_of(model.config.model_type).begins:
         with as_exported(model, changes, cancel):
-            begin_with(graph, states, *first_states(model, states))
+            begin(graph, states, model)
 
 
 def _save(graph: ov.Model, path: Path, local: LocalModel, plan: Plan) -> None:
