@@ -115,7 +115,7 @@ def test_every_entry_is_measured_as_in_memory(
 
 @pytest.mark.usefixtures("no_memory")
 def test_the_sample_is_scored_as_in_memory(sample: LocalModel, sample_scores: Scores, tmp_path: Path) -> None:
-    how = Analysis((calibration_text(),), tokens=512, window=128)
+    how = Analysis((calibration_text(),), tokens=512, window=128, rounding="nearest")
     for _ in analyze(sample, tmp_path / "scores.json", how, Cancel()):
         pass
     _agree(load_scores(tmp_path / "scores.json"), sample_scores)
