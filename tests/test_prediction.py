@@ -88,7 +88,7 @@ def test_error_bars_hold_what_they_say_once_pairs_tell_the_spread() -> None:
 
 
 def test_a_weight_of_which_nothing_is_measured_follows_its_neighbours() -> None:
-    """Gains between blocks lie on a straight line of logarithms; error bars are wider than beside an anchor."""
+    """Logarithms of gains lie on a line between blocks; error bars are wider than beside an anchor."""
     errors = {(f"w{block}", ANCHOR): 2.0 for block in range(5)}
     series = {(f"w{block}", ANCHOR): [math.exp(-block)] * 2 for block in (0, 2, 4)}
     found = predict(errors, series, PLACES).found
