@@ -62,8 +62,13 @@ def sample_scores_path(sample: LocalModel, shared: Path) -> Path:
     with FileLock(shared / "scores.lock"):
         if not path.exists():
             part = shared / "part.json"
-            formats = ("int4_sym_g64", "int8_sym")
-            how = Analysis((calibration_text(),), tokens=512, window=128, formats=formats)
+            how = Analysis(
+                (calibration_text(),),
+                tokens=512,
+                window=128,
+                formats=("int4_sym_g64", "int8_sym"),
+                rounding="nearest",
+            )
             for _ in analyze(sample, part, how, Cancel()):
                 pass
             part.rename(path)

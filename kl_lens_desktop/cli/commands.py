@@ -287,11 +287,14 @@ def _verify(arguments: Arguments) -> None:
             if done["gain"]
             else "No exchange improves the plan by more than its error. On held-out text:"
         )
-    rows = [
-        [with_unit(name), f"{v['mean']:.5g}", f"{v['se']:.2g}"]
-        for name, v in measured.items()
-        if name != "text"
-    ]
+    figures = {name: value for name, value in measured.items() if "mean" in value}
+    if nearest := measured.get("nearest"):
+        figures["kl_pq, rounded to nearest"] = nearest["kl_pq"]
+    if elsewhere := measured.get("elsewhere"):
+        name = elsewhere["text"]["name"]
+        figures |= {f"kl_pq on {name}": elsewhere["kl_pq"]}
+        figures |= {f"kl_pq on {name}, rounded to nearest": elsewhere["nearest"]["kl_pq"]}
+    rows = [[with_unit(name), f"{v['mean']:.5g}", f"{v['se']:.2g}"] for name, v in figures.items()]
     print_table(["figure", "measured", "± se"], rows)
 
 

@@ -13,6 +13,7 @@ from kl_lens_desktop.model.load import LoadedModel, load_or_open
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
+from kl_lens_desktop.plan.guard import beside_nearest
 from kl_lens_desktop.plan.integers import beside
 from kl_lens_desktop.plan.jobs import RepairDone, RepairSettings, Verified, VerifyJob
 from kl_lens_desktop.plan.joint import Bench, spread_windows
@@ -76,6 +77,10 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
         plan = found
     yield Progress(STAGE, 1, 2, "Measuring the whole plan on held-out text")
     measured = measure_plan(loaded, plan.assignments, [held_out], job.tokens, job.window, cancel, roundings)
+    if plan.roundings:
+        measured |= yield from beside_nearest(
+            loaded, plan.assignments, roundings, held_out, job.tokens, job.window, cancel, STAGE
+        )
     if not load_plan(path).is_same_as(plan):
         raise InputError(
             f"{path} changed while it was measured", "the measurement is for the earlier plan", "Verify again"

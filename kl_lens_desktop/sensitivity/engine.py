@@ -181,9 +181,17 @@ def analyze(
 
 def _calibration(
     loaded: LoadedModel, out: Path, how: Analysis, sources: Sequence[tuple[Path, str]]
-) -> Generator[Event, None, Calibration]:
-    """What the weights are rounded by: the text that is scored, where it is not scored, or a bundled one."""
-    earlier = load_scores(out).rounding if out.exists() else None
+) -> Generator[Event, None, Calibration | None]:
+    """What the weights are rounded by: the text that is scored, where it is not scored, or a bundled one.
+
+    None, and a note, where the scores at hand are of nearest rounding, as older versions measured.
+    """
+    begun = load_scores(out) if out.exists() else None
+    earlier = begun.rounding if begun else None
+    if begun and begun.entries and earlier is None:
+        yield Note(f"{out.name} was measured with rounding to nearest, and goes on so. To round by the data, "
+                   "choose another file name")  # fmt: skip
+        return None
     skip = int(earlier["skip"]) if earlier else None
     scored = how.tokens // len(sources)
     found = calibration(loaded, sources, how.window, skip=skip, scored=scored, seed=how.seed)
