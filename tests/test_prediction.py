@@ -120,6 +120,9 @@ class _Kept(dict[tuple[str, str], float]):
     def lacks_error(self, pair: tuple[str, str]) -> bool:
         return pair not in self
 
+    def local_error(self, pair: tuple[str, str]) -> float:
+        return self[pair]
+
     def add_local_error(self, pair: tuple[str, str], error: float, *, nearest: bool) -> None:
         assert nearest
         self[pair] = error
