@@ -79,7 +79,7 @@ def tell_errors(
     message = "Comparing formats by the inputs of each weight"
     yield Progress(STAGE, 0, 0, message)
     if moments is None:
-        count = BRIEF_WINDOWS if clock.is_limited else MOMENT_WINDOWS
+        count = min(BRIEF_WINDOWS if clock.is_limited else MOMENT_WINDOWS, len(ids))
         moments = ids[: count // 2], ids[count // 2 : count]
     enough = (1 - _COMPARING_SHARE) * clock.left
     with contextlib.closing(errors.collect(*moments, cancel)) as shares:
