@@ -31,6 +31,7 @@ from kl_lens_desktop.kernels.call import Call, FixedCall
 from kl_lens_desktop.kernels.chunk_scan.graph import remove_views
 from kl_lens_desktop.kernels.experts.forms import dense_experts, grouped_experts
 from kl_lens_desktop.kernels.parts.layout import remove_single_groups, remove_turns_back
+from kl_lens_desktop.kernels.parts.paged import settle
 from kl_lens_desktop.kernels.replace import replaced_functions
 from kl_lens_desktop.kernels.short_convolution.taps import remove_cuts
 from kl_lens_desktop.kernels.table import KERNELS
@@ -67,6 +68,11 @@ class State:
     number: int
     shape: tuple[int, ...]
     members: tuple[tuple[int, int], ...]
+
+    @property
+    def stacked(self) -> bool:
+        """Whether it holds the windows of several layers."""
+        return self.kind == "conv" and len(self.shape) == 4
 
     @property
     def names(self) -> tuple[str, str]:
@@ -118,7 +124,7 @@ def trace(
         cache = _empty_cache(model)
         call.begin(ids[:, :_PREFIX], torch.ones_like(ids), torch.zeros(1, dtype=torch.long))
         model(ids[:, :_PREFIX], use_cache=True, **{family.cache_argument: cache})
-        states = _states(cache)
+        states = _states(cache, stacked=not call.pages)
         example = (
             ids[:, _PREFIX:],
             torch.ones(1, _PREFIX + _STEP, dtype=torch.long),
@@ -135,6 +141,8 @@ def trace(
         port.get_tensor().set_names({name})
         port.get_node().set_friendly_name(name)
         port.get_node().set_partial_shape(ov.PartialShape([-1] if name == "beam_idx" else [-1, -1]))
+    if call.pages:
+        settle(graph)
     return graph, states
 
 
@@ -318,7 +326,7 @@ def _empty_cache(model: PreTrainedModel) -> DynamicCache:
 _HELD = {"conv": "conv_states", "ssm": "recurrent_states", "key": "keys", "value": "values"}
 
 
-def _states(cache: DynamicCache) -> list[State]:
+def _states(cache: DynamicCache, stacked: bool) -> list[State]:
     """The variables for what a cache holds after a call."""
     states, windows = list[State](), dict[tuple[int, ...], list[tuple[int, int]]]()
     for i, layer in enumerate(cache.layers):
@@ -328,10 +336,10 @@ def _states(cache: DynamicCache) -> list[State]:
             for index, tensor in items:
                 if tensor is None or (kind in ("key", "value") and not layer.is_initialized):
                     continue
-                if kind == "conv":
+                if kind == "conv" and stacked:
                     windows.setdefault(tuple(tensor.shape), []).append((i, index))
                 else:
-                    number = sum(state.kind == kind for state in states) if kind == "ssm" else i
+                    number = sum(state.kind == kind for state in states) if kind in ("conv", "ssm") else i
                     states.append(State(kind, number, tuple(tensor.shape), ((i, index),)))
     for k, ((batch, *window), members) in enumerate(windows.items()):
         shape = (batch, len(members), *window)
@@ -344,10 +352,10 @@ def _flatten(cache: DynamicCache, states: list[State]) -> list[Tensor]:
     tensors: list[Tensor] = []
     for state in states:
         held = [getattr(cache.layers[layer], _HELD[state.kind]) for layer, _ in state.members]
-        if state.kind == "conv":
+        if state.stacked:
             tensors.append(torch.stack([h[i] for h, (_, i) in zip(held, state.members, strict=True)], 1))
         else:
-            tensors.append(held[0][state.members[0][1]] if state.kind == "ssm" else held[0])
+            tensors.append(held[0][state.members[0][1]] if state.kind in ("conv", "ssm") else held[0])
     return tensors
 
 
@@ -356,7 +364,7 @@ def _filled(
 ) -> DynamicCache:
     for state, held in zip(states, tensors, strict=True):
         tensor = held if state.kind == "ssm" and stored else held.index_select(0, beam_idx)
-        windows = tensor.unbind(1) if state.kind == "conv" else [tensor]
+        windows = tensor.unbind(1) if state.stacked else [tensor]
         for part, (place, index) in zip(windows, state.members, strict=True):
             layer: Any = cache.layers[place]
             layer.dtype, layer.device = part.dtype, part.device
@@ -364,7 +372,7 @@ def _filled(
                 layer.conv_states[index] = part
                 layer.is_conv_states_initialized[index] = True
                 layer.has_previous_state[index] = True
-                layer.conv_kernel_size[index] = part.shape[1]
+                layer.conv_kernel_size[index] = part.shape[1 if state.stacked else 2]
             elif state.kind == "ssm":
                 layer.recurrent_states[index] = part
                 layer.is_recurrent_states_initialized[index] = True
@@ -397,11 +405,12 @@ def _functional_cache(call: Call) -> Iterator[None]:
     ) -> Tensor:
         new = conv_states.transpose(1, 2)
         if self.is_conv_states_initialized[state_idx]:
-            kept = self.conv_states[state_idx]
+            kept = call.kept_window(self.conv_states[state_idx])
         else:
             taps = conv_kernel_size or self.conv_kernel_size[state_idx]
             kept = new.new_zeros(new.shape[0], int(taps), new.shape[2])
-        full, self.conv_states[state_idx] = call.windowed(kept, new)
+        full, window = call.windowed(kept, new)
+        self.conv_states[state_idx] = call.stored_window(window)
         self.is_conv_states_initialized[state_idx] = True
         return full.transpose(1, 2)
 

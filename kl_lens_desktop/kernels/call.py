@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kl_lens_desktop.kernels.parts.builder import Builder
 from kl_lens_desktop.kernels.parts.padding import Order, Taken, converted_order, converted_taken
+from kl_lens_desktop.kernels.parts.paged import IsPaged, is_paged
 from kl_lens_desktop.kernels.parts.states import FinalState, final_state
 from kl_lens_desktop.kernels.short_convolution.taps import Convolutions
 from kl_lens_desktop.kernels.table import Kernel
@@ -90,6 +91,7 @@ class Call(nn.Module):
     input_ids: Tensor
     attention_mask: Tensor
     parts: Parts
+    paged: Tensor
 
     def __init__(self, kernels: Iterable[Kernel]) -> None:
         super().__init__()
@@ -99,6 +101,7 @@ class Call(nn.Module):
             Order: converted_order,
             Taken: converted_taken,
             FinalState: final_state,
+            IsPaged: is_paged,
         }
         for kernel in self._kernels.values():
             self.conversions |= kernel.conversions(convolutions)
@@ -110,6 +113,8 @@ class Call(nn.Module):
         """What all layers of one call share."""
         self.input_ids, self.attention_mask = input_ids, attention_mask
         self.parts = shared_parts(input_ids, beam_idx)
+        if self.pages:
+            self.paged = self.stand_in(IsPaged)(input_ids)
         self._orders: dict[int, Tensor] = {}
 
     @property
@@ -121,6 +126,19 @@ class Call(nn.Module):
     def orders_beams(self) -> bool:
         """Whether a kernel reads the stored states itself, in the order before beams change places."""
         return self.FORM == "graph" and any(kernel.orders_beams for kernel in self._kernels.values())
+
+    @property
+    def pages(self) -> bool:
+        """Whether OpenVINO's paged runtime has kernels for all recurrences of the model."""
+        return self.FORM == "graph" and all(kernel.paged for kernel in self._kernels.values())
+
+    def kept_window(self, stored: Tensor) -> Tensor:
+        """The window (batch, taps, channels) that a short convolution reads, as `stored_window` stored it."""
+        return stored.reshape(stored.shape[0], int(stored.shape[2]), int(stored.shape[1])) if self.pages else stored
+
+    def stored_window(self, window: Tensor) -> Tensor:
+        """A window as it is stored: in the shape of the paged runtime, which keeps its own in its own order."""
+        return window.reshape(window.shape[0], int(window.shape[2]), int(window.shape[1])) if self.pages else window
 
     def form(self, kernel: str) -> Callable[..., Any]:
         """The traced form of one of the kernels."""
