@@ -271,7 +271,7 @@ class _Step(nn.Module):
         if self._family.latent and not isinstance(self._call, FixedCall):
             past = attention_mask.shape[1] - input_ids.shape[1]
             states = tuple(_last_tokens(s, t, past) for s, t in zip(self._states, states, strict=True))
-        cache = _filled(_empty_cache(model), self._states, states, beam_idx, self._call.orders_beams)
+        cache = _filled(_empty_cache(model), self._states, states, beam_idx, self._call)
         if not self._family.attends:
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
         else:
@@ -360,10 +360,11 @@ def _flatten(cache: DynamicCache, states: list[State]) -> list[Tensor]:
 
 
 def _filled(
-    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor, stored: bool
+    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor, call: Call
 ) -> DynamicCache:
     for state, held in zip(states, tensors, strict=True):
-        tensor = held if state.kind == "ssm" and stored else held.index_select(0, beam_idx)
+        rows = beam_idx if state.kind in ("key", "value") else call.beams
+        tensor = held if state.kind == "ssm" and call.orders_beams else held.index_select(0, rows)
         windows = tensor.unbind(1) if state.stacked else [tensor]
         for part, (place, index) in zip(windows, state.members, strict=True):
             layer: Any = cache.layers[place]

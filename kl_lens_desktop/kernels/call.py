@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kl_lens_desktop.kernels.parts.builder import Builder
 from kl_lens_desktop.kernels.parts.padding import Order, Taken, converted_order, converted_taken
-from kl_lens_desktop.kernels.parts.paged import IsPaged, is_paged
+from kl_lens_desktop.kernels.parts.paged import ForStates, IsPaged, for_states, is_paged
 from kl_lens_desktop.kernels.parts.states import FinalState, final_state
 from kl_lens_desktop.kernels.short_convolution.taps import Convolutions
 from kl_lens_desktop.kernels.table import Kernel
@@ -52,7 +52,8 @@ class Parts(NamedTuple):
 def shared_parts(input_ids: Tensor, beam_idx: Tensor) -> Parts:
     """The `Parts` of one call."""
     length = torch.as_tensor(input_ids.shape[1] - 1).reshape(1)
-    chunks = (length + (CHUNK - 1)) // CHUNK
+    # At least one, though nothing reads it without tokens: as a size of a reshape, 0 would be another's.
+    chunks = ((length + (CHUNK - 1)) // CHUNK).clamp(min=1)
     count: Any = chunks[0]
     rows = torch.minimum(torch.arange(count * CHUNK), length - 1)
     kept = beam_idx == torch.arange(beam_idx.shape[0])
@@ -91,6 +92,7 @@ class Call(nn.Module):
     input_ids: Tensor
     attention_mask: Tensor
     parts: Parts
+    beams: Tensor
     paged: Tensor
 
     def __init__(self, kernels: Iterable[Kernel]) -> None:
@@ -102,6 +104,7 @@ class Call(nn.Module):
             Taken: converted_taken,
             FinalState: final_state,
             IsPaged: is_paged,
+            ForStates: for_states,
         }
         for kernel in self._kernels.values():
             self.conversions |= kernel.conversions(convolutions)
@@ -111,10 +114,13 @@ class Call(nn.Module):
 
     def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
         """What all layers of one call share."""
-        self.input_ids, self.attention_mask = input_ids, attention_mask
-        self.parts = shared_parts(input_ids, beam_idx)
+        self.paged = torch.zeros(1, dtype=torch.bool)
         if self.pages:
+            both = self.stand_in(ForStates)(input_ids, attention_mask, beam_idx.long())
+            beam_idx, attention_mask = both[:, 0], both[:, 1:]
             self.paged = self.stand_in(IsPaged)(input_ids)
+        self.input_ids, self.attention_mask, self.beams = input_ids, attention_mask, beam_idx
+        self.parts = shared_parts(input_ids, beam_idx)
         self._orders: dict[int, Tensor] = {}
 
     @property
@@ -184,7 +190,7 @@ class FixedCall(Call):
     FORM: ClassVar = "fixed"
 
     def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
-        self.input_ids, self.attention_mask = input_ids, attention_mask
+        self.input_ids, self.attention_mask, self.beams = input_ids, attention_mask, beam_idx
         self._orders: dict[int, Tensor] = {}
 
     def _order(self, taps: int) -> Tensor:

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from kl_lens_desktop.kernels.call import CHUNK, Call
 from kl_lens_desktop.kernels.chunk_scan.fast import limited_steps
-from kl_lens_desktop.kernels.chunk_scan.paged import PagedScan, Shares
+from kl_lens_desktop.kernels.chunk_scan.paged import PagedScan
 from kl_lens_desktop.kernels.parts.branch import behind_branch, branch, no_tokens
 from kl_lens_desktop.kernels.parts.builder import Builder
 from kl_lens_desktop.kernels.parts.constants import scalar, vector
 from kl_lens_desktop.kernels.parts.padding import kept
+from kl_lens_desktop.kernels.parts.paged import chosen
 from kl_lens_desktop.kernels.parts.states import KeptStates
+from kl_lens_desktop.kernels.short_convolution.paged import paged_convolution
 from kl_lens_desktop.kernels.short_convolution.taps import Convolutions, Taps
 
 _END = 2**31 - 1
@@ -277,21 +279,24 @@ class DualScans:
         y, reached = branch(ops.greater(full, vector(0)), given, before, nothing)
         past = ops.select(own, stored, reached)
         y_last, state = scan.last(last, dt, A, skip, past, batch, one)
-        y = ops.concat([y, y_last], 1)
+        y, state = ops.concat([y, y_last], 1), _reshaped(state, 0, scan.heads, scan.head_size, scan.size)
+        rows = ops.squeeze(beams, scalar(1)).output(0)
+        if known := self._paged(scan, (x, B, C), dt, A, D, ops.gather(held, rows, scalar(0)), rows):
+            y, state = chosen(paged, known, (y, state))
         by_head = _reshaped(y, 0, 0, scan.heads, scan.head_size)
-        if above := self._shares(x, B, C):
-            known = PagedScan(scan.heads, scan.head_size, scan.groups, scan.size, paged, beams)
-            by_head = known.build(by_head, above, dt, A, D, held)
-        self.states.keep(by_head, _reshaped(state, 0, scan.heads, scan.head_size, scan.size))
+        self.states.keep(by_head, state)
         return [by_head.output(0)]
 
-    def _shares(self, *values: Any) -> Shares | None:
-        """What `values` are shares of, where all are of one short convolution."""
-        above = [self._above(value) for value in values]
-        if any(place is None for place in above):
+    def _paged(
+        self, scan: "_Scan", xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any, beams: Any
+    ) -> tuple[Any, Any] | None:
+        """Outputs and state as the paged runtime knows them, of shares of one short convolution."""
+        above = [place for place in map(self._above, xbc) if place is not None]
+        if len(above) < len(xbc):
             return None
-        (_, taps, sizes, _), *_ = above
-        return Shares(taps, sizes, [place[3] for place in above])
+        split = ops.variadic_split(paged_convolution(above[0][1], beams), scalar(2), vector(*above[0][2]))
+        x, B, C = (split.output(place[3]) for place in above)
+        return PagedScan(scan.heads, scan.head_size, scan.groups, scan.size).build(x, dt, A, B, C, D, past)
 
     def _made_from(self, *values: Any) -> tuple[list[Any], list[Any], Callable[..., list[Any]]]:
         """The values' last tokens; what the others are made from; and how, inside a branch.

@@ -1,10 +1,12 @@
 """One graph that is two: what runs where nothing changes it, and what OpenVINO's paged runtime makes of it.
 
-`SDPAToPagedAttention` (2026.4), which `openvino_genai` applies by default, knows a recurrence by one loop,
-which it replaces by its own kernel. Where nothing replaces it, that loop is slow. So it stands in the graph
-with no turns, and hands on what a faster form computed, as the value that its outputs start from. What
-replaces the loop does not read that value, and with it the faster form is gone. What only the loop reads is
-behind a condition that every plugin finds constant, and so is gone where nothing replaces the loop.
+`SDPAToPagedAttention` (2026.4), which `openvino_genai` applies by default, knows recurrences by forms that it
+replaces by its own kernels. Where nothing replaces them they are slow. So both forms stand in the graph, and
+a condition that every plugin finds constant chooses: the other form is gone before anything runs.
+
+The pass removes `attention_mask` and `beam_idx`, and must find nothing that still reads them. It takes each
+product with an expression of the mask for its other factor (`EliminateConvPaddingMaskGating`). So what it does
+not replace reads both from such products only, and the condition is the size of one.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 from kl_lens_desktop.kernels.parts.branch import branch
 from kl_lens_desktop.kernels.parts.constants import scalar, vector
 
-_CONDITION, _HELD, _EMPTIED = "kl_lens.is_paged", "kl_lens.held", "kl_lens.emptied"
+_END = 2**31 - 1
+_CONDITION = "kl_lens.is_paged"
 
 
 class IsPaged(nn.Module):
@@ -29,66 +32,59 @@ class IsPaged(nn.Module):
         return torch.zeros(1, dtype=torch.bool)
 
 
+class ForStates(nn.Module):
+    """A mask (batch, tokens) and beams (batch) that the paged runtime can remove, side by side.
+
+    The beams are the first column.
+    """
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, beams: Tensor) -> Tensor:
+        return torch.cat([beams[:, None], attention_mask], 1)
+
+
 def is_paged(context: Any) -> list[ov.Output]:
-    """A stand-in for the condition: see `settle`."""
+    """A stand-in for the condition, which transformations would else compute: see `settle`."""
     size = ops.gather(ops.shape_of(context.get_input(0)), vector(0), scalar(0))
     condition = ops.less(size, vector(0))
     condition.set_friendly_name(_CONDITION)
     return [condition.output(0)]
 
 
-def zero_unless_paged(paged: ov.Output, value: Any, shape: Sequence[int]) -> ov.Output:
-    """`value` with the paged runtime, else zeros of `shape`."""
-    (chosen,) = branch(
-        paged.get_node(), [value], lambda given: [given], lambda _: [ops.constant(np.zeros(shape, np.float32))]
-    )
-    return chosen
-
-
-def emptied(node: ov.Node) -> ov.Node:
-    """`node`, whose second input `settle` replaces by zeros."""
-    node.set_friendly_name(f"{_EMPTIED}.{node.get_friendly_name()}")
-    return node
-
-
-def held(y: ov.Output, state: ov.Output) -> ov.Output:
-    """`y`, until `settle` as if made of `state` too: transformations remove outputs that nobody reads."""
-    both = ops.add(y, ops.reduce_sum(state, vector(0, 1, 2, 3), False))
-    both.set_friendly_name(f"{_HELD}.{both.get_friendly_name()}")
-    return both.output(0)
-
-
 def settle(graph: ov.Model) -> None:
-    """Finish a traced graph, in place: earlier, transformations would remove what only the paged runtime needs.
-
-    The condition becomes whether a product with no columns of the attention mask has columns.
-    There is none, but for the paged runtime's pass that takes such products for their other factor
-    (`EliminateConvPaddingMaskGating`).
-    """
-    nodes = graph.get_ops()
-    for op in nodes:
+    """Let `IsPaged` be whether a product with no columns of the mask has columns, in place."""
+    ids, mask = (graph.input(name) for name in ("input_ids", "attention_mask"))
+    for op in graph.get_ops():
         if op.get_friendly_name() == _CONDITION:
-            op.output(0).replace(_condition(graph.input("input_ids"), graph.input("attention_mask")))
-        elif op.get_friendly_name().startswith(_HELD):
-            op.output(0).replace(op.input_value(0))
-        elif op.get_friendly_name().startswith(_EMPTIED):
-            none = _no_rows() if op.get_type_name() == "Gather" else vector(*[0] * op.get_input_shape(1)[0])
-            op.input(1).replace_source_output(none.output(0))
+            other = ops.reshape(ops.shape_of(ids), vector(1, 1, 2), False)
+            columns = ops.gather(ops.shape_of(ops.multiply(other, _columns(mask, 0))), vector(1), scalar(0))
+            op.output(0).replace(ops.greater(columns, vector(0)).output(0))
     graph.validate_nodes_and_infer_types()
 
 
-def _no_rows() -> ov.Node:
-    """Of which OpenVINO does not know that there are none as long as it infers the paged runtime's shapes.
+def for_states(context: Any) -> list[ov.Output]:
+    """The operations of `ForStates`, for OpenVINO's converter."""
+    ids, mask, beams = (context.get_input(i) for i in range(3))
+    first = ops.slice(ids, vector(0, 0), vector(1, 1), vector(1, 1), vector(0, 1))
+    # Nothing that OpenVINO would know to be 1.
+    one = ops.convert(ops.unsqueeze(ops.greater_equal(first, scalar(0)), scalar(2)), "i64")
+    column = ops.add(ops.multiply(_columns(mask, 1), scalar(0)), ops.unsqueeze(beams, vector(1, 2)))
+    both = ops.concat([ops.multiply(one, column), ops.multiply(one, _columns(mask, _END))], 1)
+    return [ops.squeeze(both, scalar(2)).output(0)]
 
-    It does not compute sines of this type. Plugins compute in another, and find a constant.
-    """
-    none = ops.convert(ops.sin(ops.constant(np.float64(0))), "i64")
-    return ops.range(scalar(0), none, scalar(1), "i64")
+
+def chosen(paged: ov.Output, known: Sequence[Any], faster: Sequence[Any]) -> list[ov.Output]:
+    """The values that the paged runtime replaces, where it has; else those that run as they are."""
+    count = len(known)
+    return branch(paged.get_node(), [*known, *faster], lambda *v: v[:count], lambda *v: v[count:])
 
 
-def _condition(ids: ov.Output, mask: ov.Output) -> ov.Output:
-    no_columns = ops.slice(mask, vector(0), vector(0), vector(1), vector(1))
-    other = ops.reshape(ops.convert(ops.shape_of(ids), "f32"), vector(1, 1, 2), False)
-    gated = ops.multiply(other, ops.convert(ops.unsqueeze(no_columns, scalar(2)), "f32"))
-    columns = ops.gather(ops.shape_of(gated), vector(1), scalar(0))
-    return ops.greater(columns, vector(0)).output(0)
+def stored(value: ov.Output) -> ov.Output:
+    """The state that `value` is, before its rows changed places and it took another shape."""
+    while value.get_node().get_type_name() in ("Reshape", "Gather"):
+        value = value.get_node().input_value(0)
+    return value
+
+
+def _columns(mask: Any, stop: int) -> ov.Node:
+    """The first ones of a mask, (batch, columns, 1)."""
+    return ops.unsqueeze(ops.slice(mask, vector(0), vector(stop), vector(1), vector(1)), scalar(2))
