@@ -110,7 +110,7 @@ def trace(
     ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
     family = family_of(model.config.model_type)
     kernels = [KERNELS[name] for name in family.kernels]
-    call = FixedCall(kernels) if fixed else Call(kernels)
+    call = (FixedCall if fixed else Call)(kernels, family.attends)
     with (
         torch.no_grad(),
         hollowed(model, CONSTANT_PREFIX) if hollow else _in_float32(model) as constants,

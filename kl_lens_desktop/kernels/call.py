@@ -73,6 +73,8 @@ class Call(nn.Module):
     ----------
     kernels : iterable of Kernel
         Those of the model. Each is traced as opaque operations, of which only the shapes are real.
+    attends : bool
+        Whether the model has attention.
 
     Attributes
     ----------
@@ -95,8 +97,9 @@ class Call(nn.Module):
     beams: Tensor
     paged: Tensor
 
-    def __init__(self, kernels: Iterable[Kernel]) -> None:
+    def __init__(self, kernels: Iterable[Kernel], attends: bool) -> None:
         super().__init__()
+        self._attends = attends
         self._kernels = {kernel.name: kernel for kernel in kernels}
         convolutions = Convolutions()
         self.conversions: dict[type[nn.Module], Builder] = {
@@ -135,8 +138,14 @@ class Call(nn.Module):
 
     @property
     def pages(self) -> bool:
-        """Whether OpenVINO's paged runtime has kernels for all recurrences of the model."""
-        return self.FORM == "graph" and all(kernel.paged for kernel in self._kernels.values())
+        """Whether OpenVINO's paged runtime has kernels for the whole model. It refuses one without attention."""
+        known = all(kernel.paged for kernel in self._kernels.values())
+        return self.FORM == "graph" and self._attends and known
+
+    @property
+    def fuses_convolutions(self) -> bool:
+        """Whether what follows a short convolution asks it for the last token and the others apart."""
+        return "chunk_scan" in self._kernels
 
     def kept_window(self, stored: Tensor) -> Tensor:
         """The window (batch, taps, channels) that a short convolution reads, as `stored_window` stored it."""

@@ -90,6 +90,7 @@ KERNELS = {
             "gated_delta_rule",
             function="torch_chunk_gated_delta_rule",
             covers=("torch_recurrent_gated_delta_rule",),
+            paged=True,
         ),
         Kernel(
             "channel_delta_rule",

@@ -7,18 +7,18 @@ from openvino import opset13 as ops
 
 from kl_lens_desktop.kernels.parts.constants import scalar, vector
 from kl_lens_desktop.kernels.parts.paged import stored
-from kl_lens_desktop.kernels.short_convolution.taps import Taps
 
 _END = 2**31 - 1
 
 
-def paged_convolution(taps: Taps, beams: Any) -> ov.Node:
+def paged_convolution(taps: Any, beams: Any) -> ov.Node:
     """The convolution of the new tokens, (batch, tokens, channels).
 
     Tokens come first again before the bias: the CPU plugin's loop would else be of one element.
 
     Parameters
     ----------
+    taps : kl_lens_desktop.kernels.short_convolution.taps.Taps
     beams : ov.Output
         (batch,).
     """
