@@ -89,7 +89,7 @@ def traced(
     past = initial_states
     if past is None:
         past = x.new_zeros(x.shape[0], heads, head_size, size)
-    sizes = torch.tensor([heads, head_size, groups, size])
+    sizes = torch.tensor([heads, head_size, groups, size, int(call.pages)])
     skip = torch.zeros(heads) if D is None else D
     shared = *call.parts, call.attention_mask, call.paged
     y = call.stand_in(DualScan)(x, dt, A, B, C, skip, past, *shared, sizes)
@@ -249,7 +249,8 @@ class DualScans:
             mask,
             paged,
         ) = (context.get_input(i) for i in range(18))
-        scan = _Scan([int(n) for n in context.get_values_from_const_input(18)])
+        *sizes, pages = (int(n) for n in context.get_values_from_const_input(18))
+        scan = _Scan(sizes)
         stored = _reshaped(held, 0, scan.rows, scan.size).output(0)
         skip = _reshaped(D, scan.heads, -1)
         last, sources, made = self._made_from(x, B, C)
@@ -281,19 +282,18 @@ class DualScans:
         y_last, state = scan.last(last, dt, A, skip, past, batch, one)
         y, state = ops.concat([y, y_last], 1), _reshaped(state, 0, scan.heads, scan.head_size, scan.size)
         rows = ops.squeeze(beams, scalar(1)).output(0)
-        if known := self._paged(scan, (x, B, C), dt, A, D, ops.gather(held, rows, scalar(0)), rows):
-            y, state = chosen(paged, known, (y, state))
+        if pages:
+            past = ops.gather(held, rows, scalar(0))
+            y, state = chosen(paged, self._paged(scan, (x, B, C), dt, A, D, past, rows), (y, state))
         by_head = _reshaped(y, 0, 0, scan.heads, scan.head_size)
         self.states.keep(by_head, state)
         return [by_head.output(0)]
 
     def _paged(
         self, scan: "_Scan", xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any, beams: Any
-    ) -> tuple[Any, Any] | None:
+    ) -> tuple[Any, Any]:
         """Outputs and state as the paged runtime knows them, of shares of one short convolution."""
         above = [place for place in map(self._above, xbc) if place is not None]
-        if len(above) < len(xbc):
-            return None
         split = ops.variadic_split(paged_convolution(above[0][1], beams), scalar(2), vector(*above[0][2]))
         x, B, C = (split.output(place[3]) for place in above)
         return PagedScan(scan.heads, scan.head_size, scan.groups, scan.size).build(x, dt, A, B, C, D, past)
