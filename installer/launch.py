@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 GIGABYTES_NEEDED = 4
+CUDA_GIGABYTES = 6  # more, where only torch's CUDA build is to be had
 # Two at a time: each test process takes up to 2 GB, and its models compute on several cores themselves.
 IN_PARALLEL = ["-n", "logical", "--maxprocesses", "2", "--dist", "loadgroup"]
 FAST = ["-m", "not slow and not whole"]
@@ -227,9 +228,20 @@ def install_torch(version: str) -> None:
             return
     say(
         "Cannot find the CPU build of torch in pip's configured index or at "
-        f"{TORCH_CPU_INDEX}. Using the default build instead, which adds about 4 GB of unused "
-        "CUDA libraries."
+        f"{TORCH_CPU_INDEX}. The default build works too, but it downloads and keeps about "
+        f"{CUDA_GIGABYTES} GB of CUDA libraries that are not used."
     )
+    free = shutil.disk_usage(str(ROOT)).free / 1e9
+    if free < GIGABYTES_NEEDED + CUDA_GIGABYTES:
+        raise SetupError(
+            f"Only {free:.1f} GB of disk space are free, and {GIGABYTES_NEEDED + CUDA_GIGABYTES} GB would be "
+            "needed. Free some space, or set PIP_FIND_LINKS to a folder with the CPU build of torch."
+        )
+    if sys.stdin.isatty() and input("Take the default build? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise SetupError(
+            "Set-up stopped. Set PIP_FIND_LINKS to a folder with the CPU build of torch, or try again where "
+            f"{TORCH_CPU_INDEX} can be reached."
+        )
 
 
 def pip(*arguments: str, quiet: bool = False) -> int:

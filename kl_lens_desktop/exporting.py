@@ -47,6 +47,7 @@ class ExportJob(Job[Exported]):
     """
 
     NAME: ClassVar[str] = "export"
+    LONG: ClassVar[bool] = True
 
     model: str
     out: Path
@@ -89,6 +90,7 @@ class ExportAllJob(Job[ExportedAll]):
     """Write several folders, each called as its variant is, in one process: a model is traced once."""
 
     NAME: ClassVar[str] = "export-all"
+    LONG: ClassVar[bool] = True
 
     variants: tuple[ExportJob, ...]
 

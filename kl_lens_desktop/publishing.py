@@ -73,6 +73,7 @@ class PushJob(Job[Pushed]):
     """
 
     NAME: ClassVar[str] = "push"
+    LONG: ClassVar[bool] = True
 
     folder: Path
     repository: str

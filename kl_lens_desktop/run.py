@@ -55,6 +55,8 @@ class RunJob(Job[Compressed]):
     """
 
     NAME: ClassVar[str] = "run"
+    LONG: ClassVar[bool] = True
+    KEEPS: ClassVar[str] = "The steps that are done are kept, and starting again continues"
 
     model: str
     out: Path
@@ -117,7 +119,9 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     from kl_lens_desktop.plan.constraints import Constraints
     from kl_lens_desktop.plan.device_limits import strictest_device
     from kl_lens_desktop.plan.document import save_plan
-    from kl_lens_desktop.plan.propose import propose
+    from kl_lens_desktop.plan.integers import save_integers
+    from kl_lens_desktop.plan.propose import propose, uniform_plan
+    from kl_lens_desktop.quant.integers import SUFFIX
     from kl_lens_desktop.sensitivity.scores import load_scores
 
     out = job.out.absolute()
@@ -132,6 +136,7 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     limits = Constraints(device=strictest_device(names))
     plan = _with_what_is_known(plan_path, propose(scores, bits=job.analysis.bits, constraints=limits))
     save_plan(plan_path, plan)
+    save_integers(plan_path, plan, scores_path.with_suffix(SUFFIX))
     yield Progress("plan", 1, 1, "Made the plan")
     if plan.measured is None:
         yield from _stage(VerifyJob(model, plan_path, tokens=job.verify_tokens), cancel)
@@ -139,7 +144,8 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     npu = any("NPU" in name.upper() for name in names)
     variants = {name: ExportJob(model, out / name, format=name, npu=npu) for name in BASELINES}
     variants["plan"] = ExportJob(model, out / "plan", plan=plan_path, npu=npu)
-    planned = {name: propose(scores, method=f"uniform-{name}") for name in BASELINES} | {"plan": plan}
+    known = scores.model, scores.weights, scores.kept_bytes
+    planned = {name: uniform_plan(*known, name) for name in BASELINES} | {"plan": plan}
     yield Progress("export", 0, 1, "Checking what is exported already")
     left = tuple(
         variant

@@ -15,6 +15,7 @@ import pytest
 
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.cli.arguments import SHELLS, parser
 from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.plan.document import load_plan, save_plan
@@ -284,3 +285,24 @@ def test_what_was_exported_whole_is_not_exported_again(short_ir: dict[str, Path]
     assert is_exported(short_ir["int4"], plans["int4"])
     assert not is_exported(short_ir["int4"], plans["fp16"])
     assert not is_exported(tmp_path, plans["int4"])
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_gets_completions(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["--print-completion", shell])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "analyze" in said
+    assert "verify-files" in said
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_takes_its_completions_and_completes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--print-completion", "bash"])
+    script = capsys.readouterr().out + (
+        '\nCOMP_WORDS=(kl-lens ana); COMP_CWORD=1; _shtab_kl_lens; echo "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["analyze"], done.stderr

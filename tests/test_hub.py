@@ -441,8 +441,11 @@ def test_offline_in_all_its_forms(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
         listener.bind(("127.0.0.1", 0))
         closed = listener.getsockname()[1]
     for address, words in (
-        (f"http://127.0.0.1:{closed}", "cannot be reached"),
-        ("http://no-such-host.invalid", "no-such-host.invalid cannot be reached"),
+        (f"http://127.0.0.1:{closed}", r"cannot be reached \(it refused the connection\)"),
+        (
+            "http://no-such-host.invalid",
+            r"no-such-host.invalid cannot be reached \(its address was not found; this computer seems",
+        ),
         ("huggingface.co", "HF_ENDPOINT is 'huggingface.co', which is not an address"),
         ("http://[", "which is not an address"),
     ):

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import io
 import os
 import re
 import subprocess
@@ -254,3 +255,45 @@ def test_what_is_pinned_is_what_is_needed_in_turn() -> None:
         for requirement in map(Requirement, requires(name) or []):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 assert canonicalize_name(requirement.name) in pins, f"{name} needs {requirement}"
+
+
+@pytest.fixture
+def without_cpu_torch(launch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """On Linux, where no index has torch's CPU build."""
+    monkeypatch.setattr(launch.sys, "platform", "linux")
+    monkeypatch.setattr(launch, "pip", lambda *_, **__: 1)
+    return launch
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("answer", "stops"), [("y\n", False), ("\n", True), ("no\n", True)])
+def test_gigabytes_of_cuda_are_asked_about(
+    without_cpu_torch: ModuleType, monkeypatch: pytest.MonkeyPatch, answer: str, stops: bool
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    if stops:
+        with pytest.raises(without_cpu_torch.SetupError, match="PIP_FIND_LINKS"):
+            without_cpu_torch.install_torch("2.13.0")
+    else:
+        without_cpu_torch.install_torch("2.13.0")
+
+
+def test_without_anybody_to_ask_they_are_said_and_taken(
+    without_cpu_torch: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    without_cpu_torch.install_torch("2.13.0")
+    assert "6 GB of CUDA libraries" in capsys.readouterr().err
+
+
+def test_they_are_not_begun_without_room(
+    without_cpu_torch: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("usage", (), {"free": 7e9})
+    monkeypatch.setattr(without_cpu_torch.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(without_cpu_torch.SetupError, match=r"Only 7\.0 GB .* and 10 GB would be needed"):
+        without_cpu_torch.install_torch("2.13.0")

@@ -20,7 +20,7 @@ from kl_lens_desktop.errors import HubError, InputError, ModelError
 from kl_lens_desktop.hub import download, store, transfer
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
-from kl_lens_desktop.model.load import LoadedModel, empty_model, load_model, open_model, unembedded
+from kl_lens_desktop.model.load import LoadedModel, empty_model, load_model, open_model, warnings
 from kl_lens_desktop.model.mapped import Stack
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.repository.model_files import INDEX, model_files
@@ -458,7 +458,7 @@ def with_added_tokens(folder: Path, *tokens: str) -> None:
 def test_tokens_without_an_embedding_matter_only_where_a_text_has_them(folder: Path) -> None:
     with_added_tokens(folder, "<|im_start|>", "<|im_end|>", "<|tool|>", "<|eot|>")
     loaded = load_model(folder)
-    (note,) = unembedded(loaded)
+    (note,) = warnings(loaded)
     assert note.level == "warning"
     assert "<|im_start|> (id 4096), <|im_end|> (id 4097), <|tool|> (id 4098) and 1 more." in note.text
     text = folder.parent / "chat.txt"
@@ -475,7 +475,7 @@ def test_tokens_without_an_embedding_matter_only_where_a_text_has_them(folder: P
 
 
 def test_a_tokenizer_that_fits_is_not_warned_of(folder: Path) -> None:
-    assert list(unembedded(load_model(folder))) == []
+    assert list(warnings(load_model(folder))) == []
 
 
 def test_a_panic_in_the_middle_of_a_text_is_a_sentence(folder: Path) -> None:

@@ -54,6 +54,7 @@ def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _how(text: Path | None = None, **options: object) -> Analysis:
+    options.setdefault("rounding", "nearest")  # which plain torch does, to compare with
     return Analysis(text=(text or calibration_text(),), **options)  # type: ignore[arg-type]
 
 
@@ -380,7 +381,11 @@ def test_a_weight_that_is_not_finite_stays_fp16(tmp_path: Path) -> None:
 
     def rejected() -> list[str]:
         notes = [event.text for event in _run(local, out, **options) if isinstance(event, Note)]
-        return [note for note in notes if "its own values are not finite; it stays FP16" in note]
+        return [
+            note
+            for note in notes
+            if "its own values are not finite, or beyond what FP16 holds; it stays FP16" in note
+        ]
 
     (note,) = rejected()
     assert "embeddings" in note

@@ -103,7 +103,7 @@ def test_every_entry_is_measured_as_in_memory(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = LocalModel("m", build_bf16_folder(family, tmp_path / "model"))
-    how = Analysis((calibration_text(),), tokens=128, window=32, exhaustive=True)
+    how = Analysis((calibration_text(),), tokens=128, window=32, exhaustive=True, rounding="nearest")
     for _ in analyze(local, tmp_path / "memory.json", how, Cancel()):
         pass
     monkeypatch.setattr(fit, "free_mb", lambda: 0)

@@ -39,6 +39,7 @@ class BenchJob(Job[Benched]):
     """
 
     NAME: ClassVar[str] = "bench"
+    LONG: ClassVar[bool] = True
 
     folders: tuple[Path, ...]
     out: Path

@@ -18,7 +18,7 @@ from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import Analysis
+from kl_lens_desktop.sensitivity.jobs import ROUNDINGS, Analysis
 from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS
 
 USAGE = 2  # the exit status of arguments that are none
@@ -31,10 +31,25 @@ OTHER_REVISION = (
 )
 
 
+SHELLS = ("bash", "zsh", "fish", "powershell", "tcsh")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         tell(f"{self.prog}: {message}. See {self.prog} --help.")
         raise SystemExit(USAGE)
+
+
+class _PrintCompletion(argparse.Action):
+    """Made by shtab, which is read for this alone."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, shell: Any, option_string: str | None = None
+    ) -> NoReturn:
+        import shtab
+
+        print(shtab.complete(parser, shell))
+        parser.exit(0)
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
@@ -49,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
         "Exit status: 0 done, 1 failed, 2 usage, 130 cancelled.",
     )
     whole.add_argument("--version", action="version", version=f"KL Lens Desktop {__version__}")
+    whole.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=SHELLS,
+        help="print what makes a shell complete commands and options, and exit",
+    )
     commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for add in (
         _add_app,
@@ -140,6 +161,11 @@ def _add_pull(commands: Commands) -> None:
     )
     command.add_argument(
         "--move", action="store_true", help="move a model of an earlier version to the Hugging Face cache"
+    )
+    command.add_argument(
+        "--with-tokenizer",
+        action="store_true",
+        help="where a model has no tokenizer, download the one that its authors use too",
     )
 
 
@@ -503,6 +529,14 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("f32", "bf16"),
         help="bf16 is faster on processors that support it; its error is measured and reported",
+    )
+    command.add_argument(
+        "--rounding",
+        choices=ROUNDINGS,
+        help=(
+            "data (default) chooses each weight's integers by the inputs that a text gives it; nearest "
+            "rounds each number by itself"
+        ),
     )
 
 

@@ -116,7 +116,9 @@ def _pull(arguments: Arguments) -> None:
     if arguments.check:
         check(arguments)
         return
-    result = finish(PullJob(arguments.model, arguments.revision, arguments.move), perform)
+    result = finish(
+        PullJob(arguments.model, arguments.revision, arguments.move, arguments.with_tokenizer), perform
+    )
     say(result["folder"])
 
 
@@ -195,7 +197,9 @@ def _plan(arguments: Arguments) -> None:
     check_replaceable(arguments.out, "plan")
     from kl_lens_desktop.plan.constraints import Constraints, overruled, parse_limits
     from kl_lens_desktop.plan.document import save_plan
+    from kl_lens_desktop.plan.integers import save_integers
     from kl_lens_desktop.plan.propose import average_bits, propose
+    from kl_lens_desktop.quant.integers import SUFFIX
     from kl_lens_desktop.sensitivity.scores import load_scores
 
     scores = load_scores(arguments.scores)
@@ -222,6 +226,7 @@ def _plan(arguments: Arguments) -> None:
     for conflict in overruled(plan.assignments, {w["name"]: w["kind"] for w in weights}, limits):
         tell(conflict)
     save_plan(arguments.out, plan)
+    save_integers(arguments.out, plan, arguments.scores.with_suffix(SUFFIX))
     if arguments.json:
         print_json_text(arguments.out.read_text(encoding="utf-8"))
         return

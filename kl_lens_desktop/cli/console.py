@@ -12,6 +12,7 @@ from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.printable import is_steering, printable, printable_lines
+from kl_lens_desktop.process.awake import awake
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
@@ -54,7 +55,7 @@ def events(job: Job[Any], carry: Carry) -> Iterator[Event]:
         cancel.cancel()
 
     try:
-        with exclusive(job.writes()), answered(hear), contextlib.suppress(Cancelled):
+        with exclusive(job.writes()), answered(hear), awake([job]), contextlib.suppress(Cancelled):
             for event in carry(job, cancel):
                 if isinstance(event, Progress):
                     meter.show(event)
@@ -164,6 +165,7 @@ def print_bench(rows: list[dict[str, Any]], devices: Sequence[dict[str, Any]] = 
     """The closing table: one row a variant and device, what to know of the bench file's `devices` that are
     in it, and a line on what the figures mean."""
     from kl_lens_desktop.bench.labels import device_notes
+    from kl_lens_desktop.bench.outcome import outcome
     from kl_lens_desktop.bench.report import pairs, table
 
     columns = {
@@ -188,6 +190,8 @@ def print_bench(rows: list[dict[str, Any]], devices: Sequence[dict[str, Any]] = 
     for device in devices:
         if device["name"] in used and (notes := device_notes(device)):
             say(f"{device['name']}: {' '.join(notes)}")
+    if found := outcome(rows):
+        say(f"The plan on {found.device}: {found.sentence}.")
     taken_in_turn = pairs(rows)
     for pair in taken_in_turn:
         say(
@@ -235,7 +239,7 @@ def print_table(header: list[str], rows: list[list[Any]]) -> None:
 
 
 def print_json(value: Any) -> None:
-    print_json_text(json.dumps(value, indent=1, ensure_ascii=False))
+    print_json_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def print_json_text(text: str) -> None:

@@ -115,6 +115,7 @@ def _analysis(arguments: Arguments, usual: Analysis) -> Analysis:
         bits=_given(arguments.bits, usual.bits),
         seed=_given(arguments.seed, usual.seed),
         precision=_given(arguments.precision, usual.precision),
+        rounding=_given(arguments.rounding, usual.rounding),
     )
 
 

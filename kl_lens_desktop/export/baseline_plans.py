@@ -25,10 +25,13 @@ from kl_lens_desktop.plan.baselines import (
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.joint import Bench
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
-from kl_lens_desktop.plan.propose import predicted, provenance
+from kl_lens_desktop.plan.propose import predicted, provenance, rounded
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.quant.integers import SUFFIX
+from kl_lens_desktop.quant.roundings import NEAREST, Roundings
+from kl_lens_desktop.sensitivity.data_rounding import roundings_of
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
 from kl_lens_desktop.text.bundled import SCORED_TOKENS, calibration_text, held_out_text, remarks
@@ -74,6 +77,11 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     for path, model in ((job.scores, scores.model), (job.plan, plan.model)):
         model.check_same(identity, path, "Open the model that was scored")
+    fitted = [(entry.weight, entry.format) for entry in scores.entries if entry.rounding != "nearest"]
+    files = [job.scores.with_suffix(SUFFIX)]
+    roundings = yield from roundings_of(
+        loaded, identity.sha256, scores.rounding, fitted, files, cancel, STAGE
+    )
     held_out = job.text or held_out_text()
     yield from remarks(held_out)
     _, about = windows(loaded, [held_out], job.tokens, job.window)
@@ -89,14 +97,22 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     names = [name for family in families for name in _NAMES[family]]
     written: dict[str, str] = {}
     for family in families:
-        for name, assignments in _family(family, loaded, scores, plan, calibration, job.gamma, cancel):
+        made_by = _family(family, loaded, scores, plan, calibration, job.gamma, cancel, roundings)
+        for name, assignments in made_by:
             cancel.check()
             yield Progress(STAGE, len(written), len(names), name, "plans")
+            nearest = family in ("nncf", "uniform")  # as others round
             made = _plan(scores, name, assignments)
+            if nearest and made.roundings:
+                sums = {"kl": None, "se": None, "bytes": made.predicted["bytes"]}
+                made = replace(made, predicted=sums, roundings={}, rounding=None)
+            rounding = NEAREST if nearest else roundings
             path = job.out / f"{name}.json"
             measured = _measured(path, made, about.as_dict())
             if measured is None:
-                measured = measure_plan(loaded, assignments, [held_out], job.tokens, job.window, cancel)
+                measured = measure_plan(
+                    loaded, assignments, [held_out], job.tokens, job.window, cancel, rounding
+                )
                 save_plan(path, replace(made, measured=measured))
             written[name] = str(path)
     if missing := sorted(set(names) - set(written)):
@@ -113,6 +129,7 @@ def _family(
     calibration: Tensor,
     gamma: float,
     cancel: Cancel,
+    roundings: Roundings,
 ) -> Assignments:
     options = weight_options(scores)
     size, _, _ = total(options, {o.weight: plan.assignments.get(o.weight, "fp16") for o in options})
@@ -124,7 +141,8 @@ def _family(
         for method, metric in _METRICS.items():
             yield method, Front(weight_options(scores, metric)).no_smaller(size)
     elif family == "paper":
-        yield from _paper(loaded, weight_options(scores, "kl_qp"), options, size, calibration, gamma, cancel)
+        ranked = weight_options(scores, "kl_qp")
+        yield from _paper(loaded, ranked, options, size, calibration, gamma, cancel, roundings)
     elif family == "random":
         for name in _NAMES["random"]:
             with contextlib.suppress(InputError):  # too few formats to come near those bytes by chance
@@ -141,12 +159,13 @@ def _paper(
     calibration: Tensor,
     gamma: float,
     cancel: Cancel,
+    roundings: Roundings,
 ) -> Assignments:
     walk = [chosen for chosen in paper_walk(options) if total(sizes, chosen)[0] >= least]
     yield "paper", walk[-1]
     if all({*PAPER_FORMATS} <= {choice.format for choice in option.choices} for option in options):
         yield from paper_prefixes(options).items()
-        bench = Bench(loaded, calibration, cancel)
+        bench = Bench(loaded, calibration, cancel, roundings=roundings)
         yield "paper-gamma", paper_gamma(options, lambda plan: bench.measure(plan).perplexity_ratio, gamma)
 
 
@@ -174,7 +193,15 @@ def _nncf(
 
 def _plan(scores: Scores, name: str, assignments: dict[str, str]) -> Plan:
     return Plan(
-        scores.model, assignments, None, name, predicted(scores, assignments), None, [], provenance(scores)
+        scores.model,
+        assignments,
+        None,
+        name,
+        predicted(scores, assignments),
+        None,
+        [],
+        provenance(scores),
+        *rounded(scores, assignments),
     )
 
 

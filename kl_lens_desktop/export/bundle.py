@@ -2,8 +2,9 @@
 
 import contextlib
 import itertools
+import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,23 +32,37 @@ from kl_lens_desktop.export.proof import (
 )
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
 from kl_lens_desktop.export.stateful import make_stateful
-from kl_lens_desktop.export.static import free_of_beams, share_weights
+from kl_lens_desktop.export.static import free_of_beams, read_shared, share_weights
 from kl_lens_desktop.export.streamed import Weights, weights_of
 from kl_lens_desktop.export.trace import trace
+from kl_lens_desktop.export.values import expected_sha256
 from kl_lens_desktop.exported import contents
 from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behind_links, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, open_model, unembedded
+from kl_lens_desktop.model.load import LoadedModel, open_model, warnings
 from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
+from kl_lens_desktop.plan.integers import beside
 from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
-from kl_lens_desktop.repository.model_files import CONFIG, GENERATION, model_files, read_bytes
+from kl_lens_desktop.quant.roundings import Roundings
+from kl_lens_desktop.repository.model_files import (
+    CONFIG,
+    GENERATION,
+    TOKENIZER_CONFIG,
+    model_files,
+    parse_object,
+    read_bytes,
+    read_object,
+    strict_json,
+)
+from kl_lens_desktop.repository.native import in_transformers, is_native
+from kl_lens_desktop.sensitivity.data_rounding import roundings_of
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 from kl_lens_desktop.temporary import partial_of
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text, read_text
@@ -139,7 +154,9 @@ def export_model(
         needed = _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         yield from _warnings(plan, npu)
-        yield from unembedded(loaded)
+        yield from warnings(loaded)
+        roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
+        changes = roundings.changes(plan.assignments)
         ids, tensors = _prompt(loaded), weights_of(loaded.model)
         if shared.graph is None:
             yield step("Tracing the graph")
@@ -149,11 +166,11 @@ def export_model(
                 weights = Weights(tensors, file)
                 shared.against_torch = _compared(shared.graph, loaded.model, ids, weights, cancel)
         yield step("Running the original model")
-        said = reference(loaded.model, ids, plan.assignments, cancel)
+        said = reference(loaded.model, ids, changes, cancel)
         with _scratch(out) as file:
             yield step("Compressing the weights")
             graph = shared.graph.clone()
-            compress(graph, plan.assignments, cancel, Weights(tensors, file))
+            compress(graph, plan.assignments, cancel, Weights(tensors, file), roundings)
             yield step("Writing the model")
             _save(graph, staging / "openvino_model.xml", local, plan)
             del graph
@@ -162,12 +179,14 @@ def export_model(
             if shared.fixed is None:
                 shared.fixed = _traced(loaded.model, fixed=True)
             with _scratch(out) as file:
-                _write_npu_graph(local, plan, staging, cancel, shared.fixed, Weights(tensors, file))
+                weights = Weights(tensors, file)
+                _write_npu_graph(local, plan, staging, cancel, shared.fixed, weights, roundings)
         yield step("Converting the tokenizer")
         _write_small_files(local.folder, loaded.model.generation_config, staging)
         _write_tokenizer(loaded.tokenizer, staging)
         save_plan(staging / "plan.json", plan)
-        checked, proven = yield from _verified(staging, plan, said, step, cancel)
+        expected = expected_sha256(tensors, changes, cancel)
+        checked, proven = yield from _verified(staging, plan, said, expected, step, cancel)
         proven["fp16_against_torch"] = shared.against_torch
         _write_card(staging, local, plan, asdict(checked), proven)
         cancel.check()
@@ -221,6 +240,17 @@ def _applicable(plan: Plan | str, local: LocalModel, loaded: LoadedModel, source
     return plan
 
 
+def _roundings(
+    loaded: LoadedModel, plan: Plan, source: Path, cancel: Cancel
+) -> Generator[Event, None, Roundings]:
+    """The integers of a plan, of a file beside `source` or computed again."""
+    return (
+        yield from roundings_of(
+            loaded, plan.model.sha256, plan.rounding, plan.fitted, beside(source), cancel, STAGE
+        )
+    )
+
+
 def _bytes_needed(loaded: LoadedModel, plan: Plan, npu: bool) -> int:
     """On disk, at most at a time."""
     weights = inventory(loaded.model)
@@ -233,15 +263,22 @@ def _bytes_needed(loaded: LoadedModel, plan: Plan, npu: bool) -> int:
 
 
 def _verified(
-    staging: Path, plan: Plan, said: Reference, step: Callable[[str], Progress], cancel: Cancel
+    staging: Path,
+    plan: Plan,
+    said: Reference,
+    expected: Mapping[str, str],
+    step: Callable[[str], Progress],
+    cancel: Cancel,
 ) -> Generator[Progress, None, tuple[Audit, dict[str, Any]]]:
-    """Every weight of the written graph, and how far it is off the model, whose answers are kept beside it.
+    """Every weight of the written graphs, and how far the main one is off the model, whose answers are kept.
 
     The graph maps its file, and is gone at the end: Windows renames no folder with a mapped file.
     """
     yield step("Checking every weight against the plan")
     graph = ov.Core().read_model(staging / "openvino_model.xml")
-    checked = audit(graph, plan.assignments)
+    checked = audit(graph, plan.assignments, expected)
+    if (staging / NPU_MODEL).exists():
+        audit(read_shared(ov.Core(), staging), plan.assignments, expected)
     yield step("Comparing the exported graph with the model")
     save_reference(staging, said)
     logits = graph_answers(graph, said.ids, cancel)
@@ -298,11 +335,17 @@ def _compared(
 
 
 def _write_npu_graph(
-    local: LocalModel, plan: Plan, staging: Path, cancel: Cancel, fixed: ov.Model, weights: Weights
+    local: LocalModel,
+    plan: Plan,
+    staging: Path,
+    cancel: Cancel,
+    fixed: ov.Model,
+    weights: Weights,
+    roundings: Roundings,
 ) -> None:
     """Compressed anew in its own form; equal weights come out as equal bytes and are shared."""
     graph = fixed.clone()
-    compress(graph, plan.assignments, cancel, weights)
+    compress(graph, plan.assignments, cancel, weights, roundings)
     _save(graph, staging / NPU_MODEL, local, plan)
     share_weights(staging / NPU_MODEL, staging / "openvino_model.xml")
 
@@ -322,16 +365,25 @@ def _describe(graph: ov.Model, local: LocalModel, plan: Plan) -> None:
 
 def _write_small_files(folder: Path, generation: GenerationConfig, staging: Path) -> None:
     for file in model_files(folder).small:
-        (staging / file.name).write_bytes(read_bytes(file))
+        content = read_bytes(file)
+        if file.name == CONFIG and is_native(described := parse_object(content, file)):
+            content = json.dumps(in_transformers(described), indent=2).encode()
+        (staging / file.name).write_bytes(strict_json(content) if file.suffix == ".json" else content)
     if not (staging / GENERATION).exists():  # LLMPipeline wants one
         with in_words("Cannot write how to generate", f"{CONFIG} has impossible settings", "Correct them"):
             generation.save_pretrained(staging)
+    # Of prompts of unequal length, the recurrent states are right only where the shorter ones begin later.
+    path = staging / TOKENIZER_CONFIG
+    described = read_object(path) if path.exists() else {}
+    if described.get("padding_side") != "left":
+        write_json(path, {**described, "padding_side": "left"})
 
 
 def _write_tokenizer(tokenizer: Any, staging: Path) -> None:
     with in_words(
         "Cannot convert the tokenizer", "OpenVINO refused it", "Choose a model with a fast tokenizer"
     ):
+        tokenizer.padding_side = "left"
         models = convert_tokenizer(tokenizer, with_detokenizer=True)
     for part, graph in zip(("tokenizer", "detokenizer"), models, strict=True):
         ov.save_model(graph, staging / f"openvino_{part}.xml")
@@ -355,8 +407,8 @@ def _write_card(
                 "SDPA backend, because the paged one does not accept the states of this graph.",
                 "Loops that feed the four inputs, with prompts in pieces of any length.",
             ],
-            "rows_of_a_batch": "Pad shorter prompts on the left, where attention_mask is 0. Calls with one "
-            "token for each row need no padding.",
+            "rows_of_a_batch": "Shorter prompts are padded on the left, where attention_mask is 0. The "
+            "tokenizer in this folder does so. Calls with one token for each row need no padding.",
             **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
             "audit": checked,
             "proof": proven,

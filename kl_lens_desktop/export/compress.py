@@ -11,6 +11,7 @@ import openvino as ov
 from nncf.common.factory import build_graph
 from nncf.openvino.graph.model_utils import remove_friendly_name_duplicates
 from nncf.openvino.optimized_functions import models
+from nncf.quantization.algorithms.weight_compression import openvino_backend
 from nncf.quantization.algorithms.weight_compression.algorithm import WeightCompression
 from nncf.quantization.algorithms.weight_compression.config import WeightCompressionConfig
 from nncf.quantization.algorithms.weight_compression.openvino_backend import OVWeightCompressionAlgoBackend
@@ -20,9 +21,11 @@ from openvino._offline_transformations import compress_model_transformation
 from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export.streamed import Weights, piece_by_piece
 from kl_lens_desktop.export.trace import COMPUTED, CONSTANT_PREFIX
+from kl_lens_desktop.export.values import found_sha256, given
 from kl_lens_desktop.model.inventory import weight_name
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
+from kl_lens_desktop.quant.roundings import NEAREST, Kept, Roundings
 
 _FAULT = "Report this as a bug"
 
@@ -40,7 +43,10 @@ _ELEMENT_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What the graph holds: `checked` weights, each of the planned type and group, by format in `formats`."""
+    """What the graph holds: `checked` weights, each of the planned type and group, by format in `formats`.
+
+    Where the audit was told what to expect, each has the very integers and scales that were measured, too.
+    """
 
     checked: int
     formats: dict[str, int]
@@ -87,7 +93,11 @@ def _hidden(graph: ov.Model) -> Iterator[None]:
 
 
 def compress(
-    graph: ov.Model, assignments: Mapping[str, str], cancel: Cancel, weights: Weights | None = None
+    graph: ov.Model,
+    assignments: Mapping[str, str],
+    cancel: Cancel,
+    weights: Weights | None = None,
+    roundings: Roundings = NEAREST,
 ) -> None:
     """Compress the weights of a graph in place, each by its own format, in one pass of NNCF.
 
@@ -97,6 +107,8 @@ def compress(
         Weight to format; those that are not in it stay in FP16.
     weights : Weights, optional
         Those of a hollow graph, which then has all of them.
+    roundings : Roundings
+        Where it keeps a weight's integers, these are stored; NNCF rounds the others.
 
     Notes
     -----
@@ -136,18 +148,38 @@ def compress(
     planned.sort(key=lambda parameters: int(parameters.num_weights), reverse=True)
     backend = OVWeightCompressionAlgoBackend(graph)
     pairs = [(names[parameters.weight_name], parameters) for parameters in planned]
-    with _rounding_compiled_once(), contextlib.closing(_taken(pairs, weights, cancel)) as taken:
+    kept = {
+        name: change for name, change in roundings.changes(assignments).items() if isinstance(change, Kept)
+    }
+    with _rounding_compiled_once(), contextlib.closing(_taken(pairs, weights, kept, cancel)) as taken:
         backend.transform_model(graph, nncf_graph, taken)
     if weights:
         fill(graph, weights, weights.tensors.keys() - dict(pairs).keys(), cancel)
 
 
-def _taken(pairs: Iterable[tuple[str, Any]], weights: Weights | None, cancel: Cancel) -> Generator[Any]:
+def _taken(
+    pairs: Iterable[tuple[str, Any]], weights: Weights | None, kept: Mapping[str, Kept], cancel: Cancel
+) -> Generator[Any]:
     """NNCF's parameters of one weight after the other, its values at hand while NNCF works on it."""
     for name, parameters in pairs:
         cancel.check()
-        with piece_by_piece(weights, name, cancel) if weights else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if weights:
+                stack.enter_context(piece_by_piece(weights, name, cancel))
+            if name in kept:
+                stack.enter_context(_as_kept(kept[name], cancel))
             yield parameters
+
+
+@contextlib.contextmanager
+def _as_kept(kept: Kept, cancel: Cancel) -> Iterator[None]:
+    """Let NNCF store integers that are kept, where it would round."""
+    stock = openvino_backend.compress_weight
+    openvino_backend.compress_weight = lambda *_, **__: given(kept, cancel)
+    try:
+        yield
+    finally:
+        openvino_backend.compress_weight = stock
 
 
 def fill(graph: ov.Model, weights: Weights, names: Collection[str], cancel: Cancel) -> None:
@@ -159,14 +191,22 @@ def fill(graph: ov.Model, weights: Weights, names: Collection[str], cancel: Canc
             hollow.output(0).replace(constant.output(0))
 
 
-def audit(graph: ov.Model, assignments: Mapping[str, str]) -> Audit:
+def audit(
+    graph: ov.Model, assignments: Mapping[str, str], expected: Mapping[str, str] | None = None
+) -> Audit:
     """Compare every weight constant with the plan.
+
+    Parameters
+    ----------
+    expected : mapping of str to str, optional
+        What `values.expected_sha256` says of the integers and scales of each weight.
 
     Raises
     ------
     ExportError
-        Naming the first weight whose element type or group differs from the plan, or that is absent.
+        Naming the first weight whose element type, group, integers or scales differ, or that is absent.
     """
+    nodes = {op.get_friendly_name(): op for op in graph.get_ops() if op.get_type_name() == "Constant"}
     constants = weight_constants(graph)
     counts: Counter[str] = Counter()
     for weight, name in assignments.items():
@@ -182,6 +222,12 @@ def audit(graph: ov.Model, assignments: Mapping[str, str]) -> Audit:
             raise ExportError(
                 f"{weight} was exported in groups of {size}", f"the plan says {fmt.label}", _FAULT
             )
+        if fmt.scheme != "fp16" and expected is not None:
+            own = constant.get_friendly_name()
+            parts = ("", "/scale", "/zero_point") if fmt.has_zero_point else ("", "/scale")
+            if found_sha256([nodes[own + part] for part in parts]) != expected[weight]:
+                why = "what was measured has others"
+                raise ExportError(f"{weight} was exported with other integers or scales", why, _FAULT)
         counts[name] += 1
     return Audit(sum(counts.values()), dict(sorted(counts.items())))
 

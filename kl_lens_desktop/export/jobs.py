@@ -41,6 +41,7 @@ class BaselinesJob(Job[Baselines]):
     """
 
     NAME: ClassVar[str] = "baselines"
+    LONG: ClassVar[bool] = True
 
     model: str
     scores: Path

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.errors import InputError, ModelError
 from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
 from kl_lens_desktop.files import read_json, write_json
 from kl_lens_desktop.process.cancel import Cancel
 
 if TYPE_CHECKING:
     import torch
+
+    from kl_lens_desktop.quant.roundings import Change
 
 REFERENCE = "kl_lens_reference.json"
 CALLS = (140, *[1] * 8, 140, *[1] * 8)  # tokens
@@ -95,7 +97,7 @@ def graph_answers(
 
 
 def model_answer(
-    model: Any, ids: Sequence[int], assignments: Mapping[str, str], cancel: Cancel
+    model: Any, ids: Sequence[int], changes: "Mapping[str, Change]", cancel: Cancel
 ) -> "torch.Tensor":
     """The logits of a model for `ids` in one call, in float32, with weights rounded as a graph holds them.
 
@@ -103,8 +105,8 @@ def model_answer(
     ----------
     model : PreTrainedModel
         As `model.load.open_model` gives it.
-    assignments : mapping of str to str
-        Weight to format; everything else is rounded to FP16.
+    changes : mapping of str to Change
+        What each weight is rounded to; everything else is rounded to FP16.
 
     Returns
     -------
@@ -115,24 +117,34 @@ def model_answer(
 
     from kl_lens_desktop.kernels.replace import fast_kernels
     from kl_lens_desktop.model.by_block import ByBlock
-    from kl_lens_desktop.quant.formats import parse_format
 
     with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel) as streamed:
-        formats = {name: parse_format(chosen) for name, chosen in assignments.items()}
-        named = {id(streamed.stored[name]) for name in formats}  # tied weights have other names too
+        named = {id(streamed.stored[name]) for name in changes}  # tied weights have other names too
         rest = {name: _in_fp16 for name, stored in streamed.stored.items() if id(stored) not in named}
-        with streamed.changed({**rest, **formats}):
+        with streamed.changed({**rest, **changes}):
             logits: torch.Tensor = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
         return logits
 
 
 def _in_fp16(rows: "torch.Tensor") -> "torch.Tensor":
-    return rows.half().float()
+    """As a graph holds what is no weight: what is beyond FP16 stays."""
+    rounded = rows.half().float()
+    return rounded.where(rounded.isfinite(), rows)
 
 
-def reference(model: Any, ids: Sequence[int], assignments: Mapping[str, str], cancel: Cancel) -> Reference:
-    """What a model answers to `ids`: see `model_answer`."""
-    logits = model_answer(model, ids, assignments, cancel)
+def reference(model: Any, ids: Sequence[int], changes: "Mapping[str, Change]", cancel: Cancel) -> Reference:
+    """What a model answers to `ids`: see `model_answer`.
+
+    Raises
+    ------
+    ModelError
+        If that is no number.
+    """
+    logits = model_answer(model, ids, changes, cancel)
+    if not logits.isfinite().all():
+        raise ModelError(
+            "Cannot export the model", "its own predictions are not finite numbers", "Choose another model"
+        )
     vocabulary = logits.shape[1]
     kept = np.random.default_rng(_SEED).choice(vocabulary, min(_COLUMNS, vocabulary), replace=False)
     columns = np.sort(kept).astype(np.int64)
@@ -210,7 +222,7 @@ def difference_from(said: Reference, parts: Iterable[Logits]) -> float:
         off, spread = np.concatenate(together, 1)
         off = np.nan_to_num(off, nan=np.inf, posinf=np.inf)
         found.append(float(np.sqrt(np.quantile(off, 0.75, method="higher") / spread.mean())))
-    return max(found)
+    return max(share if np.isfinite(share) else float("inf") for share in found)
 
 
 def _joined(calls: Iterable[Call], tokens: Callable[[Call], int]) -> list[list[Call]]:

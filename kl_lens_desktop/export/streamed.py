@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export.mapped_file import MappedFile
 from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
 from kl_lens_desktop.process.cancel import Cancel
@@ -45,9 +46,14 @@ class Weights:
     file: MappedFile
 
     def pieces(self, name: str, cancel: Cancel) -> Iterator[NDArray[np.float16]]:
-        """A weight in FP16, as OpenVINO rounds it, cut along its first axis.
+        """A weight in FP16, cut along its first axis.
 
         The cuts are of one size as far as they can be: of few elements, NNCF rounds by other code.
+
+        Raises
+        ------
+        ModelError
+            If it has numbers that FP16 cannot hold.
         """
         weight = self.tensors[name]
         rows = weight.shape[0]
@@ -58,11 +64,17 @@ class Weights:
         for start in range(0, rows, step):
             cancel.check()
             if weight.dim() == 2:
-                piece = weight[start : start + step].half()
+                piece = weight[start : start + step]
             else:  # one expert after the other: they may lie apart
-                piece = torch.stack([weight[e].half() for e in range(start, min(start + step, rows))])
-            values = piece.numpy()
+                piece = torch.stack([weight[e] for e in range(start, min(start + step, rows))])
+            values = piece.half().numpy()
             if (values.view(np.uint16) & _NO_NUMBER == _NO_NUMBER).any():  # faster than to ask what is finite
+                if bool((piece.isfinite() & torch.from_numpy(~np.isfinite(values))).any()):
+                    raise ModelError(
+                        "Cannot export the model",
+                        f"{name} has values beyond {_MOST:,.0f}, where FP16 ends",
+                        "Choose another model",
+                    )
                 values = np.nan_to_num(values, nan=_MOST, posinf=_MOST, neginf=-_MOST)
             yield values
 

@@ -5,6 +5,7 @@ differs between families is in `families`, and how a cache layer is updated in `
 """
 
 import contextlib
+import hashlib
 import logging
 import warnings
 from collections import defaultdict
@@ -38,7 +39,7 @@ from kl_lens_desktop.kernels.table import KERNELS
 from kl_lens_desktop.model.inventory import blocks
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
-COMPUTED = "computed"  # marks vectors that no parameter of the model holds
+COMPUTED = "computed"  # marks constants that are to stay in FP32
 MODEL_ATTRIBUTE = "model"
 CONSTANT_PREFIX = f"self.{MODEL_ATTRIBUTE}."  # before the state-dict name in a constant's
 _MASKED = torch.finfo(torch.float16).min  # of float32's a device that computes in float16 makes infinity
@@ -211,22 +212,33 @@ def _operation(stand_in: type[nn.Module]) -> str:
 
 
 def _mark_computed(graph: ov.Model, model: PreTrainedModel) -> None:
-    """Mark as `COMPUTED` what the converter made of parameters, such as 1 + a norm's weight, and buffers."""
-    held = {
-        vector.numpy(force=True).tobytes() for tensor in model.parameters() for vector in _vectors(tensor)
-    }
+    """Mark as `COMPUTED` what the converter made of parameters, such as 1 + a norm's weight or a decay rate.
+
+    Buffers are marked too. Parameters keep the precision that the model's file has for them.
+    """
+    # Weights of a hollow graph are in their file's precision, and no constants of this type.
+    stored = (each for each in model.parameters() if each.dtype == torch.float32)
+    held = {_digest(form.numpy(force=True)) for each in stored for form in _forms(each)}
     for op in graph.get_ops():
         if op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.f32:
             value = op.data
-            if 1 < value.size == max(value.shape) and value.tobytes() not in held:
+            if value.size > 1 and (_digest(value) not in held or not _fits_fp16(value)):
                 op.get_rt_info()[COMPUTED] = True
 
 
-def _vectors(parameter: Tensor) -> Iterator[Tensor]:
-    """A parameter that is a vector, or the taps of a short convolution, (channels, 1, taps)."""
-    if parameter.numel() == max(parameter.shape, default=0):
-        yield parameter
-    elif parameter.dim() == 3 and parameter.shape[1] == 1:
+def _digest(values: NDArray[np.float32]) -> bytes:
+    return hashlib.sha1(np.ascontiguousarray(values).data, usedforsecurity=False).digest()
+
+
+def _fits_fp16(value: NDArray[np.float32]) -> bool:
+    return bool(np.abs(value).max() <= np.finfo(np.float16).max)
+
+
+def _forms(parameter: Tensor) -> Iterator[Tensor]:
+    """A parameter as graphs hold it: the taps of a short convolution, (channels, 1, taps), by tap too."""
+    yield parameter
+    if parameter.dim() == 3 and parameter.shape[1] == 1:
+        yield parameter[:, 0].T.contiguous()
         yield from parameter[:, 0].unbind(1)
 
 

@@ -16,12 +16,19 @@ from kl_lens_desktop.repository.model_files import (
     PicklesError,
     UnusableError,
     most_bytes,
+    no_config,
     parse_index,
     parse_object,
     weight_names,
 )
 from kl_lens_desktop.repository.names import is_safe_name
-from kl_lens_desktop.repository.support import check_architecture, check_tokenizer_files, check_unquantized
+from kl_lens_desktop.repository.native import TOKENIZER_OF, in_transformers, is_native
+from kl_lens_desktop.repository.support import (
+    check_architecture,
+    check_tokenizer_files,
+    check_unquantized,
+    has_tokenizer,
+)
 
 Read = Callable[[Repository, HubFile], bytes]
 _DOCUMENTS = re.compile(r"README\.md|LICENSE(\.\w+)?")
@@ -41,6 +48,8 @@ class Candidate:
         What opening it takes: configs, tokenizer, card and licence, and the safetensors.
     contents : dict of str to bytes
         Of the small files that were read to find that out.
+    tokenizer_of : str
+        The Hub id of the model whose tokenizer it needs; empty if it has its own.
     """
 
     of: Repository
@@ -48,6 +57,7 @@ class Candidate:
     small: tuple[HubFile, ...]
     weights: tuple[HubFile, ...]
     contents: dict[str, bytes]
+    tokenizer_of: str = ""
 
     @property
     def files(self) -> tuple[HubFile, ...]:
@@ -105,18 +115,22 @@ def _examined(of: Repository, read: Callable[[HubFile], bytes]) -> Candidate:
     index = parse_index(content(INDEX), Path(INDEX)) if INDEX in names and SINGLE not in names else {}
     weights = weight_names(names, index)
     if CONFIG not in names:
-        raise UnusableError("it has no config.json", "Choose a model in transformers' layout")
-    config = parse_object(content(CONFIG), Path(CONFIG))
+        raise no_config(names)
+    published = parse_object(content(CONFIG), Path(CONFIG))
+    config = in_transformers(published)
     check_architecture(config)
     check_unquantized(config, names, _origin(of))
-    check_tokenizer_files(names)
+    lacks_tokenizer = is_native(published) and not has_tokenizer(names)
+    if not lacks_tokenizer:
+        check_tokenizer_files(names)
     taken = (name for name in sorted(names) if _is_needed(name) and not name.endswith(".safetensors"))
     # Of two that differ only in capital letters one is taken: Windows has room for one.
     small = {name.casefold(): listed[name] for name in taken if name != INDEX or index}
     large = tuple(listed[name] for name in weights)
     for file in (*small.values(), *large):
         _check_listed(file)
-    return Candidate(of, config, tuple(small.values()), large, contents)
+    tokenizer_of = TOKENIZER_OF if lacks_tokenizer else ""
+    return Candidate(of, config, tuple(small.values()), large, contents, tokenizer_of)
 
 
 def _twin(of: Repository) -> str:

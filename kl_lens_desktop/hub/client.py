@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -380,9 +381,21 @@ def unreachable(error: httpx2.HTTPError, what: str) -> HubError:
         return PassingError(what, f"{host} did not answer in time", "Check the network and try again")
     if isinstance(error, httpx2.ConnectError):
         step = "Check the network, or choose a model on this computer"
-        return HubError(what, f"{host} cannot be reached ({reason})", step)
+        return HubError(what, f"{host} cannot be reached ({_why_unreachable(error)})", step)
     why = f"the connection to {host} broke ({reason or type(error).__name__})"
     return PassingError(what, why, "Try again")
+
+
+def _why_unreachable(error: BaseException) -> str:
+    """In words, from the system's own error under those of the libraries."""
+    under: BaseException | None = error
+    while under is not None and not isinstance(under, OSError):
+        under = under.__cause__ or under.__context__
+    if isinstance(under, socket.gaierror):
+        return "its address was not found; this computer seems to be offline"
+    if isinstance(under, ConnectionRefusedError):
+        return "it refused the connection"
+    return (under and under.strerror) or str(error)
 
 
 def _busy(response: httpx2.Response, what: str, *, signed: bool) -> PassingError:

@@ -6,6 +6,7 @@ not check its content and cannot be paused, so `transfer` receives the bytes.
 
 import contextlib
 import itertools
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -21,12 +22,18 @@ from kl_lens_desktop.hub.store import Snapshot
 from kl_lens_desktop.hub.transfer import STAGE, Transfer, bytes_there, delay_s
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.repository.support import TOKENIZER_FILES, has_tokenizer
 
 _ADVICE = "Free some space, or set HF_HOME to a folder on another disk that you may write to"
 
 
 def pull(
-    model_id: str, revision: str | None = None, cancel: Cancel | None = None, *, move: bool = False
+    model_id: str,
+    revision: str | None = None,
+    cancel: Cancel | None = None,
+    *,
+    move: bool = False,
+    tokenizer: bool = False,
 ) -> Generator[Event]:
     """Download a model, or go on with a download that was interrupted.
 
@@ -40,6 +47,8 @@ def pull(
         Stops within a second; what has arrived is kept and the next pull goes on from there.
     move : bool
         Move a copy that an earlier version pulled into a folder of its own.
+    tokenizer : bool
+        Where the model has no tokenizer, also download the one that its authors use.
 
     Yields
     ------
@@ -75,7 +84,7 @@ def pull(
         else:
             stored = store.find(of.id, of.commit)
             if stored is None or not stored.old:
-                folder = yield from complete(of, cancel)
+                folder = yield from complete(of, cancel, tokenizer=tokenizer)
                 Snapshot(of.id, of.commit).refer(asked)
                 yield _finished(folder, of.id, of.commit)
                 return
@@ -111,7 +120,7 @@ def fetch_file(dataset: str, name: str, cancel: Cancel) -> Generator[Event, None
     return snapshot.folder / name
 
 
-def complete(of: Repository, cancel: Cancel) -> Generator[Event, None, Path]:
+def complete(of: Repository, cancel: Cancel, *, tokenizer: bool = False) -> Generator[Event, None, Path]:
     """Fetch what the cache lacks of a repository at its commit, and return the folder; raises as `pull`."""
     snapshot = Snapshot(of.id, of.commit)
 
@@ -120,6 +129,8 @@ def complete(of: Repository, cancel: Cancel) -> Generator[Event, None, Path]:
         return (snapshot.folder / file.name).read_bytes() if there else hub.read_file(of, file)
 
     candidate = yield from _examined(of, read, cancel)
+    if candidate.tokenizer_of:
+        yield from _with_tokenizer(candidate, snapshot, tokenizer, cancel)
     with _writing(snapshot.repository):
         for file in candidate.small:
             if file.name in candidate.contents and not snapshot.has(file.name, file.size):
@@ -127,6 +138,29 @@ def complete(of: Repository, cancel: Cancel) -> Generator[Event, None, Path]:
                 snapshot.partial(file.etag).write_bytes(candidate.contents[file.name])
     yield from _transferred(of, [candidate.small, candidate.weights], cancel)
     return snapshot.folder
+
+
+def _with_tokenizer(
+    candidate: Candidate, snapshot: Snapshot, allowed: bool, cancel: Cancel
+) -> Iterator[Event]:
+    """Give a model without a tokenizer copies of another model's, if that was `allowed`."""
+    source = candidate.tokenizer_of
+    if snapshot.folder.is_dir() and has_tokenizer({path.name for path in snapshot.folder.iterdir()}):
+        return
+    if not allowed:
+        raise HubError(
+            f"{candidate.of.id} has no tokenizer",
+            f"its authors use that of {source}",
+            f"Run `kl-lens pull {candidate.of.id} --with-tokenizer` to download that too",
+        )
+    yield Note(f"{candidate.of.id} has no tokenizer. Its authors use that of {source}, so do we.")
+    other = answer(lambda: hub.repository(source), cancel)
+    files = tuple(file for file in other.files if file.name in TOKENIZER_FILES)
+    yield from _transferred(other, [files], cancel)
+    with _writing(snapshot.folder):
+        snapshot.folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copyfile(Snapshot(other.id, other.commit).folder / file.name, snapshot.folder / file.name)
 
 
 def _examined(of: Repository, read: Read, cancel: Cancel) -> Generator[Event, None, Candidate]:

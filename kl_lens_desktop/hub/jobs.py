@@ -29,13 +29,18 @@ class PullJob(Job[Pulled]):
         Branch, tag or commit.
     move : bool
         Move a copy that an earlier version pulled to the cache that all Hugging Face tools share.
+    tokenizer : bool
+        Where the model has no tokenizer, also download the one that its authors use from its own repository.
     """
 
     NAME: ClassVar[str] = "pull"
+    LONG: ClassVar[bool] = True
+    KEEPS: ClassVar[str] = "What has arrived is kept, and starting again continues"
 
     model: str
     revision: str | None = None
     move: bool = False
+    tokenizer: bool = False
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.download import pull
@@ -43,7 +48,7 @@ class PullJob(Job[Pulled]):
         from kl_lens_desktop.hub.resolve import resolve_model
 
         if is_on_the_hub(self.model):
-            yield from pull(self.model, self.revision, cancel, move=self.move)
+            yield from pull(self.model, self.revision, cancel, move=self.move, tokenizer=self.tokenizer)
             return
         local = resolve_model(self.model)
         yield self.finished({"folder": str(local.folder), "id": local.id, "revision": local.revision})

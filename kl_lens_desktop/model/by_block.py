@@ -22,12 +22,13 @@ from kl_lens_desktop.model.mapped import Stack, pieces
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.quant.roundings import Kept
 
 HEAD_ELEMENTS = 2**24  # of the head at a time, 64 MB
 EXPERT_ELEMENTS = 3 * 2**27  # of a block's experts at a time, 1.6 GB
 
-Change = Format | Callable[[Tensor], Tensor]
-"""Other values of a weight: in a format, or made by a function of some of its rows."""
+Change = Format | Kept | Callable[[Tensor], Tensor]
+"""Other values of a weight: in a format, of integers that are kept, or made by a function of its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class ByBlock:
     blocks : ModuleList
     embedding : Parameter
         The input embedding as it is stored.
+    stored_head : Parameter
+        The output embedding, which may be the same.
     stored : dict of str to Tensor
         What the files hold, by every name as `inventory.weight_name` gives it.
     """
@@ -67,7 +70,12 @@ class ByBlock:
         self.model, self.blocks = model, blocks(model)
         self.stored: dict[str, Tensor] = dict(weight_parameters(model))
         self.embedding: nn.Parameter = model.get_input_embeddings().weight
+        self.stored_head: nn.Parameter = model.get_output_embeddings().weight
         self._cancel = cancel
+        self._placed = [
+            [(place.module, place.name, id(place.stored)) for place in _places(block)]
+            for block in self.blocks
+        ]
         self._readers = [{id(parameter) for parameter in block.parameters()} for block in self.blocks]
         self._changes: dict[int, Change] = {}
         self._widened: dict[tuple[str, torch.Size], _Slots] = {}
@@ -76,6 +84,7 @@ class ByBlock:
         self._own = torch.empty(0)
         self._own_holds: tuple[int, Change | None] | None = None
         self._undo = contextlib.ExitStack()
+        self._watching: Callable[[Tensor, int, Tensor], None] | None = None
 
     def beside(self) -> Self:
         """The model's modules once more, for another thread: both compute with the same widened block.
@@ -130,6 +139,19 @@ class ByBlock:
         finally:
             self._changes, self._apart = kept
 
+    @contextlib.contextmanager
+    def watched(self, note: Callable[[Tensor, int, Tensor], None]) -> Iterator[None]:
+        """Call `note` with a stack as it is stored, an expert of it and that expert's inputs, at each use."""
+        self._watching = note
+        try:
+            yield
+        finally:
+            self._watching = None
+
+    def placed(self, block: int) -> list[tuple[nn.Module, str, int]]:
+        """Where a block reads parameters: the module, the name there, and the id of what is stored."""
+        return self._placed[block]
+
     def pieces(self, name: str) -> Iterator[Tensor]:
         """A weight as it is stored, some rows (rows, input channels) at a time."""
         for piece in pieces(self.stored[name]):
@@ -177,7 +199,8 @@ class ByBlock:
                 slots = self._widened[key] = _Slots(torch.empty(place.slots, *shape))
             if slots.holds.get(at) != holds:
                 slots.holds.pop(at, None)
-                self._fill(slots.values[at], stored if expert is None else stored[expert], change)
+                part = stored if expert is None else stored[expert]
+                self._fill(slots.values[at], part, change, expert)
                 slots.holds[at] = holds
         return slots.values[at]
 
@@ -191,7 +214,18 @@ class ByBlock:
             self._own_holds = id(stored), change
         return values
 
-    def _fill(self, into: Tensor, stored: Tensor, change: Change | None) -> None:
+    def _fill(
+        self,
+        into: Tensor,
+        stored: Tensor,
+        change: Change | None,
+        at: int | slice | Tensor | None = None,
+    ) -> None:
+        """The values of a weight, or of what of its first axis is `at`, which is `stored` so."""
+        if isinstance(change, Kept):
+            self._cancel.check()
+            change.write(into, at)
+            return
         for piece, source in zip(pieces(into), pieces(stored), strict=True):
             self._cancel.check()
             if change is None:
@@ -203,8 +237,8 @@ class ByBlock:
 
     def _embedded(self, stored: Tensor, ids: Tensor) -> Tensor:
         used, places = ids.unique(return_inverse=True)
-        rows = torch.empty(len(used), stored.shape[1])
-        self._fill(rows, stored[used], self._changes.get(id(stored)))
+        rows = torch.empty(len(used), stored.shape[1], device=stored.device)
+        self._fill(rows, stored[used], self._changes.get(id(stored)), used)
         return nn.functional.embedding(places, rows)
 
     def _projected(self, stored: Tensor, hidden: Tensor) -> Tensor:
@@ -213,8 +247,9 @@ class ByBlock:
         logits = flat.new_empty(len(flat), len(stored))
         rows = max(1, HEAD_ELEMENTS // stored.shape[1])
         widened = torch.empty(min(rows, len(stored)), stored.shape[1])
-        for part, into in zip(stored.split(rows), logits.split(rows, 1), strict=True):
-            self._fill(widened[: len(part)], part, change)
+        for number, (part, into) in enumerate(zip(stored.split(rows), logits.split(rows, 1), strict=True)):
+            cut = slice(number * rows, number * rows + len(part))
+            self._fill(widened[: len(part)], part, change, cut)
             torch.mm(flat, widened[: len(part)].t(), out=into)
         bias = self.model.get_output_embeddings().bias
         if bias is not None:
@@ -230,8 +265,12 @@ class ByBlock:
         first, last = places["gate_up_proj" if layer.has_gate else "up_proj"], places["down_proj"]
         numbers, counts = experts.unique_consecutive(return_counts=True)
         for expert, rows in zip(numbers.tolist(), order.split(counts.tolist()), strict=True):
-            inner = nn.functional.linear(hidden[rows // chosen.shape[1]], self._in_float32(first, expert))
+            given = hidden[rows // chosen.shape[1]]
+            inner = nn.functional.linear(given, self._in_float32(first, expert))
             inner = layer._apply_gate(inner) if layer.has_gate else layer.act_fn(inner)
+            if self._watching is not None:
+                self._watching(first.stored, expert, given)
+                self._watching(last.stored, expert, inner)
             outputs[rows] = nn.functional.linear(inner, self._in_float32(last, expert))
         return (outputs.view(*chosen.shape, -1) * weights[..., None]).sum(1).to(hidden.dtype)
 

@@ -12,6 +12,16 @@ from safetensors import SafetensorError, safe_open
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import reason, sha256
 from kl_lens_desktop.repository.model_files import INDEX, ModelFiles, listed, model_files
+from kl_lens_desktop.repository.native import name_in_transformers
+
+_SHORT = (
+    "F4",
+    "F6",
+    "F8",
+    "I4",
+    "I8",
+    "U8",
+)  # beginnings of types of less than 16 bits
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -28,13 +38,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensor_shapes(files: ModelFiles) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of a model, from the headers of its files.
+    """The shape of every tensor of a model by its name in transformers, from the headers of its files.
 
     Raises
     ------
     ModelError
-        If a file is cut short or damaged, two of them hold the same tensor, or a tensor is not in the file
-        that the index names for it.
+        If a file is cut short or damaged, two of them hold the same tensor, a tensor is not in the file that
+        the index names for it, or a weight is stored in less than 16 bits.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     homes: dict[str, str] = {}
@@ -47,10 +57,11 @@ def tensor_shapes(files: ModelFiles) -> dict[str, tuple[int, ...]]:
                     "Keep only the files of one model",
                 )
             shapes[name], homes[name] = shape, file.name
-    if astray := [name for name, home in files.index.items() if homes.get(name) != home]:
+    index = {name_in_transformers(name): home for name, home in files.index.items()}
+    if astray := [name for name, home in index.items() if homes.get(name) != home]:
         raise ModelError(
             f"Cannot open {files.folder}",
-            f"{files.index[astray[0]]} lacks what {INDEX} says is in it: {listed(astray)}",
+            f"{index[astray[0]]} lacks what {INDEX} says is in it: {listed(astray)}",
             "Download the model again",
         )
     return shapes
@@ -67,10 +78,20 @@ def weights_sha256(files: list[Path], on_bytes: Callable[[int], None] | None = N
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(file, framework="numpy", backend="pread") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            found = {name_in_transformers(name): opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            shapes = {name: tuple(each.get_shape()) for name, each in found.items()}
+            kinds = {name: each.get_dtype() for name, each in found.items()}
     except SafetensorError as error:
         raise ModelError(
             f"Cannot open {file}", f"the file is incomplete or damaged ({error})", "Download the model again"
         ) from error
     except OSError as error:
         raise ModelError(f"Cannot open {file}", reason(error), "Check the file") from error
+    for name, kind in kinds.items():
+        if kind.startswith(_SHORT) and len(shapes[name]) > 1 and name.endswith(("weight", "_proj")):
+            raise ModelError(
+                f"Cannot open {file}",
+                f"{name[:120]} is quantized already: it is stored as {kind}",
+                "Choose the model in full precision",
+            )
+    return shapes

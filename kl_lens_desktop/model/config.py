@@ -13,6 +13,7 @@ from kl_lens_desktop.repository.model_files import (
     listed,
     read_object,
 )
+from kl_lens_desktop.repository.native import in_transformers
 from kl_lens_desktop.repository.support import check_architecture, check_unquantized, parts
 
 # Several times what the largest published models have: beyond, building a model would never end.
@@ -34,8 +35,8 @@ def read_config(files: ModelFiles) -> dict[str, Any]:
         names other weights, or its weights are quantized.
     """
     folder = files.folder
-    config = read_object(folder / CONFIG)
     try:
+        config = in_transformers(read_object(folder / CONFIG))
         check_architecture(config)
         check_unquantized(config, {path.name for path in folder.iterdir()})
     except UnusableError as error:

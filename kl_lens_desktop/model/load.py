@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -40,14 +41,22 @@ from kl_lens_desktop.repository.model_files import (
     TOKENIZER,
     TOKENIZER_CONFIG,
     ModelFiles,
+    UnusableError,
     listed,
     model_files,
     parse_object,
     read_bytes,
 )
+from kl_lens_desktop.repository.native import is_native, name_in_transformers
+from kl_lens_desktop.repository.support import check_tokenizer_files
 from kl_lens_desktop.temporary import temporary_folder
 
 _AGAIN = "Download the model again"
+# What quantized weights are multiplied with or unpacked by, and what adapters add to weights.
+_CHANGES = re.compile(
+    r"[._](weight_scales?(_inv|_\d)?|scale_weight|scale_inv|input_scale|qweight|qzeros|g_idx|absmax|quant_map"
+    r"|quant_state|weight_packed|weight_zero_point|lora_[AB]|lora_magnitude_vector)\b"
+)
 # Where a file of settings names others for newer programs, which would be read in its place.
 _OTHERS = {CONFIG: "configuration_files", TOKENIZER_CONFIG: "fast_tokenizer_files"}
 
@@ -56,13 +65,15 @@ _OTHERS = {CONFIG: "configuration_files", TOKENIZER_CONFIG: "fast_tokenizer_file
 class LoadedModel:
     """A model ready to run, with its tokenizer and the files it came from.
 
-    Where it is `mapped`, the parameters lie in these files, and `by_block.ByBlock` runs it.
+    Where it is `mapped`, the parameters lie in these files, and `by_block.ByBlock` runs it. `unused` are the
+    tensors in these files that the model has no place for.
     """
 
     model: PreTrainedModel
     tokenizer: Any
     files: list[Path]
     mapped: bool = False
+    unused: tuple[str, ...] = ()
 
     @property
     def embedded(self) -> int:
@@ -91,14 +102,20 @@ class LoadedModel:
         return ids
 
 
-def unembedded(loaded: LoadedModel) -> Iterator[Note]:
-    """A warning where the tokenizer has tokens that the model has no embedding for; a text may lack them."""
+def warnings(loaded: LoadedModel) -> Iterator[Note]:
+    """What of a model's files does not fit together, though it can be used."""
     tokenizer, most = loaded.tokenizer, loaded.embedded
     if len(tokenizer) > most:
         beyond = sorted(number for number in tokenizer.get_vocab().values() if number >= most)
         yield Note(
             f"The model has no embedding for these tokens of its tokenizer: {_named(tokenizer, beyond)}. "
             "Texts and prompts that contain them cannot be used.",
+            "warning",
+        )
+    if loaded.unused:
+        yield Note(
+            f"These tensors of the model's files belong to no part of its text model, and are not used: "
+            f"{listed(loaded.unused)}.",
             "warning",
         )
 
@@ -114,14 +131,16 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
     """
     files = model_files(folder)
     with _small_files(files) as small:
-        empty = _structure(files, small)
+        empty, unused = _structure(files, small)
         tokenizer = _tokenizer(files, small)
         generation = _generation(files, small)
     with _words(folder, "its weights cannot be loaded"), _tensors(files) as tensors:
         # Nothing is chosen here: transformers gets the tensors of the files that are hashed, and no folder.
         model = type(empty).from_pretrained(None, config=empty.config, state_dict=tensors, dtype=dtype)
     model.config.name_or_path, model.generation_config = str(folder), generation
-    return LoadedModel(model.eval().requires_grad_(False).to(device), tokenizer, list(files.weights))
+    _limit_steps(model)
+    model = model.eval().requires_grad_(False).to(device)
+    return LoadedModel(model, tokenizer, list(files.weights), unused=unused)
 
 
 def load_or_open(folder: Path, stage: str, device: str = "cpu") -> Generator[Event, None, LoadedModel]:
@@ -151,7 +170,7 @@ def open_model(folder: Path) -> LoadedModel:
     """
     files = model_files(folder)
     with _small_files(files) as small:
-        model = _structure(files, small)
+        model, unused = _structure(files, small)
         tokenizer = _tokenizer(files, small)
         generation = _generation(files, small)
     with _words(folder, "its weights cannot be loaded"):
@@ -167,7 +186,9 @@ def open_model(folder: Path) -> LoadedModel:
             if value.is_floating_point() and name not in module._non_persistent_buffers_set:
                 setattr(module, name, value.float())
     model.config.name_or_path, model.generation_config = str(folder), generation
-    return LoadedModel(model.eval().requires_grad_(False), tokenizer, list(files.weights), mapped=True)
+    _limit_steps(model)
+    model = model.eval().requires_grad_(False)
+    return LoadedModel(model, tokenizer, list(files.weights), mapped=True, unused=unused)
 
 
 def empty_model(folder: Path) -> PreTrainedModel:
@@ -180,7 +201,7 @@ def empty_model(folder: Path) -> PreTrainedModel:
     """
     files = model_files(folder)
     with _small_files(files) as small:
-        model = _structure(files, small)
+        model, _ = _structure(files, small)
         _tokenizer(files, small)
         _generation(files, small)
     return model
@@ -199,6 +220,8 @@ def _small_files(files: ModelFiles) -> Iterator[Path]:
                 described = parse_object(content, file)
                 if file.name == TOKENIZER:
                     check_tokenizer(described, file)
+                if file.name == CONFIG and is_native(described):
+                    content = json.dumps(read_config(files)).encode()
                 if described.pop(_OTHERS.get(file.name, ""), None) is not None:
                     content = json.dumps(described).encode()
             try:
@@ -213,8 +236,8 @@ def _small_files(files: ModelFiles) -> Iterator[Path]:
             ) from error
 
 
-def _structure(files: ModelFiles, small: Path) -> PreTrainedModel:
-    """The model without memory for its weights, which are known to fit it."""
+def _structure(files: ModelFiles, small: Path) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """The model without memory for its weights, which are known to fit it; and those that it does not use."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     folder = files.folder
@@ -234,8 +257,20 @@ def _structure(files: ModelFiles, small: Path) -> PreTrainedModel:
         _check_recurrence(folder, config)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-        _check_fit(folder, model, shapes)
-    return model
+        unused = _check_fit(folder, model, shapes)
+    return model, unused
+
+
+def _limit_steps(model: PreTrainedModel) -> None:
+    """Bound the time steps of Mamba-2 as the configuration says.
+
+    The code that NVIDIA published with Nemotron-H clamps to ``time_step_limit``; transformers 5.23 has
+    ``time_step_min`` in its place, from which weights are only initialized (transformers#48989).
+    """
+    if limit := getattr(model.config, "time_step_limit", None):
+        for module in model.modules():
+            if hasattr(module, "time_step_limit"):
+                module.time_step_limit = tuple(limit)
 
 
 def _check_recurrence(folder: Path, config: Any) -> None:
@@ -251,8 +286,11 @@ def _check_recurrence(folder: Path, config: Any) -> None:
         )
 
 
-def _check_fit(folder: Path, model: PreTrainedModel, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Load the shapes alone, with all that transformers renames, joins and splits, and see what is left."""
+def _check_fit(folder: Path, model: PreTrainedModel, shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Load the shapes alone, with all that transformers renames, joins and splits.
+
+    Gives the names of the tensors that the model has no place for.
+    """
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     how = LoadStateDictConfig(
         device_map={"": "meta"}, dtype=torch.float32, weight_mapping=get_model_conversion_mapping(model)
@@ -260,6 +298,14 @@ def _check_fit(folder: Path, model: PreTrainedModel, shapes: dict[str, tuple[int
     found, _ = convert_and_load_state_dict_in_model(model, tensors, how)
     model.tie_weights(missing_keys=found.missing_keys, recompute_mapping=False)
     model._adjust_missing_and_unexpected_keys(found)
+    unused = tuple(sorted(found.unexpected_keys))
+    if changes := [name for name in unused if _CHANGES.search(name)]:
+        raise ModelError(
+            f"Cannot open {folder}",
+            f"its weights are quantized, or to be changed by an adapter ({changes[0][:120]}), and its "
+            f"{CONFIG} does not say how",
+            "Choose the model in full precision",
+        )
     if found.conversion_errors:
         name, why = sorted(found.conversion_errors.items())[0]
         raise ModelError(
@@ -275,12 +321,15 @@ def _check_fit(folder: Path, model: PreTrainedModel, shapes: dict[str, tuple[int
     if missing := sorted(found.missing_keys):
         why = f"{len(missing)} weights are missing, such as {missing[0]}"
         raise ModelError(f"Cannot open {folder}", why, _AGAIN)
+    return unused
 
 
 def _tokenizer(files: ModelFiles, small: Path) -> Any:
     folder, names = files.folder, {file.name for file in files.small}
-    if not names & {TOKENIZER, "vocab.json", "vocab.txt", "tokenizer.model"}:
-        raise ModelError(f"Cannot open {folder}", "it has no tokenizer", "Add its tokenizer.json")
+    try:
+        check_tokenizer_files(names)
+    except UnusableError as error:
+        raise ModelError(f"Cannot open {folder}", error.why, error.next_step) from error
     named = " or ".join(name for name in (TOKENIZER, TOKENIZER_CONFIG) if name in names) or "its vocabulary"
     with _words(folder, f"{named} is damaged, or needs the model's own code"):
         tokenizer = AutoTokenizer.from_pretrained(small, local_files_only=True, trust_remote_code=False)
@@ -317,7 +366,11 @@ def _tensors(files: ModelFiles) -> Iterator[dict[str, Any]]:
         opened = [
             stack.enter_context(safe_open(file, framework="pt", backend=backend)) for file in files.weights
         ]
-        yield {name: file.get_slice(name) for file in opened for name in file.keys()}  # noqa: SIM118
+        yield {
+            name_in_transformers(name): file.get_slice(name)
+            for file in opened
+            for name in file.keys()  # noqa: SIM118
+        }
 
 
 def _words(folder: Path, why: str) -> contextlib.AbstractContextManager[None]:

@@ -19,6 +19,8 @@ from transformers.core_model_loading import (
     WeightRenaming,
 )
 
+from kl_lens_desktop.repository.native import name_in_transformers
+
 PIECE_ELEMENTS = 2**20  # of a stored weight at a time, 4 MB in float32
 _DTYPES = {
     "BOOL": torch.bool,
@@ -40,7 +42,9 @@ _DTYPES = {
 
 
 def mapped_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
-    """Every tensor of sound safetensors files, mapped; they may be read only: to write ends the process.
+    """Every tensor of sound safetensors files, mapped, by its name in transformers.
+
+    They may only be read: to write ends the process.
 
     The layout is that of https://huggingface.co/docs/safetensors: eight bytes with the length of a header in
     JSON, which says where after it each tensor lies.
@@ -50,7 +54,7 @@ def mapped_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
     OSError, ValueError
         If a file cannot be read, or has a type of elements that is not known here.
     """
-    return {name: tensor for file in files for name, tensor in _tensors(file).items()}
+    return {name_in_transformers(name): tensor for file in files for name, tensor in _tensors(file).items()}
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:

@@ -42,6 +42,10 @@ class Plan:
         Weights whose format a person chose.
     provenance : dict
         With what and when it was made, under which limits, and what a repair gained on which text.
+    roundings : dict of str to str
+        How weights are rounded that are not rounded to nearest: ``gptq``.
+    rounding : dict or None
+        Which text these were fitted to, and how: see `sensitivity.data_rounding`.
     """
 
     model: ModelIdentity
@@ -52,10 +56,18 @@ class Plan:
     measured: dict[str, Any] | None = None
     pins: list[str] = field(default_factory=list)
     provenance: dict[str, str | float | None] = field(default_factory=dict)
+    roundings: dict[str, str] = field(default_factory=dict)
+    rounding: dict[str, Any] | None = None
 
     def is_same_as(self, other: "Plan") -> bool:
-        """Whether both give the same weights of the same model the same formats, however they were made."""
-        return self.assignments == other.assignments and self.model.sha256 == other.model.sha256
+        """Whether both give the same weights of the same model the same formats and integers."""
+        same = self.assignments == other.assignments and self.model.sha256 == other.model.sha256
+        return same and (self.roundings, self.rounding) == (other.roundings, other.rounding)
+
+    @property
+    def fitted(self) -> list[tuple[str, str]]:
+        """Weight and format of what is not rounded to nearest."""
+        return [(weight, self.assignments[weight]) for weight in self.roundings]
 
     @property
     def sha256(self) -> str:
@@ -83,6 +95,11 @@ def save_plan(path: Path, plan: Plan) -> None:
     value = {"schema": SCHEMA, **asdict(plan)}
     value["assignments"] = dict(sorted(plan.assignments.items(), key=lambda item: natural_order(item[0])))
     value["pins"] = sorted(plan.pins, key=natural_order)
+    if plan.roundings:
+        ordered = sorted(plan.roundings.items(), key=lambda item: natural_order(item[0]))
+        value["roundings"] = dict(ordered)
+    else:  # as files of older versions, which these read
+        del value["roundings"], value["rounding"]
     _check(value, path)
     if len(json.dumps(value, indent=1)) > FILE_LIMIT:
         why = f"its file would be larger than {FILE_LIMIT // 2**20} MB, which is not read"
@@ -109,6 +126,8 @@ def load_plan(path: Path) -> Plan:
         value.get("measured"),
         value.get("pins", []),
         value.get("provenance", {}),
+        value.get("roundings", {}),
+        value.get("rounding"),
     )
 
 
@@ -116,6 +135,13 @@ def _check(value: Any, path: Path) -> None:
     check_schema(_without_checked(value, path), SCHEMA, path)
     if strange := sorted(set(value.get("pins", [])) - set(value["assignments"])):
         raise InputError(f"Cannot use {path}", f"it pins {strange[0]} to no format", "Make a new plan")
+    roundings = value.get("roundings", {})
+    if strange := sorted(set(roundings) - set(value["assignments"])):
+        raise InputError(f"Cannot use {path}", f"it rounds {strange[0]} to no format", "Make a new plan")
+    if roundings and not value.get("rounding"):
+        raise InputError(
+            f"Cannot use {path}", "it does not say by which text it is rounded", "Make a new plan"
+        )
     kind, _, name = value["method"].partition("-")
     if kind == "uniform":
         _check_format(name, "method", path)
@@ -141,6 +167,13 @@ def _without_checked(value: Any, path: Path) -> Any:
             _check_weight(name, path)
             _check_format(fmt, "assignments", path)
         short["assignments"] = dict(list(names.items())[:1])
+    if isinstance(roundings := value.get("roundings"), dict):
+        for name, rounding in roundings.items():
+            _check_weight(name, path)
+            if rounding != "gptq":
+                why = f"at roundings: {str(rounding)[:40]!r} is not a rounding"
+                raise InputError(f"Cannot use {path}", why, "Make a new plan")
+        short["roundings"] = dict(list(roundings.items())[:1])
     if isinstance(pins, list):
         for name in pins:
             _check_weight(name, path)

@@ -72,6 +72,7 @@ class VerifyJob(Job[Verified]):
     """
 
     NAME: ClassVar[str] = "verify"
+    LONG: ClassVar[bool] = True
 
     model: str
     plan: Path

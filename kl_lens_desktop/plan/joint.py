@@ -21,8 +21,9 @@ from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.model.mapped import pieces
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.quant.formats import Format, parse_format
+from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.quant.roundings import NEAREST, Change, Roundings, changed_values
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.lanes import Lane
@@ -100,6 +101,8 @@ class Bench:
         A file that keeps every measurement; one of another model or text is begun anew.
     about : mapping, optional
         What the memory is of: a measurement counts only where this is the same.
+    roundings : Roundings
+        What rounds each weight in each format.
     """
 
     def __init__(
@@ -109,8 +112,10 @@ class Bench:
         cancel: Cancel,
         memory: Path | None = None,
         about: Mapping[str, Any] | None = None,
+        roundings: Roundings = NEAREST,
     ) -> None:
         use_cores()
+        self.roundings = roundings
         self._model, self._ids = loaded.model, ids
         self.weights = {w.name: w for w in in_forward_order(quantizable(inventory(loaded.model)))}
         self._measures = _OnDisk(loaded, ids, cancel) if loaded.mapped else _InMemory(loaded, ids, cancel)
@@ -120,10 +125,10 @@ class Bench:
 
     def measure(self, assignments: Mapping[str, str]) -> Joint:
         """The whole plan against the full-precision model."""
-        if (known := self._known.get(_key(assignments))) is not None:
+        if (known := self._known.get(self._key(assignments))) is not None:
             return known
         with self._ready():
-            tally = self._measures.whole(_formats(assignments))
+            tally = self._measures.whole(self.roundings.changes(assignments))
         return self._keep(assignments, tally)
 
     def neighbours(
@@ -133,16 +138,15 @@ class Bench:
 
         The plan's own state before a block is held, so that only what a move can reach is run.
         """
-        new = [move for move in moves if _key({**assignments, **dict([move])}) not in self._known]
-        yield from (
-            (move, self._known[_key({**assignments, **dict([move])})]) for move in moves if move not in new
-        )
+        keys = {move: self._key({**assignments, **dict([move])}) for move in moves}
+        new = [move for move in moves if keys[move] not in self._known]
+        yield from ((move, self._known[keys[move]]) for move in moves if move not in new)
         if not new:
             return
         order = {name: place for place, name in enumerate(self.weights)}
         new.sort(key=lambda move: order[move[0]])
-        moved = [(self.weights[name], parse_format(fmt)) for name, fmt in new]
-        tallies = self._measures.moved(_formats(assignments), moved)
+        moved = [(self.weights[name], self.roundings.change(name, fmt)) for name, fmt in new]
+        tallies = self._measures.moved(self.roundings.changes(assignments), moved)
         for name, fmt in new:
             with self._ready():
                 joint = self._keep({**assignments, name: fmt}, next(tallies))
@@ -172,10 +176,17 @@ class Bench:
 
     def _keep(self, assignments: Mapping[str, str], tally: Tally) -> Joint:
         joint = Joint(*(tuple(tally.by_window(column)) for column in ("kl_pq", "ce", "ce_full")))
-        self._known[_key(assignments)] = joint
+        self._known[self._key(assignments)] = joint
         if time.monotonic() - self._written > MEMORY_S:
             self.remember()
         return joint
+
+    def _key(self, assignments: Mapping[str, str]) -> str:
+        fitted = self.roundings.of(assignments)
+        plan = sorted(
+            (weight, fmt, *filter(None, [fitted.get(weight)])) for weight, fmt in assignments.items()
+        )
+        return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:32]
 
 
 class _InMemory:
@@ -188,22 +199,22 @@ class _InMemory:
         }
         self._start: Walk | None = None  # at the model's first block, for whole plans
 
-    def whole(self, plan: Mapping[str, Format]) -> Tally:
+    def whole(self, plan: Mapping[str, Change]) -> Tally:
         if self._start is None:
             self._start = Walk(self._lane, self._ids)
         return self._start.compare(self._rounded(plan))
 
-    def moved(self, plan: Mapping[str, Format], moves: Sequence[tuple[Weight, Format]]) -> Iterator[Tally]:
+    def moved(self, plan: Mapping[str, Change], moves: Sequence[tuple[Weight, Change]]) -> Iterator[Tally]:
         self._start = None  # one set of full-precision logits in memory is enough
         walk = Walk(self._lane, self._ids, plan=self._rounded(plan))
-        for weight, fmt in moves:
+        for weight, change in moves:
             if weight.block is not None:
                 walk.advance(weight.block)
             # The last state that is held is the full-precision model's, so the head takes the trunk too.
-            yield walk.compare(self._rounded({weight.name: fmt}))
+            yield walk.compare(self._rounded({weight.name: change}))
 
-    def _rounded(self, formats: Mapping[str, Format]) -> dict[str, Tensor]:
-        return {name: fake_quantize(self.originals[name], fmt) for name, fmt in formats.items()}
+    def _rounded(self, changes: Mapping[str, Change]) -> dict[str, Tensor]:
+        return {name: changed_values(self.originals[name], each) for name, each in changes.items()}
 
 
 class _OnDisk:
@@ -214,17 +225,17 @@ class _OnDisk:
         self.originals = self._lanes.main.stored
         self._start: Stream | None = None
 
-    def whole(self, plan: Mapping[str, Format]) -> Tally:
+    def whole(self, plan: Mapping[str, Change]) -> Tally:
         with self._lanes:
             if self._start is None:
                 self._start = Stream(self._lanes, self._ids)
             return only(self._start.compare([Changed(plan, 0)]))
 
-    def moved(self, plan: Mapping[str, Format], moves: Sequence[tuple[Weight, Format]]) -> Iterator[Tally]:
+    def moved(self, plan: Mapping[str, Change], moves: Sequence[tuple[Weight, Change]]) -> Iterator[Tally]:
         self._start = None
         with self._lanes:
             stream = Stream(self._lanes, self._ids, plan=plan)
-            found = stream.compare([changed(weight, fmt) for weight, fmt in moves])
+            found = stream.compare([changed(weight, change) for weight, change in moves])
             yield from (tally for tally in found if not isinstance(tally, float))
 
 
@@ -258,14 +269,6 @@ def spread_windows(
     starts = [skip + window * (place * room // count) for place in range(count)]
     pieces = torch.tensor([ids[start : start + window] for start in starts], dtype=torch.long)
     return pieces, hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def _formats(assignments: Mapping[str, str]) -> dict[str, Format]:
-    return {name: parse_format(fmt) for name, fmt in assignments.items()}
-
-
-def _key(assignments: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(sorted(assignments.items())).encode()).hexdigest()[:32]
 
 
 def _remembered(memory: Path | None, about: Mapping[str, Any]) -> dict[str, Joint]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import InputError
@@ -188,6 +189,15 @@ def predicted(scores: Scores, assignments: Mapping[str, str]) -> dict[str, float
     return {"kl": kl, "se": se, "bytes": size}
 
 
+def rounded(scores: Scores, assignments: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any] | None]:
+    """The `roundings` and `rounding` of a plan: each weight is rounded as it was scored."""
+    fitted = {(entry.weight, entry.format): entry.rounding for entry in scores.entries}
+    found = {
+        pair[0]: fitted[pair] for pair in assignments.items() if fitted.get(pair, "nearest") != "nearest"
+    }
+    return found, scores.rounding if found else None
+
+
 def provenance(scores: Scores) -> dict[str, str | float | None]:
     """With what, when and from which measurements a plan was made."""
     return {
@@ -232,4 +242,5 @@ def _plan(
         None,
         list(constraints.pins),
         {**provenance(scores), **constraints.as_words()},
+        *rounded(scores, assignments),
     )

@@ -1,6 +1,6 @@
 """A whole plan measured at once, on text that no weight was scored on; and repaired first, where asked."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ from kl_lens_desktop.model.load import LoadedModel, load_or_open
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
+from kl_lens_desktop.plan.integers import beside
 from kl_lens_desktop.plan.jobs import RepairDone, RepairSettings, Verified, VerifyJob
 from kl_lens_desktop.plan.joint import Bench, spread_windows
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
@@ -21,6 +22,9 @@ from kl_lens_desktop.plan.repair import Repair, repair
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import DEFAULT_FORMATS, parse_format, stored_bytes
+from kl_lens_desktop.quant.integers import SUFFIX
+from kl_lens_desktop.quant.roundings import Roundings
+from kl_lens_desktop.sensitivity.data_rounding import roundings_of
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
 from kl_lens_desktop.text.bundled import (
@@ -58,10 +62,11 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     check_applies(plan, identity, [weight.name for weight in quantizable(inventory(loaded.model))], path)
     held_out = job.text or held_out_text()
     yield from remarks(held_out)
+    roundings = yield from _roundings(loaded, plan, path, job.repair, cancel)
     repaired: RepairDone | None = None
     if job.repair is not None:
         found = plan
-        for event in _repaired(loaded, path, plan, job.repair, job.window, held_out, cancel):
+        for event in _repaired(loaded, path, plan, job.repair, job.window, held_out, cancel, roundings):
             if isinstance(event, Plan):
                 found = event
             elif isinstance(event, dict):
@@ -70,7 +75,7 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
                 yield event
         plan = found
     yield Progress(STAGE, 1, 2, "Measuring the whole plan on held-out text")
-    measured = measure_plan(loaded, plan.assignments, [held_out], job.tokens, job.window, cancel)
+    measured = measure_plan(loaded, plan.assignments, [held_out], job.tokens, job.window, cancel, roundings)
     if not load_plan(path).is_same_as(plan):
         raise InputError(
             f"{path} changed while it was measured", "the measurement is for the earlier plan", "Verify again"
@@ -83,6 +88,20 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     yield job.finished(verified)
 
 
+def _roundings(
+    loaded: LoadedModel, plan: Plan, path: Path, by: RepairSettings | None, cancel: Cancel
+) -> Generator[Event, None, Roundings]:
+    """The integers of a plan and, with the scores it was made from, of all that a repair may try."""
+    files, pairs, record = beside(path), plan.fitted, plan.rounding
+    if by and by.scores:
+        scores = load_scores(by.scores)
+        files.append(by.scores.with_suffix(SUFFIX))
+        if scores.rounding and plan.rounding in (None, scores.rounding):
+            fitted = [(entry.weight, entry.format) for entry in scores.entries if entry.rounding != "nearest"]
+            pairs, record = list(dict.fromkeys([*pairs, *fitted])), scores.rounding
+    return (yield from roundings_of(loaded, plan.model.sha256, record, pairs, files, cancel, STAGE))
+
+
 def _repaired(
     loaded: LoadedModel,
     path: Path,
@@ -91,6 +110,7 @@ def _repaired(
     window: int,
     held_out: Path,
     cancel: Cancel,
+    roundings: Roundings,
 ) -> Iterator[Event | Plan | dict[str, Any]]:
     """The events of a repair, each better plan once it is saved, and at the end what came of it."""
     scores = load_scores(by.scores) if by.scores else None
@@ -103,7 +123,9 @@ def _repaired(
     ids, sha256 = spread_windows(loaded, text, by.tokens, window, skip)
     read = {"text": sha256, "skip": skip, "tokens": ids.numel(), "window": window}
     about = {"model": plan.model.sha256, **read}
-    bench = Bench(loaded, ids, cancel, path.with_suffix(".joint.json"), about)
+    if plan.rounding:
+        about["rounding"] = plan.rounding
+    bench = Bench(loaded, ids, cancel, path.with_suffix(".joint.json"), about, roundings)
     options = weight_options(scores) if scores else unscored_options(bench, plan)
     if strange := set(plan.assignments) - {option.weight for option in options}:
         raise InputError(
@@ -125,7 +147,7 @@ def _repaired(
             if isinstance(event, Repair):
                 last = event
                 if event.assignments != plan.assignments:
-                    plan = _replaced(plan, scores, event, text)
+                    plan = _replaced(plan, scores, event, text, roundings)
                     save_plan(path, plan)
                     yield plan
             else:
@@ -170,13 +192,14 @@ def unscored_options(bench: Bench, plan: Plan) -> list[WeightOptions]:
     return options
 
 
-def _replaced(plan: Plan, scores: Scores | None, found: Repair, text: Path) -> Plan:
+def _replaced(plan: Plan, scores: Scores | None, found: Repair, text: Path, roundings: Roundings) -> Plan:
     gain, error = found.joint.less_than(found.start)
     notes: dict[str, str | float | None] = {
         "repaired_on": text.name,
         "repair_gain": gain,
         "repair_gain_se": error,
     }
+    fitted = roundings.of(found.assignments)
     if scores:
         sums = predicted(scores, found.assignments)
     else:
@@ -188,6 +211,8 @@ def _replaced(plan: Plan, scores: Scores | None, found: Repair, text: Path) -> P
         predicted=sums,
         measured=None,
         provenance={**plan.provenance, **notes},
+        roundings=fitted,
+        rounding=(plan.rounding or (scores.rounding if scores else None)) if fitted else None,
     )
 
 

@@ -223,13 +223,16 @@ class Child:
         words = self._last_words(status)
         if says_out_of_memory(words):
             return out_of_memory(self._job, self._free)
-        what, advice = f"The {self.name} process ended early", self._job.SAVES_MEMORY
-        if ended_by_system(status):
-            why = f"the system ended it ({words}), as it does when memory runs out"
-            return ChildError(what, f"{why}; {memory_words(self._job, self._free)}", advice)
-        return ChildError(
-            what, words, "Try again. If it happens again, choose a smaller model or another device"
+        what, kept = f"The {self.name} process ended early", self._job.KEEPS and f"{self._job.KEEPS}. "
+        if not ended_by_system(status):
+            advice = "Try again. If it happens again, choose a smaller model or another device"
+            return ChildError(what, words, kept + advice)
+        why = "the system ended it, as it does when memory runs out"
+        error = ChildError(
+            what, f"{why}; {memory_words(self._job, self._free)}", kept + self._job.SAVES_MEMORY
         )
+        error.add_note(words)
+        return error
 
     def _enforce_limits(self, deadline: float | None) -> None:
         if deadline is not None and time.monotonic() > deadline:

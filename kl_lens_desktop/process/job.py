@@ -20,11 +20,15 @@ class Job(ABC, Generic[Result]):
     """The base of all jobs; each is a frozen record whose fields, with their defaults, are its parameters.
 
     `NAME` is what a worker process is asked for; `kl_lens_desktop.jobs` knows every job by it. The type in
-    brackets is that of the result. `SAVES_MEMORY` tells a person what helps where memory does not suffice.
+    brackets is that of the result. `SAVES_MEMORY` tells a person what helps where memory does not suffice,
+    and `KEEPS` what is not lost when a process ends early; empty if nothing is kept. A `LONG` job may take
+    minutes or hours: the computer stays awake for it.
     """
 
     NAME: ClassVar[str]
     SAVES_MEMORY: ClassVar[str] = "Close other programs, or choose a smaller model"
+    KEEPS: ClassVar[str] = ""
+    LONG: ClassVar[bool] = False
 
     def check(self) -> None:
         """Refuse what can be refused before a model is fetched or opened.

@@ -19,6 +19,8 @@ _SIGNS = (
     "Cannot allocate memory",
     "failed to map segment",  # a library that does not fit
     "can't start new thread",
+    "without exception set",  # Python, of an extension that found no room for the exception
+    "without setting an exception",
     "Thread creation failed",  # OpenMP of GCC
     "system unable to allocate necessary resources",  # and of LLVM
 )
@@ -57,7 +59,8 @@ def ended_by_system(status: int) -> bool:
 
 def out_of_memory(job: Job[Any], free: float) -> ChildError:
     """The error that says so; `free` bytes of memory were when the job began."""
-    return ChildError(f"Not enough memory for {job.NAME}", memory_words(job, free), job.SAVES_MEMORY)
+    kept = job.KEEPS and f"{job.KEEPS}. "
+    return ChildError(f"Not enough memory for {job.NAME}", memory_words(job, free), kept + job.SAVES_MEMORY)
 
 
 def memory_words(job: Job[Any], free: float) -> str:

@@ -5,6 +5,7 @@ What is hashed, loaded, sized, downloaded and copied is chosen here alone. Needs
 
 import codecs
 import json
+import math
 import re
 import stat
 from collections.abc import Callable, Collection, Iterable
@@ -95,9 +96,8 @@ def model_files(folder: Path) -> ModelFiles:
         raise ModelError(f"Cannot open {folder}", reason(error), "Choose another folder") from error
     small = [name for name in _MOST_BYTES if name in names and name != INDEX]
     if CONFIG not in small:
-        raise ModelError(
-            f"Cannot open {folder}", "it has no config.json", "Choose a folder with a Hugging Face model"
-        )
+        missing = no_config(names)
+        raise ModelError(f"Cannot open {folder}", missing.why, missing.next_step)
     if SINGLE in names and folder.parent.name == "snapshots":
         names.discard(INDEX)  # of shards that are there too: the Hub's cache holds what other tools pulled
     index = parse_index(read_bytes(_own_file(folder, INDEX)), folder / INDEX) if INDEX in names else {}
@@ -116,6 +116,15 @@ def model_files(folder: Path) -> ModelFiles:
         index,
         tuple(_own_file(folder, name) for name in small),
     )
+
+
+def no_config(names: Collection[str]) -> UnusableError:
+    """What files without a config.json are."""
+    if "adapter_config.json" in names:
+        return UnusableError(
+            "it is an adapter for another model", "Merge it into that model first, or choose that model"
+        )
+    return UnusableError("it has no config.json", "Choose a model in transformers' layout")
 
 
 def weight_names(names: Collection[str], index: dict[str, str]) -> list[str]:
@@ -218,6 +227,26 @@ def parse_object(
     if _is_deep(value):
         raise _damaged(path, "it is nested too deeply")
     return value
+
+
+def strict_json(content: bytes) -> bytes:
+    """JSON that every reader takes: NaN and infinity as transformers writes them, ``{"__float__": "NaN"}``.
+
+    JSON has no such numbers, and only Python reads them. What has none stays as it is.
+    """
+    found = False
+
+    def tagged(name: str) -> dict[str, str]:
+        nonlocal found
+        found = True
+        return {"__float__": name}
+
+    def number(text: str) -> float | dict[str, str]:
+        value = float(text)
+        return value if math.isfinite(value) else tagged("Infinity" if value > 0 else "-Infinity")
+
+    value = json.loads(content.decode("utf-8-sig"), parse_constant=tagged, parse_float=number)
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() if found else content
 
 
 def parse_index(content: bytes, path: Path) -> dict[str, str]:

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from kl_lens_desktop.families import FAMILIES
-from kl_lens_desktop.repository.model_files import TOKENIZER, UnusableError, listed
+from kl_lens_desktop.repository.model_files import TOKENIZER, TOKENIZER_CONFIG, UnusableError, listed
 
-TOKENIZERS = (TOKENIZER, "vocab.json", "vocab.txt", "tokenizer.model")
+_TOKENIZERS = (TOKENIZER, "vocab.json", "vocab.txt")  # that are read without further packages
+TOKENIZER_FILES = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json")
 # What tools that quantize leave beside the weights, and what their methods are called.
 _LEFT = {"hf_quant_config.json": "ModelOpt", "quantize_config.json": "GPTQ", "quant_config.json": "AWQ"}
 _METHODS = {"gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8", "fbgemm_fp8": "FP8", "modelopt": "ModelOpt"}
@@ -77,12 +78,23 @@ def quantization(config: dict[str, Any]) -> str:
     return ""
 
 
+def has_tokenizer(names: Collection[str]) -> bool:
+    """Whether one of the files called `names` holds a tokenizer that can be read."""
+    return bool(set(_TOKENIZERS).intersection(names))
+
+
 def check_tokenizer_files(names: Collection[str]) -> None:
-    """Raise `UnusableError` if no file of a tokenizer is there."""
-    if not set(TOKENIZERS).intersection(names):
+    """Raise `UnusableError` if no file of a tokenizer is there that can be read."""
+    if has_tokenizer(names):
+        return
+    if "tokenizer.model" in names:
         raise UnusableError(
-            "it has no tokenizer", "Choose a copy of the model with tokenizer.json, in transformers' layout"
+            "its tokenizer is only in the format of SentencePiece or tiktoken (tokenizer.model)",
+            "Add the tokenizer.json of another copy of the model, or choose such a copy",
         )
+    raise UnusableError(
+        "it has no tokenizer", "Choose a copy of the model with tokenizer.json, in transformers' layout"
+    )
 
 
 def parts(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

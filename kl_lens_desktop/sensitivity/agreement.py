@@ -24,8 +24,9 @@ from kl_lens_desktop.model.inventory import Weight, inventory
 from kl_lens_desktop.model.load import LoadedModel, load_or_open
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
-from kl_lens_desktop.quant.formats import parse_format
-from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.quant.integers import SUFFIX
+from kl_lens_desktop.quant.roundings import Change, changed_values
+from kl_lens_desktop.sensitivity.data_rounding import roundings_of
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Tau
@@ -75,12 +76,17 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     yield from remarks(held_out)
     ids, about = windows(loaded, [held_out], job.tokens, job.window)
     points: list[dict[str, Any]] = []
-    todo = _in_order(scores.entries, weights)
+    fitted = [(entry.weight, entry.format) for entry in scores.entries if entry.rounding != "nearest"]
+    roundings = yield from roundings_of(
+        loaded, identity.sha256, scores.rounding, fitted, [path.with_suffix(SUFFIX)], cancel, STAGE
+    )
+    entries = _in_order(scores.entries, weights)
+    todo = [(weights[entry.weight], roundings.change(entry.weight, entry.format)) for entry in entries]
     with torch.no_grad(), fast_kernels(loaded.model):
         measure = _nats_on_disk if loaded.mapped else _nats_in_memory
         found = measure(loaded, ids, todo, cancel)
         full = next(found)
-        for (entry, _), nats in zip(todo, found, strict=True):
+        for entry, nats in zip(entries, found, strict=True):
             cancel.check()
             metrics = {name: getattr(entry, name).mean for name in COMPARED}
             point = {"weight": entry.weight, "kind": entry.kind, "format": entry.format, **metrics}
@@ -121,7 +127,7 @@ def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreemen
 
 
 def _nats_in_memory(
-    loaded: LoadedModel, ids: Tensor, todo: Sequence[tuple[Entry, Weight]], cancel: Cancel
+    loaded: LoadedModel, ids: Tensor, todo: Sequence[tuple[Weight, Change]], cancel: Cancel
 ) -> Iterator[list[float]]:
     """Cross-entropies by window in full precision, then with each weight of `todo` changed."""
     with Lanes(loaded.model, cancel) as lanes:
@@ -131,24 +137,24 @@ def _nats_in_memory(
 
 
 def _nats_on_disk(
-    loaded: LoadedModel, ids: Tensor, todo: Sequence[tuple[Entry, Weight]], cancel: Cancel
+    loaded: LoadedModel, ids: Tensor, todo: Sequence[tuple[Weight, Change]], cancel: Cancel
 ) -> Iterator[list[float]]:
     """As `_nats_in_memory`."""
-    models = [Changed({}, None), *(changed(weight, parse_format(entry.format)) for entry, weight in todo)]
+    models = [Changed({}, None), *(changed(weight, change) for weight, change in todo)]
     with DiskLanes(loaded.model, cancel) as lanes:
         found = Stream(lanes, ids, compared=False).cross_entropies(models)
         yield from (nats for nats in found if not isinstance(nats, float))
 
 
-def _jobs(walk: Walk, todo: Iterable[tuple[Entry, Weight]]) -> Iterator[Work[list[float]]]:
-    for entry, weight in todo:
+def _jobs(walk: Walk, todo: Iterable[tuple[Weight, Change]]) -> Iterator[Work[list[float]]]:
+    for weight, change in todo:
         if weight.block is not None:
             walk.advance(weight.block)
-        yield Work(functools.partial(_nats, walk, walk.position, weight, entry.format), weight.parameters)
+        yield Work(functools.partial(_nats, walk, walk.position, weight, change), weight.parameters)
 
 
-def _nats(walk: Walk, position: Position, weight: Weight, name: str, lane: Lane) -> list[float]:
-    swap = {weight.name: fake_quantize(lane.parameters[weight.name], parse_format(name))}
+def _nats(walk: Walk, position: Position, weight: Weight, change: Change, lane: Lane) -> list[float]:
+    swap = {weight.name: changed_values(lane.parameters[weight.name], change)}
     return walk.cross_entropies(swap, head_only=weight.kind == "head", lane=lane, position=position)
 
 
@@ -162,8 +168,6 @@ def _tau(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
     return 0.0 if math.isnan(tau) else tau
 
 
-def _in_order(entries: list[Entry], weights: dict[str, Weight]) -> list[tuple[Entry, Weight]]:
+def _in_order(entries: list[Entry], weights: dict[str, Weight]) -> list[Entry]:
     order = {weight.name: place for place, weight in enumerate(in_forward_order(list(weights.values())))}
-    return [
-        (entry, weights[entry.weight]) for entry in sorted(entries, key=lambda entry: order[entry.weight])
-    ]
+    return sorted(entries, key=lambda entry: order[entry.weight])

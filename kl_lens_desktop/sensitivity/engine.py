@@ -11,7 +11,7 @@ import itertools
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -23,20 +23,22 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kl_lens_desktop import __version__
-from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.errors import InputError, ModelError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
 from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, load_or_open, unembedded
+from kl_lens_desktop.model.load import LoadedModel, load_or_open, warnings
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weights
 from kl_lens_desktop.quant.formats import formats_to_measure, parse_format, stored_bytes
-from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.quant.integers import SUFFIX
+from kl_lens_desktop.quant.roundings import NEAREST, Roundings, changed_values
 from kl_lens_desktop.sensitivity import decision, race
+from kl_lens_desktop.sensitivity.data_rounding import Calibration, calibration, round_by_data
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes
@@ -44,10 +46,17 @@ from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB
 from kl_lens_desktop.sensitivity.measuring import Candidate, Found, InMemory, Measuring, OnDisk, Text
 from kl_lens_desktop.sensitivity.pace import Cost, Pace
-from kl_lens_desktop.sensitivity.scores import ModelIdentity, Samples, Scores, Windows, check_size
+from kl_lens_desktop.sensitivity.scores import (
+    ModelIdentity,
+    Samples,
+    Scores,
+    Windows,
+    check_size,
+    load_scores,
+)
 from kl_lens_desktop.sensitivity.stream import Changed, Stream, only
 from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS, Walk
-from kl_lens_desktop.text.bundled import remarks
+from kl_lens_desktop.text.bundled import calibration_text, remarks
 from kl_lens_desktop.text.calibration import source_text
 from kl_lens_desktop.text.windows import windows
 
@@ -89,7 +98,7 @@ def analyze(
     check_writable(out.absolute().parent)
     yield Progress(STAGE, 0, 0, "Opening the model")
     loaded = yield from load_or_open(local.folder, STAGE, how.device)
-    yield from unembedded(loaded)
+    yield from warnings(loaded)
     use_cores()
     precision = how.precision
     if precision == "bf16" and not _gains_from_bf16(how.device):
@@ -99,10 +108,13 @@ def analyze(
     yield Weights([weight.as_dict() for weight in weights])
     if how.text:
         yield from remarks(*how.text)
+        sources = [(file, file.name) for file in how.text]
         ids, text = windows(loaded, how.text, how.tokens, how.window)
     else:
         found = yield from source_text(how.source, loaded, out, how.tokens, how.window, how.seed, cancel)
+        sources = [(found.file, found.name)]
         ids, text = windows(loaded, [found.file], how.tokens, how.window, found.name)
+    by = None if how.rounding == "nearest" else (yield from _calibration(loaded, out, how, sources))
     check_size(len(quantizable(weights)), len(wanted), len(ids))
     hashes = _hashes(ids)
     fresh = Scores(
@@ -110,15 +122,24 @@ def analyze(
         text.as_dict(),
         [weight.as_dict() for weight in weights],
         kept_bytes(loaded.model, weights),
-        _settings(how, precision, len(ids)),
+        _settings(how, precision, len(ids), by),
         _environment(loaded.model),
         windows=Windows(hashes[-1], order_of([len(ids)], how.seed)),
     )
     ledger = open_ledger(out, fresh, hashes)
     for entry in ledger.entries:
         yield Scored(asdict(entry))
+    ordered = in_forward_order(quantizable(weights))
+    roundings = NEAREST
+    if by is not None:
+        pairs = [(weight.name, fmt.name) for weight in ordered for fmt in wanted]
+        path, sha256 = out.with_suffix(SUFFIX), fresh.model.sha256
+        roundings = yield from round_by_data(loaded, sha256, path, ordered, pairs, by, cancel, STAGE)
+        ledger.roundings = dict.fromkeys(roundings.kept, "gptq")
     candidates = [
-        Candidate(weight, fmt) for weight in in_forward_order(quantizable(weights)) for fmt in wanted
+        Candidate(weight, fmt, roundings.change(weight.name, fmt.name))
+        for weight in ordered
+        for fmt in wanted
     ]
     try:
         with (
@@ -140,9 +161,31 @@ def analyze(
         ledger.save(now=True)
 
 
-def _settings(how: Analysis, precision: str, count: int) -> dict[str, Any]:
+def _calibration(
+    loaded: LoadedModel, out: Path, how: Analysis, sources: Sequence[tuple[Path, str]]
+) -> Generator[Event, None, Calibration]:
+    """What the weights are rounded by: the text that is scored, where it is not scored, or a bundled one."""
+    earlier = load_scores(out).rounding if out.exists() else None
+    skip = int(earlier["skip"]) if earlier else None
+    scored = how.tokens // len(sources)
+    found = calibration(loaded, sources, how.window, skip=skip, scored=scored, seed=how.seed)
+    if found is None:
+        yield Note("The text is too short to round by it as well: rounding by the bundled novels")
+        bundled = [(calibration_text(), calibration_text().name)]
+        found = calibration(loaded, bundled, how.window, skip=skip, seed=how.seed)
+    if found is None:
+        raise InputError(
+            f"Cannot round by windows of {how.window} tokens",
+            "the bundled text does not have five of them",
+            "Choose shorter windows, or round to nearest",
+        )
+    return found
+
+
+def _settings(how: Analysis, precision: str, count: int, by: Calibration | None) -> dict[str, Any]:
     """How so many windows are measured, as the score file says it."""
     return {
+        **({} if by is None else {"rounding": dict(by.record)}),
         "precision": precision,
         "standard_error": "batch means over windows",
         "sqnr_limit_db": SQNR_LIMIT_DB,
@@ -343,18 +386,19 @@ def measure_plan(
     tokens: int,
     window: int,
     cancel: Cancel,
+    roundings: Roundings = NEAREST,
 ) -> dict[str, Any]:
     """The whole plan at once against the full-precision model: the ``measured`` of a plan file."""
     ids, text = windows(loaded, texts, tokens, window)
     use_cores()
-    formats = {name: parse_format(each) for name, each in assignments.items()}
+    changes = roundings.changes(assignments)
     with torch.no_grad(), fast_kernels(loaded.model):
         if loaded.mapped:
             with DiskLanes(loaded.model, cancel) as lanes:
-                tally = only(Stream(lanes, ids).compare([Changed(formats, 0)]))
+                tally = only(Stream(lanes, ids).compare([Changed(changes, 0)]))
         else:
             lane = Lane(loaded.model, cancel)
-            rounded = {name: fake_quantize(lane.parameters[name], each) for name, each in formats.items()}
+            rounded = {name: changed_values(lane.parameters[name], each) for name, each in changes.items()}
             tally = Walk(lane, ids).compare(rounded)
     estimates = tally.estimates()
     measured = {name: asdict(estimates[name]) for name in ("kl_pq", "kl_qp", "top1_agreement", "delta_ce")}

@@ -13,6 +13,7 @@ from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS
 from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, SCORED_TOKENS, WINDOW
 
 QUICK_TOKENS = 1024
+ROUNDINGS = ("data", "nearest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Analysis:
         what that costs is measured and kept in the settings as ``rounding_floor``.
     device : str
         Of torch: ``cpu``, ``cuda`` or ``xpu``.
+    rounding : str
+        ``data``, which chooses each weight's integers by the inputs that a text gives it, or ``nearest``.
     """
 
     text: tuple[Path, ...] = ()
@@ -51,6 +54,7 @@ class Analysis:
     seed: int = 0
     precision: str = "f32"
     device: str = "cpu"
+    rounding: str = ROUNDINGS[0]
 
     @property
     def quick(self) -> "Analysis":
@@ -59,7 +63,12 @@ class Analysis:
 
     def continues(self, other: "Analysis") -> bool:
         """Whether the scores of `other` can be added to: further formats and more of the text may come."""
-        same = (self.text, self.source, self.window) == (other.text, other.source, other.window)
+        same = (self.text, self.source, self.window, self.rounding) == (
+            other.text,
+            other.source,
+            other.window,
+            other.rounding,
+        )
         return same and self.tokens >= other.tokens
 
     def check(self) -> None:
@@ -69,6 +78,10 @@ class Analysis:
         from kl_lens_desktop.text.bundled import check_text, check_windows
 
         formats_to_measure(self.formats)
+        if self.rounding not in ROUNDINGS:
+            raise InputError(
+                f"Unknown rounding {self.rounding!r}", f"it is one of {', '.join(ROUNDINGS)}", "Choose one"
+            )
         if not 0 <= self.bits <= 16:
             raise InputError(f"Cannot plan for {self.bits:g} bits", "FP16 takes 16", "Choose 16 or fewer")
         check_windows(self.tokens, self.window, max(len(self.text), 1))
@@ -96,6 +109,8 @@ class AnalyzeJob(Job[Analyzed]):
     """
 
     NAME: ClassVar[str] = "analyze"
+    LONG: ClassVar[bool] = True
+    KEEPS: ClassVar[str] = "What was measured is kept, and starting again continues"
     SAVES_MEMORY: ClassVar[str] = (
         "Close other programs, shorten the window, set OMP_NUM_THREADS=1, or choose a smaller model"
     )
@@ -172,6 +187,7 @@ class AgreeJob(Job[Agreed]):
     """
 
     NAME: ClassVar[str] = "agree"
+    LONG: ClassVar[bool] = True
 
     model: str
     scores: Path

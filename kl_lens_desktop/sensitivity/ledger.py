@@ -1,7 +1,7 @@
 """What has been measured so far, kept in the score file after every step. Needs no torch."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Ledger:
         self._samples = dict(scores.windows.samples)
         self._unmeasurable = dict(scores.unmeasurable)
         self.settings = dict(scores.settings)
+        self.roundings: Mapping[Pair, str] = {}  # of what is added, where it is not the nearest
         self._entries = {(entry.weight, entry.format): entry for entry in scores.entries}
         self._saved_at = self._saving_s = 0.0
         self.saved = False
@@ -117,6 +118,7 @@ class Ledger:
         self._entries[pair] = Entry(
             *(weight, about["kind"], about["block"], name, size),
             *(kl_pq, kl_qp, mse, sqnr_db, delta_ce, top1),
+            rounding=self.roundings.get(pair, "nearest"),
         )
         return self._entries[pair]
 
@@ -146,7 +148,7 @@ def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Le
         raise InputError(
             f"Cannot continue {path}",
             f"it was measured with other settings: {'; '.join(differences)}",
-            "Choose another file name, or the same model and text",
+            "Choose another file name, or the same model, text and rounding",
         )
     assert kept.windows is not None
     windows = replace(fresh.windows, samples=kept.windows.samples, signal=kept.windows.signal)
@@ -199,7 +201,13 @@ def _differences(kept: Scores, fresh: Scores, held_ids_sha256: Sequence[str]) ->
         found.append(f"{kept.text['tokens']} tokens against {fresh.text['tokens']}")
     elif held_ids_sha256[len(kept.windows.order) - 1] != kept.windows.ids_sha256:
         found.append(f"text {kept.text['name']!r} against {fresh.text['name']!r}, which begins differently")
+    if kept.rounding != fresh.rounding:
+        found.append(f"rounding {_said(kept.rounding)} against {_said(fresh.rounding)}")
     for name in ("seed", "precision"):
         if kept.settings.get(name) != fresh.settings.get(name):
             found.append(f"{name} {kept.settings.get(name)} against {fresh.settings.get(name)}")
     return found
+
+
+def _said(rounding: Mapping[str, object] | None) -> str:
+    return f"by {rounding['text']}" if rounding else "to nearest"

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from kl_lens_desktop.model.inventory import Weight
 from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.quant.roundings import Change, changed_values
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.means import nothing_changed
@@ -23,16 +24,18 @@ from kl_lens_desktop.sensitivity.stream import Changed, Stream, changed, only
 from kl_lens_desktop.sensitivity.walk import Position, Timing, Walk
 
 T = TypeVar("T", bound="Text")
+_FP16_MOST = torch.finfo(torch.float16).max
 _NOISE = 1e-5  # relative: a change too small to matter
-_NOT_FINITE = "its own values are not finite"
+_NOT_FINITE = "its own values are not finite, or beyond what FP16 holds"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A weight in a format, to be measured."""
+    """A weight in a format, to be measured with the values of `change`."""
 
     weight: Weight
     format: Format
+    change: Change
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -114,7 +117,7 @@ class OnDisk:
     def __init__(self, lanes: DiskLanes) -> None:
         self._lanes, self._weights = lanes, (weights := lanes.main)
         self.model, self.depth, self.count = weights.model, len(weights.blocks), 1
-        self._known_finite: dict[str, bool] = {}
+        self._known_usable: dict[str, bool] = {}
         self._known_changing: dict[tuple[str, str], bool] = {}
 
     def open(self, ids: Tensor) -> Stream:
@@ -123,7 +126,7 @@ class OnDisk:
     def found(self, text: Stream, todo: Sequence[Candidate]) -> Iterator[Found | float]:
         told = [self._without_running(text, candidate) for candidate in todo]
         unknown = [each for each, known in zip(todo, told, strict=True) if known is None]
-        results = text.compare([changed(each.weight, each.format) for each in unknown])
+        results = text.compare([changed(each.weight, each.change) for each in unknown])
         for known in told:
             if known is not None:
                 yield known
@@ -138,10 +141,11 @@ class OnDisk:
         return only(text.compare([Changed({_name_of(embedding, self._weights.stored): _noisy}, 0)]))
 
     def broken(self) -> Iterator[str]:
-        return (name for name in self._weights.stored if not self._finite(name))
+        pieces = self._weights.pieces
+        return (name for name in self._weights.stored if not all(map(_finite, pieces(name))))
 
     def _without_running(self, text: Stream, candidate: Candidate) -> Found | None:
-        if not self._finite(candidate.weight.name):
+        if not self._usable(candidate.weight.name):
             return Found(_NOT_FINITE, Timing())
         if not self._changes(candidate):
             return Found(nothing_changed(len(text.signal)), Timing())
@@ -149,16 +153,18 @@ class OnDisk:
 
     def _changes(self, candidate: Candidate) -> bool:
         """Whether the format changes anything, which the first rows tell of nearly every weight."""
+        if not isinstance(candidate.change, Format):
+            return True
         if candidate.pair not in self._known_changing:
             parts = (part.float() for part in self._weights.pieces(candidate.weight.name))
             differs = (not torch.equal(fake_quantize(part, candidate.format), part) for part in parts)
             self._known_changing[candidate.pair] = any(differs)
         return self._known_changing[candidate.pair]
 
-    def _finite(self, name: str) -> bool:
-        if name not in self._known_finite:
-            self._known_finite[name] = all(_finite(part) for part in self._weights.pieces(name))
-        return self._known_finite[name]
+    def _usable(self, name: str) -> bool:
+        if name not in self._known_usable:
+            self._known_usable[name] = all(_finite(part, _FP16_MOST) for part in self._weights.pieces(name))
+        return self._known_usable[name]
 
 
 def _jobs(walk: Walk, todo: Sequence[Candidate]) -> Iterator[Work[Found]]:
@@ -172,9 +178,9 @@ def _jobs(walk: Walk, todo: Sequence[Candidate]) -> Iterator[Work[Found]]:
 def _measure(walk: Walk, position: Position, candidate: Candidate, lane: Lane) -> Found:
     name, parameter = candidate.weight.name, lane.parameters[candidate.weight.name]
     timing, started = Timing(), time.perf_counter()
-    if not _finite(parameter):
+    if not _finite(parameter, _FP16_MOST):
         return Found(_NOT_FINITE, timing)
-    rounded = fake_quantize(parameter, candidate.format)
+    rounded = changed_values(parameter, candidate.change)
     unchanged = torch.equal(rounded, parameter)
     timing.rounding_s, timing.rounded = time.perf_counter() - started, candidate.weight.parameters
     if unchanged:
@@ -196,6 +202,6 @@ def _noisy(rows: Tensor) -> Tensor:
     return rows * torch.empty_like(rows).normal_(1, _NOISE, generator=torch.Generator().manual_seed(0))
 
 
-def _finite(parameter: Tensor) -> bool:
+def _finite(parameter: Tensor, most: float = math.inf) -> bool:
     """`isfinite` would take one and a half times the memory of the parameter."""
-    return all(math.isfinite(end.item()) for end in parameter.aminmax())
+    return all(math.isfinite(end) and abs(end) <= most for end in map(Tensor.item, parameter.aminmax()))

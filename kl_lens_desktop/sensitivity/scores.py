@@ -33,6 +33,7 @@ class Entry:
     """How much one weight in one format changes the model's output; nats per token where a unit applies.
 
     `settled` says that racing stopped it on fewer tokens than the text has, for its rank was clear.
+    `rounding` is ``nearest``, or ``gptq`` where the integers were chosen by the data.
     """
 
     weight: str
@@ -47,6 +48,7 @@ class Entry:
     delta_ce: Estimate
     top1_agreement: Estimate
     settled: bool = False
+    rounding: str = "nearest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,12 @@ class Scores:
     windows: Windows | None = None
 
     @property
+    def rounding(self) -> dict[str, Any] | None:
+        """Which text the integers of entries whose rounding is ``gptq`` were fitted to."""
+        record = self.settings.get("rounding")
+        return record if isinstance(record, dict) else None
+
+    @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return {weight["name"]: tuple(weight["shape"]) for weight in self.weights}
 
@@ -246,6 +254,7 @@ def entry_from_json(item: dict[str, Any]) -> Entry:
         item["bytes"],
         **estimates,
         settled=settled,
+        rounding=item.get("rounding", "nearest"),
     )
 
 

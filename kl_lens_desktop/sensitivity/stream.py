@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from kl_lens_desktop.model.by_block import ByBlock, Change
 from kl_lens_desktop.model.inventory import Weight
-from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.sensitivity.disk_lanes import BATCH_TOKENS, DiskLanes
 from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
@@ -51,9 +50,9 @@ class Changed:
     start: int | None
 
 
-def changed(weight: Weight, fmt: Format) -> Changed:
-    """The model with one weight in a format."""
-    return Changed({weight.name: fmt}, None if weight.kind == "head" else weight.block or 0)
+def changed(weight: Weight, change: Change) -> Changed:
+    """The model with other values of one weight."""
+    return Changed({weight.name: change}, None if weight.kind == "head" else weight.block or 0)
 
 
 @dataclass(frozen=True, slots=True)

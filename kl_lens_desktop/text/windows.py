@@ -14,6 +14,9 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, check_windows, read_text
 
+FIT_TOKENS, JUDGE_TOKENS = 8192, 2048  # from which a rounding learns, and by which it is judged
+_SPREAD_TOKENS = 2**20  # of a longer text no more is tokenized, which is millions of characters
+_LEAST_WINDOWS = 5  # four to fit to and one to judge by
 _SPARE_TOKENS = 64  # behind the last that is used: where a text is cut, its last tokens may change
 
 
@@ -81,6 +84,43 @@ def windows(
         )
     name = name or " + ".join(file.name for file in files)
     return rows, TextIdentity(name[:300], digest.hexdigest(), rows.numel(), window)
+
+
+def calibration_windows(
+    loaded: LoadedModel,
+    file: Path,
+    window: int,
+    skip: int | None = None,
+    scored: int = 0,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, int] | None:
+    """Windows to fit a rounding to and others to judge it by, spread evenly over a text.
+
+    Parameters
+    ----------
+    skip : int, optional
+        Tokens at the start that are left out. Without it, the first quarter and the first `scored` tokens
+        are: a rounding must not be scored on the text it was fitted to, and more may be scored later.
+    seed : int
+        Which of the windows are judged by.
+
+    Returns
+    -------
+    (Tensor, Tensor, int) or None
+        Token ids (windows, window) of both, without a window in common, and what was skipped; None if the
+        rest of the text has fewer than five windows.
+    """
+    ids = first_ids(loaded, read_text(file), max(skip or 0, scored) + _SPREAD_TOKENS, str(file))
+    skip = max(scored, len(ids) // 4) if skip is None else skip
+    room = (len(ids) - skip) // window
+    count = min(room, max((FIT_TOKENS + JUDGE_TOKENS) // window, _LEAST_WINDOWS))
+    if count < _LEAST_WINDOWS:
+        return None
+    starts = [skip + window * (place * room // count) for place in range(count)]
+    rows = torch.tensor([ids[start : start + window] for start in starts], dtype=torch.long)
+    every = FIT_TOKENS // JUDGE_TOKENS + 1
+    judged = torch.arange(count) % every == every - 1 - seed % every
+    return rows[~judged], rows[judged], skip
 
 
 def first_ids(loaded: LoadedModel, text: str, count: int, source: str) -> list[int]:

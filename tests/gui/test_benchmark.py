@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PySide6.QtCore import QPoint, QRectF, QSizeF, Qt
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QGuiApplication, QImage
 from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QTableView
 from pytestqt.qtbot import QtBot
 
@@ -33,6 +33,7 @@ from kl_lens_desktop.gui.state import bench_history
 from kl_lens_desktop.home import home
 from kl_lens_desktop.process.events import Memory
 from kl_lens_desktop.process.job import Job
+from kl_lens_desktop.quantities import size
 from kl_lens_desktop.run import RunJob
 from tests.gui.conftest import JOB_MS
 
@@ -143,7 +144,8 @@ def test_the_best_is_bold_and_what_rounds_cannot_tell_from_it_is_marked(page: Be
     assert "slower" in cell(page, "int4_sym_g64", "Tokens/s", Qt.ItemDataRole.ToolTipRole)
     tip = page.table.headerData(2, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole)
     assert "≈ marks values not shown to differ from the best by more than 4 %" in tip
-    assert "runs at 1.50× the speed of FP16 in" in page.sentence.text()
+    assert "instead of" in page.sentence.text()
+    assert "1.5× as fast" in page.sentence.text()
     mean = page.session.bench[0]["tokens_per_s"] | {"mean": 200.0}
     page.session.bench = [page.session.bench[0] | {"tokens_per_s": mean}, *page.session.bench[1:]]
     page.session.bench_changed.emit()
@@ -154,7 +156,7 @@ def test_the_best_is_bold_and_what_rounds_cannot_tell_from_it_is_marked(page: Be
         for row in page.session.bench
     ]
     page.session.bench_changed.emit()
-    assert "runs at 1.01× the speed of FP16, within noise, in" in page.sentence.text()
+    assert "about as fast" in page.sentence.text()
 
 
 def test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen(
@@ -595,3 +597,47 @@ def test_earlier_benchmarks_are_kept_and_compared(page: BenchmarkPage, opened: W
         bench_history.keep(workspace)
     assert len(list(workspace.benchmarks.iterdir())) == bench_history.KEPT
     assert "29" in max(path.stem for path in workspace.benchmarks.iterdir())
+
+
+def test_the_result_is_told_in_three_figures_and_as_a_picture(page: BenchmarkPage, tmp_path: Path) -> None:
+    card = page.result
+    assert page.tabs.tabText(page.tabs.currentIndex()) == "Result"
+    values = [(figure.value.text(), figure.words.text()) for figure in card.figures]
+    rows = {row["variant"]: row for row in page.session.bench if row["device"] == "CPU"}
+    assert values[0] == (size(rows["plan"]["size_bytes"]), f"instead of {size(rows['fp16']['size_bytes'])}")
+    assert values[1] == ("1.5×", "as fast")
+    assert values[2][0] == f"{100 * rows['plan']['top1_agreement']['mean']:.0f} %"
+    card.save_picture(tmp_path / "result.png")
+    picture = QImage(str(tmp_path / "result.png"))
+    assert picture.width() >= 2 * card.face.width() - 1
+    colours = {
+        picture.pixel(x, y) for x in range(0, picture.width(), 3) for y in range(0, picture.height(), 3)
+    }
+    assert len(colours) > 3, "words are on it"
+    card.copy_picture()
+    assert not QGuiApplication.clipboard().pixmap().isNull()
+
+
+def test_what_the_exported_folder_is_used_with_can_be_copied(page: BenchmarkPage, tmp_path: Path) -> None:
+    page.session.exports = {"plan": tmp_path / "plan", "fp16": tmp_path / "fp16"}
+    page.session.exports_changed.emit()
+    card = page.result
+    compile(card.lines.toPlainText(), "lines", "exec")
+    assert str(tmp_path / "plan") in card.lines.toPlainText()
+    card.program.setCurrentIndex(1)
+    card.copy_lines.click()
+    assert QGuiApplication.clipboard().text() == card.lines.toPlainText()
+    assert "benchmark.py -m" in card.lines.toPlainText()
+
+
+def test_without_both_there_is_no_result(page: BenchmarkPage) -> None:
+    page.session.bench = [row for row in page.session.bench if row["variant"] != "fp16"]
+    page.session.bench_changed.emit()
+    assert page.result.figures[1].value.text() == "–"
+    assert not page.result.save.isEnabled()
+    assert "Benchmark the plan and FP16" in page.result.about.text()
+
+
+def test_trying_it_opens_the_trial(page: BenchmarkPage) -> None:
+    page.result.trial.click()
+    assert page.tabs.tabText(page.tabs.currentIndex()) == "Try it"

@@ -7,6 +7,7 @@ from pathlib import Path
 import keyring
 import pytest
 from keyring.backend import KeyringBackend
+from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop import resources
@@ -189,8 +190,14 @@ def test_no_network_is_said_in_words_beside_the_search(
     assert isinstance(page, ModelPage)
     page.query.setText("granite")
     page.search()
-    qtbot.waitUntil(lambda: "cannot be reached" in page.results.said.text(), timeout=30_000)
-    assert "Traceback" not in page.results.said.text()
+    window.show_page("Model")
+    qtbot.waitUntil(lambda: "cannot be reached" in page.refusal.text(), timeout=30_000)
+    assert "Errno" not in page.refusal.text()
+    assert page.refusal.isVisible()
+    sample = next(b for b in page.findChildren(QPushButton) if b.accessibleName() == "Try the sample")
+    assert sample.isVisible()
+    page.search()
+    assert not sample.isVisible()
 
 
 def test_the_token_goes_to_the_keyring_and_is_never_shown(

@@ -1,10 +1,12 @@
 """The look: live light and dark, contrast, names for screen readers, and the keyboard."""
 
+import re
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QAccessible, QAccessibleInterface, QColor
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -81,6 +83,30 @@ def test_every_control_has_a_name_for_a_screen_reader(scored: Window) -> None:
                         control.text() if isinstance(control, QAbstractButton) else ""
                     )
                     assert said, f"{type(control).__name__} on {name} has no name"
+
+
+def test_a_screen_reader_is_told_names_and_plain_words(scored: Window) -> None:
+    """What Qt itself hands to a screen reader, all the way down from the window."""
+    QAccessible.setActive(True)
+    for name in NAMES:
+        scored.show_page(name)
+        told = list(_told(QAccessible.queryAccessibleInterface(scored)))
+        nameless = [(kind, role) for kind, role, texts, focusable in told if focusable and not texts[0]]
+        assert not nameless, f"on {name}"
+        marked = [text for _, _, texts, _ in told for text in texts if re.search(r"</?[a-z]+>", text)]
+        assert not marked, f"on {name}"
+    rail = QAccessible.queryAccessibleInterface(scored.rail_entry(0))
+    assert rail.role() == QAccessible.Role.RadioButton, "no box to tick"
+
+
+def _told(of: QAccessibleInterface) -> Iterator[tuple[str, QAccessible.Role, tuple[str, ...], bool]]:
+    if not of.isValid() or of.state().invisible:
+        return
+    texts = (QAccessible.Text.Name, QAccessible.Text.Description, QAccessible.Text.Help)
+    yield type(of.object()).__name__, of.role(), tuple(map(of.text, texts)), bool(of.state().focusable)
+    for place in range(min(of.childCount(), 200)):  # cells of long tables are like the first ones
+        if child := of.child(place):
+            yield from _told(child)
 
 
 def test_every_page_is_reached_and_left_with_the_tab_key(scored: Window, qtbot: QtBot) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.gui.model.page import ModelPage
+from kl_lens_desktop.gui.more.help import HelpPage
 from kl_lens_desktop.gui.shell import application
 from kl_lens_desktop.gui.shell.window import PAGES, Window
 from tests.machine import slowness
@@ -124,3 +126,20 @@ def test_ctrl_enter_compresses_and_ctrl_q_closes(opened: Window, qtbot: QtBot) -
     assert pressed == [True]
     qtbot.keyClick(opened, Qt.Key.Key_Q, Qt.KeyboardModifier.ControlModifier)
     assert not opened.isVisible()
+
+
+def test_who_has_opened_nothing_yet_is_welcomed_and_led_to_answers(window: Window) -> None:
+    page = window.page("Model")
+    assert isinstance(page, ModelPage)
+    said = " ".join(words.text() or words.accessibleName() for words in page.details.findChildren(QLabel))
+    assert "Nothing leaves this computer unless" in said
+    assert str(window.session.settings.work_folder) in " ".join(
+        words.accessibleName() for words in page.details.findChildren(QLabel)
+    )
+    ask = next(b for b in page.details.findChildren(QPushButton) if b.text() == "Questions and answers")
+    ask.click()
+    assert window.shown == "Help"
+    help_page = window.page("Help")
+    assert isinstance(help_page, HelpPage)
+    assert help_page.text.file == "questions.md"
+    assert "What do I do with the exported folder?" in help_page.text.toPlainText()

@@ -95,6 +95,7 @@ class BenchDifferenceDialog(QDialog):
             _fill(self.around, line, (_capital(what), first, second), numbers=())
         self.around.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.tabs = QTabWidget()
+        self.tabs.setAccessibleName("Figures, or the environment")
         ratios = label(ratio_words("this one", "the other"), "secondary", wrap=True)
         self.tabs.addTab(card(column(self.changes, ratios)), "Figures")
         self.tabs.addTab(

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QFrame, QLabel, QWidget
 from kl_lens_desktop.gui.bench.figures import variant_title
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import RIGHT, Elided, label, row
-from kl_lens_desktop.gui.kit.words import wrapped_tip
+from kl_lens_desktop.gui.kit.words import explain
 from kl_lens_desktop.gui.state.job import Runner
 from kl_lens_desktop.printable import printable
 from kl_lens_desktop.process.events import Memory
@@ -119,9 +119,9 @@ class MemoryStrip(QWidget):
         ])  # fmt: skip
         whole = "Memory in use by all programs. The full height is all the memory of the computer."
         for widget in (self.whose, self.process, self._strips[0]):
-            widget.setToolTip(wrapped_tip(child))
+            explain(widget, child)
         for widget in (self.computer, self._strips[1]):
-            widget.setToolTip(wrapped_tip(whole))
+            explain(widget, whole)
         self.setAccessibleName(
             f"Memory, {self.whose.accessibleName()}: process {self.process.text()}, "
             f"computer {self.computer.text()}"

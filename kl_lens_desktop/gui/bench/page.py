@@ -21,17 +21,17 @@ from PySide6.QtWidgets import (
     QWidgetAction,
 )
 
-from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.compare import Comparison
 from kl_lens_desktop.bench.jobs import DevicesJob
 from kl_lens_desktop.bench.judgement import levelled
 from kl_lens_desktop.bench.labels import device_notes
-from kl_lens_desktop.bench.noise import difference
+from kl_lens_desktop.bench.outcome import outcome
 from kl_lens_desktop.gui.bench.chart import HINT, VIEWS, BenchChart
 from kl_lens_desktop.gui.bench.details import Details
 from kl_lens_desktop.gui.bench.difference import BenchDifferenceDialog, read_both
-from kl_lens_desktop.gui.bench.figures import Figure, Row, figures, problem, sorted_variants
+from kl_lens_desktop.gui.bench.figures import Figure, figures, problem, sorted_variants
 from kl_lens_desktop.gui.bench.memory_strip import MemoryStrip
+from kl_lens_desktop.gui.bench.result_card import ResultCard
 from kl_lens_desktop.gui.bench.settings import BenchSettings
 from kl_lens_desktop.gui.bench.table import BenchTable, FiguresView
 from kl_lens_desktop.gui.bench.trial import Trial
@@ -50,7 +50,7 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
 )
-from kl_lens_desktop.gui.kit.words import caption, plain_tip, wrapped_tip
+from kl_lens_desktop.gui.kit.words import caption, explain, plain_tip
 from kl_lens_desktop.gui.state import bench_history
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import EFFORTS, MISSING, QUICK, Session
@@ -236,9 +236,11 @@ class BenchmarkPage(Page):
         self.tabs.setDrawBase(False)
         self.tabs.setExpanding(False)
         self.tabs.setUsesScrollButtons(False)
-        self.tabs.setAccessibleName("Charts, all figures, or a trial")
+        self.tabs.setAccessibleName("The result, charts, all figures, or a trial")
         below = QStackedWidget()
+        self.result = ResultCard(self.session, self._try_it)
         for title, inside in (
+            ("Result", column(self.result)),
             ("Charts", self._make_charts()),
             ("All figures", column(self.details)),
             ("Try it", column(self.trial)),
@@ -280,6 +282,7 @@ class BenchmarkPage(Page):
         )
         self.chart.show_rows(levelled(rows))
         self.details.show_rows(names, levelled(rows), session.bench_environment)
+        self.result.show_result()
         self._show_devices()
         self._choose_again()
         self._show_sentence()
@@ -287,7 +290,8 @@ class BenchmarkPage(Page):
 
     def _show_sentence(self, *_: object) -> None:
         """What was found or, as long as nothing is, why nothing can be measured."""
-        self.sentence.setText(_summary(self.session.bench) or self.run.reason)
+        found = outcome(self.session.bench)
+        self.sentence.setText(f"On {found.device}: {found.sentence}." if found else self.run.reason)
 
     def _show_tools(self) -> None:
         running = self.session.job.running
@@ -390,7 +394,7 @@ class BenchmarkPage(Page):
     def _column_box(self, figure: Figure, shown: bool) -> QCheckBox:
         box = QCheckBox(figure.name)
         box.setChecked(shown)
-        box.setToolTip(wrapped_tip(figure.tip))
+        explain(box, figure.tip)
         box.toggled.connect(lambda wanted: self.show_column(figure.key, wanted))
         return box
 
@@ -409,6 +413,10 @@ class BenchmarkPage(Page):
         self.comparison.open()
 
     # What is done.
+
+    def _try_it(self) -> None:
+        self.tabs.setCurrentIndex(self.tabs.count() - 1)
+        self.trial.prompt.setFocus()
 
     def _missing(self) -> str:
         if self.session.model is None:
@@ -485,18 +493,3 @@ def _device_words(device: dict[str, Any]) -> str:
     """The maker's name and the driver; nothing where neither says more than the device's own name."""
     name, driver = device["full_name"], device.get("driver")
     return ", ".join([*([name] if name != device["name"] else []), *([f"driver {driver}"] if driver else [])])
-
-
-def _summary(rows: list[Row]) -> str:
-    """The plan against FP16 in one sentence, where both were measured on a device."""
-    done = {(each["variant"], each["device"]): each for each in rows if each["status"] == "ok"}
-    device = next((d for v, d in done if v == "plan" and ("fp16", d) in done), None)
-    if device is None:
-        return ""
-    plan, full = done["plan", device], done["fp16", device]
-    found = difference(full, plan)
-    if found is None:
-        return ""
-    size = quantities.percent(plan["size_bytes"] / full["size_bytes"])
-    noise = "" if found.apart else ", within noise,"
-    return f"On {device} the plan runs at {found.ratio:.2f}× the speed of FP16{noise} in {size} of its size."

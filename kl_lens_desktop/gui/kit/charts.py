@@ -56,7 +56,8 @@ class Chart(pg.PlotWidget):
         self.hideButtons()
         self.setMouseEnabled(False, False)
         self.setFrameShape(self.Shape.NoFrame)
-        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        for part in (self, self.viewport()):
+            part.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.plotItem.setContentsMargins(0, 8, 12, 0)
         self.recolour()
         self._ready = True

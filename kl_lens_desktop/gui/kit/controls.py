@@ -39,7 +39,7 @@ from PySide6.QtWidgets import (
 )
 
 from kl_lens_desktop.gui.kit import icons, theme
-from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
+from kl_lens_desktop.gui.kit.words import explain, plain_tip
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.stages import Stage, Standing
 from kl_lens_desktop.printable import printable, printable_lines
@@ -202,9 +202,8 @@ def hint(text: str) -> QToolButton:
         QToolTip.showText(widget.mapToGlobal(widget.rect().bottomLeft()), widget.toolTip(), widget)
 
     widget = tool("info", "", show)
-    widget.setToolTip(wrapped_tip(text))
+    explain(widget, text)
     widget.setAccessibleName("Explanation")
-    widget.setAccessibleDescription(text)
     return widget
 
 
@@ -300,6 +299,9 @@ class Frame(Protocol):
 
     def show_page(self, name: str) -> None:
         """Turn to the page called `name`."""
+
+    def show_help(self, file: str = "") -> None:
+        """Turn to one of the pages of the help; without a file, to what it says about the page in front."""
 
     def follow_scheme(self) -> None:
         """Take the colours of the theme that was chosen."""

@@ -179,6 +179,7 @@ QLabel[role="page-title"] { font-size: 20pt; font-weight: 600; }
 QLabel[role="title"] { font-size: 13pt; font-weight: 600; }
 QLabel[role="heading"] { font-weight: 600; }
 QLabel[role="secondary"] { color: $secondary; }
+QLabel[role="large"] { font-size: 20pt; font-weight: 600; }
 QLabel[role="number"] { font-size: 13pt; font-weight: 600; }
 QLabel[role="good"] { color: $good; font-weight: 600; }
 QLabel[role="bad"] { color: $danger; font-weight: 600; }

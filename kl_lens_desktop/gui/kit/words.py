@@ -20,6 +20,12 @@ def wrapped_tip(*paragraphs: str) -> str:
     return "".join(f"<p>{line}</p>" for line in lines)
 
 
+def explain(widget: QWidget, *paragraphs: str) -> None:
+    """Give a widget a `wrapped_tip`, and a screen reader the same words without its marks."""
+    widget.setToolTip(wrapped_tip(*paragraphs))
+    widget.setAccessibleDescription("\n".join(map(printable_lines, paragraphs)))
+
+
 def caption(text: str) -> str:
     """What a button, a box or a menu entry is called, an & included."""
     return printable(text).replace("&", "&&")

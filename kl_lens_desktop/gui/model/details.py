@@ -1,5 +1,6 @@
 """What is known of the chosen model, on this computer or on the Hub, and whether it fits."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,17 @@ from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QScrollArea, QVBoxLayout
 from kl_lens_desktop import quantities
 from kl_lens_desktop.disk_space import free_bytes
 from kl_lens_desktop.gui.kit import icons
-from kl_lens_desktop.gui.kit.controls import Elided, Picture, card, clear, label, rule
+from kl_lens_desktop.gui.kit.controls import (
+    Elided,
+    Picture,
+    button,
+    card,
+    clear,
+    column,
+    label,
+    row,
+    rule,
+)
 from kl_lens_desktop.gui.state.session import BLOCK_NAMES, STAGE_NAMES, Model
 from kl_lens_desktop.model.fit import StageNeed, fits, stage_needs
 
@@ -36,6 +47,42 @@ class Details(QScrollArea):
         clear(self._inside)
         text = label(words, "secondary", wrap=True)
         self._inside.addWidget(text)
+        self._inside.addStretch(1)
+
+    def show_welcome(self, work_folder: Path, on_question: Callable[[], object]) -> None:
+        """What this program does and what it does not, where no model is open yet."""
+        clear(self._inside)
+        self._inside.addWidget(label("Welcome", "title"))
+        lines = (
+            (
+                "compress",
+                "Models, smaller and faster",
+                "KL Lens measures how much each weight of a hybrid language model matters, and stores those "
+                "that matter little in fewer bits. Then it shows what that brings and what it costs.",
+            ),
+            (
+                "pin",
+                "Everything stays here",
+                "Nothing leaves this computer unless you search the Hugging Face Hub, download from it, or "
+                "upload a model yourself. There is no telemetry.",
+            ),
+            (
+                "folder",
+                "Where things are",
+                "Downloads go to the cache that all Hugging Face programs share, results to the work folder:",
+            ),
+        )
+        for icon, heading, words in lines:
+            text = column(label(heading, "heading"), label(words, "secondary", wrap=True), spacing=2)
+            line = row(column(Picture(icon, "accent", 20), None), text, spacing=12)
+            line.setStretch(1, 1)
+            self._inside.addLayout(line)
+        folder = Elided(str(work_folder), "secondary", Qt.TextElideMode.ElideMiddle)
+        self._inside.addLayout(row(_gap(20), folder, spacing=12))
+        start = "To begin, choose a model on the left. The sample takes a few minutes and needs no network."
+        self._inside.addWidget(rule())
+        self._inside.addWidget(label(start, wrap=True))
+        self._inside.addLayout(row(button("Questions and answers", on_question), None))
         self._inside.addStretch(1)
 
     def show_model(self, model: Model, work_folder: Path) -> None:
@@ -81,6 +128,10 @@ class Details(QScrollArea):
         facts += [(name, value) for name, value in told if value]
         if details:
             facts += [("Revision", details.of.commit[:12]), ("To fetch", quantities.size(details.bytes))]
+            if details.tokenizer_of:
+                facts += [
+                    ("Tokenizer", f"of {details.tokenizer_of}: the model has none, its authors use this")
+                ]
         self._inside.addLayout(_facts(*facts))
         if words:
             self._inside.addWidget(label(words, "secondary", wrap=True))
@@ -98,6 +149,12 @@ class Details(QScrollArea):
                 line.addWidget(label(quantities.size(file.size), "secondary"))
                 self._inside.addLayout(line)
         self._inside.addStretch(1)
+
+
+def _gap(width: int) -> QWidget:
+    gap = QWidget()
+    gap.setFixedWidth(width)
+    return gap
 
 
 def _facts(*pairs: tuple[str, Any]) -> QGridLayout:

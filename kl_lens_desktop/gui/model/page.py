@@ -141,6 +141,8 @@ class ModelPage(Page):
                 self._begin_search,
             ),
         ]
+        self.refusal = label("", "bad", wrap=True, select=True)
+        self.refusal.setVisible(False)
         self.recent_title = label("Opened before", "heading")
         self.recent = QListWidget()
         self.recent.setAccessibleName("Recently opened models")
@@ -149,6 +151,7 @@ class ModelPage(Page):
         layout = QVBoxLayout(starts)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
+        layout.addWidget(self.refusal)
         for start in self._starts:
             layout.addWidget(start)
         layout.addSpacing(12)
@@ -162,6 +165,7 @@ class ModelPage(Page):
         self.results.chosen.connect(self._select_hit)
         self.results.activated.connect(lambda: self.download.click())
         self.results.left.connect(self._leave_search)
+        self.results.refused.connect(self._give_up_search)
         return self.results
 
     def _begin_search(self) -> None:
@@ -172,7 +176,14 @@ class ModelPage(Page):
         self.query.clear()
         self._show_starts()
 
+    def _give_up_search(self, why: str) -> None:
+        """What needs no Hub is still there."""
+        self._show_starts()
+        self.refusal.setText(why)
+        self.refusal.setVisible(True)
+
     def _show_starts(self) -> None:
+        self.refusal.setVisible(False)
         self.left.setCurrentIndex(0)
         self._hit = self._hub = None
         self._show_model()
@@ -234,10 +245,10 @@ class ModelPage(Page):
         elif session.model is not None:
             self.details.show_model(session.model, session.settings.work_folder)
         else:
-            self.details.show_words(
-                "Choose a model on the left. Before anything starts, you see here its architecture "
-                "and size, and how much memory and disk space each step needs."
-            )
+            self.details.show_welcome(session.settings.work_folder, self._show_questions)
+
+    def _show_questions(self) -> None:
+        self._window.show_help("questions.md")
 
     def _explain(self) -> None:
         self.why.set_text(self.next.toolTip() if self._hit is None else self.download.reason)

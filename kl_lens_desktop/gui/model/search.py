@@ -43,6 +43,7 @@ class Results(QWidget):
     chosen = Signal(object)
     activated = Signal()
     left = Signal()
+    refused = Signal(str)
 
     def __init__(self, session: Session, query: QLineEdit) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class Results(QWidget):
 
         def refuse(error: KLLensError) -> None:
             if asked == self._asked:
-                self.said.setText(str(error))
+                self.refused.emit(str(error))
             self._session.write_log("error", str(error))
 
         self._session.background.run(ask, show, refuse)

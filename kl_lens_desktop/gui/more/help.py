@@ -35,6 +35,7 @@ from kl_lens_desktop.gui.state.session import Session
 # File and title, in the order of the contents; the first is shown first.
 CONTENTS = (
     ("guide.md", "Guide"),
+    ("questions.md", "Questions"),
     ("troubleshooting.md", "Troubleshooting"),
     ("models.md", "Supported models"),
     ("method.md", "Method"),
@@ -95,6 +96,11 @@ class HelpPage(Page):
     def show_about(self, name: str) -> None:
         """Turn to what the guide says about the window's page called `name`."""
         self.text.open("guide.md", SECTIONS.get(name, name.lower()))
+        self.text.setFocus()
+
+    def show_file(self, file: str) -> None:
+        """Turn to one of the pages of `CONTENTS`."""
+        self.text.open(file)
         self.text.setFocus()
 
     def _open_item(self, item: QListWidgetItem | None) -> None:

@@ -1,11 +1,21 @@
 """Settings: look, the Hub's token and address, where work is kept, and what this program is."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QGridLayout, QLayout, QLineEdit, QMessageBox, QScrollArea, QWidget
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QGridLayout,
+    QLayout,
+    QLineEdit,
+    QMessageBox,
+    QScrollArea,
+    QWidget,
+)
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import InputError
@@ -46,6 +56,14 @@ class SettingsPage(Page):
         self.work.setReadOnly(True)
         self.work.setAccessibleName("Work folder")
         self.choose_work = button("Choose…", self._choose_work)
+        self.awake = _box(
+            "Keep the computer awake while a long job works", settings.stay_awake, self._change_awake
+        )
+        self.notify = _box(
+            "Tell me when a job of more than a minute ends while I look elsewhere",
+            settings.notify,
+            self._change_notify,
+        )
         self.restore = button("Restore defaults", self._ask_restore, tip="Give every setting its usual value")
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
@@ -74,6 +92,12 @@ class SettingsPage(Page):
                     "Work",
                     "Scores, plans, exported models and benchmarks, one folder for each model.",
                     ("Folder", row(self.work, self.choose_work, open_work)),
+                ),
+                _section(
+                    "Long jobs",
+                    "The screen may go dark, and the computer still sleeps when its lid is closed.",
+                    ("", self.awake),
+                    ("", self.notify),
                 ),
                 _section(
                     "Settings file",
@@ -114,6 +138,12 @@ class SettingsPage(Page):
     def _change_theme(self) -> None:
         self.session.settings.theme = self.theme.currentData()
         self._window.follow_scheme()
+
+    def _change_awake(self, wanted: bool) -> None:
+        self.session.settings.stay_awake = self.session.job.stay_awake = wanted
+
+    def _change_notify(self, wanted: bool) -> None:
+        self.session.settings.notify = wanted
 
     def _show_token(self, place: str) -> None:
         words = {
@@ -186,6 +216,8 @@ class SettingsPage(Page):
         work_folder = settings.work_folder
         settings.restore()
         self.theme.setCurrentIndex(self.theme.findData(settings.theme))
+        self.awake.setChecked(settings.stay_awake)
+        self.notify.setChecked(settings.notify)
         self.endpoint.clear()
         self._change_endpoint()
         self.work.setText(str(settings.work_folder))
@@ -201,6 +233,13 @@ class SettingsPage(Page):
         self.restore.setToolTip(plain_tip(reason or "Give every setting its usual value"))
         self.choose_work.setEnabled(not reason)
         self.choose_work.setToolTip(plain_tip(reason or "Store results in another folder from now on"))
+
+
+def _box(words: str, on: bool, on_change: Callable[[bool], None]) -> QCheckBox:
+    box = QCheckBox(words)
+    box.setChecked(on)
+    box.toggled.connect(on_change)
+    return box
 
 
 def _section(title: str, words: str, *lines: tuple[str, QWidget | QLayout]) -> QWidget:

@@ -10,7 +10,7 @@ from kl_lens_desktop.plan.baselines import paper_greedy
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
-from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, provenance
+from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, provenance, rounded
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.scores import Scores
 
@@ -156,6 +156,7 @@ class Draft:
             None,
             sorted(constraints.pins),
             {**provenance(self.scores), **constraints.as_words()},
+            *rounded(self.scores, assignments),
         )
 
     def _options_in(self, metric: str) -> list[WeightOptions]:

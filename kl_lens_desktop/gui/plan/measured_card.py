@@ -5,7 +5,7 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import card, column, label
-from kl_lens_desktop.gui.kit.words import wrapped_tip
+from kl_lens_desktop.gui.kit.words import explain
 from kl_lens_desktop.plan.document import Plan
 
 
@@ -41,7 +41,7 @@ class MeasuredCard(QWidget):
             self._figures[key].setFont(theme.text_font())
             name = label(words, "secondary")
             for widget in (name, self._figures[key]):
-                widget.setToolTip(wrapped_tip(tip))
+                explain(widget, tip)
             grid.addWidget(name, index, 0)
             grid.addWidget(self._figures[key], index, 1)
         self._words = label("", "secondary", wrap=True)

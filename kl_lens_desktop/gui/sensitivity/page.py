@@ -20,7 +20,7 @@ from kl_lens_desktop.gui.kit.controls import (
     reason_line,
     row,
 )
-from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
+from kl_lens_desktop.gui.kit.words import explain, plain_tip
 from kl_lens_desktop.gui.sensitivity.agreement import AgreementView
 from kl_lens_desktop.gui.sensitivity.analysis_settings import AnalysisSettings
 from kl_lens_desktop.gui.sensitivity.bars import COUNT, Bar, Bars
@@ -126,6 +126,7 @@ class SensitivityPage(Page):
         lower = card(column(self.detail))
         by_block = self.splitter("sensitivity", Qt.Orientation.Vertical, upper, lower, sizes=(420, 160))
         self.tabs = QTabWidget()
+        self.tabs.setAccessibleName("By block, or agreement with perplexity")
         why = reason_line(self.run_button)
         why.setContentsMargins(0, 0, 0, 5)  # in line with the words of the tabs
         self.tabs.setCornerWidget(why)
@@ -168,8 +169,7 @@ class SensitivityPage(Page):
 
     def _show(self, *_: object) -> None:
         chosen, name = self.current
-        self._hint.setToolTip(wrapped_tip(f"{chosen.label}. {chosen.help}"))
-        self._hint.setAccessibleDescription(chosen.help)
+        explain(self._hint, f"{chosen.label}. {chosen.help}")
         entries = {weight: entry for (weight, fmt), entry in self.session.entries.items() if fmt == name}
         values = {w: value for w, entry in entries.items() if (value := chosen.decades(entry)) is not None}
         low, high = self._range(chosen, list(values.values()))

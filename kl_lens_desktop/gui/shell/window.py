@@ -22,6 +22,7 @@ from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.controls import JobButton, Page, reason_line, rule
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.more.help import HelpPage
+from kl_lens_desktop.gui.shell.attention import NAME, Attention
 from kl_lens_desktop.gui.shell.banner import Banner
 from kl_lens_desktop.gui.shell.header import Header
 from kl_lens_desktop.gui.shell.jobbar import JobBar
@@ -54,7 +55,7 @@ class Window(QMainWindow):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.setWindowTitle("KL Lens")
+        self.setWindowTitle(NAME)
         self.setMinimumSize(1024, 680)
         room = self.screen().availableSize() - FRAME
         self.resize(QSize(1280, 800).boundedTo(room).expandedTo(self.minimumSize()))
@@ -62,6 +63,7 @@ class Window(QMainWindow):
         self.header = Header(self.session)
         self.banner = Banner()
         self.jobbar = JobBar(self.session)
+        self.attention = Attention(self.session, self)
         self.stack = QStackedWidget()
         self._pages: dict[str, Page] = {}
         self._at_compress = False  # nothing was opened since “Compress” was pressed
@@ -202,7 +204,7 @@ class Window(QMainWindow):
             shortcut(f"Ctrl+{index + 1}", partial(self.show_page, name))
         shortcut("Ctrl+O", lambda: self._on_page("Model", "choose_folder"))
         shortcut("Ctrl+S", lambda: self._on_page("Plan", "save"))
-        shortcut("F1", self._show_help)
+        shortcut("F1", self.show_help)
         shortcut("F5", lambda: self.page(self.shown).start())
         shortcut("Esc", self.jobbar.ask)
         shortcut("Ctrl+Return", self.compress.click)
@@ -216,12 +218,15 @@ class Window(QMainWindow):
         else:
             super().keyPressEvent(event)
 
-    def _show_help(self) -> None:
+    def show_help(self, file: str = "") -> None:
         about = self.shown
         self.show_page("Help")
         page = self.page("Help")
         assert isinstance(page, HelpPage)
-        page.show_about(about)
+        if file:
+            page.show_file(file)
+        else:
+            page.show_about(about)
 
     def _on_page(self, name: str, action: str) -> None:
         self.show_page(name)
@@ -293,6 +298,7 @@ class RailButton(QPushButton):
         self._name = name
         self.setProperty("role", "rail")
         self.setCheckable(True)
+        self.setAutoExclusive(True)  # for screen readers: one of several, and no box to tick
         self.setAutoDefault(False)
         self.setIcon(icons.icon(icon))
         self.setIconSize(QSize(18, 18))

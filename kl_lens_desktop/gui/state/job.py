@@ -15,6 +15,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from kl_lens_desktop.errors import Cancelled, KLLensError
 from kl_lens_desktop.exclusive import exclusive
+from kl_lens_desktop.process.awake import awake
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import (
@@ -77,6 +78,11 @@ class Runner(QObject):
         Instead of the last `step_finished`.
     ended(str)
         ``finished``, ``failed`` or ``cancelled``; a new job may start.
+
+    Attributes
+    ----------
+    stay_awake : bool
+        Whether the computer is kept from sleeping while a long job works, from the next job on.
     """
 
     started = Signal(str)
@@ -101,6 +107,7 @@ class Runner(QObject):
         self.current: Step | None = None
         self._queue: deque[tuple[Step, Event | _Outcome | None]] = deque()
         self._cancel = Cancel()
+        self.stay_awake = True
         self._thread: threading.Thread | None = None
         self._timer = QTimer(self, interval=DRAIN_MS)
         self._timer.timeout.connect(self._drain)
@@ -128,7 +135,10 @@ class Runner(QObject):
         self._cancel = Cancel()
         self.current = steps[0]
         self._thread = threading.Thread(
-            target=_listen, args=(steps, self._queue, self._cancel, place), name="job", daemon=True
+            target=_listen,
+            args=(steps, self._queue, self._cancel, place, self.stay_awake),
+            name="job",
+            daemon=True,
         )
         self._thread.start()
         self._timer.start()
@@ -210,12 +220,16 @@ def _listen(
     queue: "deque[tuple[Step, Event | _Outcome | None]]",
     cancel: Cancel,
     place: Path | None,
+    stay_awake: bool,
 ) -> None:
     step = steps[0]
     results = {path for each in steps for path in each.job.writes()}
     try:
         # Jobs read what others write beside their results, so they have the folder to themselves.
-        with exclusive(results | ({place} if place and results else set())):
+        with (
+            exclusive(results | ({place} if place and results else set())),
+            awake([each.job for each in steps], wanted=stay_awake),
+        ):
             for step in steps:
                 queue.append((step, None))
                 for event in Child(step.job, label=step.label).events(cancel):

@@ -145,6 +145,7 @@ class Session(QObject):
         super().__init__(parent)
         self.settings = settings
         self.job = Runner(self)
+        self.job.stay_awake = settings.stay_awake
         self.background = Background(self)
         self.log: list[LogLine] = []
         self.model: Model | None = None
@@ -223,7 +224,8 @@ class Session(QObject):
         """Inspect a model, pulling it first if asked, and open what was measured of it before."""
         steps = [Step(InspectJob(reference), reference)]
         if pull:
-            steps.insert(0, Step(PullJob(reference), reference))
+            # Whose tokenizer comes along, if it has none, was told before.
+            steps.insert(0, Step(PullJob(reference, tokenizer=True), reference))
         self.opening = reference
         self.job.start(*steps)
 
@@ -238,8 +240,10 @@ class Session(QObject):
 
     @property
     def analysis(self) -> Analysis:
-        """How sensitivity is measured for the open model."""
-        return self.settings.analysis(self.workspace)
+        """How sensitivity is measured for the open model; one by an older version goes on as it was."""
+        kept = self.settings.analysis(self.workspace)
+        older = self.scores is not None and self.scores.entries and self.scores.rounding is None
+        return replace(kept, rounding="nearest") if older else kept
 
     def set_analysis(self, analysis: Analysis) -> None:
         """Measure so from now on; scores measured otherwise are set aside as ``scores-before.json``."""

@@ -40,6 +40,10 @@ class Kept:
         The Hub's address; empty for the default.
     work_folder : str
         Empty for the usual place.
+    stay_awake : bool
+        Keep the computer from sleeping while a long job works.
+    notify : bool
+        Tell when a long job ends while another window is in front.
     recent : tuple of str
         References of the models opened last, newest first.
     columns : tuple of str, optional
@@ -56,6 +60,8 @@ class Kept:
     theme: str = "system"
     endpoint: str = ""
     work_folder: str = ""
+    stay_awake: bool = True
+    notify: bool = True
     recent: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
     benchmark: Benchmark = field(default_factory=Benchmark)
@@ -107,6 +113,22 @@ class Settings:
     @work_folder.setter
     def work_folder(self, value: Path) -> None:
         self._change(lambda kept: replace(kept, work_folder=str(value)))
+
+    @property
+    def stay_awake(self) -> bool:
+        return self._kept.stay_awake
+
+    @stay_awake.setter
+    def stay_awake(self, value: bool) -> None:
+        self._change(lambda kept: replace(kept, stay_awake=value))
+
+    @property
+    def notify(self) -> bool:
+        return self._kept.notify
+
+    @notify.setter
+    def notify(self, value: bool) -> None:
+        self._change(lambda kept: replace(kept, notify=value))
 
     @property
     def recent(self) -> tuple[str, ...]:

@@ -1,0 +1,305 @@
+"""Rounding that looks at the data: integers and scales on NNCF's own grids that keep a matrix's outputs.
+
+Columns are rounded one after another, and what each loses is made up for by those that follow (GPTQ, Frantar
+et al., arXiv 2210.17323), in falling order of how strongly their inputs vary, with groups and their scales
+fixed before, so that the file needs no permutation. Scales are searched first, weighted by the inputs, and
+fitted again to the integers found. Each row keeps what nearest rounding gives where that is better.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.quant.formats import Format, group_size
+from kl_lens_desktop.quant.rounding import NF4_BOUNDARIES, NF4_VALUES, Quantized, quantize
+
+_PART = 2**19  # elements of a weight at a time: enough to make little of the calls for each column
+_SEARCHED = 2**16  # elements at a time in the search of scales: in a core's cache
+_FITTED = 2**18  # and in the fit of scales
+_SOLVED = 2**22  # elements of the systems that are solved at the same time
+_COLUMNS = 32  # between updates of the columns that follow
+_LEAST_SCALE = 2.0**-24  # the smallest number of FP16
+_MOST = 65504.0  # the largest
+_FACTORS = (0.45, 0.55, 0.62, 0.68, 0.73, 0.77, 0.81, 0.85, 0.88, 0.91, 0.94, 0.97, 1.0, 1.04)
+_RIDGE = 1e-4
+
+Threads = Callable[[Callable[[Tensor], Quantized], Iterable[Tensor]], Iterable[Quantized]]
+
+
+@dataclass(frozen=True, slots=True)
+class Curvature:
+    """How the outputs of matrices with the same inputs depend on errors of their columns.
+
+    Attributes
+    ----------
+    damped : Tensor
+        The second moment of the inputs with more on its diagonal, float32 (channels, channels).
+    order : Tensor
+        Channels in falling order of that diagonal.
+    factor : Tensor
+        Upper triangular U with UᵀU the inverse of `damped` in that order, float32.
+    """
+
+    damped: Tensor
+    order: Tensor
+    factor: Tensor
+
+
+def curvature(moment: Tensor, damp: float) -> Curvature | None:
+    """What `gptq` needs of a second moment XᵀX / tokens (channels, channels); None if it has no use.
+
+    Parameters
+    ----------
+    damp : float
+        Share of the mean of the diagonal that is added to it.
+    """
+    damped = moment.double()
+    mean = float(damped.diagonal().mean())
+    if not math.isfinite(float(damped.sum())) or mean <= 0:
+        return None
+    damped.diagonal().add_(damp * mean)
+    order = torch.argsort(damped.diagonal(), descending=True, stable=True)
+    # With all axes turned round, the inverse of the lower factor is the upper factor of the inverse.
+    turned = order.flip(0)
+    for _ in range(4):
+        lower, failed = torch.linalg.cholesky_ex(damped[turned][:, turned])
+        if not failed:
+            break
+        damped.diagonal().add_(10 * damp * mean)  # of moments of few tokens, summed in float32
+    else:
+        return None
+    one = torch.eye(len(lower), dtype=lower.dtype)
+    factor = torch.linalg.solve_triangular(lower, one, upper=False).flip(0, 1).float()
+    return Curvature(damped.float(), order, factor)
+
+
+def gptq(weight: Tensor, about: Curvature, fmt: Format, cancel: Cancel, threads: Threads = map) -> Quantized:
+    """Round a matrix (rows, channels) to a format of 2 to 4 bits, for inputs of that curvature.
+
+    Parameters
+    ----------
+    threads : callable
+        As `map`: what it calls is independent, and torch does it best in one thread each.
+
+    Returns
+    -------
+    Quantized
+        With tr(δW·H·δWᵀ), for H as `about` has it damped, not above that of nearest rounding, row by row. Its
+        scales are FP16 and its elements are those that rounding its values at these scales gives.
+    """
+    size = group_size(fmt, weight.shape[-1])
+    rows = max(1, _PART // weight.shape[-1])
+
+    def rounded(piece: Tensor) -> Quantized:
+        cancel.check()
+        return _part(piece.half().float().cpu(), about, fmt, size, cancel)
+
+    parts = list(threads(rounded, weight.detach().split(rows)))
+    zeros = [part.zero_point for part in parts if part.zero_point is not None]
+    return Quantized(
+        torch.cat([part.elements for part in parts]),
+        torch.cat([part.scale for part in parts]),
+        torch.cat(zeros) if zeros else None,
+        fmt,
+    )
+
+
+def row_errors(error: Tensor, second_moment: Tensor) -> Tensor:
+    """δw·H·δwᵀ of each row of an error (rows, channels)."""
+    errors: Tensor = ((error @ second_moment) * error).sum(-1)
+    return errors
+
+
+def _part(weight: Tensor, about: Curvature, fmt: Format, size: int, cancel: Cancel) -> Quantized:
+    nearest = quantize(weight, fmt)
+    grouped = weight.unflatten(-1, (-1, size))
+    importance = about.damped.diagonal().reshape(-1, size)
+    scale, zero = _parameters(nearest)
+    if fmt.bits > 2:
+        scale, zero = _searched(grouped, importance, scale, zero, fmt)
+    codes = compensated(weight, about, scale, zero, fmt, cancel)
+    scale = _refitted(weight, _levels(codes, zero, fmt), scale, about.damped, cancel)
+    stored = None if zero is None else zero.to(torch.int16)
+    found = Quantized(codes.to(torch.int16), scale.half(), stored, fmt)
+    errors = [row_errors(each.dequantize() - weight, about.damped) for each in (found, nearest)]
+    better = (errors[0] < errors[1])[:, None, None]  # false for what is no number
+    return Quantized(
+        torch.where(better, found.elements, nearest.elements),
+        torch.where(better, found.scale, nearest.scale),
+        None
+        if found.zero_point is None or nearest.zero_point is None
+        else torch.where(better, found.zero_point, nearest.zero_point),
+        fmt,
+    )
+
+
+def _parameters(nearest: Quantized) -> tuple[Tensor, Tensor | None]:
+    """Scale and zero point of nearest rounding, (rows, groups, 1); the scale as in FP16, and not zero."""
+    zero = nearest.zero_point
+    return _storable(nearest.scale.float()), None if zero is None else zero.float()
+
+
+def _storable(scale: Tensor) -> Tensor:
+    scale = scale.clamp(-_MOST / 16, _MOST / 16).half().float()
+    return torch.where(scale.abs() < _LEAST_SCALE, _LEAST_SCALE, scale)
+
+
+def _limits(fmt: Format) -> tuple[int, int]:
+    if fmt.scheme == "int_sym":
+        return -(2 ** (fmt.bits - 1)), 2 ** (fmt.bits - 1) - 1
+    return 0, 2**fmt.bits - 1
+
+
+def _rounded(scaled: Tensor, zero: Tensor | None, fmt: Format) -> Tensor:
+    """Codes of values divided by their scale; what it is given is overwritten."""
+    if fmt.scheme == "nf4":
+        return torch.bucketize(scaled, NF4_BOUNDARIES).float()
+    if zero is not None:
+        scaled.add_(zero)
+    return scaled.round_().clamp_(*_limits(fmt))
+
+
+def _levels(codes: Tensor, zero: Tensor | None, fmt: Format) -> Tensor:
+    """What codes stand for, in units of the scale."""
+    if fmt.scheme == "nf4":
+        return NF4_VALUES[codes.long()]
+    return codes if zero is None else codes - zero
+
+
+def _searched(
+    grouped: Tensor, importance: Tensor, scale: Tensor, zero: Tensor | None, fmt: Format
+) -> tuple[Tensor, Tensor | None]:
+    """Of those tried, each group's scale and zero point with the least sum of importance · error²."""
+    scales, zeros = torch.empty_like(scale), None if zero is None else torch.empty_like(zero)
+    weights = importance.sqrt()
+    rows = max(1, _SEARCHED // (grouped.shape[1] * grouped.shape[2]))
+    for start in range(0, len(grouped), rows):
+        cut = slice(start, start + rows)
+        search = _Search(grouped[cut], weights, fmt, scale[cut], None if zero is None else zero[cut])
+        search.run()
+        scales[cut] = search.scale
+        if zeros is not None and search.zero is not None:
+            zeros[cut] = search.zero
+    return scales, zeros
+
+
+class _Search:
+    """The best scale and zero point so far of groups (rows, groups, size)."""
+
+    def __init__(
+        self, grouped: Tensor, weights: Tensor, fmt: Format, scale: Tensor, zero: Tensor | None
+    ) -> None:
+        self._grouped, self._weights, self._fmt = grouped, weights, fmt
+        self.scale, self.zero = scale, zero
+        self._error = self._error_of(scale, zero)
+
+    def run(self) -> None:
+        first, zero = self.scale, self.zero
+        for factor in _FACTORS:
+            if zero is None:
+                self._offer(_storable(first * factor), None)
+            elif factor > 0.6:  # a zero point leaves no level unused
+                self._offer_ranges(factor, zero)
+        if self._fmt.scheme == "int_sym":  # the level without a mirror on the other side
+            for factor in (0.8, 0.9, 1.0, 1.1):
+                self._offer(_storable(self.scale.abs() * first.sign() * -factor), None)
+        for _ in range(2):
+            self._offer(self._least_squares(), self.zero)
+
+    def _offer_ranges(self, factor: float, zero: Tensor) -> None:
+        levels = 2**self._fmt.bits - 1
+        lowest = self._grouped.amin(-1, keepdim=True).clamp(max=0)
+        highest = self._grouped.amax(-1, keepdim=True).clamp(min=0)
+        scale = _storable((highest - lowest) * (factor / levels))
+        middle = torch.round(-lowest * factor / scale)
+        for step in (0,) if factor < 0.99 else (-1, 0, 1):
+            self._offer(scale, (middle + step).clamp_(0, levels))
+
+    def _codes(self, scale: Tensor, zero: Tensor | None) -> Tensor:
+        return _rounded(self._grouped * scale.reciprocal(), zero, self._fmt)
+
+    def _error_of(self, scale: Tensor, zero: Tensor | None) -> Tensor:
+        error = _levels(self._codes(scale, zero), zero, self._fmt).mul_(scale).sub_(self._grouped)
+        norm: Tensor = torch.linalg.vector_norm(error.mul_(self._weights), dim=-1, keepdim=True)
+        return norm
+
+    def _offer(self, scale: Tensor, zero: Tensor | None) -> None:
+        error = self._error_of(scale, zero)
+        better = error < self._error
+        self.scale = torch.where(better, scale, self.scale)
+        self._error = torch.where(better, error, self._error)
+        if zero is not None and self.zero is not None:
+            self.zero = torch.where(better, zero, self.zero)
+
+    def _least_squares(self) -> Tensor:
+        levels = _levels(self._codes(self.scale, self.zero), self.zero, self._fmt)
+        weighted = levels * self._weights.square()
+        fitted = (weighted * self._grouped).sum(-1, True) / (weighted * levels).sum(-1, True).clamp(min=1e-20)
+        return _storable(torch.where(fitted == 0, self.scale, fitted))
+
+
+def compensated(
+    weight: Tensor, about: Curvature, scale: Tensor, zero: Tensor | None, fmt: Format, cancel: Cancel
+) -> Tensor:
+    """The elements, float32 (rows, groups, size), that GPTQ finds for a matrix (rows, channels).
+
+    Parameters
+    ----------
+    scale, zero : Tensor
+        (rows, groups, 1); no zero point where the format has none.
+    """
+    rows, channels = weight.shape
+    size = channels // scale.shape[1]
+    # A column of the matrix is a row here, which lies in one piece.
+    left, found = weight.t()[about.order].contiguous(), torch.empty(channels, rows)
+    scales = scale[..., 0].t().contiguous()
+    reciprocals = scales.reciprocal()
+    zeros = None if zero is None else zero[..., 0].t().contiguous()
+    groups = (about.order // size).tolist()
+    for start in range(0, channels, _COLUMNS):
+        cancel.check()
+        stop = min(start + _COLUMNS, channels)
+        corner = about.factor[start:stop, start:stop]
+        own = corner.diagonal().tolist()
+        part, errors = left[start:stop], torch.empty(stop - start, rows)
+        for k in range(stop - start):
+            group = groups[start + k]
+            shift = None if zeros is None else zeros[group]
+            codes = _rounded(part[k] * reciprocals[group], shift, fmt)
+            found[start + k] = codes
+            error = torch.addcmul(part[k], _levels(codes, shift, fmt), scales[group], value=-1)
+            torch.div(error, own[k], out=errors[k])
+            part[k + 1 :].addr_(corner[k, k + 1 :], errors[k], alpha=-1)
+        left[stop:].addmm_(about.factor[start:stop, stop:].t(), errors, alpha=-1)
+    back = torch.argsort(about.order)
+    elements: Tensor = found[back].t().contiguous().unflatten(-1, (-1, size))
+    return elements
+
+
+def _refitted(weight: Tensor, levels: Tensor, scale: Tensor, damped: Tensor, cancel: Cancel) -> Tensor:
+    """The scales with which those levels come nearest to the outputs: least squares, row by row.
+
+    The error of a row is the quadratic form sᵀAs - 2bᵀs of its scales s, but for a constant.
+    """
+    _, groups, size = levels.shape
+    rows = max(1, min(_SOLVED // groups**2, _FITTED // (groups * size)))
+    found = []
+    for part, own, kept in zip(weight.split(rows), levels.split(rows), scale.split(rows), strict=True):
+        cancel.check()
+        b = ((part @ damped).unflatten(-1, (groups, size)) * own).sum(-1).double()[..., None]
+        a = torch.empty(len(part), groups, groups)
+        for g in range(groups):
+            product = own[:, g] @ damped[g * size : (g + 1) * size]
+            torch.sum(product.unflatten(-1, (groups, size)).mul_(own), -1, out=a[:, g])
+        a = a.double()
+        ridged = a + torch.diag_embed(a.diagonal(dim1=1, dim2=2) * _RIDGE + 1e-12)
+        solved, failed = torch.linalg.solve_ex(ridged, b)
+        usable = solved.isfinite() & (solved != 0) & (failed == 0)[:, None, None]
+        new = torch.where(usable, _storable(torch.where(usable, solved, 1.0).float()), kept)
+        forms = [(each.mT @ (a @ each - 2 * b))[:, 0] for each in (new.double(), kept.double())]
+        found.append(torch.where((forms[0] < forms[1])[..., None], new, kept))
+    return torch.cat(found)

@@ -1,0 +1,306 @@
+"""Integers of weights that were rounded by data, in a file beside the scores or the plan. Needs no torch.
+
+Each weight has three tensors, ``WEIGHT|FORMAT|elements`` (…, rows, bytes), ``…|scale`` (…, rows, groups) and,
+where the format has them, ``…|zero_point``. Elements count from the lowest of the format; of 4 and 3 bits two
+share a byte, of 2 bits four, the first lowest. The metadata names the model, the text the rounding looked at,
+the pairs for which nearest rounding is better, and the SHA-256 of each pair.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kl_lens_desktop import temporary
+from kl_lens_desktop.disk_space import room_for
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.files import behind_links, reason
+from kl_lens_desktop.quant.formats import SCALE_BYTES, Format, group_size, parse_format
+
+SCHEMA = "kl-lens/integers/1"
+SUFFIX = ".safetensors"
+_HEADER_LIMIT = 64 * 2**20
+_PAIR_HEADER = 1200  # bytes that a pair takes in the header, with the longest name of a weight, at most
+_RECORD_BYTES = 8192
+_DTYPES: dict[str, type[np.generic]] = {"U8": np.uint8, "F16": np.float16}
+_BUFFER = 2**24
+
+Pair = tuple[str, str]  # weight, format
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """One weight in one format, as the file holds it: elements and zero points uint8, scales float16."""
+
+    elements: NDArray[np.uint8]
+    scale: NDArray[np.float16]
+    zero_point: NDArray[np.uint8] | None
+
+    @property
+    def parts(self) -> dict[str, NDArray[Any]]:
+        found: dict[str, NDArray[Any]] = {"elements": self.elements, "scale": self.scale}
+        return found if self.zero_point is None else {**found, "zero_point": self.zero_point}
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a tensor lies in the file."""
+
+    dtype: type[np.generic]
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+    @property
+    def row_bytes(self) -> int:
+        return self.shape[-1] * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Integers:
+    """An open file; it is read anew for each request, so that nothing keeps it from being replaced.
+
+    Attributes
+    ----------
+    path : Path
+    model_sha256 : str
+    record : dict
+        Which text the rounding looked at, and how.
+    nearest : frozenset of (weight, format)
+        Pairs that were tried and for which nearest rounding is better.
+    sha256 : dict
+        Of each pair's tensors, one after the other.
+    """
+
+    path: Path
+    model_sha256: str
+    record: Mapping[str, Any]
+    nearest: frozenset[Pair]
+    sha256: Mapping[Pair, str]
+    _places: Mapping[Pair, Mapping[str, _Place]] = field(repr=False)
+
+    @property
+    def pairs(self) -> set[Pair]:
+        return set(self._places)
+
+    def size(self, pair: Pair) -> int:
+        """Bytes of its tensors."""
+        return sum(place.rows * place.row_bytes for place in self._places[pair].values())
+
+    def fits(self, pair: Pair, shape: Sequence[int]) -> bool:
+        """Whether a weight of `shape` (…, channels) has tensors of these sizes in that format."""
+        fmt, places = parse_format(pair[1]), self._places[pair]
+        channels, lead = shape[-1], tuple(shape[:-1])
+        groups = channels // group_size(fmt, channels)
+        wanted: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "elements": (np.uint8, (*lead, bytes_of_row(fmt, channels))),
+            "scale": (np.float16, (*lead, groups)),
+        }
+        if fmt.has_zero_point:
+            wanted["zero_point"] = np.uint8, (*lead, groups)
+        return wanted == {name: (place.dtype, place.shape) for name, place in places.items()}
+
+    def rows(self, pair: Pair, start: int, stop: int) -> Packed:
+        """Some rows of a weight, whose leading axes count as one."""
+        with _in_words(self.path), self.path.open("rb") as file:
+            read = {name: _read(file, place, start, stop) for name, place in self._places[pair].items()}
+        return Packed(read["elements"], read["scale"], read.get("zero_point"))
+
+    def whole(self, pair: Pair) -> Packed:
+        """A weight in its own shape."""
+        places = self._places[pair]
+        flat = self.rows(pair, 0, places["elements"].rows)
+        shaped = {name: part.reshape(places[name].shape) for name, part in flat.parts.items()}
+        return Packed(shaped["elements"], shaped["scale"], shaped.get("zero_point"))
+
+    def is_sound(self, pair: Pair) -> bool:
+        """Whether a pair's tensors have the hash that the file says."""
+        return packed_sha256(self.whole(pair)) == self.sha256.get(pair)
+
+
+def per_byte(fmt: Format) -> int:
+    """How many elements share a byte."""
+    return 4 if fmt.bits == 2 else 2
+
+
+def bytes_of_row(fmt: Format, channels: int) -> int:
+    """Bytes of the elements of one row."""
+    return -(-channels // per_byte(fmt))
+
+
+def packed_bytes(shape: Sequence[int], fmt: Format) -> int:
+    """Bytes in the file of a weight of `shape` (…, channels)."""
+    groups = shape[-1] // group_size(fmt, shape[-1])
+    per_row = bytes_of_row(fmt, shape[-1]) + groups * (SCALE_BYTES + fmt.has_zero_point)
+    return math.prod(shape[:-1]) * per_row
+
+
+def packed_sha256(packed: Packed) -> str:
+    """Of the tensors, one after the other."""
+    digest = hashlib.sha256()
+    for part in packed.parts.values():
+        digest.update(np.ascontiguousarray(part).view(np.uint8).reshape(-1).data)
+    return digest.hexdigest()
+
+
+def open_integers(path: Path) -> Integers:
+    """Open a file from anyone; of its tensors only the header is read.
+
+    Raises
+    ------
+    InputError
+        In one sentence, if it is no such file or is damaged.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
+                raise ValueError("its header has no such length")
+            header = json.loads(file.read(length))
+        return _opened(path, header, 8 + length, size)
+    except OSError as error:
+        raise InputError(f"Cannot read {path}", reason(error), "Check the file") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:
+        raise InputError(
+            f"Cannot use {path}", "it holds no rounded weights, or is damaged", "Analyze the model again"
+        ) from error
+
+
+def _opened(path: Path, header: dict[str, Any], start: int, size: int) -> Integers:
+    about = header.pop("__metadata__")
+    if about["schema"] != SCHEMA:
+        raise ValueError("another schema")
+    places: dict[Pair, dict[str, _Place]] = {}
+    for name, tensor in header.items():
+        weight, fmt, part = name.split("|")
+        if parse_format(fmt).bits > 4 or part not in ("elements", "scale", "zero_point"):
+            raise ValueError("a tensor of another kind")
+        place = _Place(_DTYPES[tensor["dtype"]], tuple(map(int, tensor["shape"])), start + _first(tensor))
+        if not 2 <= len(place.shape) <= 4 or min(place.shape) < 1:
+            raise ValueError("a tensor of no shape")
+        end = start + int(tensor["data_offsets"][1])
+        if place.start + place.rows * place.row_bytes != end or end > size:
+            raise ValueError("a tensor that is not all there")
+        places.setdefault((weight, fmt), {})[part] = place
+    record = json.loads(about["rounding"])
+    hashes = {_pair(key): str(value) for key, value in json.loads(about["sha256"]).items()}
+    if hashes.keys() != places.keys() or not isinstance(record, dict):
+        raise ValueError("hashes of other tensors")
+    nearest = frozenset(_pair(key) for key in json.loads(about["nearest"]))
+    return Integers(path, str(about["model"]), record, nearest, hashes, places)
+
+
+def _first(tensor: dict[str, Any]) -> int:
+    if (first := int(tensor["data_offsets"][0])) < 0:
+        raise ValueError("a tensor before the first")
+    return first
+
+
+def _pair(key: str) -> Pair:
+    weight, fmt = key.split("|")
+    return weight, parse_format(fmt).name
+
+
+def _read(file: BinaryIO, place: _Place, start: int, stop: int) -> NDArray[Any]:
+    file.seek(place.start + start * place.row_bytes)
+    values = np.fromfile(file, place.dtype, (stop - start) * place.shape[-1])
+    return values.reshape(stop - start, place.shape[-1])
+
+
+class Writer:
+    """Writes pairs one after the other; see `writing`."""
+
+    def __init__(self, file: BinaryIO, reserved: int, about: Mapping[str, Any]) -> None:
+        self._file, self._reserved, self._about = file, reserved, dict(about)
+        self._tensors: dict[str, Any] = {}
+        self._sha256: dict[str, str] = {}
+        self._nearest: list[str] = []
+        self._end = 0
+        file.seek(8 + reserved)
+
+    def add(self, pair: Pair, packed: Packed) -> None:
+        """A weight in a format."""
+        self._sha256["|".join(pair)] = packed_sha256(packed)
+        for name, part in packed.parts.items():
+            data = np.ascontiguousarray(part).view(np.uint8).reshape(-1).data
+            self._file.write(data)
+            dtype = "F16" if part.dtype == np.float16 else "U8"
+            offsets = [self._end, self._end + len(data)]
+            self._tensors["|".join((*pair, name))] = {
+                "dtype": dtype, "shape": list(part.shape), "data_offsets": offsets
+            }  # fmt: skip
+            self._end += len(data)
+
+    def add_nearest(self, pair: Pair) -> None:
+        """Note that nearest rounding is better for a pair."""
+        self._nearest.append("|".join(pair))
+
+    def finish(self) -> None:
+        """Write the header into the room that was kept for it."""
+        about = {**self._about, "nearest": json.dumps(self._nearest), "sha256": json.dumps(self._sha256)}
+        header = json.dumps({"__metadata__": about, **self._tensors}).encode()
+        if len(header) > self._reserved:
+            raise ValueError("more pairs than were announced")
+        self._file.seek(0)
+        self._file.write(self._reserved.to_bytes(8, "little") + header.ljust(self._reserved))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+@contextlib.contextmanager
+def writing(
+    path: Path, model_sha256: str, record: Mapping[str, Any], sizes: Sequence[int]
+) -> Iterator[Writer]:
+    """Write a file for pairs of at most those `sizes` in bytes; what was added by the end of the block stays.
+
+    That is so if the block ends by an exception, too: a cancelled job goes on where it was.
+
+    Raises
+    ------
+    InputError
+        If there is no room for it, or the folder cannot be written.
+    """
+    about = {"schema": SCHEMA, "model": model_sha256, "rounding": json.dumps(record)}
+    reserved = -(-(_RECORD_BYTES + _PAIR_HEADER * len(sizes)) // 8) * 8
+    place = behind_links(path)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary.sweep_partials(place.parent)
+        needed = reserved + sum(sizes)
+        with (
+            room_for("the rounded weights", needed, place.parent),
+            temporary.partial_of(place) as partial,
+            contextlib.closing(partial.open("xb", _BUFFER)) as file,
+        ):
+            writer = Writer(file, reserved, about)
+            try:
+                yield writer
+            finally:
+                writer.finish()  # raises where the disk is full, and then the old file stays
+                file.close()  # Windows renames no open file
+                with temporary.placing():
+                    os.replace(partial, place)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}", reason(error), "Choose another folder") from error
+
+
+@contextlib.contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Cannot read {path}", "it changed while it was used", "Start the job again"
+        ) from error

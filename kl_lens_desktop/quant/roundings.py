@@ -1,0 +1,157 @@
+"""One answer for everything to the question which integers a weight has in a format.
+
+Sensitivity, joint measurements, repair, export and its audit all ask `Roundings`: what is simulated is what
+ships, bit for bit.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kl_lens_desktop.quant.formats import Format, group_size, parse_format
+from kl_lens_desktop.quant.integers import Integers, Packed, Pair, bytes_of_row, per_byte
+from kl_lens_desktop.quant.rounding import Quantized, fake_quantize
+
+_PIECE = 2**18  # elements that are unpacked at a time
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Kept:
+    """A weight in a format, its integers chosen by data and kept in a file.
+
+    Attributes
+    ----------
+    pair : (str, str)
+        Weight and format.
+    shape : tuple of int
+        (…, rows, channels).
+    """
+
+    integers: Integers
+    pair: Pair
+    shape: tuple[int, ...]
+
+    @property
+    def format(self) -> Format:
+        return parse_format(self.pair[1])
+
+    def write(self, into: Tensor, at: int | slice | Tensor | None = None) -> None:
+        """Write the float32 values that the runtime computes with.
+
+        Parameters
+        ----------
+        into : Tensor
+            Contiguous, of the shape of what is asked for.
+        at : int, slice or Tensor, optional
+            Which part of the first axis: an expert of a stack, or rows of a matrix. All without it.
+        """
+        matrix = into.view(-1, self.shape[-1])
+        if isinstance(at, Tensor):
+            first = int(at.min())
+            whole = torch.empty(int(at.max()) + 1 - first, self.shape[-1])
+            self._write(whole, first)
+            matrix.copy_(whole[at - first])
+            return
+        inner = int(np.prod(self.shape[1:-1], dtype=np.int64))
+        first = at if isinstance(at, int) else (at.start or 0) if at is not None else 0
+        self._write(matrix, first * inner)
+
+    def pieces(self, rows: int) -> Iterator[Quantized]:
+        """So many rows after the other, as the file holds them; leading axes count as one."""
+        every = int(np.prod(self.shape[:-1], dtype=np.int64))
+        for start in range(0, every, rows):
+            yield self._rows(start, min(start + rows, every))
+
+    def _write(self, matrix: Tensor, start: int) -> None:
+        rows = max(1, _PIECE // self.shape[-1])
+        for place in range(0, len(matrix), rows):
+            stop = min(place + rows, len(matrix))
+            matrix[place:stop] = self._rows(start + place, start + stop).dequantize()
+
+    def _rows(self, start: int, stop: int) -> Quantized:
+        return unpacked(self.integers.rows(self.pair, start, stop), self.format, self.shape[-1])
+
+
+Change = Format | Kept
+"""Values of a weight: in a format by nearest rounding, or by integers that are kept."""
+
+
+def changed_values(weight: Tensor, change: Change) -> Tensor:
+    """The weight as it comes back from the exported file, in its own dtype."""
+    if isinstance(change, Format):
+        return fake_quantize(weight, change)
+    values = torch.empty(weight.shape, device="cpu")
+    change.write(values)
+    return values.to(weight.device, weight.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Roundings:
+    """What rounds each weight in each format.
+
+    Attributes
+    ----------
+    kept : mapping of (weight, format) to Kept
+        Whatever is not in it is rounded to nearest.
+    """
+
+    kept: Mapping[Pair, Kept] = field(default_factory=dict)
+
+    def change(self, weight: str, fmt: str) -> Change:
+        """The values of a weight in the format of that name."""
+        return self.kept.get((weight, fmt)) or parse_format(fmt)
+
+    def changes(self, assignments: Mapping[str, str]) -> dict[str, Change]:
+        return {weight: self.change(weight, fmt) for weight, fmt in assignments.items()}
+
+    def of(self, assignments: Mapping[str, str]) -> dict[str, str]:
+        """The rounding of each weight that is not rounded to nearest, as plans say it."""
+        return {weight: "gptq" for weight, fmt in assignments.items() if (weight, fmt) in self.kept}
+
+
+NEAREST = Roundings()
+
+
+def kept_in(integers: Integers, shapes: Mapping[str, Sequence[int]]) -> dict[Pair, Kept]:
+    """What a file has of weights of those shapes."""
+    return {
+        pair: Kept(integers, pair, tuple(shapes[pair[0]]))
+        for pair in integers.pairs
+        if pair[0] in shapes and integers.fits(pair, shapes[pair[0]])
+    }
+
+
+def packed(stored: Quantized) -> Packed:
+    """A weight (…, groups, group) as `quant.integers` keeps it."""
+    codes = (stored.elements + _offset(stored.fmt)).to(torch.uint8).flatten(-2)
+    share = per_byte(stored.fmt)
+    spare = bytes_of_row(stored.fmt, codes.shape[-1]) * share - codes.shape[-1]
+    codes = torch.nn.functional.pad(codes, (0, spare))
+    elements = torch.zeros_like(codes[..., ::share])
+    for place in range(share):
+        elements |= codes[..., place::share] << (8 // share * place)
+    zero = None if stored.zero_point is None else stored.zero_point.to(torch.uint8)[..., 0].numpy()
+    return Packed(elements.numpy(), stored.scale[..., 0].numpy(), zero)
+
+
+def unpacked(kept: Packed, fmt: Format, channels: int) -> Quantized:
+    """Rows (rows, …) of a `Packed` weight of so many channels."""
+    share = per_byte(fmt)
+    held = torch.from_numpy(kept.elements)
+    codes = torch.empty(len(held), held.shape[1] * share, dtype=torch.int16)
+    for place in range(share):
+        codes[:, place::share] = (held >> (8 // share * place)) & (2**fmt.bits - 1)
+    if (offset := _offset(fmt)) > 0:
+        codes -= offset
+    zero = None
+    if kept.zero_point is not None:
+        zero = (torch.from_numpy(kept.zero_point).to(torch.int16) & (2**fmt.bits - 1))[..., None]
+    elements = codes[:, :channels].unflatten(-1, (-1, group_size(fmt, channels)))
+    return Quantized(elements, torch.from_numpy(kept.scale)[..., None], zero, fmt)
+
+
+def _offset(fmt: Format) -> int:
+    return 2 ** (fmt.bits - 1) if fmt.scheme == "int_sym" else 0

@@ -1,0 +1,345 @@
+"""Integers for weights by what a text gives them for inputs, and which of them are better than the nearest.
+
+The windows that choose between the two are others than those the integers were fitted to; and all of them are
+others than those on which sensitivity is measured.
+"""
+
+import contextlib
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.model.inventory import Weight, inventory, quantizable, weight_parameters
+from kl_lens_desktop.model.load import LoadedModel
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.cores import usable_cores
+from kl_lens_desktop.process.events import Event, Note, Progress
+from kl_lens_desktop.quant.formats import Format, parse_format
+from kl_lens_desktop.quant.gptq import Threads, curvature, gptq
+from kl_lens_desktop.quant.integers import (
+    Integers,
+    Pair,
+    Writer,
+    open_integers,
+    packed_bytes,
+    writing,
+)
+from kl_lens_desktop.quant.rounding import Quantized, fake_quantize
+from kl_lens_desktop.quant.roundings import NEAREST, Kept, Roundings, kept_in, packed
+from kl_lens_desktop.sensitivity.moments import DAMP, DAMP_TIED, Moment, Seen, second_moments, weighted_error
+from kl_lens_desktop.text.bundled import calibration_text, text_sha256
+from kl_lens_desktop.text.windows import calibration_windows
+
+MOST_BITS = 4  # of eight, nearest rounding loses nothing that matters
+_ERROR_ELEMENTS = 2**20  # of a weight at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The text a rounding looks at: windows to fit to, others to judge by, and the record of both."""
+
+    fit: Tensor
+    judge: Tensor
+    record: Mapping[str, Any]
+
+
+def calibration(
+    loaded: LoadedModel,
+    texts: Sequence[tuple[Path, str]],
+    window: int,
+    *,
+    skip: int | None = None,
+    scored: int = 0,
+    seed: int = 0,
+) -> Calibration | None:
+    """Windows of the first of `texts` (file, name) that is long enough; None if none is.
+
+    Parameters
+    ----------
+    skip, scored, seed : int
+        As for `text.windows.calibration_windows`.
+    """
+    for file, name in texts:
+        found = calibration_windows(loaded, file, window, skip, scored, seed)
+        if found is not None:
+            fit, judge, skipped = found
+            record = {
+                "method": "gptq",
+                "text": name,
+                "sha256": text_sha256(file),
+                "tokens": fit.numel() + judge.numel(),
+                "window": window,
+                "skip": skipped,
+                "seed": seed,
+                "damp": DAMP,
+                "damp_tied": DAMP_TIED,
+            }
+            return Calibration(fit, judge, record)
+    return None
+
+
+def calibration_of(loaded: LoadedModel, record: Mapping[str, Any], texts: Sequence[Path]) -> Calibration:
+    """The windows that a record names, from one of `texts` or the bundled one.
+
+    Raises
+    ------
+    InputError
+        If none of them is the text, or the model's tokenizer makes other tokens of it.
+    """
+    for file in (*texts, calibration_text()):
+        if text_sha256(file) == record["sha256"]:
+            window, skip, seed = (int(record[key]) for key in ("window", "skip", "seed"))
+            found = calibration(loaded, [(file, str(record["text"]))], window, skip=skip, seed=seed)
+            if found is not None and found.record == record:
+                return found
+    raise InputError(
+        "Cannot compute the rounded weights again",
+        f"they were fitted to {record['text']}, which is not here or not the same",
+        "Copy the .safetensors file that was written beside the scores or the plan, or analyze again",
+    )
+
+
+def round_by_data(
+    loaded: LoadedModel,
+    model_sha256: str,
+    path: Path,
+    weights: Sequence[Weight],
+    wanted: Sequence[Pair],
+    by: Calibration,
+    cancel: Cancel,
+    stage: str,
+    *,
+    judged: bool = True,
+) -> Generator[Event, None, Roundings]:
+    """The integers of every wanted pair, kept at `path`; what that file holds already is not computed again.
+
+    Formats of more than `MOST_BITS` bits are left out. A pair for which nearest rounding has the smaller
+    weighted error on the judging windows is noted and rounded so, unless `judged` is false.
+
+    Yields
+    ------
+    Progress, with the time left.
+    """
+    shapes = {weight.name: weight.shape for weight in weights}
+    pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if _is_fitted(parse_format(fmt))]
+    held = held_integers(path, model_sha256, by.record)
+    known = {pair for pair in held.pairs if held.fits(pair, shapes[pair[0]])} if held else set()
+    left = [pair for pair in pairs if not held or pair not in known | held.nearest]
+    if left:
+        sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in (*left, *known)]
+        with writing(path, model_sha256, by.record, sizes) as writer:
+            if held:
+                for pair in sorted(known):
+                    cancel.check()
+                    writer.add(pair, held.whole(pair))
+                for pair in sorted(held.nearest):
+                    writer.add_nearest(pair)
+            yield from _fitted(loaded, left, by, writer, cancel, stage, judged)
+    if not pairs:
+        return NEAREST
+    integers = open_integers(path)
+    kept = kept_in(integers, shapes)
+    return Roundings({pair: kept[pair] for pair in pairs if pair in kept})
+
+
+def roundings_of(
+    loaded: LoadedModel,
+    model_sha256: str,
+    record: Mapping[str, Any] | None,
+    pairs: Sequence[Pair],
+    files: Sequence[Path],
+    cancel: Cancel,
+    stage: str,
+    texts: Sequence[Path] = (),
+) -> Generator[Event, None, Roundings]:
+    """The integers of pairs that were rounded by data before, as a plan or a score file says.
+
+    Parameters
+    ----------
+    record : dict or None
+        Which text the rounding looked at.
+    files : sequence of Path
+        Where they may be. What none of these has is computed again, and kept in the first.
+    texts : sequence of Path
+        Where that text may be, beside the bundled one.
+
+    Yields
+    ------
+    Note, saying where they come from; Progress.
+
+    Raises
+    ------
+    InputError
+        If they must be computed again and the text is not at hand.
+    """
+    if not pairs or record is None:
+        return NEAREST
+    weights = quantizable(inventory(loaded.model))
+    shapes = {weight.name: weight.shape for weight in weights}
+    found: dict[Pair, Kept] = {}
+    for file in dict.fromkeys(files):
+        held = held_integers(file, model_sha256, record) if file.is_file() else None
+        usable = kept_in(held, shapes) if held else {}
+        for pair in [pair for pair in pairs if pair in usable and pair not in found]:
+            cancel.check()
+            if usable[pair].integers.is_sound(pair):
+                found[pair] = usable[pair]
+    left = [pair for pair in pairs if pair not in found]
+    if not left:
+        yield Note(f"Using the integers kept in {' and '.join(sorted(_names(found)))}")
+        return Roundings(found)
+    yield Note(f"Computing the integers of {len(left)} weights again: {files[0].name} does not hold them")
+    by = calibration_of(loaded, record, texts)
+    again = yield from round_by_data(
+        loaded, model_sha256, files[0], weights, left, by, cancel, stage, judged=False
+    )
+    stale = [pair for pair, kept in found.items() if kept.integers.path == files[0]]
+    renewed = kept_in(open_integers(files[0]), shapes)  # it was written anew, with what it held before
+    return Roundings({**found, **again.kept, **{pair: renewed[pair] for pair in stale}})
+
+
+def _names(found: Mapping[Pair, Kept]) -> set[str]:
+    return {kept.integers.path.name for kept in found.values()}
+
+
+def held_integers(path: Path, model_sha256: str, record: Mapping[str, Any]) -> Integers | None:
+    """The file at `path`, if it is of these weights and of a rounding of that record."""
+    with contextlib.suppress(InputError):
+        held = open_integers(path)
+        if held.model_sha256 == model_sha256 and held.record == record:
+            return held
+    return None
+
+
+def _is_fitted(fmt: Format) -> bool:
+    return fmt.bits <= MOST_BITS
+
+
+def _fitted(
+    loaded: LoadedModel,
+    pairs: Sequence[Pair],
+    by: Calibration,
+    writer: Writer,
+    cancel: Cancel,
+    stage: str,
+    judged: bool,
+) -> Iterator[Event]:
+    formats: dict[str, list[Format]] = {}
+    for name, fmt in pairs:
+        formats.setdefault(name, []).append(parse_format(fmt))
+    done, started = 0, time.monotonic()
+    message = f"Rounding by {by.record['text']}"
+    yield Progress(stage, 0, len(pairs), message, "roundings")
+    parameters = weight_parameters(loaded.model)  # before stand-ins take their places
+    with _threads() as pool:
+        for seen in second_moments(loaded.model, by.fit, by.judge, cancel, set(formats)):
+            if isinstance(seen, Seen):
+                done += sum(len(formats[weight.name]) for weight in seen.weights)
+                _round_seen(parameters, seen, formats, pool, writer, cancel, judged)
+            spent = time.monotonic() - started
+            left = spent / done * (len(pairs) - done) if done else None
+            yield Progress(stage, done, len(pairs), message, "roundings", left)
+            if done == len(pairs):
+                break
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """A thread for each core, and one core for each of them: what they compute is small and independent."""
+    pool = ThreadPoolExecutor(usable_cores(), "rounding", partial(torch.set_num_threads, 1))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _round_seen(
+    parameters: Mapping[str, Tensor],
+    seen: Seen,
+    formats: Mapping[str, Sequence[Format]],
+    pool: ThreadPoolExecutor,
+    writer: Writer,
+    cancel: Cancel,
+    judged: bool,
+) -> None:
+    """All formats of the weights that share inputs, which share what is computed of these."""
+    for weight in seen.weights:
+        stored, wanted = parameters[weight.name], formats[weight.name]
+        if stored.dim() == 2:
+            matrices = [_round_matrix(seen, wanted, cancel, pool.map, 0, stored)]
+        else:
+            matrices = _round_experts(seen, wanted, cancel, pool, stored)
+        for fmt in wanted:
+            found = [each[fmt] for each in matrices]
+            usable = [each.stored for each in found if each.stored is not None]
+            better = sum(each.error for each in found) < sum(each.nearest for each in found)
+            if len(usable) == len(found) and (better or not judged):
+                writer.add((weight.name, fmt.name), packed(_stacked(usable, stored.dim() == 3)))
+            else:
+                writer.add_nearest((weight.name, fmt.name))
+
+
+def _round_experts(
+    seen: Seen, formats: Sequence[Format], cancel: Cancel, pool: ThreadPoolExecutor, stack: Tensor
+) -> "list[dict[Format, _Fit]]":
+    """Experts are small and many: a thread for each."""
+
+    def run(place: int) -> dict[Format, _Fit]:
+        return _round_matrix(seen, formats, cancel, map, place, stack[place])
+
+    return list(pool.map(run, range(len(stack))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A matrix rounded by data, where its inputs allow it; its weighted error and that of the nearest."""
+
+    stored: Quantized | None
+    error: float = 0.0
+    nearest: float = 0.0
+
+
+@torch.no_grad()
+def _round_matrix(
+    seen: Seen, formats: Sequence[Format], cancel: Cancel, threads: Threads, place: int, matrix: Tensor
+) -> dict[Format, _Fit]:
+    cancel.check()
+    judge, about = seen.judge[place], curvature(seen.fit[place].matrix, seen.damp)
+    if about is None:
+        return dict.fromkeys(formats, _Fit(None))
+    rounded = {fmt: gptq(matrix, about, fmt, cancel, threads) for fmt in formats}
+    return {fmt: _Fit(each, *_errors(matrix, each, judge)) for fmt, each in rounded.items()}
+
+
+def _errors(matrix: Tensor, rounded: Quantized, judge: Moment) -> tuple[float, float]:
+    """The weighted error of a rounded matrix and that of nearest rounding."""
+    ours = nearest = 0.0
+    rows = max(1, _ERROR_ELEMENTS // matrix.shape[-1])
+    for start in range(0, len(matrix), rows):
+        cut = slice(start, start + rows)
+        piece = matrix[cut].float().cpu()
+        zero = None if rounded.zero_point is None else rounded.zero_point[cut]
+        part = Quantized(rounded.elements[cut], rounded.scale[cut], zero, rounded.fmt)
+        ours += weighted_error(part.dequantize() - piece, judge)
+        nearest += weighted_error(fake_quantize(piece, rounded.fmt) - piece, judge)
+    return ours, nearest
+
+
+def _stacked(matrices: Sequence[Quantized], stack: bool) -> Quantized:
+    if not stack:
+        return matrices[0]
+    zeros = [each.zero_point for each in matrices if each.zero_point is not None]
+    return Quantized(
+        torch.stack([each.elements for each in matrices]),
+        torch.stack([each.scale for each in matrices]),
+        torch.stack(zeros) if zeros else None,
+        matrices[0].fmt,
+    )

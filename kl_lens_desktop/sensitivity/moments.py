@@ -1,0 +1,334 @@
+"""What the inputs of every weight look like: their second moments, collected block by block on a text.
+
+With the second moment H of a weight's inputs, an error δW of the weight makes an error of its outputs whose
+mean square is tr(δW·H·δWᵀ). A rounding that looks at the data minimises it (GPTQ, arXiv 2210.17323).
+
+Products of matrices are watched where torch computes them, so that a weight that a model's code multiplies by
+itself, as Mamba-1's dt_proj, is seen as well as one that a module multiplies.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedModel
+
+from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.model.by_block import ByBlock
+from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
+
+DAMP = 0.01  # share of the mean of the diagonal that is added to it
+DAMP_TIED = 1.0  # the head's inputs say nothing of the look-up that shares its weight
+BATCH_TOKENS = 512
+_LEAST_TOKENS = 16  # of its layer's mean that an expert's own tokens are mixed with
+
+_MM, _ADDMM = torch.ops.aten.mm, torch.ops.aten.addmm
+_BMM, _BADDBMM = torch.ops.aten.bmm, torch.ops.aten.baddbmm
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """XᵀX / tokens of the inputs X (tokens, channels) of a matrix, float32 (channels, channels)."""
+
+    matrix: Tensor
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What weights that share their inputs have seen of a text.
+
+    Attributes
+    ----------
+    weights : tuple of Weight
+    fit, judge : sequence of Moment
+        On the windows to fit to, and on the others: one for a matrix, and one for each expert of a stack,
+        made when it is asked for.
+    damp : float
+        How strongly to damp: see `DAMP`.
+    """
+
+    weights: tuple[Weight, ...]
+    fit: Sequence[Moment]
+    judge: Sequence[Moment]
+    damp: float = DAMP
+
+
+def weighted_error(error: Tensor, moment: Moment) -> float:
+    """tr(δW·H·δWᵀ), the mean over tokens of |δW·x|², of an error (rows, channels) of a matrix."""
+    total = sum(float(((part @ moment.matrix) * part).sum()) for part in error.split(2**12))
+    return max(total, 0.0)  # of sums in float32, none is negative but for rounding
+
+
+def second_moments(
+    model: PreTrainedModel, fit: Tensor, judge: Tensor, cancel: Cancel, names: set[str] | None = None
+) -> Iterator[Seen | float]:
+    """The inputs of every quantizable weight, block by block; those of the embedding and the head last.
+
+    The second moments of one block are in memory at a time, and those of blocks that share a weight until the
+    last of them has run. An embedding that no head shares has inputs that are no vectors: its moment is the
+    identity. A weight that the model never multiplies is left out. Until the generator is closed, the model's
+    parameters are stand-ins: take those you need before.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        In memory, or as `load.open_model` gives it.
+    fit, judge : Tensor
+        Token ids (windows, window), without a window in common.
+    names : set of str, optional
+        The weights that are wanted; all without it.
+
+    Yields
+    ------
+    Seen, and in between the share of the work that is done.
+    """
+    weights = [each for each in quantizable(inventory(model)) if names is None or each.name in names]
+    with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel) as streamed:
+        yield from _Pass(streamed, fit, judge, weights).events()
+
+
+class _Pass:
+    """One run of a text through a model."""
+
+    def __init__(self, streamed: ByBlock, fit: Tensor, judge: Tensor, weights: Sequence[Weight]) -> None:
+        self._streamed = streamed
+        device = streamed.model.device
+        fit, judge = fit.to(device), judge.to(device)
+        self._ids = [
+            *((ids, 0) for ids in fit.split(max(1, BATCH_TOKENS // fit.shape[1]))),
+            *((ids, 1) for ids in judge.split(max(1, BATCH_TOKENS // judge.shape[1]))),
+        ]
+        self._weights = {id(streamed.stored[each.name]): each for each in weights}
+        blocks = range(len(streamed.blocks))
+        readers = {
+            key: [block for block in blocks if streamed.reads(block, weight.name)]
+            for key, weight in self._weights.items()
+        }
+        self._last = {key: max(found, default=-1) for key, found in readers.items()}
+        # Of weights that several blocks share, some have the same inputs in one block and not in another.
+        self._watch = _Watch(self._weights, {key for key, found in readers.items() if len(found) == 1})
+
+    def events(self) -> Iterator[Seen | float]:
+        depth = len(self._streamed.blocks)
+        states: list[Tensor | None] = [None] * len(self._ids)
+        beside: list[Beside] = []
+        for block in range(depth):
+            for batch, (ids, half) in enumerate(self._ids):
+                with observed(self._streamed.blocks[block], None, beside if batch == 0 else []):
+                    states[batch] = self._through(block, ids, half, states[batch], beside)
+            yield (block + 1) / (depth + 1)
+            yield from self._watch.taken([key for key, last in self._last.items() if last == block])
+        yield from self._ends(states)
+
+    def _through(
+        self, block: int, ids: Tensor, half: int, hidden: Tensor | None, beside: Sequence[Beside]
+    ) -> Tensor:
+        streamed = self._streamed
+        stop = block + 1 if block + 1 < len(streamed.blocks) else None
+        watch = self._watch.batch(half, streamed.placed(block))
+        with watch, streamed.watched(watch.note_expert):
+            reached = trunk(streamed.model, streamed.blocks, ids, block, hidden, stop, beside)
+        if isinstance(reached, Tensor):
+            return reached
+        self._output = type(reached)
+        final: Tensor = reached.last_hidden_state
+        return final
+
+    def _ends(self, states: Sequence[Tensor | None]) -> Iterator[Seen | float]:
+        model = self._streamed.model
+        projection = model.get_output_embeddings()
+        ends = {id(self._streamed.embedding), id(self._streamed.stored_head)}
+        for key in (key for key in self._weights if key in ends):
+            weight = self._weights[key]
+            tied = len(ends) == 1
+            if key == id(self._streamed.embedding) and not tied:
+                one = Moment(torch.eye(weight.shape[-1]), 0)
+                yield Seen((weight,), (one,), (one,))
+                continue
+            sums = (_Sum(weight.shape[-1]), _Sum(weight.shape[-1]))
+            for hidden, (ids, half) in zip(states, self._ids, strict=True):
+                assert hidden is not None
+                sums[half].add(self._head_input(projection, ids, hidden))
+            moments = [each.moment() for each in sums]
+            yield Seen((weight,), moments[:1], moments[1:], DAMP_TIED if tied else DAMP)
+        yield 1.0
+
+    def _head_input(self, projection: nn.Module, ids: Tensor, hidden: Tensor) -> Tensor:
+        """What the head is given, scaled as the model does it."""
+        found: list[Tensor] = []
+
+        def take(_: nn.Module, args: tuple[Any, ...]) -> None:
+            found.append(args[0])
+            raise _Taken
+
+        handle = projection.register_forward_pre_hook(take)
+        try:
+            head(self._streamed.model, self._output, ids[:1, :1], hidden.flatten(0, 1))
+        except _Taken:
+            pass
+        finally:
+            handle.remove()
+        return found[0].flatten(0, -2)
+
+
+class _Taken(Exception):
+    pass
+
+
+class _Sum:
+    """A second moment that grows."""
+
+    def __init__(self, channels: int) -> None:
+        self._total, self._tokens = torch.zeros(channels, channels), 0
+
+    def add(self, rows: Tensor) -> None:
+        rows = rows.float().cpu()
+        self._total.addmm_(rows.t(), rows)
+        self._tokens += len(rows)
+
+    def moment(self) -> Moment:
+        return Moment(self._total / max(self._tokens, 1), self._tokens)
+
+
+@dataclass(slots=True)
+class _OfExperts(Sequence[Moment]):
+    """The second moments of the tokens that each expert of a stack got, made of these when asked for.
+
+    An expert that got few tokens of the text is given some of its layer's mean.
+    """
+
+    experts: int
+    channels: int
+    rows: list[tuple[int, Tensor]] = field(default_factory=list)
+    mean: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.experts
+
+    @overload
+    def __getitem__(self, place: int) -> Moment: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Moment]: ...
+    def __getitem__(self, place: int | slice) -> Moment | Sequence[Moment]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(self.experts)[place]]
+        if not 0 <= place < self.experts:
+            raise IndexError(place)
+        if self.mean is None:
+            every = _Sum(self.channels)
+            for _, rows in self.rows:
+                every.add(rows)
+            self.mean = every.moment().matrix
+        own = _Sum(self.channels)
+        for expert, rows in self.rows:
+            if expert == place:
+                own.add(rows)
+        found = own.moment()
+        share = _LEAST_TOKENS / (found.tokens + _LEAST_TOKENS)
+        return Moment(found.matrix.lerp_(self.mean, share), found.tokens)
+
+
+class _Watch:
+    """Sums of what each weight was multiplied by; weights that were given the very same inputs share one."""
+
+    def __init__(self, weights: Mapping[int, Weight], sharing: set[int]) -> None:
+        self._weights, self._sharing = weights, sharing
+        self._sums: dict[int, tuple[_Sum, _Sum]] = {}
+        self._owner: dict[int, int] = {}
+        self._experts: dict[int, tuple[_OfExperts, _OfExperts]] = {}
+
+    def batch(self, half: int, placed: Sequence[tuple[nn.Module, str, int]]) -> "_Batch":
+        return _Batch(self, half, [place for place in placed if place[2] in self._weights])
+
+    def add(self, key: int, half: int, rows: Tensor, first: int) -> None:
+        """Inputs (tokens, channels) of a weight, of which `first` was the first in this batch to get them."""
+        owner = self._owner.setdefault(
+            key, self._owner.get(first, key) if {key, first} <= self._sharing else key
+        )
+        if owner == key:
+            channels = rows.shape[-1]
+            sums = self._sums.setdefault(key, (_Sum(channels), _Sum(channels)))
+            sums[half].add(rows)
+
+    def add_expert(self, key: int, half: int, expert: int, rows: Tensor) -> None:
+        if (weight := self._weights.get(key)) is None:
+            return
+        count, _, channels = weight.shape
+        if key not in self._experts:
+            self._experts[key] = _OfExperts(count, channels), _OfExperts(count, channels)
+        self._experts[key][half].rows.append((expert, rows.float()))
+
+    def taken(self, keys: Sequence[int]) -> Iterator[Seen]:
+        """What those weights have seen; it is forgotten when the caller is done with it."""
+        groups: dict[int, list[Weight]] = {}
+        for key in (key for key in keys if key in self._owner):
+            groups.setdefault(self._owner[key], []).append(self._weights[key])
+        for owner, weights in groups.items():
+            fit, judge = (each.moment() for each in self._sums.pop(owner))
+            yield Seen(tuple(sorted(weights, key=lambda weight: weight.name)), (fit,), (judge,))
+        for key in (key for key in keys if key in self._experts):
+            fit_to, judge_by = self._experts.pop(key)
+            yield Seen((self._weights[key],), fit_to, judge_by)
+
+
+class _Batch(TorchDispatchMode):
+    """Sees the products of a batch with the weights of a block, which have their values while it runs."""
+
+    def __init__(self, watch: _Watch, half: int, placed: Sequence[tuple[nn.Module, str, int]]) -> None:
+        super().__init__()
+        self._watch, self._half, self._placed = watch, half, placed
+        self._inputs: list[tuple[Tensor, int, int]] = []  # held, so that no other takes their place in memory
+        self._counted: set[tuple[int, int]] = set()
+
+    def note_expert(self, stored: Tensor, expert: int, rows: Tensor) -> None:
+        self._watch.add_expert(id(stored), self._half, expert, rows)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        packet = func.overloadpacket
+        if packet in (_MM, _BMM):
+            self._note(args[0], args[1])
+        elif packet in (_ADDMM, _BADDBMM):
+            self._note(args[1], args[2])
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, left: Tensor, right: Tensor) -> None:
+        places = {
+            value.untyped_storage().data_ptr(): (key, value)
+            for module, name, key in self._placed
+            if (value := module._parameters[name]) is not None and value.dim() == 2
+        }
+        for weight, other in ((right.mT, left), (left, right.mT)):
+            found = places.get(weight.untyped_storage().data_ptr())
+            if found is None:
+                continue
+            key, value = found
+            if weight.shape[-1] == value.shape[-1] and weight.stride(-1) == value.stride(-1):
+                self._add(key, other)
+                return
+
+    def _add(self, key: int, other: Tensor) -> None:
+        """`other` (…, tokens, channels) was multiplied by the transpose of that weight."""
+        first = next((first for held, version, first in self._inputs if _same(held, version, other)), key)
+        if first == key and any(_same(held, version, other) for held, version, _ in self._inputs):
+            return  # another part of the same weight, by the same inputs
+        if first == key:
+            self._inputs.append((other, other._version, key))
+        elif (key, first) in self._counted:
+            return
+        self._counted.add((key, first))
+        self._watch.add(key, self._half, other.flatten(0, -2), first)
+
+
+def _same(held: Tensor, version: int, other: Tensor) -> bool:
+    """Whether both are the same values in the same place, unchanged since `version`."""
+    alike = held.data_ptr() == other.data_ptr() and held.numel() == other.numel()
+    return alike and version == other._version and held.stride(-1) == other.stride(-1)

@@ -1,0 +1,74 @@
+"""A long job keeps the computer awake, and gives that back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from wakepy import keep
+
+from kl_lens_desktop.bench.jobs import DevicesJob
+from kl_lens_desktop.cli.console import finish
+from kl_lens_desktop.hub.jobs import PullJob
+from kl_lens_desktop.jobs import NAMES, job_type
+from kl_lens_desktop.model.jobs import InspectJob
+from kl_lens_desktop.process.awake import awake
+from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was asked of the system, in its place."""
+    said: list[str] = []
+
+    @contextmanager
+    def running(on_fail: str) -> Iterator[SimpleNamespace]:
+        assert on_fail == "pass", "a desktop without such a service is no reason to stop"
+        said.append("held")
+        try:
+            yield SimpleNamespace(active=True)
+        finally:
+            said.append("released")
+
+    monkeypatch.setattr(keep, "running", running)
+    return said
+
+
+def test_a_long_job_holds_off_sleep_until_it_ends(held: list[str], tmp_path: Path) -> None:
+    job = AnalyzeJob("sample", tmp_path / "scores.json")
+    with awake([InspectJob("sample"), job]) as done:
+        assert done
+        assert held == ["held"]
+    assert held == ["held", "released"]
+    with pytest.raises(RuntimeError), awake([job]):
+        raise RuntimeError
+    assert held == ["held", "released"] * 2
+
+
+def test_short_jobs_and_unwilling_persons_do_not(held: list[str], tmp_path: Path) -> None:
+    with awake([InspectJob("sample"), DevicesJob()]) as done:
+        assert not done
+    with awake([AnalyzeJob("sample", tmp_path / "scores.json")], wanted=False) as done:
+        assert not done
+    assert held == []
+
+
+def test_the_command_line_does(held: list[str]) -> None:
+    finish(PullJob("sample"), perform)
+    assert held == ["held", "released"]
+
+
+def test_without_a_service_of_the_desktop_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path / 'none'}")
+    with awake([AnalyzeJob("sample", tmp_path / "scores.json")]) as done:
+        assert done in (True, False)
+
+
+def test_every_job_that_writes_results_is_a_long_one() -> None:
+    long = {name for name in NAMES if job_type(name).LONG}
+    assert {"analyze", "run", "export", "export-all", "bench", "verify", "baselines", "pull"} <= long
+    assert not long & {"inspect", "devices", "generate"}

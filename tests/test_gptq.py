@@ -1,0 +1,139 @@
+"""Integers chosen by the data: on NNCF's grids, never worse than the nearest, and what GPTQ's paper gives."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from nncf.parameters import CompressWeightsMode
+from nncf.quantization.algorithms.weight_compression.config import WeightCompressionConfig
+from nncf.quantization.algorithms.weight_compression.weight_lowering import do_integer_quantization
+from nncf.tensor import Tensor as NNCFTensor
+from torch import Tensor
+
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format
+from kl_lens_desktop.quant.gptq import Curvature, compensated, curvature, gptq, row_errors
+from kl_lens_desktop.quant.rounding import fake_quantize, quantize
+
+LOW = [name for name in all_formats() if parse_format(name).bits <= 4]
+CHANNELS = 192
+
+
+def _weight(rows: int = 40, channels: int = CHANNELS) -> Tensor:
+    """Rows of very different size, one of zeros and one with tiny values, as FP16 holds them."""
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((rows, channels)) * generator.lognormal(0, 2, (rows, 1)) * 0.02
+    weight[3], weight[4, :50] = 0, 1e-6
+    return torch.from_numpy(weight.astype(np.float16).astype(np.float32))
+
+
+def _moment(channels: int = CHANNELS, tokens: int = 500) -> Tensor:
+    """Of inputs that vary together, some of them strongly."""
+    generator = torch.Generator().manual_seed(1)
+    mixed = torch.eye(channels) + torch.randn(channels, channels, generator=generator) / channels**0.5
+    strength = torch.exp(torch.randn(channels, generator=generator))
+    rows = torch.randn(tokens, channels, generator=generator) * strength @ mixed
+    return rows.t() @ rows / tokens
+
+
+def _about(moment: Tensor, damp: float = 0.01) -> Curvature:
+    about = curvature(moment, damp)
+    assert about is not None
+    return about
+
+
+@pytest.mark.parametrize("name", LOW)
+def test_no_row_is_worse_than_nearest_and_the_whole_is_far_better(name: str) -> None:
+    fmt, weight, about = parse_format(name), _weight(), _about(_moment())
+    stored = gptq(weight, about, fmt, Cancel())
+    ours, theirs = (
+        row_errors(values - weight, about.damped)
+        for values in (stored.dequantize(), fake_quantize(weight, fmt))
+    )
+    assert bool((ours <= theirs * (1 + 1e-5)).all())
+    assert float(ours.sum()) < 0.6 * float(theirs.sum())
+
+
+@pytest.mark.parametrize("name", LOW)
+def test_elements_scales_and_zero_points_are_those_of_the_format(name: str) -> None:
+    fmt, weight = parse_format(name), _weight()
+    stored, nearest = gptq(weight, _about(_moment()), fmt, Cancel()), quantize(weight, fmt)
+    for ours, theirs in ((stored.elements, nearest.elements), (stored.scale, nearest.scale)):
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+    assert stored.scale.dtype == torch.float16
+    assert bool(stored.scale.isfinite().all())
+    low = -(2 ** (fmt.bits - 1)) if fmt.scheme == "int_sym" else 0
+    assert low <= int(stored.elements.min()) <= int(stored.elements.max()) < low + 2**fmt.bits
+    assert (stored.zero_point is None) == (nearest.zero_point is None)
+    if stored.zero_point is not None:
+        assert 0 <= int(stored.zero_point.min()) <= int(stored.zero_point.max()) < 2**fmt.bits
+
+
+@pytest.mark.parametrize("name", [name for name in LOW if not name.startswith("nf4")])
+def test_nncf_finds_these_integers_in_the_values_at_these_scales(name: str) -> None:
+    fmt, weight = parse_format(name), _weight()
+    stored = gptq(weight, _about(_moment()), fmt, Cancel())
+    values = stored.dequantize().half().float().unflatten(-1, stored.elements.shape[1:])
+    config = WeightCompressionConfig(
+        CompressWeightsMode[name.rsplit("_", 1)[0].upper()], group_size(fmt, CHANNELS)
+    )
+    zero = None if stored.zero_point is None else NNCFTensor(stored.zero_point.numpy())
+    found = do_integer_quantization(
+        NNCFTensor(values.numpy()),
+        config,
+        precomputed_scale=NNCFTensor(stored.scale.float().numpy()),
+        precomputed_zero_point=zero,
+    )
+    assert np.array_equal(found.tensor.as_numpy_tensor().data, stored.elements.numpy())
+
+
+def test_columns_make_up_for_each_other_as_in_the_paper() -> None:
+    """Against the paper's equations (2) and (3) as they stand: the inverse is updated column by column."""
+    fmt, weight, moment = parse_format("int4_sym_pc"), _weight(12, 48), _moment(48)
+    about = _about(moment)
+    scale = quantize(weight, fmt).scale.float()
+    scale[3] = 1.0  # a row of zeros, in which nothing is divided by a tiny number
+    found = compensated(weight, about, scale, None, fmt, Cancel())[:, 0].long()
+    left, inverse = weight.double(), about.damped.double().inverse()
+    expected = torch.zeros_like(found)
+    for column in about.order.tolist():
+        expected[:, column] = (left[:, column] / scale[:, 0, 0]).round().clamp(-8, 7).long()
+        error = left[:, column] - expected[:, column] * scale[:, 0, 0]
+        left = left - torch.outer(error / inverse[column, column], inverse[column])
+        inverse = inverse - torch.outer(inverse[:, column], inverse[column]) / inverse[column, column]
+    assert float((found != expected).double().mean()) < 0.005  # halves that fall to either side
+
+
+def test_channels_that_count_most_come_first() -> None:
+    moment = torch.diag(torch.tensor([1.0, 5.0, 3.0]))
+    assert _about(moment).order.tolist() == [1, 2, 0]
+
+
+def test_a_moment_without_inputs_or_numbers_is_of_no_use() -> None:
+    assert curvature(torch.zeros(4, 4), 0.01) is None
+    assert curvature(torch.full((4, 4), torch.nan), 0.01) is None
+
+
+def test_fewer_tokens_than_channels_are_enough() -> None:
+    weight, fmt = _weight(), parse_format("int4_sym_g64")
+    about = _about(_moment(tokens=20))
+    ours = row_errors(gptq(weight, about, fmt, Cancel()).dequantize() - weight, about.damped)
+    assert bool(ours.isfinite().all())
+
+
+@pytest.mark.parametrize("name", ["int4_sym_g64", "int4_asym_g32", "nf4_pc"])
+def test_threads_and_a_second_time_give_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kl_lens_desktop.quant.gptq._PART", 8 * CHANNELS)
+    fmt, weight, about = parse_format(name), _weight(), _about(_moment())
+    with ThreadPoolExecutor(3) as pool:
+
+        def spread(run: Callable[[Tensor], object], items: Iterable[Tensor]) -> Iterable[object]:
+            return pool.map(run, items)
+
+        first, second = (gptq(weight, about, fmt, Cancel(), each) for each in (spread, map))  # type: ignore[arg-type]
+    assert torch.equal(first.elements, second.elements)
+    assert torch.equal(first.scale, second.scale)
+    if first.zero_point is not None and second.zero_point is not None:
+        assert torch.equal(first.zero_point, second.zero_point)

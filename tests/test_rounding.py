@@ -1,0 +1,467 @@
+"""Integers chosen by data are kept, travel with a plan, and are what is measured and what ships."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from openvino import opset13 as ops
+from torch import Tensor
+
+from kl_lens_desktop.errors import Cancelled, ExportError, InputError
+from kl_lens_desktop.export.bundle import export_model
+from kl_lens_desktop.export.compress import audit, weight_constants
+from kl_lens_desktop.export.static import read_shared
+from kl_lens_desktop.export.streamed import weights_of
+from kl_lens_desktop.export.values import expected_sha256
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.model import fit
+from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
+from kl_lens_desktop.model.load import load_model
+from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
+from kl_lens_desktop.plan.integers import save_integers
+from kl_lens_desktop.plan.jobs import VerifyJob
+from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.plan.verify import verify
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Note, Progress
+from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format
+from kl_lens_desktop.quant.integers import Packed, open_integers, packed_bytes, writing
+from kl_lens_desktop.quant.rounding import NF4_VALUES, Quantized, quantize
+from kl_lens_desktop.quant.roundings import Kept, Roundings, kept_in, packed, unpacked
+from kl_lens_desktop.sensitivity import data_rounding
+from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
+from kl_lens_desktop.sensitivity.jobs import Analysis
+from kl_lens_desktop.sensitivity.scores import Scores, load_scores
+from kl_lens_desktop.text.bundled import calibration_text, held_out_text
+from tests.models import build_bf16_folder, build_folder
+
+LOW = [name for name in all_formats() if parse_format(name).bits <= 4]
+RECORD = {"text": "a book"}
+
+
+@pytest.fixture(autouse=True)
+def little_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kl_lens_desktop.text.windows.FIT_TOKENS", 512)
+    monkeypatch.setattr("kl_lens_desktop.text.windows.JUDGE_TOKENS", 128)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    return LocalModel("small", build_folder("lfm2", tmp_path_factory.mktemp("small") / "model"))
+
+
+def _how(**options: Any) -> Analysis:
+    usual: dict[str, Any] = {"tokens": 128, "window": 32, "formats": ("int4_sym_g64", "int8_sym")}
+    return Analysis((calibration_text(),), **{**usual, **options})
+
+
+def _analyze(local: LocalModel, out: Path, **options: Any) -> Scores:
+    for _ in analyze(local, out, _how(**options), Cancel()):
+        pass
+    return load_scores(out)
+
+
+@pytest.fixture
+def no_second_pass(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def forbid() -> None:
+        def again(*_: object) -> Iterator[None]:
+            raise AssertionError("computed twice")
+
+        monkeypatch.setattr(data_rounding, "second_moments", again)
+
+    return forbid
+
+
+@pytest.mark.parametrize("shape", [(24, 64), (24, 160), (3, 16, 64), (9, 33)])
+@pytest.mark.parametrize("name", LOW)
+def test_what_is_kept_comes_back(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    fmt = parse_format(name)
+    stored = quantize(torch.randn(shape, generator=torch.Generator().manual_seed(0)), fmt)
+    values, pair = stored.dequantize(), ("a.weight", name)
+    size = packed_bytes(shape, fmt)
+    with writing(tmp_path / "x.safetensors", "a" * 64, RECORD, [size]) as writer:
+        writer.add(pair, packed(stored))
+    held = open_integers(tmp_path / "x.safetensors")
+    assert held.size(pair) == size
+    assert held.is_sound(pair)
+    kept = kept_in(held, {"a.weight": shape})[pair]
+    into = torch.empty(shape)
+    kept.write(into)
+    assert torch.equal(into, values)
+    for at in (1, slice(1, 3), torch.tensor([5, 1, 8])) if len(shape) == 2 else (1,):
+        part = torch.empty_like(values[at])
+        kept.write(part, at if len(shape) == 3 or not isinstance(at, int) else slice(at, at + 1))
+        assert torch.equal(part, values[at])
+    pieces = torch.cat([piece.elements for piece in kept.pieces(5)])
+    assert torch.equal(pieces, stored.elements.flatten(0, -3))
+
+
+def test_other_tools_read_the_file(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    fmt = parse_format("int4_sym_g32")
+    stored = quantize(torch.arange(64).reshape(1, 64).float() - 20, fmt)
+    with writing(tmp_path / "x.safetensors", "a" * 64, RECORD, [packed_bytes((1, 64), fmt)]) as writer:
+        writer.add(("a.weight", fmt.name), packed(stored))
+    read = load_file(tmp_path / "x.safetensors")
+    low, high = (read["a.weight|int4_sym_g32|elements"] >> shift & 15 for shift in (0, 4))
+    assert (
+        np.stack([low, high], -1).reshape(-1).astype(int).tolist() == (stored.elements + 8).flatten().tolist()
+    )
+    assert read["a.weight|int4_sym_g32|scale"].tolist() == stored.scale[..., 0].tolist()
+
+
+def test_a_weight_of_another_shape_finds_nothing(tmp_path: Path) -> None:
+    fmt = parse_format("int4_sym_g32")
+    with writing(tmp_path / "x.safetensors", "a" * 64, RECORD, [1000]) as writer:
+        writer.add(("a.weight", fmt.name), packed(quantize(torch.randn(4, 64), fmt)))
+    held = open_integers(tmp_path / "x.safetensors")
+    assert not kept_in(held, {"a.weight": (4, 96)})
+    assert not kept_in(held, {"a.weight": (2, 2, 64)})
+    assert not kept_in(held, {"b.weight": (4, 64)})
+
+
+def _damages() -> dict[str, Callable[[bytes], bytes]]:
+    def header(change: Callable[[dict[str, Any]], None]) -> Callable[[bytes], bytes]:
+        def changed(content: bytes) -> bytes:
+            length = int.from_bytes(content[:8], "little")
+            value = json.loads(content[8 : 8 + length])
+            change(value)
+            text = json.dumps(value).encode()
+            return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+        return changed
+
+    name = "a.weight|int4_sym_g32|elements"
+    return {
+        "cut short": lambda content: content[:-1],
+        "empty": lambda content: b"",
+        "a header without end": lambda content: (2**62).to_bytes(8, "little") + content[8:],
+        "no JSON": lambda content: content[:8] + b"\xff" + content[9:],
+        "nested": lambda content: (40000).to_bytes(8, "little") + b"[" * 40000 + content,
+        "no metadata": header(lambda value: value.pop("__metadata__")),
+        "a model's weights": header(lambda value: value["__metadata__"].update(schema="pt")),
+        "another type": header(lambda value: value[name].update(dtype="F64")),
+        "a shape without end": header(lambda value: value[name].update(shape=[2**40, 2**40])),
+        "a negative place": header(lambda value: value[name].update(data_offsets=[-64, 0])),
+        "a place outside": header(lambda value: value[name].update(data_offsets=[2**40, 2**40 + 128])),
+        "no format": header(lambda value: value.update({"a.weight|int5|scale": value.pop(name)})),
+        "no hash": header(lambda value: value["__metadata__"].update(sha256="{}")),
+        "no record": header(lambda value: value["__metadata__"].update(rounding="[]")),
+    }
+
+
+@pytest.mark.parametrize("damage", _damages())
+def test_a_hostile_file_of_integers_is_refused_in_one_sentence(damage: str, tmp_path: Path) -> None:
+    path, fmt = tmp_path / "x.safetensors", parse_format("int4_sym_g32")
+    with writing(path, "a" * 64, RECORD, [1000]) as writer:
+        writer.add(("a.weight", fmt.name), packed(quantize(torch.randn(4, 64), fmt)))
+    path.write_bytes(_damages()[damage](path.read_bytes()))
+    with pytest.raises(InputError, match="it holds no rounded weights, or is damaged"):
+        open_integers(path)
+
+
+def test_elements_out_of_range_become_elements_of_the_format() -> None:
+    held = Packed(np.full((1, 32), 0xFF, np.uint8), np.ones((1, 2), np.float16), None)
+    assert int(unpacked(held, parse_format("int3_sym_g32"), 64).elements.max()) == 3
+
+
+def test_scores_say_how_each_entry_was_rounded(small: LocalModel, tmp_path: Path) -> None:
+    data = _analyze(small, tmp_path / "data.json")
+    nearest = _analyze(small, tmp_path / "nearest.json", rounding="nearest")
+    by = {(entry.weight, entry.format): entry for entry in data.entries}
+    assert {entry.rounding for entry in data.entries if entry.format == "int8_sym"} == {"nearest"}
+    assert [entry.rounding for entry in data.entries if entry.format == "int4_sym_g64"].count("gptq") > 15
+    assert {entry.rounding for entry in nearest.entries} == {"nearest"}
+    assert data.rounding is not None
+    assert (data.rounding["text"], data.rounding["window"]) == (calibration_text().name, 32)
+    assert nearest.rounding is None
+    loss = sum(by[e.weight, e.format].kl_pq.mean for e in nearest.entries if e.format == "int4_sym_g64")
+    assert loss < 0.95 * sum(e.kl_pq.mean for e in nearest.entries if e.format == "int4_sym_g64")
+
+
+def test_nothing_is_rounded_twice_and_roundings_never_mix(
+    small: LocalModel, tmp_path: Path, no_second_pass: Callable[[], None]
+) -> None:
+    out = tmp_path / "scores.json"
+    first = _analyze(small, out)
+    held = open_integers(tmp_path / "scores.safetensors")
+    before = {pair: held.sha256[pair] for pair in held.pairs}
+    more = _analyze(small, out, formats=("int4_sym_g64", "int3_sym_g32"))
+    held = open_integers(tmp_path / "scores.safetensors")
+    assert before.items() <= dict(held.sha256).items()
+    assert {name for _, name in held.pairs | held.nearest} == {"int4_sym_g64", "int3_sym_g32"}
+    no_second_pass()
+    again = _analyze(small, out, formats=("int4_sym_g64", "int3_sym_g32"), tokens=256)
+    assert first.rounding == more.rounding == again.rounding
+    assert {(e.weight, e.format, e.rounding) for e in more.entries} == {
+        (e.weight, e.format, e.rounding) for e in again.entries
+    }
+    with pytest.raises(InputError, match=r"rounding by calibration-novels\.txt against to nearest"):
+        _analyze(small, out, rounding="nearest")
+
+
+def test_a_cancelled_rounding_goes_on_where_it_was(small: LocalModel, tmp_path: Path) -> None:
+    cancel, out = Cancel(), tmp_path / "scores.json"
+    with pytest.raises(Cancelled):
+        for event in analyze(small, out, _how(), cancel):
+            if isinstance(event, Progress) and event.unit == "roundings" and event.done > 3:
+                cancel.cancel()
+    some = open_integers(tmp_path / "scores.safetensors")
+    assert 3 < len(some.pairs) < 20
+    _analyze(small, out)
+    whole = open_integers(tmp_path / "scores.safetensors")
+    assert all(whole.sha256[pair] == some.sha256[pair] for pair in some.pairs)
+    _analyze(small, tmp_path / "at-once.json")
+    assert dict(open_integers(tmp_path / "at-once.safetensors").sha256) == dict(whole.sha256)
+
+
+def test_nearest_stays_where_the_other_windows_say_so(
+    small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_rounding, "_errors", lambda *_: (1.0, 0.5))
+    scores = _analyze(small, tmp_path / "scores.json")
+    assert {entry.rounding for entry in scores.entries} == {"nearest"}
+    plan = propose(scores, bits=6)
+    assert (plan.roundings, plan.rounding) == ({}, None)
+
+
+def test_a_text_too_short_to_round_by_gives_way_to_the_bundled_one(small: LocalModel, tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text(held_out_text().read_text(encoding="utf-8")[:700], encoding="utf-8")
+    events = list(analyze(small, tmp_path / "scores.json", replace(_how(), text=(text,)), Cancel()))
+    assert any("too short to round by" in event.text for event in events if isinstance(event, Note))
+    record = load_scores(tmp_path / "scores.json").rounding
+    assert record is not None
+    assert record["text"] == calibration_text().name
+
+
+def _motley(local: LocalModel, folder: Path, formats: list[str] | None = None) -> tuple[Plan, Roundings]:
+    """A plan of every low format by turns, its integers beside it."""
+    scores = _analyze(local, folder / "scores.json", tokens=64)
+    loaded = load_model(local.folder)
+    names = [weight.name for weight in quantizable(inventory(loaded.model))]
+    chosen = {name: (formats or LOW)[place % len(formats or LOW)] for place, name in enumerate(names)}
+    by = data_rounding.calibration(loaded, [(calibration_text(), "novels")], 32)
+    assert by is not None
+    path = folder / "plan.json"
+    weights = quantizable(inventory(loaded.model))
+    steps = data_rounding.round_by_data(
+        loaded,
+        scores.model.sha256,
+        path.with_suffix(".safetensors"),
+        weights,
+        list(chosen.items()),
+        by,
+        Cancel(),
+        "",
+        judged=False,
+    )
+    roundings = _returned(steps)
+    plan = propose(scores, bits=16)
+    plan = replace(plan, assignments=chosen, roundings=roundings.of(chosen), rounding=dict(by.record))
+    save_plan(path, plan)
+    return plan, roundings
+
+
+def _returned(steps: Any) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+@pytest.mark.parametrize("family", ["lfm2", "granitemoehybrid with experts"])
+def test_exported_constants_are_the_integers_that_were_measured(family: str, tmp_path: Path) -> None:
+    local = LocalModel("m", build_folder(family, tmp_path / "model"))
+    plan, roundings = _motley(local, tmp_path)
+    assert len(plan.roundings) == len(plan.assignments)
+    list(export_model(local, plan, tmp_path / "ir", Cancel(), tmp_path / "plan.json", npu=True))
+    main = ov.Core().read_model(tmp_path / "ir" / "openvino_model.xml")
+    constants = {op.get_friendly_name(): op for op in main.get_ops() if op.get_type_name() == "Constant"}
+    for name, constant in weight_constants(main).items():
+        if name in plan.assignments:
+            change = roundings.change(name, plan.assignments[name])
+            assert isinstance(change, Kept)
+            _is_stored(change, constant, constants)
+    expected = expected_sha256(
+        weights_of(load_model(local.folder).model), roundings.changes(plan.assignments), Cancel()
+    )
+    for graph in (main, read_shared(ov.Core(), tmp_path / "ir")):
+        assert audit(graph, plan.assignments, expected).checked == len(plan.assignments)
+
+
+def _is_stored(kept: Kept, constant: ov.Node, constants: dict[str, ov.Node]) -> None:
+    """As OpenVINO itself converts them."""
+    (whole,) = kept.pieces(10**6)
+    scheme, bits = kept.format.scheme, kept.format.bits
+    unsigned = 2 ** (bits - 1) if bits < 4 else 0
+    elements = NF4_VALUES[whole.elements.long()] if scheme == "nf4" else whole.elements + unsigned
+    name = constant.get_friendly_name()
+    assert np.array_equal(_converted(constant), elements.flatten().float().numpy()), kept.pair
+    assert np.array_equal(constants[f"{name}/scale"].data.reshape(-1), whole.scale.flatten().numpy())
+    if whole.zero_point is not None:
+        found = _converted(constants[f"{name}/zero_point"])
+        assert np.array_equal(found, whole.zero_point.flatten().float().numpy())
+
+
+def _converted(constant: ov.Node) -> np.ndarray:
+    widened = ov.Model([ops.result(ops.convert(constant.output(0), "f32"))], [])
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    found: np.ndarray = ov.Core().compile_model(widened, "CPU", hints)({})[0].reshape(-1)
+    return found
+
+
+def test_the_audit_finds_another_integer_and_another_scale(small: LocalModel, tmp_path: Path) -> None:
+    plan, roundings = _motley(small, tmp_path, ["int4_sym_g64"])
+    list(export_model(small, plan, tmp_path / "ir", Cancel(), tmp_path / "plan.json"))
+    graph = ov.Core().read_model(tmp_path / "ir" / "openvino_model.xml")
+    tensors, changes = weights_of(load_model(small.folder).model), roundings.changes(plan.assignments)
+    name = min(changes)
+    audit(graph, plan.assignments, expected_sha256(tensors, changes, Cancel()))
+    held = open_integers(tmp_path / "plan.safetensors")
+    for part in ("elements", "scale"):
+        other = held.whole((name, "int4_sym_g64"))
+        getattr(other, part).reshape(-1).view(np.uint8)[7] ^= 1
+        with writing(tmp_path / "other.safetensors", "a" * 64, RECORD, [10**6]) as writer:
+            writer.add((name, "int4_sym_g64"), other)
+        spoilt = kept_in(open_integers(tmp_path / "other.safetensors"), {name: tensors[name].shape})
+        changed = {**changes, name: spoilt[name, "int4_sym_g64"]}
+        with pytest.raises(ExportError, match=f"{name} was exported with other integers"):
+            audit(graph, plan.assignments, expected_sha256(tensors, changed, Cancel()))
+
+
+def _exported(local: LocalModel, plan: Path, out: Path) -> list[Event]:
+    return list(export_model(local, load_plan(plan), out, Cancel(), plan))
+
+
+def _said(events: list[Event]) -> str:
+    return " ".join(event.text for event in events if isinstance(event, Note))
+
+
+def test_a_plan_brings_its_integers_or_they_are_computed_again(small: LocalModel, tmp_path: Path) -> None:
+    scores = _analyze(small, tmp_path / "scores.json")
+    plan = propose(scores, bits=5)
+    (tmp_path / "sent").mkdir()
+    sent = tmp_path / "sent" / "p.json"
+    save_plan(sent, plan)
+    assert save_integers(sent, plan, tmp_path / "scores.safetensors")
+    assert load_plan(sent) == load_plan(sent)
+    assert load_plan(sent).is_same_as(plan)
+    kept = sent.with_suffix(".safetensors")
+    assert open_integers(kept).pairs == set(plan.fitted)
+    said = _said(_exported(small, sent, tmp_path / "a"))
+    assert "Using the integers kept in p.safetensors" in said
+    weights = (tmp_path / "a" / "openvino_model.bin").read_bytes()
+    content = bytearray(kept.read_bytes())
+    content[-1] ^= 1
+    for spoilt in (None, bytes(content), b"nothing"):
+        kept.unlink()
+        if spoilt is not None:
+            kept.write_bytes(spoilt)
+        said = _said(_exported(small, sent, tmp_path / "a"))
+        assert "again: p.safetensors does not hold them" in said
+        again = (tmp_path / "a" / "openvino_model.bin").read_bytes()
+        # Sums in another order may round the odd element otherwise.
+        assert np.mean(np.frombuffer(again, np.uint8) != np.frombuffer(weights, np.uint8)) < 1e-3
+
+
+def test_a_plan_whose_text_is_not_here_says_what_to_copy(small: LocalModel, tmp_path: Path) -> None:
+    plan = propose(_analyze(small, tmp_path / "scores.json"), bits=5)
+    assert plan.rounding is not None
+    strange = replace(plan, rounding={**plan.rounding, "sha256": "0" * 64})
+    save_plan(tmp_path / "p.json", strange)
+    with pytest.raises(InputError, match=r"Copy the \.safetensors file"):
+        _exported(small, tmp_path / "p.json", tmp_path / "a")
+
+
+def test_a_plan_is_verified_with_its_integers(small: LocalModel, tmp_path: Path) -> None:
+    scores = _analyze(small, tmp_path / "scores.json")
+    plan = propose(scores, bits=5)
+    save_plan(tmp_path / "plan.json", plan)
+    list(verify(small, VerifyJob("m", tmp_path / "plan.json", tokens=128, window=32), Cancel()))
+    measured = load_plan(tmp_path / "plan.json").measured
+    assert measured is not None
+    loaded = load_model(small.folder)
+    shapes = {weight.name: weight.shape for weight in inventory(loaded.model)}
+    roundings = Roundings(kept_in(open_integers(tmp_path / "scores.safetensors"), shapes))
+    with torch.no_grad():
+        for name, fmt in plan.assignments.items():
+            change = roundings.change(name, fmt)
+            parameter = weight_parameters(loaded.model)[name]
+            if isinstance(change, Kept):
+                change.write(parameter.data)
+            else:
+                parameter.copy_(_nearest(parameter, fmt))
+    ours = measure_plan(loaded, {}, [held_out_text()], 128, 32, Cancel())
+    assert measured["perplexity"]["mean"] == pytest.approx(ours["perplexity_full"]["mean"], rel=1e-6)
+
+
+def _nearest(weight: Tensor, fmt: str) -> Tensor:
+    return weight.half().float() if fmt == "fp16" else quantize(weight, parse_format(fmt)).dequantize()
+
+
+@pytest.mark.parametrize("family", ["jamba with experts", "zamba2", "falcon_h1"])
+def test_a_model_on_disk_is_measured_with_the_same_integers(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = LocalModel("m", build_bf16_folder(family, tmp_path / "model"))
+    formats = ("int4_asym_g32", "int3_sym_g64")
+    theirs = _analyze(local, tmp_path / "scores.json", formats=formats, exhaustive=True)
+    (tmp_path / "disk").mkdir()
+    # With the same integers, for sums in another order may round the odd element otherwise.
+    (tmp_path / "disk" / "scores.safetensors").write_bytes((tmp_path / "scores.safetensors").read_bytes())
+    monkeypatch.setattr(fit, "free_mb", lambda: 0)
+    ours = _analyze(local, tmp_path / "disk" / "scores.json", formats=formats, exhaustive=True)
+    wanted = {(entry.weight, entry.format): entry for entry in theirs.entries}
+    assert len(ours.entries) == len(wanted)
+    for entry in ours.entries:
+        other = wanted[entry.weight, entry.format]
+        assert entry.rounding == other.rounding
+        assert entry.kl_pq.mean == pytest.approx(other.kl_pq.mean, rel=1e-5, abs=1e-12)
+
+
+def test_an_older_plan_means_nearest(small: LocalModel, tmp_path: Path) -> None:
+    plan = propose(_analyze(small, tmp_path / "scores.json", rounding="nearest"), bits=5)
+    save_plan(tmp_path / "plan.json", plan)
+    assert not {"rounding", "roundings"} & json.loads((tmp_path / "plan.json").read_text("utf-8")).keys()
+    assert load_plan(tmp_path / "plan.json").fitted == []
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"roundings": {"x.weight": "gptq"}}, "rounds x.weight to no format"),
+        ({"rounding": None}, "does not say by which text"),
+        ({"roundings": {"x.weight": "magic"}}, "'magic' is not a rounding"),
+        ({"roundings": {"../x": "gptq"}}, "is not the name of a weight"),
+        ({"rounding": {"text": "x"}}, "rounding"),
+    ],
+)
+def test_a_strangers_rounding_is_refused_in_one_sentence(
+    change: dict[str, Any], why: str, small: LocalModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(path, propose(_analyze(small, tmp_path / "scores.json"), bits=5))
+    value = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**value, **change}), "utf-8")
+    with pytest.raises(InputError, match=why):
+        load_plan(path)
+
+
+def test_groups_share_what_their_size_says() -> None:
+    stored = Quantized(
+        torch.zeros(2, 3, 32, dtype=torch.int16),
+        torch.ones(2, 3, 1).half(),
+        None,
+        parse_format("int2_sym_g32"),
+    )
+    assert packed(stored).elements.shape == (2, 24)
+    assert group_size(stored.fmt, 96) == 32
