@@ -138,7 +138,7 @@ class Call(nn.Module):
 
     @property
     def pages(self) -> bool:
-        """Whether OpenVINO's paged runtime has kernels for the whole model. It refuses one without attention."""
+        """Whether OpenVINO's paged runtime takes the model: it has all kernels, and there is attention."""
         known = all(kernel.paged for kernel in self._kernels.values())
         return self.FORM == "graph" and self._attends and known
 
@@ -149,11 +149,19 @@ class Call(nn.Module):
 
     def kept_window(self, stored: Tensor) -> Tensor:
         """The window (batch, taps, channels) that a short convolution reads, as `stored_window` stored it."""
-        return stored.reshape(stored.shape[0], int(stored.shape[2]), int(stored.shape[1])) if self.pages else stored
+        return (
+            stored.reshape(stored.shape[0], int(stored.shape[2]), int(stored.shape[1]))
+            if self.pages
+            else stored
+        )
 
     def stored_window(self, window: Tensor) -> Tensor:
-        """A window as it is stored: in the shape of the paged runtime, which keeps its own in its own order."""
-        return window.reshape(window.shape[0], int(window.shape[2]), int(window.shape[1])) if self.pages else window
+        """A window as it is stored: in the shape that the paged runtime asks for, not in its order."""
+        return (
+            window.reshape(window.shape[0], int(window.shape[2]), int(window.shape[1]))
+            if self.pages
+            else window
+        )
 
     def form(self, kernel: str) -> Callable[..., Any]:
         """The traced form of one of the kernels."""

@@ -120,7 +120,7 @@ class _Scan:
     def last(
         self, xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any, batch: Any, one: Any
     ) -> tuple[ov.Node, ov.Node]:
-        """The recurrence for the last token: its output (batch, one, channels), and the state it is read from.
+        """The recurrence for the last token: its output (batch, one, channels), and the state after it.
 
         In the shape in which the CPU plugin's loop over the state is longest.
         """

@@ -38,7 +38,8 @@ class PagedScan:
         B, C = (ops.reshape(value, vector(0, 0, self.groups, self.size), True) for value in (B, C))
         y, state = self._loop(by_head, dt, A, B, C, past)
         wide = ops.multiply(
-            ops.reshape(D, vector(self.heads, -1), False), ops.constant(np.ones((1, self.head_size), np.float32))
+            ops.reshape(D, vector(self.heads, -1), False),
+            ops.constant(np.ones((1, self.head_size), np.float32)),
         )
         # Over flat channels: with heads, there would be a reshape more on either side.
         skip = ops.multiply(x, ops.reshape(wide, vector(1, 1, channels), False))
@@ -63,7 +64,9 @@ class PagedScan:
         y = ops.unsqueeze(ops.reduce_sum(ops.multiply(new, read_t), scalar(-1), False), one)
         written = ops.scatter_update(out, ops.unsqueeze(step, scalar(0)), y, one)
         loop = ops.loop(count, ops.constant(np.array(True)))
-        loop.set_function(ov.Model([ops.constant(np.array([True])), new, written], [step, *tokens, state, out]))
+        loop.set_function(
+            ov.Model([ops.constant(np.array([True])), new, written], [step, *tokens, state, out])
+        )
         for token, whole in zip(tokens, (decay, update, read), strict=True):
             loop.set_sliced_input(token, whole.output(0), 0, 1, 1, -1, 1)
         loop.set_merged_input(state, past.output(0), new.output(0))

@@ -5,14 +5,13 @@ replaces by its own kernels. Where nothing replaces them they are slow. So both 
 a condition that every plugin finds constant chooses: the other form is gone before anything runs.
 
 The pass removes `attention_mask` and `beam_idx`, and must find nothing that still reads them. It takes each
-product with an expression of the mask for its other factor (`EliminateConvPaddingMaskGating`). So what it does
-not replace reads both from such products only, and the condition is the size of one.
+product with an expression of the mask for its other factor (`EliminateConvPaddingMaskGating`). So what it
+does not replace reads both from such products only, and the condition is the size of one.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import openvino as ov
 import torch
 from openvino import opset13 as ops
