@@ -12,6 +12,7 @@ _PLACES = {
     "verify-files": "hub.jobs:VerifyFilesJob",
     "inspect": "model.jobs:InspectJob",
     "analyze": "sensitivity.jobs:AnalyzeJob",
+    "calibrate": "sensitivity.jobs:CalibrateJob",
     "agree": "sensitivity.jobs:AgreeJob",
     "verify": "plan.jobs:VerifyJob",
     "baselines": "export.jobs:BaselinesJob",

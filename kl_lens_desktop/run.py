@@ -19,7 +19,7 @@ from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import parse_format
-from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
+from kl_lens_desktop.sensitivity.jobs import MENU, Analysis, AnalyzeJob
 from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, check_text
 
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
@@ -78,7 +78,7 @@ class RunJob(Job[Compressed]):
 
         out = self.out.absolute()
         check_writable(out)
-        least = min(parse_format(name).bits for name in self.analysis.formats)
+        least = min(parse_format(name).bits for name in self.analysis.offered)
         if self.analysis.bits < least:
             why = f"the smallest format takes {least} bits and its scales"
             raise InputError(f"No plan fits in {self.analysis.bits:g} bits", why, "Allow more bits")
@@ -117,7 +117,7 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     from kl_lens_desktop.bench.lab import bench
     from kl_lens_desktop.bench.static_model import has_graph_for_npu
     from kl_lens_desktop.plan.constraints import Constraints
-    from kl_lens_desktop.plan.device_limits import strictest_device
+    from kl_lens_desktop.plan.device_limits import menu, strictest_device
     from kl_lens_desktop.plan.document import save_plan
     from kl_lens_desktop.plan.integers import save_integers
     from kl_lens_desktop.plan.propose import propose, uniform_plan
@@ -127,13 +127,17 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     out = job.out.absolute()
     model = SAMPLE if local.id == SAMPLE else str(local.folder)
     scores_path, plan_path, bench_path = (out / f"{kind}.json" for kind in ("scores", "plan", "bench"))
-    yield from _stage(AnalyzeJob(model, scores_path, job.analysis), cancel)
+    listed = list_devices(cancel)
+    names = job.devices or [device.name for device in listed if device.available]
+    limits, analysis = Constraints(device=strictest_device(names)), job.analysis
+    if not analysis.formats:
+        analysis = replace(analysis, menu=menu(names, analysis.bits))
+        avoided = tuple(("*", name) for name in MENU if name not in analysis.menu)
+        limits = replace(limits, forbidden=avoided)
+    yield from _stage(AnalyzeJob(model, scores_path, analysis), cancel)
 
     yield Progress("plan", 0, 1, "Making the plan")
     scores = load_scores(scores_path)
-    listed = list_devices(cancel)
-    names = job.devices or [device.name for device in listed if device.available]
-    limits = Constraints(device=strictest_device(names))
     plan = _with_what_is_known(plan_path, propose(scores, bits=job.analysis.bits, constraints=limits))
     save_plan(plan_path, plan)
     save_integers(plan_path, plan, scores_path.with_suffix(SUFFIX))

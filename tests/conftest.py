@@ -53,7 +53,7 @@ def sample() -> LocalModel:
 
 @pytest.fixture(scope="session")
 def sample_scores_path(sample: LocalModel, shared: Path) -> Path:
-    """The sample, scored on 512 tokens in the default formats."""
+    """The sample, scored on 512 tokens in two formats."""
     from kl_lens_desktop.sensitivity.engine import analyze
     from kl_lens_desktop.sensitivity.jobs import Analysis
     from kl_lens_desktop.text.bundled import calibration_text
@@ -62,7 +62,13 @@ def sample_scores_path(sample: LocalModel, shared: Path) -> Path:
     with FileLock(shared / "scores.lock"):
         if not path.exists():
             part = shared / "part.json"
-            how = Analysis((calibration_text(),), tokens=512, window=128)
+            how = Analysis(
+                (calibration_text(),),
+                tokens=512,
+                window=128,
+                formats=("int4_sym_g64", "int8_sym"),
+                rounding="nearest",
+            )
             for _ in analyze(sample, part, how, Cancel()):
                 pass
             part.rename(path)

@@ -39,6 +39,7 @@ VARIATIONS: dict[str, Mapping[str, Any]] = {
 def build(family: str, **changes: Any) -> PreTrainedModel:
     """A model with random weights, the same at every call; `family` is a key of one of the tables."""
     chosen = CONFIGURATIONS.get(family) or VARIATIONS[family]
+    FAMILIES[family.split()[0]].known()
     config = CONFIG_MAPPING[family.split()[0]](**{**_SMALL, **chosen, **changes})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float().eval()

@@ -259,7 +259,7 @@ def _check_run(model: str | Path, out: Path, *flags: str) -> dict[str, Any]:
 
 def test_run_on_another_architecture(tmp_path: Path) -> None:
     flags = ("--exhaustive", "--seed", "3", "--window", "64")
-    flags += ("--contexts", "16", "--bench-tokens", "600", "--minutes", "1")
+    flags += ("--contexts", "16", "--bench-tokens", "600", "--bench-minutes", "1")
     model, out = build_folder("zamba2", tmp_path / "zamba2"), tmp_path / "out"
     _check_run(model, out, *flags)
     scores = load_scores(out / "scores.json")

@@ -24,6 +24,7 @@ EACH = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
 def modelling_module(family: Family) -> str:
+    family.known()
     config = CONFIG_MAPPING[family.model_type]
     return MODEL_FOR_CAUSAL_LM_MAPPING[config].__module__
 

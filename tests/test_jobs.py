@@ -212,7 +212,7 @@ def test_quick_is_less_of_everything_but_what_was_asked_for() -> None:
     assert run.benchmark == RunJob("m", Path("out")).benchmark.quick
     assert run.analysis.tokens < Analysis().tokens
     assert run.verify_tokens < RunJob("m", Path("out")).verify_tokens
-    line = ("--tokens", "512", "--contexts", "64", "--bench-tokens", "700", "--minutes", "1")
+    line = ("--tokens", "512", "--contexts", "64", "--bench-tokens", "700", "--bench-minutes", "1")
     asked = _asked(cli.run_job, "run", "m", "--out", "out", "--quick", *line)
     benchmark = replace(run.benchmark, contexts=(64,), tokens=700, speed_minutes=1)
     assert asked == replace(run, analysis=replace(run.analysis, tokens=512), benchmark=benchmark)

@@ -24,8 +24,10 @@ from kl_lens_desktop.model import fit
 from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
 from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
+from kl_lens_desktop.plan.guard import worse_elsewhere
 from kl_lens_desktop.plan.integers import save_integers
 from kl_lens_desktop.plan.jobs import VerifyJob
+from kl_lens_desktop.plan.joint import Joint
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.plan.verify import verify
 from kl_lens_desktop.process.cancel import Cancel
@@ -38,7 +40,7 @@ from kl_lens_desktop.sensitivity import data_rounding
 from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
-from kl_lens_desktop.text.bundled import calibration_text, held_out_text
+from kl_lens_desktop.text.bundled import calibration_text, dialogue_text, held_out_text
 from tests.models import build_bf16_folder, build_folder
 
 LOW = [name for name in all_formats() if parse_format(name).bits <= 4]
@@ -205,6 +207,15 @@ def test_nothing_is_rounded_twice_and_roundings_never_mix(
     }
     with pytest.raises(InputError, match=r"rounding by calibration-novels\.txt against to nearest"):
         _analyze(small, out, rounding="nearest")
+
+
+def test_scores_of_an_older_version_go_on_as_they_began(small: LocalModel, tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    _analyze(small, out, rounding="nearest")
+    events = list(analyze(small, out, _how(formats=("int4_sym_g64", "int3_sym_g32")), Cancel()))
+    assert any("goes on so" in event.text for event in events if isinstance(event, Note))
+    assert {entry.rounding for entry in load_scores(out).entries} == {"nearest"}
+    assert not (tmp_path / "scores.safetensors").exists()
 
 
 def test_a_cancelled_rounding_goes_on_where_it_was(small: LocalModel, tmp_path: Path) -> None:
@@ -465,3 +476,35 @@ def test_groups_share_what_their_size_says() -> None:
     )
     assert packed(stored).elements.shape == (2, 24)
     assert group_size(stored.fmt, 96) == 32
+
+
+def test_a_verified_plan_stands_beside_its_nearest_rounding_on_two_texts(
+    small: LocalModel, tmp_path: Path
+) -> None:
+    scores = _analyze(small, tmp_path / "scores.json")
+    plan = propose(scores, bits=5)
+    save_plan(tmp_path / "plan.json", plan)
+    list(verify(small, VerifyJob("m", tmp_path / "plan.json", tokens=128, window=32), Cancel()))
+    measured = load_plan(tmp_path / "plan.json").measured
+    assert measured is not None
+    loaded = load_model(small.folder)
+    plain = measure_plan(loaded, plan.assignments, [held_out_text()], 128, 32, Cancel())
+    assert measured["nearest"]["kl_pq"]["mean"] == pytest.approx(plain["kl_pq"]["mean"], rel=1e-6)
+    there = measure_plan(loaded, plan.assignments, [dialogue_text()], 64, 32, Cancel())
+    elsewhere = measured["elsewhere"]
+    assert elsewhere["text"] == there["text"]
+    assert elsewhere["nearest"]["kl_pq"]["mean"] == pytest.approx(there["kl_pq"]["mean"], rel=1e-6)
+    assert elsewhere["kl_pq"]["mean"] < elsewhere["nearest"]["kl_pq"]["mean"]
+
+
+def test_a_loss_elsewhere_counts_beyond_its_error() -> None:
+    def joint(*kl: float, ce: float = 0.0) -> Joint:
+        return Joint(kl, tuple(ce + each for each in kl), (0.0,) * len(kl))
+
+    better, worse, alike = joint(0.1, 0.11, 0.09), joint(0.2, 0.21, 0.19), joint(0.25, 0.05, 0.3)
+    assert worse_elsewhere(better, worse, better, worse) == ""
+    assert "KL is 0.1 ± " in worse_elsewhere(better, worse, worse, better)
+    assert worse_elsewhere(worse, better, worse, better) == ""
+    assert worse_elsewhere(better, worse, alike, worse) == ""
+    dearer = Joint(better.kl, worse.ce, better.ce_full)
+    assert "cross-entropy is 0.1 ± " in worse_elsewhere(better, worse, dearer, better)

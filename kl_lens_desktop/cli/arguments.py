@@ -18,7 +18,7 @@ from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import ROUNDINGS, Analysis
+from kl_lens_desktop.sensitivity.jobs import ANCHOR, ROUNDINGS, Analysis
 from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS
 
 USAGE = 2  # the exit status of arguments that are none
@@ -466,8 +466,9 @@ def _add_run(commands: Commands) -> None:
     command.add_argument("--devices", help="devices to benchmark, comma-separated (default: all available)")
     minutes = RunJob("", Path()).benchmark.speed_minutes
     command.add_argument(
-        "--minutes",
+        "--bench-minutes",
         type=_minutes,
+        metavar="N",
         help=f"longest time for timing on each device (default {minutes:g})",
     )
     command.add_argument(
@@ -509,12 +510,20 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
             "the model writes"
         ),
     )
-    tokens, window, formats, seed = (
-        _usual(Analysis, name) for name in ("tokens", "window", "formats", "seed")
-    )
+    tokens, window, seed = (_usual(Analysis, name) for name in ("tokens", "window", "seed"))
     command.add_argument("--tokens", type=_tokens, help=f"tokens of calibration text (default {tokens})")
     command.add_argument("--window", type=_window, help=f"tokens per window (default {window})")
-    command.add_argument("--formats", help=f"comma-separated (default {formats})")
+    command.add_argument(
+        "--formats",
+        help=f"measure exactly these, comma-separated (default: all, predicted from {ANCHOR}, and measured "
+        "where that is too rough for the plan)",
+    )
+    command.add_argument(
+        "--minutes",
+        type=_minutes,
+        help="longest time for measuring; every weight has its best known figures then, and running it again "
+        "improves them",
+    )
     command.add_argument(
         "--exhaustive",
         action="store_true",

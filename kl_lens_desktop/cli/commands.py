@@ -40,6 +40,7 @@ from kl_lens_desktop.hub.jobs import PullJob
 from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.process.events import Finished, Measured
 from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
 FAILED = 1
@@ -159,18 +160,26 @@ def _analyze(arguments: Arguments) -> None:
         [
             entry.weight,
             entry.format,
-            f"{entry.kl_pq.mean:.3g} ± {entry.kl_pq.se:.1g}",
+            f"{'≈ ' if entry.is_predicted else ''}{entry.kl_pq.mean:.3g} ± {entry.kl_pq.se:.1g}",
             f"{entry.sqnr_db.mean:.1f}",
-            entry.kl_pq.n,
-            "settled" if entry.settled else "",
+            "" if entry.is_predicted else entry.kl_pq.n,
+            "predicted" if entry.is_predicted else "settled" if entry.settled else "",
         ]
         for entry in entries
     ]
-    header = ["weight", "format", "KL(full‖quantized), nats/token", "SQNR, dB", "tokens", "racing"]
+    header = ["weight", "format", "KL(full‖quantized), nats/token", "SQNR, dB", "tokens", "source"]
     print_table(header, rows[: arguments.top])
     early = sum(entry.settled for entry in entries)
     settled = f", {early} of them settled with fewer than {scores.text['tokens']:,} tokens" if early else ""
-    say(f"{len(rows)} entries in {arguments.out}{settled}; text: {scores.text['name']}")
+    foretold = sum(entry.is_predicted for entry in entries)
+    predicted = f", {foretold} of them predicted (≈) from other formats" if foretold else ""
+    say(f"{len(rows)} entries in {arguments.out}{predicted}{settled}; text: {scores.text['name']}")
+    if scores.prediction:
+        held = [
+            [parse_format(name).label, f"{of.ratio:.2f}", f"{of.spread:.0%}", of.n]
+            for name, of in scores.prediction.items()
+        ]
+        print_table(["format", "measured / predicted, median", "spread", "weights"], held)
 
 
 def _agree(arguments: Arguments) -> None:
@@ -278,11 +287,14 @@ def _verify(arguments: Arguments) -> None:
             if done["gain"]
             else "No exchange improves the plan by more than its error. On held-out text:"
         )
-    rows = [
-        [with_unit(name), f"{v['mean']:.5g}", f"{v['se']:.2g}"]
-        for name, v in measured.items()
-        if name != "text"
-    ]
+    figures = {name: value for name, value in measured.items() if "mean" in value}
+    if nearest := measured.get("nearest"):
+        figures["kl_pq, rounded to nearest"] = nearest["kl_pq"]
+    if elsewhere := measured.get("elsewhere"):
+        name = elsewhere["text"]["name"]
+        figures |= {f"kl_pq on {name}": elsewhere["kl_pq"]}
+        figures |= {f"kl_pq on {name}, rounded to nearest": elsewhere["nearest"]["kl_pq"]}
+    rows = [[with_unit(name), f"{v['mean']:.5g}", f"{v['se']:.2g}"] for name, v in figures.items()]
     print_table(["figure", "measured", "± se"], rows)
 
 

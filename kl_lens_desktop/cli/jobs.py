@@ -87,7 +87,7 @@ def run_job(arguments: Arguments) -> RunJob:
         tokens=_given(arguments.bench_tokens, usual.benchmark.tokens),
         precision=_given(arguments.bench_precision, usual.benchmark.precision),
         contexts=_given(arguments.contexts, usual.benchmark.contexts),
-        speed_minutes=_given(arguments.minutes, usual.benchmark.speed_minutes),
+        speed_minutes=_given(arguments.bench_minutes, usual.benchmark.speed_minutes),
     )
     analysis = _analysis(arguments, usual.analysis)
     return replace(usual, analysis=analysis, devices=_names(arguments.devices), benchmark=benchmark)
@@ -115,6 +115,7 @@ def _analysis(arguments: Arguments, usual: Analysis) -> Analysis:
         bits=_given(arguments.bits, usual.bits),
         seed=_given(arguments.seed, usual.seed),
         precision=_given(arguments.precision, usual.precision),
+        minutes=arguments.minutes,
         rounding=_given(arguments.rounding, usual.rounding),
     )
 

@@ -5,7 +5,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,20 @@ from kl_lens_desktop.export.paged import runs_paged
 from kl_lens_desktop.export.proof import (
     LARGE,
     Reference,
+    as_exported,
     difference_from,
     graph_answers,
     reference,
     save_reference,
 )
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
-from kl_lens_desktop.export.stateful import make_stateful
+from kl_lens_desktop.export.stateful import begin_with, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, share_weights
 from kl_lens_desktop.export.streamed import Weights, weights_of
-from kl_lens_desktop.export.trace import trace
+from kl_lens_desktop.export.trace import State, first_states, trace
 from kl_lens_desktop.export.values import expected_sha256
 from kl_lens_desktop.exported import contents
-from kl_lens_desktop.families import FAMILIES
+from kl_lens_desktop.families import FAMILIES, family_of
 from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behind_links, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
@@ -51,7 +52,7 @@ from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
-from kl_lens_desktop.quant.roundings import Roundings
+from kl_lens_desktop.quant.roundings import Change, Roundings
 from kl_lens_desktop.repository.model_files import (
     CONFIG,
     GENERATION,
@@ -85,8 +86,8 @@ _NPU = {
     "Mamba-1, add NPUW_LLM_SHARED_HEAD=NO.",
 }
 _PAGED = (
-    "It runs on the paged backend, with OpenVINO's own kernels for the recurrent states: continuous batching, "
-    "prefix cache, ContinuousBatchingPipeline. With ATTENTION_BACKEND=SDPA, prompts are read faster."
+    "It runs on the paged backend, with OpenVINO's own kernels for the recurrent states: continuous "
+    "batching, prefix cache, ContinuousBatchingPipeline. With ATTENTION_BACKEND=SDPA, it reads prompts faster."
 )
 _NOT_PAGED = (
     "It falls back to its SDPA backend, because OpenVINO's paged one has no kernels for this architecture."
@@ -101,11 +102,14 @@ class Traced:
     ----------
     graph, fixed : ov.Model or None
         Stateful, without its weights: as it ships, and in the form of which an NPU's graphs are made.
+    states : list of State
+        The variables of `graph`.
     against_torch : float or None
         How far `graph` is off the model: see `export.traced.difference`.
     """
 
     graph: ov.Model | None = None
+    states: list[State] = field(default_factory=list)
     fixed: ov.Model | None = None
     against_torch: float | None = None
 
@@ -168,24 +172,25 @@ def export_model(
         ids, tensors = _prompt(loaded), weights_of(loaded.model)
         if shared.graph is None:
             yield step("Tracing the graph")
-            shared.graph = _traced(loaded.model)
+            shared.graph, shared.states = _traced(loaded.model)
             yield step("Comparing the graph with the model")
             with _scratch(out) as file:
                 weights = Weights(tensors, file)
-                shared.against_torch = _compared(shared.graph, loaded.model, ids, weights, cancel)
+                shared.against_torch = _compared(shared, loaded.model, ids, weights, cancel)
         yield step("Running the original model")
         said = reference(loaded.model, ids, changes, cancel)
         with _scratch(out) as file:
             yield step("Compressing the weights")
             graph = shared.graph.clone()
             compress(graph, plan.assignments, cancel, Weights(tensors, file), roundings)
+            _begin(graph, shared.states, loaded.model, changes, cancel)
             yield step("Writing the model")
             _save(graph, staging / "openvino_model.xml", local, plan)
             del graph
         if npu:
             yield step("Writing the graph for an NPU")
             if shared.fixed is None:
-                shared.fixed = _traced(loaded.model, fixed=True)
+                shared.fixed, _ = _traced(loaded.model, fixed=True)
             with _scratch(out) as file:
                 weights = Weights(tensors, file)
                 _write_npu_graph(local, plan, staging, cancel, shared.fixed, weights, roundings)
@@ -221,15 +226,28 @@ def _scratch(out: Path) -> Iterator[MappedFile]:
             file.close()
 
 
-def _traced(model: PreTrainedModel, fixed: bool = False) -> ov.Model:
-    """The stateful graph of a model, without its weights."""
+def _traced(model: PreTrainedModel, fixed: bool = False) -> tuple[ov.Model, list[State]]:
+    """The stateful graph of a model, without its weights; and its variables."""
     graph, states = trace(model, fixed=fixed, hollow=True)
     make_stateful(graph, states)
     if fixed:
         free_of_beams(graph)
     # Before NNCF: the writer's own FP16 conversion leaves a graph alone that has decompression in it already.
     to_fp16(graph)
-    return graph
+    return graph, states
+
+
+def _begin(
+    graph: ov.Model,
+    states: list[State],
+    model: PreTrainedModel,
+    changes: Mapping[str, Change],
+    cancel: Cancel,
+) -> None:
+    """Give a graph the states that a model's own tokens leave, if it has such, with these weights."""
+    if family_of(model.config.model_type).begins:
+        with as_exported(model, changes, cancel):
+            begin_with(graph, states, *first_states(model, states))
 
 
 def _save(graph: ov.Model, path: Path, local: LocalModel, plan: Plan) -> None:
@@ -321,7 +339,7 @@ def _prompt(loaded: LoadedModel) -> list[int]:
 
 
 def _compared(
-    graph: ov.Model, model: PreTrainedModel, ids: list[int], weights: Weights, cancel: Cancel
+    shared: Traced, model: PreTrainedModel, ids: list[int], weights: Weights, cancel: Cancel
 ) -> float | None:
     """How far the traced graph is off the model; None for a large one, of which only the outcome is compared.
 
@@ -330,10 +348,12 @@ def _compared(
     ExportError
         If it is off by more than `MOST_DIFFERENT`: with the first block that is.
     """
-    if elements(graph) > LARGE:
+    assert shared.graph is not None
+    if elements(shared.graph) > LARGE:
         return None
-    graph = graph.clone()
+    graph = shared.graph.clone()
     fill(graph, weights, weights.tensors, cancel)
+    _begin(graph, shared.states, model, {}, cancel)
     found = traced.difference(graph, model, ids, cancel)
     if found > MOST_DIFFERENT:
         where = traced.first_wrong_block(model, ids, MOST_DIFFERENT, weights, cancel)

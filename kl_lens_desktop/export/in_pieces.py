@@ -33,17 +33,22 @@ class _State:
     ----------
     parts : list of ov.Output
         Its next value, or the layers' values of which it is stacked.
+    first : array, optional
+        What it holds before the first call, of one row; nothing without it.
     """
 
     stand_in: ov.Node
     parts: list[ov.Output]
+    first: NDArray[np.float32] | None
 
     @property
     def name(self) -> str:
         return str(self.stand_in.get_friendly_name())
 
     def start(self) -> NDArray[np.float32]:
-        """Zeros for one row, with no tokens."""
+        """What it holds before the first call: of one row, with no tokens unless it begins with some."""
+        if self.first is not None:
+            return self.first.copy()
         sizes = list(self.stand_in.get_output_partial_shape(0))[1:]
         return np.zeros([1, *(0 if size.is_dynamic else size.get_length() for size in sizes)], np.float32)
 
@@ -198,8 +203,17 @@ def _states(nodes: Sequence[ov.Node]) -> list[_State]:
             value = written[variable]
             stack = value.get_node()
             is_stack = _STACKED in variable and stack.get_type_name() == "Concat"
-            states.append(_State(stand_in, stack.input_values() if is_stack else [value]))
+            parts = stack.input_values() if is_stack else [value]
+            states.append(_State(stand_in, parts, _first(node)))
     return states
+
+
+def _first(read: ov.Node) -> NDArray[np.float32] | None:
+    """What a variable begins with, if `stateful.begin_with` gave it something."""
+    constant = read.input_value(0).get_node().input_value(0).get_node()
+    if constant.get_type_name() == "Constant" and constant.get_output_partial_shape(0).rank.get_length():
+        return np.array(constant.data, np.float32)
+    return None
 
 
 def _joined(places: dict[int, int], states: Sequence[_State]) -> dict[int, int]:

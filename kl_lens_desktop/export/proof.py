@@ -5,6 +5,7 @@ tokens. Faults of graphs and plugins have shown in one of these and in no other:
 Mamba-2's scan, only in single tokens, only where a length comes again.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -115,15 +116,28 @@ def model_answer(
     """
     import torch
 
+    with as_exported(model, changes, cancel):
+        logits: torch.Tensor = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
+    return logits
+
+
+@contextlib.contextmanager
+def as_exported(model: Any, changes: "Mapping[str, Change]", cancel: Cancel) -> Iterator[None]:
+    """Let a model compute in the block as a graph does that holds its weights so: see `model_answer`."""
+    import torch
+
     from kl_lens_desktop.kernels.replace import fast_kernels
     from kl_lens_desktop.model.by_block import ByBlock
 
     with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel) as streamed:
         named = {id(streamed.stored[name]) for name in changes}  # tied weights have other names too
-        rest = {name: _in_fp16 for name, stored in streamed.stored.items() if id(stored) not in named}
+        rest = {
+            name: _in_fp16
+            for name, stored in streamed.stored.items()
+            if id(stored) not in named and "A_log" not in name  # a graph holds the rates, in float32
+        }
         with streamed.changed({**rest, **changes}):
-            logits: torch.Tensor = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
-        return logits
+            yield
 
 
 def _in_fp16(rows: "torch.Tensor") -> "torch.Tensor":

@@ -1,11 +1,14 @@
 """From a graph with states as inputs and outputs to one that keeps them between calls."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from openvino import opset15 as ops
 from openvino._offline_transformations import apply_make_stateful_transformation
 
-from kl_lens_desktop.export.trace import INPUT_NAMES, State
+from kl_lens_desktop.export.trace import INPUT_NAMES, OWN, State
 
 
 def make_stateful(graph: ov.Model, states: list[State]) -> None:
@@ -14,7 +17,7 @@ def make_stateful(graph: ov.Model, states: list[State]) -> None:
     After a reset every state is zero with the batch size of ``input_ids``, keys and values with no tokens.
     The graph then has exactly the inputs of `INPUT_NAMES` and the one output ``logits``.
     """
-    offset, pairs = len(graph.inputs) - len(states), {}
+    offset, pairs = sum(bool(port.get_names() & set(INPUT_NAMES)) for port in graph.inputs), {}
     for k, state in enumerate(states):
         past, present = state.names
         shape = [-1, *state.shape[1:]]
@@ -35,6 +38,27 @@ def make_stateful(graph: ov.Model, states: list[State]) -> None:
     graph.validate_nodes_and_infer_types()
 
 
+def begin_with(
+    graph: ov.Model,
+    states: list[State],
+    held: Sequence[NDArray[np.float32]],
+    own: Sequence[NDArray[np.float32]],
+) -> None:
+    """Let a stateful graph begin as `trace.first_states` says, instead of with nothing."""
+    for place, value in enumerate(own):
+        parameter = graph.input(f"{OWN}{place}").get_node()
+        parameter.output(0).replace(ops.constant(value).output(0))
+        graph.remove_parameter(parameter)
+    batch = _batch(graph)
+    values = {"".join(state.names): value for state, value in zip(states, held, strict=True)}
+    for op in graph.get_ops():
+        if op.get_type_name() == "ReadValue" and values[op.get_attributes()["variable_id"]].size:
+            value = values[op.get_attributes()["variable_id"]]
+            shape = ops.concat([batch, ops.constant(np.array(value.shape[1:], np.int64))], 0)
+            op.set_arguments([ops.broadcast(ops.constant(value), shape)])
+    graph.validate_nodes_and_infer_types()
+
+
 def _forget_names(graph: ov.Model) -> None:
     """Names inside the graph: a plugin that removes an operation gives its names to an input."""
     for op in graph.get_ops():
@@ -44,15 +68,20 @@ def _forget_names(graph: ov.Model) -> None:
 
 
 def _initialize_from_batch(graph: ov.Model) -> None:
-    ids = graph.input("input_ids").get_node()
-    first = ops.constant(np.array([0], np.int64)), ops.constant(np.int64(0))
-    batch = ops.gather(ops.shape_of(ids, output_type="i64"), *first)
+    batch = _batch(graph)
     zero = ops.constant(np.float32(0))
     for op in graph.get_ops():
         if op.get_type_name() == "ReadValue":
             sizes = [0 if d.is_dynamic else d.get_length() for d in list(op.get_output_partial_shape(0))[1:]]
             shape = ops.concat([batch, ops.constant(np.array(sizes, np.int64))], 0)
             op.set_arguments([ops.broadcast(zero, shape)])
+
+
+def _batch(graph: ov.Model) -> ov.Node:
+    """How many rows a call has, (1,)."""
+    ids = graph.input("input_ids").get_node()
+    first = ops.constant(np.array([0], np.int64)), ops.constant(np.int64(0))
+    return ops.gather(ops.shape_of(ids, output_type="i64"), *first)
 
 
 def _add_missing_inputs(graph: ov.Model) -> None:

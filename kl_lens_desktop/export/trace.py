@@ -11,7 +11,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import openvino as ov
@@ -39,6 +39,8 @@ from kl_lens_desktop.kernels.table import KERNELS
 from kl_lens_desktop.model.inventory import blocks
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
+OWN = "own."  # begins the names of inputs for the keys and values of a model's own tokens
+Value = TypeVar("Value")
 COMPUTED = "computed"  # marks constants that are to stay in FP32
 MODEL_ATTRIBUTE = "model"
 CONSTANT_PREFIX = f"self.{MODEL_ATTRIBUTE}."  # before the state-dict name in a constant's
@@ -126,17 +128,22 @@ def trace(
         call.begin(ids[:, :_PREFIX], torch.ones_like(ids), torch.zeros(1, dtype=torch.long))
         model(ids[:, :_PREFIX], use_cache=True, **{family.cache_argument: cache})
         states = _states(cache, stacked=not call.pages)
+        held = _flatten(cache, states)
+        own = [t[:, :, : t.shape[2] - _PREFIX] for t in _keys(states, held)] if family.begins else []
         example = (
             ids[:, _PREFIX:],
             torch.ones(1, _PREFIX + _STEP, dtype=torch.long),
             torch.arange(_PREFIX, _PREFIX + _STEP)[None],
             torch.zeros(1, dtype=torch.int32),
-            tuple(_flatten(cache, states)),
+            tuple(_without(own, states, held)),
+            *([tuple(own)] if own else []),
         )
         graph = _converted(_Step(model, family, states, call, seen).eval(), example, call, constants)
     remove_cuts(graph)
     _mark_computed(graph, model)
-    used = len(graph.inputs) - len(states)
+    for place, port in enumerate(graph.inputs[len(graph.inputs) - len(own) :]):
+        port.get_tensor().set_names({f"{OWN}{place}"})
+    used = len(graph.inputs) - len(states) - len(own)
     names = [name for name in INPUT_NAMES if name != "position_ids" or used == len(INPUT_NAMES)]
     for port, name in zip(graph.inputs[:used], names, strict=True):
         port.get_tensor().set_names({name})
@@ -164,8 +171,45 @@ def watched_blocks(stack: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
+def first_states(
+    model: PreTrainedModel, states: Sequence[State]
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """What a traced graph is given before the first call of one row.
+
+    For a model that has tokens of its own, computed with the weights that it has at the moment.
+
+    Returns
+    -------
+    list of array
+        The states.
+    list of array
+        The keys and values of its own tokens, which inputs called `OWN` and a number are for.
+    """
+    family = family_of(model.config.model_type)
+    empty = initial_states(states)
+    if not family.begins:
+        return empty, []
+    cache = _empty_cache(model)
+    nothing = torch.zeros(1, 0, dtype=torch.long)
+    model.base_model(input_ids=nothing, use_cache=True, **{family.cache_argument: cache})
+    for layer in cache.layers:
+        windows = layer.conv_states  # transformers has channels first, a graph tokens
+        layer.conv_states = {index: window.transpose(1, 2) for index, window in windows.items()}
+    held = [tensor.float().numpy() for tensor in _flatten(cache, list(states))]
+    begun = [
+        none if state.kind in ("key", "value") else tensor
+        for state, none, tensor in zip(states, empty, held, strict=True)
+    ]
+    return begun, _keys(states, held)
+
+
+def _keys(states: Sequence[State], tensors: Sequence[Value]) -> list[Value]:
+    """Those that are keys or values."""
+    return [t for state, t in zip(states, tensors, strict=True) if state.kind in ("key", "value")]
+
+
 def initial_states(states: Sequence[State]) -> list[NDArray[np.float32]]:
-    """What a traced graph is given as its states before the first call of one row."""
+    """States of one row that hold nothing."""
     shapes = [list(state.shape) for state in states]
     for shape, state in zip(shapes, states, strict=True):
         shape[0] = 1
@@ -276,6 +320,7 @@ class _Step(nn.Module):
         position_ids: Tensor,
         beam_idx: Tensor,
         states: tuple[Tensor, ...],
+        own: tuple[Tensor, ...] = (),
     ) -> tuple[Tensor, ...]:
         model: PreTrainedModel = getattr(self, MODEL_ATTRIBUTE)
         self._call.begin(input_ids, attention_mask, beam_idx)
@@ -283,6 +328,7 @@ class _Step(nn.Module):
         if self._family.latent and not isinstance(self._call, FixedCall):
             past = attention_mask.shape[1] - input_ids.shape[1]
             states = tuple(_last_tokens(s, t, past) for s, t in zip(self._states, states, strict=True))
+        states = self._behind(own, states, attention_mask.shape[1] - input_ids.shape[1])
         cache = _filled(_empty_cache(model), self._states, states, beam_idx, self._call)
         if not self._family.attends:
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
@@ -292,7 +338,8 @@ class _Step(nn.Module):
             # kernels pass padding by.
             masks: defaultdict[str, Tensor | None] = defaultdict(lambda: None)
             masks |= dict.fromkeys(("full_attention", "attention", "hybrid"), mask)
-            masks["sliding_attention"] = _sliding(mask, attention_mask, model.config)
+            for kind in ("sliding_attention", "hybrid_sliding"):
+                masks[kind] = _sliding(mask, attention_mask, model.config)
             logits = model(
                 input_ids=input_ids,
                 attention_mask=masks,
@@ -300,7 +347,34 @@ class _Step(nn.Module):
                 past_key_values=cache,
                 use_cache=True,
             ).logits
-        return (logits, *_flatten(cache, self._states), *self._seen)
+        return (logits, *_without(own, self._states, _flatten(cache, self._states)), *self._seen)
+
+    def _behind(self, own: Sequence[Tensor], states: tuple[Tensor, ...], past: Any) -> tuple[Tensor, ...]:
+        """The states with the keys and values of a model's own tokens before those of the text.
+
+        They are no part of the variables: the CPU plugin (2026.4) lets keys begin with none after a reset.
+        """
+        if not own:
+            return states
+        first, behind = iter(own), []
+        for state, held in zip(self._states, states, strict=True):
+            if state.kind in ("key", "value"):
+                before = next(first).expand(held.shape[0], -1, -1, -1)
+                behind.append(torch.cat([before, _last_tokens(state, held, past)], 2))
+            else:
+                behind.append(held)
+        return tuple(behind)
+
+
+def _without(own: Sequence[Tensor], states: Sequence[State], tensors: list[Tensor]) -> list[Tensor]:
+    """States of the text alone."""
+    if not own:
+        return tensors
+    count = own[0].shape[2]
+    return [
+        tensor[:, :, count:] if state.kind in ("key", "value") else tensor
+        for state, tensor in zip(states, tensors, strict=True)
+    ]
 
 
 def _last_tokens(state: State, held: Tensor, count: Any) -> Tensor:
@@ -321,7 +395,8 @@ def _causal_mask(new: Any, attention_mask: Tensor) -> Tensor:
 
 def _sliding(mask: Tensor, attention_mask: Tensor, config: Any) -> Tensor | None:
     """`mask` without what lies as many tokens before as the window of a model is wide, if it has one."""
-    if (window := getattr(config, "sliding_window", None)) is None:
+    window = getattr(config, "window_keys", getattr(config, "sliding_window", None))
+    if window is None:
         return None
     position = attention_mask.cumsum(1)
     age = position[:, None, -mask.shape[2] :, None] - position[:, None, None]

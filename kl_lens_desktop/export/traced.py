@@ -24,7 +24,7 @@ from kl_lens_desktop.export.proof import (
     pieces,
 )
 from kl_lens_desktop.export.streamed import Weights
-from kl_lens_desktop.export.trace import initial_states, trace, watched_blocks
+from kl_lens_desktop.export.trace import first_states, trace, watched_blocks
 from kl_lens_desktop.families import family_of
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.by_block import ByBlock
@@ -65,15 +65,16 @@ def first_wrong_block(
     fill(graph, weights, weights.tensors, cancel)
     request = ov.Core().compile_model(graph, "CPU", FULL_PRECISION).create_infer_request()
     stack = blocks(model)
-    with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel), watched_blocks(stack) as expected:
-        model(torch.tensor([ids]), use_cache=False)
+    with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel):
+        with watched_blocks(stack) as expected:
+            model(torch.tensor([ids]), use_cache=False)
+        held, own = first_states(model, states)
     found: list[list[Logits]] = [[] for _ in stack]
-    held = initial_states(states)
     names = {name for port in graph.inputs for name in port.names}
     for past, piece in pieces(ids, CALLS):
         given = call_inputs(piece, past)
         feeds: dict[int | str, Any] = {name: given[name] for name in given if name in names}
-        feeds |= dict(enumerate(held, len(feeds)))
+        feeds |= dict(enumerate([*held, *own], len(feeds)))
         outputs = list(request.infer(feeds).values())
         held = [np.array(state) for state in outputs[1 : 1 + len(states)]]
         for parts, added in zip(found, outputs[1 + len(states) :], strict=True):

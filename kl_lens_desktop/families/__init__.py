@@ -12,7 +12,7 @@ from kl_lens_desktop.families.family import Family
 FAMILIES: dict[str, Family] = {
     name: import_module(f"{__name__}.{name}").FAMILY
     for name in sorted(module.name for module in pkgutil.iter_modules(__path__))
-    if name not in ("family", "page")
+    if name not in ("family", "own", "page")
 }
 
 

@@ -1,7 +1,7 @@
 """What a family of models is: one record, read by everything that must know its architecture."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -36,6 +36,11 @@ class Family:
         Why OpenVINO's NPU plugin does not take its graph; empty where it does.
     patch : str
         ``module:function`` of a context manager (model, call) that mends its modelling code for tracing.
+    own : str
+        The module with its architecture, where transformers has none. It registers itself when it is
+        imported, and its ``names(config)`` gives what the model calls a tensor of the checkpoint.
+    begins : bool
+        Whether its states begin with those that learned tokens before the text leave.
     transformers : str
         The versions of transformers whose modelling code this record was checked against.
     checkpoints : tuple of str
@@ -56,6 +61,8 @@ class Family:
     fused: tuple[tuple[str, ...], ...] = FUSED
     npu: str = ""
     patch: str = ""
+    own: str = ""
+    begins: bool = False
     transformers: str = TRANSFORMERS
     checkpoints: tuple[str, ...] = ()
     tiny: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -65,6 +72,18 @@ class Family:
     def attends(self) -> bool:
         """Whether it has attention, and so reads a mask and positions."""
         return self.cache_argument == ATTENDS
+
+    def known(self) -> None:
+        """Let transformers know the architecture, where it is our own."""
+        if self.own:
+            import_module(self.own)
+
+    def names(self, config: Any) -> Callable[[str], str]:
+        """From the name of a tensor of the checkpoint to that of the model's parameter."""
+        if not self.own:
+            return lambda name: name
+        found: Callable[[str], str] = import_module(self.own).names(config)
+        return found
 
     def patched(self, model: Any, call: Any) -> contextlib.AbstractContextManager[None]:
         """The modelling code of `model`, mended for the traced `call` inside the block."""

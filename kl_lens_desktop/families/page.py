@@ -16,6 +16,12 @@ published models of that architecture, and most of them have not been tried here
 """
 _FOOT = """
 NPU: whether OpenVINO's NPU plugin accepts the graph. This was tested with the plugin but without an NPU.
+
+The models are those of transformers, and every export is compared with them. Hymba, which transformers lacks,
+is an implementation of our own. It is checked against a plain computation of the published formulas, the
+published number of parameters and names of tensors; its published weights have not been tried. Checkpoints of
+mamba-ssm are checked against transformers and the published numbers of parameters.
+
 To add an architecture, see [Architecture](architecture.md).
 """
 

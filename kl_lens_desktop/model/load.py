@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -51,6 +51,7 @@ from kl_lens_desktop.repository.native import is_native, name_in_transformers
 from kl_lens_desktop.repository.support import check_tokenizer_files
 from kl_lens_desktop.temporary import temporary_folder
 
+Value = TypeVar("Value")
 _AGAIN = "Download the model again"
 # What quantized weights are multiplied with or unpacked by, and what adapters add to weights.
 _CHANGES = re.compile(
@@ -135,6 +136,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
         tokenizer = _tokenizer(files, small)
         generation = _generation(files, small)
     with _words(folder, "its weights cannot be loaded"), _tensors(files) as tensors:
+        tensors = _as_named(tensors, empty.config)
         # Nothing is chosen here: transformers gets the tensors of the files that are hashed, and no folder.
         model = type(empty).from_pretrained(None, config=empty.config, state_dict=tensors, dtype=dtype)
     model.config.name_or_path, model.generation_config = str(folder), generation
@@ -179,7 +181,8 @@ def open_model(folder: Path) -> LoadedModel:
             dtype_plan={"*": None},  # as they are
             weight_mapping=without_copies(get_model_conversion_mapping(model)),
         )
-        found, _ = convert_and_load_state_dict_in_model(model, mapped_tensors(files.weights), how)
+        tensors = _as_named(mapped_tensors(files.weights), model.config)
+        found, _ = convert_and_load_state_dict_in_model(model, tensors, how)
         model._finalize_model_loading(model, how, found)
     for module in model.modules():
         for name, value in module.named_buffers(recurse=False):
@@ -242,6 +245,7 @@ def _structure(files: ModelFiles, small: Path) -> tuple[PreTrainedModel, tuple[s
     transformers_logging.disable_progress_bar()
     folder = files.folder
     kind = read_config(files)["model_type"]
+    family_of(kind).known()
     shapes = tensor_shapes(files)
     with _words(folder, f"its {CONFIG} does not describe a model of the kind {kind}"):
         config = AutoConfig.from_pretrained(small, local_files_only=True, trust_remote_code=False)
@@ -257,8 +261,14 @@ def _structure(files: ModelFiles, small: Path) -> tuple[PreTrainedModel, tuple[s
         _check_recurrence(folder, config)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-        unused = _check_fit(folder, model, shapes)
+        unused = _check_fit(folder, model, _as_named(shapes, config))
     return model, unused
+
+
+def _as_named(tensors: dict[str, Value], config: Any) -> dict[str, Value]:
+    """The same by the names that the model's parameters have."""
+    name = family_of(config.model_type).names(config)
+    return {name(each): value for each, value in tensors.items()}
 
 
 def _limit_steps(model: PreTrainedModel) -> None:

@@ -1,8 +1,9 @@
-"""Which formats a device is not offered, because it computes them wrongly or does not take them."""
+"""Which formats a device is offered, and not: some it computes wrongly, does not take, or only unpacks."""
 
 from collections.abc import Iterable, Mapping
 
 from kl_lens_desktop.quant.formats import all_formats, parse_format
+from kl_lens_desktop.sensitivity.jobs import MENU
 
 # Formats a device is known to compute wrongly or not to take. GPU: OpenVINO issue 37419 on an Arc 140V; 2-bit
 # embeddings come out wrong and 2-bit products end the process (2026.4). NPU: with zero points or of uncommon
@@ -11,6 +12,30 @@ DISTRUSTED: Mapping[str, tuple[str, ...]] = {
     "GPU": ("int4_asym_g64", *(name for name in all_formats() if name.startswith("int2"))),
     "NPU": tuple(name for name in all_formats() if name.startswith(("int4_asym", "int3", "int2"))),
 }
+
+
+# Formats whose weights a plugin unpacks to 32 bits when it loads a model (2026.4): the file is small, and the
+# memory is not.
+UNPACKED: Mapping[str, tuple[str, ...]] = {
+    "CPU": tuple(name for name in all_formats() if name.startswith("int3"))
+}
+SMALL_BITS = 4.0  # a plan of fewer is asked for its small file
+
+
+def menu(devices: Iterable[str], bits: float) -> tuple[str, ...]:
+    """What a plan for all of the devices may choose from, if nobody names formats.
+
+    Parameters
+    ----------
+    bits : float
+        Average bits of the plan.
+    """
+    kinds = {device.upper().split(".")[0] for device in devices}
+    avoided = {name for kind in kinds for name in DISTRUSTED.get(kind, ())}
+    if bits >= SMALL_BITS:
+        avoided |= {name for kind in kinds for name in UNPACKED.get(kind, ())}
+    per_channel = ("int4_sym_pc",) if "NPU" in kinds else ()  # other groups are slow there
+    return tuple(name for name in (*MENU, *per_channel) if name not in avoided)
 
 
 def is_distrusted(device: str, name: str) -> bool:

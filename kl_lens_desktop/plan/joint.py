@@ -131,6 +131,13 @@ class Bench:
             tally = self._measures.whole(self.roundings.changes(assignments))
         return self._keep(assignments, tally)
 
+    def measure_nearest(self, assignments: Mapping[str, str]) -> Joint:
+        """The same formats, every weight rounded to nearest."""
+        if not self.roundings.of(assignments):
+            return self.measure(assignments)
+        with self._ready():
+            return _joint(self._measures.whole(NEAREST.changes(assignments)))
+
     def neighbours(
         self, assignments: Mapping[str, str], moves: Sequence[tuple[str, str]]
     ) -> Iterator[tuple[tuple[str, str], Joint]]:
@@ -175,7 +182,7 @@ class Bench:
         self._written = time.monotonic()
 
     def _keep(self, assignments: Mapping[str, str], tally: Tally) -> Joint:
-        joint = Joint(*(tuple(tally.by_window(column)) for column in ("kl_pq", "ce", "ce_full")))
+        joint = _joint(tally)
         self._known[self._key(assignments)] = joint
         if time.monotonic() - self._written > MEMORY_S:
             self.remember()
@@ -187,6 +194,10 @@ class Bench:
             (weight, fmt, *filter(None, [fitted.get(weight)])) for weight, fmt in assignments.items()
         )
         return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:32]
+
+
+def _joint(tally: Tally) -> Joint:
+    return Joint(*(tuple(tally.by_window(column)) for column in ("kl_pq", "ce", "ce_full")))
 
 
 class _InMemory:

@@ -90,6 +90,8 @@ def _choice(entry: Entry, shape: tuple[int, ...], metric: str) -> Choice | None:
         loss = 10 ** (-entry.sqnr_db.mean / 10)
         return Choice(entry.format, size, loss, loss * entry.sqnr_db.se * 0.2302585)
     if metric == "delta_ce":
+        if entry.delta_ce is None:  # it is predicted, and that cannot be
+            return None
         return Choice(entry.format, size, entry.delta_ce.mean, entry.delta_ce.se)
     estimate = {"kl": entry.kl_pq, "kl_qp": entry.kl_qp, "mse": entry.mse}[metric]
     return Choice(entry.format, size, max(estimate.mean, 0.0), estimate.se) if estimate.n else None

@@ -13,6 +13,7 @@ from kl_lens_desktop.model.load import LoadedModel, load_or_open
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
+from kl_lens_desktop.plan.guard import beside_nearest
 from kl_lens_desktop.plan.integers import beside
 from kl_lens_desktop.plan.jobs import RepairDone, RepairSettings, Verified, VerifyJob
 from kl_lens_desktop.plan.joint import Bench, spread_windows
@@ -76,6 +77,10 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
         plan = found
     yield Progress(STAGE, 1, 2, "Measuring the whole plan on held-out text")
     measured = measure_plan(loaded, plan.assignments, [held_out], job.tokens, job.window, cancel, roundings)
+    if plan.roundings:
+        measured |= yield from beside_nearest(
+            loaded, plan.assignments, roundings, held_out, job.tokens, job.window, cancel, STAGE
+        )
     if not load_plan(path).is_same_as(plan):
         raise InputError(
             f"{path} changed while it was measured", "the measurement is for the earlier plan", "Verify again"
@@ -94,12 +99,24 @@ def _roundings(
     """The integers of a plan and, with the scores it was made from, of all that a repair may try."""
     files, pairs, record = beside(path), plan.fitted, plan.rounding
     if by and by.scores:
-        scores = load_scores(by.scores)
+        scores = _tried(load_scores(by.scores), plan)
         files.append(by.scores.with_suffix(SUFFIX))
         if scores.rounding and plan.rounding in (None, scores.rounding):
             fitted = [(entry.weight, entry.format) for entry in scores.entries if entry.rounding != "nearest"]
             pairs, record = list(dict.fromkeys([*pairs, *fitted])), scores.rounding
     return (yield from roundings_of(loaded, plan.model.sha256, record, pairs, files, cancel, STAGE))
+
+
+def _tried(scores: Scores, plan: Plan) -> Scores:
+    """The formats that a repair tries: of those whose integers nobody has computed yet, only the plan's."""
+    entries = [
+        entry
+        for entry in scores.entries
+        if not entry.is_predicted
+        or entry.rounding == "nearest"
+        or plan.assignments.get(entry.weight) == entry.format
+    ]
+    return replace(scores, entries=entries)
 
 
 def _repaired(
@@ -113,7 +130,7 @@ def _repaired(
     roundings: Roundings,
 ) -> Iterator[Event | Plan | dict[str, Any]]:
     """The events of a repair, each better plan once it is saved, and at the end what came of it."""
-    scores = load_scores(by.scores) if by.scores else None
+    scores = _tried(load_scores(by.scores), plan) if by.scores else None
     if scores and by.scores:
         scores.model.check_same(plan.model, by.scores, "Choose the score file that the plan was made from")
     text = by.text or calibration_text()

@@ -76,11 +76,12 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     yield from remarks(held_out)
     ids, about = windows(loaded, [held_out], job.tokens, job.window)
     points: list[dict[str, Any]] = []
-    fitted = [(entry.weight, entry.format) for entry in scores.entries if entry.rounding != "nearest"]
+    measured = [entry for entry in scores.entries if not entry.is_predicted]
+    fitted = [(entry.weight, entry.format) for entry in measured if entry.rounding != "nearest"]
     roundings = yield from roundings_of(
         loaded, identity.sha256, scores.rounding, fitted, [path.with_suffix(SUFFIX)], cancel, STAGE
     )
-    entries = _in_order(scores.entries, weights)
+    entries = _in_order(measured, weights)
     todo = [(weights[entry.weight], roundings.change(entry.weight, entry.format)) for entry in entries]
     with torch.no_grad(), fast_kernels(loaded.model):
         measure = _nats_on_disk if loaded.mapped else _nats_in_memory

@@ -6,7 +6,7 @@ others than those on which sensitivity is measured.
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -118,11 +118,13 @@ def round_by_data(
     stage: str,
     *,
     judged: bool = True,
+    noticed: Callable[[Seen], None] | None = None,
 ) -> Generator[Event, None, Roundings]:
     """The integers of every wanted pair, kept at `path`; what that file holds already is not computed again.
 
     Formats of more than `MOST_BITS` bits are left out. A pair for which nearest rounding has the smaller
-    weighted error on the judging windows is noted and rounded so, unless `judged` is false.
+    weighted error on the judging windows is noted and rounded so, unless `judged` is false. `noticed` is
+    called with what these weights have seen, as far as they have to be rounded.
 
     Yields
     ------
@@ -142,7 +144,7 @@ def round_by_data(
                     writer.add(pair, held.whole(pair))
                 for pair in sorted(held.nearest):
                     writer.add_nearest(pair)
-            yield from _fitted(loaded, left, by, writer, cancel, stage, judged)
+            yield from _fitted(loaded, left, by, writer, cancel, stage, judged, noticed)
     if not pairs:
         return NEAREST
     integers = open_integers(path)
@@ -231,6 +233,7 @@ def _fitted(
     cancel: Cancel,
     stage: str,
     judged: bool,
+    noticed: Callable[[Seen], None] | None,
 ) -> Iterator[Event]:
     formats: dict[str, list[Format]] = {}
     for name, fmt in pairs:
@@ -244,6 +247,8 @@ def _fitted(
             if isinstance(seen, Seen):
                 done += sum(len(formats[weight.name]) for weight in seen.weights)
                 _round_seen(parameters, seen, formats, pool, writer, cancel, judged)
+                if noticed:
+                    noticed(seen)
             spent = time.monotonic() - started
             left = spent / done * (len(pairs) - done) if done else None
             yield Progress(stage, done, len(pairs), message, "roundings", left)
@@ -317,6 +322,23 @@ def _round_matrix(
         return dict.fromkeys(formats, _Fit(None))
     rounded = {fmt: gptq(matrix, about, fmt, cancel, threads) for fmt in formats}
     return {fmt: _Fit(each, *_errors(matrix, each, judge)) for fmt, each in rounded.items()}
+
+
+def errors_by_data(
+    seen: Seen, place: int, rows: Tensor, formats: Sequence[Format], cancel: Cancel
+) -> dict[Format, tuple[float, bool]]:
+    """The weighted error of some rows of a matrix as they ship, and whether by rounding to nearest."""
+    fitted = [fmt for fmt in formats if _is_fitted(fmt)]
+    fits = _round_matrix(seen, fitted, cancel, map, place, rows)
+    found = {}
+    for fmt in formats:
+        fit = fits.get(fmt, _Fit(None))
+        if fit.stored is not None and fit.error < fit.nearest:
+            found[fmt] = fit.error, False
+        else:
+            nearest = weighted_error(fake_quantize(rows, fmt) - rows, seen.judge[place])
+            found[fmt] = nearest, True
+    return found
 
 
 def _errors(matrix: Tensor, rounded: Quantized, judge: Moment) -> tuple[float, float]:

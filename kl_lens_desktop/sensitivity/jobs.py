@@ -9,10 +9,13 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event
 from kl_lens_desktop.process.job import Job
-from kl_lens_desktop.quant.formats import DEFAULT_BITS, DEFAULT_FORMATS
+from kl_lens_desktop.quant.formats import DEFAULT_BITS, all_formats
 from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, SCORED_TOKENS, WINDOW
 
 QUICK_TOKENS = 1024
+ANCHOR = "int4_sym_g64"  # the format of a menu in which every weight is measured
+# Per channel is for runtimes that take nothing else, and costs much else.
+MENU = tuple(name for name in all_formats() if name != "fp16" and not name.endswith("_pc"))
 ROUNDINGS = ("data", "nearest")
 
 
@@ -27,7 +30,10 @@ class Analysis:
     tokens, window : int
         How much text at most, and the length of its windows.
     formats : tuple of str
-        That every weight is measured in.
+        That every weight is measured in. Without any, those of `menu` are told of each weight: measured in
+        one of them, predicted in the others, and measured there too where the plan's decision hangs on it.
+    menu : tuple of str
+        What the plan in mind may choose from.
     exhaustive : bool
         Measure every entry on the whole text, instead of stopping those whose rank is settled (see `race`).
     bits : float
@@ -40,6 +46,8 @@ class Analysis:
         what that costs is measured and kept in the settings as ``rounding_floor``.
     device : str
         Of torch: ``cpu``, ``cuda`` or ``xpu``.
+    minutes : float or None
+        After so many, the best that is known is kept; with more the next time, it goes on from there.
     rounding : str
         ``data``, which chooses each weight's integers by the inputs that a text gives it, or ``nearest``.
     """
@@ -48,13 +56,20 @@ class Analysis:
     source: str = "novels"
     tokens: int = SCORED_TOKENS
     window: int = WINDOW
-    formats: tuple[str, ...] = DEFAULT_FORMATS
+    formats: tuple[str, ...] = ()
+    menu: tuple[str, ...] = MENU
     exhaustive: bool = False
     bits: float = DEFAULT_BITS
     seed: int = 0
     precision: str = "f32"
     device: str = "cpu"
+    minutes: float | None = None
     rounding: str = ROUNDINGS[0]
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The formats of which the scores will tell."""
+        return self.formats or self.menu
 
     @property
     def quick(self) -> "Analysis":
@@ -77,7 +92,7 @@ class Analysis:
         from kl_lens_desktop.quant.formats import formats_to_measure
         from kl_lens_desktop.text.bundled import check_text, check_windows
 
-        formats_to_measure(self.formats)
+        formats_to_measure(self.offered)
         if self.rounding not in ROUNDINGS:
             raise InputError(
                 f"Unknown rounding {self.rounding!r}", f"it is one of {', '.join(ROUNDINGS)}", "Choose one"
@@ -144,6 +159,41 @@ class AnalyzeJob(Job[Analyzed]):
         local = yield from obtain(self.model, cancel)
         yield from engine.analyze(local, self.out, self.analysis, cancel)
         yield self.finished({"scores": str(self.out)})
+
+
+class Pace(TypedDict):
+    """What parts of an analysis take on this computer: the fields of `estimate.Costs`."""
+
+    open_s: float
+    block_s: list[float]
+    widen_s: list[float]
+    head_s: float
+    element_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateJob(Job[Pace]):
+    """Time what an analysis of `model` (a Hub id, a folder or ``sample``) takes, for a few seconds."""
+
+    NAME: ClassVar[str] = "calibrate"
+
+    model: str
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.hub.obtain import obtain
+        from kl_lens_desktop.sensitivity.calibrate import calibrate
+
+        local = yield from obtain(self.model, cancel)
+        costs = calibrate(local.folder, cancel)
+        yield self.finished(
+            {
+                "open_s": costs.open_s,
+                "block_s": list(costs.block_s),
+                "widen_s": list(costs.widen_s),
+                "head_s": costs.head_s,
+                "element_s": costs.element_s,
+            }
+        )
 
 
 class Tau(TypedDict):

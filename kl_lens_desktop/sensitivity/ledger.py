@@ -1,18 +1,35 @@
-"""What has been measured so far, kept in the score file after every step. Needs no torch."""
+"""What is known so far, measured or foretold, kept in the score file after every step. Needs no torch."""
 
+import math
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
-from kl_lens_desktop.sensitivity.means import estimates
-from kl_lens_desktop.sensitivity.scores import METRICS, Entry, Pair, Samples, Scores, load_scores, save_scores
+from kl_lens_desktop.sensitivity.jobs import ANCHOR
+from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB, estimates
+from kl_lens_desktop.sensitivity.prediction import Foretold, Place, predict
+from kl_lens_desktop.sensitivity.scores import (
+    METRICS,
+    PREDICTED,
+    Entry,
+    Estimate,
+    Pair,
+    Samples,
+    Scores,
+    load_scores,
+    save_scores,
+)
 
 _SAVING_SHARE = 0.1  # of the time, at most, goes into writing the file
+_FORETOLD = ("kl_pq", "kl_qp", "mse")  # quadratic in the change of logits, to first order
+_EXPERT = re.compile(r"experts\.\d+")
 
 
 class Ledger:
@@ -38,6 +55,10 @@ class Ledger:
         self.settings = dict(scores.settings)
         self.roundings: Mapping[Pair, str] = {}  # of what is added, where it is not the nearest
         self._entries = {(entry.weight, entry.format): entry for entry in scores.entries}
+        self._errors, self._held = dict(scores.local_errors), dict(scores.prediction)
+        self._fitted = set(scores.fitted)
+        self._places = {name: _place(name, about) for name, about in self._about.items()}
+        self._spreads: dict[Pair, float] = {}
         self._saved_at = self._saving_s = 0.0
         self.saved = False
 
@@ -56,8 +77,22 @@ class Ledger:
     def samples(self, pair: Pair) -> Samples:
         return self._samples.get(pair, Samples())
 
+    def lacks_error(self, pair: Pair) -> bool:
+        return pair not in self._errors
+
+    def add_local_error(self, pair: Pair, error: float, *, nearest: bool) -> None:
+        """`nearest` says that the weight ships rounded to nearest."""
+        self._errors[pair] = error
+        if not nearest:
+            self._fitted.add(pair)
+        self.saved = False
+
     def is_unmeasurable(self, pair: Pair) -> bool:
         return pair in self._unmeasurable
+
+    def why_unmeasurable(self, pair: Pair) -> str:
+        """Empty where it is not."""
+        return self._unmeasurable.get(pair, "")
 
     def add(self, pair: Pair, samples: Samples, signal: Sequence[float]) -> Entry | None:
         """Add the next windows of an entry; the entry, once there are two from which to tell its error.
@@ -85,6 +120,45 @@ class Ledger:
         self.saved = False
         return self._entries[pair]
 
+    def scaled(
+        self, series: Mapping[Pair, Sequence[float]], wanted: Iterable[Pair]
+    ) -> dict[Pair, Sequence[float]]:
+        """Window means of the KL of all of `wanted`, as foretold where they are not in `series`."""
+        found = dict(series)
+        for weight, name in wanted:
+            anchor = weight, ANCHOR
+            error, base = self._errors.get((weight, name)), self._errors.get(anchor)
+            if (weight, name) not in found and anchor in series and error is not None and base:
+                found[weight, name] = [value * error / base for value in series[anchor]]
+        return found
+
+    def spreads(self) -> Mapping[Pair, float]:
+        """Standard deviations, in nats, of the predictions last made, without the noise of the text."""
+        return self._spreads
+
+    def foretell(self, wanted: Iterable[Pair]) -> list[Entry]:
+        """Predict all of `wanted` that is not measured; the entries that are news."""
+        if not self._errors:
+            return []
+        measures = {
+            name: predict(self._errors, {p: getattr(s, name) for p, s in self._samples.items()}, self._places)
+            for name in _FORETOLD
+        }
+        self._held = dict(measures["kl_pq"].held)
+        self._spreads = {pair: told.mean * told.spread for pair, told in measures["kl_pq"].found.items()}
+        news = []
+        for pair in wanted:
+            if pair in self._unmeasurable or self.measured(pair) > 1:
+                continue
+            told = {name: found for name in _FORETOLD if (found := measures[name].found.get(pair))}
+            if len(told) == len(_FORETOLD):
+                entry = self._predicted(pair, told)
+                if entry != self._entries.get(pair):
+                    self._entries[pair] = entry
+                    news.append(entry)
+        self.saved = self.saved and not news
+        return news
+
     def save(self, *, now: bool = False) -> None:
         """Write the file, unless it is so large that writing it at every step would take a tenth of the time.
 
@@ -103,6 +177,9 @@ class Ledger:
                 entries=self.entries,
                 unmeasurable=self._unmeasurable,
                 windows=windows,
+                local_errors=self._errors,
+                fitted=self._fitted,
+                prediction=self._held,
             ),
         )
         self._saved_at = time.monotonic()
@@ -121,6 +198,32 @@ class Ledger:
             rounding=self.roundings.get(pair, "nearest"),
         )
         return self._entries[pair]
+
+    def _predicted(self, pair: Pair, told: Mapping[str, Foretold]) -> Entry:
+        weight, name = pair
+        about = self._about[weight]
+        kl_pq, kl_qp, mse = (_estimate(told[each], self._window) for each in _FORETOLD)
+        signal = float(np.mean(self._signal)) if self._signal else 0.0
+        if mse.mean > 0 and signal > 0:
+            decibels = min(10 * math.log10(signal / mse.mean), SQNR_LIMIT_DB)
+            sqnr = Estimate(decibels, 10 / math.log(10) * mse.se / mse.mean, mse.n)
+        else:
+            sqnr = Estimate(SQNR_LIMIT_DB, 0.0, mse.n)
+        size = stored_bytes(about["shape"], parse_format(name))
+        measures: dict[str, Any] = dict(zip(METRICS, (kl_pq, kl_qp, mse, sqnr, None, None), strict=True))
+        about_it: dict[str, Any] = {"kind": about["kind"], "block": about["block"], "bytes": size}
+        about_it["rounding"] = "gptq" if pair in self._fitted else "nearest"
+        return Entry(weight=weight, format=name, source=PREDICTED, **about_it, **measures)
+
+
+def _estimate(told: Foretold, window: int) -> Estimate:
+    return Estimate(told.mean, told.se, told.n * window)
+
+
+def _place(name: str, about: Mapping[str, object]) -> Place:
+    block = about["block"]
+    part = name if block is None else name.partition(f".{block}.")[2]
+    return Place(_EXPERT.sub("experts", part), int(str(block or 0)), str(about["kind"]))
 
 
 def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Ledger:
@@ -170,6 +273,9 @@ def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Le
             settings=settings,
             entries=kept.entries,
             unmeasurable=kept.unmeasurable,
+            local_errors=kept.local_errors,
+            fitted=kept.fitted,
+            prediction=kept.prediction,
             environment=kept.environment if kept.text == fresh.text else fresh.environment,
         ),
     )

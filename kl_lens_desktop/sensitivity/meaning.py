@@ -29,6 +29,9 @@ def objections(value: dict[str, Any]) -> Iterator[str]:
             yield f"{fmt!r} is not a format"
     for entry in value["entries"]:
         yield from _of_entry(entry, weights[entry["weight"]])
+    for name, count in Counter(item["weight"] for item in value.get("local_errors", [])).items():
+        if count > 1 or name not in weights:
+            yield f"{name} has local errors twice" if count > 1 else f"{name} is not among the weights"
 
 
 def _of_weights(weights: list[dict[str, Any]]) -> Iterator[str]:
@@ -45,6 +48,8 @@ def _of_weights(weights: list[dict[str, Any]]) -> Iterator[str]:
 def _of_entry(entry: dict[str, Any], weight: dict[str, Any]) -> Iterator[str]:
     if (entry["kind"], entry["block"]) != (weight["kind"], weight["block"]):
         yield f"{entry['weight']} is described in two ways"
+    if entry.get("source") != "predicted" and None in (entry["delta_ce"], entry["top1_agreement"]):
+        yield f"{entry['weight']} in {entry['format']} lacks a measure, and is not predicted"
     size = stored_bytes(weight["shape"], parse_format(entry["format"]))
     if entry["bytes"] != size:
         yield f"{entry['weight']} takes {size:,} bytes in {entry['format']}, not {entry['bytes']:,}"

@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -67,16 +67,19 @@ class Measuring(Protocol[T]):
         How many blocks it has.
     count : int
         How many candidates are measured at the same time, each in a time of its own.
+    together : bool
+        Whether candidates pass the blocks together, and none is done before most of them are.
     """
 
     model: PreTrainedModel
     depth: int
     count: int
+    together: bool
 
     def open(self, ids: Tensor) -> T:
         """Run the full-precision model on token ids (windows, window)."""
 
-    def found(self, text: T, todo: Sequence[Candidate]) -> Iterator[Found | float]:
+    def found(self, text: T, todo: Sequence[Candidate]) -> Generator[Found | float]:
         """What was found of each candidate, in their order; in between, shares of what the next ones take."""
 
     def noise(self, text: T) -> Tally:
@@ -89,6 +92,8 @@ class Measuring(Protocol[T]):
 class InMemory:
     """With all weights in memory, in as many lanes as there are."""
 
+    together = False
+
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self.model, self.depth, self.count = lanes.main.model, len(lanes.main.blocks), lanes.count
@@ -96,8 +101,8 @@ class InMemory:
     def open(self, ids: Tensor) -> Walk:
         return Walk(self._lanes.main, ids, lanes=self.count)
 
-    def found(self, text: Walk, todo: Sequence[Candidate]) -> Iterator[Found | float]:
-        return self._lanes.in_order(_jobs(text, todo))
+    def found(self, text: Walk, todo: Sequence[Candidate]) -> Generator[Found | float]:
+        yield from self._lanes.in_order(_jobs(text, todo))
 
     def noise(self, text: Walk) -> Tally:
         lane = self._lanes.main
@@ -114,6 +119,8 @@ class InMemory:
 class OnDisk:
     """With the weights of one block in memory, which all candidates pass together."""
 
+    together = True
+
     def __init__(self, lanes: DiskLanes) -> None:
         self._lanes, self._weights = lanes, (weights := lanes.main)
         self.model, self.depth, self.count = weights.model, len(weights.blocks), 1
@@ -123,7 +130,7 @@ class OnDisk:
     def open(self, ids: Tensor) -> Stream:
         return Stream(self._lanes, ids)
 
-    def found(self, text: Stream, todo: Sequence[Candidate]) -> Iterator[Found | float]:
+    def found(self, text: Stream, todo: Sequence[Candidate]) -> Generator[Found | float]:
         told = [self._without_running(text, candidate) for candidate in todo]
         unknown = [each for each, known in zip(todo, told, strict=True) if known is None]
         results = text.compare([changed(each.weight, each.change) for each in unknown])
@@ -168,6 +175,7 @@ class OnDisk:
 
 
 def _jobs(walk: Walk, todo: Sequence[Candidate]) -> Iterator[Work[Found]]:
+    walk.restart()
     for candidate in todo:
         if candidate.weight.block is not None:
             walk.advance(candidate.weight.block)

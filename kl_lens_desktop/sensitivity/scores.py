@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from kl_lens_desktop.sensitivity.meaning import objections
 SCHEMA = "kl-lens/scores/1"
 METRICS = ("kl_pq", "kl_qp", "mse", "sqnr_db", "delta_ce", "top1_agreement")
 _ENTRY_BYTES, _NUMBER_BYTES = 1000, 22  # of the file, at most
+MEASURED, PREDICTED = "measured", "predicted"  # where an entry comes from
 COLUMNS = ("kl_pq", "kl_qp", "mse", "delta_ce", "top1_agreement")  # what is kept of every window
 
 
@@ -32,8 +33,10 @@ class Estimate:
 class Entry:
     """How much one weight in one format changes the model's output; nats per token where a unit applies.
 
-    `settled` says that racing stopped it on fewer tokens than the text has, for its rank was clear.
-    `rounding` is ``nearest``, or ``gptq`` where the integers were chosen by the data.
+    `settled` says that racing stopped it on fewer tokens than the text has, for its rank was clear. `source`
+    is ``measured`` or ``predicted`` (see `prediction`); there, what cannot be predicted honestly is None, and
+    `n` counts the tokens on which what it was predicted from was measured. `rounding`
+    is ``nearest``, or ``gptq`` where the integers are chosen by the data.
     """
 
     weight: str
@@ -45,10 +48,15 @@ class Entry:
     kl_qp: Estimate
     mse: Estimate
     sqnr_db: Estimate
-    delta_ce: Estimate
-    top1_agreement: Estimate
+    delta_ce: Estimate | None
+    top1_agreement: Estimate | None
     settled: bool = False
+    source: str = MEASURED
     rounding: str = "nearest"
+
+    @property
+    def is_predicted(self) -> bool:
+        return self.source == PREDICTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,25 @@ class Samples:
 
 
 Pair = tuple[str, str]  # weight, format
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How well predictions of a format held where it was measured too.
+
+    Attributes
+    ----------
+    ratio : float
+        Median of measured over foretold.
+    spread : float
+        Standard deviation of its logarithm.
+    n : int
+        Weights.
+    """
+
+    ratio: float
+    spread: float
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +169,12 @@ class Scores:
         Why these have no entry: they stay FP16.
     windows : Windows or None
         None in a file that was not written by the analysis.
+    local_errors : mapping of (weight, format) to float
+        From which entries are predicted: see `local_error`.
+    fitted : collection of (weight, format)
+        Those of them that are of integers chosen by the data.
+    prediction : mapping of str to Held
+        How well the predictions of each format held where it was measured too.
     """
 
     model: ModelIdentity
@@ -153,6 +186,9 @@ class Scores:
     entries: list[Entry] = field(default_factory=list)
     unmeasurable: Mapping[Pair, str] = field(default_factory=dict)
     windows: Windows | None = None
+    local_errors: Mapping[Pair, float] = field(default_factory=dict)
+    fitted: Collection[Pair] = ()
+    prediction: Mapping[str, Held] = field(default_factory=dict)
 
     @property
     def rounding(self) -> dict[str, Any] | None:
@@ -181,6 +217,15 @@ def save_scores(path: Path, scores: Scores) -> None:
             for (weight, name), why in scores.unmeasurable.items()
         ),
     }
+    if scores.local_errors:
+        parts["prediction"] = _text({name: asdict(held) for name, held in scores.prediction.items()})
+        of: dict[str, dict[str, float]] = {}
+        for (weight, name), error in scores.local_errors.items():
+            of.setdefault(weight, {})[name] = error
+        fitted = {weight: [name for name in e if (weight, name) in scores.fitted] for weight, e in of.items()}
+        parts["local_errors"] = _lines(
+            _text({"weight": weight, "errors": e, "fitted": fitted[weight]}) for weight, e in of.items()
+        )
     if scores.windows:
         windows = scores.windows
         rows = _lines(_samples_text(*pair, samples) for pair, samples in windows.samples.items())
@@ -229,21 +274,31 @@ def load_scores(path: Path) -> Scores:
         [entry_from_json(item) for item in value["entries"]],
         unmeasurable,
         windows,
+        {
+            (item["weight"], name): float(error)
+            for item in value.get("local_errors", [])
+            for name, error in item["errors"].items()
+        },
+        {(item["weight"], name) for item in value.get("local_errors", []) for name in item.get("fitted", [])},
+        {name: Held(**held) for name, held in value.get("prediction", {}).items()},
     )
 
 
 def load_rankable(path: Path) -> Scores:
     """As `load_scores`, of which there must be enough to rank."""
     scores = load_scores(path)
-    if len(scores.entries) < 3:
-        raise InputError(f"Cannot rank {path}", "it has fewer than three entries", "Let the analysis finish")
+    if sum(not entry.is_predicted for entry in scores.entries) < 3:
+        raise InputError(
+            f"Cannot rank {path}", "it has fewer than three measured entries", "Let the analysis finish"
+        )
     return scores
 
 
 def entry_from_json(item: dict[str, Any]) -> Entry:
     """The entry of a `Scored` event or of an item of ``entries``."""
-    estimates = {
-        metric: Estimate(**{key: item[metric][key] for key in ("mean", "se", "n")}) for metric in METRICS
+    estimates: dict[str, Any] = {
+        metric: item[metric] and Estimate(**{key: item[metric][key] for key in ("mean", "se", "n")})
+        for metric in METRICS
     }
     settled = item.get("settled") is True
     return Entry(
@@ -254,6 +309,7 @@ def entry_from_json(item: dict[str, Any]) -> Entry:
         item["bytes"],
         **estimates,
         settled=settled,
+        source=item.get("source", MEASURED),
         rounding=item.get("rounding", "nearest"),
     )
 

@@ -112,8 +112,14 @@ class Walk:
     def depth(self) -> int:
         return len(self._lane.blocks)
 
+    def restart(self) -> None:
+        """Move the state back to the beginning."""
+        self.position = self._start
+
     def advance(self, block: int) -> None:
-        """Move the state on to the input of `block`."""
+        """Move the state on to the input of `block`; back only from the beginning again."""
+        if block < self.position.block:
+            self.restart()
         if self._inputs is not None and block > self.position.block:
             self.position = Position(block, [inputs[block] for inputs in self._inputs])
         while self.position.block < block:

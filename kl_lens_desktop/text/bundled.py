@@ -32,6 +32,11 @@ def held_out_text() -> Path:
     return resources.path("texts", "heldout-nostromo.txt")
 
 
+def dialogue_text() -> Path:
+    """The bundled text of another kind than the novels: Wilde's play *The Importance of Being Earnest*."""
+    return resources.path("texts", "dialogue-earnest.txt")
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A text as it is used, and in sentences what sets it apart from its file."""

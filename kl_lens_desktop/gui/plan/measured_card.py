@@ -71,8 +71,28 @@ class MeasuredCard(QWidget):
         for key, text in texts.items():
             self._figures[key].setText(text)
         read = measured.get("text")
-        self._words.setText(
+        words = (
             f"{read['tokens']:,} tokens of {read['name']}"
             if read
             else "Verify measures the whole plan on text that was not used for scoring."
         )
+        self._words.setText(" ".join([words + "." * bool(read), *rounding_words(plan)]).strip())
+
+
+def rounding_words(plan: Plan) -> list[str]:
+    """How a plan is rounded, in sentences, and what that gains where it was measured."""
+    if not plan.roundings or plan.rounding is None:
+        return []
+    words = [
+        f"Rounding: the integers of {len(plan.roundings)} weights were chosen to keep what they compute on "
+        f"{plan.rounding['text']}. Size and speed are those of rounding to nearest."
+    ]
+    measured = plan.measured or {}
+    if nearest := measured.get("nearest"):
+        loss = quantities.plus_minus(nearest["kl_pq"]["mean"], nearest["kl_pq"]["se"])
+        words.append(f"Rounded to nearest, the same plan has KL {loss}.")
+    if elsewhere := measured.get("elsewhere"):
+        here, there = (quantities.plus_minus(each["kl_pq"]["mean"], each["kl_pq"]["se"])
+                       for each in (elsewhere, elsewhere["nearest"]))  # fmt: skip
+        words.append(f"On {elsewhere['text']['name']}: {here}, and {there} rounded to nearest.")
+    return words

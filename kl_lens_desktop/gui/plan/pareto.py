@@ -99,7 +99,10 @@ class ParetoChart(Chart):
         self._draw_baselines()
         for plan in self._measured:
             if plan.measured:
-                self._ring(int(plan.predicted["bytes"] or 0), plan.measured["kl_pq"], colours.text)
+                size = int(plan.predicted["bytes"] or 0)
+                self._ring(size, plan.measured["kl_pq"], colours.text)
+                if nearest := plan.measured.get("nearest"):
+                    self._ring(size, nearest["kl_pq"], colours.secondary)
         self._point = pg.ScatterPlotItem(
             size=11, brush=pg.mkBrush(colours.accent), pen=pg.mkPen(colours.surface, width=1.5)
         )

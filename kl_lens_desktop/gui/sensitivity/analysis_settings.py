@@ -1,5 +1,6 @@
 """What an analysis measures: text, tokens, formats."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,10 @@ from kl_lens_desktop.printable import printable
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.jobs import Analysis
 
+_ALL = (
+    "Every weight is measured in INT4 g64 and predicted in all other formats. Where a prediction is too "
+    "rough for the plan, that format is measured too."
+)
 # What the button says, and the menu.
 _SOURCES = {
     "novels": ("Bundled novels", "The bundled novels (public domain, English)"),
@@ -47,11 +52,20 @@ class AnalysisSettings(QWidget):
         self.text.setMenu(texts)
         self.tokens = spin("Tokens of text to measure on", 512, 262_144, self._shown.tokens, step=512)
         self.tokens.setToolTip("More text makes the error bars smaller and the wait longer")
+        self.minutes = spin("Minutes to measure at most", 0, 1440, 0)
+        self.minutes.setSpecialValueText("no limit")
+        self.minutes.setToolTip(
+            "When the time is up, every weight has its best known figures. Continue to improve them."
+        )
         self.formats = QPushButton()
         self.formats.setAutoDefault(False)
         self.formats.setProperty("menu", "true")
         self.formats.setAccessibleName("Formats to measure")
         menu = QMenu(self.formats)
+        self._all = menu.addAction("All, predicted from INT4 g64")
+        self._all.setCheckable(True)
+        self._all.triggered.connect(lambda _: self._take_all())
+        menu.addSeparator()
         self._actions = {name: self._format_action(menu, name) for name in all_formats() if name != "fp16"}
         self.formats.setMenu(menu)
         layout = QHBoxLayout(self)
@@ -62,14 +76,20 @@ class AnalysisSettings(QWidget):
             "Measure every weight on all of the text. Otherwise, a weight stops when more text "
             "would not change its rank. That takes about half the time."
         )
-        for words, widget in (("Text", self.text), ("Tokens", self.tokens), ("Formats", self.formats)):
+        for words, widget in (
+            ("Text", self.text),
+            ("Tokens", self.tokens),
+            ("Formats", self.formats),
+            ("Minutes", self.minutes),
+        ):
             layout.addWidget(label(words, "secondary"))
             layout.addWidget(widget)
             layout.addSpacing(8)
         layout.addWidget(self.exhaustive)
         layout.addStretch(1)
         self.exhaustive.toggled.connect(lambda _: self._changed())
-        self.tokens.valueChanged.connect(lambda _: self._changed())
+        for each in (self.tokens, self.minutes):
+            each.valueChanged.connect(lambda _: self._changed())
         session.job.started.connect(lambda _: self._lock(True))
         session.job.ended.connect(lambda _: self._lock(False))
 
@@ -81,15 +101,22 @@ class AnalysisSettings(QWidget):
             tokens=self.tokens.value(),
             formats=formats,
             exhaustive=self.exhaustive.isChecked(),
+            minutes=float(self.minutes.value()) or None,
         )
+
+    def _take_all(self) -> None:
+        for action in self._actions.values():
+            action.setChecked(False)
+        self._changed()
 
     def show_analysis(self, analysis: Analysis) -> None:
         self._shown = analysis
-        for widget in (self.tokens, self.exhaustive):
+        for widget in (self.tokens, self.minutes, self.exhaustive):
             widget.blockSignals(True)
         self.tokens.setValue(analysis.tokens)
+        self.minutes.setValue(math.ceil(analysis.minutes or 0))
         self.exhaustive.setChecked(analysis.exhaustive)
-        for widget in (self.tokens, self.exhaustive):
+        for widget in (self.tokens, self.minutes, self.exhaustive):
             widget.blockSignals(False)
         for name, action in self._actions.items():
             action.setChecked(name in analysis.formats)
@@ -124,11 +151,12 @@ class AnalysisSettings(QWidget):
         self.text.setText(caption(words))
         self.text.setToolTip(plain_tip("\n".join(printable(str(text)) for text in texts) or long))
         labels = [parse_format(name).label for name in self.analysis.formats]
+        self._all.setChecked(not labels)
         words = ", ".join(labels) if len(labels) <= 3 else f"{len(labels)} formats"
-        self.formats.setText(words or "none")
-        listed = ", ".join(labels) or "none"
-        self.formats.setToolTip(plain_tip(f"Each chosen format is measured for every weight: {listed}"))
+        self.formats.setText(words or "All")
+        tip = f"Each chosen format is measured for every weight: {', '.join(labels)}"
+        self.formats.setToolTip(plain_tip(tip if labels else _ALL))
 
     def _lock(self, locked: bool) -> None:
-        for widget in (self.text, self.tokens, self.formats, self.exhaustive):
+        for widget in (self.text, self.tokens, self.formats, self.minutes, self.exhaustive):
             widget.setEnabled(not locked)

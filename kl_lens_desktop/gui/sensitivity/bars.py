@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import icons, theme
+from kl_lens_desktop.gui.sensitivity.measures import PREDICTED_SIGN
 
 HEIGHT = 36
 COUNT = 12
@@ -16,17 +17,19 @@ COUNT = 12
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One weight: how it is called, its kind, its value and standard error."""
+    """One weight: how it is called, its kind, its value and standard error, and whether that is predicted."""
 
     weight: str
     name: str
     kind: str
     mean: float
     se: float
+    predicted: bool = False
 
     @property
     def words(self) -> tuple[str, str]:
-        return quantities.with_error(self.mean, self.se)
+        mean, se = quantities.with_error(self.mean, self.se)
+        return f"{PREDICTED_SIGN} {mean}" if self.predicted else mean, se
 
 
 class Bars(QWidget):
@@ -74,7 +77,7 @@ class Bars(QWidget):
             return
         metrics = painter.fontMetrics()
         # The widest value is reserved for, so that bars keep their length when digits come and go.
-        value_width = metrics.horizontalAdvance("0.00888 ± 0.00018")
+        value_width = metrics.horizontalAdvance("≈ 0.00888 ± 0.00018")
         full = max(bar.mean + bar.se for bar in self._bars)
         length = max(self.width() - value_width - 22, 30)
         for index, bar in enumerate(self._bars):

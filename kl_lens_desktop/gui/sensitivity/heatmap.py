@@ -44,12 +44,21 @@ def hatch(painter: QPainter, rect: QRectF) -> None:
 
 def dot(painter: QPainter, rect: QRectF, under: QColor) -> None:
     """Mark what is settled, dark on light colours and light on dark ones."""
+    _mark(painter, rect, under, hollow=False)
+
+
+def ring(painter: QPainter, rect: QRectF, under: QColor) -> None:
+    """Mark what is predicted, as `dot` marks what is settled."""
+    _mark(painter, rect, under, hollow=True)
+
+
+def _mark(painter: QPainter, rect: QRectF, under: QColor, *, hollow: bool) -> None:
     size = min(5.0, rect.width() / 3, rect.height() / 3)
-    corner = rect.topRight()
+    corner, colour = rect.topRight(), QColor("#1C1C1A" if under.lightnessF() > 0.45 else "#FFFFFF")
     painter.save()
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    painter.setPen(Qt.PenStyle.NoPen)
-    painter.setBrush(QColor("#1C1C1A" if under.lightnessF() > 0.45 else "#FFFFFF"))
+    painter.setPen(QPen(colour, 1) if hollow else Qt.PenStyle.NoPen)
+    painter.setBrush(Qt.BrushStyle.NoBrush if hollow else colour)
     painter.drawEllipse(QRectF(corner.x() - size - 3, corner.y() + 3, size, size))
     painter.restore()
 
@@ -81,6 +90,7 @@ class Heatmap(QWidget):
         self._values: Mapping[str, float] = {}
         self._texts: Mapping[str, str] = {}
         self._settled: Collection[str] = ()
+        self._predicted: Collection[str] = ()
         self._low, self._high = -7.0, -1.0
         self._hover: tuple[int, int] | None = None
         self._cursor: tuple[int, int] | None = None
@@ -112,13 +122,14 @@ class Heatmap(QWidget):
         low: float,
         high: float,
         settled: Collection[str] = (),
+        predicted: Collection[str] = (),
     ) -> None:
-        """log10(harm) and the words of every measured weight, and the colours' range in decades.
+        """log10(harm) and the words of every weight that is known, and the colours' range in decades.
 
-        Those that racing stopped, `settled`, get a dot.
+        Those that racing stopped, `settled`, get a dot, and those that are `predicted` a ring.
         """
         self._values, self._texts, self._low, self._high = values, texts, low, high
-        self._settled = settled
+        self._settled, self._predicted = settled, predicted
         self.update()
 
     def select(self, weight: str) -> None:
@@ -186,6 +197,8 @@ class Heatmap(QWidget):
             painter.fillRect(rect, colour)
             if all(weight in self._settled for weight in self._cells[cell]):
                 dot(painter, rect, colour)
+            elif all(weight in self._predicted for weight in self._cells[cell]):
+                ring(painter, rect, colour)
         else:
             hatch(painter, rect)
 
@@ -304,11 +317,14 @@ class Legend(QWidget):
         self.setFixedHeight(38)
         self._measure: Measure | None = None
         self._low, self._high = -7, -1
-        self._settled = False
+        self._settled = self._predicted = False
 
-    def set_scale(self, measure: Measure, low: int, high: int, *, settled: bool = False) -> None:
-        """With `settled`, say what the dots mean."""
-        self._measure, self._low, self._high, self._settled = measure, low, high, settled
+    def set_scale(
+        self, measure: Measure, low: int, high: int, *, settled: bool = False, predicted: bool = False
+    ) -> None:
+        """With `settled`, say what the dots mean, and with `predicted` the rings."""
+        self._measure, self._low, self._high = measure, low, high
+        self._settled, self._predicted = settled, predicted
         unit = f" {measure.unit}" if measure.unit else ""
         self.setAccessibleName(f"Colours: {measure.tick(low)} to {measure.tick(high)}{unit}, logarithmic")
         self.update()
@@ -355,13 +371,19 @@ class Legend(QWidget):
         painter.drawRect(box)
         painter.setPen(QColor(colours.secondary))
         painter.drawText(QRectF(x + 26, 20, 240, 17), Qt.AlignmentFlag.AlignVCenter, "not yet measured")
-        if self._settled:
-            x += 26 + self.fontMetrics().horizontalAdvance("not yet measured") + 20
-            box = QRectF(x, 23, 18, 12)
-            colour = shade(self._low, self._low, self._high)
-            painter.fillRect(box, colour)
-            dot(painter, box, colour)
-            painter.drawText(QRectF(x + 26, 20, 240, 17), Qt.AlignmentFlag.AlignVCenter, "settled early")
+        before = "not yet measured"
+        for shown, mark, words in (
+            (self._settled, dot, "settled early"),
+            (self._predicted, ring, "predicted"),
+        ):
+            if shown:
+                x += 26 + self.fontMetrics().horizontalAdvance(before) + 20
+                box = QRectF(x, 23, 18, 12)
+                colour = shade(self._low, self._low, self._high)
+                painter.fillRect(box, colour)
+                mark(painter, box, colour)
+                painter.drawText(QRectF(x + 26, 20, 240, 17), Qt.AlignmentFlag.AlignVCenter, words)
+                before = words
 
 
 def _row_name(weight: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ from kl_lens_desktop import quantities
 from kl_lens_desktop.sensitivity.labels import NAMES
 from kl_lens_desktop.sensitivity.scores import Entry, Estimate
 
+PREDICTED_SIGN = "≈"  # before a figure that was not measured
+
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -35,20 +37,25 @@ class Measure:
     low: int
     high: int
 
-    def estimate(self, entry: Entry) -> Estimate:
-        estimate: Estimate = getattr(entry, self.key)
+    def estimate(self, entry: Entry) -> Estimate | None:
+        """None where the entry is predicted, and this measure cannot be."""
+        estimate: Estimate | None = getattr(entry, self.key)
         return estimate
 
     def decades(self, entry: Entry) -> float | None:
-        """log10 of the harm; None where nothing could be measured."""
+        """log10 of the harm; None where nothing could be measured or predicted."""
         estimate = self.estimate(entry)
-        if not estimate.n or not math.isfinite(estimate.mean):
+        if estimate is None or not estimate.n or not math.isfinite(estimate.mean):
             return None
         return math.log10(max(self.harm(estimate.mean), 1e-12))
 
     def words(self, entry: Entry) -> str:
+        """``≈ 0.0031 ± 0.0004 nats`` where it is predicted."""
         estimate = self.estimate(entry)
-        return quantities.plus_minus(estimate.mean, estimate.se, self.unit)
+        if estimate is None:
+            return "not measured"
+        sign = f"{PREDICTED_SIGN} " if entry.is_predicted else ""
+        return sign + quantities.plus_minus(estimate.mean, estimate.se, self.unit)
 
     def tick(self, decade: int) -> str:
         if self.key == "sqnr_db":
@@ -112,8 +119,10 @@ MEASURES = (
 
 
 def tokens_used(entry: Entry) -> str:
-    """``on 4,096 tokens, rank settled``."""
-    return f"on {entry.kl_pq.n:,} tokens{', rank settled' if entry.settled else ''}"
+    """``measured on 4,096 tokens, rank settled``."""
+    if entry.is_predicted:
+        return "predicted from another format"
+    return f"measured on {entry.kl_pq.n:,} tokens{', rank settled' if entry.settled else ''}"
 
 
 def measure(key: str) -> Measure:

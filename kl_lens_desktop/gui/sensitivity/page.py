@@ -4,8 +4,10 @@ import math
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QScrollArea, QStackedWidget, QTabWidget, QWidget
 
+from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit.controls import (
     Empty,
     Frame,
@@ -25,12 +27,19 @@ from kl_lens_desktop.gui.sensitivity.agreement import AgreementView
 from kl_lens_desktop.gui.sensitivity.analysis_settings import AnalysisSettings
 from kl_lens_desktop.gui.sensitivity.bars import COUNT, Bar, Bars
 from kl_lens_desktop.gui.sensitivity.heatmap import Heatmap, Legend
-from kl_lens_desktop.gui.sensitivity.measures import MEASURES, Measure, measure, short_name, tokens_used
+from kl_lens_desktop.gui.sensitivity.measures import (
+    MEASURES,
+    PREDICTED_SIGN,
+    Measure,
+    measure,
+    short_name,
+    tokens_used,
+)
 from kl_lens_desktop.gui.sensitivity.weight_detail import WeightDetail
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
+from kl_lens_desktop.sensitivity.jobs import ANCHOR, AnalyzeJob
 
 if TYPE_CHECKING:
     from kl_lens_desktop.sensitivity.scores import Entry
@@ -86,6 +95,7 @@ class SensitivityPage(Page):
         session.entries_changed.connect(self._show_entries)
         session.scores_changed.connect(self._show_entries)
         session.agreement_changed.connect(self._show_agreement)
+        session.costs_changed.connect(self._show_expected)
         session.job.started.connect(lambda _: self._show())
         session.job.ended.connect(lambda _: self._show())
         session.job.weights.connect(lambda _: self._take_weights())
@@ -127,9 +137,11 @@ class SensitivityPage(Page):
         by_block = self.splitter("sensitivity", Qt.Orientation.Vertical, upper, lower, sizes=(420, 160))
         self.tabs = QTabWidget()
         self.tabs.setAccessibleName("By block, or agreement with perplexity")
-        why = reason_line(self.run_button)
-        why.setContentsMargins(0, 0, 0, 5)  # in line with the words of the tabs
-        self.tabs.setCornerWidget(why)
+        self.expected = label("", "secondary")
+        corner = QWidget()
+        corner.setLayout(row(self.expected, reason_line(self.run_button)))
+        corner.setContentsMargins(0, 0, 0, 5)  # in line with the words of the tabs
+        self.tabs.setCornerWidget(corner)
         self.tabs.addTab(by_block, "By block")
         self.tabs.addTab(card(column(self.agreement)), "Agreement with perplexity")
         inside = QWidget()
@@ -154,7 +166,7 @@ class SensitivityPage(Page):
     def _show_entries(self) -> None:
         names = {name for _, name in self.session.entries}
         if self.session.model:
-            names |= set(self.settings_row.analysis.formats)
+            names |= set(self.settings_row.analysis.offered)
         ordered = [name for name in all_formats() if name in names]
         if [self.format.itemData(i) for i in range(self.format.count())] != ordered:
             kept = self.format.currentData()
@@ -162,7 +174,8 @@ class SensitivityPage(Page):
             self.format.clear()
             for name in ordered:
                 self.format.addItem(parse_format(name).label, name)
-            preferred = kept if kept in ordered else next((n for n in ordered if n.startswith("int4")), "")
+            usual = next((n for n in ordered if n.startswith("int4")), "")
+            preferred = kept if kept in ordered else ANCHOR if ANCHOR in ordered else usual
             self.format.setCurrentIndex(max(self.format.findData(preferred), 0))
             self.format.blockSignals(False)
         self._show()
@@ -175,8 +188,9 @@ class SensitivityPage(Page):
         low, high = self._range(chosen, list(values.values()))
         texts = {weight: f"{chosen.words(entry)}, {tokens_used(entry)}" for weight, entry in entries.items()}
         settled = {weight for weight, entry in entries.items() if entry.settled}
-        self.heatmap.show_values(values, texts, low, high, settled)
-        self.legend.set_scale(chosen, low, high, settled=bool(settled))
+        predicted = {weight for weight, entry in entries.items() if entry.is_predicted}
+        self.heatmap.show_values(values, texts, low, high, settled, predicted)
+        self.legend.set_scale(chosen, low, high, settled=bool(settled), predicted=bool(predicted))
         self.course.setText(_course(list(entries.values())))
         worst = sorted(values, key=lambda weight: -values[weight])[:COUNT]
         self.bars.show_bars([_bar(entries[weight], chosen) for weight in worst])
@@ -207,6 +221,7 @@ class SensitivityPage(Page):
         for each in (self.next, self.run_button):
             each.style().unpolish(each)
             each.style().polish(each)
+        self._show_expected()
         if self.session.model is None:
             return
         analysis = self.settings_row.analysis
@@ -215,13 +230,31 @@ class SensitivityPage(Page):
             "Start over" if over else "Continue" if self.session.entries and self._left() else "Start"
         )
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._show_expected()
+
+    def _show_expected(self) -> None:
+        """How long an analysis from the start would take on this computer, once that is known."""
+        session = self.session
+        costs, begun = session.costs, bool(session.entries) or session.job.running
+        if session.model is None or costs is None or begun:
+            self.expected.setText("")
+            if self.isVisible() and not begun:
+                session.time_computer()
+            return
+        from kl_lens_desktop.sensitivity.estimate import seconds
+
+        time = quantities.duration(seconds(costs, session.model.weights, self.settings_row.analysis))
+        self.expected.setText(f"About {time} on this computer")
+
     def _left(self) -> int:
         """How many (weight, format) pairs the chosen settings still want."""
         model = self.session.model
         if model is None:
             return 0
         analysis, entries = self.settings_row.analysis, self.session.entries
-        wanted = {(w["name"], name) for w in model.matrices for name in analysis.formats}
+        wanted = {(w["name"], name) for w in model.matrices for name in analysis.offered}
         if not analysis.continues(self.session.analysis):
             return len(wanted)
         scores = self.session.scores
@@ -232,15 +265,17 @@ class SensitivityPage(Page):
         unfinished = {
             pair
             for pair, entry in entries.items()
-            if (analysis.exhaustive or not entry.settled) and (more or entry.kl_pq.n < held)
+            if not entry.is_predicted
+            and (analysis.exhaustive or not entry.settled)
+            and (more or entry.kl_pq.n < held)
         }
+        if analysis.exhaustive or analysis.formats:  # those are measured, whatever was predicted of them
+            unfinished |= {pair for pair, entry in entries.items() if entry.is_predicted}
         return len((wanted - entries.keys()) | (wanted & unfinished))
 
     def _missing(self) -> str:
         if self.session.model is None:
             return MISSING
-        if not self.settings_row.analysis.formats:
-            return "Choose at least one format"
         if not self._left():
             return "Everything is measured. Choose another text, more tokens or more formats."
         return ""
@@ -261,6 +296,12 @@ class SensitivityPage(Page):
 
 def _course(entries: "list[Entry]") -> str:
     """How much text the entries of the shown format have used."""
+    if predicted := sum(entry.is_predicted for entry in entries):
+        measured = len(entries) - predicted
+        return (
+            f"{PREDICTED_SIGN} {predicted:,} of {len(entries):,} are predicted from other formats, with the "
+            f"error that such predictions have shown. Measured: {measured:,}."
+        )
     settled = [entry.kl_pq.n for entry in entries if entry.settled]
     if not settled:
         return ""
@@ -272,10 +313,12 @@ def _course(entries: "list[Entry]") -> str:
 
 def _bar(entry: "Entry", chosen: Measure) -> Bar:
     estimate = chosen.estimate(entry)
+    assert estimate is not None  # for it has a value
     mean, se = estimate.mean, estimate.se
     if chosen.key == "sqnr_db":  # bars grow with harm: the noise power, its error by the delta method
         mean = chosen.harm(mean)
         se = mean * se * math.log(10) / 10
     elif chosen.key == "top1_agreement":
         mean = chosen.harm(mean)
-    return Bar(entry.weight, short_name(entry.weight, entry.block), entry.kind, abs(mean), se)
+    name = short_name(entry.weight, entry.block)
+    return Bar(entry.weight, name, entry.kind, abs(mean), se, entry.is_predicted)

@@ -17,7 +17,7 @@ from kl_lens_desktop.gui.kit.controls import (
     set_up_table,
 )
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
-from kl_lens_desktop.gui.sensitivity.measures import MEASURES, tokens_used
+from kl_lens_desktop.gui.sensitivity.measures import MEASURES, PREDICTED_SIGN, tokens_used
 from kl_lens_desktop.gui.state.session import KIND_NAMES
 from kl_lens_desktop.quant.formats import parse_format
 
@@ -83,13 +83,13 @@ class WeightDetail(QWidget):
             texts = (
                 parse_format(entry.format).label,
                 quantities.size(entry.bytes),
-                f"{entry.kl_pq.n:,}{' •' if entry.settled else ''}",  # the dot of the heatmap
+                PREDICTED_SIGN if entry.is_predicted else f"{entry.kl_pq.n:,}{' •' if entry.settled else ''}",
                 *(each.words(entry).removesuffix(" nats") for each in MEASURES),
             )
             for place, text in enumerate(texts):
                 item = QTableWidgetItem(text)
                 if place:
-                    tips = text, f"Measured {tokens_used(entry)}"
+                    tips = text, tokens_used(entry).capitalize()
                     words = MEASURES[place - 3].words(entry) if place > 2 else tips[place - 1]
                     item.setToolTip(plain_tip(words))
                 self.table.setItem(index, place, item)

@@ -13,7 +13,7 @@ from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.jobs import BenchJob, DevicesJob
-from kl_lens_desktop.errors import InputError, KLLensError
+from kl_lens_desktop.errors import Cancelled, InputError, KLLensError
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportJob
@@ -28,13 +28,16 @@ from kl_lens_desktop.gui.state.workspace import Workspace, workspace_of
 from kl_lens_desktop.hub.jobs import PullJob, Verified, VerifyFilesJob
 from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
 from kl_lens_desktop.plan.jobs import VerifyJob
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Failed, Finished, Note, Progress, Repaired
 from kl_lens_desktop.publishing import PushJob
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Analysis, AnalyzeJob
+from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Analysis, AnalyzeJob, CalibrateJob, Pace
 
 if TYPE_CHECKING:
     from kl_lens_desktop.plan.document import Plan
+    from kl_lens_desktop.sensitivity.estimate import Costs
     from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, Scores
 
 KIND_NAMES = {
@@ -106,6 +109,8 @@ class Session(QObject):
     -------
     model_changed()
         Another model, or none.
+    costs_changed()
+        What an analysis takes on this computer was found out.
     entries_changed()
         New sensitivity entries, at most every 50 ms.
     scores_changed()
@@ -127,6 +132,7 @@ class Session(QObject):
     """
 
     model_changed = Signal()
+    costs_changed = Signal()
     entries_changed = Signal()
     scores_changed = Signal()
     plan_changed = Signal()
@@ -159,6 +165,8 @@ class Session(QObject):
         self._written: list[Path] = []  # by the exports of this row of jobs
         self._stage = ""
         self._new_entries = False
+        self._costs: dict[str, Pace | None] = {}  # None while they are found out
+        self._timing = Cancel()
         self.failures: set[str] = set()  # the pages whose last job failed
         job = self.job
         job.weights.connect(self._take_weights)
@@ -254,6 +262,41 @@ class Session(QObject):
             self.scores_changed.emit()
             self.entries_changed.emit()
         self.settings.keep_analysis(workspace, analysis)
+
+    def time_computer(self) -> None:
+        """Find out in the background what an analysis of the open model takes here: see `costs`."""
+        if self.model is None or self.job.running or self.model.reference in self._costs:
+            return
+        reference, self._costs[self.model.reference] = self.model.reference, None
+        self._timing = cancel = Cancel()
+
+        def run() -> "Pace | None":
+            job = CalibrateJob(reference)
+            try:
+                events = list(Child(job).events(cancel))
+            except Cancelled:
+                return None
+            return next((job.result(event) for event in events if isinstance(event, Finished)), None)
+
+        def take(found: "Pace | None") -> None:
+            if found is None:
+                self._costs.pop(reference, None)  # a job came between
+                return
+            self._costs[reference] = found
+            self.costs_changed.emit()
+
+        self.background.run(run, take, lambda error: self.write_log("info", str(error)))
+
+    @property
+    def costs(self) -> "Costs | None":
+        """What the parts of an analysis of the open model take on this computer, once that is known."""
+        from kl_lens_desktop.sensitivity.estimate import Costs
+
+        found = self._costs.get(self.model.reference) if self.model else None
+        if found is None:
+            return None
+        blocks = tuple(found["block_s"]), tuple(found["widen_s"])
+        return Costs(found["open_s"], *blocks, found["head_s"], found["element_s"])
 
     def analyze(self) -> None:
         """Measure every weight, going on where an earlier analysis stopped."""
@@ -372,6 +415,7 @@ class Session(QObject):
     def close(self) -> None:
         """End everything that runs; the work folder keeps only whole files."""
         unfinished.forget()
+        self._timing.cancel()
         self.job.close()
         self.background.close()
         if self.model is not None:
@@ -423,6 +467,7 @@ class Session(QObject):
 
     def _step_started(self, step: Step) -> None:
         self._stage = ""
+        self._timing.cancel()  # it would slow the job down, and the job would spoil it
         self.failures.discard(self.running_page)
         self.write_log("info", f"{_step_words(step)}: started")
 

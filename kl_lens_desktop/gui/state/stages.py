@@ -113,7 +113,8 @@ def _sensitivity(session: "Session") -> Stage:
 
 def _unfinished(session: "Session", tokens: int) -> "Iterator[Entry]":
     """Entries that are to be measured on more text."""
-    return (e for e in session.entries.values() if not e.settled and e.kl_pq.n < tokens)
+    measured = (entry for entry in session.entries.values() if not entry.is_predicted)
+    return (entry for entry in measured if not entry.settled and entry.kl_pq.n < tokens)
 
 
 def _plan(session: "Session") -> Stage:

@@ -1,0 +1,1 @@
+"""Architectures that transformers has not: our own code, from what their authors published. Needs torch."""

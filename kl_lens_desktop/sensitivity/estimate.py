@@ -1,0 +1,104 @@
+"""How long an analysis will take on this computer, from a short calibration. Needs no torch."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.sensitivity import race
+from kl_lens_desktop.sensitivity.jobs import Analysis
+from kl_lens_desktop.sensitivity.pace import GO_ON
+
+MOMENT_WINDOWS = 4  # of the text, from which second moments come
+MOST_ROWS, LEAST_ROWS, ROW_WORK = 512, 64, 2**28  # of a weight, by which formats are compared
+_FURTHER = 0.6  # entries of a menu that are measured beside the anchors, for each of these
+_BRIEF = race.FIRST_LOOK
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds of this computer, with all of its lanes busy.
+
+    Attributes
+    ----------
+    open_s : float
+        To open the model.
+    block_s : tuple of float
+        A token in each block.
+    widen_s : tuple of float
+        Reading each block from disk; 0 where the weights lie in memory.
+    head_s : float
+        A token in the head, and comparing its predictions.
+    element_s : float
+        Rounding an element.
+    """
+
+    open_s: float
+    block_s: tuple[float, ...]
+    widen_s: tuple[float, ...]
+    head_s: float
+    element_s: float
+
+
+def seconds(costs: Costs, weights: Sequence[Mapping[str, Any]], analysis: Analysis) -> float:
+    """What an analysis is expected to take from its start, nothing being measured yet.
+
+    Parameters
+    ----------
+    weights : sequence of mapping
+        The inventory: the rows of ``kl-lens inspect``.
+    """
+    window, total = analysis.window, max(analysis.tokens // analysis.window, 1)
+    matrices = [weight for weight in weights if weight["kind"] != "conv"]
+    trunk = [*itertools.accumulate(reversed(costs.block_s))][::-1]
+    clean = window * (trunk[0] + costs.head_s)
+    by_menu = not (analysis.formats or analysis.exhaustive)
+    each = _windows(total, exhaustive=analysis.exhaustive)
+    entries = each * (1 if by_menu else len(analysis.offered))
+    if by_menu:
+        entries += _FURTHER * min(_BRIEF, total)
+    measuring = sum(
+        entries
+        * (window * (_from(trunk, weight) + costs.head_s) + weight["parameters"] * costs.element_s / _BRIEF)
+        for weight in matrices
+    )
+    passes = total + (_BRIEF if by_menu else 0)
+    found = costs.open_s + passes * clean + measuring
+    found += sum(costs.widen_s) * (1 + passes / _BRIEF) * max(1.0, len(matrices) * window * _BRIEF / 2**13)
+    if by_menu:
+        found += MOMENT_WINDOWS * 2 * clean + _comparing(costs, matrices, analysis)
+    return float(found if analysis.minutes is None else min(found, 60 * analysis.minutes))
+
+
+def _from(trunk: Sequence[float], weight: Mapping[str, Any]) -> float:
+    """Seconds for a token in the blocks that a change of the weight reaches."""
+    return 0.0 if weight["kind"] == "head" else trunk[weight["block"] or 0]
+
+
+def _windows(total: int, *, exhaustive: bool) -> float:
+    """On how many windows an entry is measured on average."""
+    if exhaustive:
+        return float(total)
+    found, share = 0.0, 1.0
+    for place, (start, stop) in enumerate(itertools.pairwise([0, *race.looks(total)])):
+        found += share * (stop - start)
+        share *= GO_ON[min(place, len(GO_ON) - 1)]
+    return found
+
+
+def _comparing(costs: Costs, matrices: Sequence[Mapping[str, Any]], analysis: Analysis) -> float:
+    """Seconds for the local errors of all formats."""
+    parameters = sum(weight["parameters"] for weight in matrices if weight["block"] is not None)
+    product_s = sum(costs.block_s) / max(parameters, 1)  # a multiplication
+    found = 0.0
+    for weight in matrices:
+        channels = weight["shape"][-1]
+        rows = min(weight["parameters"] // channels, row_count(channels))
+        found += rows * channels * (costs.element_s + channels * product_s)
+    return found * len({parse_format(name) for name in analysis.offered})
+
+
+def row_count(channels: int) -> int:
+    """How many rows of a weight with so many input channels are enough to compare formats."""
+    return min(max(LEAST_ROWS, ROW_WORK // channels**2), MOST_ROWS)

@@ -1,0 +1,126 @@
+"""How much each format changes the outputs of a weight, without running the model: tr(δW·H·δWᵀ)."""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kl_lens_desktop.model.inventory import Weight, weight_parameters
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.cores import usable_cores
+from kl_lens_desktop.quant.formats import Format
+from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.sensitivity.data_rounding import errors_by_data
+from kl_lens_desktop.sensitivity.estimate import row_count
+from kl_lens_desktop.sensitivity.lanes import result
+from kl_lens_desktop.sensitivity.moments import Seen, second_moments, weighted_error
+from kl_lens_desktop.sensitivity.scores import Pair
+
+_EXPERTS = 4  # of a stack, on which its formats are compared
+_DIGITS = 6  # in the file
+
+
+class Known(Protocol):
+    """Where local errors are kept."""
+
+    def lacks_error(self, pair: Pair) -> bool: ...
+
+    def add_local_error(self, pair: Pair, error: float, *, nearest: bool) -> None:
+        """`nearest` says that the weight ships rounded to nearest."""
+
+
+class LocalErrors:
+    """The local errors of all weights in all formats, with the rounding that ships.
+
+    The formats of a weight are compared on the same rows, of which a few hundred say as much as all of them.
+
+    Parameters
+    ----------
+    weights, formats : sequence
+    known : Known
+    by_data : bool
+        Whether weights are rounded by what they have seen (see `data_rounding`), or to nearest.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        weights: Sequence[Weight],
+        formats: Sequence[Format],
+        known: Known,
+        *,
+        by_data: bool,
+    ) -> None:
+        self._model, self._formats, self._known, self._by_data = model, list(formats), known, by_data
+        self._weights = {weight.name for weight in weights}
+        self._stored = weight_parameters(model)  # before stand-ins take their places
+
+    @property
+    def lacking(self) -> set[str]:
+        """The weights that lack some."""
+        return {
+            name
+            for name in self._weights
+            if any(self._known.lacks_error((name, fmt.name)) for fmt in self._formats)
+        }
+
+    def collect(self, fit: Tensor, judge: Tensor, cancel: Cancel) -> Iterator[float]:
+        """Run the model on token ids (windows, window), and note what lacks; yields the share done."""
+        for seen in second_moments(self._model, fit, judge, cancel, self.lacking):
+            if isinstance(seen, float):
+                yield seen
+            else:
+                self.note(seen, cancel)
+
+    def note(self, seen: Seen, cancel: Cancel) -> None:
+        """The local errors of weights that have seen a text."""
+        lacking = self.lacking.intersection(weight.name for weight in seen.weights)
+        # Operations on so few rows take ten times as long where threads share each of them.
+        with ThreadPoolExecutor(usable_cores(), "local-error", partial(torch.set_num_threads, 1)) as pool:
+            for weight in (weight for weight in seen.weights if weight.name in lacking):
+                places = torch.linspace(0, len(seen.fit) - 1, min(_EXPERTS, len(seen.fit))).long().tolist()
+                share = 1 if len(places) > 1 else usable_cores()
+                run = partial(self._of_part, seen, weight, cancel)
+                futures = [
+                    pool.submit(run, place, self._formats[start::share])
+                    for place in places
+                    for start in range(min(share, len(self._formats)))
+                ]
+                parts = [part for future in futures for part in result(future)]
+                for fmt in self._formats:
+                    error = math.fsum(value for name, value, _ in parts if name == fmt)
+                    nearest = all(nearest for name, _, nearest in parts if name == fmt)
+                    if math.isfinite(error):
+                        pair = weight.name, fmt.name
+                        self._known.add_local_error(pair, float(f"{error:.{_DIGITS}g}"), nearest=nearest)
+
+    @torch.no_grad()
+    def _of_part(
+        self, seen: Seen, weight: Weight, cancel: Cancel, place: int, formats: Sequence[Format]
+    ) -> list[tuple[Format, float, bool]]:
+        """A matrix's errors, as often as the model uses it, and whether they are of nearest rounding."""
+        stored, judge = self._stored[weight.name].detach(), seen.judge[place]
+        if stored.dim() == 3:
+            stored = stored[place]
+        rows = _some(stored, weight.shape[-1])
+        share = float(judge.tokens) if len(seen.fit) > 1 else 1.0
+        if self._by_data:
+            found = errors_by_data(seen, place, rows, formats, cancel)
+            return [(fmt, share * error, nearest) for fmt, (error, nearest) in found.items()]
+        cancel.check()
+        return [
+            (fmt, share * weighted_error(fake_quantize(rows, fmt) - rows, judge), True) for fmt in formats
+        ]
+
+
+def _some(matrix: Tensor, channels: int) -> Tensor:
+    """Rows in float32, spread evenly over the matrix where it has more than are needed."""
+    most = row_count(channels)
+    if len(matrix) <= most:
+        return matrix.float().cpu()
+    return matrix[torch.linspace(0, len(matrix) - 1, most, device=matrix.device).long()].float().cpu()
