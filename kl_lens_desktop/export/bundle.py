@@ -87,7 +87,7 @@ _NPU = {
 }
 _PAGED = (
     "It runs on the paged backend, with OpenVINO's own kernels for the recurrent states: continuous "
-    "batching, prefix cache, ContinuousBatchingPipeline. With ATTENTION_BACKEND=SDPA, it reads prompts faster."
+    "batching, prefix cache, ContinuousBatchingPipeline. It reads prompts faster with ATTENTION_BACKEND=SDPA."
 )
 _NOT_PAGED = (
     "It falls back to its SDPA backend, because OpenVINO's paged one has no kernels for this architecture."
