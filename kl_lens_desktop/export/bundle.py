@@ -22,6 +22,7 @@ from kl_lens_desktop.export import traced
 from kl_lens_desktop.export.compress import Audit, audit, compress, fill, to_fp16
 from kl_lens_desktop.export.in_pieces import elements
 from kl_lens_desktop.export.mapped_file import MappedFile
+from kl_lens_desktop.export.paged import runs_paged
 from kl_lens_desktop.export.proof import (
     LARGE,
     Reference,
@@ -84,6 +85,13 @@ _NPU = {
     "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_DCOFF_SCALE=NO, NPUW_LLM_PREFILL_CHUNK_SIZE=256. For "
     "Mamba-1, add NPUW_LLM_SHARED_HEAD=NO.",
 }
+_PAGED = (
+    "It runs on the paged backend, with OpenVINO's own kernels for the recurrent states: continuous "
+    "batching, prefix cache, ContinuousBatchingPipeline. It reads prompts faster with ATTENTION_BACKEND=SDPA."
+)
+_NOT_PAGED = (
+    "It falls back to its SDPA backend, because OpenVINO's paged one has no kernels for this architecture."
+)
 
 
 @dataclass(slots=True)
@@ -311,8 +319,12 @@ def _verified(
             f"on the CPU in f32, its logits differ by {off:.1%} of their spread",
             "Report this as a bug, with the model's name",
         )
-    in_pieces = elements(graph) > LARGE
-    return checked, {"tokens": len(said.ids), "cpu_f32_against_torch": off, "in_pieces": in_pieces}
+    return checked, {
+        "tokens": len(said.ids),
+        "cpu_f32_against_torch": off,
+        "in_pieces": elements(graph) > LARGE,
+        "runs_paged": runs_paged(graph),
+    }
 
 
 def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
@@ -427,8 +439,8 @@ def _write_card(
             "inputs": "input_ids, attention_mask and position_ids (batch, tokens); beam_idx (batch)",
             "output": "logits (batch, tokens, vocabulary) of every position. Calls keep the state.",
             "clients_tried": [
-                "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. It falls back to its "
-                "SDPA backend, because the paged one does not accept the states of this graph.",
+                "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. "
+                + (_PAGED if proven["runs_paged"] else _NOT_PAGED),
                 "Loops that feed the four inputs, with prompts in pieces of any length.",
             ],
             "rows_of_a_batch": "Shorter prompts are padded on the left, where attention_mask is 0. The "
