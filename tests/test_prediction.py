@@ -88,7 +88,7 @@ def test_error_bars_hold_what_they_say_once_pairs_tell_the_spread() -> None:
 
 
 def test_a_weight_of_which_nothing_is_measured_follows_its_neighbours() -> None:
-    """Gains between blocks lie on a straight line of logarithms; errors are wider than beside an anchor."""
+    """Logarithms of gains lie on a line between blocks; error bars are wider than beside an anchor."""
     errors = {(f"w{block}", ANCHOR): 2.0 for block in range(5)}
     series = {(f"w{block}", ANCHOR): [math.exp(-block)] * 2 for block in (0, 2, 4)}
     found = predict(errors, series, PLACES).found
@@ -119,6 +119,9 @@ def test_a_measurement_is_worth_what_it_gains_on_average() -> None:
 class _Kept(dict[tuple[str, str], float]):
     def lacks_error(self, pair: tuple[str, str]) -> bool:
         return pair not in self
+
+    def local_error(self, pair: tuple[str, str]) -> float:
+        return self[pair]
 
     def add_local_error(self, pair: tuple[str, str], error: float, *, nearest: bool) -> None:
         assert nearest

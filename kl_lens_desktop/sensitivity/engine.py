@@ -133,7 +133,9 @@ def analyze(
     chosen = how.formats or how.exhaustive
     pairs = wish.pairs if chosen else wish.anchors
     compared = list(dict.fromkeys([parse_format(ANCHOR), *wanted]))
-    errors = LocalErrors(loaded.model, wish.weights, compared, ledger, by_data=by is not None)
+    errors = LocalErrors(
+        loaded.model, wish.weights, compared, ledger, by_data=by is not None, brief=clock.is_limited
+    )
 
     def noticed(seen: Seen) -> None:
         if by_menu:

@@ -80,6 +80,9 @@ class Ledger:
     def lacks_error(self, pair: Pair) -> bool:
         return pair not in self._errors
 
+    def local_error(self, pair: Pair) -> float:
+        return self._errors[pair]
+
     def add_local_error(self, pair: Pair, error: float, *, nearest: bool) -> None:
         """`nearest` says that the weight ships rounded to nearest."""
         self._errors[pair] = error

@@ -1,7 +1,8 @@
 """How much each format changes the outputs of a weight, without running the model: tr(δW·H·δWᵀ)."""
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
@@ -23,12 +24,16 @@ from kl_lens_desktop.sensitivity.scores import Pair
 
 _EXPERTS = 4  # of a stack, on which its formats are compared
 _DIGITS = 6  # in the file
+_FEWER = 4  # times, where there is little time
+_NUMBER = re.compile(r"\d+")
 
 
 class Known(Protocol):
     """Where local errors are kept."""
 
     def lacks_error(self, pair: Pair) -> bool: ...
+
+    def local_error(self, pair: Pair) -> float: ...
 
     def add_local_error(self, pair: Pair, error: float, *, nearest: bool) -> None:
         """`nearest` says that the weight ships rounded to nearest."""
@@ -45,6 +50,8 @@ class LocalErrors:
     known : Known
     by_data : bool
         Whether weights are rounded by what they have seen (see `data_rounding`), or to nearest.
+    brief : bool
+        Compare on fewer rows, for there is little time.
     """
 
     def __init__(
@@ -55,8 +62,10 @@ class LocalErrors:
         known: Known,
         *,
         by_data: bool,
+        brief: bool = False,
     ) -> None:
         self._model, self._formats, self._known, self._by_data = model, list(formats), known, by_data
+        self._fewer = _FEWER if brief else 1
         self._weights = {weight.name for weight in weights}
         self._stored = weight_parameters(model)  # before stand-ins take their places
 
@@ -69,7 +78,7 @@ class LocalErrors:
             if any(self._known.lacks_error((name, fmt.name)) for fmt in self._formats)
         }
 
-    def collect(self, fit: Tensor, judge: Tensor, cancel: Cancel) -> Iterator[float]:
+    def collect(self, fit: Tensor, judge: Tensor, cancel: Cancel) -> Generator[float]:
         """Run the model on token ids (windows, window), and note what lacks; yields the share done."""
         for seen in second_moments(self._model, fit, judge, cancel, self.lacking):
             if isinstance(seen, float):
@@ -100,6 +109,27 @@ class LocalErrors:
                         self._known.add_local_error(pair, float(f"{error:.{_DIGITS}g}"), nearest=nearest)
 
     @torch.no_grad()
+    def guess(self) -> None:
+        """What still lacks, as if all inputs were alike: in the scale of the same part of another block."""
+        if not (lacking := self.lacking):
+            return
+        first, scales = self._formats[0], dict[str, float]()
+        for name in sorted(self._weights - lacking):
+            if (plain := self._plain(name, first)) > 0:
+                scales[_part(name)] = self._known.local_error((name, first.name)) / plain
+        for name in sorted(lacking):
+            for fmt in self._formats:
+                error = scales.get(_part(name), 1.0) * self._plain(name, fmt)
+                if math.isfinite(error):
+                    pair = name, fmt.name
+                    self._known.add_local_error(pair, float(f"{error:.{_DIGITS}g}"), nearest=True)
+
+    def _plain(self, name: str, fmt: Format) -> float:
+        stored = self._stored[name].detach()
+        rows = self._some(stored[0] if stored.dim() == 3 else stored)
+        return float((fake_quantize(rows, fmt) - rows).square().sum())
+
+    @torch.no_grad()
     def _of_part(
         self, seen: Seen, weight: Weight, cancel: Cancel, place: int, formats: Sequence[Format]
     ) -> list[tuple[Format, float, bool]]:
@@ -107,7 +137,7 @@ class LocalErrors:
         stored, judge = self._stored[weight.name].detach(), seen.judge[place]
         if stored.dim() == 3:
             stored = stored[place]
-        rows = _some(stored, weight.shape[-1])
+        rows = self._some(stored)
         share = float(judge.tokens) if len(seen.fit) > 1 else 1.0
         if self._by_data:
             found = errors_by_data(seen, place, rows, formats, cancel)
@@ -117,10 +147,14 @@ class LocalErrors:
             (fmt, share * weighted_error(fake_quantize(rows, fmt) - rows, judge), True) for fmt in formats
         ]
 
+    def _some(self, matrix: Tensor) -> Tensor:
+        """Rows in float32, spread evenly over the matrix where it has more than are needed."""
+        most = row_count(matrix.shape[-1]) // self._fewer
+        if len(matrix) <= most:
+            return matrix.float().cpu()
+        return matrix[torch.linspace(0, len(matrix) - 1, most, device=matrix.device).long()].float().cpu()
 
-def _some(matrix: Tensor, channels: int) -> Tensor:
-    """Rows in float32, spread evenly over the matrix where it has more than are needed."""
-    most = row_count(channels)
-    if len(matrix) <= most:
-        return matrix.float().cpu()
-    return matrix[torch.linspace(0, len(matrix) - 1, most, device=matrix.device).long()].float().cpu()
+
+def _part(name: str) -> str:
+    """What weights of one kind in different blocks have in common."""
+    return _NUMBER.sub("", name)
