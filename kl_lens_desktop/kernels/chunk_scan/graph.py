@@ -226,6 +226,7 @@ class DualScans:
     def __init__(self, convolutions: Convolutions) -> None:
         self._convolutions = convolutions
         self.states = KeptStates(_NAME)
+        self._kept: ov.Node | None = None
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `DualScan`, for OpenVINO's converter."""
@@ -258,17 +259,17 @@ class DualScans:
         def before(*inputs: Any) -> list[Any]:
             """Where rows only change places there is nothing to scan: the GPU plugin (2026.4) goes wrong on
             empty tensors, and the CPU plugin takes a third of the time of a token for them."""
-            *made_from, dt, A, skip, stored, beams, length, chunks, rows, not_later, mask, batch = inputs
+            *made_from, dt, A, skip, stored, beams, length, chunks, rows, not_later, batch = inputs
             past = ops.gather(stored, ops.squeeze(beams, scalar(1)), scalar(0)).output(0)
             some = ops.greater(length, vector(0))
-            given = [*made_from, dt, A, skip, past, length, chunks, rows, not_later, mask, batch]
+            given = [*made_from, dt, A, skip, past, length, chunks, rows, not_later, batch]
             y, reached = branch(some, given, several, nothing)
             return [y, ops.select(some, reached, past)]
 
         def several(*inputs: Any) -> list[ov.Node]:
-            *made_from, dt, A, skip, past, length, chunks, rows, not_later, mask, _ = inputs
+            *made_from, dt, A, skip, past, length, chunks, rows, not_later, _ = inputs
             x, B, C = made(made_from, rows, length)
-            dt = _rows(ops.multiply(dt, kept(mask, length)), vector(0), length)
+            dt = _rows(dt, vector(0), length)
             return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, rows, not_later)))
 
         def nothing(*inputs: Any) -> list[ov.Node]:
@@ -276,10 +277,12 @@ class DualScans:
             zeros = np.zeros((1, 1, scan.size), np.float32)
             return [no_tokens(inputs[-1], scan.rows), ops.constant(zeros)]
 
-        given = [*sources, dt, A, skip, stored, beams, length, chunks, rows, not_later, mask, batch]
+        self._kept = self._kept or kept(mask, length)  # all layers read the same
+        steps = ops.multiply(dt, self._kept)  # none where a row is padded, be it to its end
+        given = [*sources, steps, A, skip, stored, beams, length, chunks, rows, not_later, batch]
         y, reached = branch(ops.greater(full, vector(0)), given, before, nothing)
         past = ops.select(own, stored, reached)
-        y_last, state = scan.last(last, dt, A, skip, past, batch, one)
+        y_last, state = scan.last(last, steps, A, skip, past, batch, one)
         y, state = ops.concat([y, y_last], 1), _reshaped(state, 0, scan.heads, scan.head_size, scan.size)
         rows = ops.squeeze(beams, scalar(1)).output(0)
         if pages:
