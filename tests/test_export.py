@@ -242,7 +242,7 @@ def test_weights_rounded_piece_by_piece_are_those_rounded_whole(
 def test_numbers_that_fp16_does_not_have_are_as_openvino_rounds_them(file: MappedFile) -> None:
     spread = np.random.default_rng(0).uniform(-12, 3, (64, 64))
     weight = (10.0**spread * np.random.default_rng(1).choice([-1, 1], (64, 64))).astype(np.float32)
-    weight[0, :6] = [1e6, -1e6, np.inf, -np.inf, np.nan, 65519.9]
+    weight[0, :4] = [np.inf, -np.inf, np.nan, 65519.9]  # what is finite and beyond FP16 is refused
     tokens = ops.parameter([1, 64], np.float32)
     graph = ov.Model([ops.matmul(tokens, ops.constant(weight), False, True)], [tokens])
     to_fp16(graph)
