@@ -81,6 +81,13 @@ def test_a_shared_prefix_comes_from_the_cache_and_beams_and_chunks_are_right(
     assert asked(pipeline, shared, 12, num_beams=3) == said(model, shared, 12, beams=3)
 
 
+def test_the_paged_runtime_takes_a_small_hybrid_of_mamba2() -> None:
+    kinds = ["linear_attention", "full_attention"]
+    graph, states = trace(build("granitemoehybrid", num_hidden_layers=2, layer_types=kinds))
+    make_stateful(graph, states)
+    assert runs_paged(graph)
+
+
 @pytest.mark.parametrize("family", ["mamba2", "jamba", "kimi_linear", "recurrent_gemma"])
 def test_what_the_paged_runtime_does_not_know_is_said(family: str) -> None:
     graph, states = trace(build(family))

@@ -23,6 +23,7 @@ QUICK_FAMILIES = {"mamba", "lfm2"}
 
 # Other tests of more than about a second, or of many cases, by name.
 WHOLE = {
+    "test_what_the_paged_runtime_does_not_know_is_said",
     "test_a_bad_bench_file_is_refused_in_one_sentence",
     "test_a_batch_of_unequal_prompts_is_right_whatever_side_the_tokenizer_pads",
     "test_a_budget_is_typed_in_any_unit",
