@@ -42,6 +42,8 @@ class ExportJob(Job[Exported]):
         Of every weight, where there is no plan.
     npu : bool
         A graph for an NPU too, with the same weights.
+    paged : bool
+        For servers: a graph that OpenVINO's paged runtime takes, with continuous batching and a prefix cache.
     consent : bool
         Apply a plan of another revision whose names and shapes match.
     """
@@ -54,6 +56,7 @@ class ExportJob(Job[Exported]):
     plan: Path | None = None
     format: str = ""
     npu: bool = False
+    paged: bool = False
     consent: bool = False
 
     def writes(self) -> set[Path]:
@@ -110,11 +113,11 @@ class ExportAllJob(Job[ExportedAll]):
         from kl_lens_desktop.export.bundle import Traced
 
         listed, results = list_devices(cancel), dict[str, Exported]()
-        shared: dict[str, Traced] = {}
+        shared: dict[tuple[str, bool], Traced] = {}
         for variant in self.variants:
             name = variant.out.name
             for event in _exported_and_asked(
-                variant, cancel, listed, shared.setdefault(variant.model, Traced())
+                variant, cancel, listed, shared.setdefault((variant.model, variant.paged), Traced())
             ):
                 if isinstance(event, Finished):
                     results[name] = variant.result(event)
@@ -152,4 +155,4 @@ def _exported(job: ExportJob, cancel: Cancel, shared: "Traced | None") -> Iterat
     yield Progress("export", 0, 6, "Starting")
     from kl_lens_desktop.export.bundle import export_model
 
-    yield from export_model(local, plan, job.out, cancel, job.plan, job.npu, shared)
+    yield from export_model(local, plan, job.out, cancel, job.plan, job.npu, job.paged, shared)

@@ -1,4 +1,4 @@
-"""Exported graphs on OpenVINO's paged path, which `openvino_genai` takes by default, against transformers."""
+"""Graphs for servers, on OpenVINO's paged path, against transformers."""
 
 import shutil
 from pathlib import Path
@@ -10,11 +10,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.paged import runs_paged
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.families import FAMILIES
-from tests.models import CONFIGURATIONS, build
+from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Finished, Note
+from tests.models import CONFIGURATIONS, build, build_folder
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 KNOWN = {"short_convolution", "chunk_scan", "gated_delta_rule"}  # to OpenVINO 2026.4, with attention beside
@@ -27,7 +31,7 @@ PAGED = [
 
 def folder_of(family: str, tmp_path: Path, tokenizer: Path) -> tuple[PreTrainedModel, Path]:
     model = build(family)
-    graph, states = trace(model)
+    graph, states = trace(model, paged=True)
     make_stateful(graph, states)
     assert runs_paged(graph)
     for name in ("config.json", "generation_config.json"):
@@ -83,13 +87,38 @@ def test_a_shared_prefix_comes_from_the_cache_and_beams_and_chunks_are_right(
 
 def test_the_paged_runtime_takes_a_small_hybrid_of_mamba2() -> None:
     kinds = ["linear_attention", "full_attention"]
-    graph, states = trace(build("granitemoehybrid", num_hidden_layers=2, layer_types=kinds))
+    graph, states = trace(build("granitemoehybrid", num_hidden_layers=2, layer_types=kinds), paged=True)
     make_stateful(graph, states)
     assert runs_paged(graph)
 
 
 @pytest.mark.parametrize("family", ["mamba2", "jamba", "kimi_linear", "recurrent_gemma"])
 def test_what_the_paged_runtime_does_not_know_is_said(family: str) -> None:
-    graph, states = trace(build(family))
+    graph, states = trace(build(family), paged=True)
     make_stateful(graph, states)
     assert not runs_paged(graph)
+
+
+def test_an_export_for_servers_runs_on_the_paged_backend_and_others_do_not(tmp_path: Path) -> None:
+    folder = build_folder("granitemoehybrid", tmp_path / "model")
+    found = {}
+    for paged in (True, False):
+        out = tmp_path / f"out-{paged}"
+        *_, last = export_model(LocalModel("it", folder), "fp16", out, Cancel(), paged=paged)
+        assert isinstance(last, Finished)
+        found[paged] = last.result["proof"]["runs_paged"]
+    assert found == {True: True, False: False}
+    settings = genai.SchedulerConfig()
+    served = genai.ContinuousBatchingPipeline(str(tmp_path / "out-True"), settings, "CPU", F32)
+    plain = genai.LLMPipeline(str(tmp_path / "out-False"), "CPU", ATTENTION_BACKEND="SDPA", **F32)
+    how = genai.GenerationConfig(max_new_tokens=16, do_sample=False, ignore_eos=True)
+    ids = prompt(20)
+    (answer,) = served.generate([ov.Tensor(np.array([ids], np.int64))], [how])
+    assert list(answer.m_generation_ids[0]) == asked(plain, ids, 16)
+
+
+def test_what_cannot_run_there_is_exported_and_said(tmp_path: Path) -> None:
+    folder = build_folder("jamba", tmp_path / "model")
+    events = list(export_model(LocalModel("it", folder), "fp16", tmp_path / "out", Cancel(), paged=True))
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert "OpenVINO's paged backend has no kernels for this architecture." in notes

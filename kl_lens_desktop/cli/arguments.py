@@ -362,6 +362,12 @@ def _add_export(commands: Commands) -> None:
     command.add_argument(
         "--npu", action="store_true", help="also write a graph for an NPU, with the same weights"
     )
+    command.add_argument(
+        "--paged",
+        action="store_true",
+        help="for servers: a graph that runs on OpenVINO's paged backend, with continuous batching and a "
+        "prefix cache; it reads prompts more slowly",
+    )
 
 
 def _add_bench(commands: Commands) -> None:

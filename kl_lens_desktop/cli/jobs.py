@@ -57,6 +57,7 @@ def export_job(arguments: Arguments) -> ExportJob:
         plan=arguments.plan,
         format=arguments.format or "",
         npu=arguments.npu,
+        paged=arguments.paged,
         consent=arguments.other_revision,
     )
 

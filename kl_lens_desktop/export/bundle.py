@@ -90,7 +90,7 @@ _PAGED = (
     "batching, prefix cache, ContinuousBatchingPipeline. It reads prompts faster with ATTENTION_BACKEND=SDPA."
 )
 _NOT_PAGED = (
-    "It falls back to its SDPA backend, because OpenVINO's paged one has no kernels for this architecture."
+    "It takes its SDPA backend: for the paged one, export the model for servers, if its architecture allows."
 )
 
 
@@ -121,6 +121,7 @@ def export_model(
     cancel: Cancel,
     source: Path | None = None,
     npu: bool = False,
+    paged: bool = False,
     shared: Traced | None = None,
 ) -> Iterator[Event]:
     """Write the IR folder of a plan, or of the uniform plan of a format.
@@ -135,6 +136,8 @@ def export_model(
         Where the plan was read from, for messages.
     npu : bool
         Write a second graph too, with the same weights, from which an NPU's graphs of fixed shapes are made.
+    paged : bool
+        Let OpenVINO's paged runtime take the graph: for servers, with continuous batching and a prefix cache.
     shared : Traced, optional
         What earlier exports of this model have made, and what later ones may use.
 
@@ -176,7 +179,7 @@ def export_model(
         ids, tensors = _prompt(loaded), weights_of(loaded.model)
         if shared.graph is None:
             yield step("Tracing the graph")
-            shared.graph, shared.states = _traced(loaded.model)
+            shared.graph, shared.states = _traced(loaded.model, paged=paged)
             yield step("Comparing the graph with the model")
             with _scratch(out) as file:
                 weights = Weights(tensors, file)
@@ -205,6 +208,8 @@ def export_model(
         expected = expected_sha256(tensors, changes, cancel)
         checked, proven = yield from _verified(staging, plan, said, expected, step, cancel)
         proven["fp16_against_torch"] = shared.against_torch
+        if paged and not proven["runs_paged"]:
+            yield Note("OpenVINO's paged backend has no kernels for this architecture.", "warning")
         _write_card(staging, local, plan, asdict(checked), proven)
         cancel.check()
     yield Progress(STAGE, steps, steps, "Exported")
@@ -230,9 +235,9 @@ def _scratch(out: Path) -> Iterator[MappedFile]:
             file.close()
 
 
-def _traced(model: PreTrainedModel, fixed: bool = False) -> tuple[ov.Model, list[State]]:
+def _traced(model: PreTrainedModel, fixed: bool = False, paged: bool = False) -> tuple[ov.Model, list[State]]:
     """The stateful graph of a model, without its weights; and its variables."""
-    graph, states = trace(model, fixed=fixed, hollow=True)
+    graph, states = trace(model, fixed=fixed, hollow=True, paged=paged)
     make_stateful(graph, states)
     if fixed:
         free_of_beams(graph)

@@ -89,7 +89,12 @@ class State:
 
 
 def trace(
-    model: PreTrainedModel, *, fixed: bool = False, watched: bool = False, hollow: bool = False
+    model: PreTrainedModel,
+    *,
+    fixed: bool = False,
+    watched: bool = False,
+    hollow: bool = False,
+    paged: bool = False,
 ) -> tuple[ov.Model, list[State]]:
     """Trace a model on the CPU; what it keeps in 16 bits becomes float32.
 
@@ -101,6 +106,8 @@ def trace(
         Let what each block adds, (batch, tokens, channels), be outputs too, after the states.
     hollow : bool
         Leave the model's weights where they are, and out of the graph: see `export.hollow`.
+    paged : bool
+        Let OpenVINO's paged runtime take the graph, where it can: see `kernels.parts.paged`.
 
     Returns
     -------
@@ -113,7 +120,7 @@ def trace(
     ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
     family = family_of(model.config.model_type)
     kernels = [KERNELS[name] for name in family.kernels]
-    call = (FixedCall if fixed else Call)(kernels, family.attends)
+    call = (FixedCall if fixed else Call)(kernels, paged and family.attends)
     with (
         torch.no_grad(),
         hollowed(model, CONSTANT_PREFIX) if hollow else _in_float32(model) as constants,

@@ -73,8 +73,8 @@ class Call(nn.Module):
     ----------
     kernels : iterable of Kernel
         Those of the model. Each is traced as opaque operations, of which only the shapes are real.
-    attends : bool
-        Whether the model has attention.
+    paged : bool
+        Whether OpenVINO's paged runtime is to take the graph, which it does of models with attention.
 
     Attributes
     ----------
@@ -97,9 +97,9 @@ class Call(nn.Module):
     beams: Tensor
     paged: Tensor
 
-    def __init__(self, kernels: Iterable[Kernel], attends: bool) -> None:
+    def __init__(self, kernels: Iterable[Kernel], paged: bool = False) -> None:
         super().__init__()
-        self._attends = attends
+        self._paged = paged
         self._kernels = {kernel.name: kernel for kernel in kernels}
         convolutions = Convolutions()
         self.conversions: dict[type[nn.Module], Builder] = {
@@ -138,9 +138,8 @@ class Call(nn.Module):
 
     @property
     def pages(self) -> bool:
-        """Whether OpenVINO's paged runtime takes the model: it has all kernels, and there is attention."""
-        known = all(kernel.paged for kernel in self._kernels.values())
-        return self.FORM == "graph" and self._attends and known
+        """Whether the graph is for OpenVINO's paged runtime too, which must have all kernels for it."""
+        return self.FORM == "graph" and self._paged and all(k.paged for k in self._kernels.values())
 
     @property
     def fuses_convolutions(self) -> bool:

@@ -173,8 +173,13 @@ class ExportPage(Page):
             "which adds a few MB and doubles the time of the export. Selected automatically if an "
             "NPU is found."
         )
+        self.paged = QCheckBox("For servers: continuous batching and a prefix cache")
+        self.paged.setToolTip(
+            "The graph then runs on OpenVINO's paged backend, as OpenVINO Model Server uses it by default. "
+            "Prompts are read more slowly than without."
+        )
         self.total = label("", "secondary", wrap=True)
-        npu = row(self.npu)
+        npu = column(self.npu, self.paged, spacing=4)
         npu.setContentsMargins(5, 0, 0, 0)  # below the boxes of the table
         body = card(column(where, self.table, npu, self.total, spacing=12))
         inside = QWidget()
@@ -219,6 +224,7 @@ class ExportPage(Page):
         self.next.setToolTip(plain_tip("" if self.session.exports else "Export at least one model first"))
         self.choose_button.setEnabled(not self.session.job.running)
         self.npu.setEnabled(not self.session.job.running)
+        self.paged.setEnabled(not self.session.job.running)
         self.upload.setEnabled(bool(self.session.exports) and not self.session.job.running)
         self.export.refresh()
 
@@ -278,7 +284,12 @@ class ExportPage(Page):
             for variant in self.variants():
                 if not self._writes(variant):
                     continue
-                job = ExportJob(session.model.reference, self.folder / variant.name, npu=self.npu.isChecked())
+                job = ExportJob(
+                    session.model.reference,
+                    self.folder / variant.name,
+                    npu=self.npu.isChecked(),
+                    paged=self.paged.isChecked(),
+                )
                 if variant.name == PLAN:
                     assert session.plan is not None
                     save_plan(session.workspace.plan, session.plan)
