@@ -28,6 +28,8 @@ CONFIGURATIONS: dict[str, Mapping[str, Any]] = {
     for family in FAMILIES.values()
     for apart, sizes in family.tiny.items()
 }
+# Those whose graphs need nothing of the weights when they begin.
+PLAIN = [name for name in CONFIGURATIONS if not FAMILIES[name.split()[0]].begins]
 # The same families once more, with what else their configurations allow: for the exporter's test only.
 VARIATIONS: dict[str, Mapping[str, Any]] = {
     f"{family.model_type} {apart}": sizes
@@ -58,6 +60,8 @@ def _make_random(values: torch.Tensor, name: str, generator: torch.Generator) ->
         values.uniform_(0.05, 1.0, generator=generator).log_()
     elif name.endswith(("dt_bias", "dt_proj.bias", "dt_proj_bias")):
         values.fill_(-1.0)
+    elif name.endswith("conv1d.bias") or name.endswith("conv.bias"):
+        values.uniform_(-0.3, 0.3, generator=generator)
     elif "conv" in name and values.dim() == 3:
         values.normal_(0, 0.3, generator=generator)
     elif values.dim() >= 2:

@@ -18,14 +18,14 @@ from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export import bundle, in_pieces
 from kl_lens_desktop.export import proof as proof_module
 from kl_lens_desktop.export.bundle import export_model
-from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.families.own.hymba import HymbaConfig, names
+from kl_lens_desktop.files import NPU_MODEL
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.load import load_model, open_model
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Finished
+from kl_lens_desktop.process.events import Finished, Note
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import load_scores
@@ -275,5 +275,8 @@ def test_a_large_one_is_compared_in_pieces(
     assert proof["cpu_f32_against_torch"] < 1e-3
 
 
-def test_no_graph_for_an_npu_is_promised() -> None:
-    assert "meta tokens" in FAMILIES["hymba"].npu
+def test_a_graph_for_an_npu_is_declined_in_words(folder: Path, tmp_path: Path) -> None:
+    events = list(export_model(LocalModel("hymba", folder), "fp16", tmp_path / "out", Cancel(), npu=True))
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert "No graph for an NPU is written: its states begin with those that its meta tokens leave." in notes
+    assert not (tmp_path / "out" / NPU_MODEL).exists()

@@ -13,6 +13,7 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor
 
+from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.errors import Cancelled, ExportError, InputError
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.compress import audit, weight_constants
@@ -32,6 +33,7 @@ from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.plan.verify import verify
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress
+from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format
 from kl_lens_desktop.quant.integers import Packed, open_integers, packed_bytes, writing
 from kl_lens_desktop.quant.rounding import NF4_VALUES, Quantized, quantize
@@ -508,3 +510,15 @@ def test_a_loss_elsewhere_counts_beyond_its_error() -> None:
     assert worse_elsewhere(better, worse, alike, worse) == ""
     dearer = Joint(better.kl, worse.ce, better.ce_full)
     assert "cross-entropy is 0.1 ± " in worse_elsewhere(better, worse, dearer, better)
+
+
+def test_the_command_line_shows_both_roundings(
+    small: LocalModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_plan(tmp_path / "plan.json", propose(_analyze(small, tmp_path / "scores.json"), bits=5))
+    argv = ["verify", str(small.folder), "--plan", str(tmp_path / "plan.json"), "--tokens", "512"]
+    assert run(argv, carry=perform) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "KL full" in line]
+    said = [line.strip().split("  ")[0] for line in lines]
+    kl, there = "KL full‖quantized, nats per token", "on dialogue-earnest.txt"
+    assert said == [kl, f"{kl}, rounded to nearest", f"{kl}, {there}", f"{kl}, {there}, rounded to nearest"]

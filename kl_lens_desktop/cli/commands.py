@@ -287,14 +287,15 @@ def _verify(arguments: Arguments) -> None:
             if done["gain"]
             else "No exchange improves the plan by more than its error. On held-out text:"
         )
-    figures = {name: value for name, value in measured.items() if "mean" in value}
+    figures = [(with_unit(name), value) for name, value in measured.items() if "mean" in value]
+    kl = with_unit("kl_pq")
     if nearest := measured.get("nearest"):
-        figures["kl_pq, rounded to nearest"] = nearest["kl_pq"]
+        figures.append((f"{kl}, rounded to nearest", nearest["kl_pq"]))
     if elsewhere := measured.get("elsewhere"):
         name = elsewhere["text"]["name"]
-        figures |= {f"kl_pq on {name}": elsewhere["kl_pq"]}
-        figures |= {f"kl_pq on {name}, rounded to nearest": elsewhere["nearest"]["kl_pq"]}
-    rows = [[with_unit(name), f"{v['mean']:.5g}", f"{v['se']:.2g}"] for name, v in figures.items()]
+        figures.append((f"{kl}, on {name}", elsewhere["kl_pq"]))
+        figures.append((f"{kl}, on {name}, rounded to nearest", elsewhere["nearest"]["kl_pq"]))
+    rows = [[name, f"{value['mean']:.5g}", f"{value['se']:.2g}"] for name, value in figures]
     print_table(["figure", "measured", "± se"], rows)
 
 

@@ -22,6 +22,7 @@ from kl_lens_desktop.export import traced
 from kl_lens_desktop.export.compress import Audit, audit, compress, fill, to_fp16
 from kl_lens_desktop.export.in_pieces import elements
 from kl_lens_desktop.export.mapped_file import MappedFile
+from kl_lens_desktop.export.paged import runs_paged
 from kl_lens_desktop.export.proof import (
     LARGE,
     Reference,
@@ -32,10 +33,10 @@ from kl_lens_desktop.export.proof import (
     save_reference,
 )
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
-from kl_lens_desktop.export.stateful import begin_with, make_stateful
+from kl_lens_desktop.export.stateful import begin, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, share_weights
 from kl_lens_desktop.export.streamed import Weights, weights_of
-from kl_lens_desktop.export.trace import State, first_states, trace
+from kl_lens_desktop.export.trace import State, trace
 from kl_lens_desktop.export.values import expected_sha256
 from kl_lens_desktop.exported import contents
 from kl_lens_desktop.families import FAMILIES, family_of
@@ -84,6 +85,13 @@ _NPU = {
     "properties": "NPUW_ONLINE_PIPELINE=NONE, NPUW_DCOFF_SCALE=NO, NPUW_LLM_PREFILL_CHUNK_SIZE=256. For "
     "Mamba-1, add NPUW_LLM_SHARED_HEAD=NO.",
 }
+_PAGED = (
+    "It runs on the paged backend, with OpenVINO's own kernels for the recurrent states: continuous "
+    "batching, prefix cache, ContinuousBatchingPipeline. It reads prompts faster with ATTENTION_BACKEND=SDPA."
+)
+_NOT_PAGED = (
+    "It falls back to its SDPA backend, because OpenVINO's paged one has no kernels for this architecture."
+)
 
 
 @dataclass(slots=True)
@@ -157,6 +165,10 @@ def export_model(
         plan = _applicable(plan, local, loaded, source or out)
         needed = _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
+        family = family_of(loaded.model.config.model_type)
+        if npu and family.begins:
+            yield Note(f"No graph for an NPU is written: {family.npu}.", "warning")
+            npu = False
         yield from _warnings(plan, npu)
         yield from warnings(loaded)
         roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
@@ -236,10 +248,10 @@ def _begin(
     changes: Mapping[str, Change],
     cancel: Cancel,
 ) -> None:
-    """Give a graph the states that a model's own tokens leave, if it has such, with these weights."""
+    """`stateful.begin` with these weights."""
     if family_of(model.config.model_type).begins:
         with as_exported(model, changes, cancel):
-            begin_with(graph, states, *first_states(model, states))
+            begin(graph, states, model)
 
 
 def _save(graph: ov.Model, path: Path, local: LocalModel, plan: Plan) -> None:
@@ -307,8 +319,12 @@ def _verified(
             f"on the CPU in f32, its logits differ by {off:.1%} of their spread",
             "Report this as a bug, with the model's name",
         )
-    in_pieces = elements(graph) > LARGE
-    return checked, {"tokens": len(said.ids), "cpu_f32_against_torch": off, "in_pieces": in_pieces}
+    return checked, {
+        "tokens": len(said.ids),
+        "cpu_f32_against_torch": off,
+        "in_pieces": elements(graph) > LARGE,
+        "runs_paged": runs_paged(graph),
+    }
 
 
 def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
@@ -423,8 +439,8 @@ def _write_card(
             "inputs": "input_ids, attention_mask and position_ids (batch, tokens); beam_idx (batch)",
             "output": "logits (batch, tokens, vocabulary) of every position. Calls keep the state.",
             "clients_tried": [
-                "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. It falls back to its "
-                "SDPA backend, because the paged one does not accept the states of this graph.",
+                "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. "
+                + (_PAGED if proven["runs_paged"] else _NOT_PAGED),
                 "Loops that feed the four inputs, with prompts in pieces of any length.",
             ],
             "rows_of_a_batch": "Shorter prompts are padded on the left, where attention_mask is 0. The "

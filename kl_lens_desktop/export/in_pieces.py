@@ -184,6 +184,8 @@ def _places(nodes: Sequence[ov.Node], most: int) -> dict[int, int]:
                 place, held = place + 1, 0
             held += weights
             places[_id(node)] = place
+        if node.get_type_name() == "ReadValue":  # an input, whatever it begins with
+            places[_id(node)] = -1
     return places
 
 
@@ -209,7 +211,7 @@ def _states(nodes: Sequence[ov.Node]) -> list[_State]:
 
 
 def _first(read: ov.Node) -> NDArray[np.float32] | None:
-    """What a variable begins with, if `stateful.begin_with` gave it something."""
+    """What a variable begins with, if `stateful.begin` gave it something."""
     constant = read.input_value(0).get_node().input_value(0).get_node()
     if constant.get_type_name() == "Constant" and constant.get_output_partial_shape(0).rank.get_length():
         return np.array(constant.data, np.float32)

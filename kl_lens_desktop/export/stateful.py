@@ -1,14 +1,13 @@
 """From a graph with states as inputs and outputs to one that keeps them between calls."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 from openvino import opset15 as ops
 from openvino._offline_transformations import apply_make_stateful_transformation
+from transformers import PreTrainedModel
 
-from kl_lens_desktop.export.trace import INPUT_NAMES, OWN, State
+from kl_lens_desktop.export.trace import INPUT_NAMES, OWN, State, first_states
+from kl_lens_desktop.families import family_of
 
 
 def make_stateful(graph: ov.Model, states: list[State]) -> None:
@@ -38,13 +37,14 @@ def make_stateful(graph: ov.Model, states: list[State]) -> None:
     graph.validate_nodes_and_infer_types()
 
 
-def begin_with(
-    graph: ov.Model,
-    states: list[State],
-    held: Sequence[NDArray[np.float32]],
-    own: Sequence[NDArray[np.float32]],
-) -> None:
-    """Let a stateful graph begin as `trace.first_states` says, instead of with nothing."""
+def begin(graph: ov.Model, states: list[State], model: PreTrainedModel) -> None:
+    """Let a stateful graph begin with what a model's own tokens leave, if it has such, instead of nothing.
+
+    They are run with the weights that the model has at the moment.
+    """
+    if not family_of(model.config.model_type).begins:
+        return
+    held, own = first_states(model, states)
     for place, value in enumerate(own):
         parameter = graph.input(f"{OWN}{place}").get_node()
         parameter.output(0).replace(ops.constant(value).output(0))

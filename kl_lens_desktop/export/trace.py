@@ -32,6 +32,7 @@ from kl_lens_desktop.kernels.call import Call, FixedCall
 from kl_lens_desktop.kernels.chunk_scan.graph import remove_views
 from kl_lens_desktop.kernels.experts.forms import dense_experts, grouped_experts
 from kl_lens_desktop.kernels.parts.layout import remove_single_groups, remove_turns_back
+from kl_lens_desktop.kernels.parts.paged import settle
 from kl_lens_desktop.kernels.replace import replaced_functions
 from kl_lens_desktop.kernels.short_convolution.taps import remove_cuts
 from kl_lens_desktop.kernels.table import KERNELS
@@ -72,6 +73,11 @@ class State:
     members: tuple[tuple[int, int], ...]
 
     @property
+    def stacked(self) -> bool:
+        """Whether it holds the windows of several layers."""
+        return self.kind == "conv" and len(self.shape) == 4
+
+    @property
     def names(self) -> tuple[str, str]:
         """Before and after a call, by the convention from which OpenVINO's NPU plugin tells the kinds."""
         if self.kind in ("key", "value"):
@@ -107,7 +113,7 @@ def trace(
     ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
     family = family_of(model.config.model_type)
     kernels = [KERNELS[name] for name in family.kernels]
-    call = FixedCall(kernels) if fixed else Call(kernels)
+    call = (FixedCall if fixed else Call)(kernels, family.attends)
     with (
         torch.no_grad(),
         hollowed(model, CONSTANT_PREFIX) if hollow else _in_float32(model) as constants,
@@ -121,7 +127,7 @@ def trace(
         cache = _empty_cache(model)
         call.begin(ids[:, :_PREFIX], torch.ones_like(ids), torch.zeros(1, dtype=torch.long))
         model(ids[:, :_PREFIX], use_cache=True, **{family.cache_argument: cache})
-        states = _states(cache)
+        states = _states(cache, stacked=not call.pages)
         held = _flatten(cache, states)
         own = [t[:, :, : t.shape[2] - _PREFIX] for t in _keys(states, held)] if family.begins else []
         example = (
@@ -143,6 +149,8 @@ def trace(
         port.get_tensor().set_names({name})
         port.get_node().set_friendly_name(name)
         port.get_node().set_partial_shape(ov.PartialShape([-1] if name == "beam_idx" else [-1, -1]))
+    if call.pages:
+        settle(graph)
     return graph, states
 
 
@@ -321,7 +329,7 @@ class _Step(nn.Module):
             past = attention_mask.shape[1] - input_ids.shape[1]
             states = tuple(_last_tokens(s, t, past) for s, t in zip(self._states, states, strict=True))
         states = self._behind(own, states, attention_mask.shape[1] - input_ids.shape[1])
-        cache = _filled(_empty_cache(model), self._states, states, beam_idx, self._call.orders_beams)
+        cache = _filled(_empty_cache(model), self._states, states, beam_idx, self._call)
         if not self._family.attends:
             logits = model(input_ids=input_ids, use_cache=True, cache_params=cache).logits
         else:
@@ -405,7 +413,7 @@ def _empty_cache(model: PreTrainedModel) -> DynamicCache:
 _HELD = {"conv": "conv_states", "ssm": "recurrent_states", "key": "keys", "value": "values"}
 
 
-def _states(cache: DynamicCache) -> list[State]:
+def _states(cache: DynamicCache, stacked: bool) -> list[State]:
     """The variables for what a cache holds after a call."""
     states, windows = list[State](), dict[tuple[int, ...], list[tuple[int, int]]]()
     for i, layer in enumerate(cache.layers):
@@ -415,10 +423,10 @@ def _states(cache: DynamicCache) -> list[State]:
             for index, tensor in items:
                 if tensor is None or (kind in ("key", "value") and not layer.is_initialized):
                     continue
-                if kind == "conv":
+                if kind == "conv" and stacked:
                     windows.setdefault(tuple(tensor.shape), []).append((i, index))
                 else:
-                    number = sum(state.kind == kind for state in states) if kind == "ssm" else i
+                    number = sum(state.kind == kind for state in states) if kind in ("conv", "ssm") else i
                     states.append(State(kind, number, tuple(tensor.shape), ((i, index),)))
     for k, ((batch, *window), members) in enumerate(windows.items()):
         shape = (batch, len(members), *window)
@@ -431,19 +439,20 @@ def _flatten(cache: DynamicCache, states: list[State]) -> list[Tensor]:
     tensors: list[Tensor] = []
     for state in states:
         held = [getattr(cache.layers[layer], _HELD[state.kind]) for layer, _ in state.members]
-        if state.kind == "conv":
+        if state.stacked:
             tensors.append(torch.stack([h[i] for h, (_, i) in zip(held, state.members, strict=True)], 1))
         else:
-            tensors.append(held[0][state.members[0][1]] if state.kind == "ssm" else held[0])
+            tensors.append(held[0][state.members[0][1]] if state.kind in ("conv", "ssm") else held[0])
     return tensors
 
 
 def _filled(
-    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor, stored: bool
+    cache: DynamicCache, states: list[State], tensors: tuple[Tensor, ...], beam_idx: Tensor, call: Call
 ) -> DynamicCache:
     for state, held in zip(states, tensors, strict=True):
-        tensor = held if state.kind == "ssm" and stored else held.index_select(0, beam_idx)
-        windows = tensor.unbind(1) if state.kind == "conv" else [tensor]
+        rows = beam_idx if state.kind in ("key", "value") else call.beams
+        tensor = held if state.kind == "ssm" and call.orders_beams else held.index_select(0, rows)
+        windows = tensor.unbind(1) if state.stacked else [tensor]
         for part, (place, index) in zip(windows, state.members, strict=True):
             layer: Any = cache.layers[place]
             layer.dtype, layer.device = part.dtype, part.device
@@ -451,7 +460,7 @@ def _filled(
                 layer.conv_states[index] = part
                 layer.is_conv_states_initialized[index] = True
                 layer.has_previous_state[index] = True
-                layer.conv_kernel_size[index] = part.shape[1]
+                layer.conv_kernel_size[index] = part.shape[1 if state.stacked else 2]
             elif state.kind == "ssm":
                 layer.recurrent_states[index] = part
                 layer.is_recurrent_states_initialized[index] = True
@@ -484,11 +493,12 @@ def _functional_cache(call: Call) -> Iterator[None]:
     ) -> Tensor:
         new = conv_states.transpose(1, 2)
         if self.is_conv_states_initialized[state_idx]:
-            kept = self.conv_states[state_idx]
+            kept = call.kept_window(self.conv_states[state_idx])
         else:
             taps = conv_kernel_size or self.conv_kernel_size[state_idx]
             kept = new.new_zeros(new.shape[0], int(taps), new.shape[2])
-        full, self.conv_states[state_idx] = call.windowed(kept, new)
+        full, window = call.windowed(kept, new)
+        self.conv_states[state_idx] = call.stored_window(window)
         self.is_conv_states_initialized[state_idx] = True
         return full.transpose(1, 2)
 

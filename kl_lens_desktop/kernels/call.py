@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kl_lens_desktop.kernels.parts.builder import Builder
 from kl_lens_desktop.kernels.parts.padding import Order, Taken, converted_order, converted_taken
+from kl_lens_desktop.kernels.parts.paged import ForStates, IsPaged, for_states, is_paged
 from kl_lens_desktop.kernels.parts.states import FinalState, final_state
 from kl_lens_desktop.kernels.short_convolution.taps import Convolutions
 from kl_lens_desktop.kernels.table import Kernel
@@ -51,7 +52,8 @@ class Parts(NamedTuple):
 def shared_parts(input_ids: Tensor, beam_idx: Tensor) -> Parts:
     """The `Parts` of one call."""
     length = torch.as_tensor(input_ids.shape[1] - 1).reshape(1)
-    chunks = (length + (CHUNK - 1)) // CHUNK
+    # At least one, though nothing reads it without tokens: as a size of a reshape, 0 would be another's.
+    chunks = ((length + (CHUNK - 1)) // CHUNK).clamp(min=1)
     count: Any = chunks[0]
     rows = torch.minimum(torch.arange(count * CHUNK), length - 1)
     kept = beam_idx == torch.arange(beam_idx.shape[0])
@@ -71,6 +73,8 @@ class Call(nn.Module):
     ----------
     kernels : iterable of Kernel
         Those of the model. Each is traced as opaque operations, of which only the shapes are real.
+    attends : bool
+        Whether the model has attention.
 
     Attributes
     ----------
@@ -90,15 +94,20 @@ class Call(nn.Module):
     input_ids: Tensor
     attention_mask: Tensor
     parts: Parts
+    beams: Tensor
+    paged: Tensor
 
-    def __init__(self, kernels: Iterable[Kernel]) -> None:
+    def __init__(self, kernels: Iterable[Kernel], attends: bool) -> None:
         super().__init__()
+        self._attends = attends
         self._kernels = {kernel.name: kernel for kernel in kernels}
         convolutions = Convolutions()
         self.conversions: dict[type[nn.Module], Builder] = {
             Order: converted_order,
             Taken: converted_taken,
             FinalState: final_state,
+            IsPaged: is_paged,
+            ForStates: for_states,
         }
         for kernel in self._kernels.values():
             self.conversions |= kernel.conversions(convolutions)
@@ -108,7 +117,12 @@ class Call(nn.Module):
 
     def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
         """What all layers of one call share."""
-        self.input_ids, self.attention_mask = input_ids, attention_mask
+        self.paged = torch.zeros(1, dtype=torch.bool)
+        if self.pages:
+            both = self.stand_in(ForStates)(input_ids, attention_mask, beam_idx.long())
+            beam_idx, attention_mask = both[:, 0], both[:, 1:]
+            self.paged = self.stand_in(IsPaged)(input_ids)
+        self.input_ids, self.attention_mask, self.beams = input_ids, attention_mask, beam_idx
         self.parts = shared_parts(input_ids, beam_idx)
         self._orders: dict[int, Tensor] = {}
 
@@ -121,6 +135,33 @@ class Call(nn.Module):
     def orders_beams(self) -> bool:
         """Whether a kernel reads the stored states itself, in the order before beams change places."""
         return self.FORM == "graph" and any(kernel.orders_beams for kernel in self._kernels.values())
+
+    @property
+    def pages(self) -> bool:
+        """Whether OpenVINO's paged runtime takes the model: it has all kernels, and there is attention."""
+        known = all(kernel.paged for kernel in self._kernels.values())
+        return self.FORM == "graph" and self._attends and known
+
+    @property
+    def fuses_convolutions(self) -> bool:
+        """Whether what follows a short convolution asks it for the last token and the others apart."""
+        return "chunk_scan" in self._kernels
+
+    def kept_window(self, stored: Tensor) -> Tensor:
+        """The window (batch, taps, channels) that a short convolution reads, as `stored_window` stored it."""
+        return (
+            stored.reshape(stored.shape[0], int(stored.shape[2]), int(stored.shape[1]))
+            if self.pages
+            else stored
+        )
+
+    def stored_window(self, window: Tensor) -> Tensor:
+        """A window as it is stored: in the shape that the paged runtime asks for, not in its order."""
+        return (
+            window.reshape(window.shape[0], int(window.shape[2]), int(window.shape[1]))
+            if self.pages
+            else window
+        )
 
     def form(self, kernel: str) -> Callable[..., Any]:
         """The traced form of one of the kernels."""
@@ -166,7 +207,7 @@ class FixedCall(Call):
     FORM: ClassVar = "fixed"
 
     def begin(self, input_ids: Tensor, attention_mask: Tensor, beam_idx: Tensor) -> None:
-        self.input_ids, self.attention_mask = input_ids, attention_mask
+        self.input_ids, self.attention_mask, self.beams = input_ids, attention_mask, beam_idx
         self._orders: dict[int, Tensor] = {}
 
     def _order(self, taps: int) -> Tensor:

@@ -31,6 +31,8 @@ class Kernel:
     orders_beams : bool
         Whether the graph form reads the stored state itself, whose rows are in the order before this call's
         beams change places.
+    paged : bool
+        Whether OpenVINO's paged runtime has a kernel for it, and the graph form is one that it knows.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Kernel:
     fast: str = ""
     fixed: bool = True
     orders_beams: bool = False
+    paged: bool = False
 
     def form(self, which: str) -> Callable[..., Any]:
         """``fast``, ``graph`` or ``fixed``."""
@@ -67,6 +70,7 @@ KERNELS = {
             function="causal_conv1d_fn",
             covers=("causal_conv1d_update",),
             fast="causal_convolution",
+            paged=True,
         ),
         Kernel(
             "chunk_scan",
@@ -74,6 +78,7 @@ KERNELS = {
             covers=("mamba2_selective_state_update", "mamba2_split_conv1d_scan_combined"),
             fast="scan_in_chunks",
             orders_beams=True,
+            paged=True,
         ),
         Kernel(
             "selective_scan",
@@ -85,6 +90,7 @@ KERNELS = {
             "gated_delta_rule",
             function="torch_chunk_gated_delta_rule",
             covers=("torch_recurrent_gated_delta_rule",),
+            paged=True,
         ),
         Kernel(
             "channel_delta_rule",

@@ -23,7 +23,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import Format, parse_format
-from kl_lens_desktop.quant.gptq import Threads, curvature, gptq
+from kl_lens_desktop.quant.gptq import Curvature, Threads, curvature, gptq
 from kl_lens_desktop.quant.integers import (
     Integers,
     Pair,
@@ -275,32 +275,21 @@ def _round_seen(
     cancel: Cancel,
     judged: bool,
 ) -> None:
-    """All formats of the weights that share inputs, which share what is computed of these."""
+    """All formats of the weights that share inputs, one after the other: each is a copy of the weight."""
+    about = curvature(seen.fit[0].matrix, seen.damp) if len(seen.fit) == 1 else None
     for weight in seen.weights:
-        stored, wanted = parameters[weight.name], formats[weight.name]
-        if stored.dim() == 2:
-            matrices = [_round_matrix(seen, wanted, cancel, pool.map, 0, stored)]
-        else:
-            matrices = _round_experts(seen, wanted, cancel, pool, stored)
-        for fmt in wanted:
-            found = [each[fmt] for each in matrices]
-            usable = [each.stored for each in found if each.stored is not None]
-            better = sum(each.error for each in found) < sum(each.nearest for each in found)
-            if len(usable) == len(found) and (better or not judged):
+        stored = parameters[weight.name]
+        for fmt in formats[weight.name]:
+            if stored.dim() == 2:
+                matrices = [_round_matrix(stored, about, seen.judge[0], fmt, cancel, pool.map)]
+            else:
+                matrices = _round_experts(stored, seen, fmt, cancel, pool)
+            usable = [each.stored for each in matrices if each.stored is not None]
+            better = sum(each.error for each in matrices) < sum(each.nearest for each in matrices)
+            if len(usable) == len(matrices) and (better or not judged):
                 writer.add((weight.name, fmt.name), packed(_stacked(usable, stored.dim() == 3)))
             else:
                 writer.add_nearest((weight.name, fmt.name))
-
-
-def _round_experts(
-    seen: Seen, formats: Sequence[Format], cancel: Cancel, pool: ThreadPoolExecutor, stack: Tensor
-) -> "list[dict[Format, _Fit]]":
-    """Experts are small and many: a thread for each."""
-
-    def run(place: int) -> dict[Format, _Fit]:
-        return _round_matrix(seen, formats, cancel, map, place, stack[place])
-
-    return list(pool.map(run, range(len(stack))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,31 +301,41 @@ class _Fit:
     nearest: float = 0.0
 
 
+def _round_experts(
+    stack: Tensor, seen: Seen, fmt: Format, cancel: Cancel, pool: ThreadPoolExecutor
+) -> list[_Fit]:
+    """Experts are small and many: a thread for each."""
+
+    def run(place: int) -> _Fit:
+        about = curvature(seen.fit[place].matrix, seen.damp)
+        return _round_matrix(stack[place], about, seen.judge[place], fmt, cancel, map)
+
+    return list(pool.map(run, range(len(stack))))
+
+
 @torch.no_grad()
 def _round_matrix(
-    seen: Seen, formats: Sequence[Format], cancel: Cancel, threads: Threads, place: int, matrix: Tensor
-) -> dict[Format, _Fit]:
+    matrix: Tensor, about: Curvature | None, judge: Moment, fmt: Format, cancel: Cancel, threads: Threads
+) -> _Fit:
     cancel.check()
-    judge, about = seen.judge[place], curvature(seen.fit[place].matrix, seen.damp)
     if about is None:
-        return dict.fromkeys(formats, _Fit(None))
-    rounded = {fmt: gptq(matrix, about, fmt, cancel, threads) for fmt in formats}
-    return {fmt: _Fit(each, *_errors(matrix, each, judge)) for fmt, each in rounded.items()}
+        return _Fit(None)
+    rounded = gptq(matrix, about, fmt, cancel, threads)
+    return _Fit(rounded, *_errors(matrix, rounded, judge))
 
 
 def errors_by_data(
     seen: Seen, place: int, rows: Tensor, formats: Sequence[Format], cancel: Cancel
 ) -> dict[Format, tuple[float, bool]]:
     """The weighted error of some rows of a matrix as they ship, and whether by rounding to nearest."""
-    fitted = [fmt for fmt in formats if _is_fitted(fmt)]
-    fits = _round_matrix(seen, fitted, cancel, map, place, rows)
+    about, judge = curvature(seen.fit[place].matrix, seen.damp), seen.judge[place]
     found = {}
     for fmt in formats:
-        fit = fits.get(fmt, _Fit(None))
+        fit = _round_matrix(rows, about, judge, fmt, cancel, map) if _is_fitted(fmt) else _Fit(None)
         if fit.stored is not None and fit.error < fit.nearest:
             found[fmt] = fit.error, False
         else:
-            nearest = weighted_error(fake_quantize(rows, fmt) - rows, seen.judge[place])
+            nearest = weighted_error(fake_quantize(rows, fmt) - rows, judge)
             found[fmt] = nearest, True
     return found
 

@@ -1,6 +1,7 @@
 """Sensitivity measured from the window: live, cancellable, resumable, and never in the window's way."""
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -223,3 +224,16 @@ def test_closing_while_a_model_is_being_written_leaves_no_half_folder(opened: Wi
     opened.page("Export").start()
     qtbot.waitUntil(lambda: any("Tracing" in message for message in messages), timeout=JOB_MS)
     assert list(session.workspace.folder.glob(".*.partial")), "the export is under way"
+
+
+def test_rounding_is_chosen_beside_the_formats(opened: Window, qtbot: QtBot) -> None:
+    opened.show_page("Sensitivity")
+    page = opened.page("Sensitivity")
+    assert isinstance(page, SensitivityPage)
+    row = page.settings_row
+    row.show_analysis(replace(row.analysis, rounding="data"))
+    before = row.analysis
+    with qtbot.waitSignal(row.changed):
+        row.by_data.setChecked(False)
+    assert row.analysis == replace(before, rounding="nearest")
+    assert not row.analysis.continues(before)

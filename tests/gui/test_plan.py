@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyqtgraph as pg
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QMessageBox
@@ -511,3 +512,30 @@ def test_undo_covers_everything_that_changes_the_plan(
             qtbot.keyClick(page, Qt.Key.Key_Z, both)
         assert shown() == state
     assert not page.undo.canRedo()
+
+
+def test_a_rounding_is_explained_and_its_gain_stands_in_the_chart(scored: Window) -> None:
+    page = page_of(scored)
+    page.replan()
+    plan = scored.session.plan
+    assert plan is not None
+    record = {"method": "gptq", "text": "novels.txt", "sha256": "0" * 64, "tokens": 640, "window": 64}
+    fitted = replace(
+        plan,
+        roundings=dict.fromkeys(list(plan.assignments)[:3], "gptq"),
+        rounding={**record, "skip": 0, "seed": 0, "damp": 0.01, "damp_tied": 1.0},
+    )
+    figures = {"kl_pq": {"mean": 0.02, "se": 0.001, "n": 640}, "delta_ce": {"mean": 0.0, "se": 0.0, "n": 640}}
+    text = {"name": "play.txt", "sha256": "0" * 64, "tokens": 640, "window": 64}
+    both = {"nearest": figures, "elsewhere": {"text": text, **figures, "nearest": figures}}
+    scored.session.set_plan(fitted.with_measured({**_measured(0.01), **both}))
+    said = page.measured._words.text()
+    assert "the integers of 3 weights were chosen to keep what they compute on novels.txt." in said
+    assert "Rounded to nearest, the same plan has KL 0.0200 ± 0.0010." in said
+    assert "On play.txt: 0.0200 ± 0.0010, and 0.0200 ± 0.0010 rounded to nearest." in said
+    diamonds = [
+        item.getData()[1]
+        for item in page.chart.getPlotItem().items
+        if isinstance(item, pg.ScatterPlotItem) and item.opts["symbol"] == "d" and item.opts["size"] == 12
+    ]
+    assert [float(y[0]) for y in diamonds] == [pytest.approx(math.log10(0.02))]

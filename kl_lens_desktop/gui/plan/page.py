@@ -284,8 +284,9 @@ class PlanPage(Page):
                     hint(
                         "The line is the lowest predicted KL for each size. The filled point is the "
                         "prediction for this plan; a ring with an error bar is measured on held-out text "
-                        "(Verify). Coloured squares are predictions for uniform formats. Press Baselines to "
-                        "measure the others; point at a symbol to see its name."
+                        "(Verify), and a diamond is the same plan rounded to nearest. Coloured squares are "
+                        "predictions for uniform formats. Press Baselines to measure the others; point at a "
+                        "symbol to see its name."
                     ),
                 ),
                 self.chart,

@@ -102,7 +102,7 @@ class ParetoChart(Chart):
                 size = int(plan.predicted["bytes"] or 0)
                 self._ring(size, plan.measured["kl_pq"], colours.text)
                 if nearest := plan.measured.get("nearest"):
-                    self._ring(size, nearest["kl_pq"], colours.secondary)
+                    self._ring(size, nearest["kl_pq"], colours.secondary, symbol="d")
         self._point = pg.ScatterPlotItem(
             size=11, brush=pg.mkBrush(colours.accent), pen=pg.mkPen(colours.surface, width=1.5)
         )
@@ -161,7 +161,7 @@ class ParetoChart(Chart):
         else:
             self._point.setData([totals.bytes / 1e6], [float(np.log10(totals.kl))])
 
-    def _ring(self, size: int, kl: dict[str, Any], colour: str) -> None:
+    def _ring(self, size: int, kl: dict[str, Any], colour: str, symbol: str = "o") -> None:
         mean, se = kl["mean"], kl.get("se") or 0.0
         if mean <= 0:
             return
@@ -169,7 +169,7 @@ class ParetoChart(Chart):
         above = float(np.log10((mean + se) / mean))
         below = float(np.log10(mean / max(mean - se, mean / 10)))
         self.error_bar(*place, below, above, colour)
-        self.mark(*place, size=12, fill=None, edge=colour, width=2)
+        self.mark(*place, size=12, fill=None, edge=colour, symbol=symbol, width=2)
 
 
 def _measurement(plan: Plan) -> tuple[int, float, float]:

@@ -76,6 +76,12 @@ class AnalysisSettings(QWidget):
             "Measure every weight on all of the text. Otherwise, a weight stops when more text "
             "would not change its rank. That takes about half the time."
         )
+        self.by_data = QCheckBox("Round by data")
+        self.by_data.setToolTip(
+            "Choose the integers of INT4 and smaller formats by what the text gives each weight. The model "
+            "stays as small and as fast, and loses about half as much as with numbers rounded to nearest."
+        )
+        self.by_data.setChecked(self._shown.rounding == "data")
         for words, widget in (
             ("Text", self.text),
             ("Tokens", self.tokens),
@@ -86,7 +92,10 @@ class AnalysisSettings(QWidget):
             layout.addWidget(widget)
             layout.addSpacing(8)
         layout.addWidget(self.exhaustive)
+        layout.addSpacing(8)
+        layout.addWidget(self.by_data)
         layout.addStretch(1)
+        self.by_data.toggled.connect(lambda _: self._changed())
         self.exhaustive.toggled.connect(lambda _: self._changed())
         for each in (self.tokens, self.minutes):
             each.valueChanged.connect(lambda _: self._changed())
@@ -101,6 +110,7 @@ class AnalysisSettings(QWidget):
             tokens=self.tokens.value(),
             formats=formats,
             exhaustive=self.exhaustive.isChecked(),
+            rounding="data" if self.by_data.isChecked() else "nearest",
             minutes=float(self.minutes.value()) or None,
         )
 
@@ -115,12 +125,13 @@ class AnalysisSettings(QWidget):
 
     def show_analysis(self, analysis: Analysis) -> None:
         self._shown = analysis
-        for widget in (self.tokens, self.minutes, self.exhaustive):
+        for widget in (self.tokens, self.minutes, self.exhaustive, self.by_data):
             widget.blockSignals(True)
         self.tokens.setValue(analysis.tokens)
         self.minutes.setValue(math.ceil(analysis.minutes or 0))
         self.exhaustive.setChecked(analysis.exhaustive)
-        for widget in (self.tokens, self.minutes, self.exhaustive):
+        self.by_data.setChecked(analysis.rounding == "data")
+        for widget in (self.tokens, self.minutes, self.exhaustive, self.by_data):
             widget.blockSignals(False)
         for name, action in self._actions.items():
             action.setChecked(name in analysis.formats)
@@ -162,5 +173,5 @@ class AnalysisSettings(QWidget):
         self.formats.setToolTip(plain_tip(tip if labels else _ALL))
 
     def _lock(self, locked: bool) -> None:
-        for widget in (self.text, self.tokens, self.formats, self.minutes, self.exhaustive):
+        for widget in (self.text, self.tokens, self.formats, self.minutes, self.exhaustive, self.by_data):
             widget.setEnabled(not locked)

@@ -17,10 +17,14 @@ from torch import Tensor, nn
 
 from kl_lens_desktop.kernels.call import CHUNK, Call
 from kl_lens_desktop.kernels.chunk_scan.fast import limited_steps
+from kl_lens_desktop.kernels.chunk_scan.paged import PagedScan
 from kl_lens_desktop.kernels.parts.branch import behind_branch, branch, no_tokens
 from kl_lens_desktop.kernels.parts.builder import Builder
 from kl_lens_desktop.kernels.parts.constants import scalar, vector
 from kl_lens_desktop.kernels.parts.padding import kept
+from kl_lens_desktop.kernels.parts.paged import chosen
+from kl_lens_desktop.kernels.parts.states import KeptStates
+from kl_lens_desktop.kernels.short_convolution.paged import paged_convolution
 from kl_lens_desktop.kernels.short_convolution.taps import Convolutions, Taps
 
 _END = 2**31 - 1
@@ -49,13 +53,14 @@ class DualScan(nn.Module):
         one: Tensor,
         full: Tensor,
         mask: Tensor,
+        paged: Tensor,
         sizes: Tensor,
     ) -> Tensor:
         return torch.zeros_like(x)
 
 
 class DualState(nn.Module):
-    """The state (batch, heads · head size, state) after a `DualScan`, of which `y` is the output."""
+    """The state (batch, heads, head size, state) after a `DualScan`, of which `y` is the output."""
 
     def forward(self, y: Tensor, past: Tensor) -> Tensor:
         return torch.zeros_like(past)
@@ -83,17 +88,19 @@ def traced(
     dt = limited_steps(dt, dt_bias, dt_softplus, dt_limit)
     past = initial_states
     if past is None:
-        past = x.new_zeros(x.shape[0], heads * head_size, size)
-    sizes = torch.tensor([heads, head_size, groups, size])
+        past = x.new_zeros(x.shape[0], heads, head_size, size)
+    sizes = torch.tensor([heads, head_size, groups, size, int(call.pages)])
     skip = torch.zeros(heads) if D is None else D
-    y = call.stand_in(DualScan)(x, dt, A, B, C, skip, past, *call.parts, call.attention_mask, sizes)
+    shared = *call.parts, call.attention_mask, call.paged
+    y = call.stand_in(DualScan)(x, dt, A, B, C, skip, past, *shared, sizes)
     state = call.stand_in(DualState)(y, past)
     return (y, state) if return_final_states else y
 
 
 def conversions(convolutions: Convolutions) -> dict[type[nn.Module], Builder]:
     """The stand-ins of this form, and what builds their operations."""
-    return {DualScan: DualScans(convolutions).build, DualState: dual_state}
+    scans = DualScans(convolutions)
+    return {DualScan: scans.build, DualState: scans.states.find}
 
 
 class _Scan:
@@ -110,8 +117,10 @@ class _Scan:
         group = np.arange(self.heads) * self.groups // self.heads
         return ops.gather(value, ops.constant(group), scalar(1))
 
-    def last(self, xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any, batch: Any, one: Any) -> ov.Node:
-        """The recurrence for the last token: its output (batch, one, channels), read from the new state.
+    def last(
+        self, xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any, batch: Any, one: Any
+    ) -> tuple[ov.Node, ov.Node]:
+        """The recurrence for the last token: its output (batch, one, channels), and the state after it.
 
         In the shape in which the CPU plugin's loop over the state is longest.
         """
@@ -135,7 +144,7 @@ class _Scan:
             seen = self.by_head(_reshaped(C, 0, groups, 1, size))
             read = ops.matmul(_reshaped(state, 0, heads, head_size, size), seen, False, True)
         y = ops.add(ops.multiply(x, D), _reshaped(read, 0, heads, head_size))
-        return behind_branch(y, batch, one, [rows])
+        return behind_branch(y, batch, one, [rows]), state
 
     def before(
         self, x: Any, dt: Any, A: Any, B: Any, C: Any, D: Any, past: Any, parts: Sequence[Any]
@@ -216,6 +225,8 @@ class DualScans:
 
     def __init__(self, convolutions: Convolutions) -> None:
         self._convolutions = convolutions
+        self.states = KeptStates(_NAME)
+        self._kept: ov.Node | None = None
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `DualScan`, for OpenVINO's converter."""
@@ -226,7 +237,7 @@ class DualScans:
             B,
             C,
             D,
-            stored,
+            held,
             length,
             chunks,
             rows,
@@ -237,25 +248,28 @@ class DualScans:
             one,
             full,
             mask,
-        ) = (context.get_input(i) for i in range(17))
-        scan = _Scan([int(n) for n in context.get_values_from_const_input(17)])
+            paged,
+        ) = (context.get_input(i) for i in range(18))
+        *sizes, pages = (int(n) for n in context.get_values_from_const_input(18))
+        scan = _Scan(sizes)
+        stored = _reshaped(held, 0, scan.rows, scan.size).output(0)
         skip = _reshaped(D, scan.heads, -1)
         last, sources, made = self._made_from(x, B, C)
 
         def before(*inputs: Any) -> list[Any]:
             """Where rows only change places there is nothing to scan: the GPU plugin (2026.4) goes wrong on
             empty tensors, and the CPU plugin takes a third of the time of a token for them."""
-            *made_from, dt, A, skip, stored, beams, length, chunks, rows, not_later, mask, batch = inputs
+            *made_from, dt, A, skip, stored, beams, length, chunks, rows, not_later, batch = inputs
             past = ops.gather(stored, ops.squeeze(beams, scalar(1)), scalar(0)).output(0)
             some = ops.greater(length, vector(0))
-            given = [*made_from, dt, A, skip, past, length, chunks, rows, not_later, mask, batch]
+            given = [*made_from, dt, A, skip, past, length, chunks, rows, not_later, batch]
             y, reached = branch(some, given, several, nothing)
             return [y, ops.select(some, reached, past)]
 
         def several(*inputs: Any) -> list[ov.Node]:
-            *made_from, dt, A, skip, past, length, chunks, rows, not_later, mask, _ = inputs
+            *made_from, dt, A, skip, past, length, chunks, rows, not_later, _ = inputs
             x, B, C = made(made_from, rows, length)
-            dt = _rows(ops.multiply(dt, kept(mask, length)), vector(0), length)
+            dt = _rows(dt, vector(0), length)
             return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, rows, not_later)))
 
         def nothing(*inputs: Any) -> list[ov.Node]:
@@ -263,13 +277,29 @@ class DualScans:
             zeros = np.zeros((1, 1, scan.size), np.float32)
             return [no_tokens(inputs[-1], scan.rows), ops.constant(zeros)]
 
-        given = [*sources, dt, A, skip, stored, beams, length, chunks, rows, not_later, mask, batch]
+        self._kept = self._kept or kept(mask, length)  # all layers read the same
+        steps = ops.multiply(dt, self._kept)  # none where a row is padded, be it to its end
+        given = [*sources, steps, A, skip, stored, beams, length, chunks, rows, not_later, batch]
         y, reached = branch(ops.greater(full, vector(0)), given, before, nothing)
-        held = ops.select(own, stored, reached)
-        y = ops.concat([y, scan.last(last, dt, A, skip, held, batch, one)], 1)
+        past = ops.select(own, stored, reached)
+        y_last, state = scan.last(last, steps, A, skip, past, batch, one)
+        y, state = ops.concat([y, y_last], 1), _reshaped(state, 0, scan.heads, scan.head_size, scan.size)
+        rows = ops.squeeze(beams, scalar(1)).output(0)
+        if pages:
+            past = ops.gather(held, rows, scalar(0))
+            y, state = chosen(paged, self._paged(scan, (x, B, C), dt, A, D, past, rows), (y, state))
         by_head = _reshaped(y, 0, 0, scan.heads, scan.head_size)
-        by_head.set_friendly_name(f"{_NAME}.{by_head.get_friendly_name()}")
+        self.states.keep(by_head, state)
         return [by_head.output(0)]
+
+    def _paged(
+        self, scan: "_Scan", xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any, beams: Any
+    ) -> tuple[Any, Any]:
+        """Outputs and state as the paged runtime knows them, of shares of one short convolution."""
+        above = [place for place in map(self._above, xbc) if place is not None]
+        split = ops.variadic_split(paged_convolution(above[0][1], beams), scalar(2), vector(*above[0][2]))
+        x, B, C = (split.output(place[3]) for place in above)
+        return PagedScan(scan.heads, scan.head_size, scan.groups, scan.size).build(x, dt, A, B, C, D, past)
 
     def _made_from(self, *values: Any) -> tuple[list[Any], list[Any], Callable[..., list[Any]]]:
         """The values' last tokens; what the others are made from; and how, inside a branch.
@@ -316,17 +346,6 @@ def remove_views(graph: ov.Model) -> None:
             by_head = op.input_value(0).get_node()
             if by_head.get_friendly_name().startswith(_NAME):
                 op.output(0).replace(by_head.input_value(0))
-
-
-def dual_state(context: Any) -> list[ov.Output]:
-    """The operation of a `DualState`: a part of its scan."""
-    node = context.get_input(0).get_node()
-    # Up from the outputs: the last one, as computed; without the skip; its product; the state it reads.
-    for index in (0, 1, 0, 1, 0, 0):
-        node = node.input_value(index).get_node()
-    if node.get_type_name() == "Reshape":
-        node = node.input_value(0).get_node()
-    return [node.output(0)]
 
 
 def _reshaped(value: Any, *shape: Any) -> ov.Node:

@@ -32,10 +32,10 @@ class KeptStates:
         self._name = name
         self._states: dict[str, ov.Output] = {}
 
-    def keep(self, y: ov.Node, state: ov.Node) -> None:
+    def keep(self, y: ov.Node, state: ov.Node | ov.Output) -> None:
         """Remember the state beside the outputs `y`, whose node is given a name."""
         y.set_friendly_name(f"{self._name}.{len(self._states)}")
-        self._states[y.get_friendly_name()] = state.output(0)
+        self._states[y.get_friendly_name()] = state if isinstance(state, ov.Output) else state.output(0)
 
     def find(self, context: Any) -> list[ov.Output]:
         """The state of the recurrence that the first input comes from, for OpenVINO's converter."""

@@ -12,6 +12,7 @@ from kl_lens_desktop.kernels.call import Call
 from kl_lens_desktop.kernels.parts.builder import Builder
 from kl_lens_desktop.kernels.parts.constants import vector
 from kl_lens_desktop.kernels.parts.layout import CHANNELS_FIRST, tokens_first
+from kl_lens_desktop.kernels.parts.padding import kept
 from kl_lens_desktop.kernels.parts.states import KeptStates
 from kl_lens_desktop.kernels.parts.tokenwise import Recurrence, Tokens, token_by_token, token_loop
 from kl_lens_desktop.kernels.short_convolution.taps import Convolutions
@@ -98,6 +99,8 @@ class SelectiveScans:
         steps: Any = ops.add(dt, bias)
         if context.get_values_from_const_input(13):
             steps = ops.softplus(steps)
+        # No step where a row is padded to its end, as rows that are done are. Loops mask what is before.
+        steps = ops.multiply(steps, kept(mask, length))
         tokens = Tokens(length, batch, one, mask)
         y, state = token_by_token([steps, ops.multiply(steps, x), B, C], [A], past, tokens, _recurrence(A))
         self._states.keep(y, state)

@@ -24,7 +24,10 @@ class ShortConvolution(nn.Module):
         length: Tensor,
         batch: Tensor,
         one: Tensor,
+        beams: Tensor,
+        paged: Tensor,
         silu: Tensor,
+        alone: Tensor,
     ) -> Tensor:
         return torch.zeros_like(hidden[..., window.shape[1] :])
 
@@ -50,7 +53,10 @@ def traced(
         parts.length,
         parts.batch,
         parts.one,
+        call.beams,
+        call.paged,
         torch.tensor(int(silu)),
+        torch.tensor(int(call.pages and not call.fuses_convolutions)),
     )
     return y if activation is None or silu else ACT2FN[activation](y)
 

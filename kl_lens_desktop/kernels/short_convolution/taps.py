@@ -16,6 +16,8 @@ from openvino import opset13 as ops
 from kl_lens_desktop.kernels.parts.branch import branch, no_tokens, with_last
 from kl_lens_desktop.kernels.parts.layout import CHANNELS_FIRST, tokens_first
 from kl_lens_desktop.kernels.parts.padding import taken
+from kl_lens_desktop.kernels.parts.paged import chosen
+from kl_lens_desktop.kernels.short_convolution.paged import paged_convolution
 
 _NAME = "short_convolution"
 
@@ -76,9 +78,12 @@ class Convolutions:
 
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `ShortConvolution`, for OpenVINO's converter."""
-        hidden, window, weight, bias, order, length, batch, one = (context.get_input(i) for i in range(8))
+        hidden, window, weight, bias, order, length, batch, one, beams, paged = (
+            context.get_input(i) for i in range(10)
+        )
         by_tap = ops.transpose(weight, ops.constant(np.array([1, 0]))).output(0)
-        taps = Taps(tokens_first(hidden), by_tap, bias, order, bool(context.get_values_from_const_input(8)))
+        silu, alone = (bool(context.get_values_from_const_input(i)) for i in (10, 11))
+        taps = Taps(tokens_first(hidden), by_tap, bias, order, silu)
         channels = weight.get_partial_shape()[0].get_length()
 
         def before(*inputs: Any) -> list[ov.Node]:
@@ -96,6 +101,10 @@ class Convolutions:
         joined = with_last(others, taps.activated(summed, bias), batch, one, [channels])
         joined.set_friendly_name(f"{_NAME}.{len(self._known)}")
         self._known[joined.get_friendly_name()] = taps
+        if alone:
+            (either,) = chosen(paged, [paged_convolution(taps, beams)], [joined])
+            either.get_node().set_friendly_name(f"{_NAME}.paged.{len(self._known)}")
+            return [ops.transpose(either, ops.constant(CHANNELS_FIRST)).output(0)]
         return [ops.transpose(joined, ops.constant(CHANNELS_FIRST)).output(0)]
 
     def above(self, value: ov.Output) -> tuple[ov.Output, Taps] | None:

@@ -1,0 +1,88 @@
+"""Exported graphs on OpenVINO's paged path, which `openvino_genai` takes by default, against transformers."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import openvino_genai as genai
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from kl_lens_desktop.export.paged import runs_paged
+from kl_lens_desktop.export.stateful import make_stateful
+from kl_lens_desktop.export.trace import trace
+from kl_lens_desktop.families import FAMILIES
+from tests.models import CONFIGURATIONS, build
+
+F32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+KNOWN = {"short_convolution", "chunk_scan", "gated_delta_rule"}  # to OpenVINO 2026.4, with attention beside
+PAGED = [
+    name
+    for name in CONFIGURATIONS
+    if set((family := FAMILIES[name.split()[0]]).kernels) <= KNOWN and family.attends
+]
+
+
+def folder_of(family: str, tmp_path: Path, tokenizer: Path) -> tuple[PreTrainedModel, Path]:
+    model = build(family)
+    graph, states = trace(model)
+    make_stateful(graph, states)
+    assert runs_paged(graph)
+    for name in ("config.json", "generation_config.json"):
+        shutil.copy(tokenizer / name, tmp_path)
+    for path in tokenizer.glob("openvino_*tokenizer.*"):
+        shutil.copy(path, tmp_path)
+    ov.save_model(graph, tmp_path / "openvino_model.xml", compress_to_fp16=False)
+    return model, tmp_path
+
+
+def said(model: PreTrainedModel, ids: list[int], new: int, beams: int = 1) -> list[int]:
+    settings = {"do_sample": False, "num_beams": beams, "eos_token_id": None, "pad_token_id": 0}
+    with torch.no_grad():
+        out = model.generate(torch.tensor([ids]), max_new_tokens=new, **settings)
+    return out[0, len(ids) :].tolist()
+
+
+def asked(pipeline: genai.LLMPipeline, ids: list[int], new: int, **settings: int) -> list[int]:
+    tokens = ov.Tensor(np.array([ids], np.int64))
+    found = pipeline.generate(tokens, max_new_tokens=new, ignore_eos=True, do_sample=False, **settings)
+    return list(found.tokens[0])
+
+
+def prompt(length: int) -> list[int]:
+    return np.random.default_rng(length).integers(3, 4000, length).tolist()
+
+
+@pytest.mark.parametrize("family", PAGED)
+def test_greedy_tokens_are_those_of_transformers_on_both_backends(
+    family: str, tmp_path: Path, sample_ir: dict[str, Path]
+) -> None:
+    model, folder = folder_of(family, tmp_path, sample_ir["fp16"])
+    expected = {length: said(model, prompt(length), 64) for length in (1, 9, 150)}
+    for backend in ("PA", "SDPA"):
+        pipeline = genai.LLMPipeline(str(folder), "CPU", ATTENTION_BACKEND=backend, **F32)
+        for length, tokens in expected.items():
+            assert asked(pipeline, prompt(length), 64) == tokens, (backend, length)
+
+
+@pytest.mark.parametrize("family", ["granitemoehybrid", "qwen3_5_text", "lfm2"])
+def test_a_shared_prefix_comes_from_the_cache_and_beams_and_chunks_are_right(
+    family: str, tmp_path: Path, sample_ir: dict[str, Path]
+) -> None:
+    model, folder = folder_of(family, tmp_path, sample_ir["fp16"])
+    settings = genai.SchedulerConfig()
+    settings.enable_prefix_caching, settings.max_num_batched_tokens = True, 64  # chunks of a prompt
+    pipeline = genai.LLMPipeline(str(folder), "CPU", scheduler_config=settings, **F32)
+    shared = prompt(160)
+    for end in ([5], [6, 7], [5]):
+        assert asked(pipeline, shared + end, 24) == said(model, shared + end, 24), end
+    assert asked(pipeline, shared, 12, num_beams=3) == said(model, shared, 12, beams=3)
+
+
+@pytest.mark.parametrize("family", ["mamba2", "jamba", "kimi_linear", "recurrent_gemma"])
+def test_what_the_paged_runtime_does_not_know_is_said(family: str) -> None:
+    graph, states = trace(build(family))
+    make_stateful(graph, states)
+    assert not runs_paged(graph)
