@@ -98,12 +98,17 @@ def test_a_whole_plan_is_measured_as_in_memory(family: str, tmp_path: Path) -> N
         assert ours[name]["mean"] == pytest.approx(theirs[name]["mean"], rel=SAME), name
 
 
+TWO = ("int4_sym_g64", "int8_sym")
+
+
 @pytest.mark.parametrize("family", APART)
 def test_every_entry_is_measured_as_in_memory(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = LocalModel("m", build_bf16_folder(family, tmp_path / "model"))
-    how = Analysis((calibration_text(),), tokens=128, window=32, exhaustive=True, rounding="nearest")
+    how = Analysis(
+        (calibration_text(),), tokens=128, window=32, formats=TWO, exhaustive=True, rounding="nearest"
+    )
     for _ in analyze(local, tmp_path / "memory.json", how, Cancel()):
         pass
     monkeypatch.setattr(fit, "free_mb", lambda: 0)
@@ -115,8 +120,7 @@ def test_every_entry_is_measured_as_in_memory(
 
 @pytest.mark.usefixtures("no_memory")
 def test_the_sample_is_scored_as_in_memory(sample: LocalModel, sample_scores: Scores, tmp_path: Path) -> None:
-    formats = ("int4_sym_g64", "int8_sym")
-    how = Analysis((calibration_text(),), tokens=512, window=128, formats=formats, rounding="nearest")
+    how = Analysis((calibration_text(),), tokens=512, window=128, formats=TWO, rounding="nearest")
     for _ in analyze(sample, tmp_path / "scores.json", how, Cancel()):
         pass
     _agree(load_scores(tmp_path / "scores.json"), sample_scores)

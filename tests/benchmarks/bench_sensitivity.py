@@ -48,6 +48,7 @@ from tests.benchmarks.bench_export import _SPECIAL, SHAPES
 from tests.models import build_deep_sample
 
 BATCH_TOKENS = 1024
+TWO = ("int4_sym_g64", "int8_sym")
 Seconds = tuple[float, float]  # on the clock, of the processor
 
 
@@ -187,7 +188,7 @@ def peak(folder: Path, tokens: int, precision: str, steps: int = 4) -> dict[str,
     with tempfile.TemporaryDirectory() as place:
         events = analyze(
             LocalModel("granite", folder), Path(place) / "s.json",
-            Analysis((calibration_text(),), tokens=tokens, precision=precision), Cancel(),
+            Analysis((calibration_text(),), tokens=tokens, precision=precision, formats=TWO), Cancel(),
         )  # fmt: skip
         loaded = _resident_with_model(folder, process)
         watcher = threading.Thread(target=watch, daemon=True)

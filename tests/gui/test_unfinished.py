@@ -25,7 +25,9 @@ import os, sys
 from pathlib import Path
 from kl_lens_desktop.gui.state import unfinished
 from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
-unfinished.note("sample", [AnalyzeJob("sample", Path(sys.argv[1]), Analysis(tokens=512, window=128))])
+formats = ("int4_sym_g64", "int8_sym")
+how = Analysis(tokens=512, window=128, formats=formats, rounding="nearest")
+unfinished.note("sample", [AnalyzeJob("sample", Path(sys.argv[1]), how)])
 os.kill(os.getpid(), 9) if os.name == "posix" else os.abort()
 """
 

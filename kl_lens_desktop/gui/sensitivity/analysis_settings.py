@@ -114,6 +114,10 @@ class AnalysisSettings(QWidget):
             minutes=float(self.minutes.value()) or None,
         )
 
+    def take_rounding(self, rounding: str) -> None:
+        """Go on rounding as the scores at hand were: nobody chooses it here."""
+        self._shown = replace(self._shown, rounding=rounding)
+
     def _take_all(self) -> None:
         for action in self._actions.values():
             action.setChecked(False)

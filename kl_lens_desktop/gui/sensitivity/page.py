@@ -93,7 +93,7 @@ class SensitivityPage(Page):
         self.settings_row.changed.connect(self._show_entries)
         session.model_changed.connect(self._show_model)
         session.entries_changed.connect(self._show_entries)
-        session.scores_changed.connect(self._show_entries)
+        session.scores_changed.connect(self._show_scores)
         session.agreement_changed.connect(self._show_agreement)
         session.costs_changed.connect(self._show_expected)
         session.job.started.connect(lambda _: self._show())
@@ -162,6 +162,11 @@ class SensitivityPage(Page):
     def _take_weights(self) -> None:
         model = self.session.model
         self.heatmap.set_weights(model.weights if model else [])
+
+    def _show_scores(self) -> None:
+        if self.session.model:
+            self.settings_row.take_rounding(self.session.analysis.rounding)
+        self._show_entries()
 
     def _show_entries(self) -> None:
         names = {name for _, name in self.session.entries}
