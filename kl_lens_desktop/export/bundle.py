@@ -87,8 +87,8 @@ _NPU = {
 }
 _PAGED = (
     "It runs on the paged backend, with OpenVINO's own kernels for the recurrent states: continuous "
-    "batching, prefix cache, ContinuousBatchingPipeline with enable_prefix_caching (without, OpenVINO 2026.4 gives "
-    "wrong answers). It reads prompts faster with ATTENTION_BACKEND=SDPA. Not tried on a GPU."
+    "batching, prefix cache, ContinuousBatchingPipeline with enable_prefix_caching (without it, OpenVINO "
+    "2026.4 answers wrongly). It reads prompts faster with ATTENTION_BACKEND=SDPA. Not tried on a GPU."
 )
 _NOT_PAGED = (
     "It takes its SDPA backend: for the paged one, export the model for servers, if its architecture allows."
