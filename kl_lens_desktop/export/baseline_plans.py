@@ -26,6 +26,7 @@ from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.joint import Bench
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import predicted, provenance, rounded
+from kl_lens_desktop.plan.verify import tried
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
@@ -77,6 +78,7 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     for path, model in ((job.scores, scores.model), (job.plan, plan.model)):
         model.check_same(identity, path, "Open the model that was scored")
+    scores = tried(scores, plan)
     fitted = [(entry.weight, entry.format) for entry in scores.entries if entry.rounding != "nearest"]
     files = [job.scores.with_suffix(SUFFIX)]
     roundings = yield from roundings_of(

@@ -99,7 +99,7 @@ def _roundings(
     """The integers of a plan and, with the scores it was made from, of all that a repair may try."""
     files, pairs, record = beside(path), plan.fitted, plan.rounding
     if by and by.scores:
-        scores = _tried(load_scores(by.scores), plan)
+        scores = tried(load_scores(by.scores), plan)
         files.append(by.scores.with_suffix(SUFFIX))
         if scores.rounding and plan.rounding in (None, scores.rounding):
             fitted = [(entry.weight, entry.format) for entry in scores.entries if entry.rounding != "nearest"]
@@ -107,8 +107,8 @@ def _roundings(
     return (yield from roundings_of(loaded, plan.model.sha256, record, pairs, files, cancel, STAGE))
 
 
-def _tried(scores: Scores, plan: Plan) -> Scores:
-    """The formats that a repair tries: of those whose integers nobody has computed yet, only the plan's."""
+def tried(scores: Scores, plan: Plan) -> Scores:
+    """Scores of what can be measured at once: of formats whose integers nobody has computed, the plan's."""
     entries = [
         entry
         for entry in scores.entries
@@ -130,7 +130,7 @@ def _repaired(
     roundings: Roundings,
 ) -> Iterator[Event | Plan | dict[str, Any]]:
     """The events of a repair, each better plan once it is saved, and at the end what came of it."""
-    scores = _tried(load_scores(by.scores), plan) if by.scores else None
+    scores = tried(load_scores(by.scores), plan) if by.scores else None
     if scores and by.scores:
         scores.model.check_same(plan.model, by.scores, "Choose the score file that the plan was made from")
     text = by.text or calibration_text()
