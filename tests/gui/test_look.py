@@ -157,6 +157,10 @@ def test_every_page_fits_the_window(scored: Window, size: tuple[int, int], qtbot
         scored.show_page(name)
         QApplication.processEvents()
         assert (scored.width(), scored.height()) == size, f"{name} pushes the window wider or taller"
+        for button in scored.page(name).findChildren(QAbstractButton):
+            if button.isVisible() and button.text() and not _is_inner(button):
+                words = button.fontMetrics().horizontalAdvance(button.text())
+                assert button.width() >= words, f"{button.text()!r} on {name} is cut"
 
 
 def contrast(first: str, second: str) -> float:

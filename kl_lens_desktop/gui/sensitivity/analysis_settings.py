@@ -7,9 +7,17 @@ from pathlib import Path
 
 from PySide6.QtCore import Signal
 from PySide6.QtGui import QAction
-from PySide6.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QHBoxLayout,
+    QMenu,
+    QPushButton,
+    QWidget,
+    QWidgetAction,
+)
 
-from kl_lens_desktop.gui.kit.controls import button, label, spin
+from kl_lens_desktop.gui.kit.controls import button, column, label, row, spin
 from kl_lens_desktop.gui.kit.words import caption, plain_tip
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.printable import printable
@@ -86,14 +94,11 @@ class AnalysisSettings(QWidget):
             ("Text", self.text),
             ("Tokens", self.tokens),
             ("Formats", self.formats),
-            ("Minutes", self.minutes),
         ):
             layout.addWidget(label(words, "secondary"))
             layout.addWidget(widget)
             layout.addSpacing(8)
-        layout.addWidget(self.exhaustive)
-        layout.addSpacing(8)
-        layout.addWidget(self.by_data)
+        layout.addWidget(self._make_more())
         layout.addStretch(1)
         self.by_data.toggled.connect(lambda _: self._changed())
         self.exhaustive.toggled.connect(lambda _: self._changed())
@@ -101,6 +106,21 @@ class AnalysisSettings(QWidget):
             each.valueChanged.connect(lambda _: self._changed())
         session.job.started.connect(lambda _: self._lock(True))
         session.job.ended.connect(lambda _: self._lock(False))
+
+    def _make_more(self) -> QPushButton:
+        """What is seldom changed, in a menu that stays open while one chooses: the row is full."""
+        more = button("More", lambda: None, tip="How long, how thoroughly, and how integers are chosen")
+        more.setProperty("menu", "true")
+        menu, inside = QMenu(more), QWidget()
+        at_most = row(label("Minutes at most", "secondary"), self.minutes, None)
+        choices = column(at_most, self.exhaustive, self.by_data)
+        choices.setContentsMargins(12, 8, 12, 8)
+        inside.setLayout(choices)
+        whole = QWidgetAction(menu)
+        whole.setDefaultWidget(inside)
+        menu.addAction(whole)
+        more.setMenu(menu)
+        return more
 
     @property
     def analysis(self) -> Analysis:
