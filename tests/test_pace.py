@@ -2,8 +2,7 @@
 
 import pytest
 
-from kl_lens_desktop.sensitivity.pace import Cost, Pace
-from kl_lens_desktop.sensitivity.walk import Timing
+from kl_lens_desktop.sensitivity.pace import Cost, Pace, Timing
 
 EARLY, LATE = ("early.weight", "int8_sym"), ("late.weight", "int8_sym")
 # 0.1 s a token and block, or head; 0.4 ms an element

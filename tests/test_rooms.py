@@ -54,6 +54,10 @@ GUI_LEVEL = {room: level for level, rooms in enumerate(GUI_ORDER) for room in ro
 TORCH_FREE = [
     "quant/formats.py",
     "sensitivity/scores.py",
+    "sensitivity/pace.py",
+    "sensitivity/estimate.py",
+    "bench/outcome.py",
+    "repository/native.py",
     "plan/options.py",
     "plan/allocate.py",
     "plan/propose.py",

@@ -19,9 +19,10 @@ from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes, Work
 from kl_lens_desktop.sensitivity.means import nothing_changed
 from kl_lens_desktop.sensitivity.metrics import Tally
+from kl_lens_desktop.sensitivity.pace import Timing
 from kl_lens_desktop.sensitivity.scores import Samples
 from kl_lens_desktop.sensitivity.stream import Changed, Stream, changed, only
-from kl_lens_desktop.sensitivity.walk import Position, Timing, Walk
+from kl_lens_desktop.sensitivity.walk import Position, Walk
 
 T = TypeVar("T", bound="Text")
 _FP16_MOST = torch.finfo(torch.float16).max

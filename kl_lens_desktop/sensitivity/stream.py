@@ -19,7 +19,7 @@ from kl_lens_desktop.model.inventory import Weight
 from kl_lens_desktop.sensitivity.disk_lanes import BATCH_TOKENS, DiskLanes
 from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
-from kl_lens_desktop.sensitivity.walk import Timing
+from kl_lens_desktop.sensitivity.pace import Timing
 
 TOGETHER_TOKENS = 2**13  # pass a block together: enough to make little of the time that widening takes
 HELD_ELEMENTS = 2**25  # of their hidden states, 128 MB

@@ -3,8 +3,8 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,28 +12,13 @@ from torch import Tensor, nn
 from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
+from kl_lens_desktop.sensitivity.pace import Timing
 
 SLICE_ELEMENTS = 3 * 2**23  # logits at a time in all lanes, 96 MB: few tokens make a slow product of matrices
 PASS_ELEMENTS = 3 * 2**19  # so many fewer for each lane beyond two, whose blocks take memory too
 INPUT_ELEMENTS = 2**24  # inputs of all blocks kept, if they are no more than this (64 MB)
 CACHE_ELEMENTS = 2**25  # full-precision logits kept, if they are no more than this (128 MB)
 BATCH_TOKENS = 512
-
-
-@dataclass(slots=True)
-class Timing:
-    """Seconds spent, and the work they went into: elements rounded, blocks and heads run by token."""
-
-    rounding_s: float = 0.0
-    rounded: int = 0
-    trunk_s: float = 0.0
-    trunk_work: int = 0
-    head_s: float = 0.0
-    head_work: int = 0
-
-    def __add__(self, other: Self) -> Self:
-        mine, others = astuple(self), astuple(other)
-        return type(self)(*(a + b for a, b in zip(mine, others, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
