@@ -165,7 +165,7 @@ def test_what_can_be_refused_at_once_is(
     assert "FP16 is full precision" in fails(
         "analyze", "sample", "--out", tmp_path / "fp16.json", "--formats", "fp16"
     )
-    assert "the smallest format takes 4 bits" in fails("run", "sample", "--out", out, "--bits", "0.5")
+    assert "the smallest format takes 2 bits" in fails("run", "sample", "--out", out, "--bits", "0.5")
     assert "'CPUX' is not one of" in fails("run", "sample", "--out", out, "--devices", "CPUX")
     assert list(out.iterdir()) == []
     assert "it is an exported OpenVINO model" in fails("inspect", short_ir["int4"])
