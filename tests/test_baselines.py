@@ -89,9 +89,8 @@ def stressed(sample: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> St
     root = tmp_path_factory.mktemp("stressed")
     local = LocalModel("stressed", stressed_folder(sample.folder, root / "model"))
     formats = ("int8_sym", "int4_sym_g32")
-    for _ in analyze(
-        local, root / "scores.json", Analysis((calibration_text(),), tokens=512, formats=formats), Cancel()
-    ):
+    how = Analysis((calibration_text(),), tokens=512, formats=formats, rounding="nearest")
+    for _ in analyze(local, root / "scores.json", how, Cancel()):
         pass
     return Stressed(load_model(local.folder), load_scores(root / "scores.json"))
 
