@@ -89,7 +89,7 @@ def test_texts_that_cannot_be_read_are_refused_by_every_stage(
             analysis(text=(held_out_text(),) * 40, window=128),
             "each text needs at least one window of 128",
         ),
-        ("run", analysis(bits=1.0), "the smallest format takes 4 bits"),
+        ("run", analysis(bits=1.0), "the smallest format takes 2 bits"),
         ("run", {"devices": ("TPU",)}, "'TPU' is not one of CPU"),
         ("run", {"benchmark": Benchmark(combinations=("AUTO:TPU",))}, "'TPU' is not one of CPU"),
         ("run", {"benchmark": Benchmark(new_tokens=1)}, "new_tokens is less than 2"),

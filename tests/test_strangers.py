@@ -309,7 +309,7 @@ CONV = {"kind": "conv"}
 UNTRUE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "negative KL": (changed(kl_pq=estimate(-0.1)), "entries/0/kl_pq/mean"),
     "negative reverse KL": (changed(kl_qp=estimate(-0.1)), "entries/0/kl_qp/mean"),
-    "agreement above 1": (changed(top1_agreement=estimate(1.5)), "entries/0/top1_agreement/mean"),
+    "agreement above 1": (changed(top1_agreement=estimate(1.5)), "entries/0/top1_agreement"),
     "negative MSE": (changed(mse=estimate(-1)), "entries/0/mse/mean"),
     "unknown format": (changed(format="int5"), "entries/0/format"),
     "an entry twice": (lambda v: v["entries"].append(v["entries"][0]), "appears twice"),

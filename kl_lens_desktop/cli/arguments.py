@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.bench.settings import MOST_CONTEXTS, Benchmark
-from kl_lens_desktop.cli.console import tell
+from kl_lens_desktop.cli.console import print_script, tell
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
@@ -46,9 +46,11 @@ class _PrintCompletion(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: Any, shell: Any, option_string: str | None = None
     ) -> NoReturn:
+        if shell not in SHELLS:
+            parser.error(f"{shell} is none of {', '.join(SHELLS)}")
         import shtab
 
-        print(shtab.complete(parser, shell))
+        print_script(shtab.complete(parser, shell))
         parser.exit(0)
 
 
@@ -67,8 +69,8 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument(
         "--print-completion",
         action=_PrintCompletion,
-        choices=SHELLS,
-        help="print what makes a shell complete commands and options, and exit",
+        metavar="SHELL",
+        help=f"print what makes a shell complete commands and options ({', '.join(SHELLS)}), and exit",
     )
     commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     for add in (

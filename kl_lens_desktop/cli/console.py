@@ -151,6 +151,11 @@ def say(text: str) -> None:
     print(printable(text))
 
 
+def print_script(text: str) -> None:
+    """What a program is to read, made of our own words alone, as it is."""
+    print(text)
+
+
 def tell(text: str) -> None:
     """One line for the person, on standard error."""
     print(printable(text), file=sys.stderr, flush=True)
