@@ -247,6 +247,13 @@ def _structure(files: ModelFiles, small: Path) -> tuple[PreTrainedModel, tuple[s
     kind = read_config(files)["model_type"]
     family_of(kind).known()
     shapes = tensor_shapes(files)
+    if changes := [name for name in sorted(shapes) if _CHANGES.search(name)]:
+        raise ModelError(
+            f"Cannot open {folder}",
+            f"its weights are quantized, or to be changed by an adapter ({changes[0][:120]}), and its "
+            f"{CONFIG} does not say how",
+            "Choose the model in full precision",
+        )
     with _words(folder, f"its {CONFIG} does not describe a model of the kind {kind}"):
         config = AutoConfig.from_pretrained(small, local_files_only=True, trust_remote_code=False)
         config.name_or_path = str(folder)
@@ -308,14 +315,6 @@ def _check_fit(folder: Path, model: PreTrainedModel, shapes: dict[str, tuple[int
     found, _ = convert_and_load_state_dict_in_model(model, tensors, how)
     model.tie_weights(missing_keys=found.missing_keys, recompute_mapping=False)
     model._adjust_missing_and_unexpected_keys(found)
-    unused = tuple(sorted(found.unexpected_keys))
-    if changes := [name for name in unused if _CHANGES.search(name)]:
-        raise ModelError(
-            f"Cannot open {folder}",
-            f"its weights are quantized, or to be changed by an adapter ({changes[0][:120]}), and its "
-            f"{CONFIG} does not say how",
-            "Choose the model in full precision",
-        )
     if found.conversion_errors:
         name, why = sorted(found.conversion_errors.items())[0]
         raise ModelError(
@@ -331,7 +330,7 @@ def _check_fit(folder: Path, model: PreTrainedModel, shapes: dict[str, tuple[int
     if missing := sorted(found.missing_keys):
         why = f"{len(missing)} weights are missing, such as {missing[0]}"
         raise ModelError(f"Cannot open {folder}", why, _AGAIN)
-    return unused
+    return tuple(sorted(found.unexpected_keys))
 
 
 def _tokenizer(files: ModelFiles, small: Path) -> Any:
