@@ -103,8 +103,9 @@ class Client:
 
 def round_to_fp16(model: PreTrainedModel) -> None:
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half())
+        for name, parameter in model.named_parameters():
+            if "A_log" not in name:  # a graph holds the rates, in float32
+                parameter.copy_(parameter.half())
 
 
 @functools.cache

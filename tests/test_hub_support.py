@@ -45,10 +45,10 @@ CASES = {
     ),
     "its own code": (
         config(
-            model_type="hymba",
-            auto_map={"AutoConfig": "configuration_hymba.C", "AutoModel": "o/r--modeling_hymba.M"},
+            model_type="phi4flash",
+            auto_map={"AutoConfig": "configuration_phi4flash.C", "AutoModel": "o/r--modeling_phi4flash.M"},
         ),
-        r"its architecture is code in the repository \(configuration_hymba.py, modeling_hymba.py\), "
+        r"its architecture is code in the repository \(configuration_phi4flash.py, modeling_phi4flash.py\), "
         r"which KL Lens never runs",
     ),
     "no architecture": ({"config.json": b"{}"}, r"its config\.json names no architecture"),

@@ -251,7 +251,10 @@ INSIDE: dict[str, tuple[Damage, str]] = {
         "config.json names other weights ([1]) than",
     ),
     "quantized weights": (config(quantization_config={}), "quantized already"),
-    "no tokenizer": (without("tokenizer.json"), "it has no tokenizer. Add its tokenizer.json"),
+    "no tokenizer": (
+        without("tokenizer.json"),
+        "it has no tokenizer. Choose a copy of the model with tokenizer.json",
+    ),
     "a tokenizer that is no JSON": (written("tokenizer.json", "x"), "tokenizer.json: it is not v"),
     "a tokenizer too deep": (written("tokenizer.json", DEEP), "tokenizer.json: it is nested too"),
     "a tokenizer of nothing": (written("tokenizer.json", "{}"), "tokenizer.json: it does not describe"),

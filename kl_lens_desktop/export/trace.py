@@ -268,7 +268,10 @@ def _mark_computed(graph: ov.Model, model: PreTrainedModel) -> None:
     Buffers are marked too. Parameters keep the precision that the model's file has for them.
     """
     # Weights of a hollow graph are in their file's precision, and no constants of this type.
-    stored = (each for each in model.parameters() if each.dtype == torch.float32)
+    plain = (
+        each for each in model.parameters() if type(each) is nn.Parameter
+    )  # no stack of a file's experts
+    stored = (each for each in plain if each.dtype == torch.float32)
     held = {_digest(form.numpy(force=True)) for each in stored for form in _forms(each)}
     for op in graph.get_ops():
         if op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.f32:
