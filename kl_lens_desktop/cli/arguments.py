@@ -552,7 +552,7 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
         choices=ROUNDINGS,
         help=(
             "data (default) chooses each weight's integers by the inputs that a text gives it; nearest "
-            "rounds each number by itself"
+            "rounds each number on its own"
         ),
     )
 

@@ -24,10 +24,10 @@ from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export.mapped_file import MappedFile
 from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.quant.formats import FP16_MOST
 
 _PIECE = 2**20  # elements: of what NNCF takes to round larger pieces, the system gets too little back
 _SMALL = 4096  # bytes, of constants that are left in memory
-_MOST = float(np.finfo(np.float16).max)
 _NO_NUMBER = 0x7C00  # the bits of infinity in FP16, which NaN has too
 
 
@@ -72,10 +72,10 @@ class Weights:
                 if bool((piece.isfinite() & torch.from_numpy(~np.isfinite(values))).any()):
                     raise ModelError(
                         "Cannot export the model",
-                        f"{name} has values beyond {_MOST:,.0f}, where FP16 ends",
+                        f"{name} has values beyond {FP16_MOST:,.0f}, where FP16 ends",
                         "Choose another model",
                     )
-                values = np.nan_to_num(values, nan=_MOST, posinf=_MOST, neginf=-_MOST)
+                values = np.nan_to_num(values, nan=FP16_MOST, posinf=FP16_MOST, neginf=-FP16_MOST)
             yield values
 
     def constant(self, name: str, cancel: Cancel) -> ov.Node:

@@ -37,6 +37,7 @@ from kl_lens_desktop.kernels.replace import replaced_functions
 from kl_lens_desktop.kernels.short_convolution.taps import remove_cuts
 from kl_lens_desktop.kernels.table import KERNELS
 from kl_lens_desktop.model.inventory import blocks
+from kl_lens_desktop.quant.formats import FP16_MOST
 
 INPUT_NAMES = ("input_ids", "attention_mask", "position_ids", "beam_idx")
 OWN = "own."  # begins the names of inputs for the keys and values of a model's own tokens
@@ -285,7 +286,7 @@ def _digest(values: NDArray[np.float32]) -> bytes:
 
 
 def _fits_fp16(value: NDArray[np.float32]) -> bool:
-    return bool(np.abs(value).max() <= np.finfo(np.float16).max)
+    return bool(np.abs(value).max() <= FP16_MOST)
 
 
 def _forms(parameter: Tensor) -> Iterator[Tensor]:

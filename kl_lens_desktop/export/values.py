@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import openvino as ov
-import torch
 from nncf.quantization.algorithms.weight_compression.parameters import CompressedWeight
 from nncf.tensor import Tensor as NNCFTensor
 from numpy.typing import NDArray
@@ -14,12 +13,11 @@ from torch import Tensor
 
 from kl_lens_desktop.model.mapped import pieces
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.quant.formats import Format, group_size
+from kl_lens_desktop.quant.formats import FP16_MOST, Format, group_size
 from kl_lens_desktop.quant.rounding import NF4_VALUES, Quantized, quantize
 from kl_lens_desktop.quant.roundings import Change, Kept
 
 _PIECE = 2**20  # elements
-_MOST = float(torch.finfo(torch.float16).max)
 _TYPES = {
     ("int_sym", 8): "i8",
     ("int_asym", 8): "u8",
@@ -99,7 +97,7 @@ def _quantized(weight: Tensor, change: Change) -> Iterator[Quantized]:
         yield from change.pieces(_rows(channels))
         return
     for piece in pieces(weight, _rows(channels) * channels):
-        yield quantize(piece.float().clamp(-_MOST, _MOST), change)
+        yield quantize(piece.float().clamp(-FP16_MOST, FP16_MOST), change)
 
 
 def _rows(channels: int) -> int:

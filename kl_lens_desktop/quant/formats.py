@@ -13,6 +13,7 @@ from kl_lens_desktop.errors import InputError
 
 GROUP_SIZES = (32, 64, 128)
 SCALE_BYTES = 2  # scales are stored as FP16
+FP16_MOST = 65504.0  # the largest number of FP16
 DEFAULT_FORMATS = ("int4_sym_g64", "int8_sym")
 DEFAULT_BITS = 5.0  # per quantizable parameter, the budget of a plan that nobody asked otherwise of
 _PATTERN = re.compile(r"(int4_sym|int4_asym|int3_sym|int2_sym|nf4)_(g32|g64|g128|pc)")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.quant.formats import Format, group_size
+from kl_lens_desktop.quant.formats import FP16_MOST, Format, group_size
 from kl_lens_desktop.quant.rounding import NF4_BOUNDARIES, NF4_VALUES, Quantized, quantize
 
 _PART = 2**19  # elements of a weight at a time: enough to make little of the calls for each column
@@ -23,7 +23,6 @@ _FITTED = 2**18  # and in the fit of scales
 _SOLVED = 2**22  # elements of the systems that are solved at the same time
 _COLUMNS = 32  # between updates of the columns that follow
 _LEAST_SCALE = 2.0**-24  # the smallest number of FP16
-_MOST = 65504.0  # the largest
 _FACTORS = (0.45, 0.55, 0.62, 0.68, 0.73, 0.77, 0.81, 0.85, 0.88, 0.91, 0.94, 0.97, 1.0, 1.04)
 _RIDGE = 1e-4
 
@@ -144,7 +143,7 @@ def _parameters(nearest: Quantized) -> tuple[Tensor, Tensor | None]:
 
 
 def _storable(scale: Tensor) -> Tensor:
-    scale = scale.clamp(-_MOST / 16, _MOST / 16).half().float()
+    scale = scale.clamp(-FP16_MOST / 16, FP16_MOST / 16).half().float()
     return torch.where(scale.abs() < _LEAST_SCALE, _LEAST_SCALE, scale)
 
 

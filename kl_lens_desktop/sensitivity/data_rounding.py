@@ -325,10 +325,9 @@ def _round_matrix(
 
 
 def errors_by_data(
-    seen: Seen, place: int, rows: Tensor, formats: Sequence[Format], cancel: Cancel
+    about: Curvature | None, judge: Moment, rows: Tensor, formats: Sequence[Format], cancel: Cancel
 ) -> dict[Format, tuple[float, bool]]:
     """The weighted error of some rows of a matrix as they ship, and whether by rounding to nearest."""
-    about, judge = curvature(seen.fit[place].matrix, seen.damp), seen.judge[place]
     found = {}
     for fmt in formats:
         fit = _round_matrix(rows, about, judge, fmt, cancel, map) if _is_fitted(fmt) else _Fit(None)

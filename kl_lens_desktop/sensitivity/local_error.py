@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
@@ -15,6 +15,7 @@ from kl_lens_desktop.model.inventory import Weight, weight_parameters
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.quant.formats import Format
+from kl_lens_desktop.quant.gptq import Curvature, curvature
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.data_rounding import errors_by_data
 from kl_lens_desktop.sensitivity.estimate import row_count
@@ -89,12 +90,15 @@ class LocalErrors:
     def note(self, seen: Seen, cancel: Cancel) -> None:
         """The local errors of weights that have seen a text."""
         lacking = self.lacking.intersection(weight.name for weight in seen.weights)
+        places = torch.linspace(0, len(seen.fit) - 1, min(_EXPERTS, len(seen.fit))).long().tolist()
+        abouts: dict[int, Curvature | None] = {}
+        if self._by_data and lacking:  # once for all weights with these inputs, and for all formats
+            abouts = {place: curvature(seen.fit[place].matrix, seen.damp) for place in places}
         # Operations on so few rows take ten times as long where threads share each of them.
         with ThreadPoolExecutor(usable_cores(), "local-error", partial(torch.set_num_threads, 1)) as pool:
             for weight in (weight for weight in seen.weights if weight.name in lacking):
-                places = torch.linspace(0, len(seen.fit) - 1, min(_EXPERTS, len(seen.fit))).long().tolist()
                 share = 1 if len(places) > 1 else usable_cores()
-                run = partial(self._of_part, seen, weight, cancel)
+                run = partial(self._of_part, seen, abouts, weight, cancel)
                 futures = [
                     pool.submit(run, place, self._formats[start::share])
                     for place in places
@@ -131,7 +135,13 @@ class LocalErrors:
 
     @torch.no_grad()
     def _of_part(
-        self, seen: Seen, weight: Weight, cancel: Cancel, place: int, formats: Sequence[Format]
+        self,
+        seen: Seen,
+        abouts: Mapping[int, Curvature | None],
+        weight: Weight,
+        cancel: Cancel,
+        place: int,
+        formats: Sequence[Format],
     ) -> list[tuple[Format, float, bool]]:
         """A matrix's errors, as often as the model uses it, and whether they are of nearest rounding."""
         stored, judge = self._stored[weight.name].detach(), seen.judge[place]
@@ -140,7 +150,7 @@ class LocalErrors:
         rows = self._some(stored)
         share = float(judge.tokens) if len(seen.fit) > 1 else 1.0
         if self._by_data:
-            found = errors_by_data(seen, place, rows, formats, cancel)
+            found = errors_by_data(abouts[place], judge, rows, formats, cancel)
             return [(fmt, share * error, nearest) for fmt, (error, nearest) in found.items()]
         cancel.check()
         return [

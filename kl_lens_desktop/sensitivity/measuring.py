@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kl_lens_desktop.model.inventory import Weight
-from kl_lens_desktop.quant.formats import Format
+from kl_lens_desktop.quant.formats import FP16_MOST, Format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.quant.roundings import Change, changed_values
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
@@ -25,7 +25,6 @@ from kl_lens_desktop.sensitivity.stream import Changed, Stream, changed, only
 from kl_lens_desktop.sensitivity.walk import Position, Walk
 
 T = TypeVar("T", bound="Text")
-_FP16_MOST = torch.finfo(torch.float16).max
 _NOISE = 1e-5  # relative: a change too small to matter
 _NOT_FINITE = "its own values are not finite, or beyond what FP16 holds"
 
@@ -171,7 +170,7 @@ class OnDisk:
 
     def _usable(self, name: str) -> bool:
         if name not in self._known_usable:
-            self._known_usable[name] = all(_finite(part, _FP16_MOST) for part in self._weights.pieces(name))
+            self._known_usable[name] = all(_finite(part, FP16_MOST) for part in self._weights.pieces(name))
         return self._known_usable[name]
 
 
@@ -187,7 +186,7 @@ def _jobs(walk: Walk, todo: Sequence[Candidate]) -> Iterator[Work[Found]]:
 def _measure(walk: Walk, position: Position, candidate: Candidate, lane: Lane) -> Found:
     name, parameter = candidate.weight.name, lane.parameters[candidate.weight.name]
     timing, started = Timing(), time.perf_counter()
-    if not _finite(parameter, _FP16_MOST):
+    if not _finite(parameter, FP16_MOST):
         return Found(_NOT_FINITE, timing)
     rounded = changed_values(parameter, candidate.change)
     unchanged = torch.equal(rounded, parameter)
