@@ -1,6 +1,7 @@
 """A worker whose job holds temporary files and then does what the environment's ``STUCK`` says."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -39,7 +40,7 @@ def run(job: Job[Any], cancel: Cancel) -> Iterator[Event]:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "half").write_bytes(b"half")
         yield Progress("stuck", 0, 1, f"pid {os.getpid()}")
-        {"hang": hang, "sleep": sleep, "memory": memory, "killed": killed, "full": full}[
+        {"hang": hang, "sleep": sleep, "memory": memory, "killed": killed, "crash": crash, "full": full}[
             os.environ["STUCK"]
         ]()
         cancel.check()
@@ -64,6 +65,11 @@ def full() -> None:
 
 def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash() -> None:
+    """Read where nothing is, as a library that did not look whether it got memory."""
+    ctypes.string_at(0)
 
 
 if __name__ == "__main__":

@@ -596,6 +596,19 @@ def test_a_child_that_the_system_ends_is_said_to_have_lacked_memory(
     assert list(temp.iterdir()) == []
 
 
+def test_a_crash_of_a_library_is_told_as_what_a_lack_of_memory_can_do(
+    stuck: Callable[[str], None], tmp_path: Path, temp: Path
+) -> None:
+    stuck("crash")
+    job = AnalyzeJob("sample", tmp_path / "scores.json")
+    said = _sentence(job)
+    assert said.startswith("The analyze process ended early: a library crashed, as a lack of memory or a")
+    assert f"faulty driver can cause; it takes about {_needed(job)}" in said
+    assert "starting again continues. Try again. Close other programs" in said
+    assert "signal" not in said
+    assert list(temp.iterdir()) == []
+
+
 # Links
 # -----------------------------------------------------------------------------------------------------------
 

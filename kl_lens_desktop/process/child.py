@@ -21,6 +21,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Answer, Event, Failed, Finished, Memory, Note, from_line
 from kl_lens_desktop.process.job import Job, to_line
 from kl_lens_desktop.process.memory import (
+    crashed,
     ended_by_system,
     memory_words,
     out_of_memory,
@@ -224,13 +225,15 @@ class Child:
         if says_out_of_memory(words):
             return out_of_memory(self._job, self._free)
         what, kept = f"The {self.name} process ended early", self._job.KEEPS and f"{self._job.KEEPS}. "
-        if not ended_by_system(status):
+        if ended_by_system(status):
+            why, advice = "the system ended it, as it does when memory runs out", self._job.SAVES_MEMORY
+        elif crashed(status):
+            why = "a library crashed, as a lack of memory or a faulty driver can cause"
+            advice = f"Try again. {self._job.SAVES_MEMORY}"
+        else:
             advice = "Try again. If it happens again, choose a smaller model or another device"
             return ChildError(what, words, kept + advice)
-        why = "the system ended it, as it does when memory runs out"
-        error = ChildError(
-            what, f"{why}; {memory_words(self._job, self._free)}", kept + self._job.SAVES_MEMORY
-        )
+        error = ChildError(what, f"{why}; {memory_words(self._job, self._free)}", kept + advice)
         error.add_note(words)
         return error
 

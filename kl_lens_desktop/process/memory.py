@@ -28,6 +28,9 @@ _NO_PAGING_FILE = 1455  # Windows: the paging file is too small, as when torch's
 # How a process ends that the system ends for want of memory: SIGKILL of Linux, and Windows' STATUS_NO_MEMORY
 # and STATUS_COMMITMENT_LIMIT.
 _ENDED_BY_SYSTEM = (-9, 0xC0000017, 0xC000012D)
+# How one ends that crashed in native code: SIGABRT, SIGBUS and SIGSEGV; abort() on Windows, its access
+# violation, corrupt heap and failed fast check. Libraries that do not look whether they got memory end so.
+_CRASHED = (-6, -7, -10, -11, 3, 0xC0000005, 0xC0000374, 0xC0000409)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -55,6 +58,11 @@ def says_out_of_memory(words: str) -> bool:
 def ended_by_system(status: int) -> bool:
     """Whether an exit status is that of a process which the system ended, most likely for want of memory."""
     return status in _ENDED_BY_SYSTEM
+
+
+def crashed(status: int) -> bool:
+    """Whether an exit status is that of a process whose native code crashed, as it may for want of memory."""
+    return status in _CRASHED
 
 
 def out_of_memory(job: Job[Any], free: float) -> ChildError:
