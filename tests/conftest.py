@@ -20,21 +20,20 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from tests.gpu_on_cpu.emulator import Unavailable, environment
 from tests.models import build_short_sample
-from tests.tiers import QUICK_FAMILIES, TOGETHER, WHOLE, WHOLE_FIXTURES
+from tests.tiers import Recorder, arrange
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-durations", action="store_true", help="write tests/durations.json anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--record-durations") and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(Recorder())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay on one worker, and which `launch.py test --fast` leaves out."""
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        family = item.callspec.params.get("family") if hasattr(item, "callspec") else None
-        if TOGETHER.intersection(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-        elif family:  # what a file traces of a family, all its tests of that family use
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {family}"))
-        slow = item.originalname in WHOLE and family not in QUICK_FAMILIES
-        if slow or WHOLE_FIXTURES.intersection(item.fixturenames):
-            item.add_marker(pytest.mark.whole)
+    arrange(items)
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,9 @@ def test_the_version_stands_once() -> None:
 
 
 def test_the_tiers_name_what_exists() -> None:
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
-    defined = set(re.findall(r"^def (\w+)\(", source, re.MULTILINE))
-    assert defined >= tiers.WHOLE | tiers.WHOLE_FIXTURES | tiers.TOGETHER
+    source = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
+    defined = set(re.findall(r"^def (\w+)\(", "".join(source.values()), re.MULTILINE))
+    assert defined >= tiers.DEAR | tiers.TOGETHER
+    for name in tiers.recorded():
+        file, test = name.split("[")[0].split("::")
+        assert f"def {test}(" in source.get(ROOT / file, ""), f"{name} is gone; remove it from durations.json"

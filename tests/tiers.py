@@ -1,10 +1,26 @@
-"""Which tests stay on one worker, and which ones `launch.py test --fast` leaves out."""
+"""How long tests take, and what follows from it: which of them are quick, and which ones start first.
+
+`durations.json` holds the seconds of all tests that take longer than a moment, on two quiet cores. After a
+change that makes tests slower or adds slow ones, write it anew with
+``python installer/launch.py test --record-durations``.
+"""
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+DURATIONS = Path(__file__).with_name("durations.json")
+MOMENT_S = 0.2  # shorter ones are not recorded
+QUICK_S = 0.7  # longer ones are left out by ``launch.py test --fast``
 
 # Made once for a file and dear: all tests of the file that use one run on the same worker.
 TOGETHER = {"loaded", "bench", "poor", "events", "benched", "chooser", "stressed", "motley", "experts"}
 
-# Whoever uses one of these waits for an analysis, an export or the emulated GPU.
-WHOLE_FIXTURES = {
+# Whoever uses one of these first waits for an analysis, an export or the emulated GPU.
+DEAR = {
     "sample_ir",
     "short_ir",
     "export_sample",
@@ -18,192 +34,56 @@ WHOLE_FIXTURES = {
     "benched",
 }
 
-# Tests of every family are quick for these two, which stand for the others: one with a scan, one without.
-QUICK_FAMILIES = {"mamba", "lfm2"}
 
-# Other tests of more than about a second, or of many cases, by name.
-WHOLE = {
-    "test_what_the_paged_runtime_does_not_know_is_said",
-    "test_a_bad_bench_file_is_refused_in_one_sentence",
-    "test_a_batch_of_unequal_prompts_is_right_whatever_side_the_tokenizer_pads",
-    "test_a_budget_is_typed_in_any_unit",
-    "test_a_busy_hub_is_asked_again_after_the_time_it_names",
-    "test_a_call_with_more_tokens_than_any_before_is_right",
-    "test_a_cancelled_rounding_goes_on_where_it_was",
-    "test_a_chart_of_nothing_says_so",
-    "test_a_child_whose_parent_is_killed_ends_and_cleans_up",
-    "test_a_damaged_folder_is_refused_in_one_sentence",
-    "test_a_device_of_fixed_shapes_is_measured_by_its_own_graphs",
-    "test_a_device_of_fixed_shapes_takes_a_long_window_in_step_with_its_reference",
-    "test_a_device_that_is_not_here_takes_no_columns_and_says_why",
-    "test_a_folder_that_is_no_model_is_refused_in_one_sentence",
-    "test_a_graph_that_runs_in_pieces_answers_as_the_model",
-    "test_a_graph_traced_without_weights_and_given_them_is_the_one_traced_with_them",
-    "test_a_hostile_plan_is_refused_in_one_sentence",
-    "test_a_large_one_is_compared_in_pieces",
-    "test_a_menu_has_every_format_of_every_weight_and_says_which_are_predicted",
-    "test_a_menu_that_is_done_measures_nothing_again",
-    "test_a_model_is_found_downloaded_and_opened_and_can_be_deleted",
-    "test_a_model_of_an_earlier_version_is_moved_and_verified",
-    "test_a_model_on_disk_generates_the_same_text",
-    "test_a_model_on_disk_is_measured_with_the_same_integers",
-    "test_a_name_that_no_job_has_is_refused",
-    "test_a_native_checkpoint_answers_as_transformers",
-    "test_a_pair_is_called_wrongly_no_oftener_than_stated",
-    "test_a_plan_brings_its_integers_or_they_are_computed_again",
-    "test_a_plan_by_a_method_of_others_becomes_ours_when_it_is_changed",
-    "test_a_plan_file_given_at_the_start_opens_its_model",
-    "test_a_plan_is_saved_and_opened_again",
-    "test_a_plan_is_verified_with_its_integers",
-    "test_a_plan_of_another_model_is_refused_in_words",
-    "test_a_plan_of_another_revision_is_exported_only_by_consent",
-    "test_a_plan_of_another_revision_is_taken_only_by_consent",
-    "test_a_plan_opened_or_a_uniform_one_ends_what_was_typed",
-    "test_a_process_gives_what_a_shell_reads",
-    "test_a_prompt_passes_the_head_with_its_last_token_only",
-    "test_a_prompt_too_long_for_a_device_costs_its_own_figure_only",
-    "test_a_published_folder_opens_in_memory_and_from_the_disk",
-    "test_a_recurrence_that_freezes_in_the_trace_ends_the_export",
-    "test_a_repair_is_shown_and_can_be_taken_back",
-    "test_a_silent_server_is_said_and_given_up",
-    "test_a_slider_drawn_near_a_mark_settles_on_it",
-    "test_a_stage_without_memory_says_what_it_takes_and_what_helps",
-    "test_a_trial_that_fails_says_so_and_nothing_waits_for_it",
-    "test_a_verified_plan_stands_beside_its_nearest_rounding_on_two_texts",
-    "test_a_weight_beyond_fp16_is_refused_in_words",
-    "test_a_weight_that_is_not_finite_stays_fp16",
-    "test_a_whole_plan_is_measured_as_in_memory",
-    "test_agreement_and_baselines_are_those_in_memory",
-    "test_agreement_is_scipys_and_perplexity_is_plain",
-    "test_agreement_knows_its_limits",
-    "test_all_measured_is_said_whole_in_the_smallest_window",
-    "test_an_accepted_name_is_a_plain_file_on_every_system",
-    "test_an_analysis_fills_the_heatmap_and_never_blocks_the_window",
-    "test_an_analysis_that_was_ended_goes_on_to_the_same_bits",
-    "test_an_exchange_in_a_plan_is_measured_as_in_memory",
-    "test_an_export_onto_a_disk_that_becomes_full_says_so_and_leaves_nothing",
-    "test_an_export_takes_the_memory_that_is_said_of_it",
-    "test_an_export_without_room_is_refused_before_it_is_traced",
-    "test_an_exported_model_is_shown_and_uploaded",
-    "test_an_exported_one_is_like_any_other",
-    "test_an_opened_plan_that_cannot_be_weighed_keeps_nothing_of_the_one_before",
-    "test_analyzed_planned_and_exported_it_answers_as_the_model",
-    "test_baselines_are_plans_like_any_other",
-    "test_baselines_measured_before_stand_in_the_chart_and_in_the_words",
-    "test_bash_takes_its_completions_and_completes",
-    "test_bfloat16_differs_by_no_more_than_it_says",
-    "test_both_at_once_fetch_one_body",
-    "test_both_graphs_share_the_weights",
-    "test_cancel_answers_within_a_second_and_the_next_start_goes_on",
-    "test_cancel_keeps_what_was_measured_and_resuming_gives_the_same_bits",
-    "test_cancel_leaves_nothing",
-    "test_choosing_dark_recolours_the_open_window",
-    "test_closing_in_mid_job_leaves_nothing",
-    "test_closing_while_a_model_is_being_written_leaves_no_half_folder",
-    "test_columns_are_chosen_and_the_choice_is_kept",
-    "test_combinations_of_devices_stand_side_by_side",
-    "test_compress_measures_as_the_pages_say",
-    "test_compress_takes_the_sample_to_measured_models_and_fills_every_page",
-    "test_compressed_logits_are_those_of_rounded_weights",
-    "test_decay_rates_stay_in_f32",
-    "test_device_memory_is_one_total_and_its_kinds",
-    "test_drawing_a_cell_costs_the_same_in_a_large_model",
-    "test_esc_asks_before_it_stops_and_keeping_on_is_the_default",
-    "test_events_come_in_order",
-    "test_every_chart_names_every_good_row_once_and_no_name_covers_another",
-    "test_every_entry_is_measured_as_in_memory",
-    "test_every_entry_of_other_families_against_plain_torch",
-    "test_every_heading_of_figures_is_explained",
-    "test_every_job_goes_through_a_line_of_json_unharmed",
-    "test_every_method_makes_a_plan",
-    "test_every_page_fits_the_window",
-    "test_every_plan_that_is_written_can_be_read",
-    "test_every_stage_ends_at_a_signal_whatever_it_is_busy_with",
-    "test_every_weight_has_the_moments_of_its_inputs",
-    "test_experts_race_and_agree_like_other_weights",
-    "test_export_and_benchmark_run_from_their_buttons_and_a_prompt_is_tried",
-    "test_exported_constants_are_the_integers_that_were_measured",
-    "test_f1_opens_what_the_guide_says_about_the_page",
-    "test_failures_are_one_sentence",
-    "test_far_positions_are_exact_in_fp16",
-    "test_files_take_turns_so_that_a_longer_text_begins_with_a_shorter_one",
-    "test_files_without_a_source_are_measured_and_a_measure_may_lack_only_where_it_is_predicted",
-    "test_filters_narrow_what_is_found",
-    "test_five_random_entries_against_plain_torch",
-    "test_formats_measured_before_bring_their_figures_and_not_their_method",
-    "test_formats_that_a_person_names_are_measured_and_no_others",
-    "test_four_files_arrive_at_once",
-    "test_graphs_of_fixed_shapes",
-    "test_infinity_in_a_configuration_ends_as_json_that_every_reader_takes",
-    "test_it_computes_what_the_paper_says",
-    "test_killed_at_random_moments_the_file_is_the_same_to_the_last_bit",
-    "test_killed_in_mid_file_the_next_pull_goes_on",
-    "test_large_vocabularies_are_compared_in_slices",
-    "test_limits_are_kept_and_said",
-    "test_limits_that_nobody_can_read_are_said_and_left_out",
-    "test_little_at_a_time_and_much_are_the_same",
-    "test_llm_pipeline_for_an_npu",
-    "test_llm_pipeline_takes_prompts_of_unequal_length",
-    "test_logits_for_any_feeding",
-    "test_memory_is_shown_while_a_child_works_and_its_ends_until_the_next_run",
-    "test_more_formats_extend_the_file",
-    "test_more_text_extends_the_file_without_repeating",
-    "test_nothing_else_names_an_architecture",
-    "test_nothing_is_rounded_twice_and_roundings_never_mix",
-    "test_of_a_model_that_sees_the_text_part_is_exported",
-    "test_other_settings_start_over_and_keep_the_earlier_scores",
-    "test_packages_that_cannot_be_had_are_said_in_words",
-    "test_padding_is_as_if_it_were_not_there",
-    "test_pause_holds_the_measuring_and_resume_lets_it_go_on",
-    "test_paused_nothing_arrives_and_resumed_it_ends_well",
-    "test_plans_are_made_of_predictions_too_where_the_method_can_be_predicted",
-    "test_racing_keeps_the_ranking_and_says_which_stopped",
-    "test_rounding_is_nncfs",
-    "test_run_on_another_architecture",
-    "test_scores_measured_otherwise_are_not_continued",
-    "test_scores_of_an_older_version_go_on_as_they_began",
-    "test_scores_of_other_formats_leave_the_plan_and_say_so",
-    "test_scores_say_how_each_entry_was_rounded",
-    "test_set_up_once_then_skipped_and_repaired_when_cut_short",
-    "test_settings_are_kept_and_reach_the_benchmark",
-    "test_settings_that_an_option_takes_fit_into_the_files",
-    "test_standard_errors_are_of_window_means",
-    "test_step_by_step",
-    "test_steps_are_bounded_as_the_configuration_says",
-    "test_the_audit_finds_another_integer_and_another_scale",
-    "test_the_authors_tokenizer_comes_along_where_that_is_allowed",
-    "test_the_best_is_bold_and_what_rounds_cannot_tell_from_it_is_marked",
-    "test_the_bytes_of_ten_random_plans_are_those_of_their_files",
-    "test_the_command_line_says_that_it_was_cancelled",
-    "test_the_command_line_shows_both_roundings",
-    "test_the_exit_status_says_which_signal",
-    "test_the_first_window_comes_within_a_second_and_a_half_and_needs_no_torch",
-    "test_the_format_is_chosen_in_the_table_from_the_keyboard",
-    "test_the_heatmap_is_driven_from_the_keyboard",
-    "test_the_model_writes_its_own_text_the_same_for_the_same_seed",
-    "test_the_number_of_lanes_changes_no_figure",
-    "test_the_picture_takes_the_colours_of_the_theme",
-    "test_the_same_plan_gives_the_same_bytes_twice",
-    "test_the_sample_is_scored_as_in_memory",
-    "test_the_sheet_holds_every_figure_of_every_row",
-    "test_the_smallest_window_shows_the_usual_variants_and_the_whole_conclusion",
-    "test_the_time_left_is_about_right",
-    "test_the_title_says_how_far_a_job_is",
-    "test_token_by_token_it_is_the_same",
-    "test_transformers_is_as_it_was_after_an_export",
-    "test_variants_stay_in_view_while_devices_are_scrolled",
-    "test_verifying_writes_the_measurement_into_the_plan",
-    "test_weights_rounded_piece_by_piece_are_those_rounded_whole",
-    "test_weights_that_a_gpu_computes_wrongly_are_said",
-    "test_what_is_loaded_is_what_transformers_loads",
-    "test_what_is_no_weight_and_beyond_fp16_stays_in_f32",
-    "test_what_is_opened_is_what_is_loaded_in_the_files_precision",
-    "test_when_the_time_is_up_everything_has_a_figure_and_more_time_goes_on",
-    "test_while_another_model_is_read_nothing_claims_to_be_done",
-    "test_wikitext_comes_once_and_is_named_in_the_scores",
-    "test_wikitext_is_offered_where_it_is",
-    "test_windows_in_an_order_not_drawn_from_the_seed_are_not_gone_on_with",
-    "test_without_a_service_of_the_desktop_work_goes_on",
-    "test_without_the_hub_it_is_said",
-    "test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen",
-}
+def arrange(items: list[pytest.Item]) -> None:
+    """Say which tests stay on one worker and which are not quick, and let the longest begin."""
+    seconds = recorded()
+    groups: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        if seconds.get(item.nodeid, 0) > QUICK_S or DEAR.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.whole)
+        group = _group(item)
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+        groups[group or item.nodeid].append(item)
+
+    def longest(group: list[pytest.Item]) -> float:
+        return -sum(seconds.get(item.nodeid, 0) for item in group)
+
+    items[:] = [item for group in sorted(groups.values(), key=longest) for item in group]
+
+
+def _group(item: pytest.Function) -> str | None:
+    if TOGETHER.intersection(item.fixturenames):
+        return item.path.name
+    family = item.callspec.params.get("family") if hasattr(item, "callspec") else None
+    # What a file traces of a family, all its tests of that family use.
+    return f"{item.path.name} {family}" if family else None
+
+
+def recorded() -> dict[str, float]:
+    """Seconds by the name of a test."""
+    return json.loads(DURATIONS.read_text(encoding="utf-8"))["seconds"]
+
+
+class Recorder:
+    """A plugin that writes how long tests took, those that were not run keeping what was known of them."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add what setting up, running or taking down took."""
+        self._seconds[re.sub(r"@[^\]]*$", "", report.nodeid)] += report.duration  # without the worker's group
+
+    def pytest_sessionfinish(self) -> None:
+        """Write what takes longer than a moment."""
+        write({**recorded(), **self._seconds})
+
+
+def write(seconds: dict[str, float]) -> None:
+    """Write durations, sorted so that changes are seen."""
+    long = {name: round(each, 1) for name, each in sorted(seconds.items()) if each > MOMENT_S}
+    found = {"about": "seconds on two quiet cores; see tiers.py", "seconds": long}
+    DURATIONS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

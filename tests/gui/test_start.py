@@ -14,9 +14,18 @@ from kl_lens_desktop.gui.model.page import ModelPage
 from kl_lens_desktop.gui.more.help import HelpPage
 from kl_lens_desktop.gui.shell import application
 from kl_lens_desktop.gui.shell.window import PAGES, Window
-from tests.machine import slowness
 
 HEAVY = ("torch", "transformers", "openvino", "openvino_genai", "nncf")
+BARE = """
+import time
+import pyqtgraph
+from PySide6.QtWidgets import QApplication
+app = QApplication([])
+chart = pyqtgraph.PlotWidget()
+chart.show()
+app.processEvents()
+print("busy", time.process_time())
+"""
 PROBE = f"""
 import sys, time
 from PySide6.QtCore import QTimer
@@ -25,7 +34,6 @@ app = application.make_application()
 window = application.make_window()
 window.show()
 app.processEvents()
-print("first", time.time() - float(sys.argv[1]))
 print("busy", time.process_time())
 for name in {[page[0] for page in PAGES]!r}:
     window.show_page(name)
@@ -35,29 +43,25 @@ window.close()
 """
 
 
-def test_the_first_window_comes_within_a_second_and_a_half_and_needs_no_torch(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    seconds, busy, heavy = zip(*(_start(tmp_path) for _ in range(3)), strict=True)
-    with capsys.disabled():
-        print(f"\nfirst window after {min(seconds):.2f} s (of {', '.join(f'{s:.2f}' for s in seconds)})")
-    assert set(heavy) == {"[]"}
-    assert min(busy) < 1.5 * slowness()  # of processor time, in which other programs do not count
+def test_the_first_window_comes_soon_and_needs_no_torch(tmp_path: Path) -> None:
+    """In some times the processor time of a window with an empty chart."""
+    started = [(_start(tmp_path, BARE), _start(tmp_path, PROBE)) for _ in range(3)]
+    assert {ours["heavy"] for _, ours in started} == {"[]"}
+    bare, busy = (min(float(each["busy"]) for each in starts) for starts in zip(*started, strict=True))
+    assert busy < 6 * bare
 
 
-def _start(home: Path) -> tuple[float, float, str]:
+def _start(home: Path, code: str) -> dict[str, str]:
     environment = {**os.environ, "KL_LENS_HOME": str(home), "QT_QPA_PLATFORM": "offscreen"}
-    code = "import time, sys; sys.argv[1] = str(time.time())"  # when Python itself has started
     run = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{PROBE}", ""],
+        [sys.executable, "-c", code],
         env=environment,
         capture_output=True,
         text=True,
         encoding="utf-8",
         check=True,
     )
-    lines = dict(line.split(" ", 1) for line in run.stdout.splitlines())
-    return float(lines["first"]), float(lines["busy"]), lines["heavy"]
+    return dict(line.split(" ", 1) for line in run.stdout.splitlines())
 
 
 def test_a_folder_that_is_no_model_is_refused_in_one_sentence(
