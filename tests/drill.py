@@ -248,13 +248,24 @@ def _finished(ground: Ground, stage: Stage, folder: Path) -> list[str]:
     run = ground.start(stage, folder)
     code, said = run.wait()
     faults = [f"again: {fault}" for fault in _words(code, said, 0)]
-    if not code and stage.result(folder) != ground.expected[stage.name]:
-        faults.append("another result than undisturbed")
+    if not code and (found := stage.result(folder)) != (wanted := ground.expected[stage.name]):
+        faults.append(f"another result than undisturbed: {_first_difference(found, wanted)}")
     if left := sorted(_names(folder) - ground.names[stage.name]):
         faults.append(f"leaves {', '.join(left[:5])}")
     if temporary := _temporary(folder):
         faults.append(f"leaves in the temporary folder {', '.join(temporary[:5])}")
     return faults
+
+
+def _first_difference(found: Any, wanted: Any) -> str:
+    """Where two results of the same stage part."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        if found.keys() != wanted.keys():
+            return f"{sorted(found)}, not {sorted(wanted)}"
+        found, wanted = list(found.items()), list(wanted.items())
+    if isinstance(found, list | tuple) and isinstance(wanted, list | tuple) and len(found) == len(wanted):
+        return next(_first_difference(a, b) for a, b in zip(found, wanted, strict=True) if a != b)
+    return f"{found!r}, not {wanted!r}"
 
 
 def drill_endings(

@@ -258,7 +258,15 @@ def _check_run(model: str | Path, out: Path, *flags: str) -> dict[str, Any]:
 
 
 def test_run_on_another_architecture(tmp_path: Path) -> None:
-    flags = ("--exhaustive", "--seed", "3", "--window", "64")
+    flags = (
+        "--exhaustive",
+        "--seed",
+        "3",
+        "--window",
+        "64",
+        "--formats",
+        "int3_sym_g64,int4_sym_g64,int8_sym",
+    )
     flags += ("--contexts", "16", "--bench-tokens", "600", "--bench-minutes", "1")
     model, out = build_folder("zamba2", tmp_path / "zamba2"), tmp_path / "out"
     _check_run(model, out, *flags)
