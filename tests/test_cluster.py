@@ -114,5 +114,5 @@ def test_a_model_that_a_computer_lacks_is_sent_to_it(
 def test_an_address_where_nothing_answers_is_told(short_sample: LocalModel, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     how = replace(HOW, cluster="127.0.0.1:9")
-    with pytest.raises(InputError, match="Cannot reach a Ray cluster at 127.0.0.1:9"):
+    with pytest.raises(InputError, match=r"Cannot reach a Ray cluster at 127\.0\.0\.1:9"):
         list(analyze(short_sample, tmp_path / "scores.json", how, Cancel()))

@@ -8,6 +8,9 @@ import collections
 import contextlib
 import logging
 import os
+import signal
+import socket
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kl_lens_desktop.errors import ChildError, InputError
+from kl_lens_desktop.files import reason
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.inventory import blocks
 from kl_lens_desktop.model.load import LoadedModel
@@ -29,6 +33,7 @@ from kl_lens_desktop.sensitivity.measuring import Candidate, Found
 from kl_lens_desktop.sensitivity.metrics import Tally
 
 _POLL_S = 0.2
+_ANSWER_S = 5.0
 _PART = 2**26  # bytes of a file that are sent at a time
 _TOGETHER = 32  # candidates that pass a model on disk together: one widening of a block serves them all
 _REVIVALS = 3  # of a worker on the same computer
@@ -245,26 +250,47 @@ def joined(address: str, loaded: LoadedModel, precision: str, cancel: Cancel) ->
             "the package ray is not installed",
             'Install it with: pip install "kl-lens-desktop[cluster]"',
         ) from error
-    cores = usable_cores() if address == "local" else None
+    _check_answers(address)
+    heard = signal.getsignal(signal.SIGTERM)
+    local = address == "local"
     try:
         ray.init(
             address=address,
-            num_cpus=cores,
+            num_cpus=usable_cores() if local else None,
             namespace="kl-lens",
-            include_dashboard=False if address == "local" else None,
+            include_dashboard=False if local else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise InputError(
-            f"Cannot reach a Ray cluster at {address}",
-            " ".join(str(error).split())[:200],
-            "Start one with `ray start --head` there, or give its address",
-        ) from error
+        raise _unreachable(address, " ".join(str(error).split())[:200]) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, heard)  # Ray puts its own in its place
     try:
         yield Cluster(ray, loaded, precision, cancel)
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _unreachable(
+            address, reason(error) if isinstance(error, OSError) else "it is no address"
+        ) from error
+
+
+def _unreachable(address: str, why: str) -> InputError:
+    return InputError(
+        f"Cannot reach a Ray cluster at {address}",
+        why,
+        "Start one with `ray start --head` there, or give its address as HOST:PORT",
+    )
 
 
 def _none_left() -> ChildError:
