@@ -555,6 +555,11 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
             "rounds each number on its own"
         ),
     )
+    command.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="measure on the computers of a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto on one of them",
+    )
 
 
 def _usual(kind: type[Any], name: str) -> str:

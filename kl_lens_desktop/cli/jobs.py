@@ -118,6 +118,7 @@ def _analysis(arguments: Arguments, usual: Analysis) -> Analysis:
         precision=_given(arguments.precision, usual.precision),
         minutes=arguments.minutes,
         rounding=_given(arguments.rounding, usual.rounding),
+        cluster=arguments.cluster,
     )
 
 

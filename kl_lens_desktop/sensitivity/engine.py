@@ -38,14 +38,15 @@ from kl_lens_desktop.quantities import duration
 from kl_lens_desktop.sensitivity import race
 from kl_lens_desktop.sensitivity.calibrate import calibrate
 from kl_lens_desktop.sensitivity.clock import ROUNDING, Clock
+from kl_lens_desktop.sensitivity.cluster import Cluster, joined
 from kl_lens_desktop.sensitivity.data_rounding import Calibration, calibration, round_by_data
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, Analysis
-from kl_lens_desktop.sensitivity.lanes import Lane, Lanes
+from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.ledger import open_ledger, order_of
 from kl_lens_desktop.sensitivity.local_error import LocalErrors
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB
-from kl_lens_desktop.sensitivity.measuring import InMemory, Measuring, OnDisk
+from kl_lens_desktop.sensitivity.measuring import Measuring, measuring_here
 from kl_lens_desktop.sensitivity.menu import Menu, Wish, note_time, tell_errors
 from kl_lens_desktop.sensitivity.moments import Seen
 from kl_lens_desktop.sensitivity.scan import STAGE, Scan, place_of
@@ -152,10 +153,16 @@ def analyze(
         clock.note(ROUNDING)
         return found
 
-    def measuring() -> contextlib.AbstractContextManager[Measuring[Any]]:
-        return _measuring(loaded, precision, cancel)
+    cluster: Cluster | None = None
 
-    try:
+    def measuring() -> contextlib.AbstractContextManager[Measuring[Any]]:
+        return contextlib.nullcontext(cluster) if cluster else measuring_here(loaded, precision, cancel)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(ledger.save, now=True)
+        if how.cluster:
+            cluster = stack.enter_context(joined(how.cluster, loaded, precision, cancel))
+            yield from cluster.begin(STAGE, local, fresh.model.sha256)
         roundings = yield from rounded(pairs)
         if by_menu:
             moments = None if by is None else (by.fit, by.judge)
@@ -177,8 +184,6 @@ def analyze(
                 yield from scan.events(None if how.exhaustive else how.bits)
         if clock.is_limited:
             yield note_time(clock)
-    finally:
-        ledger.save(now=True)
 
 
 def _calibration(
@@ -252,17 +257,6 @@ def _settings(how: Analysis, precision: str, count: int, by: Calibration | None)
     }
 
 
-@contextlib.contextmanager
-def _measuring(loaded: LoadedModel, precision: str, cancel: Cancel) -> Iterator[Measuring[Any]]:
-    with torch.no_grad(), fast_kernels(loaded.model), matrix_products(precision):
-        if loaded.mapped:
-            with DiskLanes(loaded.model, cancel) as disk_lanes:
-                yield OnDisk(disk_lanes)
-        else:
-            with Lanes(loaded.model, cancel) as lanes:
-                yield InMemory(lanes)
-
-
 def measure_plan(
     loaded: LoadedModel,
     assignments: dict[str, str],
@@ -302,17 +296,6 @@ def in_forward_order(weights: Sequence[Weight]) -> list[Weight]:
 def use_cores() -> None:
     """Let torch compute with as many threads as the job may use."""
     torch.set_num_threads(usable_cores())
-
-
-@contextlib.contextmanager
-def matrix_products(precision: str) -> Iterator[None]:
-    """Compute products of float32 matrices in float32 or, for ``bf16``, from operands rounded to bfloat16."""
-    kept = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if precision == "bf16" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(kept)
 
 
 def bf16_bound(kl: float, floor: float) -> float:

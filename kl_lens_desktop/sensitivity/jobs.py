@@ -50,6 +50,8 @@ class Analysis:
         After so many, the best that is known is kept; with more the next time, it goes on from there.
     rounding : str
         ``data``, which chooses each weight's integers by the inputs that a text gives it, or ``nearest``.
+    cluster : str or None
+        Address of a Ray cluster whose computers measure; see `sensitivity.cluster.joined`.
     """
 
     text: tuple[Path, ...] = ()
@@ -65,6 +67,7 @@ class Analysis:
     device: str = "cpu"
     minutes: float | None = None
     rounding: str = ROUNDINGS[0]
+    cluster: str | None = None
 
     @property
     def offered(self) -> tuple[str, ...]:

@@ -1,17 +1,21 @@
 """One weight in one format at a time, measured: with all weights in memory, or with those of one block."""
 
+import contextlib
 import functools
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.inventory import Weight
+from kl_lens_desktop.model.load import LoadedModel
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import FP16_MOST, Format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.quant.roundings import Change, changed_values
@@ -73,8 +77,10 @@ class Measuring(Protocol[T]):
 
     model: PreTrainedModel
     depth: int
-    count: int
     together: bool
+
+    @property
+    def count(self) -> int: ...
 
     def open(self, ids: Tensor) -> T:
         """Run the full-precision model on token ids (windows, window)."""
@@ -172,6 +178,29 @@ class OnDisk:
         if name not in self._known_usable:
             self._known_usable[name] = all(_finite(part, FP16_MOST) for part in self._weights.pieces(name))
         return self._known_usable[name]
+
+
+@contextlib.contextmanager
+def measuring_here(loaded: LoadedModel, precision: str, cancel: Cancel) -> Iterator[Measuring[Any]]:
+    """The way that suits a model as it was loaded, with this computer's cores."""
+    with torch.no_grad(), fast_kernels(loaded.model), matrix_products(precision):
+        if loaded.mapped:
+            with DiskLanes(loaded.model, cancel) as disk_lanes:
+                yield OnDisk(disk_lanes)
+        else:
+            with Lanes(loaded.model, cancel) as lanes:
+                yield InMemory(lanes)
+
+
+@contextlib.contextmanager
+def matrix_products(precision: str) -> Iterator[None]:
+    """Compute products of float32 matrices in float32 or, for ``bf16``, from operands rounded to bfloat16."""
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if precision == "bf16" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(kept)
 
 
 def _jobs(walk: Walk, todo: Sequence[Candidate]) -> Iterator[Work[Found]]:

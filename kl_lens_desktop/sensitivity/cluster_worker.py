@@ -1,0 +1,162 @@
+"""What a computer of a cluster does for an analysis: it opens the model once and measures what it is given.
+
+The figures are those of `measuring` on one computer, bit for bit, as long as the processors know the same
+instructions.
+"""
+
+import contextlib
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kl_lens_desktop import __version__
+from kl_lens_desktop.errors import KLLensError
+from kl_lens_desktop.home import home
+from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
+from kl_lens_desktop.model.checkpoint import weights_sha256
+from kl_lens_desktop.model.inventory import Weight
+from kl_lens_desktop.model.load import load_or_open
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.quant.formats import Format
+from kl_lens_desktop.quant.integers import Packed, open_integers, writing
+from kl_lens_desktop.quant.roundings import Kept
+from kl_lens_desktop.repository.model_files import model_files
+from kl_lens_desktop.sensitivity.measuring import Candidate, Found, Measuring, measuring_here
+from kl_lens_desktop.sensitivity.metrics import Tally
+from kl_lens_desktop.temporary import temporary_folder
+
+_PACKAGES = ("torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class SentCandidate:
+    """A `Candidate` on its way to another computer: with its integers in place of their file."""
+
+    weight: Weight
+    format: Format
+    packed: Packed | None
+
+    def arrived(self, path: Path) -> Candidate:
+        """The candidate; where it has integers, `path` becomes their file."""
+        if self.packed is None:
+            return Candidate(self.weight, self.format, self.format)
+        pair = (self.weight.name, self.format.name)
+        with writing(path, "", {}, [sum(part.nbytes for part in self.packed.parts.values())]) as file:
+            file.add(pair, self.packed)
+        return Candidate(self.weight, self.format, Kept(open_integers(path), pair, tuple(self.weight.shape)))
+
+
+def sent(candidate: Candidate) -> SentCandidate:
+    """The candidate as it travels."""
+    change = candidate.change
+    packed = change.integers.whole(change.pair) if isinstance(change, Kept) else None
+    return SentCandidate(candidate.weight, candidate.format, packed)
+
+
+def versions() -> dict[str, str]:
+    """Of what the figures depend on."""
+    return {"kl-lens-desktop": __version__, **{name: version(name) for name in _PACKAGES}}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """How a computer measures: so many candidates at a time, of a model that is mapped or in memory."""
+
+    count: int
+    mapped: bool
+
+
+class Worker:
+    """An actor of Ray's, one on each computer; its methods are called one after the other.
+
+    Parameters
+    ----------
+    threads : int
+        That it may compute with.
+    precision : str
+        As `sensitivity.jobs.Analysis` has it.
+    """
+
+    def __init__(self, threads: int, precision: str) -> None:
+        torch.set_num_threads(threads)
+        self._precision = precision
+        self._stack = contextlib.ExitStack()
+        self._folder: Path | None = None
+        self._key = 0
+        self._text: Any = None
+
+    def about(self) -> tuple[str, dict[str, str]]:
+        """The computer's name, and `versions` there."""
+        return platform.node(), versions()
+
+    def find(self, model: LocalModel, sha256: str) -> bool:
+        """Whether this very model is here: where the asking computer has it, pulled, or received before."""
+        places = [model.folder, _received(sha256)]
+        with contextlib.suppress(KLLensError):
+            places.insert(1, resolve_model(model.id, model.revision).folder)
+        for folder in places:
+            with contextlib.suppress(KLLensError, OSError):
+                if weights_sha256(list(model_files(folder).weights)) == sha256:
+                    self._folder = folder
+                    return True
+        return False
+
+    def receive(self, sha256: str, name: str, data: bytes, start: int) -> None:
+        """Write a part of a file of the model that begins at `start`."""
+        path = _received(sha256) / Path(name).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            file.write(data)
+
+    def open(self) -> Opened:
+        """Open the model that was found."""
+        assert self._folder is not None
+        loaded = _last(load_or_open(self._folder, "analyze"))
+        self._measuring: Measuring[Any] = self._stack.enter_context(
+            measuring_here(loaded, self._precision, Cancel())
+        )
+        return Opened(self._measuring.count, loaded.mapped)
+
+    def text(self, key: int, ids: Tensor) -> tuple[list[float], bool]:
+        """Run the full-precision model on token ids (windows, window), which replace those before."""
+        self._text = None  # the memory of the one before is free first
+        self._key, self._text = key, self._measuring.open(ids)
+        return self._text.signal, self._text.finite
+
+    def measure(self, key: int, todo: Sequence[SentCandidate]) -> list[Found]:
+        """What was found of each candidate on the text of that key; nothing where another has replaced it."""
+        if key != self._key:
+            return []
+        with temporary_folder() as folder:
+            candidates = [each.arrived(folder / f"{place}.safetensors") for place, each in enumerate(todo)]
+            found = self._measuring.found(self._text, candidates)
+            return [each for each in found if isinstance(each, Found)]
+
+    def noise(self, key: int) -> Tally:
+        """As `Measuring.noise`."""
+        assert key == self._key
+        return self._measuring.noise(self._text)
+
+    def broken(self) -> list[str]:
+        """The parameters that are not finite."""
+        return list(self._measuring.broken())
+
+
+def _received(sha256: str) -> Path:
+    return home() / "cluster" / sha256[:16]
+
+
+def _last(steps: Any) -> Any:
+    """What a generator of events returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            return ended.value
