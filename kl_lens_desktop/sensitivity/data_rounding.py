@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import Format, parse_format
-from kl_lens_desktop.quant.gptq import Curvature, Threads, curvature, gptq
+from kl_lens_desktop.quant.gptq import Curvature, Threads, gptq
 from kl_lens_desktop.quant.integers import (
     Integers,
     Pair,
@@ -32,9 +32,9 @@ from kl_lens_desktop.quant.integers import (
     packed_bytes,
     writing,
 )
-from kl_lens_desktop.quant.rounding import Quantized, fake_quantize
+from kl_lens_desktop.quant.rounding import Quantized, combined, fake_quantize
 from kl_lens_desktop.quant.roundings import NEAREST, Kept, Roundings, kept_in, packed
-from kl_lens_desktop.sensitivity.moments import DAMP, DAMP_TIED, Moment, Seen, second_moments, weighted_error
+from kl_lens_desktop.sensitivity.moments import DAMP, DAMP_TIED, Moment, Remembered, Seen, weighted_error
 from kl_lens_desktop.text.bundled import calibration_text, text_sha256
 from kl_lens_desktop.text.windows import calibration_windows
 
@@ -44,11 +44,28 @@ _ERROR_ELEMENTS = 2**20  # of a weight at a time
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The text a rounding looks at: windows to fit to, others to judge by, and the record of both."""
+    """The text a rounding looks at: windows to fit to, others to judge by, and the record of both.
+
+    Attributes
+    ----------
+    fit, judge : Tensor
+        Token ids (windows, window).
+    record : mapping
+    inputs : Remembered
+        What weights see of it.
+    """
 
     fit: Tensor
     judge: Tensor
     record: Mapping[str, Any]
+    inputs: Remembered = field(init=False, repr=False)
+
+    @property
+    def windows(self) -> int:
+        return len(self.fit) + len(self.judge)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", Remembered(self.fit, self.judge))
 
 
 def calibration(
@@ -243,7 +260,7 @@ def _fitted(
     yield Progress(stage, 0, len(pairs), message, "roundings")
     parameters = weight_parameters(loaded.model)  # before stand-ins take their places
     with _threads() as pool:
-        for seen in second_moments(loaded.model, by.fit, by.judge, cancel, set(formats)):
+        for seen in by.inputs.seen(loaded.model, cancel, set(formats)):
             if isinstance(seen, Seen):
                 done += sum(len(formats[weight.name]) for weight in seen.weights)
                 _round_seen(parameters, seen, formats, pool, writer, cancel, judged)
@@ -276,18 +293,18 @@ def _round_seen(
     judged: bool,
 ) -> None:
     """All formats of the weights that share inputs, one after the other: each is a copy of the weight."""
-    about = curvature(seen.fit[0].matrix, seen.damp) if len(seen.fit) == 1 else None
     for weight in seen.weights:
         stored = parameters[weight.name]
         for fmt in formats[weight.name]:
             if stored.dim() == 2:
-                matrices = [_round_matrix(stored, about, seen.judge[0], fmt, cancel, pool.map)]
+                matrices = [_round_matrix(stored, *seen.about(), fmt, cancel, pool.map)]
             else:
                 matrices = _round_experts(stored, seen, fmt, cancel, pool)
             usable = [each.stored for each in matrices if each.stored is not None]
             better = sum(each.error for each in matrices) < sum(each.nearest for each in matrices)
             if len(usable) == len(matrices) and (better or not judged):
-                writer.add((weight.name, fmt.name), packed(_stacked(usable, stored.dim() == 3)))
+                whole = usable[0] if stored.dim() == 2 else combined(usable, torch.stack)
+                writer.add((weight.name, fmt.name), packed(whole))
             else:
                 writer.add_nearest((weight.name, fmt.name))
 
@@ -307,8 +324,7 @@ def _round_experts(
     """Experts are small and many: a thread for each."""
 
     def run(place: int) -> _Fit:
-        about = curvature(seen.fit[place].matrix, seen.damp)
-        return _round_matrix(stack[place], about, seen.judge[place], fmt, cancel, map)
+        return _round_matrix(stack[place], *seen.about(place), fmt, cancel, map)
 
     return list(pool.map(run, range(len(stack))))
 
@@ -346,20 +362,10 @@ def _errors(matrix: Tensor, rounded: Quantized, judge: Moment) -> tuple[float, f
     for start in range(0, len(matrix), rows):
         cut = slice(start, start + rows)
         piece = matrix[cut].float().cpu()
-        zero = None if rounded.zero_point is None else rounded.zero_point[cut]
-        part = Quantized(rounded.elements[cut], rounded.scale[cut], zero, rounded.fmt)
-        ours += weighted_error(part.dequantize() - piece, judge)
+        ours += weighted_error(_rows(rounded, cut).dequantize() - piece, judge)
         nearest += weighted_error(fake_quantize(piece, rounded.fmt) - piece, judge)
     return ours, nearest
 
 
-def _stacked(matrices: Sequence[Quantized], stack: bool) -> Quantized:
-    if not stack:
-        return matrices[0]
-    zeros = [each.zero_point for each in matrices if each.zero_point is not None]
-    return Quantized(
-        torch.stack([each.elements for each in matrices]),
-        torch.stack([each.scale for each in matrices]),
-        torch.stack(zeros) if zeros else None,
-        matrices[0].fmt,
-    )
+def _rows(stored: Quantized, cut: slice) -> Quantized:
+    return combined([stored], lambda whole: whole[0][cut])

@@ -40,6 +40,7 @@ from kl_lens_desktop.sensitivity.calibrate import calibrate
 from kl_lens_desktop.sensitivity.clock import ROUNDING, Clock
 from kl_lens_desktop.sensitivity.data_rounding import Calibration, calibration, round_by_data
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
+from kl_lens_desktop.sensitivity.estimate import MOMENT_WINDOWS
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, Analysis
 from kl_lens_desktop.sensitivity.lanes import Lane, Lanes
 from kl_lens_desktop.sensitivity.ledger import open_ledger, order_of
@@ -126,8 +127,7 @@ def analyze(
     ledger = open_ledger(out, fresh, hashes)
     for entry in ledger.entries:
         yield Scored(asdict(entry))
-    passes = 0 if by is None else len(by.fit) + len(by.judge)
-    wish = Wish(in_forward_order(quantizable(weights)), wanted, how.bits, passes)
+    wish = Wish(in_forward_order(quantizable(weights)), wanted, how.bits)
     clock.note("opening the model")
     by_menu = clock.is_limited or not (how.formats or how.exhaustive)
     chosen = how.formats or how.exhaustive
@@ -152,14 +152,18 @@ def analyze(
         clock.note(ROUNDING)
         return found
 
+    def passes() -> int:
+        if by is None:
+            return MOMENT_WINDOWS
+        return 0 if by.inputs.holds({weight.name for weight in wish.weights}) else by.windows
+
     def measuring() -> contextlib.AbstractContextManager[Measuring[Any]]:
         return _measuring(loaded, precision, cancel)
 
     try:
         roundings = yield from rounded(pairs)
         if by_menu:
-            moments = None if by is None else (by.fit, by.judge)
-            yield from tell_errors(errors, ids, moments, clock, cancel)
+            yield from tell_errors(errors, ids, by.inputs if by else None, clock, cancel)
         candidates = [wish.candidate(pair, roundings) for pair in pairs]
         scan = Scan(ids, ledger, candidates, cancel, clock, [] if chosen else wanted)
         if precision == "bf16" and "rounding_floor" not in ledger.settings:
@@ -171,7 +175,8 @@ def analyze(
                 "from quantization"
             )
         if by_menu:
-            yield from Menu(scan, ledger, wish, candidates, len(ids), clock).events(measuring, rounded)
+            menu = Menu(scan, ledger, wish, candidates, len(ids), clock, passes)
+            yield from menu.events(measuring, rounded)
         else:
             with scan.measured_by(measuring()):
                 yield from scan.events(None if how.exhaustive else how.bits)

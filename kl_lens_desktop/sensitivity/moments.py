@@ -7,8 +7,9 @@ Products of matrices are watched where torch computes them, so that a weight tha
 itself, as Mamba-1's dt_proj, is seen as well as one that a module multiplies.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import torch
@@ -20,11 +21,13 @@ from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.quant.gptq import Curvature, curvature
 from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 
 DAMP = 0.01  # share of the mean of the diagonal that is added to it
 DAMP_TIED = 1.0  # the head's inputs say nothing of the look-up that shares its weight
 BATCH_TOKENS = 512
+HELD_ELEMENTS = 2**26  # of moments and curvatures that are kept for the next time, 256 MB
 _LEAST_TOKENS = 16  # of its layer's mean that an expert's own tokens are mixed with
 
 _MM, _ADDMM = torch.ops.aten.mm, torch.ops.aten.addmm
@@ -57,6 +60,27 @@ class Seen:
     fit: Sequence[Moment]
     judge: Sequence[Moment]
     damp: float = DAMP
+    _made: dict[int, tuple[Curvature | None, Moment]] = field(default_factory=dict, repr=False)
+
+    def about(self, place: int = 0) -> tuple[Curvature | None, Moment]:
+        """The curvature to fit to, which is None if it has no use, and the moment to judge by.
+
+        They are made once, for as many experts of a stack as fit in memory.
+        """
+        if (found := self._made.get(place)) is None:
+            found = curvature(self.fit[place].matrix, self.damp), self.judge[place]
+            if len(self._made) * self._elements < HELD_ELEMENTS:
+                self._made[place] = found
+        return found
+
+    @property
+    def held_elements(self) -> float:
+        """What it takes in memory, of a matrix; of a stack of experts too much to keep."""
+        return 4 * self._elements if len(self.fit) == 1 else math.inf
+
+    @property
+    def _elements(self) -> int:
+        return self.weights[0].shape[-1] ** 2
 
 
 def weighted_error(error: Tensor, moment: Moment) -> float:
@@ -91,6 +115,43 @@ def second_moments(
     weights = [each for each in quantizable(inventory(model)) if names is None or each.name in names]
     with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel) as streamed:
         yield from _Pass(streamed, fit, judge, weights).events()
+
+
+class Remembered:
+    """`second_moments` of one text, run once for all weights where little memory holds what they have seen.
+
+    Parameters
+    ----------
+    fit, judge : Tensor
+        Token ids (windows, window), without a window in common.
+    """
+
+    def __init__(self, fit: Tensor, judge: Tensor) -> None:
+        self._fit, self._judge = fit, judge
+        self._held: list[Seen] = []
+
+    def holds(self, names: set[str]) -> bool:
+        """Whether these weights are known without another run."""
+        return names <= {weight.name for seen in self._held for weight in seen.weights}
+
+    def seen(self, model: PreTrainedModel, cancel: Cancel, names: set[str]) -> Iterator[Seen | float]:
+        """What weights have seen, and in between the share of the work done, as `second_moments` gives it."""
+        if self.holds(names):
+            for held in self._held:
+                wanted = tuple(weight for weight in held.weights if weight.name in names)
+                if wanted:
+                    yield replace(held, weights=wanted)
+            return
+        self._held.clear()
+        room: float = HELD_ELEMENTS
+        for seen in second_moments(model, self._fit, self._judge, cancel, names):
+            if isinstance(seen, Seen):
+                room -= seen.held_elements
+                if room >= 0:
+                    self._held.append(seen)
+                else:  # the next time all of them are run again
+                    self._held.clear()
+            yield seen
 
 
 class _Pass:
@@ -205,7 +266,7 @@ class _OfExperts(Sequence[Moment]):
 
     experts: int
     channels: int
-    rows: list[tuple[int, Tensor]] = field(default_factory=list)
+    rows: dict[int, list[Tensor]] = field(default_factory=dict)
     mean: Tensor | None = None
 
     def __len__(self) -> int:
@@ -221,17 +282,16 @@ class _OfExperts(Sequence[Moment]):
         if not 0 <= place < self.experts:
             raise IndexError(place)
         if self.mean is None:
-            every = _Sum(self.channels)
-            for _, rows in self.rows:
-                every.add(rows)
-            self.mean = every.moment().matrix
-        own = _Sum(self.channels)
-        for expert, rows in self.rows:
-            if expert == place:
-                own.add(rows)
-        found = own.moment()
+            self.mean = self._sum(row for rows in self.rows.values() for row in rows).matrix
+        found = self._sum(self.rows.get(place, []))
         share = _LEAST_TOKENS / (found.tokens + _LEAST_TOKENS)
         return Moment(found.matrix.lerp_(self.mean, share), found.tokens)
+
+    def _sum(self, rows: Iterable[Tensor]) -> Moment:
+        total = _Sum(self.channels)
+        for each in rows:
+            total.add(each)
+        return total.moment()
 
 
 class _Watch:
@@ -262,7 +322,7 @@ class _Watch:
         count, _, channels = weight.shape
         if key not in self._experts:
             self._experts[key] = _OfExperts(count, channels), _OfExperts(count, channels)
-        self._experts[key][half].rows.append((expert, rows.float()))
+        self._experts[key][half].rows.setdefault(expert, []).append(rows.float())
 
     def taken(self, keys: Sequence[int]) -> Iterator[Seen]:
         """What those weights have seen; it is forgotten when the caller is done with it."""
