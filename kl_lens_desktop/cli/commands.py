@@ -325,6 +325,8 @@ def _baselines(arguments: Arguments) -> None:
         ],
     )
     say(f"Wrote {len(rows)} plans to {arguments.out}. You can export each of them.")
+    if strange := [name for name, plan in plans.items() if plan.rounded_by]:
+        say(f"Plans do not hold NNCF's own integers: an export rounds {', '.join(strange)} to nearest.")
 
 
 def _export(arguments: Arguments) -> None:

@@ -174,6 +174,7 @@ def export_model(
             yield Note(f"No graph for an NPU is written: {family.npu}.", "warning")
             npu = False
         yield from _warnings(plan, npu)
+        plan = plan.without_strange_figures
         yield from warnings(loaded)
         roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
         changes = roundings.changes(plan.assignments)
@@ -341,6 +342,12 @@ def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
             words = ", ".join(parse_format(name).label for name in wrong)
             text = f"OpenVINO's {device} plugin computes {words} wrongly. Use another device."
             yield Note(text, "warning")
+    if plan.rounded_by:
+        yield Note(
+            "This plan was measured with integers that NNCF chose. A plan does not hold them, so its weights "
+            "are rounded to nearest",
+            "warning",
+        )
 
 
 def _prompt(loaded: LoadedModel) -> list[int]:

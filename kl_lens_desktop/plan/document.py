@@ -18,6 +18,8 @@ SCHEMA = "kl-lens/plan/1"
 FILE_LIMIT = 2 * 2**20  # twenty thousand weights; what a stranger can make of more would take 100 MB to read
 NAME_LIMIT = 300
 MOST_BITS, MOST_BYTES, MOST_KL = 16.0, 10**12, 1000.0  # of a budget
+ROUNDED_BY = "rounded_by"
+"""Of a plan's provenance: whose integers its figures are of, where a plan cannot hold them."""
 _WEIGHT = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\.weight")
 
 
@@ -65,6 +67,11 @@ class Plan:
         return same and (self.roundings, self.rounding) == (other.roundings, other.rounding)
 
     @property
+    def rounded_by(self) -> str:
+        """What chose the integers that were measured, if it was another program."""
+        return str(self.provenance.get(ROUNDED_BY) or "")
+
+    @property
     def fitted(self) -> list[tuple[str, str]]:
         """Weight and format of what is not rounded to nearest."""
         return [(weight, self.assignments[weight]) for weight in self.roundings]
@@ -73,6 +80,14 @@ class Plan:
     def sha256(self) -> str:
         """Of the assignments alone, as bench files name a plan: see `assignments_sha256`."""
         return assignments_sha256(self.assignments)
+
+    @property
+    def without_strange_figures(self) -> "Plan":
+        """The plan as it is rounded here: without what was measured of another program's integers."""
+        if not self.rounded_by:
+            return self
+        kept = {name: value for name, value in self.provenance.items() if name != ROUNDED_BY}
+        return replace(self, measured=None, provenance=kept)
 
     def with_measured(self, measured: dict[str, Any]) -> "Plan":
         return replace(self, measured=measured)

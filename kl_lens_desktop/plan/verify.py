@@ -61,6 +61,9 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     loaded = yield from load_or_open(local.folder, STAGE)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     check_applies(plan, identity, [weight.name for weight in quantizable(inventory(loaded.model))], path)
+    if plan.rounded_by:
+        yield Note("Measuring the plan rounded to nearest: a plan does not hold the integers that NNCF chose")
+        plan = plan.without_strange_figures
     held_out = job.text or held_out_text()
     yield from remarks(held_out)
     roundings = yield from _roundings(loaded, plan, path, job.repair, cancel)

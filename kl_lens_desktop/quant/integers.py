@@ -49,6 +49,12 @@ class Packed:
         found: dict[str, NDArray[Any]] = {"elements": self.elements, "scale": self.scale}
         return found if self.zero_point is None else {**found, "zero_point": self.zero_point}
 
+    def rows(self, pair: Pair, start: int, stop: int) -> "Packed":
+        """Some rows, whose leading axes count as one; `pair` is what it holds, as of `Integers.rows`."""
+        del pair
+        flat = {name: part.reshape(-1, part.shape[-1])[start:stop] for name, part in self.parts.items()}
+        return Packed(flat["elements"], flat["scale"], flat.get("zero_point"))
+
 
 @dataclass(frozen=True, slots=True)
 class _Place:

@@ -24,19 +24,27 @@ class Kept:
 
     Attributes
     ----------
+    integers : Integers or Packed
+        The file; or what is to be written into one.
     pair : (str, str)
         Weight and format.
     shape : tuple of int
         (…, rows, channels).
     """
 
-    integers: Integers
+    integers: Integers | Packed
     pair: Pair
     shape: tuple[int, ...]
 
     @property
     def format(self) -> Format:
         return parse_format(self.pair[1])
+
+    @property
+    def method(self) -> str:
+        """How the integers were chosen, as plans say it."""
+        record = self.integers.record if isinstance(self.integers, Integers) else {}
+        return str(record.get("method", "gptq"))
 
     def write(self, into: Tensor, at: int | slice | Tensor | None = None) -> None:
         """Write the float32 values that the runtime computes with.
@@ -109,7 +117,8 @@ class Roundings:
 
     def of(self, assignments: Mapping[str, str]) -> dict[str, str]:
         """The rounding of each weight that is not rounded to nearest, as plans say it."""
-        return {weight: "gptq" for weight, fmt in assignments.items() if (weight, fmt) in self.kept}
+        pairs = [pair for pair in assignments.items() if pair in self.kept]
+        return {pair[0]: self.kept[pair].method for pair in pairs}
 
 
 NEAREST = Roundings()

@@ -148,7 +148,7 @@ def round_by_data(
     Progress, with the time left.
     """
     shapes = {weight.name: weight.shape for weight in weights}
-    pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if _is_fitted(parse_format(fmt))]
+    pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if is_fitted(parse_format(fmt))]
     held = held_integers(path, model_sha256, by.record)
     known = {pair for pair in held.pairs if held.fits(pair, shapes[pair[0]])} if held else set()
     left = [pair for pair in pairs if not held or pair not in known | held.nearest]
@@ -204,29 +204,29 @@ def roundings_of(
     weights = quantizable(inventory(loaded.model))
     shapes = {weight.name: weight.shape for weight in weights}
     found: dict[Pair, Kept] = {}
+    of_file: dict[Pair, Path] = {}
     for file in dict.fromkeys(files):
         held = held_integers(file, model_sha256, record) if file.is_file() else None
         usable = kept_in(held, shapes) if held else {}
         for pair in [pair for pair in pairs if pair in usable and pair not in found]:
             cancel.check()
-            if usable[pair].integers.is_sound(pair):
+            if held and held.is_sound(pair):
                 found[pair] = usable[pair]
+                of_file[pair] = file
     left = [pair for pair in pairs if pair not in found]
     if not left:
-        yield Note(f"Using the integers kept in {' and '.join(sorted(_names(found)))}")
+        yield Note(
+            f"Using the integers kept in {' and '.join(sorted({file.name for file in of_file.values()}))}"
+        )
         return Roundings(found)
     yield Note(f"Computing the integers of {len(left)} weights again: {files[0].name} does not hold them")
     by = calibration_of(loaded, record, texts)
     again = yield from round_by_data(
         loaded, model_sha256, files[0], weights, left, by, cancel, stage, judged=False
     )
-    stale = [pair for pair, kept in found.items() if kept.integers.path == files[0]]
+    stale = [pair for pair, file in of_file.items() if file == files[0]]
     renewed = kept_in(open_integers(files[0]), shapes)  # it was written anew, with what it held before
     return Roundings({**found, **again.kept, **{pair: renewed[pair] for pair in stale}})
-
-
-def _names(found: Mapping[Pair, Kept]) -> set[str]:
-    return {kept.integers.path.name for kept in found.values()}
 
 
 def held_integers(path: Path, model_sha256: str, record: Mapping[str, Any]) -> Integers | None:
@@ -238,7 +238,8 @@ def held_integers(path: Path, model_sha256: str, record: Mapping[str, Any]) -> I
     return None
 
 
-def _is_fitted(fmt: Format) -> bool:
+def is_fitted(fmt: Format) -> bool:
+    """Whether weights in a format are rounded by data at all."""
     return fmt.bits <= MOST_BITS
 
 
@@ -259,7 +260,7 @@ def _fitted(
     message = f"Rounding by {by.record['text']}"
     yield Progress(stage, 0, len(pairs), message, "roundings")
     parameters = weight_parameters(loaded.model)  # before stand-ins take their places
-    with _threads() as pool:
+    with threads() as pool:
         for seen in by.inputs.seen(loaded.model, cancel, set(formats)):
             if isinstance(seen, Seen):
                 done += sum(len(formats[weight.name]) for weight in seen.weights)
@@ -274,7 +275,7 @@ def _fitted(
 
 
 @contextlib.contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
+def threads() -> Iterator[ThreadPoolExecutor]:
     """A thread for each core, and one core for each of them: what they compute is small and independent."""
     pool = ThreadPoolExecutor(usable_cores(), "rounding", partial(torch.set_num_threads, 1))
     try:
@@ -346,7 +347,7 @@ def errors_by_data(
     """The weighted error of some rows of a matrix as they ship, and whether by rounding to nearest."""
     found = {}
     for fmt in formats:
-        fit = _round_matrix(rows, about, judge, fmt, cancel, map) if _is_fitted(fmt) else _Fit(None)
+        fit = _round_matrix(rows, about, judge, fmt, cancel, map) if is_fitted(fmt) else _Fit(None)
         if fit.stored is not None and fit.error < fit.nearest:
             found[fmt] = fit.error, False
         else:

@@ -48,6 +48,7 @@ from kl_lens_desktop.sensitivity.local_error import LocalErrors
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB
 from kl_lens_desktop.sensitivity.measuring import InMemory, Measuring, OnDisk
 from kl_lens_desktop.sensitivity.menu import Menu, Wish, note_time, tell_errors
+from kl_lens_desktop.sensitivity.metrics import Tally
 from kl_lens_desktop.sensitivity.moments import Seen
 from kl_lens_desktop.sensitivity.scan import STAGE, Scan, place_of
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Pair, Scores, Windows, check_size, load_scores
@@ -289,10 +290,14 @@ def measure_plan(
             lane = Lane(loaded.model, cancel)
             rounded = {name: changed_values(lane.parameters[name], each) for name, each in changes.items()}
             tally = Walk(lane, ids).compare(rounded)
+    return {"text": text.as_dict(), **figures_of(tally)}
+
+
+def figures_of(tally: Tally) -> dict[str, Any]:
+    """What a plan file says of a measurement of the whole plan."""
     estimates = tally.estimates()
     measured = {name: asdict(estimates[name]) for name in ("kl_pq", "kl_qp", "top1_agreement", "delta_ce")}
     return {
-        "text": text.as_dict(),
         **measured,
         "perplexity": asdict(tally.perplexity()),
         "perplexity_full": asdict(tally.perplexity("ce_full")),
