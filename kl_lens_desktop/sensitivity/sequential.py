@@ -9,7 +9,7 @@ Embeddings, weights that several blocks share, and stacks of experts keep their 
 place in that order.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -69,12 +69,17 @@ def round_in_sequence(
     held = held_integers(path, model_sha256, record)
     pairs = [pair for pair in assignments.items() if is_fitted(parse_format(pair[1]))]
     sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in pairs]
-    with writing(path, model_sha256, record, sizes) as writer, threads() as pool:
-        with torch.no_grad(), fast_kernels(loaded.model), ByBlock(loaded.model, cancel) as streamed:
-            sequence = _Sequence(streamed, weights, assignments, base, fit, pool, writer, held, cancel)
-            yield Progress(stage, 0, sequence.count, "Rounding in sequence", "blocks")
-            for done in sequence.steps():
-                yield Progress(stage, done, sequence.count, "Rounding in sequence", "blocks")
+    with (
+        writing(path, model_sha256, record, sizes) as writer,
+        threads() as pool,
+        torch.no_grad(),
+        fast_kernels(loaded.model),
+        ByBlock(loaded.model, cancel) as streamed,
+    ):
+        sequence = _Sequence(streamed, weights, assignments, base, fit, pool, writer, held, cancel)
+        yield Progress(stage, 0, sequence.count, "Rounding in sequence", "blocks")
+        for done in sequence.steps():
+            yield Progress(stage, done, sequence.count, "Rounding in sequence", "blocks")
     kept = kept_in(open_integers(path), shapes)
     return Roundings({pair: kept[pair] for pair in pairs if pair in kept})
 
@@ -202,19 +207,16 @@ class _Sequence:
         names = [name for name in self._todo if self._streamed.stored[name] is self._streamed.stored_head]
         if not names or self._take_known(names):
             return
-        assert self._output is not None
-        inputs: Callable[[Tensor], Tensor] = lambda hidden: head_input(
-            self._streamed.model, self._output, self._ids[0][:1, :1], hidden.flatten(0, 1)
-        )
-        pair: _Pair | None = None
+        pair = _Pair(self._weights[names[0]].shape[-1])
         for right, off in zip(full, rounded, strict=True):
-            assert right is not None
-            assert off is not None
-            rows = inputs(right).float()
-            pair = pair or _Pair(rows.shape[-1])
-            pair.add(rows, inputs(off).float())
-        assert pair is not None
+            pair.add(self._head_input(right), self._head_input(off))
         self._round(names, *pair.means())
+
+    def _head_input(self, hidden: Tensor | None) -> Tensor:
+        assert hidden is not None
+        assert self._output is not None
+        token = self._ids[0][:1, :1]
+        return head_input(self._streamed.model, self._output, token, hidden.flatten(0, 1)).float()
 
     def _take_known(self, names: Sequence[str]) -> bool:
         """Take what an earlier run wrote of weights with the same inputs, if it is all of them."""
