@@ -291,6 +291,7 @@ def _add_verify(commands: Commands) -> None:
         "Measure a whole plan on held-out text. Repair it first with --repair.",
         "verify sample --plan plan.json",
         "verify sample --plan plan.json --repair --scores scores.json --minutes 10",
+        "verify sample --plan plan.json --refine",
     )
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--plan", type=Path, required=True, metavar="plan.json")
@@ -323,6 +324,12 @@ def _add_verify(commands: Commands) -> None:
     tokens, minutes = _usual(RepairSettings, "tokens"), _usual(RepairSettings, "minutes")
     command.add_argument("--repair-tokens", type=_tokens, help=f"tokens of that text (default {tokens})")
     command.add_argument("--minutes", type=_minutes, help=f"longest time for the repair (default {minutes})")
+    command.add_argument(
+        "--refine",
+        action="store_true",
+        help="round the weights again, one after the other, so that each makes up for the errors of those "
+        "before it; kept if the joint KL falls by more than its error",
+    )
     command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
 
 

@@ -276,7 +276,7 @@ def _verify(arguments: Arguments) -> None:
     result = finish(verify_job(arguments), arguments.carry)
     measured = result["measured"]
     if arguments.json:
-        print_json(measured | ({"repair": result["repair"]} if "repair" in result else {}))
+        print_json(measured | {name: done for name, done in result.items() if name in ("repair", "refine")})
         return
     if done := result.get("repair"):
         say(
@@ -287,6 +287,11 @@ def _verify(arguments: Arguments) -> None:
             if done["gain"]
             else "No exchange improves the plan by more than its error. On held-out text:"
         )
+    if refined := result.get("refine"):
+        gain = f"lower by {refined['gain']:.2g} ± {refined['gain_se']:.1g}"
+        before, after = f"{refined['kl_before']:.4g}", f"{refined['kl_after']:.4g}"
+        kept = "Kept the new integers." if refined["kept"] else "Kept the old integers."
+        say(f"Rounded in sequence: joint KL {before} → {after}, {gain}. {kept}")
     figures = [(with_unit(name), value) for name, value in measured.items() if "mean" in value]
     kl = with_unit("kl_pq")
     if nearest := measured.get("nearest"):

@@ -35,6 +35,7 @@ def verify_job(arguments: Arguments) -> VerifyJob:
         text=arguments.text,
         tokens=_given(arguments.tokens, usual.tokens),
         repair=_repair(arguments) if arguments.repair else None,
+        refine=arguments.refine,
         consent=arguments.other_revision,
     )
 

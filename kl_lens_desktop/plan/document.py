@@ -11,6 +11,7 @@ from typing import Any
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_json
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.quant.integers import BY_DATA, IN_SEQUENCE
 from kl_lens_desktop.schema import check_schema
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 
@@ -45,7 +46,8 @@ class Plan:
     provenance : dict
         With what and when it was made, under which limits, and what a repair gained on which text.
     roundings : dict of str to str
-        How weights are rounded that are not rounded to nearest: ``gptq``.
+        How weights are rounded that are not rounded to nearest: ``gptq``, or ``gptaq`` where the plan was
+        rounded in sequence.
     rounding : dict or None
         Which text these were fitted to, and how: see `sensitivity.data_rounding`.
     """
@@ -157,6 +159,15 @@ def _check(value: Any, path: Path) -> None:
         raise InputError(
             f"Cannot use {path}", "it does not say by which text it is rounded", "Make a new plan"
         )
+    record = value.get("rounding") or {}
+    if record.get("method") == IN_SEQUENCE and record.get("formats") != assignments_sha256(
+        value["assignments"]
+    ):
+        raise InputError(
+            f"Cannot use {path}",
+            "its weights were rounded in sequence, for other formats",
+            "Make a new plan",
+        )
     kind, _, name = value["method"].partition("-")
     if kind == "uniform":
         _check_format(name, "method", path)
@@ -185,7 +196,7 @@ def _without_checked(value: Any, path: Path) -> Any:
     if isinstance(roundings := value.get("roundings"), dict):
         for name, rounding in roundings.items():
             _check_weight(name, path)
-            if rounding != "gptq":
+            if rounding not in (BY_DATA, IN_SEQUENCE):
                 why = f"at roundings: {str(rounding)[:40]!r} is not a rounding"
                 raise InputError(f"Cannot use {path}", why, "Make a new plan")
         short["roundings"] = dict(list(roundings.items())[:1])

@@ -27,6 +27,7 @@ from kl_lens_desktop.quant.formats import SCALE_BYTES, Format, group_size, parse
 
 SCHEMA = "kl-lens/integers/1"
 SUFFIX = ".safetensors"
+BY_DATA, IN_SEQUENCE = "gptq", "gptaq"  # how integers are chosen: see `sensitivity.sequential`
 _HEADER_LIMIT = 64 * 2**20
 _PAIR_HEADER = 1200  # bytes that a pair takes in the header, with the longest name of a weight, at most
 _RECORD_BYTES = 8192

@@ -201,8 +201,33 @@ def roundings_of(
     """
     if not pairs or record is None:
         return NEAREST
+    found, of_file = kept_in_files(loaded, model_sha256, record, pairs, files, cancel)
+    left = [pair for pair in pairs if pair not in found]
+    if not left:
+        yield Note(f"Using the integers kept in {named(of_file)}")
+        return Roundings(found)
+    yield Note(f"Computing the integers of {len(left)} weights again: {files[0].name} does not hold them")
+    by = calibration_of(loaded, record, texts)
     weights = quantizable(inventory(loaded.model))
     shapes = {weight.name: weight.shape for weight in weights}
+    again = yield from round_by_data(
+        loaded, model_sha256, files[0], weights, left, by, cancel, stage, judged=False
+    )
+    stale = [pair for pair, file in of_file.items() if file == files[0]]
+    renewed = kept_in(open_integers(files[0]), shapes)  # it was written anew, with what it held before
+    return Roundings({**found, **again.kept, **{pair: renewed[pair] for pair in stale}})
+
+
+def kept_in_files(
+    loaded: LoadedModel,
+    model_sha256: str,
+    record: Mapping[str, Any],
+    pairs: Sequence[Pair],
+    files: Sequence[Path],
+    cancel: Cancel,
+) -> tuple[dict[Pair, Kept], dict[Pair, Path]]:
+    """What of some pairs the first of `files` that holds it undamaged has, and which file that is."""
+    shapes = {weight.name: weight.shape for weight in quantizable(inventory(loaded.model))}
     found: dict[Pair, Kept] = {}
     of_file: dict[Pair, Path] = {}
     for file in dict.fromkeys(files):
@@ -211,22 +236,13 @@ def roundings_of(
         for pair in [pair for pair in pairs if pair in usable and pair not in found]:
             cancel.check()
             if held and held.is_sound(pair):
-                found[pair] = usable[pair]
-                of_file[pair] = file
-    left = [pair for pair in pairs if pair not in found]
-    if not left:
-        yield Note(
-            f"Using the integers kept in {' and '.join(sorted({file.name for file in of_file.values()}))}"
-        )
-        return Roundings(found)
-    yield Note(f"Computing the integers of {len(left)} weights again: {files[0].name} does not hold them")
-    by = calibration_of(loaded, record, texts)
-    again = yield from round_by_data(
-        loaded, model_sha256, files[0], weights, left, by, cancel, stage, judged=False
-    )
-    stale = [pair for pair, file in of_file.items() if file == files[0]]
-    renewed = kept_in(open_integers(files[0]), shapes)  # it was written anew, with what it held before
-    return Roundings({**found, **again.kept, **{pair: renewed[pair] for pair in stale}})
+                found[pair], of_file[pair] = usable[pair], file
+    return found, of_file
+
+
+def named(of_file: Mapping[Pair, Path]) -> str:
+    """The names of files, in words."""
+    return " and ".join(sorted({file.name for file in of_file.values()}))
 
 
 def held_integers(path: Path, model_sha256: str, record: Mapping[str, Any]) -> Integers | None:

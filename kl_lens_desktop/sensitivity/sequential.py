@@ -20,20 +20,67 @@ from torch import Tensor
 
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.by_block import ByBlock
-from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
+from kl_lens_desktop.model.inventory import Weight, blocks, inventory, quantizable, weight_parameters
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.gptq import curvature, gptq
-from kl_lens_desktop.quant.integers import Integers, Writer, open_integers, packed_bytes, writing
+from kl_lens_desktop.quant.integers import (
+    BY_DATA,
+    IN_SEQUENCE,
+    Integers,
+    Pair,
+    Writer,
+    open_integers,
+    packed_bytes,
+    writing,
+)
 from kl_lens_desktop.quant.roundings import Change, Kept, Roundings, kept_in, packed
 from kl_lens_desktop.sensitivity.data_rounding import held_integers, is_fitted, threads
 from kl_lens_desktop.sensitivity.forward import Beside, head_input, observed, trunk
 from kl_lens_desktop.sensitivity.moments import BATCH_TOKENS, DAMP
 from kl_lens_desktop.sensitivity.products import Place, Products
 
-METHOD = "gptaq"
+
+def record_of(base: Mapping[str, Any], formats: str) -> dict[str, Any]:
+    """What a file says of integers that go with one plan only.
+
+    Parameters
+    ----------
+    base : mapping
+        The record of the text.
+    formats : str
+        The SHA-256 of the plan's assignments.
+    """
+    return {**base, "method": IN_SEQUENCE, "formats": formats}
+
+
+def base_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of rounding by the same text without an order."""
+    kept = {name: value for name, value in record.items() if name != "formats"}
+    return {**kept, "method": BY_DATA}
+
+
+def is_in_sequence(record: Mapping[str, Any] | None) -> bool:
+    return record is not None and record["method"] == IN_SEQUENCE
+
+
+def without_place(loaded: LoadedModel, assignments: Mapping[str, str]) -> list[Pair]:
+    """The pairs of a plan that keep their integers: see the module."""
+    parts, stored = blocks(loaded.model), weight_parameters(loaded.model)
+    readers = [{id(parameter) for parameter in part.parameters()} for part in parts]
+    embedding = loaded.model.get_input_embeddings().weight
+    head = loaded.model.get_output_embeddings().weight
+    found = []
+    for name, fmt in assignments.items():
+        weight = stored[name]
+        count = sum(id(weight) in reader for reader in readers)
+        is_once = count == 1 or (count == 0 and weight is head)
+        in_order = weight.dim() == 2 and weight is not embedding and is_once
+        if is_fitted(parse_format(fmt)) and not in_order:
+            found.append((name, fmt))
+    return found
 
 
 def round_in_sequence(
@@ -68,6 +115,7 @@ def round_in_sequence(
     shapes = {name: weight.shape for name, weight in weights.items()}
     held = held_integers(path, model_sha256, record)
     pairs = [pair for pair in assignments.items() if is_fitted(parse_format(pair[1]))]
+    apart = without_place(loaded, assignments)  # before stand-ins take the places of weights
     sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in pairs]
     with (
         writing(path, model_sha256, record, sizes) as writer,
@@ -76,7 +124,7 @@ def round_in_sequence(
         fast_kernels(loaded.model),
         ByBlock(loaded.model, cancel) as streamed,
     ):
-        sequence = _Sequence(streamed, weights, assignments, base, fit, pool, writer, held, cancel)
+        sequence = _Sequence(streamed, weights, assignments, apart, base, fit, pool, writer, held, cancel)
         yield Progress(stage, 0, sequence.count, "Rounding in sequence", "blocks")
         for done in sequence.steps():
             yield Progress(stage, done, sequence.count, "Rounding in sequence", "blocks")
@@ -92,6 +140,7 @@ class _Sequence:
         streamed: ByBlock,
         weights: Mapping[str, Weight],
         assignments: Mapping[str, str],
+        apart: Sequence[Pair],
         base: Roundings,
         fit: Tensor,
         pool: ThreadPoolExecutor,
@@ -106,17 +155,16 @@ class _Sequence:
         self._beside: list[Beside] = []
         self._output: type[Any] | None = None
         self.count = len(streamed.blocks) + 1
-        self._keys = {id(streamed.stored[name]): name for name in weights if name in assignments}
-        in_order = {name for name in self._keys.values() if self._has_a_place(name)}
+        self._keys = {id(streamed.stored[name]): name for name in assignments}
+        fitted = {name for name, fmt in assignments.items() if is_fitted(parse_format(fmt))}
+        self._todo = fitted - {name for name, _ in apart}
         # Of the weights that are rounded in this order, only those of the block at hand.
         self._changes: dict[str, Change] = {}
         for name, fmt in assignments.items():
-            fitted = is_fitted(parse_format(fmt))
-            if name not in in_order or not fitted:
+            if name not in self._todo:
                 self._changes[name] = change = base.change(name, fmt)
-                if isinstance(change, Kept) and fitted:
+                if isinstance(change, Kept):
                     self._keep(change)
-        self._todo = {name for name in in_order if is_fitted(parse_format(assignments[name]))}
 
     def steps(self) -> Iterator[int]:
         """Round everything; yields how many blocks are done."""
@@ -138,13 +186,6 @@ class _Sequence:
             yield block + 1
         self._round_head(full, rounded)
         yield self.count
-
-    def _has_a_place(self, name: str) -> bool:
-        streamed, stored = self._streamed, self._streamed.stored[name]
-        if stored.dim() != 2 or stored is streamed.embedding:
-            return False
-        readers = sum(streamed.reads(block, name) for block in range(len(streamed.blocks)))
-        return readers == 1 or (readers == 0 and stored is streamed.stored_head)
 
     def _full_precision(
         self, block: int, places: Sequence[Place], states: list[Tensor | None]
