@@ -18,7 +18,7 @@ from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import ANCHOR, ROUNDINGS, Analysis
+from kl_lens_desktop.sensitivity.jobs import ANCHOR, ROUNDINGS, AgreeJob, Analysis
 from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS
 
 USAGE = 2  # the exit status of arguments that are none
@@ -221,10 +221,20 @@ def _add_agree(commands: Commands) -> None:
         "agree",
         "Compare every metric with measured perplexity (Kendall's τ).",
         "agree sample --scores scores.json --out agree.json",
+        "agree sample --scores scores.json --formats int2_sym_g32 --tokens 16384",
     )
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--scores", type=Path, required=True, metavar="scores.json")
     command.add_argument("--out", type=Path, metavar="agree.json")
+    command.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
+    command.add_argument(
+        "--tokens", type=_tokens, help=f"tokens of that text (default {_usual(AgreeJob, 'tokens')})"
+    )
+    command.add_argument(
+        "--formats",
+        metavar="FORMATS",
+        help="comma-separated: which of the measured formats to compare (default: all)",
+    )
 
 
 def _add_plan(commands: Commands) -> None:

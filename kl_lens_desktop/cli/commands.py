@@ -182,11 +182,20 @@ def _analyze(arguments: Arguments) -> None:
         print_table(["format", "measured / predicted, median", "spread", "weights"], held)
 
 
+RELIABLE = 0.8  # of perplexity's agreement with itself: below that, noise decides most ranks
+
+
 def _agree(arguments: Arguments) -> None:
     result = finish(agree_job(arguments), arguments.carry)
     if arguments.json:
         print_json(result)
         return
+    if "ceiling_interval" in result:
+        low, high = result["ceiling_interval"]
+        ceiling = f"{result['ceiling']:.3f} ({low:.3f} … {high:.3f})"
+        say(f"Perplexity agrees with itself, on two halves of the text, with τ = {ceiling}.")
+        if result["ceiling"] < RELIABLE:
+            say("That is mostly noise. Use more text (--tokens) or a smaller format (--formats).")
     rows = [
         [
             NAMES[name][0],
@@ -196,7 +205,6 @@ def _agree(arguments: Arguments) -> None:
         for name, a in result["metrics"].items()
     ]
     print_table(["metric", "Kendall τ with perplexity", "95 % interval"], rows)
-    say(f"Perplexity itself, measured on two halves of the text, agrees with τ = {result['ceiling']:.3f}.")
 
 
 def _plan(arguments: Arguments) -> None:
