@@ -179,6 +179,20 @@ def test_a_command_without_options_is_its_job_with_its_defaults() -> None:
     for asked, job in (
         (_asked(cli.analyze_job, "analyze", "m", "--out", "out"), AnalyzeJob("m", out)),
         (_asked(cli.agree_job, "agree", "m", "--scores", "scores.json"), AgreeJob("m", scores)),
+        (
+            _asked(
+                cli.agree_job,
+                "agree",
+                "m",
+                "--scores",
+                "scores.json",
+                "--formats",
+                "nf4_g32,int8_sym",
+                "--tokens",
+                "512",
+            ),
+            AgreeJob("m", scores, tokens=512, formats=("nf4_g32", "int8_sym")),
+        ),
         (_asked(cli.verify_job, "verify", "m", "--plan", "plan.json"), VerifyJob("m", plan)),
         (_asked(cli.baselines_job, "baselines", "m", *paths), BaselinesJob("m", scores, plan, out)),
         (

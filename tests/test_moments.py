@@ -1,6 +1,7 @@
 """Second moments are those of the inputs that transformers' own modules get, whatever multiplies a weight."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kl_lens_desktop.kernels.experts.forms import holds_experts
 from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
 from kl_lens_desktop.model.load import load_model, open_model
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.sensitivity import moments
 from kl_lens_desktop.sensitivity.moments import DAMP, DAMP_TIED, Moment, Seen, second_moments, weighted_error
 from kl_lens_desktop.text.bundled import calibration_text, read_text
 from kl_lens_desktop.text.windows import calibration_windows
@@ -125,6 +127,40 @@ def _same(ours: Mapping[str, Seen], theirs: Mapping[str, Seen]) -> bool:
         for a, b in zip(getattr(seen, half), getattr(theirs[name], half), strict=True)
     ]
     return ours.keys() == theirs.keys() and all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in pairs)
+
+
+def test_what_takes_little_memory_is_kept_for_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = build("lfm2"), moments.Remembered(FIT, JUDGE)
+    names = {weight.name for weight in quantizable(inventory(model))}
+    first = [each for each in inputs.seen(model, Cancel(), names) if isinstance(each, Seen)]
+    some = {first[1].weights[0].name, first[3].weights[0].name}
+    with monkeypatch.context() as patch:
+        patch.setattr(moments, "second_moments", lambda *_: pytest.fail("ran again"))
+        again = [each for each in inputs.seen(model, Cancel(), some) if isinstance(each, Seen)]
+    assert {weight.name for each in again for weight in each.weights} == some
+    assert all(any(each.about() is other.about() for other in first) for each in again)
+    monkeypatch.setattr(moments, "HELD_ELEMENTS", 64)
+    inputs = moments.Remembered(FIT, JUDGE)
+    assert all(each for each in inputs.seen(model, Cancel(), names))
+    assert not inputs.holds({first[0].weights[0].name})
+
+
+def test_experts_are_factored_once_as_far_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Tensor] = []
+    stock = moments.curvature
+    monkeypatch.setattr(moments, "curvature", lambda moment, damp: made.append(moment) or stock(moment, damp))
+    seen = _seen(build("granitemoehybrid with experts"))
+    stack = next(each for each in seen.values() if len(each.fit) > 1)
+    experts = len(stack.fit)
+    for _ in range(2):
+        assert all(stack.about(place)[0] for place in range(experts))
+    assert len(made) == experts
+    monkeypatch.setattr(moments, "HELD_ELEMENTS", 1)
+    stack = replace(stack, _made={})
+    for place in (0, 1, 0, 1):
+        stack.about(place)
+    assert len(made) == experts + 3
+    assert torch.equal(stack.judge[1].matrix, stack.about(1)[1].matrix)
 
 
 def test_the_weighted_error_is_the_error_of_the_outputs() -> None:

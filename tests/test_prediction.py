@@ -28,6 +28,7 @@ from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.estimate import Costs, seconds
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, MENU, Analysis
 from kl_lens_desktop.sensitivity.local_error import LocalErrors
+from kl_lens_desktop.sensitivity.moments import Remembered
 from kl_lens_desktop.sensitivity.prediction import Place, predict
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
 from kl_lens_desktop.text.bundled import calibration_text
@@ -135,7 +136,7 @@ def test_a_local_error_is_the_mean_square_of_what_the_outputs_change_by(small: L
     (weight,) = (each for each in weights if each.name.endswith("layers.0.shared_mlp.output_linear.weight"))
     fmt, kept = parse_format("int2_sym_g64"), _Kept()
     for _ in LocalErrors(loaded.model, [weight], [fmt], kept, by_data=False).collect(
-        ids[:2], ids[2:], Cancel()
+        Remembered(ids[:2], ids[2:]), Cancel()
     ):
         pass
     inputs: list[torch.Tensor] = []

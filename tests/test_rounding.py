@@ -38,7 +38,7 @@ from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format
 from kl_lens_desktop.quant.integers import Packed, open_integers, packed_bytes, writing
 from kl_lens_desktop.quant.rounding import NF4_VALUES, Quantized, quantize
 from kl_lens_desktop.quant.roundings import Kept, Roundings, kept_in, packed, unpacked
-from kl_lens_desktop.sensitivity import data_rounding
+from kl_lens_desktop.sensitivity import data_rounding, moments
 from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
@@ -77,7 +77,7 @@ def no_second_pass(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def again(*_: object) -> Iterator[None]:
             raise AssertionError("computed twice")
 
-        monkeypatch.setattr(data_rounding, "second_moments", again)
+        monkeypatch.setattr(moments, "second_moments", again)
 
     return forbid
 
@@ -209,6 +209,26 @@ def test_nothing_is_rounded_twice_and_roundings_never_mix(
     }
     with pytest.raises(InputError, match=r"rounding by calibration-novels\.txt against to nearest"):
         _analyze(small, out, rounding="nearest")
+
+
+@pytest.mark.parametrize("minutes", [None, 5.0])
+def test_a_small_model_reads_the_text_once_and_factors_each_moment_once(
+    minutes: float | None, small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    factored: list[Tensor] = []
+    pass_, factor = moments.second_moments, moments.curvature
+    monkeypatch.setattr(moments, "second_moments", lambda *args: runs.append(1) or pass_(*args))
+    monkeypatch.setattr(moments, "curvature", lambda *args: factored.append(args[0]) or factor(*args))
+    menu = ("int4_sym_g64", "int3_sym_g64", "int8_sym")
+    scores = _analyze(small, tmp_path / "scores.json", formats=(), menu=menu, bits=4.0, minutes=minutes)
+    further = [entry for entry in scores.entries if not entry.is_predicted and entry.format != "int4_sym_g64"]
+    assert any(entry.rounding == "gptq" for entry in further)
+    assert len(runs) == 1
+    inputs = {tuple(moment.shape): [] for moment in factored}
+    for moment in factored:
+        assert not any(torch.equal(moment, other) for other in inputs[tuple(moment.shape)])
+        inputs[tuple(moment.shape)].append(moment)
 
 
 def test_scores_of_an_older_version_go_on_as_they_began(small: LocalModel, tmp_path: Path) -> None:

@@ -423,16 +423,28 @@ def test_agreement_is_scipys_and_perplexity_is_plain(
     sample: LocalModel, sample_scores_path: Path, tmp_path: Path
 ) -> None:
     scores = load_scores(sample_scores_path)
-    chosen = [entry for entry in scores.entries if entry.block in (0, 7) and entry.format == "int4_sym_g64"]
+    outer = [entry for entry in scores.entries if entry.block in (0, 7)]
+    chosen = [entry for entry in outer if entry.format == "int4_sym_g64"]
+    assert 3 < len(chosen) < len(outer)
     part = tmp_path / "part.json"
-    save_scores(part, Scores(scores.model, scores.text, scores.weights, scores.kept_bytes, entries=chosen))
+    save_scores(part, Scores(scores.model, scores.text, scores.weights, scores.kept_bytes, entries=outer))
     result = list(
         agree(
             sample,
-            AgreeJob("", part, tmp_path / "agree.json", calibration_text(), tokens=512, window=128),
+            AgreeJob(
+                "",
+                part,
+                tmp_path / "agree.json",
+                calibration_text(),
+                tokens=512,
+                window=128,
+                formats=("int4_sym_g64",),
+            ),
             Cancel(),
         )
     )
+    low, high = result[-1].result["ceiling_interval"]
+    assert -1 <= low <= result[-1].result["ceiling"] <= high <= 1
     points = result[-1].result["points"]
     assert len(points) == len(chosen)
     base = result[-1].result["perplexity_full"]

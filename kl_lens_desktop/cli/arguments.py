@@ -18,7 +18,7 @@ from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import ANCHOR, ROUNDINGS, Analysis
+from kl_lens_desktop.sensitivity.jobs import ANCHOR, ROUNDINGS, AgreeJob, Analysis
 from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS
 
 USAGE = 2  # the exit status of arguments that are none
@@ -221,10 +221,20 @@ def _add_agree(commands: Commands) -> None:
         "agree",
         "Compare every metric with measured perplexity (Kendall's τ).",
         "agree sample --scores scores.json --out agree.json",
+        "agree sample --scores scores.json --formats int2_sym_g32 --tokens 16384",
     )
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--scores", type=Path, required=True, metavar="scores.json")
     command.add_argument("--out", type=Path, metavar="agree.json")
+    command.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
+    command.add_argument(
+        "--tokens", type=_tokens, help=f"tokens of that text (default {_usual(AgreeJob, 'tokens')})"
+    )
+    command.add_argument(
+        "--formats",
+        metavar="FORMATS",
+        help="comma-separated: which of the measured formats to compare (default: all)",
+    )
 
 
 def _add_plan(commands: Commands) -> None:
@@ -291,6 +301,7 @@ def _add_verify(commands: Commands) -> None:
         "Measure a whole plan on held-out text. Repair it first with --repair.",
         "verify sample --plan plan.json",
         "verify sample --plan plan.json --repair --scores scores.json --minutes 10",
+        "verify sample --plan plan.json --refine",
     )
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--plan", type=Path, required=True, metavar="plan.json")
@@ -323,6 +334,12 @@ def _add_verify(commands: Commands) -> None:
     tokens, minutes = _usual(RepairSettings, "tokens"), _usual(RepairSettings, "minutes")
     command.add_argument("--repair-tokens", type=_tokens, help=f"tokens of that text (default {tokens})")
     command.add_argument("--minutes", type=_minutes, help=f"longest time for the repair (default {minutes})")
+    command.add_argument(
+        "--refine",
+        action="store_true",
+        help="round the weights again, one after the other, so that each makes up for the errors of those "
+        "before it; kept if the joint KL falls by more than its error",
+    )
     command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
 
 

@@ -182,11 +182,20 @@ def _analyze(arguments: Arguments) -> None:
         print_table(["format", "measured / predicted, median", "spread", "weights"], held)
 
 
+RELIABLE = 0.8  # of perplexity's agreement with itself: below that, noise decides most ranks
+
+
 def _agree(arguments: Arguments) -> None:
     result = finish(agree_job(arguments), arguments.carry)
     if arguments.json:
         print_json(result)
         return
+    if "ceiling_interval" in result:
+        low, high = result["ceiling_interval"]
+        ceiling = f"{result['ceiling']:.3f} ({low:.3f} … {high:.3f})"
+        say(f"Perplexity agrees with itself, on two halves of the text, with τ = {ceiling}.")
+        if result["ceiling"] < RELIABLE:
+            say("That is mostly noise. Use more text (--tokens) or a smaller format (--formats).")
     rows = [
         [
             NAMES[name][0],
@@ -196,7 +205,6 @@ def _agree(arguments: Arguments) -> None:
         for name, a in result["metrics"].items()
     ]
     print_table(["metric", "Kendall τ with perplexity", "95 % interval"], rows)
-    say(f"Perplexity itself, measured on two halves of the text, agrees with τ = {result['ceiling']:.3f}.")
 
 
 def _plan(arguments: Arguments) -> None:
@@ -276,7 +284,7 @@ def _verify(arguments: Arguments) -> None:
     result = finish(verify_job(arguments), arguments.carry)
     measured = result["measured"]
     if arguments.json:
-        print_json(measured | ({"repair": result["repair"]} if "repair" in result else {}))
+        print_json(measured | {name: done for name, done in result.items() if name in ("repair", "refine")})
         return
     if done := result.get("repair"):
         say(
@@ -287,6 +295,11 @@ def _verify(arguments: Arguments) -> None:
             if done["gain"]
             else "No exchange improves the plan by more than its error. On held-out text:"
         )
+    if refined := result.get("refine"):
+        gain = f"lower by {refined['gain']:.2g} ± {refined['gain_se']:.1g}"
+        before, after = f"{refined['kl_before']:.4g}", f"{refined['kl_after']:.4g}"
+        kept = "Kept the new integers." if refined["kept"] else "Kept the old integers."
+        say(f"Rounded in sequence: joint KL {before} → {after}, {gain}. {kept}")
     figures = [(with_unit(name), value) for name, value in measured.items() if "mean" in value]
     kl = with_unit("kl_pq")
     if nearest := measured.get("nearest"):
@@ -325,6 +338,8 @@ def _baselines(arguments: Arguments) -> None:
         ],
     )
     say(f"Wrote {len(rows)} plans to {arguments.out}. You can export each of them.")
+    if strange := [name for name, plan in plans.items() if plan.rounded_by]:
+        say(f"Plans do not hold NNCF's own integers: an export rounds {', '.join(strange)} to nearest.")
 
 
 def _export(arguments: Arguments) -> None:

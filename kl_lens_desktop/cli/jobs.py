@@ -25,7 +25,13 @@ def analyze_job(arguments: Arguments) -> AnalyzeJob:
 
 
 def agree_job(arguments: Arguments) -> AgreeJob:
-    return AgreeJob(arguments.model, arguments.scores, arguments.out)
+    usual = AgreeJob(arguments.model, arguments.scores, arguments.out)
+    return replace(
+        usual,
+        text=arguments.text,
+        tokens=_given(arguments.tokens, usual.tokens),
+        formats=_names(arguments.formats) or (),
+    )
 
 
 def verify_job(arguments: Arguments) -> VerifyJob:
@@ -35,6 +41,7 @@ def verify_job(arguments: Arguments) -> VerifyJob:
         text=arguments.text,
         tokens=_given(arguments.tokens, usual.tokens),
         repair=_repair(arguments) if arguments.repair else None,
+        refine=arguments.refine,
         consent=arguments.other_revision,
     )
 

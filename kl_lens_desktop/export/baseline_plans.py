@@ -1,15 +1,19 @@
 """Every baseline as a plan file beside a plan of the same bytes, each measured on the same held-out text."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import openvino as ov
 from torch import Tensor
 
-from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.errors import ExportError, InputError
+from kl_lens_desktop.export.graph_measured import measure_graph
 from kl_lens_desktop.export.jobs import BaselinesJob
-from kl_lens_desktop.export.nncf_choice import NNCF_METRICS, Chooser
+from kl_lens_desktop.export.nncf_choice import NNCF_ALGORITHMS, NNCF_METRICS, Chooser
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.load import LoadedModel, load_or_open
@@ -22,7 +26,7 @@ from kl_lens_desktop.plan.baselines import (
     paper_walk,
     random_assignment,
 )
-from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
+from kl_lens_desktop.plan.document import ROUNDED_BY, Plan, load_plan, save_plan
 from kl_lens_desktop.plan.joint import Bench
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import predicted, provenance, rounded
@@ -32,7 +36,7 @@ from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.quant.integers import SUFFIX
 from kl_lens_desktop.quant.roundings import NEAREST, Roundings
-from kl_lens_desktop.sensitivity.data_rounding import roundings_of
+from kl_lens_desktop.sensitivity.data_rounding import calibration_of, roundings_of
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
 from kl_lens_desktop.text.bundled import SCORED_TOKENS, calibration_text, held_out_text, remarks
@@ -49,10 +53,17 @@ _NAMES = {
     "metrics": list(_METRICS),
     "paper": ["paper", *(f"p{number:02}" for number in range(1, PREFIXES + 1)), "paper-gamma"],
     "random": [f"random-{seed}" for seed in range(3)],
-    "nncf": [f"nncf-{metric}" for metric in NNCF_METRICS],
+    "nncf": [f"nncf-{name}" for name in (*NNCF_METRICS, *NNCF_ALGORITHMS)],
 }
 
-Assignments = Iterator[tuple[str, dict[str, str]]]
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A baseline: its formats and, where NNCF chose its integers, what makes its graph."""
+
+    name: str
+    assignments: dict[str, str]
+    graph: Callable[[], ov.Model] | None = None
 
 
 def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[Event]:
@@ -60,8 +71,9 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
 
     Knapsacks on SQNR, MSE, ΔCE and reverse KL, the paper's list, chance and NNCF's mixed precision take the
     bytes of the plan, or the next more that they can; uniform formats, the paper's ten prefixes and its
-    greedy at `gamma` have sizes of their own. What `out` holds already, verified on the same text, is not
-    measured again.
+    greedy at `gamma` have sizes of their own. NNCF's algorithms that look at data begin with the formats of
+    its best metric, and are measured as the graph that NNCF makes. What `out` holds already, verified on the
+    same text, is not measured again.
 
     Yields
     ------
@@ -86,111 +98,139 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     )
     held_out = job.text or held_out_text()
     yield from remarks(held_out)
-    _, about = windows(loaded, [held_out], job.tokens, job.window)
-    calibration, _ = windows(
-        loaded,
-        [calibration_text()],
-        min(int(scores.text.get("tokens") or SCORED_TOKENS), SCORED_TOKENS),
-        job.window,
-    )
     families = [family for family in job.only if family != "nncf" or not loaded.mapped]
     if len(families) < len(job.only):
         yield Note("NNCF needs all weights in memory to choose. Its plans are left out", "warning")
     names = [name for family in families for name in _NAMES[family]]
-    written: dict[str, str] = {}
+    making = _Making(loaded, scores, plan, job, cancel, roundings, held_out)
+    if "nncf" in families and making.is_tied:
+        yield Note("NNCF's LoRA correction is left out: it fails where the embedding is also the head")
     for family in families:
-        made_by = _family(family, loaded, scores, plan, calibration, job.gamma, cancel, roundings)
-        for name, assignments in made_by:
+        for made in making.of(family):
             cancel.check()
-            yield Progress(STAGE, len(written), len(names), name, "plans")
-            nearest = family in ("nncf", "uniform")  # as others round
-            made = _plan(scores, name, assignments)
-            if nearest and made.roundings:
-                sums = {"kl": None, "se": None, "bytes": made.predicted["bytes"]}
-                made = replace(made, predicted=sums, roundings={}, rounding=None)
-            rounding = NEAREST if nearest else roundings
-            path = job.out / f"{name}.json"
-            measured = _measured(path, made, about.as_dict())
-            if measured is None:
-                measured = measure_plan(
-                    loaded, assignments, [held_out], job.tokens, job.window, cancel, rounding
-                )
-                save_plan(path, replace(made, measured=measured))
-            written[name] = str(path)
-    if missing := sorted(set(names) - set(written)):
+            yield Progress(STAGE, len(making.written), len(names), made.name, "plans")
+            making.measure(made, family)
+    yield from (Note(why, "warning") for why in making.failed)
+    if missing := sorted(set(names) - set(making.written)):
         yield Note(f"No plan {', '.join(missing)}: impossible at this size or with the scored formats")
     yield Progress(STAGE, len(names), len(names), "Measured", "plans")
-    yield job.finished({"plans": written})
+    yield job.finished({"plans": making.written})
 
 
-def _family(
-    family: str,
-    loaded: LoadedModel,
-    scores: Scores,
-    plan: Plan,
-    calibration: Tensor,
-    gamma: float,
-    cancel: Cancel,
-    roundings: Roundings,
-) -> Assignments:
-    options = weight_options(scores)
-    size, _, _ = total(options, {o.weight: plan.assignments.get(o.weight, "fp16") for o in options})
-    if family == "uniform":
-        every = [weight["name"] for weight in scores.weights if weight["kind"] != "conv"]
-        for name in UNIFORMS:
-            yield f"uniform-{name}", dict.fromkeys(every, name)
-    elif family == "metrics":
-        for method, metric in _METRICS.items():
-            yield method, Front(weight_options(scores, metric)).no_smaller(size)
-    elif family == "paper":
-        ranked = weight_options(scores, "kl_qp")
-        yield from _paper(loaded, ranked, options, size, calibration, gamma, cancel, roundings)
-    elif family == "random":
-        for name in _NAMES["random"]:
-            with contextlib.suppress(InputError):  # too few formats to come near those bytes by chance
-                yield name, random_assignment(options, size, int(RANDOM_ROOM * size), int(name[-1]))
-    else:
-        yield from _nncf(loaded, options, size, calibration, cancel)
+@dataclass(slots=True)
+class _Making:
+    """The baselines of one plan, as far as they are `written`: paths by name."""
 
+    loaded: LoadedModel
+    scores: Scores
+    plan: Plan
+    job: BaselinesJob
+    cancel: Cancel
+    roundings: Roundings
+    held_out: Path
+    written: dict[str, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    _losses: dict[str, float] = field(default_factory=dict)
 
-def _paper(
-    loaded: LoadedModel,
-    options: list[WeightOptions],
-    sizes: list[WeightOptions],
-    least: int,
-    calibration: Tensor,
-    gamma: float,
-    cancel: Cancel,
-    roundings: Roundings,
-) -> Assignments:
-    walk = [chosen for chosen in paper_walk(options) if total(sizes, chosen)[0] >= least]
-    yield "paper", walk[-1]
-    if all({*PAPER_FORMATS} <= {choice.format for choice in option.choices} for option in options):
-        yield from paper_prefixes(options).items()
-        bench = Bench(loaded, calibration, cancel, roundings=roundings)
-        yield "paper-gamma", paper_gamma(options, lambda plan: bench.measure(plan).perplexity_ratio, gamma)
+    @property
+    def is_tied(self) -> bool:
+        model = self.loaded.model
+        return model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
+    def of(self, family: str) -> Iterator[_Made]:
+        options = weight_options(self.scores)
+        assigned = {o.weight: self.plan.assignments.get(o.weight, "fp16") for o in options}
+        size, _, _ = total(options, assigned)
+        if family == "uniform":
+            every = [weight["name"] for weight in self.scores.weights if weight["kind"] != "conv"]
+            for name in UNIFORMS:
+                yield _Made(f"uniform-{name}", dict.fromkeys(every, name))
+        elif family == "metrics":
+            for method, metric in _METRICS.items():
+                yield _Made(method, Front(weight_options(self.scores, metric)).no_smaller(size))
+        elif family == "paper":
+            yield from self._paper(weight_options(self.scores, "kl_qp"), options, size)
+        elif family == "random":
+            for name in _NAMES["random"]:
+                with contextlib.suppress(InputError):  # too few formats to come near those bytes by chance
+                    drawn = random_assignment(options, size, int(RANDOM_ROOM * size), int(name[-1]))
+                    yield _Made(name, drawn)
+        else:
+            yield from self._nncf(options, size)
 
-def _nncf(
-    loaded: LoadedModel,
-    options: list[WeightOptions],
-    least: int,
-    calibration: Tensor,
-    cancel: Cancel,
-) -> Assignments:
-    """The low format is the finest that leaves NNCF something to choose."""
-    shapes = {option.weight: option.shape for option in options}
-    sizes = {low: sum(stored_bytes(s, parse_format(low)) for s in shapes.values()) for low in NNCF_LOWS}
-    low = next((low for low in NNCF_LOWS if sizes[low] < least), NNCF_LOWS[-1])
-    chooser = Chooser(loaded, calibration, cancel)
-    try:
-        for metric in NNCF_METRICS:
-            order = chooser.order(metric)
-            count = order.count(least, low)
-            if count is not None:
-                yield f"nncf-{metric}", chooser.choose(metric, low, order.ratio(count))
-    finally:
-        chooser.close()
+    def measure(self, made: _Made, family: str) -> None:
+        """Measure a baseline and write it, unless it is there already; or note that NNCF failed."""
+        plan = _plan(self.scores, made.name, made.assignments)
+        if family in ("nncf", "uniform"):  # as others round
+            if plan.roundings:
+                sums = {"kl": None, "se": None, "bytes": plan.predicted["bytes"]}
+                plan = replace(plan, predicted=sums, roundings={}, rounding=None)
+            rounding = NEAREST
+        else:
+            rounding = self.roundings
+        if made.graph:
+            plan = replace(plan, provenance={**plan.provenance, ROUNDED_BY: made.name})
+        path = self.job.out / f"{made.name}.json"
+        texts, tokens, window = [self.held_out], self.job.tokens, self.job.window
+        _, about = windows(self.loaded, texts, tokens, window)
+        measured = _measured(path, plan, about.as_dict())
+        if measured is None:
+            try:
+                measured = (
+                    measure_graph(self.loaded, made.graph(), texts, tokens, window, self.cancel)
+                    if made.graph
+                    else measure_plan(
+                        self.loaded, made.assignments, texts, tokens, window, self.cancel, rounding
+                    )
+                )
+            except ExportError as error:
+                self.failed.append(str(error))
+                return
+            save_plan(path, replace(plan, measured=measured))
+        self.written[made.name] = str(path)
+        self._losses[made.name] = measured["kl_pq"]["mean"]
+
+    def _paper(self, ranked: list[WeightOptions], sizes: list[WeightOptions], least: int) -> Iterator[_Made]:
+        walk = [chosen for chosen in paper_walk(ranked) if total(sizes, chosen)[0] >= least]
+        yield _Made("paper", walk[-1])
+        if all({*PAPER_FORMATS} <= {choice.format for choice in option.choices} for option in ranked):
+            for name, assignments in paper_prefixes(ranked).items():
+                yield _Made(name, assignments)
+            bench = Bench(self.loaded, self._calibration(), self.cancel, roundings=self.roundings)
+            found = paper_gamma(ranked, lambda plan: bench.measure(plan).perplexity_ratio, self.job.gamma)
+            yield _Made("paper-gamma", found)
+
+    def _nncf(self, options: list[WeightOptions], least: int) -> Iterator[_Made]:
+        """The low format is the finest that leaves NNCF something to choose."""
+        shapes = {option.weight: option.shape for option in options}
+        sizes = {low: sum(stored_bytes(s, parse_format(low)) for s in shapes.values()) for low in NNCF_LOWS}
+        low = next((low for low in NNCF_LOWS if sizes[low] < least), NNCF_LOWS[-1])
+        with contextlib.closing(Chooser(self.loaded, self._fitted_to(), self.cancel)) as chooser:
+            ratios = {}
+            for metric in NNCF_METRICS:
+                order = chooser.order(metric)
+                count = order.count(least, low)
+                if count is not None:
+                    ratios[metric] = order.ratio(count)
+                    yield _Made(f"nncf-{metric}", chooser.choose(metric, low, ratios[metric]))
+            if not ratios:
+                return
+            best = min(ratios, key=lambda metric: self._losses[f"nncf-{metric}"])
+            assignments = chooser.choose(best, low, ratios[best])
+            for name in NNCF_ALGORITHMS:
+                graph = partial(chooser.same, assignments, best, low, ratios[best], name)
+                yield _Made(f"nncf-{name}", assignments, graph)
+
+    def _calibration(self) -> Tensor:
+        tokens = min(int(self.scores.text.get("tokens") or SCORED_TOKENS), SCORED_TOKENS)
+        return windows(self.loaded, [calibration_text()], tokens, self.job.window)[0]
+
+    def _fitted_to(self) -> Tensor:
+        """The windows that the plan's own integers were fitted to, where they are at hand."""
+        if self.scores.rounding:
+            with contextlib.suppress(InputError):
+                return calibration_of(self.loaded, self.scores.rounding, ()).fit
+        return self._calibration()
 
 
 def _plan(scores: Scores, name: str, assignments: dict[str, str]) -> Plan:
@@ -207,12 +247,13 @@ def _plan(scores: Scores, name: str, assignments: dict[str, str]) -> Plan:
     )
 
 
-def _measured(path: Path, plan: Plan, text: Mapping[str, object]) -> Mapping[str, object] | None:
+def _measured(path: Path, plan: Plan, text: Mapping[str, object]) -> dict[str, Any] | None:
     """What an earlier run measured of this plan on this text."""
     try:
         earlier = load_plan(path)
     except InputError:
         return None
-    if not earlier.is_same_as(plan) or not earlier.measured or earlier.measured["text"] != text:
+    same = earlier.is_same_as(plan) and earlier.rounded_by == plan.rounded_by
+    if not same or not earlier.measured or earlier.measured["text"] != text:
         return None
     return earlier.measured

@@ -49,6 +49,7 @@ from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.integers import beside
 from kl_lens_desktop.plan.propose import uniform_plan
+from kl_lens_desktop.plan.roundings import plan_roundings
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
@@ -64,7 +65,6 @@ from kl_lens_desktop.repository.model_files import (
     strict_json,
 )
 from kl_lens_desktop.repository.native import in_transformers, is_native
-from kl_lens_desktop.sensitivity.data_rounding import roundings_of
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 from kl_lens_desktop.temporary import partial_of
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text, read_text
@@ -174,6 +174,7 @@ def export_model(
             yield Note(f"No graph for an NPU is written: {family.npu}.", "warning")
             npu = False
         yield from _warnings(plan, npu)
+        plan = plan.without_strange_figures
         yield from warnings(loaded)
         roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
         changes = roundings.changes(plan.assignments)
@@ -280,11 +281,7 @@ def _roundings(
     loaded: LoadedModel, plan: Plan, source: Path, cancel: Cancel
 ) -> Generator[Event, None, Roundings]:
     """The integers of a plan, of a file beside `source` or computed again."""
-    return (
-        yield from roundings_of(
-            loaded, plan.model.sha256, plan.rounding, plan.fitted, beside(source), cancel, STAGE
-        )
-    )
+    return (yield from plan_roundings(loaded, plan, beside(source), cancel, STAGE))
 
 
 def _bytes_needed(loaded: LoadedModel, plan: Plan, npu: bool) -> int:
@@ -341,6 +338,12 @@ def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
             words = ", ".join(parse_format(name).label for name in wrong)
             text = f"OpenVINO's {device} plugin computes {words} wrongly. Use another device."
             yield Note(text, "warning")
+    if plan.rounded_by:
+        yield Note(
+            "This plan was measured with integers that NNCF chose. A plan does not hold them, so its weights "
+            "are rounded to nearest",
+            "warning",
+        )
 
 
 def _prompt(loaded: LoadedModel) -> list[int]:

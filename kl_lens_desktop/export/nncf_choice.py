@@ -1,5 +1,7 @@
 """What NNCF's own mixed precision would choose, as plans: its public call, and its outcome read back.
 
+With its algorithms that look at data it chooses integers as well, which only its graph holds.
+
 `nncf.compress_weights` sorts weights by a sensitivity metric and gives the least sensitive ones, up to a
 share of the parameters, a low format and the rest a backup. So its outcomes for all shares are prefixes of
 one order, which is taken from NNCF's own scores; each plan itself comes from the graph that the public call
@@ -9,7 +11,7 @@ compressed.
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,13 @@ NNCF_METRICS = {
     "mean-variance": nncf.SensitivityMetric.MEAN_ACTIVATION_VARIANCE,
     "max-variance": nncf.SensitivityMetric.MAX_ACTIVATION_VARIANCE,
     "mean-magnitude": nncf.SensitivityMetric.MEAN_ACTIVATION_MAGNITUDE,
+}
+NNCF_ALGORITHMS = {
+    "awq": ("awq",),
+    "scale-estimation": ("scale_estimation",),
+    "awq-scale-estimation": ("awq", "scale_estimation"),
+    "gptq": ("gptq",),
+    "gptq-scale-estimation": ("gptq", "scale_estimation"),
 }
 BACKUP = "int8_sym"
 _BASES = {"i8": "int8_sym", "u8": "int8_asym", "i4": "int4_sym", "u4": "int4_asym", "u3": "int3_sym",
@@ -122,15 +131,36 @@ class Chooser:
         """The formats in the graph that ``compress_weights`` made with this metric and ratio."""
         return formats_in(self._compressed(metric, low, ratio))
 
+    def same(
+        self, assignments: Mapping[str, str], metric: str, low: str, ratio: float, algorithm: str
+    ) -> ov.Model:
+        """The graph that ``compress_weights`` makes so with one of `NNCF_ALGORITHMS`, in the same formats.
+
+        Raises
+        ------
+        ExportError
+            If NNCF fails, or gives other formats than without that algorithm.
+        """
+        title = f"NNCF's {' with '.join(NNCF_ALGORITHMS[algorithm])}"
+        try:
+            graph = self._compressed(metric, low, ratio, NNCF_ALGORITHMS[algorithm])
+        except (RuntimeError, KeyError, IndexError, AssertionError) as error:
+            why = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ExportError(f"{title} failed on this model", why, "It is left out") from error
+        if formats_in(graph) != assignments:
+            raise ExportError(f"{title} gave other formats", "it compressed other weights", "It is left out")
+        return graph
+
     def _graph(self) -> ov.Model:
         return ov.Core().read_model(self._path)
 
-    def _compressed(self, metric: str, low: str, ratio: float) -> ov.Model:
+    def _compressed(self, metric: str, low: str, ratio: float, algorithms: Sequence[str] = ()) -> ov.Model:
         self._cancel.check()
         fmt = parse_format(low)
-        given = {}
-        if NNCF_METRICS[metric] != nncf.SensitivityMetric.WEIGHT_QUANTIZATION_ERROR and ratio < 1:
-            given = {"dataset": nncf.Dataset(list(self._inputs())), "subset_size": len(self._ids)}
+        given: dict[str, Any] = dict.fromkeys(algorithms, True)
+        by_data = NNCF_METRICS[metric] != nncf.SensitivityMetric.WEIGHT_QUANTIZATION_ERROR and ratio < 1
+        if by_data or algorithms:
+            given |= {"dataset": nncf.Dataset(list(self._inputs())), "subset_size": len(self._ids)}
         graph = self._graph()
         with _quiet():
             compressed: ov.Model = nncf.compress_weights(

@@ -11,6 +11,7 @@ from typing import Any
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_json
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.quant.integers import BY_DATA, IN_SEQUENCE
 from kl_lens_desktop.schema import check_schema
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 
@@ -18,6 +19,8 @@ SCHEMA = "kl-lens/plan/1"
 FILE_LIMIT = 2 * 2**20  # twenty thousand weights; what a stranger can make of more would take 100 MB to read
 NAME_LIMIT = 300
 MOST_BITS, MOST_BYTES, MOST_KL = 16.0, 10**12, 1000.0  # of a budget
+ROUNDED_BY = "rounded_by"
+"""Of a plan's provenance: whose integers its figures are of, where a plan cannot hold them."""
 _WEIGHT = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\.weight")
 
 
@@ -43,7 +46,8 @@ class Plan:
     provenance : dict
         With what and when it was made, under which limits, and what a repair gained on which text.
     roundings : dict of str to str
-        How weights are rounded that are not rounded to nearest: ``gptq``.
+        How weights are rounded that are not rounded to nearest: ``gptq``, or ``gptaq`` where the plan was
+        rounded in sequence.
     rounding : dict or None
         Which text these were fitted to, and how: see `sensitivity.data_rounding`.
     """
@@ -65,6 +69,11 @@ class Plan:
         return same and (self.roundings, self.rounding) == (other.roundings, other.rounding)
 
     @property
+    def rounded_by(self) -> str:
+        """What chose the integers that were measured, if it was another program."""
+        return str(self.provenance.get(ROUNDED_BY) or "")
+
+    @property
     def fitted(self) -> list[tuple[str, str]]:
         """Weight and format of what is not rounded to nearest."""
         return [(weight, self.assignments[weight]) for weight in self.roundings]
@@ -73,6 +82,14 @@ class Plan:
     def sha256(self) -> str:
         """Of the assignments alone, as bench files name a plan: see `assignments_sha256`."""
         return assignments_sha256(self.assignments)
+
+    @property
+    def without_strange_figures(self) -> "Plan":
+        """The plan as it is rounded here: without what was measured of another program's integers."""
+        if not self.rounded_by:
+            return self
+        kept = {name: value for name, value in self.provenance.items() if name != ROUNDED_BY}
+        return replace(self, measured=None, provenance=kept)
 
     def with_measured(self, measured: dict[str, Any]) -> "Plan":
         return replace(self, measured=measured)
@@ -142,6 +159,15 @@ def _check(value: Any, path: Path) -> None:
         raise InputError(
             f"Cannot use {path}", "it does not say by which text it is rounded", "Make a new plan"
         )
+    record = value.get("rounding") or {}
+    if record.get("method") == IN_SEQUENCE and record.get("formats") != assignments_sha256(
+        value["assignments"]
+    ):
+        raise InputError(
+            f"Cannot use {path}",
+            "its weights were rounded in sequence, for other formats",
+            "Make a new plan",
+        )
     kind, _, name = value["method"].partition("-")
     if kind == "uniform":
         _check_format(name, "method", path)
@@ -170,7 +196,7 @@ def _without_checked(value: Any, path: Path) -> Any:
     if isinstance(roundings := value.get("roundings"), dict):
         for name, rounding in roundings.items():
             _check_weight(name, path)
-            if rounding != "gptq":
+            if rounding not in (BY_DATA, IN_SEQUENCE):
                 why = f"at roundings: {str(rounding)[:40]!r} is not a rounding"
                 raise InputError(f"Cannot use {path}", why, "Make a new plan")
         short["roundings"] = dict(list(roundings.items())[:1])

@@ -43,12 +43,23 @@ class RepairDone(TypedDict):
     rounds: int
 
 
+class RefineDone(TypedDict):
+    """What rounding in sequence gained, in nats per token on text that judges it; and whether it was kept."""
+
+    kl_before: float
+    kl_after: float
+    gain: float
+    gain_se: float
+    kept: bool
+
+
 class Verified(TypedDict):
-    """The plan's path, its figures as the plan holds them, and after a repair what it gained."""
+    """The plan's path and figures, and what a repair and rounding in sequence gained."""
 
     plan: str
     measured: dict[str, Any]
     repair: NotRequired[RepairDone]
+    refine: NotRequired[RefineDone]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,8 @@ class VerifyJob(Job[Verified]):
         How much of it at most, and the length of its windows.
     repair : RepairSettings, optional
         With it, better plans of the same bytes are looked for first.
+    refine : bool
+        Round the plan's weights in sequence first, and keep that where it is better.
     consent : bool
         Apply a plan of another revision whose names and shapes match.
     """
@@ -80,6 +93,7 @@ class VerifyJob(Job[Verified]):
     tokens: int = HELD_OUT_TOKENS
     window: int = WINDOW
     repair: RepairSettings | None = None
+    refine: bool = False
     consent: bool = False
 
     def writes(self) -> set[Path]:

@@ -135,8 +135,12 @@ class Bench:
         """The same formats, every weight rounded to nearest."""
         if not self.roundings.of(assignments):
             return self.measure(assignments)
+        return self.measure_rounded(assignments, NEAREST)
+
+    def measure_rounded(self, assignments: Mapping[str, str], roundings: Roundings) -> Joint:
+        """The same formats with other integers; it is not remembered."""
         with self._ready():
-            return _joint(self._measures.whole(NEAREST.changes(assignments)))
+            return joint_of(self._measures.whole(roundings.changes(assignments)))
 
     def neighbours(
         self, assignments: Mapping[str, str], moves: Sequence[tuple[str, str]]
@@ -182,7 +186,7 @@ class Bench:
         self._written = time.monotonic()
 
     def _keep(self, assignments: Mapping[str, str], tally: Tally) -> Joint:
-        joint = _joint(tally)
+        joint = joint_of(tally)
         self._known[self._key(assignments)] = joint
         if time.monotonic() - self._written > MEMORY_S:
             self.remember()
@@ -196,7 +200,8 @@ class Bench:
         return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:32]
 
 
-def _joint(tally: Tally) -> Joint:
+def joint_of(tally: Tally) -> Joint:
+    """What a plan's measurement says, window by window."""
     return Joint(*(tuple(tally.by_window(column)) for column in ("kl_pq", "ce", "ce_full")))
 
 

@@ -18,16 +18,18 @@ from kl_lens_desktop.plan.integers import beside
 from kl_lens_desktop.plan.jobs import RepairDone, RepairSettings, Verified, VerifyJob
 from kl_lens_desktop.plan.joint import Bench, spread_windows
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
-from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, constraints_of, predicted
+from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, constraints_of, predicted, rounded
+from kl_lens_desktop.plan.refine import Refined, refined
 from kl_lens_desktop.plan.repair import Repair, repair
+from kl_lens_desktop.plan.roundings import plan_roundings
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import DEFAULT_FORMATS, parse_format, stored_bytes
-from kl_lens_desktop.quant.integers import SUFFIX
+from kl_lens_desktop.quant.integers import BY_DATA, SUFFIX
 from kl_lens_desktop.quant.roundings import Roundings
-from kl_lens_desktop.sensitivity.data_rounding import roundings_of
 from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
+from kl_lens_desktop.sensitivity.sequential import base_of, is_in_sequence
 from kl_lens_desktop.text.bundled import (
     calibration_text,
     check_repair_text,
@@ -44,7 +46,8 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
 
     To repair it, better plans of the same bytes are looked for first, on a third text, and each that is found
     replaces the one in the file. What was measured on the way lies beside it, in ``NAME.joint.json``, so that
-    the same call, after a cancel, goes on where it was.
+    the same call, after a cancel, goes on where it was. Integers in sequence belong to one set of formats: a
+    repair begins with those that the scores are of.
 
     Yields
     ------
@@ -61,8 +64,14 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     loaded = yield from load_or_open(local.folder, STAGE)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     check_applies(plan, identity, [weight.name for weight in quantizable(inventory(loaded.model))], path)
+    if plan.rounded_by:
+        yield Note("Measuring the plan rounded to nearest: a plan does not hold the integers that NNCF chose")
+        plan = plan.without_strange_figures
     held_out = job.text or held_out_text()
     yield from remarks(held_out)
+    given = plan
+    if job.repair and is_in_sequence(plan.rounding):
+        plan = _out_of_sequence(plan, job.repair)
     roundings = yield from _roundings(loaded, plan, path, job.repair, cancel)
     repaired: RepairDone | None = None
     if job.repair is not None:
@@ -74,7 +83,15 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
                 repaired = cast(RepairDone, event)
             else:
                 yield event
+        if found is plan and plan is not given:  # nothing found: what is in the file stays
+            found, roundings = given, (yield from plan_roundings(loaded, given, beside(path), cancel, STAGE))
         plan = found
+    refining: Refined | None = None
+    if job.refine:
+        refining = yield from refined(
+            loaded, path, plan, roundings, held_out, job.tokens, job.window, cancel, STAGE
+        )
+        plan, roundings = refining.plan, refining.roundings
     yield Progress(STAGE, 1, 2, "Measuring the whole plan on held-out text")
     measured = measure_plan(loaded, plan.assignments, [held_out], job.tokens, job.window, cancel, roundings)
     if plan.roundings:
@@ -90,6 +107,8 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     verified: Verified = {"plan": str(path), "measured": measured}
     if repaired:
         verified["repair"] = repaired
+    if refining and refining.done:
+        verified["refine"] = refining.done
     yield job.finished(verified)
 
 
@@ -97,14 +116,25 @@ def _roundings(
     loaded: LoadedModel, plan: Plan, path: Path, by: RepairSettings | None, cancel: Cancel
 ) -> Generator[Event, None, Roundings]:
     """The integers of a plan and, with the scores it was made from, of all that a repair may try."""
-    files, pairs, record = beside(path), plan.fitted, plan.rounding
+    files = beside(path)
+    further: list[tuple[str, str]] = []
     if by and by.scores:
         scores = tried(load_scores(by.scores), plan)
         files.append(by.scores.with_suffix(SUFFIX))
         if scores.rounding and plan.rounding in (None, scores.rounding):
             fitted = [(entry.weight, entry.format) for entry in scores.entries if entry.rounding != "nearest"]
-            pairs, record = list(dict.fromkeys([*pairs, *fitted])), scores.rounding
-    return (yield from roundings_of(loaded, plan.model.sha256, record, pairs, files, cancel, STAGE))
+            further, plan = fitted, replace(plan, rounding=scores.rounding)
+    return (yield from plan_roundings(loaded, plan, files, cancel, STAGE, further))
+
+
+def _out_of_sequence(plan: Plan, by: RepairSettings) -> Plan:
+    """The plan with the integers that its scores are of."""
+    scores = load_scores(by.scores) if by.scores else None
+    if scores and scores.rounding == base_of(plan.rounding or {}):
+        fitted, record = rounded(scores, plan.assignments)
+    else:
+        fitted, record = dict.fromkeys(plan.roundings, BY_DATA), base_of(plan.rounding or {})
+    return replace(plan, roundings=fitted, rounding=record, measured=None)
 
 
 def tried(scores: Scores, plan: Plan) -> Scores:

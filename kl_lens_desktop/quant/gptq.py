@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import FP16_MOST, Format, group_size
-from kl_lens_desktop.quant.rounding import NF4_BOUNDARIES, NF4_VALUES, Quantized, quantize
+from kl_lens_desktop.quant.rounding import NF4_BOUNDARIES, NF4_VALUES, Quantized, combined, quantize
 
 _PART = 2**19  # elements of a weight at a time: enough to make little of the calls for each column
 _SEARCHED = 2**16  # elements at a time in the search of scales: in a core's cache
@@ -97,14 +97,7 @@ def gptq(weight: Tensor, about: Curvature, fmt: Format, cancel: Cancel, threads:
         cancel.check()
         return _part(piece.half().float().cpu(), about, fmt, size, cancel)
 
-    parts = list(threads(rounded, weight.detach().split(rows)))
-    zeros = [part.zero_point for part in parts if part.zero_point is not None]
-    return Quantized(
-        torch.cat([part.elements for part in parts]),
-        torch.cat([part.scale for part in parts]),
-        torch.cat(zeros) if zeros else None,
-        fmt,
-    )
+    return combined(list(threads(rounded, weight.detach().split(rows))), torch.cat)
 
 
 def row_errors(error: Tensor, second_moment: Tensor) -> Tensor:
@@ -126,14 +119,7 @@ def _part(weight: Tensor, about: Curvature, fmt: Format, size: int, cancel: Canc
     found = Quantized(codes.to(torch.int16), scale.half(), stored, fmt)
     errors = [row_errors(each.dequantize() - weight, about.damped) for each in (found, nearest)]
     better = (errors[0] < errors[1])[:, None, None]  # false for what is no number
-    return Quantized(
-        torch.where(better, found.elements, nearest.elements),
-        torch.where(better, found.scale, nearest.scale),
-        None
-        if found.zero_point is None or nearest.zero_point is None
-        else torch.where(better, found.zero_point, nearest.zero_point),
-        fmt,
-    )
+    return combined([found, nearest], lambda both: torch.where(better, both[0], both[1]))
 
 
 def _parameters(nearest: Quantized) -> tuple[Tensor, Tensor | None]:

@@ -27,6 +27,7 @@ from kl_lens_desktop.quant.formats import SCALE_BYTES, Format, group_size, parse
 
 SCHEMA = "kl-lens/integers/1"
 SUFFIX = ".safetensors"
+BY_DATA, IN_SEQUENCE = "gptq", "gptaq"  # how integers are chosen: see `sensitivity.sequential`
 _HEADER_LIMIT = 64 * 2**20
 _PAIR_HEADER = 1200  # bytes that a pair takes in the header, with the longest name of a weight, at most
 _RECORD_BYTES = 8192
@@ -48,6 +49,12 @@ class Packed:
     def parts(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {"elements": self.elements, "scale": self.scale}
         return found if self.zero_point is None else {**found, "zero_point": self.zero_point}
+
+    def rows(self, pair: Pair, start: int, stop: int) -> "Packed":
+        """Some rows, whose leading axes count as one; `pair` is what it holds, as of `Integers.rows`."""
+        del pair
+        flat = {name: part.reshape(-1, part.shape[-1])[start:stop] for name, part in self.parts.items()}
+        return Packed(flat["elements"], flat["scale"], flat.get("zero_point"))
 
 
 @dataclass(frozen=True, slots=True)

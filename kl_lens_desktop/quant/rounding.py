@@ -5,6 +5,7 @@ rounded with the float32 scale, the file stores the scale as float16, and the ru
 latter; so does `fake_quantize`.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +60,17 @@ class Quantized:
         if self.zero_point is not None:
             values = values - self.zero_point.float()
         return (values * self.scale.float()).flatten(-2)
+
+
+def combined(parts: Sequence[Quantized], how: Callable[[list[Tensor]], Tensor]) -> Quantized:
+    """A weight whose elements, scales and zero points are each what `how` makes of those of `parts`."""
+    zeros = [part.zero_point for part in parts if part.zero_point is not None]
+    return Quantized(
+        how([part.elements for part in parts]),
+        how([part.scale for part in parts]),
+        how(zeros) if zeros else None,
+        parts[0].fmt,
+    )
 
 
 def quantize(weight: Tensor, fmt: Format) -> Quantized:

@@ -5,14 +5,23 @@ ships, bit for bit.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
-from kl_lens_desktop.quant.integers import Integers, Packed, Pair, bytes_of_row, per_byte
+from kl_lens_desktop.quant.integers import (
+    BY_DATA,
+    Integers,
+    Packed,
+    Pair,
+    bytes_of_row,
+    open_integers,
+    per_byte,
+)
 from kl_lens_desktop.quant.rounding import Quantized, fake_quantize
 
 _PIECE = 2**18  # elements that are unpacked at a time
@@ -24,19 +33,27 @@ class Kept:
 
     Attributes
     ----------
+    integers : Integers or Packed
+        The file; or what is to be written into one.
     pair : (str, str)
         Weight and format.
     shape : tuple of int
         (…, rows, channels).
     """
 
-    integers: Integers
+    integers: Integers | Packed
     pair: Pair
     shape: tuple[int, ...]
 
     @property
     def format(self) -> Format:
         return parse_format(self.pair[1])
+
+    @property
+    def method(self) -> str:
+        """How the integers were chosen, as plans say it."""
+        record = self.integers.record if isinstance(self.integers, Integers) else {}
+        return str(record.get("method", BY_DATA))
 
     def write(self, into: Tensor, at: int | slice | Tensor | None = None) -> None:
         """Write the float32 values that the runtime computes with.
@@ -107,9 +124,15 @@ class Roundings:
     def changes(self, assignments: Mapping[str, str]) -> dict[str, Change]:
         return {weight: self.change(weight, fmt) for weight, fmt in assignments.items()}
 
+    def read_from(self, path: Path) -> "Roundings":
+        """The same integers, of a file that holds them too."""
+        held = open_integers(path)
+        return Roundings({pair: replace(kept, integers=held) for pair, kept in self.kept.items()})
+
     def of(self, assignments: Mapping[str, str]) -> dict[str, str]:
         """The rounding of each weight that is not rounded to nearest, as plans say it."""
-        return {weight: "gptq" for weight, fmt in assignments.items() if (weight, fmt) in self.kept}
+        pairs = [pair for pair in assignments.items() if pair in self.kept]
+        return {pair[0]: self.kept[pair].method for pair in pairs}
 
 
 NEAREST = Roundings()

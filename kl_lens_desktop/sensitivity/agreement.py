@@ -61,10 +61,10 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     Raises
     ------
     InputError
-        If the scores are of another model, or are fewer than three.
+        If the scores are of another model, or fewer than three are measured in the job's formats.
     """
     path, held_out = job.scores, job.text or held_out_text()
-    scores = load_rankable(path)
+    scores = load_rankable(path, job.formats)
     yield Progress(STAGE, 0, 0, "Opening the model")
     loaded = yield from load_or_open(local.folder, "analyze")
     use_cores()
@@ -76,12 +76,11 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     yield from remarks(held_out)
     ids, about = windows(loaded, [held_out], job.tokens, job.window)
     points: list[dict[str, Any]] = []
-    measured = [entry for entry in scores.entries if not entry.is_predicted]
-    fitted = [(entry.weight, entry.format) for entry in measured if entry.rounding != "nearest"]
+    fitted = [(entry.weight, entry.format) for entry in scores.entries if entry.rounding != "nearest"]
     roundings = yield from roundings_of(
         loaded, identity.sha256, scores.rounding, fitted, [path.with_suffix(SUFFIX)], cancel, STAGE
     )
-    entries = _in_order(measured, weights)
+    entries = _in_order(scores.entries, weights)
     todo = [(weights[entry.weight], roundings.change(entry.weight, entry.format)) for entry in entries]
     with torch.no_grad(), fast_kernels(loaded.model):
         measure = _nats_on_disk if loaded.mapped else _nats_in_memory
@@ -101,6 +100,7 @@ def agree(local: LocalModel, job: AgreeJob, cancel: Cancel) -> Iterator[Event]:
     result: Agreed = {
         "metrics": agreements,
         "ceiling": _tau(pairs[0], pairs[1]),
+        "ceiling_interval": _interval(pairs[0], pairs[1]),
         "points": points,
         "text": about.as_dict(),
         "perplexity_full": _perplexity(full),
@@ -115,16 +115,19 @@ def agreement(points: list[dict[str, Any]], seed: int = 0) -> dict[str, Agreemen
 
     SQNR falls where the others rise, so its sign is turned.
     """
-    generator = np.random.default_rng(seed)
     perplexity = np.array([point["perplexity"] for point in points])
-    draws = generator.integers(0, len(points), (RESAMPLES, len(points)))
     result = {}
     for name in COMPARED:
         values = np.array([point[name] for point in points]) * (-1 if name == "sqnr_db" else 1)
-        resampled = [_tau(values[draw], perplexity[draw]) for draw in draws]
-        low, high = np.percentile(resampled, (2.5, 97.5))
-        result[name] = Agreement(_tau(values, perplexity), float(low), float(high))
+        result[name] = Agreement(_tau(values, perplexity), *_interval(values, perplexity, seed))
     return result
+
+
+def _interval(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], seed: int = 0) -> list[float]:
+    """The 95 % interval of τ by a percentile bootstrap over pairs."""
+    draws = np.random.default_rng(seed).integers(0, len(a), (RESAMPLES, len(a)))
+    low, high = np.percentile([_tau(a[draw], b[draw]) for draw in draws], (2.5, 97.5))
+    return [float(low), float(high)]
 
 
 def _nats_in_memory(

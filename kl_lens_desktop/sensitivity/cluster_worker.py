@@ -7,7 +7,7 @@ instructions.
 import contextlib
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,43 +20,23 @@ from kl_lens_desktop.errors import KLLensError
 from kl_lens_desktop.home import home
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.model.checkpoint import weights_sha256
-from kl_lens_desktop.model.inventory import Weight
 from kl_lens_desktop.model.load import load_or_open
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.quant.formats import Format
-from kl_lens_desktop.quant.integers import Packed, open_integers, writing
+from kl_lens_desktop.quant.integers import Integers
 from kl_lens_desktop.quant.roundings import Kept
 from kl_lens_desktop.repository.model_files import model_files
 from kl_lens_desktop.sensitivity.measuring import Candidate, Found, Measuring, measuring_here
 from kl_lens_desktop.sensitivity.metrics import Tally
-from kl_lens_desktop.temporary import temporary_folder
 
 _PACKAGES = ("torch", "transformers")
 
 
-@dataclass(frozen=True, slots=True)
-class SentCandidate:
-    """A `Candidate` on its way to another computer: with its integers in place of their file."""
-
-    weight: Weight
-    format: Format
-    packed: Packed | None
-
-    def arrived(self, path: Path) -> Candidate:
-        """The candidate; where it has integers, `path` becomes their file."""
-        if self.packed is None:
-            return Candidate(self.weight, self.format, self.format)
-        pair = (self.weight.name, self.format.name)
-        with writing(path, "", {}, [sum(part.nbytes for part in self.packed.parts.values())]) as file:
-            file.add(pair, self.packed)
-        return Candidate(self.weight, self.format, Kept(open_integers(path), pair, tuple(self.weight.shape)))
-
-
-def sent(candidate: Candidate) -> SentCandidate:
-    """The candidate as it travels."""
+def sent(candidate: Candidate) -> Candidate:
+    """The candidate as it travels to another computer: with its integers in place of their file."""
     change = candidate.change
-    packed = change.integers.whole(change.pair) if isinstance(change, Kept) else None
-    return SentCandidate(candidate.weight, candidate.format, packed)
+    if isinstance(change, Kept) and isinstance(change.integers, Integers):
+        change = replace(change, integers=change.integers.whole(change.pair))
+    return replace(candidate, change=change)
 
 
 def versions() -> dict[str, str]:
@@ -130,14 +110,12 @@ class Worker:
         self._key, self._text = key, self._measuring.open(ids)
         return self._text.signal, self._text.finite
 
-    def measure(self, key: int, todo: Sequence[SentCandidate]) -> list[Found]:
+    def measure(self, key: int, todo: Sequence[Candidate]) -> list[Found]:
         """What was found of each candidate on the text of that key; nothing where another has replaced it."""
         if key != self._key:
             return []
-        with temporary_folder() as folder:
-            candidates = [each.arrived(folder / f"{place}.safetensors") for place, each in enumerate(todo)]
-            found = self._measuring.found(self._text, candidates)
-            return [each for each in found if isinstance(each, Found)]
+        found = self._measuring.found(self._text, todo)
+        return [each for each in found if isinstance(each, Found)]
 
     def noise(self, key: int) -> Tally:
         """As `Measuring.noise`."""

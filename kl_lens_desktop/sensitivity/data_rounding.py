@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import Format, parse_format
-from kl_lens_desktop.quant.gptq import Curvature, Threads, curvature, gptq
+from kl_lens_desktop.quant.gptq import Curvature, Threads, gptq
 from kl_lens_desktop.quant.integers import (
     Integers,
     Pair,
@@ -32,9 +32,9 @@ from kl_lens_desktop.quant.integers import (
     packed_bytes,
     writing,
 )
-from kl_lens_desktop.quant.rounding import Quantized, fake_quantize
+from kl_lens_desktop.quant.rounding import Quantized, combined, fake_quantize
 from kl_lens_desktop.quant.roundings import NEAREST, Kept, Roundings, kept_in, packed
-from kl_lens_desktop.sensitivity.moments import DAMP, DAMP_TIED, Moment, Seen, second_moments, weighted_error
+from kl_lens_desktop.sensitivity.moments import DAMP, DAMP_TIED, Moment, Remembered, Seen, weighted_error
 from kl_lens_desktop.text.bundled import calibration_text, text_sha256
 from kl_lens_desktop.text.windows import calibration_windows
 
@@ -44,11 +44,28 @@ _ERROR_ELEMENTS = 2**20  # of a weight at a time
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The text a rounding looks at: windows to fit to, others to judge by, and the record of both."""
+    """The text a rounding looks at: windows to fit to, others to judge by, and the record of both.
+
+    Attributes
+    ----------
+    fit, judge : Tensor
+        Token ids (windows, window).
+    record : mapping
+    inputs : Remembered
+        What weights see of it.
+    """
 
     fit: Tensor
     judge: Tensor
     record: Mapping[str, Any]
+    inputs: Remembered = field(init=False, repr=False)
+
+    @property
+    def windows(self) -> int:
+        return len(self.fit) + len(self.judge)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", Remembered(self.fit, self.judge))
 
 
 def calibration(
@@ -131,7 +148,7 @@ def round_by_data(
     Progress, with the time left.
     """
     shapes = {weight.name: weight.shape for weight in weights}
-    pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if _is_fitted(parse_format(fmt))]
+    pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if is_fitted(parse_format(fmt))]
     held = held_integers(path, model_sha256, by.record)
     known = {pair for pair in held.pairs if held.fits(pair, shapes[pair[0]])} if held else set()
     left = [pair for pair in pairs if not held or pair not in known | held.nearest]
@@ -184,32 +201,48 @@ def roundings_of(
     """
     if not pairs or record is None:
         return NEAREST
+    found, of_file = kept_in_files(loaded, model_sha256, record, pairs, files, cancel)
+    left = [pair for pair in pairs if pair not in found]
+    if not left:
+        yield Note(f"Using the integers kept in {named(of_file)}")
+        return Roundings(found)
+    yield Note(f"Computing the integers of {len(left)} weights again: {files[0].name} does not hold them")
+    by = calibration_of(loaded, record, texts)
     weights = quantizable(inventory(loaded.model))
     shapes = {weight.name: weight.shape for weight in weights}
+    again = yield from round_by_data(
+        loaded, model_sha256, files[0], weights, left, by, cancel, stage, judged=False
+    )
+    stale = [pair for pair, file in of_file.items() if file == files[0]]
+    renewed = kept_in(open_integers(files[0]), shapes)  # it was written anew, with what it held before
+    return Roundings({**found, **again.kept, **{pair: renewed[pair] for pair in stale}})
+
+
+def kept_in_files(
+    loaded: LoadedModel,
+    model_sha256: str,
+    record: Mapping[str, Any],
+    pairs: Sequence[Pair],
+    files: Sequence[Path],
+    cancel: Cancel,
+) -> tuple[dict[Pair, Kept], dict[Pair, Path]]:
+    """What of some pairs the first of `files` that holds it undamaged has, and which file that is."""
+    shapes = {weight.name: weight.shape for weight in quantizable(inventory(loaded.model))}
     found: dict[Pair, Kept] = {}
+    of_file: dict[Pair, Path] = {}
     for file in dict.fromkeys(files):
         held = held_integers(file, model_sha256, record) if file.is_file() else None
         usable = kept_in(held, shapes) if held else {}
         for pair in [pair for pair in pairs if pair in usable and pair not in found]:
             cancel.check()
-            if usable[pair].integers.is_sound(pair):
-                found[pair] = usable[pair]
-    left = [pair for pair in pairs if pair not in found]
-    if not left:
-        yield Note(f"Using the integers kept in {' and '.join(sorted(_names(found)))}")
-        return Roundings(found)
-    yield Note(f"Computing the integers of {len(left)} weights again: {files[0].name} does not hold them")
-    by = calibration_of(loaded, record, texts)
-    again = yield from round_by_data(
-        loaded, model_sha256, files[0], weights, left, by, cancel, stage, judged=False
-    )
-    stale = [pair for pair, kept in found.items() if kept.integers.path == files[0]]
-    renewed = kept_in(open_integers(files[0]), shapes)  # it was written anew, with what it held before
-    return Roundings({**found, **again.kept, **{pair: renewed[pair] for pair in stale}})
+            if held and held.is_sound(pair):
+                found[pair], of_file[pair] = usable[pair], file
+    return found, of_file
 
 
-def _names(found: Mapping[Pair, Kept]) -> set[str]:
-    return {kept.integers.path.name for kept in found.values()}
+def named(of_file: Mapping[Pair, Path]) -> str:
+    """The names of files, in words."""
+    return " and ".join(sorted({file.name for file in of_file.values()}))
 
 
 def held_integers(path: Path, model_sha256: str, record: Mapping[str, Any]) -> Integers | None:
@@ -221,7 +254,8 @@ def held_integers(path: Path, model_sha256: str, record: Mapping[str, Any]) -> I
     return None
 
 
-def _is_fitted(fmt: Format) -> bool:
+def is_fitted(fmt: Format) -> bool:
+    """Whether weights in a format are rounded by data at all."""
     return fmt.bits <= MOST_BITS
 
 
@@ -242,8 +276,8 @@ def _fitted(
     message = f"Rounding by {by.record['text']}"
     yield Progress(stage, 0, len(pairs), message, "roundings")
     parameters = weight_parameters(loaded.model)  # before stand-ins take their places
-    with _threads() as pool:
-        for seen in second_moments(loaded.model, by.fit, by.judge, cancel, set(formats)):
+    with threads() as pool:
+        for seen in by.inputs.seen(loaded.model, cancel, set(formats)):
             if isinstance(seen, Seen):
                 done += sum(len(formats[weight.name]) for weight in seen.weights)
                 _round_seen(parameters, seen, formats, pool, writer, cancel, judged)
@@ -257,7 +291,7 @@ def _fitted(
 
 
 @contextlib.contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
+def threads() -> Iterator[ThreadPoolExecutor]:
     """A thread for each core, and one core for each of them: what they compute is small and independent."""
     pool = ThreadPoolExecutor(usable_cores(), "rounding", partial(torch.set_num_threads, 1))
     try:
@@ -276,18 +310,18 @@ def _round_seen(
     judged: bool,
 ) -> None:
     """All formats of the weights that share inputs, one after the other: each is a copy of the weight."""
-    about = curvature(seen.fit[0].matrix, seen.damp) if len(seen.fit) == 1 else None
     for weight in seen.weights:
         stored = parameters[weight.name]
         for fmt in formats[weight.name]:
             if stored.dim() == 2:
-                matrices = [_round_matrix(stored, about, seen.judge[0], fmt, cancel, pool.map)]
+                matrices = [_round_matrix(stored, *seen.about(), fmt, cancel, pool.map)]
             else:
                 matrices = _round_experts(stored, seen, fmt, cancel, pool)
             usable = [each.stored for each in matrices if each.stored is not None]
             better = sum(each.error for each in matrices) < sum(each.nearest for each in matrices)
             if len(usable) == len(matrices) and (better or not judged):
-                writer.add((weight.name, fmt.name), packed(_stacked(usable, stored.dim() == 3)))
+                whole = usable[0] if stored.dim() == 2 else combined(usable, torch.stack)
+                writer.add((weight.name, fmt.name), packed(whole))
             else:
                 writer.add_nearest((weight.name, fmt.name))
 
@@ -307,8 +341,7 @@ def _round_experts(
     """Experts are small and many: a thread for each."""
 
     def run(place: int) -> _Fit:
-        about = curvature(seen.fit[place].matrix, seen.damp)
-        return _round_matrix(stack[place], about, seen.judge[place], fmt, cancel, map)
+        return _round_matrix(stack[place], *seen.about(place), fmt, cancel, map)
 
     return list(pool.map(run, range(len(stack))))
 
@@ -330,7 +363,7 @@ def errors_by_data(
     """The weighted error of some rows of a matrix as they ship, and whether by rounding to nearest."""
     found = {}
     for fmt in formats:
-        fit = _round_matrix(rows, about, judge, fmt, cancel, map) if _is_fitted(fmt) else _Fit(None)
+        fit = _round_matrix(rows, about, judge, fmt, cancel, map) if is_fitted(fmt) else _Fit(None)
         if fit.stored is not None and fit.error < fit.nearest:
             found[fmt] = fit.error, False
         else:
@@ -346,20 +379,10 @@ def _errors(matrix: Tensor, rounded: Quantized, judge: Moment) -> tuple[float, f
     for start in range(0, len(matrix), rows):
         cut = slice(start, start + rows)
         piece = matrix[cut].float().cpu()
-        zero = None if rounded.zero_point is None else rounded.zero_point[cut]
-        part = Quantized(rounded.elements[cut], rounded.scale[cut], zero, rounded.fmt)
-        ours += weighted_error(part.dequantize() - piece, judge)
+        ours += weighted_error(_rows(rounded, cut).dequantize() - piece, judge)
         nearest += weighted_error(fake_quantize(piece, rounded.fmt) - piece, judge)
     return ours, nearest
 
 
-def _stacked(matrices: Sequence[Quantized], stack: bool) -> Quantized:
-    if not stack:
-        return matrices[0]
-    zeros = [each.zero_point for each in matrices if each.zero_point is not None]
-    return Quantized(
-        torch.stack([each.elements for each in matrices]),
-        torch.stack([each.scale for each in matrices]),
-        torch.stack(zeros) if zeros else None,
-        matrices[0].fmt,
-    )
+def _rows(stored: Quantized, cut: slice) -> Quantized:
+    return combined([stored], lambda whole: whole[0][cut])

@@ -41,13 +41,15 @@ from kl_lens_desktop.sensitivity.clock import ROUNDING, Clock
 from kl_lens_desktop.sensitivity.cluster import Cluster, joined
 from kl_lens_desktop.sensitivity.data_rounding import Calibration, calibration, round_by_data
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
+from kl_lens_desktop.sensitivity.estimate import MOMENT_WINDOWS
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, Analysis
 from kl_lens_desktop.sensitivity.lanes import Lane
-from kl_lens_desktop.sensitivity.ledger import open_ledger, order_of
+from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
 from kl_lens_desktop.sensitivity.local_error import LocalErrors
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB
 from kl_lens_desktop.sensitivity.measuring import Measuring, measuring_here
 from kl_lens_desktop.sensitivity.menu import Menu, Wish, note_time, tell_errors
+from kl_lens_desktop.sensitivity.metrics import Tally
 from kl_lens_desktop.sensitivity.moments import Seen
 from kl_lens_desktop.sensitivity.scan import STAGE, Scan, place_of
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Pair, Scores, Windows, check_size, load_scores
@@ -55,7 +57,7 @@ from kl_lens_desktop.sensitivity.stream import Changed, Stream, only
 from kl_lens_desktop.sensitivity.walk import Walk
 from kl_lens_desktop.text.bundled import calibration_text, remarks
 from kl_lens_desktop.text.calibration import source_text
-from kl_lens_desktop.text.windows import FIT_TOKENS, JUDGE_TOKENS, windows
+from kl_lens_desktop.text.windows import FIT_TOKENS, JUDGE_TOKENS, TextIdentity, windows
 
 _ROUNDING_SHARE = 0.15  # of the minutes, for one run of the text that weights are rounded by
 
@@ -96,20 +98,10 @@ def analyze(
     loaded = yield from load_or_open(local.folder, STAGE, how.device)
     yield from warnings(loaded)
     use_cores()
-    precision = how.precision
-    if precision == "bf16" and not _gains_from_bf16(how.device):
-        yield Note("This processor is not faster in bfloat16; measuring in float32")
-        precision = "f32"
+    precision = yield from _precision(how)
     weights = inventory(loaded.model)
     yield Weights([weight.as_dict() for weight in weights])
-    if how.text:
-        yield from remarks(*how.text)
-        sources = [(file, file.name) for file in how.text]
-        ids, text = windows(loaded, how.text, how.tokens, how.window)
-    else:
-        found = yield from source_text(how.source, loaded, out, how.tokens, how.window, how.seed, cancel)
-        sources = [(found.file, found.name)]
-        ids, text = windows(loaded, [found.file], how.tokens, how.window, found.name)
+    ids, text, sources = yield from _text(loaded, out, how, cancel)
     by = None
     if how.rounding != "nearest" and (yield from _has_time_to_round(local, out, how, cancel)):
         by = yield from _calibration(loaded, out, how, sources)
@@ -127,63 +119,148 @@ def analyze(
     ledger = open_ledger(out, fresh, hashes)
     for entry in ledger.entries:
         yield Scored(asdict(entry))
-    passes = 0 if by is None else len(by.fit) + len(by.judge)
-    wish = Wish(in_forward_order(quantizable(weights)), wanted, how.bits, passes)
     clock.note("opening the model")
-    by_menu = clock.is_limited or not (how.formats or how.exhaustive)
-    chosen = how.formats or how.exhaustive
-    pairs = wish.pairs if chosen else wish.anchors
-    compared = list(dict.fromkeys([parse_format(ANCHOR), *wanted]))
-    errors = LocalErrors(
-        loaded.model, wish.weights, compared, ledger, by_data=by is not None, brief=clock.is_limited
-    )
+    yield from _Measurement(local, loaded, out, how, precision, by, ids, ledger, clock, cancel).events()
 
-    def noticed(seen: Seen) -> None:
-        if by_menu:
-            errors.note(seen, cancel)
 
-    def rounded(some: Sequence[Pair]) -> Generator[Event, None, Roundings]:
-        if by is None:
-            return NEAREST
-        path, sha256 = out.with_suffix(SUFFIX), fresh.model.sha256
-        found = yield from round_by_data(
-            loaded, sha256, path, wish.weights, some, by, cancel, STAGE, noticed=noticed
+def _precision(how: Analysis) -> Generator[Event, None, str]:
+    """The precision that was asked for, where it gains anything."""
+    if how.precision != "bf16" or _gains_from_bf16(how.device):
+        return how.precision
+    yield Note("This processor is not faster in bfloat16; measuring in float32")
+    return "f32"
+
+
+def _text(
+    loaded: LoadedModel, out: Path, how: Analysis, cancel: Cancel
+) -> Generator[Event, None, tuple[Tensor, TextIdentity, list[tuple[Path, str]]]]:
+    """Token ids (windows, window), what the score file says of the text, and its files by name."""
+    if how.text:
+        yield from remarks(*how.text)
+        return *windows(loaded, how.text, how.tokens, how.window), [(file, file.name) for file in how.text]
+    found = yield from source_text(how.source, loaded, out, how.tokens, how.window, how.seed, cancel)
+    read = windows(loaded, [found.file], how.tokens, how.window, found.name)
+    return *read, [(found.file, found.name)]
+
+
+class _Measurement:
+    """What `analyze` does once model, text and score file are open: rounding, predicting, measuring.
+
+    Parameters
+    ----------
+    by : Calibration or None
+        What the weights are rounded by; to nearest without it.
+    ids : Tensor
+        Token ids (windows, window).
+    """
+
+    def __init__(
+        self,
+        local: LocalModel,
+        loaded: LoadedModel,
+        out: Path,
+        how: Analysis,
+        precision: str,
+        by: Calibration | None,
+        ids: Tensor,
+        ledger: Ledger,
+        clock: Clock,
+        cancel: Cancel,
+    ) -> None:
+        self._local, self._loaded, self._out, self._how = local, loaded, out, how
+        self._precision, self._by, self._ids = precision, by, ids
+        self._ledger, self._clock, self._cancel = ledger, clock, cancel
+        self._cluster: Cluster | None = None
+        self._wanted = formats_to_measure(how.offered)
+        self._wish = Wish(in_forward_order(quantizable(inventory(loaded.model))), self._wanted, how.bits)
+        self._chosen = bool(how.formats or how.exhaustive)  # by a person: nothing else is told of
+        self._by_menu = clock.is_limited or not self._chosen
+        compared = list(dict.fromkeys([parse_format(ANCHOR), *self._wanted]))
+        self._errors = LocalErrors(
+            loaded.model,
+            self._wish.weights,
+            compared,
+            ledger,
+            by_data=by is not None,
+            brief=clock.is_limited,
         )
-        ledger.roundings = {**ledger.roundings, **dict.fromkeys(found.kept, "gptq")}
-        clock.note(ROUNDING)
+
+    def events(self) -> Iterator[Event]:
+        """Measure, and keep what was measured however it ends."""
+        by, clock, pairs = self._by, self._clock, self._wish.pairs if self._chosen else self._wish.anchors
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._ledger.save, now=True)
+            if self._how.cluster:
+                address = self._how.cluster
+                self._cluster = stack.enter_context(
+                    joined(address, self._loaded, self._precision, self._cancel)
+                )
+                yield from self._cluster.begin(STAGE, self._local, self._ledger.model_sha256)
+            roundings = yield from self._rounded(pairs)
+            if self._by_menu:
+                inputs = by.inputs if by else None
+                yield from tell_errors(self._errors, self._ids, inputs, clock, self._cancel)
+            candidates = [self._wish.candidate(pair, roundings) for pair in pairs]
+            menu = [] if self._chosen else self._wanted
+            scan = Scan(self._ids, self._ledger, candidates, self._cancel, clock, menu)
+            yield from self._rounding_floor(scan)
+            if self._by_menu:
+                count = len(self._ids)
+                rest = Menu(scan, self._ledger, self._wish, candidates, count, clock, self._passes)
+                yield from rest.events(self._measuring, self._rounded)
+            else:
+                with scan.measured_by(self._measuring()):
+                    yield from scan.events(None if self._how.exhaustive else self._how.bits)
+            if clock.is_limited:
+                yield note_time(clock)
+
+    def _rounded(self, pairs: Sequence[Pair]) -> Generator[Event, None, Roundings]:
+        """What rounds these, computed where it is not kept yet."""
+        if self._by is None:
+            return NEAREST
+        found = yield from round_by_data(
+            self._loaded,
+            self._ledger.model_sha256,
+            self._out.with_suffix(SUFFIX),
+            self._wish.weights,
+            pairs,
+            self._by,
+            self._cancel,
+            STAGE,
+            noticed=self._noticed,
+        )
+        self._ledger.roundings = {**self._ledger.roundings, **dict.fromkeys(found.kept, "gptq")}
+        self._clock.note(ROUNDING)
         return found
 
-    cluster: Cluster | None = None
+    def _noticed(self, seen: Seen) -> None:
+        if self._by_menu:
+            self._errors.note(seen, self._cancel)
 
-    def measuring() -> contextlib.AbstractContextManager[Measuring[Any]]:
-        return contextlib.nullcontext(cluster) if cluster else measuring_here(loaded, precision, cancel)
+    def _passes(self) -> int:
+        """Windows of the model's run that rounding further pairs still takes."""
+        if self._by is None:
+            return MOMENT_WINDOWS
+        return (
+            0 if self._by.inputs.holds({weight.name for weight in self._wish.weights}) else self._by.windows
+        )
 
-    with contextlib.ExitStack() as stack:
-        stack.callback(ledger.save, now=True)
-        if how.cluster:
-            cluster = stack.enter_context(joined(how.cluster, loaded, precision, cancel))
-            yield from cluster.begin(STAGE, local, fresh.model.sha256)
-        roundings = yield from rounded(pairs)
-        if by_menu:
-            moments = None if by is None else (by.fit, by.judge)
-            yield from tell_errors(errors, ids, moments, clock, cancel)
-        candidates = [wish.candidate(pair, roundings) for pair in pairs]
-        scan = Scan(ids, ledger, candidates, cancel, clock, [] if chosen else wanted)
-        if precision == "bf16" and "rounding_floor" not in ledger.settings:
-            yield Progress(STAGE, 0, 0, "Measuring the error of bfloat16")
-            with scan.measured_by(measuring()):
-                ledger.settings["rounding_floor"] = floor = scan.rounding_floor()
-            yield Note(
-                f"In bfloat16, KL below {floor['mean']:.1g} nats per token comes from rounding, not "
-                "from quantization"
-            )
-        if by_menu:
-            yield from Menu(scan, ledger, wish, candidates, len(ids), clock).events(measuring, rounded)
-        else:
-            with scan.measured_by(measuring()):
-                yield from scan.events(None if how.exhaustive else how.bits)
-        if clock.is_limited:
-            yield note_time(clock)
+    def _measuring(self) -> contextlib.AbstractContextManager[Measuring[Any]]:
+        if self._cluster:
+            return contextlib.nullcontext(self._cluster)
+        return measuring_here(self._loaded, self._precision, self._cancel)
+
+    def _rounding_floor(self, scan: Scan) -> Iterator[Event]:
+        """What the precision's own rounding looks like, measured once."""
+        if self._precision != "bf16" or "rounding_floor" in self._ledger.settings:
+            return
+        yield Progress(STAGE, 0, 0, "Measuring the error of bfloat16")
+        with scan.measured_by(self._measuring()):
+            self._ledger.settings["rounding_floor"] = floor = scan.rounding_floor()
+        yield Note(
+            f"In bfloat16, KL below {floor['mean']:.1g} nats per token comes from rounding, not "
+            "from quantization"
+        )
 
 
 def _calibration(
@@ -278,10 +355,14 @@ def measure_plan(
             lane = Lane(loaded.model, cancel)
             rounded = {name: changed_values(lane.parameters[name], each) for name, each in changes.items()}
             tally = Walk(lane, ids).compare(rounded)
+    return {"text": text.as_dict(), **figures_of(tally)}
+
+
+def figures_of(tally: Tally) -> dict[str, Any]:
+    """What a plan file says of a measurement of the whole plan."""
     estimates = tally.estimates()
     measured = {name: asdict(estimates[name]) for name in ("kl_pq", "kl_qp", "top1_agreement", "delta_ce")}
     return {
-        "text": text.as_dict(),
         **measured,
         "perplexity": asdict(tally.perplexity()),
         "perplexity_full": asdict(tally.perplexity("ce_full")),

@@ -19,6 +19,10 @@ class _Reached(Exception):
         self.hidden = hidden
 
 
+class _Taken(Exception):
+    pass
+
+
 def trunk(
     model: Any,
     blocks: nn.ModuleList,
@@ -58,6 +62,24 @@ def head(model: Any, output: type[Any], token: Tensor, hidden: Tensor) -> Tensor
     with _forward_replaced(model.base_model, _returning(states)):
         logits: Tensor = model(input_ids=token, use_cache=False).logits
     return logits[0].float()
+
+
+def head_input(model: Any, output: type[Any], token: Tensor, hidden: Tensor) -> Tensor:
+    """What the output embedding is given (tokens, channels), scaled as the model does it; as `head`."""
+    found: list[Tensor] = []
+
+    def take(_: nn.Module, args: tuple[Any, ...]) -> None:
+        found.append(args[0])
+        raise _Taken
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(take)
+    try:
+        head(model, output, token, hidden)
+    except _Taken:
+        pass
+    finally:
+        handle.remove()
+    return found[0].flatten(0, -2)
 
 
 @contextlib.contextmanager

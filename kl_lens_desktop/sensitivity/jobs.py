@@ -210,12 +210,14 @@ class Tau(TypedDict):
 class Agreed(TypedDict):
     """What `AgreeJob` found, as the file at its `out` holds it.
 
-    ``ceiling`` is τ between the perplexities of two halves of the text: where noise keeps it low, it keeps
-    every metric's low. ``points`` hold weight, format, perplexity and every metric's mean.
+    ``ceiling`` is τ between the perplexities of two halves of the text, and ``ceiling_interval`` its 95 %
+    interval: where noise keeps it low, it keeps every metric's low. ``points`` hold weight, format,
+    perplexity and every metric's mean.
     """
 
     metrics: dict[str, Tau]
     ceiling: NotRequired[float]  # files of older versions lack it
+    ceiling_interval: NotRequired[list[float]]
     points: list[dict[str, Any]]
     text: dict[str, Any]
     perplexity_full: float
@@ -237,6 +239,8 @@ class AgreeJob(Job[Agreed]):
         Held-out text; the bundled one without it.
     tokens, window : int
         How much of it at most, and the length of its windows.
+    formats : tuple of str
+        Which of the measured formats to compare; all of them without any.
     """
 
     NAME: ClassVar[str] = "agree"
@@ -248,6 +252,7 @@ class AgreeJob(Job[Agreed]):
     text: Path | None = None
     tokens: int = HELD_OUT_TOKENS
     window: int = WINDOW
+    formats: tuple[str, ...] = ()
 
     def writes(self) -> set[Path]:
         return {self.out} if self.out else set()
@@ -262,7 +267,7 @@ class AgreeJob(Job[Agreed]):
         from kl_lens_desktop.sensitivity.scores import load_rankable
         from kl_lens_desktop.text.bundled import check_held_out
 
-        load_rankable(self.scores)
+        load_rankable(self.scores, self.formats)
         check_held_out(self.text, self.tokens, self.window)
         if self.out:
             check_replaceable(self.out, "agreement")

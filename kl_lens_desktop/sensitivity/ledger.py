@@ -63,6 +63,11 @@ class Ledger:
         self.saved = False
 
     @property
+    def model_sha256(self) -> str:
+        """Of the model's weights."""
+        return self._scores.model.sha256
+
+    @property
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
 

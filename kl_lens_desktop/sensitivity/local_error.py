@@ -15,12 +15,12 @@ from kl_lens_desktop.model.inventory import Weight, weight_parameters
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.quant.formats import Format
-from kl_lens_desktop.quant.gptq import Curvature, curvature
+from kl_lens_desktop.quant.gptq import Curvature
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.data_rounding import errors_by_data
 from kl_lens_desktop.sensitivity.estimate import row_count
 from kl_lens_desktop.sensitivity.lanes import result
-from kl_lens_desktop.sensitivity.moments import Seen, second_moments, weighted_error
+from kl_lens_desktop.sensitivity.moments import Moment, Remembered, Seen, weighted_error
 from kl_lens_desktop.sensitivity.scores import Pair
 
 _EXPERTS = 4  # of a stack, on which its formats are compared
@@ -79,9 +79,9 @@ class LocalErrors:
             if any(self._known.lacks_error((name, fmt.name)) for fmt in self._formats)
         }
 
-    def collect(self, fit: Tensor, judge: Tensor, cancel: Cancel) -> Generator[float]:
-        """Run the model on token ids (windows, window), and note what lacks; yields the share done."""
-        for seen in second_moments(self._model, fit, judge, cancel, self.lacking):
+    def collect(self, inputs: Remembered, cancel: Cancel) -> Generator[float]:
+        """Note what lacks, by what the weights see of a text; yields the share done."""
+        for seen in inputs.seen(self._model, cancel, self.lacking):
             if isinstance(seen, float):
                 yield seen
             else:
@@ -91,9 +91,11 @@ class LocalErrors:
         """The local errors of weights that have seen a text."""
         lacking = self.lacking.intersection(weight.name for weight in seen.weights)
         places = torch.linspace(0, len(seen.fit) - 1, min(_EXPERTS, len(seen.fit))).long().tolist()
-        abouts: dict[int, Curvature | None] = {}
-        if self._by_data and lacking:  # once for all weights with these inputs, and for all formats
-            abouts = {place: curvature(seen.fit[place].matrix, seen.damp) for place in places}
+        abouts: dict[int, tuple[Curvature | None, Moment]] = {}
+        if lacking:  # once for all weights with these inputs, and for all formats
+            abouts = {
+                place: seen.about(place) if self._by_data else (None, seen.judge[place]) for place in places
+            }
         # Operations on so few rows take ten times as long where threads share each of them.
         with ThreadPoolExecutor(usable_cores(), "local-error", partial(torch.set_num_threads, 1)) as pool:
             for weight in (weight for weight in seen.weights if weight.name in lacking):
@@ -137,20 +139,20 @@ class LocalErrors:
     def _of_part(
         self,
         seen: Seen,
-        abouts: Mapping[int, Curvature | None],
+        abouts: Mapping[int, tuple[Curvature | None, Moment]],
         weight: Weight,
         cancel: Cancel,
         place: int,
         formats: Sequence[Format],
     ) -> list[tuple[Format, float, bool]]:
         """A matrix's errors, as often as the model uses it, and whether they are of nearest rounding."""
-        stored, judge = self._stored[weight.name].detach(), seen.judge[place]
+        stored, (about, judge) = self._stored[weight.name].detach(), abouts[place]
         if stored.dim() == 3:
             stored = stored[place]
         rows = self._some(stored)
         share = float(judge.tokens) if len(seen.fit) > 1 else 1.0
         if self._by_data:
-            found = errors_by_data(abouts[place], judge, rows, formats, cancel)
+            found = errors_by_data(about, judge, rows, formats, cancel)
             return [(fmt, share * error, nearest) for fmt, (error, nearest) in found.items()]
         cancel.check()
         return [

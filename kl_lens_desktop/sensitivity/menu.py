@@ -23,6 +23,7 @@ from kl_lens_desktop.sensitivity.jobs import ANCHOR
 from kl_lens_desktop.sensitivity.ledger import Ledger
 from kl_lens_desktop.sensitivity.local_error import LocalErrors
 from kl_lens_desktop.sensitivity.measuring import Candidate, Measuring
+from kl_lens_desktop.sensitivity.moments import Remembered
 from kl_lens_desktop.sensitivity.scan import STAGE, Scan, blocks_to_run, place_of
 from kl_lens_desktop.sensitivity.scores import PREDICTED, Pair
 
@@ -44,14 +45,11 @@ class Wish:
         What it may choose from.
     bits : float
         Average bits per parameter.
-    rounding_windows : int
-        That run through the model when pairs are rounded by data; 0 where they are rounded to nearest.
     """
 
     weights: Sequence[Weight]
     formats: Sequence[Format]
     bits: float
-    rounding_windows: int = 0
 
     @property
     def pairs(self) -> list[Pair]:
@@ -69,20 +67,20 @@ class Wish:
 def tell_errors(
     errors: LocalErrors,
     ids: Tensor,
-    moments: tuple[Tensor, Tensor] | None,
+    inputs: Remembered | None,
     clock: Clock,
     cancel: Cancel,
 ) -> Iterator[Event]:
-    """Local errors of all pairs that lack them, from the `moments` windows or the beginning of the text."""
+    """Local errors of all pairs that lack them, from `inputs` or those on the beginning of the text."""
     if not (lacking := len(errors.lacking)):
         return
     message = "Comparing formats by the inputs of each weight"
     yield Progress(STAGE, 0, 0, message)
-    if moments is None:
+    if inputs is None:
         count = min(BRIEF_WINDOWS if clock.is_limited else MOMENT_WINDOWS, len(ids))
-        moments = ids[: count // 2], ids[count // 2 : count]
+        inputs = Remembered(ids[: count // 2], ids[count // 2 : count])
     enough = (1 - _COMPARING_SHARE) * clock.left
-    with contextlib.closing(errors.collect(*moments, cancel)) as shares:
+    with contextlib.closing(errors.collect(inputs, cancel)) as shares:
         for share in shares:
             yield Progress(STAGE, share * lacking, lacking, message, "weights")
             if clock.is_limited and clock.left < enough:
@@ -108,6 +106,9 @@ class Menu:
         What is measured of every weight: the anchor or, where a person chose formats, all of these.
     windows : int
         Of the text.
+    passes : callable
+        How many windows run through the model beside the measurements: for second moments, and for those of
+        further pairs where the first are not kept.
     """
 
     def __init__(
@@ -118,8 +119,10 @@ class Menu:
         candidates: Sequence[Candidate],
         windows: int,
         clock: Clock,
+        passes: Callable[[], int] = lambda: MOMENT_WINDOWS,
     ) -> None:
         self._scan, self._ledger, self._wish, self._clock = scan, ledger, wish, clock
+        self._passes = passes
         self._candidates, self._windows = candidates, windows
         self._depth = depth = 1 + max((weight.block or 0 for weight in wish.weights), default=0)
         trunk = sum(weight.parameters * weight.uses for weight in wish.weights if weight.block is not None)
@@ -187,14 +190,12 @@ class Menu:
             for fmt in self._wish.formats
             if fmt.name != ANCHOR
         )
-        passes = self._wish.rounding_windows or MOMENT_WINDOWS
-        return _SHARE * spent - passes * self._whole - measured
+        return _SHARE * spent - self._passes() * self._whole - measured
 
     def _further(self, room: float) -> Iterator[Event]:
         """Measure predicted pairs, in so much work or until none matters."""
         pairs = self._worth_measuring(room)
-        rounding_s = self._clock.spent_s.get(ROUNDING, 0.0)
-        if not pairs or rounding_s > _RACE_SHARE * self._clock.left:
+        if not pairs or self._rounding_s(len(pairs)) > _RACE_SHARE * self._clock.left:
             return
         roundings = yield from self._rounded(pairs)
         some = [self._wish.candidate(pair, roundings) for pair in pairs]
@@ -206,6 +207,11 @@ class Menu:
             else:
                 yield from self._scan.further(some, targets)
         yield from self._told()
+
+    def _rounding_s(self, count: int) -> float:
+        """What rounding so many pairs may take: as long as before, or their share where no text is read."""
+        before = self._clock.spent_s.get(ROUNDING, 0.0)
+        return before if self._passes() else before * min(count / len(self._candidates), 1.0)
 
     def _worth_measuring(self, room: float) -> list[Pair]:
         """What is expected to gain most for its work, as much as there is room for."""

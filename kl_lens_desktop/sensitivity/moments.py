@@ -2,33 +2,31 @@
 
 With the second moment H of a weight's inputs, an error δW of the weight makes an error of its outputs whose
 mean square is tr(δW·H·δWᵀ). A rounding that looks at the data minimises it (GPTQ, arXiv 2210.17323).
-
-Products of matrices are watched where torch computes them, so that a weight that a model's code multiplies by
-itself, as Mamba-1's dt_proj, is seen as well as one that a module multiplies.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, overload
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import overload
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
+from kl_lens_desktop.quant.gptq import Curvature, curvature
+from kl_lens_desktop.sensitivity.forward import Beside, head_input, observed, trunk
+from kl_lens_desktop.sensitivity.products import Products
 
 DAMP = 0.01  # share of the mean of the diagonal that is added to it
 DAMP_TIED = 1.0  # the head's inputs say nothing of the look-up that shares its weight
 BATCH_TOKENS = 512
+HELD_ELEMENTS = 2**26  # of moments and curvatures that are kept for the next time, 256 MB
 _LEAST_TOKENS = 16  # of its layer's mean that an expert's own tokens are mixed with
-
-_MM, _ADDMM = torch.ops.aten.mm, torch.ops.aten.addmm
-_BMM, _BADDBMM = torch.ops.aten.bmm, torch.ops.aten.baddbmm
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +55,27 @@ class Seen:
     fit: Sequence[Moment]
     judge: Sequence[Moment]
     damp: float = DAMP
+    _made: dict[int, tuple[Curvature | None, Moment]] = field(default_factory=dict, repr=False)
+
+    def about(self, place: int = 0) -> tuple[Curvature | None, Moment]:
+        """The curvature to fit to, which is None if it has no use, and the moment to judge by.
+
+        They are made once, for as many experts of a stack as fit in memory.
+        """
+        if (found := self._made.get(place)) is None:
+            found = curvature(self.fit[place].matrix, self.damp), self.judge[place]
+            if len(self._made) * self._elements < HELD_ELEMENTS:
+                self._made[place] = found
+        return found
+
+    @property
+    def held_elements(self) -> float:
+        """What it takes in memory, of a matrix; of a stack of experts too much to keep."""
+        return 4 * self._elements if len(self.fit) == 1 else math.inf
+
+    @property
+    def _elements(self) -> int:
+        return self.weights[0].shape[-1] ** 2
 
 
 def weighted_error(error: Tensor, moment: Moment) -> float:
@@ -91,6 +110,43 @@ def second_moments(
     weights = [each for each in quantizable(inventory(model)) if names is None or each.name in names]
     with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel) as streamed:
         yield from _Pass(streamed, fit, judge, weights).events()
+
+
+class Remembered:
+    """`second_moments` of one text, run once for all weights where little memory holds what they have seen.
+
+    Parameters
+    ----------
+    fit, judge : Tensor
+        Token ids (windows, window), without a window in common.
+    """
+
+    def __init__(self, fit: Tensor, judge: Tensor) -> None:
+        self._fit, self._judge = fit, judge
+        self._held: list[Seen] = []
+
+    def holds(self, names: set[str]) -> bool:
+        """Whether these weights are known without another run."""
+        return names <= {weight.name for seen in self._held for weight in seen.weights}
+
+    def seen(self, model: PreTrainedModel, cancel: Cancel, names: set[str]) -> Iterator[Seen | float]:
+        """What weights have seen, and in between the share of the work done, as `second_moments` gives it."""
+        if self.holds(names):
+            for held in self._held:
+                wanted = tuple(weight for weight in held.weights if weight.name in names)
+                if wanted:
+                    yield replace(held, weights=wanted)
+            return
+        self._held.clear()
+        room: float = HELD_ELEMENTS
+        for seen in second_moments(model, self._fit, self._judge, cancel, names):
+            if isinstance(seen, Seen):
+                room -= seen.held_elements
+                if room >= 0:
+                    self._held.append(seen)
+                else:  # the next time all of them are run again
+                    self._held.clear()
+            yield seen
 
 
 class _Pass:
@@ -131,8 +187,10 @@ class _Pass:
     ) -> Tensor:
         streamed = self._streamed
         stop = block + 1 if block + 1 < len(streamed.blocks) else None
-        watch = self._watch.batch(half, streamed.placed(block))
-        with watch, streamed.watched(watch.note_expert):
+        watch = self._watch
+        placed = [place for place in streamed.placed(block) if place[2] in self._weights]
+        experts = partial(watch.add_expert, half)
+        with Products(placed, partial(watch.add, half)), streamed.watched(experts):
             reached = trunk(streamed.model, streamed.blocks, ids, block, hidden, stop, beside)
         if isinstance(reached, Tensor):
             return reached
@@ -142,7 +200,6 @@ class _Pass:
 
     def _ends(self, states: Sequence[Tensor | None]) -> Iterator[Seen | float]:
         model = self._streamed.model
-        projection = model.get_output_embeddings()
         ends = {id(self._streamed.embedding), id(self._streamed.stored_head)}
         for key in (key for key in self._weights if key in ends):
             weight = self._weights[key]
@@ -154,31 +211,10 @@ class _Pass:
             sums = (_Sum(weight.shape[-1]), _Sum(weight.shape[-1]))
             for hidden, (ids, half) in zip(states, self._ids, strict=True):
                 assert hidden is not None
-                sums[half].add(self._head_input(projection, ids, hidden))
+                sums[half].add(head_input(model, self._output, ids[:1, :1], hidden.flatten(0, 1)))
             moments = [each.moment() for each in sums]
             yield Seen((weight,), moments[:1], moments[1:], DAMP_TIED if tied else DAMP)
         yield 1.0
-
-    def _head_input(self, projection: nn.Module, ids: Tensor, hidden: Tensor) -> Tensor:
-        """What the head is given, scaled as the model does it."""
-        found: list[Tensor] = []
-
-        def take(_: nn.Module, args: tuple[Any, ...]) -> None:
-            found.append(args[0])
-            raise _Taken
-
-        handle = projection.register_forward_pre_hook(take)
-        try:
-            head(self._streamed.model, self._output, ids[:1, :1], hidden.flatten(0, 1))
-        except _Taken:
-            pass
-        finally:
-            handle.remove()
-        return found[0].flatten(0, -2)
-
-
-class _Taken(Exception):
-    pass
 
 
 class _Sum:
@@ -205,7 +241,7 @@ class _OfExperts(Sequence[Moment]):
 
     experts: int
     channels: int
-    rows: list[tuple[int, Tensor]] = field(default_factory=list)
+    rows: dict[int, list[Tensor]] = field(default_factory=dict)
     mean: Tensor | None = None
 
     def __len__(self) -> int:
@@ -221,17 +257,16 @@ class _OfExperts(Sequence[Moment]):
         if not 0 <= place < self.experts:
             raise IndexError(place)
         if self.mean is None:
-            every = _Sum(self.channels)
-            for _, rows in self.rows:
-                every.add(rows)
-            self.mean = every.moment().matrix
-        own = _Sum(self.channels)
-        for expert, rows in self.rows:
-            if expert == place:
-                own.add(rows)
-        found = own.moment()
+            self.mean = self._sum(row for rows in self.rows.values() for row in rows).matrix
+        found = self._sum(self.rows.get(place, []))
         share = _LEAST_TOKENS / (found.tokens + _LEAST_TOKENS)
         return Moment(found.matrix.lerp_(self.mean, share), found.tokens)
+
+    def _sum(self, rows: Iterable[Tensor]) -> Moment:
+        total = _Sum(self.channels)
+        for each in rows:
+            total.add(each)
+        return total.moment()
 
 
 class _Watch:
@@ -243,10 +278,7 @@ class _Watch:
         self._owner: dict[int, int] = {}
         self._experts: dict[int, tuple[_OfExperts, _OfExperts]] = {}
 
-    def batch(self, half: int, placed: Sequence[tuple[nn.Module, str, int]]) -> "_Batch":
-        return _Batch(self, half, [place for place in placed if place[2] in self._weights])
-
-    def add(self, key: int, half: int, rows: Tensor, first: int) -> None:
+    def add(self, half: int, key: int, rows: Tensor, first: int) -> None:
         """Inputs (tokens, channels) of a weight, of which `first` was the first in this batch to get them."""
         owner = self._owner.setdefault(
             key, self._owner.get(first, key) if {key, first} <= self._sharing else key
@@ -256,13 +288,13 @@ class _Watch:
             sums = self._sums.setdefault(key, (_Sum(channels), _Sum(channels)))
             sums[half].add(rows)
 
-    def add_expert(self, key: int, half: int, expert: int, rows: Tensor) -> None:
-        if (weight := self._weights.get(key)) is None:
+    def add_expert(self, half: int, stored: Tensor, expert: int, rows: Tensor) -> None:
+        if (weight := self._weights.get(key := id(stored))) is None:
             return
         count, _, channels = weight.shape
         if key not in self._experts:
             self._experts[key] = _OfExperts(count, channels), _OfExperts(count, channels)
-        self._experts[key][half].rows.append((expert, rows.float()))
+        self._experts[key][half].rows.setdefault(expert, []).append(rows.float())
 
     def taken(self, keys: Sequence[int]) -> Iterator[Seen]:
         """What those weights have seen; it is forgotten when the caller is done with it."""
@@ -275,60 +307,3 @@ class _Watch:
         for key in (key for key in keys if key in self._experts):
             fit_to, judge_by = self._experts.pop(key)
             yield Seen((self._weights[key],), fit_to, judge_by)
-
-
-class _Batch(TorchDispatchMode):
-    """Sees the products of a batch with the weights of a block, which have their values while it runs."""
-
-    def __init__(self, watch: _Watch, half: int, placed: Sequence[tuple[nn.Module, str, int]]) -> None:
-        super().__init__()
-        self._watch, self._half, self._placed = watch, half, placed
-        self._inputs: list[tuple[Tensor, int, int]] = []  # held, so that no other takes their place in memory
-        self._counted: set[tuple[int, int]] = set()
-
-    def note_expert(self, stored: Tensor, expert: int, rows: Tensor) -> None:
-        self._watch.add_expert(id(stored), self._half, expert, rows)
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        del types
-        packet = func.overloadpacket
-        if packet in (_MM, _BMM):
-            self._note(args[0], args[1])
-        elif packet in (_ADDMM, _BADDBMM):
-            self._note(args[1], args[2])
-        return func(*args, **(kwargs or {}))
-
-    def _note(self, left: Tensor, right: Tensor) -> None:
-        places = {
-            value.untyped_storage().data_ptr(): (key, value)
-            for module, name, key in self._placed
-            if (value := module._parameters[name]) is not None and value.dim() == 2
-        }
-        for weight, other in ((right.mT, left), (left, right.mT)):
-            found = places.get(weight.untyped_storage().data_ptr())
-            if found is None:
-                continue
-            key, value = found
-            if weight.shape[-1] == value.shape[-1] and weight.stride(-1) == value.stride(-1):
-                self._add(key, other)
-                return
-
-    def _add(self, key: int, other: Tensor) -> None:
-        """`other` (…, tokens, channels) was multiplied by the transpose of that weight."""
-        first = next((first for held, version, first in self._inputs if _same(held, version, other)), key)
-        if first == key and any(_same(held, version, other) for held, version, _ in self._inputs):
-            return  # another part of the same weight, by the same inputs
-        if first == key:
-            self._inputs.append((other, other._version, key))
-        elif (key, first) in self._counted:
-            return
-        self._counted.add((key, first))
-        self._watch.add(key, self._half, other.flatten(0, -2), first)
-
-
-def _same(held: Tensor, version: int, other: Tensor) -> bool:
-    """Whether both are the same values in the same place, unchanged since `version`."""
-    alike = held.data_ptr() == other.data_ptr() and held.numel() == other.numel()
-    return alike and version == other._version and held.stride(-1) == other.stride(-1)

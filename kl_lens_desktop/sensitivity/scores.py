@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import JSON_LIMIT, read_json, write_text
+from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.schema import check_schema
 from kl_lens_desktop.sensitivity.meaning import objections
 
@@ -284,14 +285,19 @@ def load_scores(path: Path) -> Scores:
     )
 
 
-def load_rankable(path: Path) -> Scores:
-    """As `load_scores`, of which there must be enough to rank."""
+def load_rankable(path: Path, formats: Sequence[str] = ()) -> Scores:
+    """As `load_scores`, with what is measured in some formats, or in all; there must be enough to rank."""
     scores = load_scores(path)
-    if sum(not entry.is_predicted for entry in scores.entries) < 3:
+    wanted = {parse_format(name).name for name in formats}
+    entries = [
+        entry for entry in scores.entries if not entry.is_predicted and (not wanted or entry.format in wanted)
+    ]
+    if len(entries) < 3:
+        of = f" in {', '.join(sorted(wanted))}" if wanted else ""
         raise InputError(
-            f"Cannot rank {path}", "it has fewer than three measured entries", "Let the analysis finish"
+            f"Cannot rank {path}", f"it has fewer than three measured entries{of}", "Let the analysis finish"
         )
-    return scores
+    return replace(scores, entries=entries)
 
 
 def entry_from_json(item: dict[str, Any]) -> Entry:

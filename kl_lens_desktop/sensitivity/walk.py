@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,6 +156,23 @@ class Walk:
             timing.trunk_work += 0 if head_only else ids.numel() * (self.depth - position.block)
             timing.head_s += time.perf_counter() - reached
             timing.head_work += ids.numel()
+        return tally
+
+    def judge(self, logits: Callable[[Tensor], Tensor]) -> Tally:
+        """What another program computes of the whole text, against the full-precision model.
+
+        Parameters
+        ----------
+        logits : callable
+            From token ids (windows, window) to logits (windows, window, vocabulary).
+        """
+        tally = Tally(*self._shape)
+        for batch, ids in enumerate(self._ids):
+            self._lane.wait()
+            theirs = logits(ids).to(ids.device).flatten(0, 1).float().split(self._slice)
+            full = self._full[batch] if self._full is not None else self._references(self._lane, batch)
+            for clean, part in zip(full, theirs, strict=True):
+                tally.add(clean, part)
         return tally
 
     def cross_entropies(

@@ -19,6 +19,7 @@ WINDOW = 256  # tokens, unless a person chooses; so are these
 SCORED_TOKENS = 4096
 HELD_OUT_TOKENS = 8192
 REPAIR_TOKENS = 4096
+REFINE_TOKENS = 4096  # that judge a plan rounded in sequence
 REPAIR_WINDOWS = 4  # at least: two to choose exchanges and two to judge them
 
 
