@@ -23,6 +23,8 @@ _PLACES = {
     "bench-raw": "bench.jobs:RequestsJob",
     "bench-load": "bench.jobs:LoadJob",
     "bench-quality": "bench.jobs:QualityJob",
+    "prices": "bench.jobs:PricesJob",
+    "time-products": "bench.jobs:ProductsJob",
     "memory-read": "bench.jobs:MemoryReadJob",
     "answers": "bench.jobs:AnswersJob",
     "devices": "bench.jobs:DevicesJob",

@@ -85,6 +85,7 @@ class Turn(TypedDict):
     samples: dict[str, list[float]]
     round: dict[str, float]
     peak_rss_mb: float | None
+    private_mb: float
     system_used_change_mb: float
     gpu_memory_mb: dict[str, float] | None
 
@@ -262,6 +263,89 @@ class MemoryReadJob(Job[MemoryRead]):
         from kl_lens_desktop.bench.bandwidth import read_memory
 
         yield from read_memory(self, cancel)
+
+
+class Priced(TypedDict):
+    """Prices of a model on a device: see `plan.prices.ModelPrices.table` for ``formats``.
+
+    ``sha256`` is of the model's weights, and ``rest`` what it takes beside them.
+    """
+
+    device: str
+    sha256: str
+    formats: list[dict[str, Any]]
+    wasteful: list[str]
+    rest: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PricesJob(Job[Priced]):
+    """Measure what every format costs a model on a device in time and memory, as far as that is not known.
+
+    Attributes
+    ----------
+    model : str
+        A Hub id, a folder or ``sample``.
+    device : str
+    again : bool
+        Measure what is known too.
+    formats : tuple of str
+        Those to measure, beside that in which the whole model is timed; without any, all.
+    """
+
+    NAME: ClassVar[str] = "prices"
+    LONG: ClassVar[bool] = True
+
+    model: str
+    device: str = "CPU"
+    again: bool = False
+    formats: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        from kl_lens_desktop.bench.devices import check_device_name
+        from kl_lens_desktop.quant.formats import parse_format
+
+        check_device_name(self.device)
+        for name in self.formats:
+            parse_format(name)
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.price_probe import measure_prices
+        from kl_lens_desktop.hub.obtain import obtain
+
+        local = yield from obtain(self.model, cancel)
+        yield from measure_prices(local, self, cancel)
+
+
+class TimedProduct(TypedDict):
+    """Seconds of a matrix times a token, and bytes that the device set aside for the matrix."""
+
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProductOrder:
+    """A product to be timed: outputs, inputs, the format, and copies of it that are read in turn."""
+
+    rows: int
+    columns: int
+    format: str
+    copies: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProductsJob(Job[None]):
+    """Time products with one token on order: each `ProductOrder` is answered with a `TimedProduct`."""
+
+    NAME: ClassVar[str] = "time-products"
+
+    device: str
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.price_probe import time_products
+
+        yield from time_products(self, cancel)
 
 
 class Fidelity(TypedDict):

@@ -14,7 +14,7 @@ import numpy as np
 from kl_lens_desktop.bench.figures import OF_TURN
 from kl_lens_desktop.bench.genai import open_pipeline
 from kl_lens_desktop.bench.jobs import LoadJob, RequestsJob, SpeedJob, SpeedOrder
-from kl_lens_desktop.bench.memory import device_memory_mb, peak_rss_mb, system_used_mb
+from kl_lens_desktop.bench.memory import device_memory_mb, peak_rss_mb, private_mb, system_used_mb
 from kl_lens_desktop.bench.noise import round_speed
 from kl_lens_desktop.bench.stateful_model import defaults
 from kl_lens_desktop.bench.static_model import LoadedModel, open_model
@@ -81,6 +81,7 @@ def time_on_order(job: SpeedJob, cancel: Cancel) -> Iterator[Event]:
             "samples": samples,
             "round": of_round(samples, latencies),
             "peak_rss_mb": peak_rss_mb(),
+            "private_mb": private_mb(),
             "system_used_change_mb": system_used_mb() - used_before,
             "gpu_memory_mb": device_memory_mb(core, device),
         })  # fmt: skip

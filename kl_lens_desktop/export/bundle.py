@@ -203,8 +203,8 @@ def export_model(
                 weights = Weights(tensors, file)
                 _write_npu_graph(local, plan, staging, cancel, shared.fixed, weights, roundings)
         yield step("Converting the tokenizer")
-        _write_small_files(local.folder, loaded.model.generation_config, staging)
-        _write_tokenizer(loaded.tokenizer, staging)
+        write_small_files(local.folder, loaded.model.generation_config, staging)
+        write_tokenizer(loaded.tokenizer, staging)
         save_plan(staging / "plan.json", plan)
         expected = expected_sha256(tensors, changes, cancel)
         checked, proven = yield from _verified(staging, plan, said, expected, step, cancel)
@@ -405,7 +405,7 @@ def _describe(graph: ov.Model, local: LocalModel, plan: Plan) -> None:
     graph.set_rt_info(str(PREFILL_CHUNK), ["kl_lens_desktop", "prefill_chunk"])
 
 
-def _write_small_files(folder: Path, generation: GenerationConfig, staging: Path) -> None:
+def write_small_files(folder: Path, generation: GenerationConfig, staging: Path) -> None:
     for file in model_files(folder).small:
         content = read_bytes(file)
         if file.name == CONFIG and is_native(described := parse_object(content, file)):
@@ -421,7 +421,7 @@ def _write_small_files(folder: Path, generation: GenerationConfig, staging: Path
         write_json(path, {**described, "padding_side": "left"})
 
 
-def _write_tokenizer(tokenizer: Any, staging: Path) -> None:
+def write_tokenizer(tokenizer: Any, staging: Path) -> None:
     with in_words(
         "Cannot convert the tokenizer", "OpenVINO refused it", "Choose a model with a fast tokenizer"
     ):
