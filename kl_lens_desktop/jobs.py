@@ -25,6 +25,7 @@ _PLACES = {
     "bench-quality": "bench.jobs:QualityJob",
     "prices": "bench.jobs:PricesJob",
     "time-products": "bench.jobs:ProductsJob",
+    "llama": "bench.jobs:LlamaJob",
     "memory-read": "bench.jobs:MemoryReadJob",
     "answers": "bench.jobs:AnswersJob",
     "devices": "bench.jobs:DevicesJob",

@@ -44,7 +44,7 @@ def time_on_order(job: SpeedJob, cancel: Cancel) -> Iterator[Event]:
     used_before = system_used_mb()
     yield Progress("bench-speed", 0, 1, f"Loading {folder.name} on {device}")
     started = time.perf_counter()
-    pipeline, backend = open_pipeline(folder, device, job.prompt_tokens, job.new_tokens)
+    pipeline, backend = open_pipeline(folder, device, job.prompt_tokens, job.new_tokens, job.backend)
     load_ms = 1000 * (time.perf_counter() - started)
 
     def generate(prompt: list[int], new_tokens: int) -> Any:
@@ -124,7 +124,7 @@ def time_loading(job: LoadJob, cancel: Cancel) -> Iterator[Event]:
     folder, device, cache = job.folder, job.device, job.cache
     yield Progress("bench-load", 0, 1, f"Loading {folder.name} on {device} with a model cache")
     started = time.perf_counter()
-    open_pipeline(folder, device, job.prompt_tokens, job.new_tokens, CACHE_DIR=str(cache))
+    open_pipeline(folder, device, job.prompt_tokens, job.new_tokens, job.backend, CACHE_DIR=str(cache))
     load_ms = 1000 * (time.perf_counter() - started)
     cancel.check()
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())

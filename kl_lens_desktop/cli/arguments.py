@@ -486,6 +486,16 @@ def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
             help=f"rest before each turn (default {_usual(Benchmark, 'cool_down_s')})",
         ),
         command.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
+        command.add_argument(
+            "--gguf",
+            type=Path,
+            action="append",
+            metavar="FILE",
+            help="also time this GGUF file with llama.cpp, which must be installed",
+        ),
+        command.add_argument(
+            "--llama-bench", type=Path, metavar="PROGRAM", help="llama.cpp's llama-bench (default: in PATH)"
+        ),
     ]
 
 

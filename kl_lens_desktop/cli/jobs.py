@@ -76,7 +76,9 @@ def bench_job(arguments: Arguments) -> BenchJob:
         cool_down_s=_given(arguments.cool_down, usual.cool_down_s),
     )
     out = arguments.out or BENCH_FILE
-    return BenchJob(tuple(arguments.folders), out, _names(arguments.devices), benchmark)
+    gguf = tuple(arguments.gguf or ())
+    folders, devices = tuple(arguments.folders), _names(arguments.devices)
+    return BenchJob(folders, out, devices, benchmark, gguf, arguments.llama_bench)
 
 
 def run_job(arguments: Arguments) -> RunJob:
