@@ -58,7 +58,9 @@ class StandIns:
         length = constant.get_byte_size() * math.prod(shape[:stacked]) // math.prod(small[:stacked])
         key = kind.get_type_name(), length
         if key not in self._regions:
-            self._regions[key] = _any_numbers(kind, length + _PLACES * _APART)
+            numbers = _any_numbers(kind, length + (_PLACES + 1) * _APART)
+            # Plugins copy what begins elsewhere.
+            self._regions[key] = numbers[-numbers.ctypes.data % _APART :]
         start = self._made % _PLACES * _APART
         values = ov.Tensor(self._regions[key][start : start + length], wanted, kind)
         return ov.op.Constant(values, shared_memory=True)

@@ -22,7 +22,7 @@ from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.schema import check_schema
 
 SCHEMA = "kl-lens/prices/1"
-MARGIN = 0.03  # of time or memory: what is nearer than that is the same
+MARGIN = 0.1  # of time or memory: what is nearer than that is the same
 _FILE_LIMIT = 4 * 2**20
 _MOST_MODELS = 50
 
@@ -192,16 +192,24 @@ class ModelPrices:
         return sorted(found, key=lambda row: -row[1])
 
     def wasteful(self) -> tuple[str, ...]:
-        """Formats that only save disk: a larger one decodes at least as fast and takes no more memory."""
-        rows = self.table()
+        """Formats that only save disk: one of more bits is faster and takes no more memory.
+
+        Beside those of the weights, what a model takes counts for nothing here.
+        """
+        listed = [weight for weight in self.weights if weight["kind"] != "conv"]
+        taken = {name: [p for weight in listed if (p := self.of(weight, name))] for name in self.formats}
+        sums = {
+            name: Price(sum(p.seconds for p in prices), sum(p.memory for p in prices))
+            for name, prices in taken.items()
+        }
         return tuple(
             name
-            for name, size, price in rows
+            for name, price in sums.items()
             if any(
-                larger > size
-                and other.seconds <= price.seconds * (1 - MARGIN)
-                and other.memory <= price.memory * (1 + MARGIN)
-                for _, larger, other in rows
+                parse_format(other).bits > parse_format(name).bits
+                and of_other.seconds <= price.seconds * (1 - MARGIN)
+                and of_other.memory <= price.memory * (1 + MARGIN)
+                for other, of_other in sums.items()
             )
         )
 
