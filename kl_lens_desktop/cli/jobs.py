@@ -59,6 +59,7 @@ def export_job(arguments: Arguments) -> ExportJob:
         npu=arguments.npu,
         paged=arguments.paged,
         consent=arguments.other_revision,
+        activation_group=arguments.activation_group or 0,
     )
 
 
