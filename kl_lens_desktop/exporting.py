@@ -44,6 +44,8 @@ class ExportJob(Job[Exported]):
         A graph for an NPU too, with the same weights.
     paged : bool
         For servers: a graph that OpenVINO's paged runtime takes, with continuous batching and a prefix cache.
+    activation_group : int
+        In groups of so many, devices quantize activations by default; 0 leaves it to them.
     consent : bool
         Apply a plan of another revision whose names and shapes match.
     """
@@ -58,6 +60,7 @@ class ExportJob(Job[Exported]):
     npu: bool = False
     paged: bool = False
     consent: bool = False
+    activation_group: int = 0
 
     def writes(self) -> set[Path]:
         return {self.out}
@@ -155,4 +158,6 @@ def _exported(job: ExportJob, cancel: Cancel, shared: "Traced | None") -> Iterat
     yield Progress("export", 0, 6, "Starting")
     from kl_lens_desktop.export.bundle import export_model
 
-    yield from export_model(local, plan, job.out, cancel, job.plan, job.npu, job.paged, shared)
+    yield from export_model(
+        local, plan, job.out, cancel, job.plan, job.npu, job.paged, shared, job.activation_group
+    )

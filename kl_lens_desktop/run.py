@@ -1,13 +1,13 @@
 """The whole main job: from a model folder to measured OpenVINO folders, in one folder that can be resumed."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
-from kl_lens_desktop.bench.jobs import BenchJob
+from kl_lens_desktop.bench.jobs import BenchJob, PricesJob
 from kl_lens_desktop.bench.settings import Benchmark
-from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.files import CARD, check_replaceable, check_writable
@@ -120,6 +120,7 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     from kl_lens_desktop.plan.device_limits import menu, strictest_device
     from kl_lens_desktop.plan.document import save_plan
     from kl_lens_desktop.plan.integers import save_integers
+    from kl_lens_desktop.plan.prices import known_prices
     from kl_lens_desktop.plan.propose import propose, uniform_plan
     from kl_lens_desktop.quant.integers import SUFFIX
     from kl_lens_desktop.sensitivity.scores import load_scores
@@ -131,14 +132,17 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     names = job.devices or [device.name for device in listed if device.available]
     limits, analysis = Constraints(device=strictest_device(names)), job.analysis
     if not analysis.formats:
-        analysis = replace(analysis, menu=menu(names, analysis.bits))
+        saves_disk_only = yield from _saving_disk_only(model, names, cancel)
+        analysis = replace(analysis, menu=menu(names, analysis.bits, saves_disk_only))
         avoided = tuple(("*", name) for name in MENU if name not in analysis.menu)
         limits = replace(limits, forbidden=avoided)
     yield from _stage(AnalyzeJob(model, scores_path, analysis), cancel)
 
     yield Progress("plan", 0, 1, "Making the plan")
     scores = load_scores(scores_path)
-    plan = _with_what_is_known(plan_path, propose(scores, bits=job.analysis.bits, constraints=limits))
+    prices = known_prices(names[0], scores.model.sha256, scores.weights) if names else None
+    proposed = propose(scores, bits=job.analysis.bits, constraints=limits, prices=prices)
+    plan = _with_what_is_known(plan_path, proposed)
     save_plan(plan_path, plan)
     save_integers(plan_path, plan, scores_path.with_suffix(SUFFIX))
     yield Progress("plan", 1, 1, "Made the plan")
@@ -184,6 +188,26 @@ def _stage(job: Job[Any], cancel: Cancel) -> Iterator[Event]:
     for event in Child(job).events(cancel):
         if not isinstance(event, Finished):
             yield event
+
+
+def _saving_disk_only(
+    model: str, names: Sequence[str], cancel: Cancel
+) -> Generator[Event, None, dict[str, Sequence[str]]]:
+    """Formats that save disk on a device and cost time or memory there, of devices that can be measured."""
+    found: dict[str, Sequence[str]] = {}
+    for name in names:
+        if name.partition(".")[0] not in ("CPU", "GPU"):
+            continue
+        job = PricesJob(model, name)
+        try:
+            for event in Child(job).events(cancel):
+                if isinstance(event, Finished):
+                    found[name] = job.result(event)["wasteful"]
+                else:
+                    yield event
+        except ChildError as error:  # a plan needs no prices
+            yield Note(f"Cannot measure what formats cost on {name}. {error}", "warning")
+    return found
 
 
 def is_exported(folder: Path, plan: Plan) -> bool:

@@ -17,7 +17,12 @@ _mapped: list[np.memmap[Any, Any]] = []  # weights of pipelines, which do not ke
 
 
 def open_pipeline(
-    folder: Path, device: str, prompt_tokens: int = 1024, new_tokens: int = 128, **properties: Any
+    folder: Path,
+    device: str,
+    prompt_tokens: int = 1024,
+    new_tokens: int = 128,
+    backend: str = "",
+    **properties: Any,
 ) -> tuple[Any, str]:
     """An `LLMPipeline` and its attention backend: ``PA`` (paged), ``SDPA`` or, on an NPU, ``static``.
 
@@ -27,6 +32,8 @@ def open_pipeline(
     ----------
     prompt_tokens, new_tokens : int
         The most that will be asked for; on an NPU the graphs are made for it.
+    backend : str
+        The one to take, ``PA`` or ``SDPA``, instead of the first that opens.
     properties
         OpenVINO's, for the device.
 
@@ -48,6 +55,8 @@ def open_pipeline(
                 "NPUW_LLM_PREFILL_CHUNK_SIZE": str(LONGEST_CALL),
             }
             return _static_pipeline(folder, device, sizes | properties), "static"
+        if backend:
+            return opened(ATTENTION_BACKEND=backend), backend
         try:
             return opened(ATTENTION_BACKEND="PA"), "PA"
         except RuntimeError:

@@ -36,6 +36,10 @@ class BenchJob(Job[Benched]):
         OpenVINO names; without them all that OpenVINO reports, the kinds that are missing as unavailable, and
         the settings' combinations.
     benchmark : Benchmark
+    gguf : tuple of Path
+        Files to time with llama.cpp for comparison.
+    llama_bench : Path, optional
+        llama.cpp's program for that; the one in PATH without it.
     """
 
     NAME: ClassVar[str] = "bench"
@@ -45,6 +49,8 @@ class BenchJob(Job[Benched]):
     out: Path
     devices: tuple[str, ...] | None = None
     benchmark: Benchmark = field(default_factory=Benchmark)
+    gguf: tuple[Path, ...] = ()
+    llama_bench: Path | None = None
 
     def writes(self) -> set[Path]:
         return {self.out}
@@ -52,12 +58,19 @@ class BenchJob(Job[Benched]):
     def check(self) -> None:
         from kl_lens_desktop.bench.devices import check_device_name
         from kl_lens_desktop.bench.variants import find_variants
+        from kl_lens_desktop.errors import InputError
         from kl_lens_desktop.files import check_writable
 
         self.benchmark.check()
         for name in (*(self.devices or ()), *self.benchmark.combinations):
             check_device_name(name)
         find_variants(self.folders)
+        for path in self.gguf:
+            if not path.is_file():
+                raise InputError(f"Cannot time {path}", "there is no such file", "Check the name")
+        if len({path.name for path in self.gguf}) < len(self.gguf):
+            why = "two GGUF files have one name"
+            raise InputError("Cannot time llama.cpp", why, "Rename one of them")
         check_writable(self.out.absolute().parent)
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
@@ -85,6 +98,7 @@ class Turn(TypedDict):
     samples: dict[str, list[float]]
     round: dict[str, float]
     peak_rss_mb: float | None
+    private_mb: float
     system_used_change_mb: float
     gpu_memory_mb: dict[str, float] | None
 
@@ -113,6 +127,8 @@ class SpeedJob(Job[None]):
         The most that orders will ask for.
     text : Path, optional
         To take prompts from; the bundled held-out text without it.
+    backend : str
+        Of the pipeline; empty for the one that it takes by itself.
     """
 
     NAME: ClassVar[str] = "bench-speed"
@@ -122,6 +138,7 @@ class SpeedJob(Job[None]):
     prompt_tokens: int
     new_tokens: int
     text: Path | None = None
+    backend: str = ""
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.bench.speed import time_on_order
@@ -177,6 +194,7 @@ class LoadJob(Job[LoadedFromCache]):
     cache: Path
     prompt_tokens: int
     new_tokens: int
+    backend: str = ""
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.bench.speed import time_loading
@@ -262,6 +280,127 @@ class MemoryReadJob(Job[MemoryRead]):
         from kl_lens_desktop.bench.bandwidth import read_memory
 
         yield from read_memory(self, cancel)
+
+
+class LlamaTimes(TypedDict):
+    """What llama-bench measured: each repetition's speeds, and of what, on which backends."""
+
+    tokens_per_s: list[float]
+    prefill_tokens_per_s: list[float]
+    model: str
+    backend: str
+    threads: int
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaJob(Job[LlamaTimes]):
+    """Time a GGUF file with the user's own llama-bench.
+
+    Attributes
+    ----------
+    gguf : Path
+    program : Path, optional
+        llama-bench; the one in PATH without it.
+    prompt_tokens, new_tokens, repeats : int
+        As of `Benchmark`; new tokens are decoded from an empty context.
+    """
+
+    NAME: ClassVar[str] = "llama"
+
+    gguf: Path
+    program: Path | None
+    prompt_tokens: int
+    new_tokens: int
+    repeats: int
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.llama import time_llama
+
+        yield from time_llama(self, cancel)
+
+
+class Priced(TypedDict):
+    """Prices of a model on a device: see `plan.prices.ModelPrices.table` for ``formats``.
+
+    ``sha256`` is of the model's weights, and ``rest`` what it takes beside them.
+    """
+
+    device: str
+    sha256: str
+    formats: list[dict[str, Any]]
+    wasteful: list[str]
+    rest: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PricesJob(Job[Priced]):
+    """Measure what every format costs a model on a device in time and memory, as far as that is not known.
+
+    Attributes
+    ----------
+    model : str
+        A Hub id, a folder or ``sample``.
+    device : str
+    again : bool
+        Measure what is known too.
+    formats : tuple of str
+        Those to measure, beside that in which the whole model is timed; without any, all.
+    """
+
+    NAME: ClassVar[str] = "prices"
+    LONG: ClassVar[bool] = True
+
+    model: str
+    device: str = "CPU"
+    again: bool = False
+    formats: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        from kl_lens_desktop.bench.devices import check_device_name
+        from kl_lens_desktop.quant.formats import parse_format
+
+        check_device_name(self.device)
+        for name in self.formats:
+            parse_format(name)
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.price_probe import measure_prices
+        from kl_lens_desktop.hub.obtain import obtain
+
+        local = yield from obtain(self.model, cancel)
+        yield from measure_prices(local, self, cancel)
+
+
+class TimedProduct(TypedDict):
+    """Seconds of a matrix times a token, and bytes that the device set aside for the matrix."""
+
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProductOrder:
+    """A product to be timed: outputs, inputs, the format, and copies of it that are read in turn."""
+
+    rows: int
+    columns: int
+    format: str
+    copies: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProductsJob(Job[None]):
+    """Time products with one token on order: each `ProductOrder` is answered with a `TimedProduct`."""
+
+    NAME: ClassVar[str] = "time-products"
+
+    device: str
+
+    def run(self, cancel: Cancel) -> Iterator[Event]:
+        from kl_lens_desktop.bench.price_probe import time_products
+
+        yield from time_products(self, cancel)
 
 
 class Fidelity(TypedDict):

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from kl_lens_desktop.bench.environment import environment
 from kl_lens_desktop.bench.fidelity import wrong_words
 from kl_lens_desktop.bench.jobs import (
     BenchJob,
+    LlamaJob,
     Loaded,
     LoadJob,
     MemoryReadJob,
@@ -26,8 +28,10 @@ from kl_lens_desktop.bench.jobs import (
     SpeedOrder,
     Turn,
 )
+from kl_lens_desktop.bench.llama import llama_row
 from kl_lens_desktop.bench.rows import SCHEMA, Run, check_rows, row
 from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.bench.static_model import needs_fixed_shapes
 from kl_lens_desktop.bench.variants import Variant, find_variants, weights_bytes
 from kl_lens_desktop.disk_space import FREE_TEMPORARY, check_room
 from kl_lens_desktop.errors import ChildError, InputError
@@ -88,7 +92,7 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
     usual = (*(device.name for device in listed), *settings.combinations)
     wanted = usual if job.devices is None else job.devices
     chosen = [device_named(name, listed, cancel) for name in dict.fromkeys(wanted)]
-    check_rows(len(variants) * len(chosen))
+    check_rows(len(variants) * len(chosen) + len(job.gguf))
     steps = settings.most_rounds + 1 + settings.raw + 2 * settings.cache
     total = len(variants) * steps * sum(device.available for device in chosen)
     course = Course(text.absolute(), settings, cancel, total)
@@ -99,7 +103,7 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
         "environment": environment(list(seen.values()), _described(text, words, read), settings, gb_s),
         "rows": [],
     }
-    for event in _measure(variants, chosen, course):
+    for event in itertools.chain(_measure(variants, chosen, course), _llama(job, course)):
         if isinstance(event, Measured):
             document["rows"].append(event.row)
             # A file of figures is not given up for one of failures.
@@ -163,7 +167,9 @@ class Course:
 
 def _measure(variants: list[Variant], devices: list[Device], course: Course) -> Iterator[Event]:
     for device in devices:
-        runs = [Run(variant, device.name) for variant in variants]
+        # A device of fixed shapes has one way to run a folder.
+        fixed = needs_fixed_shapes(device.name)
+        runs = [Run(variant, device.name) for variant in variants if not (fixed and variant.backend)]
         if not device.available:
             yield from (Measured(row(run, "", device.reason)) for run in runs)
             continue
@@ -174,8 +180,29 @@ def _measure(variants: list[Variant], devices: list[Device], course: Course) -> 
             for run in runs:
                 _dismiss(run)
         for run in runs:
-            yield from _once(run, course)
+            yield from _once(
+                run, course, next((r for r in runs if r.quality and r.folder == run.folder), None)
+            )
             yield Measured(row(run, session))
+
+
+def _llama(job: BenchJob, course: Course) -> Iterator[Event]:
+    """The rows of GGUF files: once for as many repetitions as the variants have at least."""
+    settings = job.benchmark
+    for path in job.gguf:
+        yield course.progress(0, f"{path.name}: llama.cpp")
+        course.cancel.rest(settings.cool_down_s)
+        lengths = settings.prompt_tokens, settings.new_tokens
+        program = job.llama_bench and job.llama_bench.absolute()
+        timing = LlamaJob(path.absolute(), program, *lengths, settings.rounds * settings.repeats)
+        try:
+            with contextlib.closing(Child(timing, time_limit_s=settings.time_limit_s)) as child:
+                for event in child.events(course.cancel):
+                    if isinstance(event, Finished):
+                        yield Measured(llama_row(path, timing.result(event)))
+        except ChildError as error:
+            yield Note(f"{path.name}: {error}", "warning")
+            yield Measured(llama_row(path, None, f"{error.what}: {error.why}"))
 
 
 def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
@@ -241,7 +268,8 @@ def _turn(run: Run, lengths: list[int], what: str, course: Course) -> Iterator[E
         try:
             if run.child is None:
                 longest, new_tokens = settings.longest_prompt, settings.new_tokens
-                job = SpeedJob(run.folder, run.device, longest, new_tokens, course.text)
+                backend = run.variant.backend
+                job = SpeedJob(run.folder, run.device, longest, new_tokens, course.text, backend)
                 run.child = course.start(job, run)
                 run.loads.append(cast(Loaded, (yield from _answer(run, None, course))))
             order = SpeedOrder(length, settings.new_tokens, settings.repeats, settings.turn_s)
@@ -279,9 +307,18 @@ def _dismiss(run: Run) -> None:
         run.child = None
 
 
-def _once(run: Run, course: Course) -> Iterator[Event]:
-    """What is measured of a variant without the others: raw requests, loading, quality."""
+def _once(run: Run, course: Course, twin: Run | None) -> Iterator[Event]:
+    """What is measured of a variant without the others: raw requests, loading, quality.
+
+    Plain requests know no backend: a `twin` of the same folder has done them already.
+    """
     settings, folder, device = course.settings, run.folder, run.device
+    if twin is not None and not run.failure:
+        run.raw, run.quality, run.failure = twin.raw, twin.quality, twin.failure
+        if settings.cache:
+            yield from _loading(run, course)
+        course.done += 1 + settings.raw
+        return
     if settings.raw:
         lengths = settings.prompt_tokens, settings.new_tokens, settings.repeats
         requests = RequestsJob(folder, device, *lengths, course.text)
@@ -314,7 +351,8 @@ def _loading(run: Run, course: Course) -> Iterator[Event]:
         except InputError as error:
             yield Note(f"{course.name(run)}: cannot time loading from a cache. {error}", "warning")
         else:
-            load = LoadJob(run.folder, run.device, cache, settings.longest_prompt, settings.new_tokens)
+            lengths = settings.longest_prompt, settings.new_tokens
+            load = LoadJob(run.folder, run.device, cache, *lengths, run.variant.backend)
             for what in ("filling the model cache", "loading from the model cache"):
                 run.cached = yield from _child(load, run, what, course)
     course.done = before + 2

@@ -25,6 +25,13 @@ def peak_rss_mb() -> float | None:
     return None
 
 
+def private_mb() -> float:
+    """Memory of this process now that the system cannot drop, in MB: without pages of mapped files."""
+    memory = psutil.Process().memory_info()
+    private = memory.private if sys.platform == "win32" else memory.rss - getattr(memory, "shared", 0)
+    return float(private) / 2**20
+
+
 def system_used_mb() -> float:
     """Memory in use on the whole computer, in MB: where an integrated GPU's buffers show up too."""
     return float(psutil.virtual_memory().used) / 2**20

@@ -14,7 +14,7 @@ import numpy as np
 from kl_lens_desktop.bench.figures import OF_TURN
 from kl_lens_desktop.bench.genai import open_pipeline
 from kl_lens_desktop.bench.jobs import LoadJob, RequestsJob, SpeedJob, SpeedOrder
-from kl_lens_desktop.bench.memory import device_memory_mb, peak_rss_mb, system_used_mb
+from kl_lens_desktop.bench.memory import device_memory_mb, peak_rss_mb, private_mb, system_used_mb
 from kl_lens_desktop.bench.noise import round_speed
 from kl_lens_desktop.bench.stateful_model import defaults
 from kl_lens_desktop.bench.static_model import LoadedModel, open_model
@@ -44,7 +44,7 @@ def time_on_order(job: SpeedJob, cancel: Cancel) -> Iterator[Event]:
     used_before = system_used_mb()
     yield Progress("bench-speed", 0, 1, f"Loading {folder.name} on {device}")
     started = time.perf_counter()
-    pipeline, backend = open_pipeline(folder, device, job.prompt_tokens, job.new_tokens)
+    pipeline, backend = open_pipeline(folder, device, job.prompt_tokens, job.new_tokens, job.backend)
     load_ms = 1000 * (time.perf_counter() - started)
 
     def generate(prompt: list[int], new_tokens: int) -> Any:
@@ -81,6 +81,7 @@ def time_on_order(job: SpeedJob, cancel: Cancel) -> Iterator[Event]:
             "samples": samples,
             "round": of_round(samples, latencies),
             "peak_rss_mb": peak_rss_mb(),
+            "private_mb": private_mb(),
             "system_used_change_mb": system_used_mb() - used_before,
             "gpu_memory_mb": device_memory_mb(core, device),
         })  # fmt: skip
@@ -123,7 +124,7 @@ def time_loading(job: LoadJob, cancel: Cancel) -> Iterator[Event]:
     folder, device, cache = job.folder, job.device, job.cache
     yield Progress("bench-load", 0, 1, f"Loading {folder.name} on {device} with a model cache")
     started = time.perf_counter()
-    open_pipeline(folder, device, job.prompt_tokens, job.new_tokens, CACHE_DIR=str(cache))
+    open_pipeline(folder, device, job.prompt_tokens, job.new_tokens, job.backend, CACHE_DIR=str(cache))
     load_ms = 1000 * (time.perf_counter() - started)
     cancel.check()
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())

@@ -1,7 +1,9 @@
 """An exported model run by raw requests: every position's logits, the state carried from chunk to chunk."""
 
 import itertools
+import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ IN_FORCE = {
     "performance_hint": "PERFORMANCE_HINT",
     "execution_devices": "EXECUTION_DEVICES",
 }
+Shape = tuple[int, ...]
 # What lies between a compressed weight and the operation that uses it.
 _DECOMPRESSION = ("Convert", "Subtract", "Multiply", "Reshape")
 
@@ -46,7 +49,7 @@ class StatefulModel:
         ``core_type``, ``performance_hint`` and ``execution_devices`` in force, as far as the device says.
     read_ms, compile_ms : float
     bytes_per_token : int
-        See `bytes_per_token`.
+        See `bytes_read`.
 
     Raises
     ------
@@ -66,7 +69,7 @@ class StatefulModel:
                              "Export it again or choose another device") from error  # fmt: skip
         self.settings = properties(compiled.get_property, IN_FORCE)
         self.read_ms, self.compile_ms = (1000 * (end - start) for start, end in itertools.pairwise(marks))
-        self.bytes_per_token = bytes_per_token(graph)
+        self.bytes_per_token = bytes_read(graph, compiled)
         self._request, self._chunk, self._past = compiled.create_infer_request(), chunk, 0
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
 
@@ -111,6 +114,48 @@ def bytes_per_token(graph: Any) -> int:
     constants = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
     read: float = sum(op.get_byte_size() * _share_read(op.output(0)) for op in constants)
     return round(read)
+
+
+def bytes_read(graph: Any, compiled: Any) -> int:
+    """Bytes of weights that a token reads on a device: those of products as its plugin has laid them out.
+
+    The CPU plugin (2026.4) unpacks INT3, and FP16 where the processor has no products of it, to 32 bits. Of a
+    plugin that does not tell, `bytes_per_token` of the graph.
+    """
+    stored, found = Counter[Shape](), Counter[Shape]()
+    stored_bits, found_bits = 0, 0
+    for op in graph.get_ops():
+        if op.get_type_name() == "MatMul" and (weight := _weight_of(op)) is not None:
+            shape = _shape(op.input(1).get_partial_shape())
+            stored[shape] += 1
+            stored_bits += 8 * weight.get_byte_size()
+    for op in compiled.get_runtime_model().get_ops():
+        kind, inputs = _layer(op), op.inputs()
+        if kind == "FullyConnected" and _layer(inputs[1].get_source_output().get_node()) == "Const":
+            shape = _shape(inputs[1].get_partial_shape())
+            found[shape] += 1
+            found_bits += math.prod(shape) * inputs[1].get_element_type().bitwidth
+    read = bytes_per_token(graph)
+    return max(read + (found_bits - stored_bits) // 8, 0) if found == stored else read
+
+
+def _weight_of(product: Any) -> Any:
+    """The constant that a product reads through its decompression; None where it reads no weight."""
+    node = product.input_value(1).get_node()
+    while node.get_type_name() in _DECOMPRESSION:
+        node = node.input_value(0).get_node()
+    is_weight = node.get_type_name() == "Constant" and len(product.input(1).get_partial_shape()) == 2
+    return node if is_weight else None
+
+
+def _shape(shape: Any) -> Shape:
+    return tuple(int(size.get_length()) for size in shape)
+
+
+def _layer(node: Any) -> str:
+    """What a plugin calls an operation of its own graph."""
+    info = node.get_rt_info()
+    return str(info["layerType"].astype(str)) if "layerType" in info else str(node.get_type_name())
 
 
 def _share_read(output: Any) -> float:

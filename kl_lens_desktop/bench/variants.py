@@ -1,27 +1,35 @@
 """The exported folders that a benchmark compares, and the names they go by."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.exported import damage
-from kl_lens_desktop.files import WEIGHTS
+from kl_lens_desktop.files import CARD, WEIGHTS, read_json
 from kl_lens_desktop.plan.document import Plan, load_plan
+
+SDPA = "SDPA"
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """An IR folder under the name its rows carry; `reference` is the FP16 variant of its model, if any."""
+    """An IR folder under the name its rows carry; `reference` is the FP16 variant of its model, if any.
+
+    `backend` is the one of `LLMPipeline` that it is opened with; empty for the one that it takes by itself.
+    """
 
     name: str
     folder: Path
     plan: Plan | None
     reference: Path | None = None
+    backend: str = ""
 
 
 def find_variants(folders: Sequence[Path]) -> list[Variant]:
     """The variants in `folders`, named by folder (with the parent's name or a number where two are alike).
+
+    A folder that runs on the paged backend is a second variant too: on SDPA.
 
     Raises
     ------
@@ -39,7 +47,15 @@ def find_variants(folders: Sequence[Path]) -> list[Variant]:
         Variant(name, folder, plan)
         for name, folder, plan in zip(_names(folders), folders, plans, strict=True)
     ]
-    return [replace(variant, reference=_reference(variant, variants)) for variant in variants]
+    variants = [replace(variant, reference=_reference(variant, variants)) for variant in variants]
+    return [each for variant in variants for each in (variant, *_others(variant))]
+
+
+def _others(variant: Variant) -> Iterator[Variant]:
+    """The same folder on the backends that are not its default."""
+    card = variant.folder / CARD
+    if card.is_file() and read_json(card).get("proof", {}).get("runs_paged") is True:
+        yield replace(variant, name=f"{variant.name}, {SDPA}", backend=SDPA)
 
 
 def weights_bytes(variant: Variant) -> int:

@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
         _add_inspect,
         _add_analyze,
         _add_agree,
+        _add_prices,
         _add_plan,
         _add_verify,
         _add_baselines,
@@ -237,6 +238,19 @@ def _add_agree(commands: Commands) -> None:
     )
 
 
+def _add_prices(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "prices",
+        "Measure what every format costs a model on a device: size, memory and speed. It is measured once.",
+        "prices sample",
+        "prices ibm-granite/granite-4.0-h-350m --device GPU",
+    )
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--device", type=_device, default="CPU", help="CPU (default) or GPU")
+    command.add_argument("--again", action="store_true", help="measure what is known too")
+
+
 def _add_plan(commands: Commands) -> None:
     command = _command(
         commands,
@@ -246,6 +260,8 @@ def _add_plan(commands: Commands) -> None:
         "plan scores.json --out plan.json --size-mb 5.5 --method sqnr",
         "plan scores.json --out plan.json --method uniform-int8_sym",
         "plan scores.json --out plan.json --max-perplexity-increase 1 --device GPU --fused --limit ssm>=8",
+        "plan scores.json --out plan.json --min-tokens-per-s 40 --device CPU",
+        "plan scores.json --out plan.json --max-kl 0.02 --fastest",
         "plan --diff plan.json other.json",
     )
     command.add_argument("scores", type=Path, nargs="?")
@@ -266,6 +282,25 @@ def _add_plan(commands: Commands) -> None:
         type=_percent,
         metavar="PERCENT",
         help="largest predicted increase",
+    )
+    budget.add_argument(
+        "--min-tokens-per-s",
+        type=_speed,
+        metavar="SPEED",
+        help="least speed of decoding on the device (CPU without --device)",
+    )
+    budget.add_argument(
+        "--memory-mb", type=_megabytes, help="memory on the device in MB (10^6 bytes), weights and all else"
+    )
+    command.add_argument(
+        "--fastest",
+        action="store_true",
+        help="with --max-kl or --max-perplexity-increase: the fastest plan on the device, not the smallest",
+    )
+    command.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="where the model is that the scores are of, if the plan needs prices that are not measured yet",
     )
     command.add_argument(
         "--method", default="kl", help="kl (default), sqnr, mse, delta-ce, paper, or uniform-FORMAT"
@@ -290,7 +325,10 @@ def _add_plan(commands: Commands) -> None:
         help="use one format for q, k, v and one for gate, up, so they can be fused",
     )
     command.add_argument(
-        "--device", type=_device, help="CPU, GPU or NPU: leave out formats that it computes wrongly"
+        "--device",
+        type=_device,
+        help="CPU, GPU or NPU: leave out formats that it computes wrongly, or that save "
+        "disk and cost time there",
     )
 
 
@@ -387,6 +425,13 @@ def _add_export(commands: Commands) -> None:
         help="for servers: a graph that runs on OpenVINO's paged backend, with continuous batching and a "
         "prefix cache; it reads prompts more slowly",
     )
+    command.add_argument(
+        "--activation-group",
+        type=int,
+        choices=(32, 64, 128),
+        help="let devices quantize activations in groups of so many, where nobody asks them otherwise: "
+        "larger groups are faster on processors with VNNI, and less exact",
+    )
 
 
 def _add_bench(commands: Commands) -> None:
@@ -465,6 +510,16 @@ def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
             help=f"rest before each turn (default {_usual(Benchmark, 'cool_down_s')})",
         ),
         command.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
+        command.add_argument(
+            "--gguf",
+            type=Path,
+            action="append",
+            metavar="FILE",
+            help="also time this GGUF file with llama.cpp, which must be installed",
+        ),
+        command.add_argument(
+            "--llama-bench", type=Path, metavar="PROGRAM", help="llama.cpp's llama-bench (default: in PATH)"
+        ),
     ]
 
 
@@ -633,6 +688,7 @@ def _number(most: float, text: str) -> float:
 # The files that these are written into take no more.
 _tokens, _window = partial(_whole, 1, MOST_TOKENS), partial(_whole, 1, LONGEST_WINDOW)
 _seed, _limit = partial(_whole, 0, LARGEST_SEED), partial(_whole, 1, MOST_HITS)
+_speed = partial(_number, 1e6)
 _bits, _kl, _megabytes = (
     partial(_number, MOST_BITS),
     partial(_number, MOST_KL),

@@ -5,7 +5,6 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from kl_lens_desktop import quantities
@@ -34,6 +33,7 @@ from kl_lens_desktop.cli.jobs import (
     run_job,
     verify_job,
 )
+from kl_lens_desktop.cli.plans import make_plan, print_prices
 from kl_lens_desktop.errors import ChildError, InputError, KLLensError, is_fault
 from kl_lens_desktop.files import check_file, check_replaceable
 from kl_lens_desktop.hub.jobs import PullJob
@@ -207,79 +207,6 @@ def _agree(arguments: Arguments) -> None:
     print_table(["metric", "Kendall τ with perplexity", "95 % interval"], rows)
 
 
-def _plan(arguments: Arguments) -> None:
-    if arguments.diff:
-        _print_difference(arguments)
-        return
-    check_replaceable(arguments.out, "plan")
-    from kl_lens_desktop.plan.constraints import Constraints, overruled, parse_limits
-    from kl_lens_desktop.plan.document import save_plan
-    from kl_lens_desktop.plan.integers import save_integers
-    from kl_lens_desktop.plan.propose import average_bits, propose
-    from kl_lens_desktop.quant.integers import SUFFIX
-    from kl_lens_desktop.sensitivity.scores import load_scores
-
-    scores = load_scores(arguments.scores)
-    measured, weights = (
-        {entry.weight for entry in scores.entries},
-        [w for w in scores.weights if w["kind"] != "conv"],
-    )
-    if len(measured) < len(weights):
-        rest = f"only {len(measured)} of {len(weights)} weights are measured; the others stay FP16"
-        tell(f"{arguments.scores}: {rest}.")
-    size = None if arguments.size_mb is None else int(arguments.size_mb * 1e6)
-    percent = arguments.max_perplexity_increase
-    least, forbidden = parse_limits(arguments.limit)
-    limits = Constraints(dict(arguments.pin), arguments.fused, least, forbidden, arguments.device)
-    plan = propose(
-        scores,
-        size_bytes=size,
-        bits=arguments.bits,
-        max_kl=arguments.max_kl,
-        max_perplexity_increase=None if percent is None else percent / 100,
-        method=arguments.method,
-        constraints=limits,
-    )
-    for conflict in overruled(plan.assignments, {w["name"]: w["kind"] for w in weights}, limits):
-        tell(conflict)
-    save_plan(arguments.out, plan)
-    save_integers(arguments.out, plan, arguments.scores.with_suffix(SUFFIX))
-    if arguments.json:
-        print_json_text(arguments.out.read_text(encoding="utf-8"))
-        return
-    counts: dict[str, int] = {}
-    for name in plan.assignments.values():
-        counts[name] = counts.get(name, 0) + 1
-    formats = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    kl = plan.predicted["kl"]
-    predicted = "" if kl is None else f", predicted KL {kl:.3g} ± {plan.predicted['se']:.1g} nats per token"
-    megabytes = (plan.predicted["bytes"] or 0) / 1e6
-    bits = average_bits(scores, plan.assignments)
-    say(f"{formats}; {megabytes:.2f} MB, {bits:.2f} bits per weight{predicted}")
-    say(f"Wrote {arguments.out}")
-
-
-def _print_difference(arguments: Arguments) -> None:
-    from kl_lens_desktop.plan.compare import difference
-    from kl_lens_desktop.plan.document import load_plan
-
-    first, second = (load_plan(path) for path in arguments.diff)
-    found = difference(first, second)
-    if arguments.json:
-        changes = [asdict(change) for change in found.changes]
-        print_json({"summary": found.as_words(), "same": found.same, "changes": changes})
-        return
-    if found.changes:
-        names = [str(path) for path in arguments.diff]
-        print_table(["weight", *names], [[c.weight, c.before, c.after] for c in found.changes])
-        rows = [
-            [part, ", ".join(f"{n} × {a} → {b}" for (a, b), n in counts.most_common())]
-            for part, counts in found.by_part.items()
-        ]
-        print_table(["part", "change"], rows)
-    say(found.as_words())
-
-
 def _verify(arguments: Arguments) -> None:
     result = finish(verify_job(arguments), arguments.carry)
     measured = result["measured"]
@@ -443,7 +370,8 @@ COMMANDS: dict[str, Callable[[Arguments], int | None]] = {
     "inspect": _inspect,
     "analyze": _analyze,
     "agree": _agree,
-    "plan": _plan,
+    "prices": print_prices,
+    "plan": make_plan,
     "verify": _verify,
     "baselines": _baselines,
     "export": _export,

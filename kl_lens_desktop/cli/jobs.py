@@ -66,6 +66,7 @@ def export_job(arguments: Arguments) -> ExportJob:
         npu=arguments.npu,
         paged=arguments.paged,
         consent=arguments.other_revision,
+        activation_group=arguments.activation_group or 0,
     )
 
 
@@ -83,7 +84,9 @@ def bench_job(arguments: Arguments) -> BenchJob:
         cool_down_s=_given(arguments.cool_down, usual.cool_down_s),
     )
     out = arguments.out or BENCH_FILE
-    return BenchJob(tuple(arguments.folders), out, _names(arguments.devices), benchmark)
+    gguf = tuple(arguments.gguf or ())
+    folders, devices = tuple(arguments.folders), _names(arguments.devices)
+    return BenchJob(folders, out, devices, benchmark, gguf, arguments.llama_bench)
 
 
 def run_job(arguments: Arguments) -> RunJob:

@@ -33,6 +33,7 @@ from kl_lens_desktop.export.proof import (
     save_reference,
 )
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
+from kl_lens_desktop.export.runtime_options import DYNAMIC_QUANTIZATION, check_groups, set_options
 from kl_lens_desktop.export.stateful import begin, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, share_weights
 from kl_lens_desktop.export.streamed import Weights, weights_of
@@ -124,6 +125,7 @@ def export_model(
     npu: bool = False,
     paged: bool = False,
     shared: Traced | None = None,
+    activation_group: int = 0,
 ) -> Iterator[Event]:
     """Write the IR folder of a plan, or of the uniform plan of a format.
 
@@ -141,6 +143,9 @@ def export_model(
         Let OpenVINO's paged runtime take the graph: for servers, with continuous batching and a prefix cache.
     shared : Traced, optional
         What earlier exports of this model have made, and what later ones may use.
+    activation_group : int
+        In which devices are to quantize activations by default, see `export.runtime_options`; 0 leaves it to
+        them.
 
     Yields
     ------
@@ -167,6 +172,7 @@ def export_model(
         yield step("Opening the model")
         loaded = open_model(local.folder)
         plan = _applicable(plan, local, loaded, source or out)
+        options = _options(loaded, plan, activation_group)
         needed = _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         family = family_of(loaded.model.config.model_type)
@@ -194,6 +200,7 @@ def export_model(
             compress(graph, plan.assignments, cancel, Weights(tensors, file), roundings)
             _begin(graph, shared.states, loaded.model, changes, cancel)
             yield step("Writing the model")
+            set_options(graph, options)
             _save(graph, staging / "openvino_model.xml", local, plan)
             del graph
         if npu:
@@ -204,15 +211,15 @@ def export_model(
                 weights = Weights(tensors, file)
                 _write_npu_graph(local, plan, staging, cancel, shared.fixed, weights, roundings)
         yield step("Converting the tokenizer")
-        _write_small_files(local.folder, loaded.model.generation_config, staging)
-        _write_tokenizer(loaded.tokenizer, staging)
+        write_small_files(local.folder, loaded.model.generation_config, staging)
+        write_tokenizer(loaded.tokenizer, staging)
         save_plan(staging / "plan.json", plan)
         expected = expected_sha256(tensors, changes, cancel)
         checked, proven = yield from _verified(staging, plan, said, expected, step, cancel)
         proven["fp16_against_torch"] = shared.against_torch
         if paged and not proven["runs_paged"]:
             yield Note("OpenVINO's paged backend has no kernels for this architecture.", "warning")
-        _write_card(staging, local, plan, asdict(checked), proven)
+        _write_card(staging, local, plan, asdict(checked), proven, options)
         cancel.check()
     yield Progress(STAGE, steps, steps, "Exported")
     yield Finished(
@@ -282,6 +289,16 @@ def _roundings(
 ) -> Generator[Event, None, Roundings]:
     """The integers of a plan, of a file beside `source` or computed again."""
     return (yield from plan_roundings(loaded, plan, beside(source), cancel, STAGE))
+
+
+def _options(loaded: LoadedModel, plan: Plan, activation_group: int) -> dict[str, str]:
+    """The runtime options of the graph."""
+    if not activation_group:
+        return {}
+    weights = quantizable(inventory(loaded.model))
+    formats = [(w.shape[-1], parse_format(plan.assignments.get(w.name, "fp16"))) for w in weights]
+    check_groups(activation_group, formats)
+    return {DYNAMIC_QUANTIZATION: str(activation_group)}
 
 
 def _bytes_needed(loaded: LoadedModel, plan: Plan, npu: bool) -> int:
@@ -408,7 +425,7 @@ def _describe(graph: ov.Model, local: LocalModel, plan: Plan) -> None:
     graph.set_rt_info(str(PREFILL_CHUNK), ["kl_lens_desktop", "prefill_chunk"])
 
 
-def _write_small_files(folder: Path, generation: GenerationConfig, staging: Path) -> None:
+def write_small_files(folder: Path, generation: GenerationConfig, staging: Path) -> None:
     for file in model_files(folder).small:
         content = read_bytes(file)
         if file.name == CONFIG and is_native(described := parse_object(content, file)):
@@ -424,7 +441,7 @@ def _write_small_files(folder: Path, generation: GenerationConfig, staging: Path
         write_json(path, {**described, "padding_side": "left"})
 
 
-def _write_tokenizer(tokenizer: Any, staging: Path) -> None:
+def write_tokenizer(tokenizer: Any, staging: Path) -> None:
     with in_words(
         "Cannot convert the tokenizer", "OpenVINO refused it", "Choose a model with a fast tokenizer"
     ):
@@ -435,7 +452,12 @@ def _write_tokenizer(tokenizer: Any, staging: Path) -> None:
 
 
 def _write_card(
-    staging: Path, local: LocalModel, plan: Plan, checked: dict[str, Any], proven: dict[str, Any]
+    staging: Path,
+    local: LocalModel,
+    plan: Plan,
+    checked: dict[str, Any],
+    proven: dict[str, Any],
+    options: dict[str, str],
 ) -> None:
     packages = ("torch", "transformers", "openvino", "openvino-tokenizers", "nncf")
     write_json(
@@ -454,6 +476,7 @@ def _write_card(
             ],
             "rows_of_a_batch": "Shorter prompts are padded on the left, where attention_mask is 0. The "
             "tokenizer in this folder does so. Calls with one token for each row need no padding.",
+            **({"runtime_options": options} if options else {}),
             **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
             "audit": checked,
             "proof": proven,

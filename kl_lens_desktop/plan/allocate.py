@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +29,26 @@ class Front:
     ----------
     options : sequence of WeightOptions
     constraints : Constraints, optional
+    spent : str
+        What is weighed against loss, ``bytes`` in the file, ``seconds`` of a token or bytes of ``memory``.
 
     Attributes
     ----------
     points : list of Point
-        The convex part of the front, from the least loss to the least bytes.
+        The convex part of the front, from the least loss to the least bytes; none where other is spent.
     """
 
-    def __init__(self, options: Sequence[WeightOptions], constraints: Constraints | None = None) -> None:
+    def __init__(
+        self, options: Sequence[WeightOptions], constraints: Constraints | None = None, spent: str = "bytes"
+    ) -> None:
         self._items = items(options, constraints or Constraints())
         width = max((len(item.choices) for item in self._items), default=1)
-        self._bytes = _table(self._items, width, lambda choice: choice.bytes)
+        self._spent = _table(self._items, width, attrgetter(spent))
         self._loss = _table(self._items, width, lambda choice: choice.loss)
-        self._by_size = Knapsack(self._loss, self._bytes)
+        self._by_size = Knapsack(self._loss, self._spent)
         walk = self._by_size.weights.astype(int).tolist(), self._by_size.costs.tolist()
-        self.points = [Point(size, loss) for size, loss in zip(*walk, strict=True)]
+        in_bytes = spent == "bytes"
+        self.points = [Point(size, loss) for size, loss in zip(*walk, strict=True)] if in_bytes else []
 
     @property
     def smallest(self) -> int:
@@ -76,8 +82,18 @@ class Front:
             )
         return self._assignment(solution.chosen)
 
+    @property
+    def least(self) -> float:
+        """What the plan spends that spends least."""
+        return float(self._by_size.weights[-1])
+
+    def within(self, budget: float) -> dict[str, str] | None:
+        """The assignment of least loss that spends at most `budget`; None if there is none."""
+        solution = self._by_size.solve(budget)
+        return None if solution is None else self._assignment(solution.chosen)
+
     def within_loss(self, limit: float) -> dict[str, str]:
-        """The smallest assignment whose summed loss is at most `limit`.
+        """The assignment that spends least whose summed loss is at most `limit`.
 
         Where the pins alone lose more than `limit`, the assignment that loses least.
         """
@@ -95,7 +111,7 @@ class Front:
 
     @cached_property
     def _by_loss(self) -> Knapsack:
-        return Knapsack(self._bytes, self._loss)
+        return Knapsack(self._spent, self._loss)
 
     def _assignment(self, chosen: Places) -> dict[str, str]:
         return {

@@ -199,4 +199,6 @@ def _sum(choices: Sequence[Choice]) -> Choice:
         sum(choice.bytes for choice in choices),
         sum(choice.loss for choice in choices),
         sum(choice.se for choice in choices),
+        sum(choice.seconds for choice in choices),
+        sum(choice.memory for choice in choices),
     )

@@ -1,7 +1,8 @@
 """Which formats a device is offered, and not: some it computes wrongly, does not take, or only unpacks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from kl_lens_desktop.plan.prices import ModelPrices
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.jobs import MENU
 
@@ -22,18 +23,34 @@ UNPACKED: Mapping[str, tuple[str, ...]] = {
 SMALL_BITS = 4.0  # a plan of fewer is asked for its small file
 
 
-def menu(devices: Iterable[str], bits: float) -> tuple[str, ...]:
+def only_small(device: str, prices: ModelPrices | None) -> tuple[str, ...]:
+    """Formats that save disk on a device, and cost time or memory there.
+
+    Parameters
+    ----------
+    prices : ModelPrices, optional
+        As measured on it; without them what is known of devices of its kind.
+    """
+    return prices.wasteful() if prices is not None else UNPACKED.get(device.upper().split(".")[0], ())
+
+
+def menu(
+    devices: Iterable[str], bits: float, measured: Mapping[str, Sequence[str]] | None = None
+) -> tuple[str, ...]:
     """What a plan for all of the devices may choose from, if nobody names formats.
 
     Parameters
     ----------
     bits : float
         Average bits of the plan.
+    measured : mapping of str to sequence of str, optional
+        The formats that only save disk, by device, of those that were measured: `ModelPrices.wasteful`.
     """
+    devices, measured = tuple(devices), measured or {}
     kinds = {device.upper().split(".")[0] for device in devices}
     avoided = {name for kind in kinds for name in DISTRUSTED.get(kind, ())}
     if bits >= SMALL_BITS:
-        avoided |= {name for kind in kinds for name in UNPACKED.get(kind, ())}
+        avoided |= {n for device in devices for n in measured.get(device, only_small(device, None))}
     per_channel = ("int4_sym_pc",) if "NPU" in kinds else ()  # other groups are slow there
     return tuple(name for name in (*MENU, *per_channel) if name not in avoided)
 

@@ -34,11 +34,13 @@ class Plan:
     assignments : dict of str to str
         State-dict name ending in ``.weight`` to format.
     budget : dict or None
-        ``{"bytes": …}``, ``{"bits": …}`` or ``{"max_kl": …}``; None where the method sets its own size.
+        ``bytes``, ``bits``, ``max_kl``, ``tokens_per_s`` or ``memory_bytes`` with its number; None where the
+        method sets its own size.
     method : str
         ``kl``, ``sqnr``, ``mse``, ``delta-ce``, ``paper`` or ``uniform-FORMAT``; of a baseline, its name.
     predicted : dict
-        ``kl`` (nats per token, or None), ``se`` and ``bytes`` of the exported weights.
+        ``kl`` (nats per token, or None), ``se`` and ``bytes`` of the exported weights; of a plan made with
+        prices ``tokens_per_s`` and ``memory_bytes`` on the device ``provenance["priced_on"]``.
     measured : dict or None
         The joint measurement of the whole plan, when verified.
     pins : list of str

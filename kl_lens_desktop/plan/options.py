@@ -1,9 +1,11 @@
 """What there is to choose from: each weight's formats, their exact bytes and what each costs in quality."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.plan.prices import ModelPrices
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import Entry, Scores
 
@@ -12,12 +14,17 @@ LOSSES = ("kl", "kl_qp", "mse", "sqnr", "delta_ce")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One format for one weight: bytes in the file, the loss and its standard error in the metric's unit."""
+    """One format for one weight: bytes in the file, the loss and its standard error in the metric's unit.
+
+    `seconds` of a token and bytes of `memory` are 0 where nobody asked for them.
+    """
 
     format: str
     bytes: int
     loss: float
     se: float
+    seconds: float = 0.0
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,9 @@ class WeightOptions:
         )
 
 
-def weight_options(scores: Scores, metric: str = "kl") -> list[WeightOptions]:
+def weight_options(
+    scores: Scores, metric: str = "kl", prices: ModelPrices | None = None
+) -> list[WeightOptions]:
     """The choices of every quantizable weight of a score file.
 
     Parameters
@@ -58,6 +67,9 @@ def weight_options(scores: Scores, metric: str = "kl") -> list[WeightOptions]:
         The loss to be minimized, additive over weights: ``kl`` is KL(full‖quantized) and ``kl_qp`` the
         reverse, in nats per token; ``mse`` is on logits; ``sqnr`` is the noise-to-signal power ratio,
         10^(−SQNR/10); ``delta_ce`` is the added cross-entropy of the next token, and may be negative.
+    prices : ModelPrices, optional
+        With them, choices have their time and memory, and formats that the device was not measured with are
+        left out.
 
     Notes
     -----
@@ -80,7 +92,10 @@ def weight_options(scores: Scores, metric: str = "kl") -> list[WeightOptions]:
             if entry.format != "fp16" and (choice := _choice(entry, shape, metric))
         ]
         rest.sort(key=lambda choice: (-choice.bytes, choice.format))
-        options.append(WeightOptions(weight["name"], weight["kind"], weight["block"], shape, (full, *rest)))
+        choices = [full, *rest]
+        if prices is not None:
+            choices = [priced for choice in choices if (priced := _priced(choice, weight, prices))]
+        options.append(WeightOptions(weight["name"], weight["kind"], weight["block"], shape, tuple(choices)))
     return options
 
 
@@ -95,6 +110,11 @@ def _choice(entry: Entry, shape: tuple[int, ...], metric: str) -> Choice | None:
         return Choice(entry.format, size, entry.delta_ce.mean, entry.delta_ce.se)
     estimate = {"kl": entry.kl_pq, "kl_qp": entry.kl_qp, "mse": entry.mse}[metric]
     return Choice(entry.format, size, max(estimate.mean, 0.0), estimate.se) if estimate.n else None
+
+
+def _priced(choice: Choice, weight: Mapping[str, Any], prices: ModelPrices) -> Choice | None:
+    price = prices.of(weight, choice.format)
+    return None if price is None else replace(choice, seconds=price.seconds, memory=price.memory)
 
 
 def total(options: Iterable[WeightOptions], assignments: Mapping[str, str]) -> tuple[int, float, float]:

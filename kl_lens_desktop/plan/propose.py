@@ -13,6 +13,7 @@ from kl_lens_desktop.plan.baselines import paper_greedy
 from kl_lens_desktop.plan.constraints import Constraints, parse_limits
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL, Plan
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
+from kl_lens_desktop.plan.prices import ModelPrices
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 
@@ -26,8 +27,12 @@ def propose(
     bits: float | None = None,
     max_kl: float | None = None,
     max_perplexity_increase: float | None = None,
+    min_tokens_per_s: float | None = None,
+    memory_bytes: int | None = None,
+    fastest: bool = False,
     method: str = "kl",
     constraints: Constraints | None = None,
+    prices: ModelPrices | None = None,
 ) -> Plan:
     """A plan that spends one budget as well as `method` can.
 
@@ -41,10 +46,18 @@ def propose(
         Limit on the summed KL(full‖quantized), nats per token.
     max_perplexity_increase : float, optional
         Limit on the predicted perplexity over that of full precision, less 1: 0.01 is one per cent.
+    min_tokens_per_s : float, optional
+        Least predicted speed of decoding on the device of `prices`.
+    memory_bytes : int, optional
+        Most predicted memory there.
+    fastest : bool
+        Of the plans within a limit on KL or perplexity take the fastest on that device, not the smallest.
     method : str
         ``kl``, ``sqnr``, ``mse``, ``delta-ce``, ``paper``, or ``uniform-FORMAT``, which needs no budget.
     constraints : Constraints, optional
         Pins, shared and forbidden formats; what budget they leave goes to the other weights.
+    prices : ModelPrices, optional
+        Of formats on a device, for budgets of speed and memory and for what the plan is predicted to take.
 
     Notes
     -----
@@ -64,24 +77,39 @@ def propose(
             size_bytes=size_bytes,
             bits=bits,
             max_kl=max_kl,
+            min_tokens_per_s=min_tokens_per_s,
+            memory_bytes=memory_bytes,
+            fastest=fastest,
             method=method,
             constraints=constraints,
+            prices=prices,
         )
         asked = {"max_perplexity_increase": max_perplexity_increase}
         return replace(plan, provenance={**plan.provenance, **asked})
-    wishes = _checked_wishes(size_bytes, bits, max_kl, max_perplexity_increase)
+    of_device = min_tokens_per_s, memory_bytes
+    wishes = _checked_wishes(size_bytes, bits, max_kl, max_perplexity_increase, *of_device)
+    if prices is None and (fastest or of_device != (None, None)):
+        raise InputError(
+            "Cannot make a plan",
+            "what formats cost on a device was not measured",
+            "Measure it with kl-lens prices",
+        )
     if method.startswith("uniform-"):
         if wishes:
             raise InputError("Cannot make a plan", "a uniform plan has a fixed size", "Remove the budget")
         assignments = _uniform(scores, method.removeprefix("uniform-"), constraints.pins)
-        return _plan(scores, assignments, None, method, constraints)
-    options = _options(scores, method)
+        return _plan(scores, assignments, None, method, constraints, prices)
     if len(wishes) != 1:
         raise InputError(
             "Cannot make a plan", "it needs exactly one budget", "Set a size, bits or a largest KL"
         )
     budget: dict[str, float]
-    front = Front(options, constraints)
+    if prices is not None and of_device != (None, None):
+        options = _options(scores, method, prices)
+        assignments, budget = _on_device(options, constraints, prices, min_tokens_per_s, memory_bytes)
+        return _plan(scores, assignments, budget, method, constraints, prices)
+    options = _options(scores, method, prices if fastest else None)
+    front = Front(options, constraints, "seconds" if fastest else "bytes")
     if max_kl is not None:
         if METRIC_OF_METHOD[method] != "kl":
             raise InputError(
@@ -90,20 +118,60 @@ def propose(
                 "Use the method kl, or a size",
             )
         assignments, budget = front.within_loss(max_kl), {"max_kl": max_kl}
+    elif fastest:
+        why = "the fastest plan is looked for within a KL or a perplexity"
+        raise InputError("Cannot make a plan", why, "Set a largest KL instead of a size")
     else:
         limit, budget = _room(scores, options, front.smallest, size_bytes, bits)
         if method == "paper":
             assignments = paper_greedy(options, limit, constraints)
         else:
             assignments = front.within_bytes(limit)
-    return _plan(scores, assignments, budget, method, constraints)
+    plan = _plan(scores, assignments, budget, method, constraints, prices)
+    return replace(plan, provenance={**plan.provenance, "fastest": "yes"}) if fastest else plan
+
+
+def _on_device(
+    options: list[WeightOptions],
+    constraints: Constraints,
+    prices: ModelPrices,
+    tokens_per_s: float | None,
+    memory: int | None,
+) -> tuple[dict[str, str], dict[str, float]]:
+    """The assignment of least loss that decodes so fast, or takes so little memory; and its budget."""
+    rest, fp16 = prices.rest(), parse_format("fp16").name
+    named = {option.weight for option in options}
+    unmeasured = [w for w in prices.weights if w["kind"] != "conv" and w["name"] not in named]
+    others = [price for weight in unmeasured if (price := prices.of(weight, fp16))]
+    if tokens_per_s is not None:
+        fixed = rest.seconds + sum(price.seconds for price in others)
+        front = Front(options, constraints, "seconds")
+        found = front.within(1 / tokens_per_s - fixed) if tokens_per_s > 0 else None
+        if found is None:
+            fastest = 1 / max(front.least + fixed, 1e-9)
+            raise InputError(
+                f"No plan decodes {tokens_per_s:g} tokens/s on {prices.device}",
+                f"the fastest possible plan is predicted to decode {fastest:.3g} tokens/s",
+                "Ask for less, or analyze other formats too",
+            )
+        return found, {"tokens_per_s": tokens_per_s}
+    assert memory is not None
+    held = rest.memory + sum(price.memory for price in others)
+    front = Front(options, constraints, "memory")
+    if (found := front.within(memory - held)) is None:
+        raise InputError(
+            f"No plan fits in {memory / 1e6:.0f} MB of memory on {prices.device}",
+            f"the smallest possible plan is predicted to take {math.ceil((front.least + held) / 1e6)} MB",
+            "Raise the budget, or analyze smaller formats too",
+        )
+    return found, {"memory_bytes": memory}
 
 
 def _checked_wishes(
-    size_bytes: int | None, bits: float | None, max_kl: float | None, max_perplexity_increase: float | None
+    size_bytes: int | None, bits: float | None, max_kl: float | None, *others: float | None
 ) -> list[float]:
     """The budgets that are given; `InputError` if one cannot be met or stored."""
-    wishes = [w for w in (size_bytes, bits, max_kl, max_perplexity_increase) if w is not None]
+    wishes = [w for w in (size_bytes, bits, max_kl, *others) if w is not None]
     if not (
         all(0 <= wish <= MOST_BYTES for wish in wishes)
         and (bits is None or bits <= MOST_BITS)
@@ -117,14 +185,14 @@ def _checked_wishes(
     return wishes
 
 
-def _options(scores: Scores, method: str) -> list[WeightOptions]:
+def _options(scores: Scores, method: str, prices: ModelPrices | None = None) -> list[WeightOptions]:
     if method not in METRIC_OF_METHOD:
         raise InputError(
             f"Unknown method {method!r}",
             f"the methods are {', '.join(METRIC_OF_METHOD)}, uniform-FORMAT",
             "Choose from these",
         )
-    options = weight_options(scores, METRIC_OF_METHOD[method])
+    options = weight_options(scores, METRIC_OF_METHOD[method], prices)
     if not options:
         raise InputError("Cannot make a plan", "the score file has no entries", "Run the analysis first")
     return options
@@ -189,6 +257,15 @@ def predicted(scores: Scores, assignments: Mapping[str, str]) -> dict[str, float
     return {"kl": kl, "se": se, "bytes": size}
 
 
+def on_device(prices: ModelPrices, assignments: Mapping[str, str]) -> dict[str, float | None]:
+    """Speed of decoding and memory of an assignment on a device, as a plan's `predicted` has them."""
+    price = prices.of_plan(assignments)
+    return {
+        "tokens_per_s": None if price is None else 1 / price.seconds,
+        "memory_bytes": None if price is None else price.memory,
+    }
+
+
 def rounded(scores: Scores, assignments: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any] | None]:
     """The `roundings` and `rounding` of a plan: each weight is rounded as it was scored."""
     fitted = {(entry.weight, entry.format): entry.rounding for entry in scores.entries}
@@ -232,15 +309,21 @@ def _plan(
     budget: dict[str, float] | None,
     method: str,
     constraints: Constraints,
+    prices: ModelPrices | None = None,
 ) -> Plan:
+    foretold = predicted(scores, assignments)
+    words = {**provenance(scores), **constraints.as_words()}
+    if prices is not None:
+        foretold |= on_device(prices, assignments)
+        words["priced_on"] = prices.device
     return Plan(
         scores.model,
         assignments,
         budget,
         method,
-        predicted(scores, assignments),
+        foretold,
         None,
         list(constraints.pins),
-        {**provenance(scores), **constraints.as_words()},
+        words,
         *rounded(scores, assignments),
     )

@@ -5,11 +5,12 @@ from PySide6.QtWidgets import QGridLayout, QLineEdit, QVBoxLayout, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
-from kl_lens_desktop.gui.kit.controls import card, column, combo, hint, label, row
+from kl_lens_desktop.gui.kit.controls import JobButton, card, column, combo, hint, label, row
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.plan.budget_slider import STEPS, BudgetSlider
-from kl_lens_desktop.gui.plan.draft import UNITS, Draft, Totals
+from kl_lens_desktop.gui.plan.draft import DEVICE_UNITS, UNITS, Draft, Totals
 from kl_lens_desktop.gui.plan.limits import LimitsButton
-from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.quant.formats import parse_format
 
@@ -28,7 +29,13 @@ METHODS = (
         "One list of all reductions by KL(quantized‖full), applied from the least harmful on",
     ),
 )
-READINGS = (("size", "Size of all weights"), ("bits", "Average bits"), ("kl", "Predicted KL, nats per token"))
+READINGS = (
+    ("size", "Size of all weights"),
+    ("bits", "Average bits"),
+    ("kl", "Predicted KL, nats/token"),
+    ("speed", "Predicted speed"),
+    ("memory", "Predicted memory"),
+)
 
 
 class BudgetCard(QWidget):
@@ -45,10 +52,13 @@ class BudgetCard(QWidget):
         A person chose another method, or another budget on the slider.
     typed(float value, str unit)
         A person gave the budget as a number.
+    prices_wanted
+        A person asks what formats cost on the device.
     """
 
     changed = Signal()
     typed = Signal(float, str)
+    prices_wanted = Signal()
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -60,6 +70,14 @@ class BudgetCard(QWidget):
         self.bytes = 0
         self.method = combo("Method", [(words, value) for words, value, _ in METHODS])
         self.limits_button = LimitsButton()
+        self.prices = JobButton(
+            "Prices",
+            session,
+            lambda: "" if session.model else MISSING,
+            self.prices_wanted.emit,
+            "Measure on this computer what every format costs in speed and memory. It takes about a minute "
+            "and is remembered. Then a budget can be a speed.",
+        )
         self.readings = {name: label("–", "number") for name, _ in READINGS}
         self.over = label("", "bad")
         self.over.hide()
@@ -75,7 +93,7 @@ class BudgetCard(QWidget):
             "stays FP16, but not the tokenizer. The predicted KL is the sum of the KLs of the "
             "single weights."
         )
-        top = row(label("Method", "secondary"), self.method, self.limits_button, None, explain)
+        top = row(label("Method", "secondary"), self.method, self.limits_button, self.prices, None, explain)
         spend = row(self.slider, self.exact, self.unit)
         spend.setStretch(0, 1)
         layout = QVBoxLayout(self)
@@ -91,6 +109,7 @@ class BudgetCard(QWidget):
     def show_draft(self, draft: Draft) -> None:
         """Offer the methods of these scores, on a slider from their smallest plan to FP16."""
         self._draft = draft
+        self._offer_units(draft.prices is not None)
         kept = self.method.currentData()
         self.method.blockSignals(True)
         self.method.clear()
@@ -115,6 +134,11 @@ class BudgetCard(QWidget):
         self.readings["size"].setText(quantities.size(totals.bytes))
         self.readings["bits"].setText(f"{totals.bits:.2f}")
         self.readings["kl"].setText(quantities.plus_minus(totals.kl, totals.se))
+        price = totals.price
+        self.readings["speed"].setText(
+            f"{quantities.significant(1 / price.seconds)} tokens/s" if price else "–"
+        )
+        self.readings["memory"].setText(quantities.size(price.memory) if price else "–")
         uniform = plan.method.startswith("uniform-")
         self.slider.setEnabled(not uniform)
         self.slider.setAccessibleDescription(
@@ -144,6 +168,21 @@ class BudgetCard(QWidget):
         self.slider.setValue(self._place(self.bytes))
         self.slider.blockSignals(False)
         self.slider.update()
+
+    def _offer_units(self, priced: bool) -> None:
+        """Speed and memory only where the device was measured."""
+        offered = (*UNITS, *DEVICE_UNITS) if priced else UNITS
+        if self.unit.count() != len(offered):
+            kept = self.unit.currentData()
+            self.unit.blockSignals(True)
+            self.unit.clear()
+            for words, value in offered:
+                self.unit.addItem(words, value)
+            self.unit.setCurrentIndex(max(self.unit.findData(kept), 0))
+            self.unit.blockSignals(False)
+        for name in ("speed", "memory"):
+            tip = "" if priced else "Press Prices to measure what formats cost on this computer"
+            self.readings[name].setToolTip(plain_tip(tip) if tip else "")
 
     def _set_method(self, method: str) -> None:
         self.method.blockSignals(True)

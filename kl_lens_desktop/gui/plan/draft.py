@@ -2,39 +2,51 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_greedy
 from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.device_limits import only_small
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
-from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, provenance, rounded
+from kl_lens_desktop.plan.prices import ModelPrices, Price
+from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, on_device, provenance, rounded
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.scores import Scores
 
 # Of a budget: perplexity counts as per cent more than in full precision.
 UNITS = (("MB", "mb"), ("bits", "bits"), ("nats of KL", "kl"), ("% perplexity", "perplexity"))
+# Where a device was measured: at least so fast, at most so much memory.
+DEVICE_UNITS = (("tokens/s", "speed"), ("MB of memory", "memory"))
+_HALVINGS = 14
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What an assignment costs: bytes of all exported weights, average bits, summed KL and its error."""
+    """What an assignment costs: bytes of all exported weights, average bits, summed KL and its error.
+
+    And on the device, where it was measured, seconds of a token and bytes of memory.
+    """
 
     bytes: int
     bits: float
     kl: float
     se: float
+    price: Price | None = None
 
     def in_unit(self, unit: str) -> float:
-        """The cost in one of `UNITS`."""
+        """The cost in one of `UNITS` or `DEVICE_UNITS`."""
+        if self.price is not None and unit in ("speed", "memory"):
+            return 1 / self.price.seconds if unit == "speed" else self.price.memory / 1e6
         return {
             "mb": self.bytes / 1e6,
             "bits": self.bits,
             "kl": self.kl,
             "perplexity": 100 * math.expm1(min(self.kl, 100)),
-        }[unit]
+        }.get(unit, math.nan)
 
 
 class Draft:
@@ -44,10 +56,16 @@ class Draft:
     ----------
     scores : Scores
         With at least one entry.
+    prices : ModelPrices, optional
+        What formats cost on `device`.
+    device : str
+        Where the plan is to run.
     """
 
-    def __init__(self, scores: Scores) -> None:
-        self.scores = scores
+    def __init__(self, scores: Scores, prices: ModelPrices | None = None, device: str = "CPU") -> None:
+        self.scores, self.prices, self.device = scores, prices, device
+        self.costly = only_small(device, prices)
+        self._weights = {weight["name"]: weight for weight in scores.weights}
         self.options = weight_options(scores)
         self.fixed = fixed_bytes(scores, self.options)
         self._parameters = sum(option.parameters for option in self.options)
@@ -101,7 +119,7 @@ class Draft:
         """The assignment of a method in `budget` bytes of exported weights; `uniform-FORMAT` sets its own.
 
         Limits come first: where they alone take more than the budget, the smallest plan under them is
-        returned.
+        returned. Formats that only save disk on the device are left out where the rest is small enough.
 
         Raises
         ------
@@ -112,6 +130,7 @@ class Draft:
             name = method.removeprefix("uniform-")
             return {option.weight: name for option in self.options} | dict(constraints.pins)
         metric = METRIC_OF_METHOD[method]
+        constraints = self._sparing(metric, budget, constraints)
         if method == "paper":
             return paper_greedy(self._options_in(metric), budget - self.fixed, constraints)
         front = self.front(metric, constraints)
@@ -125,19 +144,54 @@ class Draft:
         InputError
         """
         size, loss, error = total(self.options, assignments)
-        return Totals(self.fixed + size, 8 * size / self._parameters, loss, error)
+        price = None if self.prices is None else self.prices.of_plan(assignments)
+        return Totals(self.fixed + size, 8 * size / self._parameters, loss, error, price)
+
+    def price(self, weight: str, name: str) -> Price | None:
+        """What a format costs a weight on the device, where it was measured."""
+        return None if self.prices is None else self.prices.of(self._weights[weight], name)
+
+    def _sparing(self, metric: str, budget: int, constraints: Constraints) -> Constraints:
+        names = {choice.format for option in self.options for choice in option.choices}
+        costly = [("*", name) for name in self.costly if name in names]
+        if not costly:
+            return constraints
+        stricter = replace(constraints, forbidden=(*constraints.forbidden, *costly))
+        try:
+            enough = self.front(metric, stricter).smallest <= budget - self.fixed
+        except InputError:  # nothing else was measured for some weight
+            return constraints
+        return stricter if enough else constraints
 
     def bytes_within(self, budget: float, unit: str, constraints: Constraints) -> int:
-        """Bytes of all exported weights that a budget in one of `UNITS` allows.
+        """Bytes of all exported weights that a budget in one of `UNITS` or `DEVICE_UNITS` allows.
 
-        For a budget of quality they are those of the smallest plan that is predicted to keep it.
+        For a budget of quality they are those of the smallest plan that is predicted to keep it; for one of
+        speed or memory, of the largest.
         """
+        if unit in ("speed", "memory"):
+            return self._largest(budget, unit, constraints)
         if unit == "mb":
             return int(budget * 1e6)
         if unit == "bits":
             return self.bytes_of_bits(budget)
         limit = budget if unit == "kl" else math.log1p(budget / 100)
         return self.totals(self.front("kl", constraints).within_loss(limit)).bytes
+
+    def _largest(self, budget: float, unit: str, constraints: Constraints) -> int:
+        """The most bytes whose plan is predicted so fast, or to take so little memory, else the fewest."""
+        low, high = self.smallest, self.largest
+
+        def fits(size: int) -> bool:
+            value = self.totals(self.assign("kl", size, constraints)).in_unit(unit)
+            return value >= budget if unit == "speed" else value <= budget
+
+        if fits(high):
+            return high
+        for _ in range(_HALVINGS):
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
 
     def bytes_of_bits(self, bits: float) -> int:
         """Bytes of all exported weights at so many bits per quantizable parameter."""
@@ -146,16 +200,21 @@ class Draft:
     def plan(self, method: str, budget: int, constraints: Constraints, assignments: dict[str, str]) -> Plan:
         """The assignment as a plan, ready to be saved."""
         totals = self.totals(assignments)
+        foretold: dict[str, float | None] = {"kl": totals.kl, "se": totals.se, "bytes": totals.bytes}
+        priced: dict[str, str | float | None] = {}
+        if self.prices is not None:
+            foretold |= on_device(self.prices, assignments)
+            priced = {"priced_on": self.prices.device}
         uniform = method.startswith("uniform-")
         return Plan(
             self.scores.model,
             assignments,
             None if uniform else {"bytes": budget},
             method,
-            {"kl": totals.kl, "se": totals.se, "bytes": totals.bytes},
+            foretold,
             None,
             sorted(constraints.pins),
-            {**provenance(self.scores), **constraints.as_words()},
+            {**provenance(self.scores), **constraints.as_words(), **priced},
             *rounded(self.scores, assignments),
         )
 

@@ -10,6 +10,7 @@ from PySide6.QtGui import QUndoCommand, QUndoStack
 from PySide6.QtWidgets import QFileDialog, QMessageBox, QSizePolicy, QStackedWidget, QWidget
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.bench.jobs import PricesJob
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.gui.kit.controls import (
@@ -36,9 +37,11 @@ from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.plan.constraints import Constraints, overruled
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
+from kl_lens_desktop.plan.prices import known_prices
 from kl_lens_desktop.plan.propose import constraints_of
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
+from kl_lens_desktop.sensitivity.scores import Scores
 
 _BUDGET = 1  # changes of the slider are merged
 
@@ -132,6 +135,7 @@ class PlanPage(Page):
         session.consent_wanted.connect(self._ask_consent)
         session.job.started.connect(lambda _: self._show_actions())
         session.job.ended.connect(lambda _: self._show_actions())
+        session.job.step_finished.connect(self._step_finished)
 
     def start(self) -> None:
         self.verify.click()
@@ -268,6 +272,7 @@ class PlanPage(Page):
         self.budget.changed.connect(lambda: self._edit("budget", self.replan, _BUDGET))
         self.budget.typed.connect(self.set_budget)
         self.budget.limits_button.chosen.connect(self.set_limits)
+        self.budget.prices_wanted.connect(self._measure_prices)
         self.weights = WeightsCard(self.undo)
         self.weights.wanted.connect(self.pin)
         self.weights.reset_wanted.connect(self.reset)
@@ -320,7 +325,7 @@ class PlanPage(Page):
         model = self.session.model
         self._empty_button.setText("Measure sensitivity" if model else "Choose a model")
         usable = scores is not None and bool(scores.entries)
-        self._draft = Draft(scores) if scores is not None and usable else None
+        self._draft = self._drafted(scores) if scores is not None and usable else None
         self._forget_changes()
         self.stack.setCurrentIndex(1 if usable else 0)
         self.weights.show_draft(self._draft)
@@ -334,6 +339,21 @@ class PlanPage(Page):
             else:
                 self._take_plan()
         self._show_actions()
+
+    def _drafted(self, scores: Scores) -> Draft:
+        device = self.limits.device or "CPU"
+        return Draft(scores, known_prices(device, scores.model.sha256, scores.weights), device)
+
+    def _measure_prices(self) -> None:
+        assert self.session.model is not None
+        device = self.limits.device if self.limits.device != "NPU" else None
+        self.session.start(Step(PricesJob(self.session.model.reference, device or "CPU")))
+
+    def _step_finished(self, step: Step, _: object) -> None:
+        if isinstance(step.job, PricesJob):
+            self._new_scores()
+            if self._draft is not None and self._draft.prices is None:
+                self.session.say("warning", "The prices were measured on another model than the scores.")
 
     def _take_plan(self) -> None:
         """Show the session's plan; one from elsewhere brings its method, budget and pins along."""
@@ -395,7 +415,7 @@ class PlanPage(Page):
         tip = "Open a plan file for this model" if self.session.model else MISSING
         self.open_button.setToolTip(plain_tip(tip))
         self.weights.reset_button.setEnabled(bool(self.pins) or self._is_repaired())
-        for widget in (self.verify, self.repair, self.baselines):
+        for widget in (self.verify, self.repair, self.baselines, self.budget.prices):
             widget.refresh()
 
     def _missing(self) -> str:

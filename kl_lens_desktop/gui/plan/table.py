@@ -35,6 +35,7 @@ from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.plan.draft import Draft
 from kl_lens_desktop.gui.sensitivity.measures import component
 from kl_lens_desktop.gui.state.session import KIND_NAMES
+from kl_lens_desktop.plan.options import WeightOptions
 from kl_lens_desktop.quant.formats import parse_format
 
 HEADINGS = ("Weight", "Kind", "Shape", "Format", "Own KL, nats", "Size")
@@ -133,12 +134,25 @@ class PlanTable(QAbstractTableModel):
             return _kind_icon(option.kind)
         if role == Qt.ItemDataRole.ToolTipRole:
             pinned = f"\nPinned to {parse_format(name).label} by hand" if option.weight in self._pins else ""
+            if column == FORMAT and (prices := self._prices(option)):
+                return plain_tip(f"{option.weight}{pinned}\n{prices}")
             whole = column in (WEIGHT, FORMAT)
             return plain_tip(f"{option.weight}{pinned}" if whole else self._text(index.row(), name, column))
         if role == Qt.ItemDataRole.AccessibleTextRole:
             pinned = ", pinned" if column == FORMAT and option.weight in self._pins else ""
             return f"{HEADINGS[column]}: {self._text(index.row(), name, column)}{pinned}"
         return None
+
+    def _prices(self, option: WeightOptions) -> str:
+        """Of each format: bytes in the file and, where the device was measured, memory and time."""
+        assert self._draft is not None
+        lines = []
+        for choice in option.choices:
+            if price := self._draft.price(option.weight, choice.format):
+                parts = quantities.size(choice.bytes), f"{quantities.size(price.memory)} of memory"
+                time = f"{quantities.significant(1e6 * price.seconds)} µs"
+                lines.append(f"{parse_format(choice.format).label}: {', '.join((*parts, time))}")
+        return "\n".join([f"On {self._draft.device}, for each token:", *lines]) if lines else ""
 
     def setData(self, index: Index, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
         if role != Qt.ItemDataRole.EditRole or index.column() != FORMAT:

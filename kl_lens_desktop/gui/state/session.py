@@ -611,6 +611,7 @@ STAGE_NAMES = {
     "push": "Uploading",
     "bench": "Benchmarking",
     "devices": "Looking for devices",
+    "prices": "Measuring what formats cost",
     "generate": "Generating",
     "agree": "Measuring each weight's perplexity",
     "run": "Compressing",

@@ -25,6 +25,7 @@ PAGE_OF = {
     "verify": "Plan",
     "repair": "Plan",
     "baselines": "Plan",
+    "prices": "Plan",
     "export": "Export",
     "push": "Export",
     "bench": "Benchmark",

@@ -1,0 +1,94 @@
+"""What formats cost on a device, on the Plan page: shown, and a budget of its own."""
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+
+from kl_lens_desktop.bench.jobs import PricesJob
+from kl_lens_desktop.gui.plan.draft import Draft
+from kl_lens_desktop.gui.plan.page import PlanPage
+from kl_lens_desktop.gui.plan.table import FORMAT
+from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.prices import DeviceKey, ModelPrices, Prices, Product, Whole, save_prices
+from kl_lens_desktop.sensitivity.scores import Scores
+
+KEY = DeviceKey("CPU", "a processor", "", version("openvino"), 2)
+
+
+def _prices(scores: Scores) -> ModelPrices:
+    costs = {"fp16": (0.9, 2.0), "int8_sym": (0.5, 1.0), "int4_sym_g64": (0.3, 0.55)}
+    shapes = sorted({tuple(w["shape"]) for w in scores.weights if w["kind"] != "conv"})
+    products = [
+        Product(*shape, name, 1e-9 * shape[0] * shape[1] * ns, round(shape[0] * shape[1] * memory))
+        for shape in shapes
+        for name, (ns, memory) in costs.items()
+    ]
+    whole = Whole(scores.model.sha256, "int4_sym_g64", 0.004, 150_000_000)
+    return ModelPrices(Prices(KEY, tuple(products), (whole,)), whole, scores.weights)
+
+
+@pytest.fixture
+def priced(scored: Window) -> Iterator[PlanPage]:
+    page = scored.page("Plan")
+    assert isinstance(page, PlanPage)
+    assert scored.session.scores is not None
+    assert page.budget.readings["speed"].text() == "–"
+    save_prices(_prices(scored.session.scores).prices)
+    page._new_scores()
+    yield page
+    Path(KEY.path).unlink()
+
+
+def test_a_plan_tells_its_speed_and_memory_where_they_were_measured(priced: PlanPage) -> None:
+    plan = priced.session.plan
+    assert plan is not None
+    priced.replan()
+    assert priced.budget.readings["speed"].text().endswith(" tokens/s")
+    assert priced.budget.readings["memory"].text().endswith(" MB")
+    assert priced.session.plan is not None
+    assert priced.session.plan.predicted["tokens_per_s"]
+    index = priced.weights.table.index(0, FORMAT)
+    tip = priced.weights.table.data(index, Qt.ItemDataRole.ToolTipRole)
+    assert all(words in tip for words in ("On CPU", "INT4 g64:", "INT8:", "FP16:", "of memory", "µs"))
+
+
+def test_a_budget_can_be_a_speed_or_an_amount_of_memory(priced: PlanPage) -> None:
+    unit = priced.budget.unit
+    fast, lean = (unit.findData(name) for name in ("speed", "memory"))
+    assert min(fast, lean) > 0
+    slowest, fastest = (priced._draft.uniform(name).in_unit("speed") for name in ("fp16", "int4_sym_g64"))  # type: ignore[union-attr]
+    wanted = (slowest + fastest) / 2
+    priced.set_budget(wanted, "speed")
+    plan = priced.session.plan
+    assert plan is not None
+    assert wanted <= (plan.predicted["tokens_per_s"] or 0) < 1.1 * wanted
+    priced.set_budget((plan.predicted["memory_bytes"] or 0) / 1e6 - 1, "memory")
+    smaller = priced.session.plan
+    assert smaller is not None
+    assert (smaller.predicted["memory_bytes"] or 0) <= (plan.predicted["memory_bytes"] or 0) - 1e6
+
+
+def test_the_button_measures_the_model_on_this_computer(
+    scored: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = scored.page("Plan")
+    assert isinstance(page, PlanPage)
+    started = []
+    monkeypatch.setattr(scored.session, "start", lambda *steps: started.extend(steps))
+    page.budget.prices.click()
+    assert [type(step.job) for step in started] == [PricesJob]
+    assert started[0].job.device == "CPU"
+
+
+def test_a_format_that_only_saves_disk_is_proposed_where_nothing_else_is_small_enough(
+    sample_scores: Scores,
+) -> None:
+    draft = Draft(sample_scores)
+    draft.costly = ("int4_sym_g64",)
+    middle = (draft.smallest + draft.largest) // 2
+    assert "int4_sym_g64" not in draft.assign("kl", middle, Constraints()).values()
+    assert "int4_sym_g64" in draft.assign("kl", draft.smallest, Constraints()).values()
