@@ -110,7 +110,7 @@ class BudgetCard(QWidget):
     def show_plan(self, plan: Plan, *, pinned: bool) -> None:
         """The figures of a plan, and whether its pins take more than the budget."""
         assert self._draft is not None
-        self._set_method(plan.method)
+        self.take_method(plan.method)
         self._totals = totals = self._draft.totals(plan.assignments)
         self.readings["size"].setText(quantities.size(totals.bytes))
         self.readings["bits"].setText(f"{totals.bits:.2f}")
@@ -145,7 +145,8 @@ class BudgetCard(QWidget):
         self.slider.blockSignals(False)
         self.slider.update()
 
-    def _set_method(self, method: str) -> None:
+    def take_method(self, method: str) -> None:
+        """Choose a method without asking for a plan; one from elsewhere stands below those on offer."""
         self.method.blockSignals(True)
         while self.method.count() > self._offered:
             self.method.removeItem(self._offered)
