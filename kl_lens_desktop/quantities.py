@@ -80,6 +80,13 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.{0 if fraction >= 0.0995 or fraction == 0 else 1}f} %"
 
 
+def unchanged(fraction: float) -> str:
+    """``96 %``, ``99.7 %``: as many digits as show what is missing."""
+    changed = 100 * (1 - fraction)
+    digits = 0 if changed >= 1 else 1 if changed >= 0.1 else 2
+    return f"{100 - changed:.{digits}f} %"
+
+
 def shape(sizes: tuple[int, ...] | list[int]) -> str:
     """``1,096 × 256``."""
     return " × ".join(f"{part:,}" for part in sizes)

@@ -31,6 +31,7 @@ from kl_lens_desktop.plan.document import Plan, adapted, check_applies, load_pla
 from kl_lens_desktop.plan.knapsack import Knapsack
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import average_bits, constraints_of, predicted, propose
+from kl_lens_desktop.plan.verdict import STEPS, WORST, change_rate, unchanged_share, verdict
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 from tests.machine import slowness
@@ -587,3 +588,53 @@ def test_a_plan_for_several_devices_obeys_the_strictest() -> None:
     assert strictest_device(["CPU", "gpu.0"]) == "GPU"
     assert strictest_device(["CPU", "GPU", "NPU"]) == "NPU"
     assert all(is_distrusted("NPU", name) for name in all_formats() if is_distrusted("GPU.0", name))
+
+
+# KL and share of unchanged next words of Llama 3 8B: llama.cpp, tools/perplexity/README.md, table by CUDA.
+SCOREBOARD = {
+    "Q8_0": (0.001355, 0.977, "Practically identical"),
+    "Q6_K": (0.005452, 0.960, "Hard to notice"),
+    "Q4_K_M": (0.031273, 0.919, "Noticeable at times"),
+    "Q2_K": (0.445132, 0.711, "Badly damaged"),
+}
+
+
+@pytest.mark.parametrize("name", SCOREBOARD)
+def test_a_verdict_is_what_people_say_of_formats_they_know(name: str) -> None:
+    kl, unchanged, words = SCOREBOARD[name]
+    assert verdict(kl, unchanged) == verdict(kl) == words
+
+
+def test_a_verdict_takes_both_figures() -> None:
+    assert verdict(0.0, 1.0) == STEPS[0].words
+    assert verdict(0.001, 0.95) == "Hard to notice", "too many words change"
+    assert verdict(0.05, 0.999) == "Noticeable at times", "the rest of the distribution moved"
+    assert verdict(0.001, 0.5) == verdict(5.0, 1.0) == WORST
+    for milder, harsher in itertools.pairwise(STEPS):
+        assert milder.kl < harsher.kl
+        assert milder.unchanged > harsher.unchanged
+
+
+def test_changed_words_are_predicted_from_kl(sample_scores: Scores) -> None:
+    """The law, fitted to one entry of the public table, foretells the others; on the sample, its own."""
+
+    def entry(kl: float, unchanged: float) -> Any:
+        first = sample_scores.entries[0]
+        return replace(
+            first,
+            kl_pq=replace(first.kl_pq, mean=kl),
+            top1_agreement=replace(first.kl_pq, mean=unchanged),
+        )
+
+    public = replace(sample_scores, entries=[entry(*SCOREBOARD["Q4_K_M"][:2])])
+    for kl, unchanged, _ in SCOREBOARD.values():
+        found = unchanged_share(kl, change_rate(public))
+        assert found is not None
+        assert 0.7 < (1 - found) / (1 - unchanged) < 1.3
+    assert unchanged_share(0.0, 1.0) == 1
+    assert unchanged_share(9.0, 1.0) == 0
+    assert unchanged_share(0.1, change_rate(replace(sample_scores, entries=[]))) is None
+    rate = change_rate(sample_scores)
+    changed = [1 - entry.top1_agreement.mean for entry in sample_scores.entries if entry.top1_agreement]
+    foretold = [1 - (unchanged_share(entry.kl_pq.mean, rate) or 0) for entry in sample_scores.entries]
+    assert 0.6 < sum(foretold) / sum(changed) < 1.6

@@ -50,9 +50,7 @@ class Outcome:
         """``96 % of next words unchanged``; empty where that was not measured."""
         if self.unchanged is None:
             return ""
-        changed = 100 * (1 - self.unchanged)
-        digits = 0 if changed >= 1 else 1 if changed >= 0.1 else 2
-        return f"{100 - changed:.{digits}f} % of next words unchanged"
+        return f"{quantities.unchanged(self.unchanged)} of next words unchanged"
 
     @property
     def sentence(self) -> str:

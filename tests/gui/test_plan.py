@@ -10,7 +10,7 @@ from typing import Any
 
 import pyqtgraph as pg
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtWidgets import QMessageBox
 from pytestqt.qtbot import QtBot
 
@@ -26,6 +26,7 @@ from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.plan.options import weight_options
 from kl_lens_desktop.plan.propose import predicted, propose
+from kl_lens_desktop.plan.verdict import unchanged_share, verdict
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity.scores import Scores
 from tests.gui.conftest import JOB_MS
@@ -539,3 +540,119 @@ def test_a_rounding_is_explained_and_its_gain_stands_in_the_chart(scored: Window
         if isinstance(item, pg.ScatterPlotItem) and item.opts["symbol"] == "d" and item.opts["size"] == 12
     ]
     assert [float(y[0]) for y in diamonds] == [pytest.approx(math.log10(0.02))]
+
+
+def place_on_chart(page: PlanPage, size: int) -> QPoint:
+    """Where the front's chart shows a size."""
+    view = page.chart.plotItem.vb.mapViewToScene(QPointF(size / 1e6, -3.0))
+    return page.chart.mapFromScene(view)
+
+
+def test_a_click_on_the_front_moves_table_map_and_verdict_together(scored: Window, qtbot: QtBot) -> None:
+    page = page_of(scored)
+    before = scored.session.plan
+    draft = page._draft
+    assert draft is not None
+    assert before is not None
+    seen = set()
+    for share in (0.02, 0.6):
+        size = draft.smallest + round(share * (draft.largest - draft.smallest))
+        with qtbot.waitSignal(scored.session.plan_changed):
+            qtbot.mouseClick(page.chart.viewport(), Qt.MouseButton.LeftButton, pos=place_on_chart(page, size))
+        plan = scored.session.plan
+        assert plan is not None
+        assert abs(page.budget.bytes - size) < 0.01 * draft.largest, "as exactly as a pixel tells"
+        assert plan.assignments == draft.assign("kl", page.budget.bytes, Constraints())
+        for row, option in enumerate(draft.options):
+            name = plan.assignments[option.weight]
+            assert page.weights.table.index(row, FORMAT).data() == parse_format(name).label
+            assert name in page.weights.map.formats_in(option.weight)
+        totals = draft.totals(plan.assignments)
+        told = unchanged_share(totals.kl, draft.change_rate)
+        assert page.verdict.words.text() == verdict(totals.kl, told)
+        assert page.verdict.figures.text().startswith("Predicted: KL ")
+        assert page.verdict.words.text() in page.chart.accessibleDescription()
+        seen.add(page.verdict.words.text())
+    assert len(seen) == 2, "a smaller plan reads worse"
+    assert page.undo.count() == 2, "two clicks are two changes"
+    page.undo.undo()
+    page.undo.undo()
+    assert scored.session.plan is before
+
+
+def test_a_drag_along_the_front_is_one_change(scored: Window, qtbot: QtBot) -> None:
+    page = page_of(scored)
+    draft, view = page._draft, page.chart.viewport()
+    assert draft is not None
+    before, plans = scored.session.plan, []
+    scored.session.plan_changed.connect(lambda: plans.append(scored.session.plan))
+    places = [draft.smallest + share * (draft.largest - draft.smallest) // 10 for share in (2, 4, 6, 8)]
+    qtbot.mousePress(view, Qt.MouseButton.LeftButton, pos=place_on_chart(page, places[0]))
+    for size in places[1:]:
+        qtbot.mouseMove(view, place_on_chart(page, size))
+        qtbot.waitUntil(lambda: not page.chart._throttle.isActive())
+    qtbot.mouseRelease(view, Qt.MouseButton.LeftButton, pos=place_on_chart(page, places[-1]))
+    sizes = [plan.predicted["bytes"] for plan in plans]
+    assert len(sizes) >= 2, "it is followed while it moves"
+    assert sizes == sorted(sizes)
+    assert page.undo.count() == 1
+    moved = len(plans)
+    qtbot.mouseMove(view, place_on_chart(page, places[0]))
+    assert len(plans) == moved, "the button is up"
+    page.undo.undo()
+    assert scored.session.plan is before
+
+
+def test_the_keys_go_along_the_front_point_by_point(scored: Window, qtbot: QtBot) -> None:
+    page = page_of(scored)
+    draft = page._draft
+    assert draft is not None
+    assert page.chart.focusPolicy() == Qt.FocusPolicy.StrongFocus
+    sizes = sorted({draft.fixed + point.bytes for point in draft.front().points})
+
+    def pressed(key: Qt.Key) -> int:
+        with qtbot.waitSignal(scored.session.plan_changed):
+            qtbot.keyClick(page.chart, key)
+        plan = scored.session.plan
+        assert plan is not None
+        return int(plan.predicted["bytes"] or 0)
+
+    assert pressed(Qt.Key.Key_Home) == sizes[0]
+    assert [pressed(Qt.Key.Key_Right) for _ in range(3)] == sizes[1:4]
+    assert pressed(Qt.Key.Key_Left) == sizes[2]
+    assert pressed(Qt.Key.Key_PageUp) > sizes[3]
+    assert pressed(Qt.Key.Key_End) == draft.largest
+    assert page.undo.count() == 7
+    page.budget.method.setCurrentIndex(page.budget.method.findData("uniform-int8_sym"))
+    pressed(Qt.Key.Key_Left)
+    assert scored.session.plan.method == "kl", "the front is that of KL"  # type: ignore[union-attr]
+
+
+def test_the_map_and_the_table_select_the_same_weight(scored: Window, qtbot: QtBot) -> None:
+    page = page_of(scored)
+    weights = page.weights
+    weights.tabs.setCurrentIndex(1)
+    assert weights.map.isVisible()
+    weight = weights.table.weight(4)
+    weights.search.setText("nothing has this name")
+    qtbot.mouseClick(weights.map, Qt.MouseButton.LeftButton, pos=weights.map.cell_rect(weight).center())
+    assert weights.search.text() == ""
+    rows = [weights.filter.mapToSource(index).row() for index in weights.view.selectionModel().selectedRows()]
+    assert [weights.table.weight(row) for row in rows] == [weight]
+    weights.wanted.emit({weight: "fp16"})
+    assert weights.map.formats_in(weight) == ["fp16"]
+    assert "FP16, pinned" in weights.map.accessibleDescription()
+    other = weights.filter.mapFromSource(weights.table.index(7, FORMAT))
+    weights.view.setCurrentIndex(other)
+    assert weights.table.weight(7) in weights.map.accessibleDescription()
+
+
+def test_a_measured_plan_has_a_measured_verdict(scored: Window) -> None:
+    page = page_of(scored)
+    plan = scored.session.plan
+    assert plan is not None
+    measured = _measured(0.01)
+    measured["top1_agreement"] = {"mean": 0.9, "se": 0.01, "n": 512}
+    scored.session.set_plan(plan.with_measured(measured))
+    assert page.verdict.words.text() == "Noticeable at times"
+    assert page.verdict.figures.text() == "Measured: KL 0.0100 nats per token, 90 % of next words unchanged."

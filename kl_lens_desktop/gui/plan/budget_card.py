@@ -129,7 +129,7 @@ class BudgetCard(QWidget):
     def show_plan(self, plan: Plan, *, pinned: bool) -> None:
         """The figures of a plan, and whether its pins take more than the budget."""
         assert self._draft is not None
-        self._set_method(plan.method)
+        self.take_method(plan.method)
         self._totals = totals = self._draft.totals(plan.assignments)
         self.readings["size"].setText(quantities.size(totals.bytes))
         self.readings["bits"].setText(f"{totals.bits:.2f}")
@@ -184,7 +184,8 @@ class BudgetCard(QWidget):
             tip = "" if priced else "Press Prices to measure what formats cost on this computer"
             self.readings[name].setToolTip(plain_tip(tip) if tip else "")
 
-    def _set_method(self, method: str) -> None:
+    def take_method(self, method: str) -> None:
+        """Choose a method without asking for a plan; one from elsewhere stands below those on offer."""
         self.method.blockSignals(True)
         while self.method.count() > self._offered:
             self.method.removeItem(self._offered)

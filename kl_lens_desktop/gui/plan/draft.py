@@ -14,6 +14,7 @@ from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.prices import ModelPrices, Price
 from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, on_device, provenance, rounded
+from kl_lens_desktop.plan.verdict import change_rate
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.scores import Scores
 
@@ -72,6 +73,7 @@ class Draft:
         self._choices = {(o.weight, c.format): c for o in self.options for c in o.choices}
         self._by_metric: dict[str, list[WeightOptions]] = {"kl": self.options}
         self._fronts: dict[tuple[str, str], Front] = {}
+        self.change_rate = change_rate(scores)
 
     def front(self, metric: str = "kl", constraints: Constraints | None = None) -> Front:
         """The optimal plans in a metric, with some weights decided or limited already.

@@ -31,6 +31,7 @@ from kl_lens_desktop.gui.plan.difference import DifferenceDialog, titled
 from kl_lens_desktop.gui.plan.draft import Draft, summary
 from kl_lens_desktop.gui.plan.measured_card import MeasuredCard
 from kl_lens_desktop.gui.plan.pareto import FAMILIES, ParetoChart
+from kl_lens_desktop.gui.plan.verdict_line import VerdictLine
 from kl_lens_desktop.gui.plan.weights_card import WeightsCard
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Session
@@ -43,7 +44,7 @@ from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
 from kl_lens_desktop.sensitivity.scores import Scores
 
-_BUDGET = 1  # changes of the slider are merged
+_BUDGET = 1  # changes of the slider are merged; those of a gesture on the chart too, by numbers above this
 
 
 class PlanPage(Page):
@@ -233,6 +234,18 @@ class PlanPage(Page):
 
             self._edit("budget", spend)
 
+    def spend(self, size: int, gesture: int) -> None:
+        """Plan for a size that was pointed at on the front, by KL as the front is; a drag is one change."""
+
+        def spend() -> None:
+            if (self.budget.method.currentData() or "").startswith("uniform-"):
+                self.budget.take_method("kl")
+            self.budget.set_bytes(size)
+            self.replan()
+
+        if self._draft is not None:
+            self._edit("budget", spend, _BUDGET + gesture)
+
     def compare(self) -> None:
         """Show this plan beside another."""
         if self._draft is not None and self.session.plan is not None and (others := list(self._others())):
@@ -280,13 +293,16 @@ class PlanPage(Page):
         left.setStretch(1, 1)
         left_side, right_side = QWidget(), QWidget()
         left_side.setLayout(left)
-        self.chart = ParetoChart()
+        self.chart, self.verdict = ParetoChart(), VerdictLine()
+        self.chart.wanted.connect(self.spend)
         chart_card = card(
             column(
                 row(
                     label("Size against quality", "heading"),
                     None,
                     hint(
+                        "Click the line or drag along it to choose a size; the table, the map and the "
+                        "verdict follow. The arrow keys go from point to point.\n"
                         "The line is the lowest predicted KL for each size. The filled point is the "
                         "prediction for this plan; a ring with an error bar is measured on held-out text "
                         "(Verify), and a diamond is the same plan rounded to nearest. Coloured squares are "
@@ -296,6 +312,7 @@ class PlanPage(Page):
                 ),
                 self.chart,
                 self._make_key(),
+                self.verdict,
             )
         )
         self.measured = MeasuredCard()
@@ -371,7 +388,7 @@ class PlanPage(Page):
         except InputError as error:
             self._show_no_plan()
             self._forget_changes()
-            self.weights.table.show_plan(plan.assignments, self.pins)
+            self.weights.show_plan(plan.assignments, self.pins)
             self.measured.show_plan(plan)
             self.session.say("warning", f"{error} You can export the plan, but it has no prediction here.")
             return
@@ -393,17 +410,23 @@ class PlanPage(Page):
     def _show_no_plan(self) -> None:
         self._shown = None
         self.budget.show_no_plan()
-        self.chart.show_plan(None, self._measured)
+        self.chart.show_plan(None, self._measured, self.budget.bytes)
+        self.verdict.show_plan(None, None)
         self.sentence.setText("")
         self._show_actions()
 
     def _show(self, plan: Plan) -> None:
         assert self._draft is not None
         self.budget.show_plan(plan, pinned=bool(self.pins))
-        self.weights.table.show_plan(plan.assignments, self.pins)
+        self.weights.show_plan(plan.assignments, self.pins)
         self.measured.show_plan(plan)
         self._say_summary(plan)
-        self.chart.show_plan(plan, self._measured)
+        self.chart.show_plan(plan, self._measured, self.budget.bytes)
+        self.verdict.show_plan(plan, self._draft)
+        self.chart.setAccessibleDescription(
+            f"{quantities.size(plan.predicted['bytes'] or 0)}. {self.verdict.words.text()}. "
+            f"{self.verdict.figures.text()}"
+        )
         self._show_actions()
 
     def _show_actions(self) -> None:

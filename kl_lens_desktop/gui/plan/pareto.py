@@ -1,4 +1,7 @@
-"""The Pareto chart of the Plan page: size against KL, predicted and measured, ours and the others'."""
+"""The Pareto chart of the Plan page: size against KL, predicted and measured, ours and the others'.
+
+It is a control too: a size that is clicked, dragged to or reached by the arrow keys is the new budget.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
+from PySide6.QtCore import QPointF, Qt, QTimer, Signal
+from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
@@ -13,6 +18,7 @@ from kl_lens_desktop.gui.kit.charts import Chart
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.plan.draft import Draft, method_name
 from kl_lens_desktop.plan.document import Plan
+from kl_lens_desktop.plan.verdict import HARD_TO_NOTICE
 from kl_lens_desktop.quant.formats import parse_format
 
 
@@ -41,7 +47,18 @@ def family_of(method: str) -> Family | None:
 
 
 class ParetoChart(Chart):
-    """Size against KL: the front, this plan, and all that was measured, with error bars."""
+    """Size against KL: the front, this plan, and all that was measured, with error bars.
+
+    A click or a drag asks for a size; Left and Right go along the front point by point, Page Up and Page Down
+    by tenths of the range, Home and End to its ends.
+
+    Signals
+    -------
+    wanted(object size, int gesture)
+        A budget in bytes; those of one drag, or of one key held down, have the same `gesture`.
+    """
+
+    wanted = Signal(object, int)  # an int of Qt has 32 bits
 
     def __init__(self) -> None:
         self._draft: Draft | None = None
@@ -49,14 +66,26 @@ class ParetoChart(Chart):
         self._measured: list[Plan] = []
         self._beside: list[Plan] = []
         self._point: pg.ScatterPlotItem | None = None
+        self._budget = 0
+        self._asked = 0
+        self._gesture = 0
+        self._dragged = False
         super().__init__("Size against KL", "size, MB", "KL, nats per token", log_y=True)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.viewport().setCursor(Qt.CursorShape.PointingHandCursor)
+        self._throttle = QTimer(self, interval=0, singleShot=True)
+        self._throttle.timeout.connect(lambda: self.wanted.emit(self._asked, self._gesture))
 
     def show_draft(self, draft: Draft) -> None:
         self._draft, self._plan = draft, None
         self.redraw()
 
-    def show_plan(self, plan: Plan | None, measured: list[Plan]) -> None:
-        """Move this plan's point; draw the rest anew only if it changed, for the slider's sake."""
+    def show_plan(self, plan: Plan | None, measured: list[Plan], budget: int = 0) -> None:
+        """Move this plan's point; draw the rest anew only if it changed, for the slider's sake.
+
+        `budget`, in bytes, is what the plan was made for: from there the arrow keys go on.
+        """
+        self._budget = budget
         same = self._measured == measured
         self._plan, self._measured = plan, list(measured)
         if same and self._point is not None:
@@ -82,6 +111,7 @@ class ParetoChart(Chart):
             return
         x, y = np.array([p[0] for p in points]) / 1e6, np.log10([p[1] for p in points])
         self.addItem(pg.PlotDataItem(x, y, pen=pg.mkPen(colours.accent, width=1.5)))
+        self._draw_threshold(float(x.min()), float(y.min()), float(y.max()))
         # A label keeps as clear of the ones before it as its own size is, in the chart's units.
         room = 0.4 * (x.max() - x.min()), 0.07 * (y.max() - y.min())
         named: list[tuple[float, float]] = []
@@ -103,18 +133,100 @@ class ParetoChart(Chart):
                 self._ring(size, plan.measured["kl_pq"], colours.text)
                 if nearest := plan.measured.get("nearest"):
                     self._ring(size, nearest["kl_pq"], colours.secondary, symbol="d")
-        self._point = pg.ScatterPlotItem(
-            size=11, brush=pg.mkBrush(colours.accent), pen=pg.mkPen(colours.surface, width=1.5)
-        )
+        self._point = pg.ScatterPlotItem(brush=pg.mkBrush(colours.accent))
         self.addItem(self._point)
+        self._show_focus()
         self._place_point()
         seen = [np.log10(kl) for _, kl, _ in map(_measurement, self._beside) if kl > 0]
         low = max(min([float(y.min()), *seen]), -7.0)
+        top = max([float(y.max()), *seen])
         self.setRange(
             xRange=(draft.smallest / 1e6, draft.largest / 1e6),
-            yRange=(low, max([float(y.max()), *seen]) + 0.35),
+            yRange=(low, top + max(0.35, 0.14 * (top - low))),  # room for a label above the highest
             padding=0.05,
         )
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        if event.button() != Qt.MouseButton.LeftButton or self._draft is None:
+            super().mousePressEvent(event)
+            return
+        self.setFocus(Qt.FocusReason.MouseFocusReason)
+        self._dragged = True
+        self._gesture += 1
+        self._ask_at(event.position())
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        if self._dragged:
+            self._ask_at(event.position())
+        else:
+            super().mouseMoveEvent(event)
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        if not self._dragged:
+            super().mouseReleaseEvent(event)
+        self._dragged = False
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        size = self._size_after(Qt.Key(event.key())) if self._draft else None
+        if size is None:
+            super().keyPressEvent(event)
+            return
+        if not event.isAutoRepeat():
+            self._gesture += 1
+        self._ask(size)
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        super().focusInEvent(event)
+        self._show_focus()
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        super().focusOutEvent(event)
+        self._show_focus()
+
+    def _show_focus(self) -> None:
+        """The point has a ring while the keys move it."""
+        if self._point is not None:
+            colours = theme.colours()
+            self._point.setSize(14 if self.hasFocus() else 11)
+            self._point.setPen(pg.mkPen(colours.text if self.hasFocus() else colours.surface, width=2))
+
+    def _ask_at(self, place: QPointF) -> None:
+        self._ask(round(1e6 * self.plotItem.vb.mapSceneToView(self.mapToScene(place.toPoint())).x()))
+
+    def _ask(self, size: int) -> None:
+        assert self._draft is not None
+        self._asked = min(max(size, self._draft.smallest), self._draft.largest)
+        self._throttle.start()
+
+    def _size_after(self, key: Qt.Key) -> int | None:
+        """The budget that a key leads to from the one of the moment; None if it leads nowhere."""
+        draft = self._draft
+        assert draft is not None
+        now = draft.totals(self._plan.assignments).bytes if self._plan else self._budget
+        sizes = sorted(draft.fixed + point.bytes for point in draft.front().points)
+        tenth = (draft.largest - draft.smallest) // 10
+        if key == Qt.Key.Key_Left:
+            return max((size for size in sizes if size < min(now, self._budget)), default=sizes[0])
+        if key == Qt.Key.Key_Right:
+            return min((size for size in sizes if size > self._budget), default=sizes[-1])
+        return {
+            Qt.Key.Key_PageDown: self._budget - tenth,
+            Qt.Key.Key_PageUp: self._budget + tenth,
+            Qt.Key.Key_Home: draft.smallest,
+            Qt.Key.Key_End: draft.largest,
+        }.get(key)
+
+    def _draw_threshold(self, left: float, low: float, high: float) -> None:
+        """Below this line, a plan is hard to tell from the original; only where the front crosses it."""
+        threshold = float(np.log10(HARD_TO_NOTICE.kl))
+        if low < threshold < high:
+            colours = theme.colours()
+            pen = pg.mkPen(colours.edge, width=1, style=Qt.PenStyle.DashLine)
+            self.addItem(pg.InfiniteLine(threshold, angle=0, pen=pen))
+            words = pg.TextItem("hard to notice below", color=colours.secondary, anchor=(0, 0))
+            words.setFont(theme.text_font(9))
+            self.addItem(words)
+            words.setPos(left, threshold)
 
     def _draw_baselines(self) -> None:
         """All points of a family at once, each named when it is pointed at."""
