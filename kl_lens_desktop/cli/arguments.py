@@ -269,6 +269,11 @@ def _add_plan(commands: Commands) -> None:
     command.add_argument(
         "--diff", type=Path, nargs=2, metavar=("A", "B"), help="show how two plans differ; makes no plan"
     )
+    _add_budget(command)
+    _add_limits(command)
+
+
+def _add_budget(command: argparse.ArgumentParser) -> None:
     budget = command.add_mutually_exclusive_group()
     budget.add_argument(
         "--size-mb",
@@ -302,6 +307,10 @@ def _add_plan(commands: Commands) -> None:
         metavar="MODEL",
         help="where the model is that the scores are of, if the plan needs prices that are not measured yet",
     )
+
+
+def _add_limits(command: argparse.ArgumentParser) -> None:
+    """How a plan is made, and what may be in it."""
     command.add_argument(
         "--method", default="kl", help="kl (default), sqnr, mse, delta-ce, paper, or uniform-FORMAT"
     )
@@ -461,6 +470,24 @@ def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
     """What to measure, and on what: none of it goes with ``--compare``."""
     return [
         command.add_argument("--devices", help="comma-separated OpenVINO devices (default: all available)"),
+        *_add_quality(command),
+        *_add_timing(command),
+        command.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
+        command.add_argument(
+            "--gguf",
+            type=Path,
+            action="append",
+            metavar="FILE",
+            help="also time this GGUF file with llama.cpp, which must be installed",
+        ),
+        command.add_argument(
+            "--llama-bench", type=Path, metavar="PROGRAM", help="llama.cpp's llama-bench (default: in PATH)"
+        ),
+    ]
+
+
+def _add_quality(command: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [
         command.add_argument(
             "--text",
             type=Path,
@@ -485,6 +512,11 @@ def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
             choices=("user", "f32"),
             help="precision of the quality run: the device's default (user, the default), or f32",
         ),
+    ]
+
+
+def _add_timing(command: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [
         command.add_argument(
             "--contexts",
             type=_lengths,
@@ -508,17 +540,6 @@ def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
             type=_seconds,
             metavar="S",
             help=f"rest before each turn (default {_usual(Benchmark, 'cool_down_s')})",
-        ),
-        command.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
-        command.add_argument(
-            "--gguf",
-            type=Path,
-            action="append",
-            metavar="FILE",
-            help="also time this GGUF file with llama.cpp, which must be installed",
-        ),
-        command.add_argument(
-            "--llama-bench", type=Path, metavar="PROGRAM", help="llama.cpp's llama-bench (default: in PATH)"
         ),
     ]
 

@@ -1,6 +1,7 @@
 """The IR folder: graph, tokenizer models, the Hugging Face files, the plan, and a card saying what it is."""
 
 import contextlib
+import functools
 import itertools
 import json
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import openvino as ov
 import torch
 from openvino_tokenizers import convert_tokenizer
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from kl_lens_desktop import __version__
@@ -183,38 +185,20 @@ def export_model(
         plan = plan.without_strange_figures
         yield from warnings(loaded)
         roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
-        changes = roundings.changes(plan.assignments)
-        ids, tensors = _prompt(loaded), weights_of(loaded.model)
+        work = _Work(local, loaded, plan, roundings, out, staging, step, cancel)
+        ids = _prompt(loaded)
         if shared.graph is None:
-            yield step("Tracing the graph")
-            shared.graph, shared.states = _traced(loaded.model, paged=paged)
-            yield step("Comparing the graph with the model")
-            with _scratch(out) as file:
-                weights = Weights(tensors, file)
-                shared.against_torch = _compared(shared, loaded.model, ids, weights, cancel)
+            yield from _trace(work, shared, ids, paged)
         yield step("Running the original model")
-        said = reference(loaded.model, ids, changes, cancel)
-        with _scratch(out) as file:
-            yield step("Compressing the weights")
-            graph = shared.graph.clone()
-            compress(graph, plan.assignments, cancel, Weights(tensors, file), roundings)
-            _begin(graph, shared.states, loaded.model, changes, cancel)
-            yield step("Writing the model")
-            set_options(graph, options)
-            _save(graph, staging / "openvino_model.xml", local, plan)
-            del graph
+        said = reference(loaded.model, ids, work.changes, cancel)
+        yield from _write_graph(work, shared, options)
         if npu:
-            yield step("Writing the graph for an NPU")
-            if shared.fixed is None:
-                shared.fixed, _ = _traced(loaded.model, fixed=True)
-            with _scratch(out) as file:
-                weights = Weights(tensors, file)
-                _write_npu_graph(local, plan, staging, cancel, shared.fixed, weights, roundings)
+            yield from _write_fixed_graph(work, shared)
         yield step("Converting the tokenizer")
         write_small_files(local.folder, loaded.model.generation_config, staging)
         write_tokenizer(loaded.tokenizer, staging)
         save_plan(staging / "plan.json", plan)
-        expected = expected_sha256(tensors, changes, cancel)
+        expected = expected_sha256(work.tensors, work.changes, cancel)
         checked, proven = yield from _verified(staging, plan, said, expected, step, cancel)
         proven["fp16_against_torch"] = shared.against_torch
         if paged and not proven["runs_paged"]:
@@ -231,6 +215,62 @@ def export_model(
             "seconds": time.monotonic() - started,
         }
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """An export under way: of what, and into which folder."""
+
+    local: LocalModel
+    loaded: LoadedModel
+    plan: Plan
+    roundings: Roundings
+    out: Path
+    staging: Path
+    step: Callable[[str], Progress]
+    cancel: Cancel
+
+    @functools.cached_property
+    def changes(self) -> dict[str, Change]:
+        return self.roundings.changes(self.plan.assignments)
+
+    @functools.cached_property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return weights_of(self.loaded.model)
+
+
+def _trace(work: _Work, shared: Traced, ids: list[int], paged: bool) -> Iterator[Progress]:
+    """Trace the model for this and later exports, and compare the graph with it."""
+    yield work.step("Tracing the graph")
+    shared.graph, shared.states = _traced(work.loaded.model, paged=paged)
+    yield work.step("Comparing the graph with the model")
+    with _scratch(work.out) as file:
+        weights = Weights(work.tensors, file)
+        shared.against_torch = _compared(shared, work.loaded.model, ids, weights, work.cancel)
+
+
+def _write_graph(work: _Work, shared: Traced, options: dict[str, str]) -> Iterator[Progress]:
+    assert shared.graph is not None
+    with _scratch(work.out) as file:
+        yield work.step("Compressing the weights")
+        graph = shared.graph.clone()
+        weights = Weights(work.tensors, file)
+        compress(graph, work.plan.assignments, work.cancel, weights, work.roundings)
+        _begin(graph, shared.states, work.loaded.model, work.changes, work.cancel)
+        yield work.step("Writing the model")
+        set_options(graph, options)
+        _save(graph, work.staging / "openvino_model.xml", work.local, work.plan)
+
+
+def _write_fixed_graph(work: _Work, shared: Traced) -> Iterator[Progress]:
+    yield work.step("Writing the graph for an NPU")
+    if shared.fixed is None:
+        shared.fixed, _ = _traced(work.loaded.model, fixed=True)
+    with _scratch(work.out) as file:
+        weights = Weights(work.tensors, file)
+        _write_npu_graph(
+            work.local, work.plan, work.staging, work.cancel, shared.fixed, weights, work.roundings
+        )
 
 
 @contextlib.contextmanager
