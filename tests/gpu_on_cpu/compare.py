@@ -44,8 +44,7 @@ BEAMS = {
     "mixed": [[0, 1], [0, 0], [1, 0], [0, 1], [1, 0], [0, 1], [1, 1], [0, 1], [0, 1], [1, 0]],
 }
 PADDING = 60  # of the second row of "padded"
-# Of a position's error. In f16 it depends on the processor that emulates: one graph had 0.053 on one of two.
-TOLERANCE = {"f32": 1e-3, "f16": 8e-2}
+TOLERANCE = {"f32": 1e-3, "f16": 5e-2}  # of a position's error
 CPU = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 GPU = {"KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}  # as an Arc 140V has them
 # What pybind11 makes of the exceptions of C++.
