@@ -20,7 +20,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from tests.gpu_on_cpu.emulator import Unavailable, environment
 from tests.models import build_short_sample
-from tests.tiers import Recorder, arrange
+from tests.tiers import Recorder, Stopwatch, arrange
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,8 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--record-durations") and "PYTEST_XDIST_WORKER" not in os.environ:
-        config.pluginmanager.register(Recorder())
+    if config.getoption("--record-durations"):
+        config.pluginmanager.register(Stopwatch())
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            config.pluginmanager.register(Recorder())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,18 +1,21 @@
 """How long tests take, and what follows from it: which of them are quick, and which ones start first.
 
-`durations.json` holds the seconds of all tests that take longer than a moment, on two quiet cores. After a
-change that makes tests slower or adds slow ones, write it anew with
-``python installer/launch.py test --record-durations``.
+`durations.json` holds the processor time of all tests that take longer than a moment, that of their children
+included: other programs hardly change it. After a change that makes tests slower or adds slow ones, write it
+anew with ``python installer/launch.py test --record-durations``.
 """
 
 import json
+import os
 import re
 from collections import defaultdict
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 DURATIONS = Path(__file__).with_name("durations.json")
+PROPERTY = "processor_s"
 MOMENT_S = 0.2  # shorter ones are not recorded
 QUICK_S = 0.7  # longer ones are left out by ``launch.py test --fast``
 
@@ -67,6 +70,22 @@ def recorded() -> dict[str, float]:
     return json.loads(DURATIONS.read_text(encoding="utf-8"))["seconds"]
 
 
+class Stopwatch:
+    """A plugin for every process that runs tests: reports say how much processor time each part took."""
+
+    def __init__(self) -> None:
+        self._before = _processor_s()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Of setting up, running or taking down, which has just ended."""
+        report = yield
+        now = _processor_s()
+        report.user_properties.append((PROPERTY, now - self._before))
+        self._before = now
+        return report
+
+
 class Recorder:
     """A plugin that writes how long tests took, those that were not run keeping what was known of them."""
 
@@ -74,16 +93,18 @@ class Recorder:
         self._seconds: dict[str, float] = defaultdict(float)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add what setting up, running or taking down took."""
-        self._seconds[re.sub(r"@[^\]]*$", "", report.nodeid)] += report.duration  # without the worker's group
+        """Add a part of a test."""
+        name = re.sub(r"@[^\]]*$", "", report.nodeid)  # without the worker's group
+        self._seconds[name] += dict(report.user_properties)[PROPERTY]
 
     def pytest_sessionfinish(self) -> None:
-        """Write what takes longer than a moment."""
-        write({**recorded(), **self._seconds})
+        """Write what takes longer than a moment, sorted so that changes are seen."""
+        every = {**recorded(), **self._seconds}
+        long = {name: round(each, 1) for name, each in sorted(every.items()) if each > MOMENT_S}
+        found = {"about": "seconds of processor time; see tiers.py", "seconds": long}
+        DURATIONS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def write(seconds: dict[str, float]) -> None:
-    """Write durations, sorted so that changes are seen."""
-    long = {name: round(each, 1) for name, each in sorted(seconds.items()) if each > MOMENT_S}
-    found = {"about": "seconds on two quiet cores; see tiers.py", "seconds": long}
-    DURATIONS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+def _processor_s() -> float:
+    """Of this process and of the children that it has waited for."""
+    return sum(os.times()[:4])
