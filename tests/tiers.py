@@ -23,6 +23,15 @@ QUICK_FAMILIES = {"mamba", "lfm2"}
 
 # Other tests of more than about a second, or of many cases, by name.
 WHOLE = {
+    "test_what_has_no_place_in_the_order_keeps_its_integers",
+    "test_a_weight_is_rounded_to_what_makes_the_right_outputs_of_the_inputs_it_gets",
+    "test_a_cancelled_sequence_goes_on_at_its_block",
+    "test_a_plan_in_sequence_ships_as_it_was_measured_and_can_be_computed_again",
+    "test_integers_that_are_no_better_are_not_kept",
+    "test_a_repair_takes_a_plan_out_of_sequence",
+    "test_a_small_model_reads_the_text_once_and_factors_each_moment_once",
+    "test_nncfs_own_integers_are_measured_as_its_graph_has_them",
+    "test_baselines_of_nncfs_own_integers_say_so",
     "test_what_the_paged_runtime_does_not_know_is_said",
     "test_a_bad_bench_file_is_refused_in_one_sentence",
     "test_a_batch_of_unequal_prompts_is_right_whatever_side_the_tokenizer_pads",
