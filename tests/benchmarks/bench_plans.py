@@ -4,6 +4,7 @@
     python -m tests.benchmarks.bench_plans --stressed       # the same with outlier channels
     python -m tests.benchmarks.bench_plans --by-data        # plans rounded by data against all of these
     python -m tests.benchmarks.bench_plans --rounding       # integers chosen by data against the nearest
+    python -m tests.benchmarks.bench_plans --sequence       # and what rounding in sequence adds to them
 
 With --by-data, the plan of data-aware candidates takes the bytes of the repaired plan of nearest rounding,
 and stands beside that, every other baseline, and what NNCF's own AWQ, scale estimation and GPTQ make of the
@@ -20,7 +21,7 @@ own size (uniform formats, the paper's prefixes) stands beside the plan if it ta
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,11 +36,12 @@ from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_prefixes, paper_walk, random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.document import assignments_sha256
 from kl_lens_desktop.plan.joint import Bench, Joint, joint_of, spread_windows
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.plan.repair import NEAREST, Repair, repair
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Repaired
+from kl_lens_desktop.process.events import Event, Repaired
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.quant.integers import open_integers
 from kl_lens_desktop.quant.roundings import NEAREST as NEAREST_ROUNDING
@@ -48,6 +50,7 @@ from kl_lens_desktop.sensitivity.data_rounding import calibration_of
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
+from kl_lens_desktop.sensitivity.sequential import record_of, round_in_sequence
 from kl_lens_desktop.text.bundled import calibration_text, dialogue_text, held_out_text
 from kl_lens_desktop.text.windows import windows
 from tests.stress import stressed_folder
@@ -377,6 +380,52 @@ def compare_roundings(
             print(row, flush=True)
 
 
+def compare_sequence(
+    loaded: LoadedModel, fitted: Fitted, kept: Path, bits: Sequence[float], final_tokens: int
+) -> None:
+    """Print, for each budget and text, the KL of a plan rounded by data and of the same in sequence."""
+    cancel, options = Cancel(), weight_options(fitted.scores)
+    front, parameters = Front(options), sum(option.parameters for option in options)
+    sha256 = fitted.scores.model.sha256
+    texts = {
+        text.name: windows(loaded, [text], tokens, WINDOW)[0]
+        for text, tokens in ((held_out_text(), final_tokens), (dialogue_text(), final_tokens // 2))
+    }
+    print(f"{'bits':>5}  {'text':<28}{'by data':<10}{'sequence':<10}{'ratio':<8}{'gain':<24}ΔCE")
+    for each in bits:
+        plan = front.within_bytes(int(each * parameters / 8))
+        record = record_of(fitted.scores.rounding or {}, assignments_sha256(plan))
+        steps = round_in_sequence(
+            loaded,
+            sha256,
+            kept / "sequence.safetensors",
+            plan,
+            fitted.roundings,
+            fitted.ids,
+            record,
+            cancel,
+            "",
+        )
+        sequential = _result(steps)
+        for name, ids in texts.items():
+            bench = Bench(loaded, ids, cancel, roundings=fitted.roundings)
+            before, after = bench.measure(plan), bench.measure_rounded(plan, sequential)
+            gain, gain_se = after.less_than(before)
+            added, error = after.perplexity_over(before)
+            means = f"{before.mean:<10.5f}{after.mean:<10.5f}{after.mean / before.mean:<8.3f}"
+            gained = f"{gain:+.6f} ± {gain_se:.6f}"
+            print(f"{each:5g}  {name:<28}{means}{gained:<24}{added:+.5f} ± {error:.5f}", flush=True)
+
+
+def _result(steps: Generator[Event, None, Roundings]) -> Roundings:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Roundings = end.value
+            return found
+
+
 def _fitted(local: LocalModel, loaded: LoadedModel, kept: Path, menu: Sequence[str], tokens: int) -> Fitted:
     scores = scores_of(local, kept / "data.json", tokens, menu, "data")
     integers = Roundings(kept_in(open_integers(kept / "data.safetensors"), scores.shapes))
@@ -414,6 +463,9 @@ def main() -> None:
     parser.add_argument(
         "--algorithms", nargs="*", default=list(NNCF_ALGORITHMS), help="of NNCF, that look at data"
     )
+    parser.add_argument(
+        "--sequence", action="store_true", help="what rounding in sequence adds, nothing else"
+    )
     parser.add_argument("--rounding", action="store_true", help="compare roundings, and nothing else")
     parser.add_argument("--domain", type=Path, nargs="*", default=[], help="texts of other domains")
     parser.add_argument("--keep", type=Path, help="a folder for scores and measurements, used again")
@@ -431,6 +483,10 @@ def main() -> None:
         menu = QUICK_MENU if arguments.quick else MENU
         if arguments.rounding:
             compare_roundings(local, loaded, kept, menu, arguments.bits, arguments)
+            return
+        if arguments.sequence:
+            by_data = _fitted(local, loaded, kept, menu, arguments.tokens)
+            compare_sequence(loaded, by_data, kept, arguments.bits, arguments.final_tokens)
             return
         scores = scores_of(local, kept / "scores.json", arguments.tokens, menu)
         fitted = _fitted(local, loaded, kept, menu, arguments.tokens) if arguments.by_data else None
