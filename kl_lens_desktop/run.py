@@ -216,8 +216,8 @@ def is_exported(folder: Path, plan: Plan) -> bool:
     return held and not damage(folder, hashes=True)
 
 
-def repaired_before(path: Path, plan: Plan) -> Plan | None:
-    """The plan at `path`, if it is this one repaired by measuring, which takes minutes to do again.
+def improved_before(path: Path, plan: Plan) -> Plan | None:
+    """The plan at `path`, if it is this one improved by measuring, which takes minutes to do again.
 
     It is not where the scores have more formats or more text since then.
     """
@@ -226,7 +226,7 @@ def repaired_before(path: Path, plan: Plan) -> Plan | None:
     except InputError:
         return None
     same = _made_from(earlier) == _made_from(plan)
-    return earlier if same and "repaired_on" in earlier.provenance else None
+    return earlier if same and earlier.is_improved else None
 
 
 def _made_from(plan: Plan) -> tuple[Any, ...]:
@@ -238,7 +238,7 @@ def _with_what_is_known(path: Path, plan: Plan) -> Plan:
     """The plan, with what an earlier run measured of it, or as that run repaired it."""
     if earlier := _held(path, plan):
         return replace(plan, measured=earlier.measured)
-    return repaired_before(path, plan) or plan
+    return improved_before(path, plan) or plan
 
 
 def _held(path: Path, plan: Plan) -> Plan | None:

@@ -24,7 +24,7 @@ from kl_lens_desktop.plan.repair import Repair, repair
 from kl_lens_desktop.plan.verify import verify
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Repaired
-from kl_lens_desktop.run import repaired_before
+from kl_lens_desktop.run import improved_before
 from kl_lens_desktop.sensitivity.scores import Scores
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
 
@@ -145,15 +145,15 @@ def test_a_repaired_plan_is_not_made_anew_by_the_next_run(sample_scores: Scores,
     path, plan = tmp_path / "plan.json", propose(sample_scores, bits=5)
     other = propose(sample_scores, bits=5, method="sqnr").assignments
     save_plan(path, replace(plan, assignments=other))
-    assert repaired_before(path, plan) is None
+    assert improved_before(path, plan) is None
     repaired = replace(plan, assignments=other, provenance={**plan.provenance, "repaired_on": "a.txt"})
     save_plan(path, repaired)
-    assert repaired_before(path, plan) == repaired
-    assert repaired_before(path, propose(sample_scores, bits=6)) is None
+    assert improved_before(path, plan) == repaired
+    assert improved_before(path, propose(sample_scores, bits=6)) is None
     fewer = [entry for entry in sample_scores.entries if entry.format != "int8_sym"]
-    assert repaired_before(path, propose(replace(sample_scores, entries=fewer), bits=5)) is None
+    assert improved_before(path, propose(replace(sample_scores, entries=fewer), bits=5)) is None
     longer = {**sample_scores.text, "tokens": 2 * sample_scores.text["tokens"]}
-    assert repaired_before(path, propose(replace(sample_scores, text=longer), bits=5)) is None
+    assert improved_before(path, propose(replace(sample_scores, text=longer), bits=5)) is None
 
 
 def test_without_scores_the_plans_own_formats_are_tried(

@@ -245,3 +245,20 @@ def test_other_formats_than_those_in_sequence_are_refused(
     record = {**plan.rounding, "method": IN_SEQUENCE, "formats": "0" * 64}
     with pytest.raises(InputError, match="rounded in sequence, for other formats"):
         save_plan(tmp_path / "p.json", replace(plan, rounding=record))
+
+
+def test_without_the_text_that_it_was_fitted_to_a_plan_keeps_its_integers(
+    small: tuple[LocalModel, Path], tmp_path: Path
+) -> None:
+    path = _saved(small[1], tmp_path / "a")
+    plan = load_plan(path)
+    assert plan.rounding is not None
+    strange = replace(plan, rounding={**plan.rounding, "text": "mine.txt", "sha256": "0" * 64})
+    loaded = load_model(small[0].folder)
+    steps = refine.refined(loaded, path, strange, NEAREST, calibration_text(), 128, 32, Cancel(), "verify")
+    note = next(steps)
+    assert isinstance(note, Note)
+    assert "mine.txt, which the weights were fitted to, is not here" in note.text
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert end.value.value.plan is strange

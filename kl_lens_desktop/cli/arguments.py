@@ -387,6 +387,12 @@ def _add_verify(commands: Commands) -> None:
         help="round the weights again, one after the other, so that each makes up for the errors of those "
         "before it; kept if the joint KL falls by more than its error",
     )
+    command.add_argument(
+        "--refine-text",
+        type=Path,
+        metavar="FILE",
+        help="the text that the weights were rounded by (default: the bundled novels)",
+    )
     command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
 
 

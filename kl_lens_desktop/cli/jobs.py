@@ -42,6 +42,7 @@ def verify_job(arguments: Arguments) -> VerifyJob:
         tokens=_given(arguments.tokens, usual.tokens),
         repair=_repair(arguments) if arguments.repair else None,
         refine=arguments.refine,
+        refine_text=arguments.refine_text,
         consent=arguments.other_revision,
     )
 

@@ -206,19 +206,20 @@ class _Making:
         sizes = {low: sum(stored_bytes(s, parse_format(low)) for s in shapes.values()) for low in NNCF_LOWS}
         low = next((low for low in NNCF_LOWS if sizes[low] < least), NNCF_LOWS[-1])
         with contextlib.closing(Chooser(self.loaded, self._fitted_to(), self.cancel)) as chooser:
-            ratios = {}
+            found: dict[str, tuple[float, dict[str, str]]] = {}
             for metric in NNCF_METRICS:
                 order = chooser.order(metric)
                 count = order.count(least, low)
                 if count is not None:
-                    ratios[metric] = order.ratio(count)
-                    yield _Made(f"nncf-{metric}", chooser.choose(metric, low, ratios[metric]))
-            if not ratios:
+                    ratio = order.ratio(count)
+                    found[metric] = ratio, chooser.choose(metric, low, ratio)
+                    yield _Made(f"nncf-{metric}", found[metric][1])
+            if not found:
                 return
-            best = min(ratios, key=lambda metric: self._losses[f"nncf-{metric}"])
-            assignments = chooser.choose(best, low, ratios[best])
+            best = min(found, key=lambda metric: self._losses[f"nncf-{metric}"])
+            ratio, assignments = found[best]
             for name in NNCF_ALGORITHMS:
-                graph = partial(chooser.same, assignments, best, low, ratios[best], name)
+                graph = partial(chooser.same, assignments, best, low, ratio, name)
                 yield _Made(f"nncf-{name}", assignments, graph)
 
     def _calibration(self) -> Tensor:

@@ -71,6 +71,11 @@ class Plan:
         return same and (self.roundings, self.rounding) == (other.roundings, other.rounding)
 
     @property
+    def is_improved(self) -> bool:
+        """Whether measurements of whole plans have changed it since it was made: a repair, or a sequence."""
+        return bool(self.provenance.keys() & {"repaired_on", "refined_on"})
+
+    @property
     def rounded_by(self) -> str:
         """What chose the integers that were measured, if it was another program."""
         return str(self.provenance.get(ROUNDED_BY) or "")

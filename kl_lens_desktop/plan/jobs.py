@@ -80,6 +80,8 @@ class VerifyJob(Job[Verified]):
         With it, better plans of the same bytes are looked for first.
     refine : bool
         Round the plan's weights in sequence first, and keep that where it is better.
+    refine_text : Path, optional
+        The text that they were fitted to, if it is not the bundled one.
     consent : bool
         Apply a plan of another revision whose names and shapes match.
     """
@@ -94,6 +96,7 @@ class VerifyJob(Job[Verified]):
     window: int = WINDOW
     repair: RepairSettings | None = None
     refine: bool = False
+    refine_text: Path | None = None
     consent: bool = False
 
     def writes(self) -> set[Path]:
@@ -113,6 +116,8 @@ class VerifyJob(Job[Verified]):
         check_writable(self.plan.absolute().parent)
         held_out = bundled.check_held_out(self.text, self.tokens, self.window)
         bundled.check_unseen(held_out, plan.provenance.get("scored_sha256"))
+        if self.refine_text:
+            bundled.check_text(self.refine_text)
         if self.repair is None:
             return
         if self.repair.scores and not self.consent:  # by which the plan is made one of this model

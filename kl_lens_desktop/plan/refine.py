@@ -1,6 +1,6 @@
 """A plan's weights rounded once more, in sequence; kept where the whole plan is better for it."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,12 +43,19 @@ def refined(
     window: int,
     cancel: Cancel,
     stage: str,
+    texts: Sequence[Path] = (),
 ) -> Generator[Event, None, Refined]:
     """Round a plan in sequence, and write it to `path` if that lowers its joint KL by more than its error.
 
     What judges is the part of the held-out text behind the first `tokens`, which give the verdict. On text of
     another kind, KL must not rise by more than two errors. After a cancel, the same call goes on at the block
     where it was.
+
+    Parameters
+    ----------
+    texts : sequence of Path
+        Where the text may be that the weights were fitted to, beside the bundled one. Without it, the plan
+        keeps its integers, and a Note says so.
 
     Yields
     ------
@@ -59,7 +66,12 @@ def refined(
         return Refined(plan, roundings)
     if is_in_sequence(plan.rounding):
         return Refined(plan, roundings)
-    by = calibration_of(loaded, plan.rounding, ())
+    try:
+        by = calibration_of(loaded, plan.rounding, texts)
+    except InputError:
+        yield Note(f"Not rounded in sequence: {plan.rounding['text']}, which the weights were fitted to, is "
+                   "not here", "warning")  # fmt: skip
+        return Refined(plan, roundings)
     judging = _judging(loaded, held_out, tokens, window, by.judge)
     record, work = record_of(plan.rounding, plan.sha256), path.with_name(f"{path.stem}.sequence{SUFFIX}")
     sequential = yield from round_in_sequence(

@@ -89,7 +89,16 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     refining: Refined | None = None
     if job.refine:
         refining = yield from refined(
-            loaded, path, plan, roundings, held_out, job.tokens, job.window, cancel, STAGE
+            loaded,
+            path,
+            plan,
+            roundings,
+            held_out,
+            job.tokens,
+            job.window,
+            cancel,
+            STAGE,
+            [job.refine_text] if job.refine_text else (),
         )
         plan, roundings = refining.plan, refining.roundings
     yield Progress(STAGE, 1, 2, "Measuring the whole plan on held-out text")

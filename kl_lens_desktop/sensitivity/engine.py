@@ -238,12 +238,13 @@ class _Measurement:
             self._errors.note(seen, self._cancel)
 
     def _passes(self) -> int:
-        """Windows of the model's run that rounding further pairs still takes."""
+        """Windows of the model's run that rounding further pairs takes.
+
+        What memory holds at the moment must not count: a run that goes on would measure other pairs.
+        """
         if self._by is None:
             return MOMENT_WINDOWS
-        return (
-            0 if self._by.inputs.holds({weight.name for weight in self._wish.weights}) else self._by.windows
-        )
+        return 0 if self._by.inputs.may_hold(self._wish.weights) else self._by.windows
 
     def _measuring(self) -> contextlib.AbstractContextManager[Measuring[Any]]:
         if self._cluster:

@@ -25,6 +25,7 @@ from kl_lens_desktop.sensitivity.products import Products
 DAMP = 0.01  # share of the mean of the diagonal that is added to it
 DAMP_TIED = 1.0  # the head's inputs say nothing of the look-up that shares its weight
 BATCH_TOKENS = 512
+_HELD_MATRICES = 4  # of a Seen: both moments, the damped one and its factor
 HELD_ELEMENTS = 2**26  # of moments and curvatures that are kept for the next time, 256 MB
 _LEAST_TOKENS = 16  # of its layer's mean that an expert's own tokens are mixed with
 
@@ -71,7 +72,7 @@ class Seen:
     @property
     def held_elements(self) -> float:
         """What it takes in memory, of a matrix; of a stack of experts too much to keep."""
-        return 4 * self._elements if len(self.fit) == 1 else math.inf
+        return _HELD_MATRICES * self._elements if len(self.fit) == 1 else math.inf
 
     @property
     def _elements(self) -> int:
@@ -124,6 +125,13 @@ class Remembered:
     def __init__(self, fit: Tensor, judge: Tensor) -> None:
         self._fit, self._judge = fit, judge
         self._held: list[Seen] = []
+
+    @staticmethod
+    def may_hold(weights: Sequence[Weight]) -> bool:
+        """Whether memory holds what all of these see, were it of each alone: the same whoever asks, and when."""
+        return all(len(weight.shape) == 2 for weight in weights) and (
+            sum(_HELD_MATRICES * weight.shape[-1] ** 2 for weight in weights) <= HELD_ELEMENTS
+        )
 
     def holds(self, names: set[str]) -> bool:
         """Whether these weights are known without another run."""

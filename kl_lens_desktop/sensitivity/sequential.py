@@ -180,6 +180,8 @@ class _Sequence:
                 if not self._take_known(names):
                     some = [place for place in places if place[2] == owner]
                     self._round(names, *self._moments(block, some, rows.pop(owner), rounded))
+            for name in {self._keys[place[2]] for place in places} - self._changes.keys():
+                self._changes[name] = parse_format(self._assignments[name])  # never multiplied
             for batch in range(len(self._ids)):
                 rounded[batch] = self._through(block, batch, rounded[batch], self._changes)
             self._changes = before

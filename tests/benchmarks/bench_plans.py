@@ -2,7 +2,13 @@
 
     python -m tests.benchmarks.bench_plans                  # the sample
     python -m tests.benchmarks.bench_plans --stressed       # the same with outlier channels
+    python -m tests.benchmarks.bench_plans --by-data        # plans rounded by data against all of these
     python -m tests.benchmarks.bench_plans --rounding       # integers chosen by data against the nearest
+    python -m tests.benchmarks.bench_plans --sequence       # and what rounding in sequence adds to them
+
+With --by-data, the plan of data-aware candidates takes the bytes of the repaired plan of nearest rounding,
+and stands beside that, every other baseline, and what NNCF's own AWQ, scale estimation and GPTQ make of the
+formats of NNCF's best metric, fitted to the same windows. Both plans are measured on a play, too.
 
 With --rounding, plans of data-aware candidates stand beside the repaired plans of nearest rounding, at no
 more bytes, on *Nostromo* and on texts of other domains.
@@ -15,30 +21,37 @@ own size (uniform formats, the paper's prefixes) stands beside the plan if it ta
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.export.nncf_choice import NNCF_METRICS, Chooser, Order
+from kl_lens_desktop.export.graph_measured import compared
+from kl_lens_desktop.export.nncf_choice import NNCF_ALGORITHMS, NNCF_METRICS, Chooser, Order
 from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.model.load import LoadedModel, load_model
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_prefixes, paper_walk, random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
-from kl_lens_desktop.plan.joint import Bench, Joint, spread_windows
+from kl_lens_desktop.plan.document import assignments_sha256
+from kl_lens_desktop.plan.joint import Bench, Joint, joint_of, spread_windows
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.plan.repair import NEAREST, Repair, repair
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Repaired
+from kl_lens_desktop.process.events import Event, Repaired
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.quant.integers import open_integers
+from kl_lens_desktop.quant.roundings import NEAREST as NEAREST_ROUNDING
 from kl_lens_desktop.quant.roundings import Roundings, kept_in
+from kl_lens_desktop.sensitivity.data_rounding import calibration_of
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
-from kl_lens_desktop.text.bundled import calibration_text, held_out_text
+from kl_lens_desktop.sensitivity.sequential import record_of, round_in_sequence
+from kl_lens_desktop.text.bundled import calibration_text, dialogue_text, held_out_text
 from kl_lens_desktop.text.windows import windows
 from tests.stress import stressed_folder
 
@@ -75,6 +88,7 @@ class Comparison:
     bits: float
     plan: Row
     baselines: list[Row]
+    elsewhere: tuple[Joint, Joint] | None = None  # the plan and the repaired plan of nearest rounding
 
     def rows_of(self, *prefixes: str) -> list[Row]:
         return [row for row in self.baselines if row.name.startswith(prefixes)]
@@ -88,6 +102,15 @@ class Comparison:
         """Whether no baseline has less KL by more than two paired standard errors."""
         gains = [self.plan.joint.less_than(row.joint) for row in self.baselines]
         return all(gain >= -2 * error for gain, error in gains)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Scores of weights rounded by data, their integers, and the windows these were fitted to."""
+
+    scores: Scores
+    roundings: Roundings
+    ids: Tensor
 
 
 def compare(
@@ -104,8 +127,10 @@ def compare(
     uniform: Sequence[str] | None = None,
     memory: Path | None = None,
     say: bool = False,
+    fitted: Fitted | None = None,
+    algorithms: Sequence[str] = tuple(NNCF_ALGORITHMS),
 ) -> Iterator[Comparison]:
-    """The comparison at each budget, as it is done."""
+    """The comparison at each budget, as it is done; of the plan rounded by data, where that is `fitted`."""
     cancel = Cancel()
     scored = int(scores.text["tokens"])
     between, _ = spread_windows(loaded, calibration_text(), repair_tokens, WINDOW, scored)
@@ -115,6 +140,11 @@ def compare(
     repairs = Bench(loaded, between, cancel, remember[0], {**about, "tokens": between.numel()})
     finals = Bench(loaded, final, cancel, remember[1], {**about, "tokens": final.numel()})
     calibration, _ = windows(loaded, [calibration_text()], min(scored, 4096), WINDOW)
+    if fitted:
+        calibration = fitted.ids
+        by_data = Bench(loaded, final, cancel, roundings=fitted.roundings)
+        play, _ = windows(loaded, [dialogue_text()], final_tokens // 2, WINDOW)
+        there = Bench(loaded, play, cancel, roundings=fitted.roundings)
     options = weight_options(scores)
     shapes = {option.weight: option.shape for option in options}
     parameters = sum(option.parameters for option in options)
@@ -130,7 +160,8 @@ def compare(
     for each in bits:
         limit = int(each * parameters / 8)
         fronts = {m: Front(weight_options(scores, m)) for m in ("kl", "kl_qp", "sqnr", "mse", "delta_ce")}
-        plan = row("KL, repaired", _repaired(repairs, options, fronts, limit, seconds, nearest, say))
+        repaired = _repaired(repairs, options, fronts, limit, seconds, nearest, say)
+        plan = row("KL, repaired", repaired)
         rows = [
             row(f"knapsack {name}", front.no_smaller(plan.bytes, limit)) for name, front in fronts.items()
         ]
@@ -141,13 +172,21 @@ def compare(
         fitting = sorted(
             (low for low in nncf_lows if _size(shapes, low) <= limit), key=partial(_size, shapes)
         )
-        rows += _nncf(chooser, orders, fitting[-NNCF_FINEST:], plan.bytes, row)
+        found = _nncf(chooser, orders, fitting[-NNCF_FINEST:], plan.bytes, row)
+        rows += found.rows
         near = [row(f"uniform {name}", assignment) for name, assignment in uniforms.items()
                 if FIXED_FLOOR * plan.bytes <= _size(shapes, name) <= FIXED_GRACE * plan.bytes]  # fmt: skip
         rows += sorted(near, key=lambda r: r.joint.mean)[:3]
         repairs.remember()
         finals.remember()
-        yield Comparison(each, plan, rows)
+        if fitted is None:
+            yield Comparison(each, plan, rows)
+            continue
+        rows = [plan, *rows, *_nncf_by_data(loaded, chooser, found, algorithms, final, row)]
+        assignment = Front(weight_options(fitted.scores)).within_bytes(plan.bytes)
+        elsewhere = there.measure(assignment), there.measure_rounded(repaired, NEAREST_ROUNDING)
+        ours = Row("KL, by data", total(options, assignment)[0], by_data.measure(assignment))
+        yield Comparison(each, ours, rows, elsewhere)
     chooser.close()
 
 
@@ -179,13 +218,24 @@ def _repaired(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class NNCFRows:
+    """NNCF's plans at one budget, and what the best of them is: metric, low format, ratio and formats."""
+
+    rows: list[Row]
+    metric: str
+    low: str
+    ratio: float
+    assignments: Assignment
+
+
 def _nncf(
     chooser: Chooser,
     orders: Mapping[str, Order],
     lows: Sequence[str],
     least: int,
     row: Callable[[str, Assignment], Row],
-) -> list[Row]:
+) -> NNCFRows:
     """Every metric's and low format's plan of the fewest bytes that are enough.
 
     All follow from NNCF's own orders; the best of them is made by its public call and read back.
@@ -203,7 +253,22 @@ def _nncf(
     made = chooser.choose(metric, low, ratio)
     if made != expected:
         raise AssertionError(f"NNCF's {metric} with ratio {ratio} gave other formats than its order says")
-    return rows
+    return NNCFRows(rows, metric, low, ratio, expected)
+
+
+def _nncf_by_data(
+    loaded: LoadedModel,
+    chooser: Chooser,
+    found: NNCFRows,
+    algorithms: Sequence[str],
+    ids: Tensor,
+    row: Callable[[str, Assignment], Row],
+) -> Iterator[Row]:
+    """What NNCF's own algorithms make of its best formats, each measured as the graph it made."""
+    size = row("", found.assignments).bytes
+    for name in algorithms:
+        graph = chooser.same(found.assignments, found.metric, found.low, found.ratio, name)
+        yield Row(f"NNCF {name} {found.low}", size, joint_of(compared(loaded, graph, ids, Cancel())))
 
 
 def _paper(
@@ -237,7 +302,15 @@ def print_table(comparisons: Sequence[Comparison], parameters: int) -> None:
             gain, error = one.plan.joint.less_than(row.joint)
             ratio = f"{gain / error:+.1f}" if error else "same plan"
             print(f"       {_cells(row, parameters)}{f'{gain:+.5f} ± {error:.5f}':<24}{ratio}")
+    for one in comparisons:
+        if one.elsewhere:
+            ours, theirs = one.elsewhere
+            added, error = ours.perplexity_over(theirs)
+            home, there = one.plan.joint.mean / one.baselines[0].joint.mean, ours.mean / theirs.mean
+            print(f"{one.bits:5g}  KL over that of the repaired plan: {home:.3f}, on the play {there:.3f}; "
+                  f"ΔCE there {added:+.5f} ± {error:.5f}")  # fmt: skip
     for words, holds in (
+        ("better than every baseline by two paired standard errors", lambda c: c.beats("")),
         ("no worse than any baseline (two paired standard errors)", Comparison.is_no_worse),
         ("better than the uniform formats by two paired standard errors", lambda c: c.beats("uniform")),
         ("better than NNCF's best by two paired standard errors", lambda c: c.beats("NNCF")),
@@ -307,6 +380,59 @@ def compare_roundings(
             print(row, flush=True)
 
 
+def compare_sequence(
+    loaded: LoadedModel, fitted: Fitted, kept: Path, bits: Sequence[float], final_tokens: int
+) -> None:
+    """Print, for each budget and text, the KL of a plan rounded by data and of the same in sequence."""
+    cancel, options = Cancel(), weight_options(fitted.scores)
+    front, parameters = Front(options), sum(option.parameters for option in options)
+    sha256 = fitted.scores.model.sha256
+    texts = {
+        text.name: windows(loaded, [text], tokens, WINDOW)[0]
+        for text, tokens in ((held_out_text(), final_tokens), (dialogue_text(), final_tokens // 2))
+    }
+    print(f"{'bits':>5}  {'text':<28}{'by data':<10}{'sequence':<10}{'ratio':<8}{'gain':<24}ΔCE")
+    for each in bits:
+        plan = front.within_bytes(int(each * parameters / 8))
+        record = record_of(fitted.scores.rounding or {}, assignments_sha256(plan))
+        steps = round_in_sequence(
+            loaded,
+            sha256,
+            kept / "sequence.safetensors",
+            plan,
+            fitted.roundings,
+            fitted.ids,
+            record,
+            cancel,
+            "",
+        )
+        sequential = _result(steps)
+        for name, ids in texts.items():
+            bench = Bench(loaded, ids, cancel, roundings=fitted.roundings)
+            before, after = bench.measure(plan), bench.measure_rounded(plan, sequential)
+            gain, gain_se = after.less_than(before)
+            added, error = after.perplexity_over(before)
+            means = f"{before.mean:<10.5f}{after.mean:<10.5f}{after.mean / before.mean:<8.3f}"
+            gained = f"{gain:+.6f} ± {gain_se:.6f}"
+            print(f"{each:5g}  {name:<28}{means}{gained:<24}{added:+.5f} ± {error:.5f}", flush=True)
+
+
+def _result(steps: Generator[Event, None, Roundings]) -> Roundings:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Roundings = end.value
+            return found
+
+
+def _fitted(local: LocalModel, loaded: LoadedModel, kept: Path, menu: Sequence[str], tokens: int) -> Fitted:
+    scores = scores_of(local, kept / "data.json", tokens, menu, "data")
+    integers = Roundings(kept_in(open_integers(kept / "data.safetensors"), scores.shapes))
+    assert scores.rounding is not None
+    return Fitted(scores, integers, calibration_of(loaded, scores.rounding, ()).fit)
+
+
 def scores_of(
     local: LocalModel,
     path: Path,
@@ -333,6 +459,13 @@ def main() -> None:
     parser.add_argument("--final-tokens", type=int, default=8192)
     parser.add_argument("--minutes", type=float, default=20, help="for the repair of each plan")
     parser.add_argument("--nearest", type=int, default=NEAREST, help="formats tried for each weight")
+    parser.add_argument("--by-data", action="store_true", help="the plan rounded by data against all others")
+    parser.add_argument(
+        "--algorithms", nargs="*", default=list(NNCF_ALGORITHMS), help="of NNCF, that look at data"
+    )
+    parser.add_argument(
+        "--sequence", action="store_true", help="what rounding in sequence adds, nothing else"
+    )
     parser.add_argument("--rounding", action="store_true", help="compare roundings, and nothing else")
     parser.add_argument("--domain", type=Path, nargs="*", default=[], help="texts of other domains")
     parser.add_argument("--keep", type=Path, help="a folder for scores and measurements, used again")
@@ -351,7 +484,12 @@ def main() -> None:
         if arguments.rounding:
             compare_roundings(local, loaded, kept, menu, arguments.bits, arguments)
             return
+        if arguments.sequence:
+            by_data = _fitted(local, loaded, kept, menu, arguments.tokens)
+            compare_sequence(loaded, by_data, kept, arguments.bits, arguments.final_tokens)
+            return
         scores = scores_of(local, kept / "scores.json", arguments.tokens, menu)
+        fitted = _fitted(local, loaded, kept, menu, arguments.tokens) if arguments.by_data else None
         parameters = sum(option.parameters for option in weight_options(scores))
         done = []
         for comparison in compare(
@@ -364,6 +502,8 @@ def main() -> None:
             nearest=arguments.nearest,
             memory=kept,
             say=True,
+            fitted=fitted,
+            algorithms=arguments.algorithms,
         ):
             done.append(comparison)
             print(f"{comparison.bits:g} bits are done", flush=True)

@@ -7,6 +7,7 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import card, column, label
 from kl_lens_desktop.gui.kit.words import explain
 from kl_lens_desktop.plan.document import Plan
+from kl_lens_desktop.quant.integers import IN_SEQUENCE
 
 
 class MeasuredCard(QWidget):
@@ -83,9 +84,11 @@ def rounding_words(plan: Plan) -> list[str]:
     """How a plan is rounded, in sentences, and what that gains where it was measured."""
     if not plan.roundings or plan.rounding is None:
         return []
+    one_by_one = plan.rounding["method"] == IN_SEQUENCE
+    how = ", each making up for the errors of those before it" if one_by_one else ""
     words = [
         f"Rounding: the integers of {len(plan.roundings)} weights were chosen to keep what they compute on "
-        f"{plan.rounding['text']}. Size and speed are those of rounding to nearest."
+        f"{plan.rounding['text']}{how}. Size and speed are those of rounding to nearest."
     ]
     measured = plan.measured or {}
     if nearest := measured.get("nearest"):

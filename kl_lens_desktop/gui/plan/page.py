@@ -98,7 +98,8 @@ class PlanPage(Page):
             self._missing_for_repair,
             self._repair,
             "Improve the plan at the same size: exchange formats while that lowers the joint KL "
-            "on a third text, then verify. If you cancel, the improvements so far are kept.",
+            "on a third text, round the weights again in sequence, then verify. If you cancel, the "
+            "improvements so far are kept.",
         )
         self.baselines = JobButton(
             "Baselines",
@@ -106,7 +107,7 @@ class PlanPage(Page):
             self._missing_for_baselines,
             self._measure_baselines,
             "Measure other plans of about this size on the same held-out text: uniform formats, "
-            "NNCF's mixed precision, other metrics, the paper's plans and random choice",
+            "NNCF's mixed precision and its own rounding, other metrics, the paper's plans and random choice",
         )
         self.compare_button = button(
             "Compare…", self.compare, tip="Compare this plan with another, by block and kind"
@@ -173,7 +174,7 @@ class PlanPage(Page):
 
     def reset(self) -> None:
         """Give every weight back to the algorithm, exchanges of a repair included; can be undone."""
-        if self.pins or self._is_repaired():
+        if self.pins or self._is_improved():
             self._edit("removal of all pins", lambda: self._replan_with({}))
 
     def restore(self, state: "_State") -> None:
@@ -437,7 +438,7 @@ class PlanPage(Page):
         self.open_button.setEnabled(self.session.model is not None)
         tip = "Open a plan file for this model" if self.session.model else MISSING
         self.open_button.setToolTip(plain_tip(tip))
-        self.weights.reset_button.setEnabled(bool(self.pins) or self._is_repaired())
+        self.weights.reset_button.setEnabled(bool(self.pins) or self._is_improved())
         for widget in (self.verify, self.repair, self.baselines, self.budget.prices):
             widget.refresh()
 
@@ -463,7 +464,7 @@ class PlanPage(Page):
 
     def _repair(self) -> None:
         by = RepairSettings(scores=self.session.workspace.scores)
-        self._start(lambda model, plan: VerifyJob(model, plan, repair=by))
+        self._start(lambda model, plan: VerifyJob(model, plan, repair=by, refine=True))
 
     def _measure_baselines(self) -> None:
         work = self.session.workspace
@@ -519,7 +520,7 @@ class PlanPage(Page):
         plan, draft = self.session.plan, self._draft
         if plan is None or draft is None:
             return
-        if self.pins or self._is_repaired():
+        if self.pins or self._is_improved():
             free = draft.assign("kl", self.budget.bytes, self.limits)
             yield "KL (automatic)", draft.plan("kl", self.budget.bytes, self.limits, free)
         known = set()
@@ -535,9 +536,9 @@ class PlanPage(Page):
                 if titled(other) not in known:
                     yield titled(other), other
 
-    def _is_repaired(self) -> bool:
+    def _is_improved(self) -> bool:
         plan = self.session.plan
-        return plan is not None and "repaired_on" in plan.provenance
+        return plan is not None and plan.is_improved
 
     def _to_sensitivity(self) -> None:
         self._window.show_page("Sensitivity" if self.session.model else "Model")
@@ -559,7 +560,7 @@ class _State:
             mine == others
             and self.plan.assignments == other.plan.assignments
             and self.plan.method == other.plan.method
-            and ("repaired_on" in self.plan.provenance) == ("repaired_on" in other.plan.provenance)
+            and self.plan.is_improved == other.plan.is_improved
         )
 
 
