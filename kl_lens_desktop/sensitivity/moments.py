@@ -128,7 +128,7 @@ class Remembered:
 
     @staticmethod
     def may_hold(weights: Sequence[Weight]) -> bool:
-        """Whether memory holds what all of these see, were it of each alone: the same whoever asks, and when."""
+        """Whether memory holds what all of these see, were it of each alone: the same whenever asked."""
         return all(len(weight.shape) == 2 for weight in weights) and (
             sum(_HELD_MATRICES * weight.shape[-1] ** 2 for weight in weights) <= HELD_ELEMENTS
         )
