@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.errors import Cancelled, InputError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model import fit
 from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
@@ -215,6 +215,25 @@ def test_a_menu_that_is_done_measures_nothing_again(
     after = load_scores(again)
     assert after.windows == scores.windows
     assert after.entries == scores.entries
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4])
+def test_a_menu_that_was_cut_off_goes_on_to_the_same_bits(
+    share: float, small: LocalModel, tmp_path: Path
+) -> None:
+    """Early, it has rounded but not measured: what is measured further must not hang on what memory holds."""
+    how = replace(SMALL, rounding="data")
+    whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
+    events = list(analyze(small, whole, how, Cancel()))
+    first = next(place for place, event in enumerate(events) if isinstance(event, Scored))
+    stop, cancel = first + int(share * (len(events) - first)), Cancel()
+    with pytest.raises(Cancelled):
+        for place, _ in enumerate(analyze(small, cut, how, cancel)):
+            if place == stop:
+                cancel.cancel()
+    assert cut.read_bytes() != whole.read_bytes()
+    list(analyze(small, cut, how, Cancel()))
+    assert cut.read_bytes() == whole.read_bytes()
 
 
 def test_files_without_a_source_are_measured_and_a_measure_may_lack_only_where_it_is_predicted(
