@@ -61,7 +61,9 @@ class BudgetCard(QWidget):
         self._totals: Totals | None = None
         self._shown_exact = ""
         self.bytes = 0
-        self.method = combo("Method", [(words, value) for words, value, _ in METHODS])
+        self.method = combo(
+            "Method", [(words, value) for words, value, _ in METHODS], "How formats are chosen"
+        )
         self.limits_button = LimitsButton()
         self.prices = JobButton(
             "Prices",
@@ -88,7 +90,7 @@ class BudgetCard(QWidget):
             "stays FP16, but not the tokenizer. The predicted KL is the sum of the KLs of the "
             "single weights."
         )
-        top = row(label("Method", "secondary"), self.method, self.limits_button, self.prices, None, explain)
+        top = row(self.method, self.limits_button, self.prices, None, explain)
         spend = row(self.slider, self.exact, self.unit)
         spend.setStretch(0, 1)
         layout = QVBoxLayout(self)
