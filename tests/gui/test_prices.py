@@ -28,7 +28,7 @@ def _prices(scores: Scores) -> ModelPrices:
         for name, (ns, memory) in costs.items()
     ]
     whole = Whole(scores.model.sha256, "int4_sym_g64", 0.004, 150_000_000)
-    return ModelPrices(Prices(KEY, tuple(products), (whole,)), whole, scores.weights)
+    return ModelPrices(Prices(KEY, tuple(products), (whole,)), scores.weights, 0, whole)
 
 
 @pytest.fixture
