@@ -251,7 +251,7 @@ def _with_products(
 ) -> Generator[Event, None, Prices]:
     """The prices with the products that they lack: rows, columns and format of each.
 
-    Each is timed while as much is read as a model of so many parameters takes, but no more than caches hold.
+    Each is timed while as much is read as a model of so many parameters takes, up to more than caches hold.
     """
     found: list[Product] = []
     child: Child | None = None
