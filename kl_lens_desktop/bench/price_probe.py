@@ -107,8 +107,8 @@ def measure_prices(local: LocalModel, job: PricesJob, cancel: Cancel) -> Iterato
     shapes = _shapes(weights, chosen)[: _BRIEF_SHAPES if job.brief else None]
     parameters = sum(w["parameters"] for w in weights if w["kind"] != "conv")
     wanted = [(*shape, fmt) for fmt in formats for shape in shapes]
-    known = {(p.rows, p.columns, p.format) for p in prices.products}
-    lacking = [each for each in wanted if job.again or (each[0], each[1], each[2].name) not in known]
+    timed = {(p.rows, p.columns, p.format) for p in prices.products}
+    lacking = [each for each in wanted if job.again or (each[0], each[1], each[2].name) not in timed]
     prices = yield from _with_products(prices, lacking, parameters, cancel)
     if (job.again or prices.model(sha256) is None) and not job.brief:
         seconds, memory = yield from _whole(local, loaded, name, cancel)

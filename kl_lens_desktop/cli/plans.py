@@ -58,8 +58,8 @@ def make_plan(arguments: Arguments) -> None:
     if len(measured) < len(weights):
         rest = f"only {len(measured)} of {len(weights)} weights are measured; the others stay FP16"
         tell(f"{arguments.scores}: {rest}.")
-    prices = _prices(arguments, scores)
     least, forbidden = parse_limits(arguments.limit)
+    prices = _prices(arguments, scores)
     limits = Constraints(dict(arguments.pin), arguments.fused, least, forbidden, arguments.device)
     plan, limits = _proposed(arguments, scores, limits, prices)
     for conflict in overruled(plan.assignments, {w["name"]: w["kind"] for w in weights}, limits):
