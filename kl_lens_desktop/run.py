@@ -198,11 +198,12 @@ def _saving_disk_only(
     for name in names:
         if name.partition(".")[0] not in ("CPU", "GPU"):
             continue
-        job = PricesJob(model, name)
+        job = PricesJob(model, name, brief=True)
         try:
             for event in Child(job).events(cancel):
                 if isinstance(event, Finished):
-                    found[name] = job.result(event)["wasteful"]
+                    kinds = {each.rsplit("_", 1)[0] for each in job.result(event)["wasteful"]}
+                    found[name] = [each for each in MENU if each.rsplit("_", 1)[0] in kinds]
                 else:
                     yield event
         except ChildError as error:  # a plan needs no prices

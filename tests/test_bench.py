@@ -948,6 +948,19 @@ def test_what_cannot_be_measured_is_refused_before_any_child_starts(
 # -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_folder_for_servers_is_measured_on_both_backends(short_ir: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "served"
+    shutil.copytree(short_ir["int4"], folder)
+    assert [each.backend for each in find_variants([folder])] == [""]
+    card = json.loads((folder / "kl_lens.json").read_text(encoding="utf-8"))
+    card["proof"]["runs_paged"] = True
+    (folder / "kl_lens.json").write_text(json.dumps(card), encoding="utf-8")
+    assert [(each.name, each.backend) for each in find_variants([folder])] == [
+        ("served", ""),
+        ("served, SDPA", "SDPA"),
+    ]
+
+
 def test_variants_find_the_fp16_of_their_own_model(short_ir: dict[str, Path], tmp_path: Path) -> None:
     full, small = short_ir["fp16"], short_ir["int4"]
     other = shutil.copytree(full, tmp_path / "other")

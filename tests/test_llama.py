@@ -13,21 +13,17 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Finished
 
-# As llama-bench of build 5b1f13cb printed it for a granite-hybrid of 340 M, shortened.
+# As llama.cpp's own page on llama-bench shows it, shortened; no llama-bench was at hand here.
+_WITH = {
+    "build_commit": "8cf427ff", "build_number": 5163, "cpu_info": "AMD Ryzen 7 7800X3D 8-Core Processor",
+    "gpu_info": "NVIDIA GeForce RTX 4080", "backends": "CUDA", "n_threads": 8, "n_depth": 0,
+    "model_filename": "models/Qwen2.5-7B-Instruct-Q4_K_M.gguf", "model_type": "qwen2 7B Q4_K - Medium",
+    "model_size": 4677120000, "model_n_params": 7615616512, "cpu_strict": False, "flash_attn": -1,
+}  # fmt: skip
 ANSWER: list[dict[str, Any]] = [
-    {
-        "build_commit": "5b1f13cb", "cpu_info": "AMD EPYC", "gpu_info": "", "backends": "CPU",
-        "model_type": "granitehybrid 350M Q4_0", "model_size": 212000000, "n_threads": 2,
-        "n_prompt": 256, "n_gen": 0, "n_depth": 0, "avg_ts": 480.0, "stddev_ts": 2.0,
-        "samples_ns": [533333333, 533333333], "samples_ts": [481.5, 478.5],
-    },
-    {
-        "build_commit": "5b1f13cb", "cpu_info": "AMD EPYC", "gpu_info": "", "backends": "CPU",
-        "model_type": "granitehybrid 350M Q4_0", "model_size": 212000000, "n_threads": 2,
-        "n_prompt": 0, "n_gen": 64, "n_depth": 0, "avg_ts": 100.5, "stddev_ts": 0.5,
-        "samples_ns": [640000000, 640000000], "samples_ts": [101.0, 100.0],
-    },
-]  # fmt: skip
+    {**_WITH, "n_prompt": 512, "n_gen": 0, "avg_ts": 7131.76, "samples_ts": [7147.55, 7115.97]},
+    {**_WITH, "n_prompt": 0, "n_gen": 128, "avg_ts": 119.604, "samples_ts": [119.03, 120.178]},
+]
 
 
 def _bytes(value: Any) -> bytes:
@@ -35,10 +31,10 @@ def _bytes(value: Any) -> bytes:
 
 
 def test_speeds_are_read_from_what_llama_bench_prints() -> None:
-    found = parsed(_bytes(ANSWER), 256, 64)
-    assert found["tokens_per_s"] == [101.0, 100.0]
-    assert found["prefill_tokens_per_s"] == [481.5, 478.5]
-    assert (found["model"], found["threads"]) == ("granitehybrid 350M Q4_0", 2)
+    found = parsed(_bytes(ANSWER), 512, 128)
+    assert found["tokens_per_s"] == [119.03, 120.178]
+    assert found["prefill_tokens_per_s"] == [7147.55, 7115.97]
+    assert (found["model"], found["threads"]) == ("qwen2 7B Q4_K - Medium", 8)
 
 
 @pytest.mark.parametrize("output", [
@@ -48,12 +44,12 @@ def test_speeds_are_read_from_what_llama_bench_prints() -> None:
     _bytes([ANSWER[0], {**ANSWER[1], "samples_ts": [1.0, -2.0]}]),
     _bytes([ANSWER[0], {**ANSWER[1], "samples_ts": [True]}]),
     _bytes([ANSWER[0], {**ANSWER[1], "model_type": 3}]),
-    _bytes(ANSWER).replace(b"101.0", b"NaN"), _bytes(ANSWER).replace(b"101.0", b"1e999"),
+    _bytes(ANSWER).replace(b"119.03", b"NaN"), _bytes(ANSWER).replace(b"119.03", b"1e999"),
     b" " * 2**21,
 ])  # fmt: skip
 def test_anything_else_is_refused_in_one_sentence(output: bytes) -> None:
     with pytest.raises(InputError, match="Cannot read what llama-bench printed"):
-        parsed(output, 256, 64)
+        parsed(output, 512, 128)
 
 
 def test_a_program_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,12 +72,12 @@ def test_what_the_program_says_becomes_a_row(tmp_path: Path, cancel: Cancel) -> 
     gguf = tmp_path / "model.gguf"
     gguf.write_bytes(b"GGUF" * 100)
     program = _program(tmp_path, f"import json, sys\nassert '-o' in sys.argv\nprint(json.dumps({ANSWER!r}))")
-    job = LlamaJob(gguf, program, 256, 64, 2)
+    job = LlamaJob(gguf, program, 512, 128, 2)
     (done,) = time_llama(job, cancel)
     assert isinstance(done, Finished)
     row = llama_row(gguf, job.result(done))
-    assert (row["status"], row["device"], row["backend"]) == ("ok", "CPU", "llama.cpp")
-    assert row["tokens_per_s"]["mean"] == 100.5
+    assert (row["status"], row["device"], row["backend"]) == ("ok", "GPU", "llama.cpp")
+    assert row["tokens_per_s"]["mean"] == pytest.approx(119.604)
     assert row["size_bytes"] == 400
 
 
@@ -89,4 +85,4 @@ def test_what_the_program_says_becomes_a_row(tmp_path: Path, cancel: Cancel) -> 
 def test_a_program_that_fails_is_quoted(tmp_path: Path, cancel: Cancel) -> None:
     program = _program(tmp_path, "import sys\nsys.exit('error: unknown model architecture')")
     with pytest.raises(InputError, match="unknown model architecture"):
-        list(time_llama(LlamaJob(tmp_path / "m.gguf", program, 256, 64, 2), cancel))
+        list(time_llama(LlamaJob(tmp_path / "m.gguf", program, 512, 128, 2), cancel))

@@ -64,14 +64,14 @@ def _prices(shapes: list[tuple[int, int]], whole_ms: float = 2.0, chosen: int = 
 
 
 def _model_prices(prices: Prices, weights: list[dict[str, Any]]) -> ModelPrices:
-    return ModelPrices(prices, prices.models[0], weights)
+    return ModelPrices(prices, weights, prices.models[0].chosen, prices.models[0])
 
 
 def _of_scores(scores: Scores) -> ModelPrices:
     shapes = {tuple(w["shape"]) for w in scores.weights if w["kind"] != "conv"}
     prices = _prices(sorted(shapes))
     prices = replace(prices, models=(replace(prices.models[0], sha256=scores.model.sha256),))
-    return ModelPrices(prices, prices.models[0], scores.weights)
+    return ModelPrices(prices, scores.weights, 0, prices.models[0])
 
 
 def test_a_plan_takes_the_whole_and_the_difference_of_each_weight() -> None:
@@ -79,7 +79,7 @@ def test_a_plan_takes_the_whole_and_the_difference_of_each_weight() -> None:
     prices = _model_prices(_prices([(100, 200), (50, 200)]), weights)
     same = prices.of_plan({"a.weight": "int4_sym_g64", "b.weight": "int4_sym_g64"})
     assert same is not None
-    assert (same.seconds, same.memory) == (prices.whole.seconds, prices.whole.memory)
+    assert (same.seconds, same.memory) == (0.002, 50_000_000)
     mixed = prices.of_plan({"a.weight": "int8_sym", "b.weight": "int4_sym_g64"})
     assert mixed is not None
     assert mixed.seconds - same.seconds == pytest.approx(20_000 * 0.2e-9)
@@ -175,7 +175,7 @@ def test_a_speed_that_no_plan_has_is_refused_with_the_best_there_is(sample_score
 
 def test_a_plan_for_a_speed_survives_its_file(sample_scores: Scores, tmp_path: Path) -> None:
     prices = _of_scores(sample_scores)
-    plan = propose(sample_scores, min_tokens_per_s=0.9 / prices.whole.seconds, prices=prices)
+    plan = propose(sample_scores, min_tokens_per_s=450, prices=prices)
     save_plan(tmp_path / "plan.json", plan)
     assert load_plan(tmp_path / "plan.json") == plan
 
@@ -260,6 +260,18 @@ def test_the_probe_prices_a_model_once_and_for_all_its_plans(
     again = [*measure_prices(short_sample, job, cancel)]
     assert job.result(again[-1]) == found  # type: ignore[arg-type]
     assert not any("Timing" in getattr(event, "message", "") for event in again), "it is known"
+
+
+def test_a_brief_probe_tells_that_the_cpu_unpacks_int3(
+    own_home: Path, short_sample: LocalModel, cancel: Cancel
+) -> None:
+    job = PricesJob(str(short_sample.folder), "CPU", brief=True)
+    *_, last = measure_prices(short_sample, job, cancel)
+    assert isinstance(last, Finished)
+    found = job.result(last)
+    assert "int3_sym_g64" in found["wasteful"]
+    assert not {"int8_sym", "int4_sym_g64"} & set(found["wasteful"])
+    assert (found["formats"], found["rest"]) == ([], None)
 
 
 def test_a_device_that_is_not_here_has_no_prices(short_sample: LocalModel, cancel: Cancel) -> None:

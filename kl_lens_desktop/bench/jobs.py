@@ -323,14 +323,15 @@ class LlamaJob(Job[LlamaTimes]):
 class Priced(TypedDict):
     """Prices of a model on a device: see `plan.prices.ModelPrices.table` for ``formats``.
 
-    ``sha256`` is of the model's weights, and ``rest`` what it takes beside them.
+    ``sha256`` is of the model's weights, and ``rest`` what it takes beside them. After a brief
+    measurement there are neither ``formats`` nor ``rest``.
     """
 
     device: str
     sha256: str
     formats: list[dict[str, Any]]
     wasteful: list[str]
-    rest: dict[str, float]
+    rest: dict[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +347,8 @@ class PricesJob(Job[Priced]):
         Measure what is known too.
     formats : tuple of str
         Those to measure, beside that in which the whole model is timed; without any, all.
+    brief : bool
+        Measure only what tells which kinds of format pay: one of each, and not the whole model.
     """
 
     NAME: ClassVar[str] = "prices"
@@ -355,6 +358,7 @@ class PricesJob(Job[Priced]):
     device: str = "CPU"
     again: bool = False
     formats: tuple[str, ...] = ()
+    brief: bool = False
 
     def check(self) -> None:
         from kl_lens_desktop.bench.devices import check_device_name

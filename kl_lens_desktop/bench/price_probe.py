@@ -48,7 +48,18 @@ from kl_lens_desktop.sensitivity.jobs import ANCHOR, MENU
 from kl_lens_desktop.temporary import temporary_folder
 
 STAGE = "prices"
+# Of every kind a format: what of a kind is unpacked is so in all its groups.
+OF_EACH_KIND = (
+    "int8_sym",
+    "int8_asym",
+    "int4_sym_g64",
+    "int4_asym_g64",
+    "nf4_g64",
+    "int3_sym_g64",
+    "int2_sym_g64",
+)
 _MOST_SHAPES = 4
+_BRIEF_SHAPES = 2
 _COVERED = 0.97  # of what a token multiplies, by the shapes that are measured
 _READ = 48 * 2**20  # bytes: more than the caches of a laptop hold
 _MOST_COPIES = 64
@@ -87,18 +98,24 @@ def measure_prices(local: LocalModel, job: PricesJob, cancel: Cancel) -> Iterato
     key, loaded = _key(core, name), open_model(local.folder)
     weights = [weight.as_dict() for weight in inventory(loaded.model)]
     sha256 = weights_sha256(loaded.files)
-    prices = Prices(key) if job.again else load_prices(key)
+    prices = load_prices(key)
     chosen = _experts_chosen(loaded.model.config)
-    asked = {*job.formats, ANCHOR} if job.formats else {"fp16", *MENU}
+    asked = {*(OF_EACH_KIND if job.brief else job.formats or ("fp16", *MENU)), ANCHOR}
     formats = [
         parse_format(each) for each in all_formats() if each in asked and not is_distrusted(name, each)
     ]
-    prices = yield from _with_products(prices, weights, chosen, formats, cancel)
-    if prices.model(sha256) is None:
+    shapes = _shapes(weights, chosen)[: _BRIEF_SHAPES if job.brief else None]
+    parameters = sum(w["parameters"] for w in weights if w["kind"] != "conv")
+    wanted = [(*shape, fmt) for fmt in formats for shape in shapes]
+    timed = {(p.rows, p.columns, p.format) for p in prices.products}
+    lacking = [each for each in wanted if job.again or (each[0], each[1], each[2].name) not in timed]
+    prices = yield from _with_products(prices, lacking, parameters, cancel)
+    if (job.again or prices.model(sha256) is None) and not job.brief:
         seconds, memory = yield from _whole(local, loaded, name, cancel)
         prices = prices.with_model(Whole(sha256, ANCHOR, seconds, memory, chosen))
         save_prices(prices)
-    found = ModelPrices(prices, cast(Whole, prices.model(sha256)), weights)
+    found = ModelPrices(prices, weights, chosen, prices.model(sha256))
+    rest = found.rest() if found.whole else None
     yield Progress(STAGE, 1, 1, "Measured")
     yield job.finished({
         "device": name,
@@ -108,7 +125,7 @@ def measure_prices(local: LocalModel, job: PricesJob, cancel: Cancel) -> Iterato
             for each, size, price in found.table()
         ],
         "wasteful": list(found.wasteful()),
-        "rest": {"seconds": found.rest().seconds, "memory": found.rest().memory},
+        "rest": {"seconds": rest.seconds, "memory": rest.memory} if rest else None,
     })  # fmt: skip
 
 
@@ -230,17 +247,12 @@ def _shapes(weights: Sequence[Mapping[str, Any]], chosen: int) -> list[tuple[int
 
 
 def _with_products(
-    prices: Prices,
-    weights: Sequence[Mapping[str, Any]],
-    chosen: int,
-    formats: Sequence[Format],
-    cancel: Cancel,
+    prices: Prices, lacking: Sequence[tuple[int, int, Format]], parameters: int, cancel: Cancel
 ) -> Generator[Event, None, Prices]:
-    """The prices with the products that they lack, each measured while as much is read as the model is."""
-    known = {(p.rows, p.columns, p.format) for p in prices.products}
-    shapes = _shapes(weights, chosen)
-    parameters = sum(w["parameters"] for w in weights if w["kind"] != "conv")
-    lacking = [(*shape, fmt) for fmt in formats for shape in shapes if (*shape, fmt.name) not in known]
+    """The prices with the products that they lack: rows, columns and format of each.
+
+    Each is timed while as much is read as a model of so many parameters takes, up to more than caches hold.
+    """
     found: list[Product] = []
     child: Child | None = None
     try:

@@ -53,8 +53,10 @@ def find_variants(folders: Sequence[Path]) -> list[Variant]:
 
 def _others(variant: Variant) -> Iterator[Variant]:
     """The same folder on the backends that are not its default."""
-    card = variant.folder / CARD
-    if card.is_file() and read_json(card).get("proof", {}).get("runs_paged") is True:
+    path = variant.folder / CARD
+    card = read_json(path) if path.is_file() else {}
+    proof = card.get("proof") if isinstance(card, dict) else None
+    if isinstance(proof, dict) and proof.get("runs_paged") is True:
         yield replace(variant, name=f"{variant.name}, {SDPA}", backend=SDPA)
 
 

@@ -59,8 +59,9 @@ def make_plan(arguments: Arguments) -> None:
         rest = f"only {len(measured)} of {len(weights)} weights are measured; the others stay FP16"
         tell(f"{arguments.scores}: {rest}.")
     least, forbidden = parse_limits(arguments.limit)
+    prices = _prices(arguments, scores)
     limits = Constraints(dict(arguments.pin), arguments.fused, least, forbidden, arguments.device)
-    plan, limits = _proposed(arguments, scores, limits)
+    plan, limits = _proposed(arguments, scores, limits, prices)
     for conflict in overruled(plan.assignments, {w["name"]: w["kind"] for w in weights}, limits):
         tell(conflict)
     save_plan(arguments.out, plan)
@@ -72,12 +73,13 @@ def make_plan(arguments: Arguments) -> None:
     say(f"Wrote {arguments.out}")
 
 
-def _proposed(arguments: Arguments, scores: Scores, limits: Constraints) -> tuple[Plan, Constraints]:
+def _proposed(
+    arguments: Arguments, scores: Scores, limits: Constraints, prices: ModelPrices | None
+) -> tuple[Plan, Constraints]:
     """The plan, and the limits it was made under: on a device, formats that only save disk are left out.
 
     Unless nothing else is small enough.
     """
-    prices = _prices(arguments, scores)
     percent, size, memory = arguments.max_perplexity_increase, arguments.size_mb, arguments.memory_mb
 
     def under(limits: Constraints) -> Plan:
@@ -106,7 +108,10 @@ def _proposed(arguments: Arguments, scores: Scores, limits: Constraints) -> tupl
 
 
 def _prices(arguments: Arguments, scores: Scores) -> ModelPrices | None:
-    """What formats cost on the device; measured first where the plan cannot do without."""
+    """What formats cost on the device; measured first where the plan cannot do without.
+
+    Then `arguments.device` is set too, if a person named none.
+    """
     asked = arguments.min_tokens_per_s, arguments.memory_mb, arguments.fastest or None
     device, sha256 = arguments.device, scores.model.sha256
     if any(value is not None for value in asked):

@@ -125,14 +125,18 @@ class ModelPrices:
     Parameters
     ----------
     prices : Prices
-    whole : Whole
     weights : sequence of mapping
         As score files list them: ``name``, ``kind``, ``shape`` and ``uses``.
+    chosen : int
+        Experts that a token passes in each layer; 0 without experts.
+    whole : Whole, optional
+        Without it nothing is told of a whole plan.
     """
 
     prices: Prices
-    whole: Whole
     weights: Sequence[Mapping[str, Any]]
+    chosen: int = 0
+    whole: Whole | None = None
     _known: dict[tuple[int, int, str], Price | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -148,7 +152,7 @@ class ModelPrices:
         stacked = math.prod(experts)
         # A lookup reads a row. Of a stack of experts a token passes some.
         products = int(weight.get("uses", 1)) - (weight["kind"] == "embedding")
-        products *= min(self.whole.chosen or stacked, stacked)
+        products *= min(self.chosen or stacked, stacked)
         return Price(products * one.seconds, stacked * one.memory)
 
     @property
@@ -159,7 +163,9 @@ class ModelPrices:
         return [name for name in names if all(self.of(weight, name) for weight in listed)]
 
     def of_plan(self, assignments: Mapping[str, str]) -> Price | None:
-        """Seconds of a token and memory under an assignment; None where a format was not measured."""
+        """Seconds of a token and memory under an assignment; None where something was not measured."""
+        if self.whole is None:
+            return None
         seconds, memory = self.whole.seconds, self.whole.memory
         for weight in self.weights:
             if weight["kind"] == "conv":
@@ -173,6 +179,7 @@ class ModelPrices:
 
     def rest(self) -> Price:
         """What the model takes beside its weights; differences of measurements may make it negative."""
+        assert self.whole is not None
         named = [weight for weight in self.weights if weight["kind"] != "conv"]
         known = [price for weight in named if (price := self.of(weight, self.whole.format))]
         return Price(
@@ -271,7 +278,7 @@ def known_prices(device: str, sha256: str, weights: Sequence[Mapping[str, Any]])
     if not found:
         return None
     _, prices, whole = max(found, key=lambda each: each[0])
-    return ModelPrices(prices, whole, weights)
+    return ModelPrices(prices, weights, whole.chosen, whole)
 
 
 def _kept() -> Iterator[tuple[float, Prices]]:

@@ -28,7 +28,7 @@ def _prices(scores: Scores) -> ModelPrices:
         for name, (ns, memory) in costs.items()
     ]
     whole = Whole(scores.model.sha256, "int4_sym_g64", 0.004, 150_000_000)
-    return ModelPrices(Prices(KEY, tuple(products), (whole,)), whole, scores.weights)
+    return ModelPrices(Prices(KEY, tuple(products), (whole,)), scores.weights, 0, whole)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def priced(scored: Window) -> Iterator[PlanPage]:
     page = scored.page("Plan")
     assert isinstance(page, PlanPage)
     assert scored.session.scores is not None
-    assert page.budget.readings["speed"].text() == "–"
+    assert page.budget.on_device.isHidden()
     save_prices(_prices(scored.session.scores).prices)
     page._new_scores()
     yield page
@@ -47,8 +47,10 @@ def test_a_plan_tells_its_speed_and_memory_where_they_were_measured(priced: Plan
     plan = priced.session.plan
     assert plan is not None
     priced.replan()
-    assert priced.budget.readings["speed"].text().endswith(" tokens/s")
-    assert priced.budget.readings["memory"].text().endswith(" MB")
+    assert not priced.budget.on_device.isHidden()
+    words = priced.budget.on_device.text()
+    assert words.startswith("Predicted on CPU: ")
+    assert words.endswith(" MB of memory")
     assert priced.session.plan is not None
     assert priced.session.plan.predicted["tokens_per_s"]
     index = priced.weights.table.index(0, FORMAT)

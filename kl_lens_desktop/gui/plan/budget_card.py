@@ -6,7 +6,6 @@ from PySide6.QtWidgets import QGridLayout, QLineEdit, QVBoxLayout, QWidget
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import JobButton, card, column, combo, hint, label, row
-from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.plan.budget_slider import STEPS, BudgetSlider
 from kl_lens_desktop.gui.plan.draft import DEVICE_UNITS, UNITS, Draft, Totals
 from kl_lens_desktop.gui.plan.limits import LimitsButton
@@ -29,13 +28,7 @@ METHODS = (
         "One list of all reductions by KL(quantized‖full), applied from the least harmful on",
     ),
 )
-READINGS = (
-    ("size", "Size of all weights"),
-    ("bits", "Average bits"),
-    ("kl", "Predicted KL, nats/token"),
-    ("speed", "Predicted speed"),
-    ("memory", "Predicted memory"),
-)
+READINGS = (("size", "Size of all weights"), ("bits", "Average bits"), ("kl", "Predicted KL, nats per token"))
 
 
 class BudgetCard(QWidget):
@@ -68,7 +61,9 @@ class BudgetCard(QWidget):
         self._totals: Totals | None = None
         self._shown_exact = ""
         self.bytes = 0
-        self.method = combo("Method", [(words, value) for words, value, _ in METHODS])
+        self.method = combo(
+            "Method", [(words, value) for words, value, _ in METHODS], "How formats are chosen"
+        )
         self.limits_button = LimitsButton()
         self.prices = JobButton(
             "Prices",
@@ -79,6 +74,8 @@ class BudgetCard(QWidget):
             "and is remembered. Then a budget can be a speed.",
         )
         self.readings = {name: label("–", "number") for name, _ in READINGS}
+        self.on_device = label("", "secondary")
+        self.on_device.hide()
         self.over = label("", "bad")
         self.over.hide()
         self.slider = BudgetSlider()
@@ -93,12 +90,13 @@ class BudgetCard(QWidget):
             "stays FP16, but not the tokenizer. The predicted KL is the sum of the KLs of the "
             "single weights."
         )
-        top = row(label("Method", "secondary"), self.method, self.limits_button, self.prices, None, explain)
+        top = row(self.method, self.limits_button, self.prices, None, explain)
         spend = row(self.slider, self.exact, self.unit)
         spend.setStretch(0, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(card(column(top, self._make_readings(), self.over, spend, spacing=10)))
+        figures = column(self._make_readings(), self.on_device, spacing=4)
+        layout.addWidget(card(column(top, figures, self.over, spend, spacing=10)))
         self._throttle = QTimer(self, interval=0, singleShot=True)
         self._throttle.timeout.connect(self.changed)
         self.method.currentIndexChanged.connect(self._method_changed)
@@ -135,10 +133,12 @@ class BudgetCard(QWidget):
         self.readings["bits"].setText(f"{totals.bits:.2f}")
         self.readings["kl"].setText(quantities.plus_minus(totals.kl, totals.se))
         price = totals.price
-        self.readings["speed"].setText(
-            f"{quantities.significant(1 / price.seconds)} tokens/s" if price else "–"
-        )
-        self.readings["memory"].setText(quantities.size(price.memory) if price else "–")
+        self.on_device.setVisible(price is not None)
+        if price is not None:
+            speed = f"{quantities.significant(1 / price.seconds)} tokens/s"
+            self.on_device.setText(
+                f"Predicted on {self._draft.device}: {speed}, {quantities.size(price.memory)} of memory"
+            )
         uniform = plan.method.startswith("uniform-")
         self.slider.setEnabled(not uniform)
         self.slider.setAccessibleDescription(
@@ -154,6 +154,7 @@ class BudgetCard(QWidget):
         self._totals = None
         for reading in self.readings.values():
             reading.setText("–")
+        self.on_device.hide()
         self.slider.setEnabled(not (self.method.currentData() or "").startswith("uniform-"))
         self.slider.setAccessibleDescription("")
         self.over.hide()
@@ -180,9 +181,6 @@ class BudgetCard(QWidget):
                 self.unit.addItem(words, value)
             self.unit.setCurrentIndex(max(self.unit.findData(kept), 0))
             self.unit.blockSignals(False)
-        for name in ("speed", "memory"):
-            tip = "" if priced else "Press Prices to measure what formats cost on this computer"
-            self.readings[name].setToolTip(plain_tip(tip) if tip else "")
 
     def take_method(self, method: str) -> None:
         """Choose a method without asking for a plan; one from elsewhere stands below those on offer."""
