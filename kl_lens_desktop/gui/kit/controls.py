@@ -275,6 +275,7 @@ class JobButton(QPushButton):
             session.devices_changed,
             session.job.started,
             session.job.ended,
+            session.job.occupied_changed,
         ):
             signal.connect(self.refresh)
         self.refresh()

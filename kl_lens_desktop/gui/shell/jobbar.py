@@ -1,11 +1,14 @@
 """The bar at the foot while a job runs: what it does, how far it is, how long it takes, pause and cancel."""
 
-from PySide6.QtCore import Qt
+import time
+
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QStackedWidget, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Elided, button, label
+from kl_lens_desktop.gui.shell.timeline import Timeline
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import STAGE_NAMES, Session
 from kl_lens_desktop.gui.state.stages import STAGES
@@ -14,6 +17,7 @@ from kl_lens_desktop.run import RunJob
 
 _STEPS = STAGES[1:]  # of Compress
 _BYTES = ("bytes", "B")
+_TICK_MS = 1000  # some stages say nothing for a while; the time left goes on
 
 
 class JobBar(QStackedWidget):
@@ -34,9 +38,10 @@ class JobBar(QStackedWidget):
         self._bar.setRange(0, 1000)
         self._bar.setAccessibleName("Progress")
         self._bar.setMinimumWidth(120)
+        self.timeline = Timeline()
         self._left = label("", "secondary")
         self._left.setFont(theme.text_font())
-        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("88 min 88 s left") + 4)
+        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("about 88 min 88 s left") + 4)
         self.pause = button("Pause", self._toggle_pause, tip="Pause after the current step")
         self.cancel = button("Cancel", self._cancel, tip="Cancel the job; what was measured is kept (Esc)")
         for widget in (self.pause, self.cancel):
@@ -47,6 +52,7 @@ class JobBar(QStackedWidget):
                 self._count,
                 (self._message, 1),
                 (self._bar, 1),
+                (self.timeline, 3),
                 self._left,
                 self.pause,
                 self.cancel,
@@ -61,7 +67,9 @@ class JobBar(QStackedWidget):
         self._job.step_started.connect(self._show_step)
         self._job.progress.connect(self._show_progress)
         self._job.paused_changed.connect(self._show_paused)
-        self._job.ended.connect(lambda: self.hide())
+        self._job.ended.connect(lambda: self._end())
+        self._tick = QTimer(self, interval=_TICK_MS)
+        self._tick.timeout.connect(self._show_course)
 
     def ask(self) -> None:
         """Esc: ask before stopping; the answer that loses nothing has the focus."""
@@ -75,7 +83,29 @@ class JobBar(QStackedWidget):
         self.cancel.setEnabled(True)
         self._show_paused(False)
         self._show_stage(name, "")
+        whole = self._session.course is not None
+        self.timeline.setVisible(whole)
+        self._bar.setVisible(not whole)
+        self._count.setVisible(not whole)
+        if whole:
+            self._show_course()
+            self._tick.start()
         self.show()
+
+    def _end(self) -> None:
+        self._tick.stop()
+        self.hide()
+
+    def _show_course(self) -> None:
+        """How far the whole job is, and how long it will still take."""
+        course = self._session.course
+        if course is None:
+            return
+        left = course.left(time.monotonic())
+        words = "" if left is None else f"about {quantities.duration(rounded(left))} left"
+        self.timeline.show_course(course.shares(), course.step, f"The whole job: {words}." if words else "")
+        if not self._job.paused and not self._job.cancelling:
+            self._left.setText(words)
 
     def _show_step(self, step: Step) -> None:
         self._show_stage(step.name, step.about)
@@ -96,7 +126,9 @@ class JobBar(QStackedWidget):
             self._bar.setValue(round(1000 * min(progress.done / progress.total, 1)))
         else:
             self._bar.setRange(0, 0)
-        if not self._job.paused:
+        if self._session.course is not None:
+            self._show_course()
+        elif not self._job.paused:
             known = progress.eta_s is not None
             self._left.setText(f"{quantities.duration(progress.eta_s)} left" if known else "")  # type: ignore[arg-type]
 
@@ -126,6 +158,12 @@ class JobBar(QStackedWidget):
 
     def _keep(self) -> None:
         self.setCurrentIndex(0)
+
+
+def rounded(seconds: float) -> float:
+    """To what an estimate of that length is worth: five seconds, half a minute, or five minutes."""
+    step = 5 if seconds < 120 else 30 if seconds < 1800 else 300
+    return max(step * round(seconds / step), step)
 
 
 def _line(*items: QWidget | tuple[QWidget, int]) -> QWidget:

@@ -28,7 +28,6 @@ PAGE_OF = {
     "export": "Export",
     "push": "Export",
     "bench": "Benchmark",
-    "generate": "Benchmark",
 }
 
 
