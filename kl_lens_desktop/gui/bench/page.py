@@ -50,6 +50,7 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
 )
+from kl_lens_desktop.gui.kit.pictures import Taken
 from kl_lens_desktop.gui.kit.share import choose_and_share
 from kl_lens_desktop.gui.kit.words import caption, explain, plain_tip
 from kl_lens_desktop.gui.state import bench_history
@@ -267,7 +268,8 @@ class BenchmarkPage(Page):
         self.upward.setMinimumContentsLength(22)
         self.chart_view.currentIndexChanged.connect(self._change_view)
         self.upward.activated.connect(lambda _: self._draw_view())
-        inside = column(row(self.chart_view, self.upward, None, hint(HINT)), self.chart)
+        taker = Taken(self.session, self.chart, "benchmark", self.chart.rows).button()
+        inside = column(row(self.chart_view, self.upward, None, taker, hint(HINT)), self.chart)
         inside.setStretch(1, 1)
         return inside
 

@@ -99,6 +99,18 @@ class ParetoChart(Chart):
             self._beside = list(plans)
             self.redraw()
 
+    def rows(self) -> list[Sequence[object]]:
+        """What the chart shows: the front, this plan, and what was measured; bytes, and KL with its error."""
+        lines: list[Sequence[object]] = [("what", "bytes", "kl_nats_per_token", "se")]
+        if self._draft is not None:
+            fixed = self._draft.fixed
+            lines += [("front", fixed + p.bytes, p.loss, None) for p in self._draft.front().points]
+            if self._plan is not None:
+                totals = self._draft.totals(self._plan.assignments)
+                lines.append(("plan, predicted", totals.bytes, totals.kl, totals.se))
+        lines += [("plan, measured", *_measurement(plan)) for plan in self._measured if plan.measured]
+        return lines + [(plan.method, *_measurement(plan)) for plan in self._beside]
+
     def redraw(self) -> None:
         self.clear()
         self._point = None
