@@ -89,7 +89,7 @@ def test_the_histogram_counts_the_values_of_the_file(page: SensitivityPage, qtbo
     weight = "model.layers.0.mamba.in_proj.weight"
     page.choose(weight)
     page.detail.tabs.setCurrentIndex(1)
-    qtbot.waitUntil(lambda: len(page.detail.values.rows()) > 1, timeout=10_000)
+    qtbot.waitUntil(lambda: len(page.detail.values.rows()) > 1, timeout=60_000)
     (file,) = SAMPLE.glob("*.safetensors")
     values = load_file(file)[weight].astype(np.float32)
     lines = page.detail.values.rows()[1:]
@@ -98,22 +98,22 @@ def test_the_histogram_counts_the_values_of_the_file(page: SensitivityPage, qtbo
     assert count == ((values >= low) & (values < high)).sum()
     assert f"{values.size:,} values" in page.detail.values.accessibleDescription()
     page.choose("model.no.such.weight")
-    qtbot.waitUntil(lambda: "holds it in parts" in page.detail.values.accessibleDescription(), timeout=10_000)
+    qtbot.waitUntil(lambda: "holds it in parts" in page.detail.values.accessibleDescription(), timeout=60_000)
 
 
 def test_values_are_sampled_evenly_and_widened_from_any_type(tmp_path: Path) -> None:
     (file,) = SAMPLE.glob("*.safetensors")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((SAMPLE / name).read_bytes())
-    rows = np.repeat(np.arange(4096, dtype=np.float32)[:, None], 64, 1)
+    rows = np.repeat(np.arange(2048, dtype=np.float32)[:, None], 64, 1)
     save_file({"a.weight": rows, "b.weight": rows.astype(np.float16)}, tmp_path / file.name)
     whole = sample_values(tmp_path, "a.weight")
     assert (whole.reshape(-1, 64) == rows).all()
     part = sample_values(tmp_path, "b.weight", 64 * 512)
     assert part.dtype == np.float32
     assert part.size == 64 * 512
-    assert (part.min(), part.max()) == (0, 4095), "the first and the last rows are among them"
-    assert abs(part.mean() - 2047.5) < 64
+    assert (part.min(), part.max()) == (0, 2047), "the first and the last rows are among them"
+    assert abs(part.mean() - 1023.5) < 64
     with pytest.raises(ModelError, match="holds it in parts"):
         sample_values(tmp_path, "c.weight")
     about = b'{"w.weight":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}'

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QBuffer, QIODevice, QPoint, QRect, QSize, Qt
+from PySide6.QtCore import QBuffer, QIODevice, QPoint, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QGuiApplication, QPainter, QPixmap
 from PySide6.QtSvg import QSvgGenerator
-from PySide6.QtWidgets import QFileDialog, QMenu, QToolButton, QWidget
+from PySide6.QtWidgets import QFileDialog, QGraphicsView, QMenu, QToolButton, QWidget
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import write_text
@@ -58,7 +58,8 @@ class Taken:
         pixmap = QPixmap(size)
         pixmap.setDevicePixelRatio(scale)
         pixmap.fill(QColor(theme.colours().surface))
-        self._chart.render(pixmap)
+        with QPainter(pixmap) as painter:
+            self._draw(painter)
         return pixmap
 
     def svg(self) -> str:
@@ -72,8 +73,15 @@ class Taken:
         generator.setTitle(self._chart.accessibleName())
         with QPainter(generator) as painter:
             painter.fillRect(self._chart.rect(), QColor(theme.colours().surface))
-            self._chart.render(painter, QPoint(0, 0))
+            self._draw(painter)
         return bytes(buffer.data().data()).decode("utf-8")
+
+    def _draw(self, painter: QPainter) -> None:
+        chart = self._chart
+        if isinstance(chart, QGraphicsView):
+            chart.render(painter, QRectF(chart.rect()), chart.rect())
+        else:
+            chart.render(painter, QPoint(0, 0))
 
     def copy_picture(self) -> None:
         QGuiApplication.clipboard().setPixmap(self.pixmap())

@@ -21,6 +21,8 @@ from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.verdict import HARD_TO_NOTICE
 from kl_lens_desktop.quant.formats import parse_format
 
+_LABEL, _AXIS = 20, 50  # pixels that a mark's name takes, and the axis below
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -152,9 +154,10 @@ class ParetoChart(Chart):
         seen = [np.log10(kl) for _, kl, _ in map(_measurement, self._beside) if kl > 0]
         low = max(min([float(y.min()), *seen]), -7.0)
         top = max([float(y.max()), *seen])
+        above = (top - low) * _LABEL / max(self.height() - _AXIS, _LABEL)  # for the name of the highest mark
         self.setRange(
             xRange=(draft.smallest / 1e6, draft.largest / 1e6),
-            yRange=(low, top + max(0.35, 0.14 * (top - low))),  # room for a label above the highest
+            yRange=(low, top + max(above, 0.35)),
             padding=0.05,
         )
 

@@ -11,11 +11,8 @@ from kl_lens_desktop.gui.kit.controls import Elided, button, label
 from kl_lens_desktop.gui.shell.timeline import Timeline
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import STAGE_NAMES, Session
-from kl_lens_desktop.gui.state.stages import STAGES
 from kl_lens_desktop.process.events import Progress
-from kl_lens_desktop.run import RunJob
 
-_STEPS = STAGES[1:]  # of Compress
 _BYTES = ("bytes", "B")
 _TICK_MS = 1000  # some stages say nothing for a while; the time left goes on
 
@@ -118,7 +115,7 @@ class JobBar(QStackedWidget):
         self._bar.setRange(0, 0)
 
     def _show_progress(self, progress: Progress) -> None:
-        self._stage.setText(self._step_words() + STAGE_NAMES.get(progress.stage, progress.stage.capitalize()))
+        self._stage.setText(STAGE_NAMES.get(progress.stage, progress.stage.capitalize()))
         self._message.set_text(progress.message)
         self._count.setText(_count(progress))
         if progress.total > 0:
@@ -131,13 +128,6 @@ class JobBar(QStackedWidget):
         elif not self._job.paused:
             known = progress.eta_s is not None
             self._left.setText(f"{quantities.duration(progress.eta_s)} left" if known else "")  # type: ignore[arg-type]
-
-    def _step_words(self) -> str:
-        """Which step of the whole job this is; empty for a job of one step."""
-        current, page = self._job.current, self._session.running_page
-        if current is None or not isinstance(current.job, RunJob) or page not in _STEPS:
-            return ""
-        return f"Step {_STEPS.index(page) + 1} of {len(_STEPS)}: "
 
     def _show_paused(self, paused: bool) -> None:
         self.pause.setText("Resume" if paused else "Pause")

@@ -18,11 +18,11 @@ class Timeline(QProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
+        self.setObjectName("timeline")
         self.setTextVisible(False)
         self.setRange(0, 1000)
         self.setAccessibleName("The whole job")
-        self.setMinimumWidth(260)
-        self.setMinimumHeight(30)
+        self.setMinimumWidth(330)
         self.shares: tuple[float, ...] = (1.0,) + (0.0,) * len(STEPS)
         self.current = 1
 
@@ -38,7 +38,7 @@ class Timeline(QProgressBar):
         self.update()
 
     def sizeHint(self) -> QSize:
-        return QSize(420, 30)
+        return QSize(420, 34)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         with QPainter(self) as painter:
