@@ -18,7 +18,7 @@ from kl_lens_desktop.bench.outcome import outcome
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import check_replaceable, read_json, read_start, write_json, write_text
-from kl_lens_desktop.plan.document import Plan, load_plan
+from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.verdict import verdict
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.schema import check_schema
@@ -74,7 +74,7 @@ class Bundle:
         return f"{listed} of {self.model.id}"
 
 
-def share(folder: Path, out: Path) -> Bundle:
+def share(folder: Path, out: Path, plan: Plan | None = None) -> Bundle:
     """Write the results in a work folder as a bundle.
 
     Parameters
@@ -83,6 +83,8 @@ def share(folder: Path, out: Path) -> Bundle:
         Holds ``plan.json``, ``scores.json`` and ``bench.json``, or some of them.
     out : Path
         The file to write; of what is there, only a bundle is replaced.
+    plan : Plan, optional
+        To share instead of the one in the folder.
 
     Raises
     ------
@@ -91,7 +93,17 @@ def share(folder: Path, out: Path) -> Bundle:
         written.
     """
     check_replaceable(out, "bundle")
-    found = {name: folder / f"{name}.json" for name in PARTS if (folder / f"{name}.json").is_file()}
+    with temporary_folder() as place:
+        found = {name: folder / f"{name}.json" for name in PARTS if (folder / f"{name}.json").is_file()}
+        if plan is not None:
+            found["plan"] = place / "plan.json"
+            save_plan(found["plan"], plan)
+        _write(out, found, folder)
+    return load_bundle(out)
+
+
+def _write(out: Path, found: dict[str, Path], folder: Path) -> None:
+    """Write the files that were found as a bundle."""
     if not found:
         raise InputError(
             f"Cannot share {folder}", "it holds no plan, scores or benchmark", "Measure a model first"
@@ -118,7 +130,6 @@ def share(folder: Path, out: Path) -> Bundle:
         why = f"it would be larger than {quantities.size(FILE_LIMIT)}, which is not read"
         raise InputError(f"Cannot write {out}", why, "Share the plan alone")
     write_text(out, text + "\n")
-    return load_bundle(out)
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -211,15 +222,15 @@ def card(model: ModelIdentity, plan: Plan | None, bench: dict[str, Any] | None) 
 def check_one_model(model: ModelIdentity, read: dict[str, Any], path: Path) -> None:
     """Raise `InputError` unless all parts are of `model`."""
     told = {
-        "plan": [read["plan"].model.sha256] if "plan" in read else [],
+        "a plan": [read["plan"].model.sha256] if "plan" in read else [],
         "scores": [read["scores"].model.sha256] if "scores" in read else [],
-        "benchmark": [
+        "a benchmark": [
             row["model"]["sha256"] for row in read.get("bench", {}).get("rows", ()) if row.get("model")
         ],
     }
     for name, hashes in told.items():
         if other := next((each for each in hashes if each != model.sha256), None):
-            why = f"its {name} is of other weights ({other[:12]} against {model.sha256[:12]})"
+            why = f"it has {name} of other weights ({other[:12]} against {model.sha256[:12]})"
             raise InputError(f"Cannot use {path}", why, "Measure again, or share the parts on their own")
 
 

@@ -97,7 +97,7 @@ def test_parts_of_two_models_are_not_shared_together(results: Path, tmp_path: Pa
     plan = read_json(results / "plan.json")
     plan["model"]["sha256"] = "b" * 64
     write_json(results / "plan.json", plan)
-    with pytest.raises(InputError, match="its scores is of other weights"):
+    with pytest.raises(InputError, match="it has scores of other weights"):
         share(results, tmp_path / "b.json")
     assert not (tmp_path / "b.json").exists()
 

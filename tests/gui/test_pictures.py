@@ -13,7 +13,8 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QGuiApplication, QImage, QWheelEvent
 from PySide6.QtWidgets import QApplication, QScrollArea, QToolButton
 from pytestqt.qtbot import QtBot
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+from safetensors.torch import load_file as load_tensors
 
 from kl_lens_desktop import resources
 from kl_lens_desktop.errors import ModelError
@@ -91,7 +92,7 @@ def test_the_histogram_counts_the_values_of_the_file(page: SensitivityPage, qtbo
     page.detail.tabs.setCurrentIndex(1)
     qtbot.waitUntil(lambda: len(page.detail.values.rows()) > 1, timeout=60_000)
     (file,) = SAMPLE.glob("*.safetensors")
-    values = load_file(file)[weight].astype(np.float32)
+    values = load_tensors(file)[weight].float().numpy()
     lines = page.detail.values.rows()[1:]
     assert sum(count for _, _, count in lines) == values.size  # type: ignore[misc]
     low, high, count = lines[40]

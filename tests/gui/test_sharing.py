@@ -60,7 +60,7 @@ def drop(window: Window, path: Path) -> None:
 
 
 def dialog_of(window: Window, qtbot: QtBot) -> BundleDialog:
-    qtbot.waitUntil(lambda: window.findChild(BundleDialog) is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: window.findChild(BundleDialog) is not None, timeout=60_000)
     found = window.findChild(BundleDialog)
     assert isinstance(found, BundleDialog)
     return found
@@ -77,7 +77,7 @@ def test_a_bundle_that_is_dropped_is_shown_and_its_plan_used(
     assert dialog.table.rowCount() > 3
     before = scored.session.plan
     dialog.use_plan.click()
-    qtbot.waitUntil(lambda: scored.session.plan is not before, timeout=10_000)
+    qtbot.waitUntil(lambda: scored.session.plan is not before, timeout=60_000)
     assert scored.session.plan is not None
     bundle = load_bundle(theirs)
     assert bundle.plan is not None
@@ -162,12 +162,12 @@ def test_plans_benchmarks_and_folders_open_too(
     session = scored.session
     plan = plan_of(bits=9.0)
     save_plan(tmp_path / "p.json", plan)
-    with qtbot.waitSignal(session.plan_changed, timeout=10_000):
+    with qtbot.waitSignal(session.plan_changed, timeout=60_000):
         drop(scored, tmp_path / "p.json")
     assert session.plan is not None
     assert session.plan.assignments == plan.assignments
     write_json(tmp_path / "bench.json", bench_of(sample_scores))
-    with qtbot.waitSignal(session.said, timeout=10_000):
+    with qtbot.waitSignal(session.said, timeout=60_000):
         drop(scored, tmp_path / "bench.json")
     assert "benchmark a model of your own first" in scored.banner.text.text()
     write_json(session.workspace.bench, bench_of(sample_scores))
@@ -176,9 +176,9 @@ def test_plans_benchmarks_and_folders_open_too(
     drop(scored, tmp_path / "bench.json")
     benchmark = scored.page("Benchmark")
     assert isinstance(benchmark, BenchmarkPage)
-    qtbot.waitUntil(lambda: benchmark.comparison is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: benchmark.comparison is not None, timeout=60_000)
     assert scored.shown == "Benchmark"
-    with qtbot.waitSignal(session.said, timeout=10_000):
+    with qtbot.waitSignal(session.said, timeout=60_000):
         drop(scored, short_ir["int4"])
     assert "its model, short, is not on this computer" in scored.banner.text.text()
     drop(scored, tmp_path)
@@ -190,7 +190,7 @@ def test_plans_benchmarks_and_folders_open_too(
 def test_an_export_that_is_dropped_stands_beside_the_others(
     opened: Window, sample_ir: dict[str, Path], qtbot: QtBot
 ) -> None:
-    with qtbot.waitSignal(opened.session.export_opened, timeout=10_000):
+    with qtbot.waitSignal(opened.session.export_opened, timeout=60_000):
         drop(opened, sample_ir["int4"])
     assert opened.session.exports["int4_sym_g64"] == sample_ir["int4"]
     assert opened.shown == "Benchmark"
@@ -236,6 +236,6 @@ def test_the_results_are_saved_and_dragged_as_one_file(
     button.show()
     qtbot.mousePress(button, Qt.MouseButton.LeftButton, pos=QPoint(5, 5))
     qtbot.mouseMove(button, QPoint(60, 5))
-    qtbot.waitUntil(lambda: bool(dragged), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(dragged), timeout=60_000)
     assert dragged == [["sample.kl-lens.json"]]
     qtbot.mouseRelease(button, Qt.MouseButton.LeftButton, pos=QPoint(60, 5))

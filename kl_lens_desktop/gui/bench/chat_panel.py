@@ -124,7 +124,8 @@ class ChatPanel(QWidget):
         busy = self._chat.busy
         self.go.setVisible(not busy)
         self.stop.setVisible(busy)
-        (self.stop if busy else self.prompt).setFocus()
+        if self.isVisible():
+            (self.stop if busy else self.prompt).setFocus()
 
     def _compare(self) -> None:
         """Once both have answered, find in the background where the answers differ."""

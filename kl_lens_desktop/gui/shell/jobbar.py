@@ -38,7 +38,7 @@ class JobBar(QStackedWidget):
         self.timeline = Timeline()
         self._left = label("", "secondary")
         self._left.setFont(theme.text_font())
-        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("about 88 min 88 s left") + 4)
+        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("about 88 min 30 s left") + 4)
         self.pause = button("Pause", self._toggle_pause, tip="Pause after the current step")
         self.cancel = button("Cancel", self._cancel, tip="Cancel the job; what was measured is kept (Esc)")
         for widget in (self.pause, self.cancel):
@@ -84,6 +84,7 @@ class JobBar(QStackedWidget):
         self.timeline.setVisible(whole)
         self._bar.setVisible(not whole)
         self._count.setVisible(not whole)
+        self._stage.setVisible(not whole)  # the timeline says it
         if whole:
             self._show_course()
             self._tick.start()
@@ -115,15 +116,17 @@ class JobBar(QStackedWidget):
         self._bar.setRange(0, 0)
 
     def _show_progress(self, progress: Progress) -> None:
-        self._stage.setText(STAGE_NAMES.get(progress.stage, progress.stage.capitalize()))
-        self._message.set_text(progress.message)
+        stage = STAGE_NAMES.get(progress.stage, progress.stage.capitalize())
+        self._stage.setText(stage)
+        whole = self._session.course is not None
+        self._message.set_text(f"{stage}: {progress.message}" if whole else progress.message)
         self._count.setText(_count(progress))
         if progress.total > 0:
             self._bar.setRange(0, 1000)
             self._bar.setValue(round(1000 * min(progress.done / progress.total, 1)))
         else:
             self._bar.setRange(0, 0)
-        if self._session.course is not None:
+        if whole:
             self._show_course()
         elif not self._job.paused:
             known = progress.eta_s is not None

@@ -22,7 +22,7 @@ class Timeline(QProgressBar):
         self.setTextVisible(False)
         self.setRange(0, 1000)
         self.setAccessibleName("The whole job")
-        self.setMinimumWidth(330)
+        self.setMinimumWidth(220)
         self.shares: tuple[float, ...] = (1.0,) + (0.0,) * len(STEPS)
         self.current = 1
 

@@ -213,9 +213,7 @@ class Chat(QObject):
     def _note_rest(self) -> None:
         if not self.busy:
             self._job.occupy("")
-            if not self._partners:
-                self._timer.stop()
-                self._events.clear()
+            self._timer.stop()  # what an idle model says, it says at the next message
             self.changed.emit()
 
 

@@ -316,12 +316,9 @@ class Session(QObject):
         workspace, plan = self.workspace, self.plan
 
         def write() -> "Bundle":
-            from kl_lens_desktop.plan.document import save_plan
             from kl_lens_desktop.sharing import share
 
-            if plan is not None:
-                save_plan(workspace.plan, plan)
-            return share(workspace.folder, path)
+            return share(workspace.folder, path, plan)
 
         def tell(bundle: "Bundle") -> None:
             if done is not None:
