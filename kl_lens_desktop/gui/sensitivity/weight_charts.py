@@ -136,6 +136,9 @@ class TextSpread(Chart):
                 data=tips, hoverable=True, tip=lambda x, y, data: data,
             )
         )  # fmt: skip
+        last = int(x.max())
+        places = range(0, last + 1, max(1, math.ceil((last + 1) / MOST_PLACES)))
+        self.getAxis("bottom").setTicks([[(place, f"{place:,}") for place in places]])
         self.setRange(
             xRange=(-0.5, float(x.max()) + 0.5),
             yRange=(float(y.min()) - 0.1, float(y.max()) + 0.1),

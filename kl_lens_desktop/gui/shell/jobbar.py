@@ -38,7 +38,7 @@ class JobBar(QStackedWidget):
         self.timeline = Timeline()
         self._left = label("", "secondary")
         self._left.setFont(theme.text_font())
-        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("about 88 min 30 s left") + 4)
+        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("about 88 h 88 min left") + 4)
         self.pause = button("Pause", self._toggle_pause, tip="Pause after the current step")
         self.cancel = button("Cancel", self._cancel, tip="Cancel the job; what was measured is kept (Esc)")
         for widget in (self.pause, self.cancel):
@@ -100,7 +100,7 @@ class JobBar(QStackedWidget):
         if course is None:
             return
         left = course.left(time.monotonic())
-        words = "" if left is None else f"about {quantities.duration(rounded(left))} left"
+        words = "" if left is None else f"about {about(left)} left"
         self.timeline.show_course(course.shares(), course.step, f"The whole job: {words}." if words else "")
         if not self._job.paused and not self._job.cancelling:
             self._left.setText(words)
@@ -153,9 +153,14 @@ class JobBar(QStackedWidget):
         self.setCurrentIndex(0)
 
 
+def about(seconds: float) -> str:
+    """An estimate in words: ``45 s``, ``7 min``, ``1 h 05 min``."""
+    return quantities.duration(rounded(seconds)).replace(" 00 s", "")
+
+
 def rounded(seconds: float) -> float:
-    """To what an estimate of that length is worth: five seconds, half a minute, or five minutes."""
-    step = 5 if seconds < 120 else 30 if seconds < 1800 else 300
+    """To what an estimate of that length is worth: five seconds, a minute, or five minutes."""
+    step = 5 if seconds < 60 else 60 if seconds < 1800 else 300
     return max(step * round(seconds / step), step)
 
 

@@ -32,7 +32,6 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.controls import JobButton, Page, label, rule
 from kl_lens_desktop.gui.kit.words import plain_tip
@@ -40,7 +39,7 @@ from kl_lens_desktop.gui.more.help import HelpPage
 from kl_lens_desktop.gui.shell.attention import NAME, Attention
 from kl_lens_desktop.gui.shell.banner import Banner
 from kl_lens_desktop.gui.shell.header import Header
-from kl_lens_desktop.gui.shell.jobbar import JobBar, rounded
+from kl_lens_desktop.gui.shell.jobbar import JobBar, about
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import STAGES, Stage, Standing
@@ -244,7 +243,7 @@ class Window(QMainWindow):
             took = self.session.whole_s
             words = "All steps, with default settings"
             if took is not None:
-                words = f"All steps: about {quantities.duration(rounded(took))} on this computer"
+                words = f"All steps: about {about(took)} on this computer"
         self._about_compress.setText(words)
 
     def _make_shortcuts(self) -> None:
