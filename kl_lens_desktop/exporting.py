@@ -1,7 +1,7 @@
 """The jobs that export models and then ask the devices here whether they answer rightly."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
@@ -117,7 +117,7 @@ class ExportAllJob(Job[ExportedAll]):
 
         listed, results = list_devices(cancel), dict[str, Exported]()
         shared: dict[tuple[str, bool], Traced] = {}
-        for variant in self.variants:
+        for place, variant in enumerate(self.variants):
             name = variant.out.name
             for event in _exported_and_asked(
                 variant, cancel, listed, shared.setdefault((variant.model, variant.paged), Traced())
@@ -125,7 +125,10 @@ class ExportAllJob(Job[ExportedAll]):
                 if isinstance(event, Finished):
                     results[name] = variant.result(event)
                 elif isinstance(event, Progress):
-                    yield replace(event, message=f"{name}: {event.message}")
+                    part = min(event.done / event.total, 1.0) if event.total else 0.0
+                    yield Progress(
+                        "export", place + part, len(self.variants), f"{name}: {event.message}", "models"
+                    )
                 else:
                     yield event
         yield self.finished({"variants": results})

@@ -83,12 +83,12 @@ def read_start(path: Path, limit: int) -> bytes:
         If it cannot be read, or is a folder, a device or a pipe, which may have no end.
     """
     try:
-        kind = path.stat().st_mode
-        if not stat.S_ISREG(kind):
-            why = "it is a folder" if stat.S_ISDIR(kind) else "it is a device or a pipe"
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            why = "it is a folder" if stat.S_ISDIR(about.st_mode) else "it is a device or a pipe"
             raise InputError(f"Cannot read {path}", why, "Choose a file")
         with path.open("rb") as file:
-            return file.read(limit)
+            return file.read(min(limit, about.st_size + 1))  # for as much is set aside at once
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         why = reason(error) if isinstance(error, OSError) else "that is no file name"
         raise InputError(f"Cannot read {path}", why, "Check the name") from error

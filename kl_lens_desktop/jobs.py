@@ -29,7 +29,7 @@ _PLACES = {
     "memory-read": "bench.jobs:MemoryReadJob",
     "answers": "bench.jobs:AnswersJob",
     "devices": "bench.jobs:DevicesJob",
-    "generate": "bench.jobs:GenerateJob",
+    "chat": "bench.jobs:ChatJob",
     "run": "run:RunJob",
     "push": "publishing:PushJob",
 }

@@ -1,33 +1,42 @@
 """Numbers as people read them: three significant digits, units, errors, times."""
 
 import math
+from collections.abc import Iterable
 
 LEAST_SAMPLES = 4  # of fewer, an interval is so wide that it says nothing
 
 
-def significant(value: float, digits: int = 3) -> str:
-    """`value` with `digits` significant digits: ``0.00410``, ``1.80e-4``, ``12.3``, ``1,096``."""
+def significant(value: float, digits: int = 3, *, powers: bool = False) -> str:
+    """`value` with `digits` significant digits: ``0.00410``, ``1.80e-4``, ``12.3``, ``1,096``.
+
+    With `powers`, always as a power of ten, as all of a list are written of which `need_powers` says so.
+    """
     if not math.isfinite(value):
         return "–"
     if value == 0:
         return "0"
     exponent = math.floor(math.log10(abs(value)))
-    if exponent < -3 or exponent >= 15:
+    if powers or exponent < -3 or exponent >= 15:
         mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
         return f"{mantissa}e{int(power)}"
     return f"{value:,.{max(digits - 1 - exponent, 0)}f}"
 
 
-def with_error(mean: float, se: float) -> tuple[str, str]:
+def need_powers(values: Iterable[float | None]) -> bool:
+    """Whether some of a list are so small that all are better written as powers of ten, to be compared."""
+    return any(value is not None and 0 < abs(value) < 1e-3 for value in values)
+
+
+def with_error(mean: float, se: float, *, powers: bool = False) -> tuple[str, str]:
     """The mean with three significant digits and its standard error beside it: ``("0.00410", "0.00021")``.
 
     The error ends where the mean does, unless nothing would be left of it; then its first digit is shown.
-    Below a thousandth both have the same exponent, to be compared at a glance.
+    Below a thousandth, or with `powers`, both have the same exponent, to be compared at a glance.
     """
     if not (se > 0 and math.isfinite(se) and math.isfinite(mean)):
-        return significant(mean), ""
+        return significant(mean, powers=powers), ""
     exponent = math.floor(math.log10(max(abs(mean), se)))
-    scale, suffix = (10.0**exponent, f"e{exponent}") if exponent < -3 else (1.0, "")
+    scale, suffix = (10.0**exponent, f"e{exponent}") if powers or exponent < -3 else (1.0, "")
     mean, se = mean / scale, se / scale
     first_of_mean, first_of_error = (math.floor(math.log10(abs(x))) if x else 0 for x in (mean, se))
     places = max(2 - max(first_of_mean, first_of_error), 0)
@@ -35,9 +44,9 @@ def with_error(mean: float, se: float) -> tuple[str, str]:
     return f"{mean:,.{places}f}{suffix}", f"{se:,.{error_places}f}{suffix}"
 
 
-def plus_minus(mean: float, se: float, unit: str = "") -> str:
+def plus_minus(mean: float, se: float, unit: str = "", *, powers: bool = False) -> str:
     """``0.0041 ± 0.0002 nats``."""
-    value, error = with_error(mean, se)
+    value, error = with_error(mean, se, powers=powers)
     text = f"{value} ± {error}" if error else value
     return f"{text} {unit}" if unit else text
 

@@ -71,4 +71,4 @@ def test_without_a_service_of_the_desktop_work_goes_on(
 def test_every_job_that_writes_results_is_a_long_one() -> None:
     long = {name for name in NAMES if job_type(name).LONG}
     assert {"analyze", "run", "export", "export-all", "bench", "verify", "baselines", "pull"} <= long
-    assert not long & {"inspect", "devices", "generate"}
+    assert not long & {"inspect", "devices", "chat"}

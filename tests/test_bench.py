@@ -27,11 +27,21 @@ from hypothesis import strategies as st
 from kl_lens_desktop import resources
 from kl_lens_desktop.bench import divergence, lab, labels, memory, noise, report, static_model
 from kl_lens_desktop.bench import quality as quality_module
+from kl_lens_desktop.bench.chat import pieces_of
 from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
 from kl_lens_desktop.bench.devices import list_devices
 from kl_lens_desktop.bench.fidelity import fidelity
 from kl_lens_desktop.bench.figures import over_batches, perplexity
-from kl_lens_desktop.bench.jobs import BenchJob, GenerateJob, QualityJob, RequestsJob, SpeedJob, SpeedOrder
+from kl_lens_desktop.bench.jobs import (
+    BenchJob,
+    ChatJob,
+    ChatOrder,
+    Message,
+    QualityJob,
+    RequestsJob,
+    SpeedJob,
+    SpeedOrder,
+)
 from kl_lens_desktop.bench.lab import Course, take_turns
 from kl_lens_desktop.bench.labels import LABELS
 from kl_lens_desktop.bench.page import export_comparison_html, export_html
@@ -49,7 +59,16 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.process import child as child_module
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
-from kl_lens_desktop.process.events import Event, Finished, Generated, Measured, Memory, Note, Progress
+from kl_lens_desktop.process.events import (
+    Answer,
+    Event,
+    Finished,
+    Generated,
+    Measured,
+    Memory,
+    Note,
+    Progress,
+)
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.text import passage as text_module
 from kl_lens_desktop.text import wikitext
@@ -1095,32 +1114,112 @@ def test_a_page_can_be_made_of_nothing_and_of_extremes(benched: Path, tmp_path: 
         assert "nan" not in (tmp_path / "bench.html").read_text(encoding="utf-8").lower().split("settings")[0]
 
 
-# Try it
+# Chat
 # -----------------------------------------------------------------------------------------------------------
 
 
-def test_generated_text_streams_and_is_what_the_pipeline_says(short_ir: dict[str, Path]) -> None:
+def test_an_answer_streams_and_is_what_the_pipeline_says(short_ir: dict[str, Path]) -> None:
     import openvino_genai
 
-    job = GenerateJob(short_ir["int4"], "CPU", "The captain", 16, "small")
-    events = list(Child(job).events())
-    pieces = [event for event in events if isinstance(event, Generated)]
     pipeline = openvino_genai.LLMPipeline(str(short_ir["int4"]), "CPU")
-    expected = pipeline.generate("The captain", max_new_tokens=16, do_sample=False)
-    assert len(pieces) > 1
-    assert {piece.variant for piece in pieces} == {"small"}
-    assert "".join(piece.text for piece in pieces) == expected
-    result = events[-1].result
-    assert result["tokens"] == 16
-    assert result["tokens_per_s"] > 0
-    assert result["ttft_ms"] > 0
+    child, cancel = Child(ChatJob(short_ir["int4"], "CPU", "small")), Cancel()
+    try:
+        (opened,) = (event for event in child.answer(cancel) if isinstance(event, Answer))
+        assert opened.result["template"] is False
+        said = [Message("user", "The captain")]
+        for expected_prompt in ("The captain", None):
+            events = list(child.answer(cancel, ChatOrder(tuple(said), 16)))
+            pieces = [event for event in events if isinstance(event, Generated)]
+            text, turn = "".join(piece.text for piece in pieces), events[-1].result
+            prompt = expected_prompt or "".join(message.text for message in said[:-1]) + " " + said[-1].text
+            assert text == pipeline.generate(prompt, max_new_tokens=16, do_sample=False)
+            assert len(pieces) > 1
+            assert {piece.variant for piece in pieces} == {"small"}
+            assert "".join(turn["tokens"]) == text
+            assert len(turn["tokens"]) == 16
+            assert turn["tokens_per_s"] > 0
+            assert turn["ttft_ms"] > 0
+            assert not turn["stopped"]
+            said += [Message("assistant", text), Message("user", "Then")]
+    finally:
+        child.close()
 
 
-def test_generation_can_be_cancelled(short_ir: dict[str, Path]) -> None:
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, "{{ raise_exception('no') }}"], ids=["good", "broken"])
+def test_a_chat_template_is_used_where_it_works(
+    short_ir: dict[str, Path], tmp_path: Path, template: str
+) -> None:
+    import openvino_genai
+
+    folder = tmp_path / "chatty"
+    shutil.copytree(short_ir["int4"], folder)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    child, cancel = Child(ChatJob(folder, "CPU")), Cancel()
+    said = (Message("user", "Who is it?"), Message("assistant", "The captain."), Message("user", "Why?"))
+    try:
+        opened = list(child.answer(cancel))[-1]
+        assert isinstance(opened, Answer)
+        assert opened.result["template"] is (template == TEMPLATE)
+        pieces = [
+            each.text for each in child.answer(cancel, ChatOrder(said, 12)) if isinstance(each, Generated)
+        ]
+    finally:
+        child.close()
+    pipeline = openvino_genai.LLMPipeline(str(short_ir["int4"]), "CPU")
+    if template == TEMPLATE:
+        prompt = "<user>Who is it?<assistant>The captain.<user>Why?<assistant>"
+    else:
+        prompt = "Who is it?The captain. Why?"
+    assert "".join(pieces) == pipeline.generate(prompt, max_new_tokens=12, do_sample=False)
+
+
+def test_an_answer_is_stopped_and_the_model_stays(short_ir: dict[str, Path]) -> None:
+    child, cancel = Child(ChatJob(short_ir["int4"], "CPU")), Cancel()
+    order = ChatOrder((Message("user", "The captain"),), 100_000)
+    try:
+        list(child.answer(cancel))
+        pid = child.pid
+        events = child.answer(cancel, order)
+        next(event for event in events if isinstance(event, Generated))
+        child.order(ChatOrder())
+        turn = list(events)[-1]
+        assert isinstance(turn, Answer)
+        assert turn.result["stopped"]
+        assert 1 <= len(turn.result["tokens"]) < 100_000
+        after = list(child.answer(cancel, replace(order, new_tokens=4)))[-1]
+        assert isinstance(after, Answer)
+        assert len(after.result["tokens"]) == 4, "the stop ended one answer, not the next"
+        assert child.pid == pid
+    finally:
+        child.close()
+
+
+def test_a_chat_can_be_cancelled(short_ir: dict[str, Path]) -> None:
     cancel = Cancel()
-    events = Child(GenerateJob(short_ir["int4"], "CPU", "The captain", 100_000)).events(cancel)
+    child = Child(ChatJob(short_ir["int4"], "CPU"))
+    list(child.answer(cancel))
+    events = child.answer(cancel, ChatOrder((Message("user", "The captain"),), 100_000))
     next(event for event in events if isinstance(event, Generated))
     assert seconds_to_cancel(events, cancel) < slowness()
+
+
+def test_letters_of_several_tokens_are_whole_or_nothing() -> None:
+    class Bytes:
+        def decode(self, ids: list[int]) -> str:
+            return bytes(ids).decode("utf-8", errors="replace")
+
+    text = "naïve 😀: 漢字!"
+    ids = list(text.encode("utf-8"))
+    pieces = pieces_of(Bytes(), ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == text
+    assert not any("�" in piece for piece in pieces)
 
 
 def test_the_schema_is_itself_valid() -> None:

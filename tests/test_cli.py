@@ -28,6 +28,7 @@ from tests.models import build_folder
 
 COMMANDS = [
     "app", "pull", "inspect", "analyze", "agree", "plan", "verify", "baselines", "export", "bench", "run",
+    "share", "receive",
 ]  # fmt: skip
 
 

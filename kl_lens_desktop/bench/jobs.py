@@ -457,37 +457,60 @@ class DevicesJob(Job[Devices]):
         yield from find_devices(self, cancel)
 
 
-class GeneratedAll(TypedDict):
-    """Speed of a generation; ``tokens_per_s`` is None where fewer than two tokens came."""
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat: `role` is ``user`` or ``assistant``."""
 
-    tokens_per_s: float | None
-    ttft_ms: float
-    tokens: int
+    role: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
-class GenerateJob(Job[GeneratedAll]):
-    """Generate greedily from a prompt as users of `openvino_genai.LLMPipeline` do, chat template included.
+class ChatOrder:
+    """The messages so far, the last of them a person's; without messages, it only ends the answer before."""
+
+    messages: tuple[Message, ...] = ()
+    new_tokens: int = 256
+
+
+class Opened(TypedDict):
+    """A variant that is ready to answer: whether it has a chat template, and the attention backend."""
+
+    template: bool
+    backend: str
+
+
+class ChatTurn(TypedDict):
+    """An answer: its tokens as texts, its speed (None of fewer than two tokens), and whether it was ended."""
+
+    tokens: list[str]
+    tokens_per_s: float | None
+    ttft_ms: float
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChatJob(Job[None]):
+    """Hold a variant in an `openvino_genai.LLMPipeline` and answer with the most likely tokens.
+
+    Its first answer is `Opened`; then it answers each `ChatOrder` with `Generated` pieces and a `ChatTurn`.
+    An order that comes meanwhile ends the answer.
 
     Attributes
     ----------
     folder, device
         The variant, and where.
-    prompt : str
-    max_new_tokens : int
     variant : str
         The name that the events carry; the folder's without it.
     """
 
-    NAME: ClassVar[str] = "generate"
+    NAME: ClassVar[str] = "chat"
 
     folder: Path
     device: str
-    prompt: str
-    max_new_tokens: int
     variant: str = ""
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
-        from kl_lens_desktop.bench.generate import generate
+        from kl_lens_desktop.bench.chat import chat
 
-        yield from generate(self, cancel)
+        yield from chat(self, cancel)

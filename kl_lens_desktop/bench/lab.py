@@ -93,9 +93,10 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
     wanted = usual if job.devices is None else job.devices
     chosen = [device_named(name, listed, cancel) for name in dict.fromkeys(wanted)]
     check_rows(len(variants) * len(chosen) + len(job.gguf))
-    steps = settings.most_rounds + 1 + settings.raw + 2 * settings.cache
-    total = len(variants) * steps * sum(device.available for device in chosen)
-    course = Course(text.absolute(), settings, cancel, total)
+    once = len(variants) * (1 + settings.raw + 2 * settings.cache)
+    devices = sum(device.available for device in chosen)
+    total = (len(variants) * settings.most_rounds + once) * devices
+    course = Course(text.absolute(), settings, cancel, total, devices, once)
     gb_s = (yield from _memory_read(course)) if settings.raw else None
     seen = {device.name: device for device in [*listed, *chosen]}
     document: dict[str, Any] = {
@@ -126,6 +127,18 @@ def _described(path: Path, words: str, read: Passage) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
+class _Took:
+    """How many runs, and their seconds."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    @property
+    def mean_s(self) -> float:
+        return self.seconds / max(self.count, 1)
+
+
+@dataclass(slots=True)
 class Course:
     """What the runs of one bench share, and how much of it is done."""
 
@@ -133,18 +146,39 @@ class Course:
     settings: Benchmark
     cancel: Cancel
     total: int
+    devices: int = 1
+    once: int = 0  # of the runs of a device, those that are no turns
     done: int = 0
-    started: float = field(default_factory=time.monotonic)
+    turns: _Took = field(default_factory=_Took)
+    others: _Took = field(default_factory=_Took)
+    until: float | None = None  # by the clock, when the turns of the moment end at the latest
 
     def progress(self, part: float, message: str) -> Progress:
-        done = self.done + part
-        eta_s = (time.monotonic() - self.started) * (self.total - done) / done if done > 0 else None
-        return Progress("bench", done, self.total, message, "runs", eta_s)
+        return Progress("bench", self.done + part, self.total, message, "runs", self._left_s(part))
+
+    def _left_s(self, part: float) -> float | None:
+        """Seconds left: turns end with their minutes, and other runs take as long as those before."""
+        if not self.turns.count:
+            return None
+        each = self.total / max(self.devices, 1)
+        here = self.done % each + part
+        other_s = (self.others if self.others.count else self.turns).mean_s
+        if self.until is None:
+            left_s = (each - here) * other_s
+        else:
+            by_time = max(self.until - time.monotonic(), 0.0)
+            left_s = min((each - self.once - here) * self.turns.mean_s, by_time) + self.once * other_s
+        whole_s = min((each - self.once) * self.turns.mean_s, 60 * self.settings.speed_minutes)
+        further = self.devices - 1 - int(self.done / each)
+        return max(left_s, 0.0) + max(further, 0) * (whole_s + self.once * other_s)
 
     @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
+    def step(self, *, turn: bool = False) -> Iterator[None]:
+        """Around a run, which is a turn or another."""
+        took, started = self.turns if turn else self.others, time.monotonic()
         yield
         self.done += 1
+        took.count, took.seconds = took.count + 1, took.seconds + time.monotonic() - started
 
     def name(self, run: Run) -> str:
         return f"{run.variant.name} on {run.device}"
@@ -212,7 +246,7 @@ def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
     """
     settings, cancel = course.settings, course.cancel
     together = _fit_together(runs)
-    until = time.monotonic() + 60 * settings.speed_minutes
+    until = course.until = time.monotonic() + 60 * settings.speed_minutes
     racing, before = list(runs), course.done
     for number in range(settings.most_rounds):
         # there and back, so that over two rounds a steady drift is the same for all, and from another start
@@ -223,7 +257,7 @@ def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
             message = f"speed, round {number + 1} of at most {settings.most_rounds}"
             lengths = [settings.prompt_tokens]
             lengths += settings.contexts if number < _CONTEXT_ROUNDS else ()
-            with course.step():
+            with course.step(turn=True):
                 yield from _turn(run, list(dict.fromkeys(lengths)), message, course)
             if not together:
                 _dismiss(run)
@@ -236,6 +270,7 @@ def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
             if not racing or late:
                 break
     course.done = before + len(runs) * settings.most_rounds  # also those that were not needed
+    course.until = None
 
 
 def _fit_together(runs: list[Run]) -> bool:

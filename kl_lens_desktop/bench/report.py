@@ -1,7 +1,5 @@
 """The bench file read back: checked, as a table to print, as CSV."""
 
-import csv
-import io
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +14,10 @@ from kl_lens_desktop.bench.labels import LABELS, around
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.bench.rows import SCHEMA
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.files import read_json, write_text
-from kl_lens_desktop.printable import printable
+from kl_lens_desktop.files import read_json
 from kl_lens_desktop.quantities import interval
 from kl_lens_desktop.schema import check_schema
+from kl_lens_desktop.spreadsheet import write_csv
 
 FILE_LIMIT = 32 * 2**20
 _FIGURES = {
@@ -33,7 +31,6 @@ _PLAIN = (
     "system_used_change_mb", "backend", "precision", "quality_precision", "kv_cache_precision",
     "dynamic_quantization_group_size", "threads", "core_type", "performance_hint", "power",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 MOST_IN_PAIRS = 8  # variants of a device of which every two are compared; of more, each with the fastest
 
 
@@ -83,7 +80,7 @@ def export_csv(bench: dict[str, Any], path: Path) -> None:
     columns += ["gpu_memory_mb"]
     rows = zip(levelled(bench["rows"]), _speeds(bench["rows"]), strict=True)
     lines = (_values(row, speed, lengths) for row, speed in rows)
-    _write_csv(path, [columns, *lines])
+    write_csv(path, [columns, *lines])
 
 
 def export_comparison_csv(comparison: Comparison, path: Path) -> None:
@@ -100,7 +97,7 @@ def export_comparison_csv(comparison: Comparison, path: Path) -> None:
         for match in comparison.matches
         for change in match.changes
     ]
-    _write_csv(path, [columns, *lines])
+    write_csv(path, [columns, *lines])
 
 
 def contexts(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
@@ -297,20 +294,6 @@ def _values(row: dict[str, Any], speed: str, lengths: list[int]) -> Iterator[Any
         yield (raw.get(name) or {}).get("mean")
     yield from (raw.get(name) for name in ("read_ms", "compile_ms"))
     yield allocated(row.get("gpu_memory_mb"))
-
-
-def _write_csv(path: Path, lines: Iterable[Iterable[Any]]) -> None:
-    """With the byte order mark, by which Excel knows UTF-8."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows([_cell(value) for value in line] for line in lines)
-    write_text(path, "\ufeff" + text.getvalue())
-
-
-def _cell(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    # a spreadsheet runs text that starts like a formula; bench files come from strangers
-    return f"'{printable(value)}" if value.startswith(_FORMULA) else printable(value)
 
 
 def _decimals(value: float) -> int:

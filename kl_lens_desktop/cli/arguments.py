@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
         _add_bench,
         _add_run,
         _add_push,
+        _add_share,
+        _add_receive,
     ):
         add(commands)
     return whole
@@ -121,7 +123,7 @@ def _command(
 
 def _add_app(commands: Commands) -> None:
     command = _command(commands, "app", "Open the window.", "app", "app sample", "app plan.json", table=False)
-    command.add_argument("model", nargs="?", metavar="MODEL", help="a model or a plan.json to open")
+    command.add_argument("model", nargs="?", metavar="MODEL", help="a model, a plan or a bundle to open")
 
 
 def _add_search(commands: Commands) -> None:
@@ -602,6 +604,34 @@ def _add_push(commands: Commands) -> None:
     command.add_argument("--bench", type=Path, metavar="bench.json", help="figures for the model card")
     command.add_argument("--public", action="store_true", help="let everybody see a repository that is made")
     command.add_argument("--yes", action="store_true", help="upload without asking")
+
+
+def _add_share(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "share",
+        "Write the plan, scores and benchmark of a model as one file to send, without weights and paths.",
+        "share kl-lens-out",
+        "share kl-lens-out --out granite.kl-lens.json",
+    )
+    command.add_argument("folder", type=Path, metavar="DIR", help="a folder that `run` wrote into")
+    command.add_argument("--out", type=Path, metavar="FILE", help="the bundle (default: DIR.kl-lens.json)")
+
+
+def _add_receive(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "receive",
+        "Check a bundle that somebody shared, and show what is in it.",
+        "receive granite.kl-lens.json",
+        "receive granite.kl-lens.json --out theirs",
+        "receive granite.kl-lens.json --bench kl-lens-out/bench.json",
+    )
+    command.add_argument("bundle", type=Path, metavar="FILE")
+    command.add_argument("--out", type=Path, metavar="DIR", help="write its parts as files")
+    command.add_argument(
+        "--bench", type=Path, metavar="bench.json", help="compare its benchmark with this one of yours"
+    )
 
 
 def _add_measuring(command: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from kl_lens_desktop.cli.console import (
     finish,
     in_child,
     print_bench,
+    print_comparison,
     print_json,
     print_json_text,
     print_table,
@@ -34,6 +35,7 @@ from kl_lens_desktop.cli.jobs import (
     verify_job,
 )
 from kl_lens_desktop.cli.plans import make_plan, print_prices
+from kl_lens_desktop.cli.sharing import receive, share
 from kl_lens_desktop.errors import ChildError, InputError, KLLensError, is_fault
 from kl_lens_desktop.files import check_file, check_replaceable
 from kl_lens_desktop.hub.jobs import PullJob
@@ -310,13 +312,7 @@ def _bench(arguments: Arguments) -> None:
 def _compare_benches(arguments: Arguments) -> None:
     from kl_lens_desktop.bench.compare import compare
     from kl_lens_desktop.bench.page import export_comparison_html
-    from kl_lens_desktop.bench.report import (
-        around_table,
-        comparison_table,
-        export_comparison_csv,
-        load_bench,
-        ratio_words,
-    )
+    from kl_lens_desktop.bench.report import export_comparison_csv, load_bench
 
     first, second = (str(path) for path in arguments.compare)
     found = compare(*(load_bench(path) for path in arguments.compare))
@@ -326,22 +322,8 @@ def _compare_benches(arguments: Arguments) -> None:
         export_comparison_html((first, second), found, arguments.html)
     if arguments.json:
         print_json(found.as_dict())
-        return
-    columns = {
-        "variant": "variant", "other": "in the second", "device": "device", "figure": "figure",
-        "first": first, "second": second, "ratio": "second to first (95 %)", "verdict": "the second is",
-    }  # fmt: skip
-    lines = comparison_table(found)
-    print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
-    say(ratio_words("the first", "the second"))
-    for side, rows in ((first, found.only_first), (second, found.only_second)):
-        for row in rows:
-            say(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
-    if found.environment:
-        around = [list(line.values()) for line in around_table(found)]
-        print_table(["environment", first, second], around)
-    for caution in found.cautions:
-        say(caution)
+    else:
+        print_comparison(found, first, second)
 
 
 def _run(arguments: Arguments) -> None:
@@ -378,4 +360,6 @@ COMMANDS: dict[str, Callable[[Arguments], int | None]] = {
     "bench": _bench,
     "run": _run,
     "push": push,
+    "share": share,
+    "receive": receive,
 }

@@ -6,7 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import Cancelled
@@ -18,6 +18,9 @@ from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.process.signals import Stopped, answered
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.bench.compare import Comparison
 
 Result = TypeVar("Result")
 Carry = Callable[[Job[Any], Cancel], Iterator[Event]]
@@ -164,6 +167,27 @@ def tell(text: str) -> None:
 def tell_traceback() -> None:
     """Of the exception being handled, on standard error."""
     print(printable_lines(traceback.format_exc()), file=sys.stderr)
+
+
+def print_comparison(found: "Comparison", first: str, second: str) -> None:
+    """Two benchmarks side by side, by the names `first` and `second`."""
+    from kl_lens_desktop.bench.report import around_table, comparison_table, ratio_words
+
+    columns = {
+        "variant": "variant", "other": "in the second", "device": "device", "figure": "figure",
+        "first": first, "second": second, "ratio": "second to first (95 %)", "verdict": "the second is",
+    }  # fmt: skip
+    lines = comparison_table(found)
+    print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
+    say(ratio_words("the first", "the second"))
+    for side, rows in ((first, found.only_first), (second, found.only_second)):
+        for row in rows:
+            say(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
+    if found.environment:
+        around = [list(line.values()) for line in around_table(found)]
+        print_table(["environment", first, second], around)
+    for caution in found.cautions:
+        say(caution)
 
 
 def print_bench(rows: list[dict[str, Any]], devices: Sequence[dict[str, Any]] = ()) -> None:

@@ -49,6 +49,11 @@ class Cancel:
         return what
 
     @property
+    def has_order(self) -> bool:
+        """Whether an order waits, or a cancel."""
+        return not self._orders.empty()
+
+    @property
     def cancelled(self) -> bool:
         return self._stop.is_set()
 

@@ -75,6 +75,7 @@ class Child:
         self._limit_s, self._limit_mb = time_limit_s, memory_limit_mb
         self._words: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
         self._lines: queue.Queue[str | None] = queue.Queue()
+        self._telling = threading.Lock()
         marks = f"{os.environ.get(_MARK, '')} {self._mark}"  # of children's children, too
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows only: no console flashes up
         self._process = subprocess.Popen(
@@ -117,6 +118,10 @@ class Child:
             if isinstance(event, (Answer, Finished)):
                 return
         raise ChildError(f"The {self.name} process ended early", "it gave no result", "Try again")
+
+    def order(self, order: object) -> None:
+        """Give an order (a record) while the child is at another, and expect no answer; from any thread."""
+        self._tell(json.dumps(encode(order)))
 
     def events(self, cancel: Cancel | None = None) -> Iterator[Event]:
         """Yield the child's events until it ends, passing on what `cancel` asks for.
@@ -268,7 +273,8 @@ class Child:
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # the child may be gone already; its outcome says so
+        # The child may be gone already; its outcome says so.
+        with self._telling, contextlib.suppress(OSError, ValueError):
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 

@@ -97,7 +97,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Newly generated text of one variant in a side-by-side trial."""
+    """Newly generated text of one variant in a chat."""
 
     variant: str
     text: str

@@ -41,6 +41,31 @@ class Costs:
     element_s: float
 
 
+_USUAL_FLOPS, _USUAL_ELEMENT_S, _USUAL_BYTES_S = 5e10, 1e-8, 5e8  # of a laptop, with all cores busy
+
+
+def usual(weights: Sequence[Mapping[str, Any]]) -> Costs:
+    """What a laptop takes as a rule, for where nothing is timed yet.
+
+    Parameters
+    ----------
+    weights : sequence of mapping
+        The inventory: the rows of ``kl-lens inspect``.
+    """
+    blocks: dict[int, int] = {}
+    head = 0
+    for weight in weights:
+        if weight["block"] is None:
+            head = max(head, weight["parameters"])
+        else:
+            blocks[weight["block"]] = blocks.get(weight["block"], 0) + weight["parameters"]
+    each = tuple(2 * blocks[place] / _USUAL_FLOPS for place in sorted(blocks)) or (0.0,)
+    size = sum(weight["parameters"] for weight in weights)
+    return Costs(
+        4 * size / _USUAL_BYTES_S, each, (0.0,) * len(each), 2 * head / _USUAL_FLOPS, _USUAL_ELEMENT_S
+    )
+
+
 def seconds(costs: Costs, weights: Sequence[Mapping[str, Any]], analysis: Analysis) -> float:
     """What an analysis is expected to take from its start, nothing being measured yet.
 

@@ -25,7 +25,7 @@ from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, save_scores
 from tests.machine import slowness
 
-OURS = ("job", "resources", "background")
+OURS = ("job", "resources", "background", "chat")
 SMALL = Analysis(tokens=512, window=128, formats=("int4_sym_g64", "int8_sym"), rounding="nearest")
 JOB_MS = 300_000
 

@@ -355,7 +355,7 @@ def test_memory_is_shown_while_a_child_works_and_its_ends_until_the_next_run(pag
         "peak 480 MiB",
         "Last run, peak: Plan on CPU",
     )
-    job.started.emit("generate")
+    job.started.emit("bench")
     assert strip.process.text() == "peak 480 MiB"
     job.memory.emit(Memory("fp16 on CPU", 90.0, 90.0, 3072.0, 16384.0))
     assert "480" not in strip.process.text() + strip.process.toolTip()
@@ -542,16 +542,6 @@ def test_wikitext_is_offered_where_it_is(page: BenchmarkPage, qtbot: QtBot) -> N
     assert any("WikiText" in words for words in choices())
 
 
-def test_a_trial_that_fails_says_so_and_nothing_waits_for_it(page: BenchmarkPage, qtbot: QtBot) -> None:
-    page.trial.tokens.setValue(8)
-    with qtbot.waitSignal(page.session.job.ended, timeout=JOB_MS) as ended:
-        page.trial.go.click()
-    assert ended.args == ["failed"]
-    first, second = page.trial.sides
-    assert first.said.startswith("failed: Unable to read the model")
-    assert second.said == "not run"
-
-
 @pytest.mark.qt_log_ignore("This plugin does not support")
 def test_the_menu_of_columns_opens_by_the_header_and_stays_while_one_chooses(
     page: BenchmarkPage, qtbot: QtBot
@@ -638,6 +628,6 @@ def test_without_both_there_is_no_result(page: BenchmarkPage) -> None:
     assert "Benchmark the plan and FP16" in page.result.about.text()
 
 
-def test_trying_it_opens_the_trial(page: BenchmarkPage) -> None:
-    page.result.trial.click()
-    assert page.tabs.tabText(page.tabs.currentIndex()) == "Try it"
+def test_the_result_leads_to_the_chat(page: BenchmarkPage) -> None:
+    page.result.chat.click()
+    assert page.tabs.tabText(page.tabs.currentIndex()) == "Chat"

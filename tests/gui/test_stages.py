@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.course import PARTS, Course
 from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.export.page import ExportPage
@@ -193,16 +194,24 @@ def test_the_page_follows_compress_unless_the_person_turns_elsewhere(opened: Win
     job.current = step
     opened.show_page("Sensitivity")
     opened._at_compress = True
+    session.course = Course(dict.fromkeys(PARTS, 60.0))
     job.started.emit("run")
     job.step_started.emit(step)
-    seen = []
+    timeline = opened.jobbar.timeline
+    assert timeline.isVisible()
+    seen, values = [], []
     for stage in ("analyze", "plan", "verify", "export", "bench"):
         job.progress.emit(Progress(stage, 1, 2))
-        seen.append((opened.shown, opened.jobbar._stage.text().partition(":")[0]))
+        seen.append((opened.shown, timeline.accessibleDescription().partition(",")[0]))
+        values.append(timeline.value())
     assert seen == [
-        ("Sensitivity", "Step 1 of 4"), ("Plan", "Step 2 of 4"), ("Plan", "Step 2 of 4"),
-        ("Export", "Step 3 of 4"), ("Benchmark", "Step 4 of 4"),
+        ("Sensitivity", "Step 2 of 5"), ("Plan", "Step 3 of 5"), ("Plan", "Step 3 of 5"),
+        ("Export", "Step 4 of 5"), ("Benchmark", "Step 5 of 5"),
     ]  # fmt: skip
+    assert values == sorted(values), "it never starts over"
+    assert values[0] > 200, "the model is open already"
+    assert " left." in timeline.accessibleDescription()
+    assert opened.jobbar._left.text().startswith("about ")
     page = opened.page("Benchmark")
     assert isinstance(page, BenchmarkPage)
     assert page.reason.text().startswith("Measuring now.")

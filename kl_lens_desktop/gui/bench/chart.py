@@ -1,7 +1,7 @@
 """The charts of the benchmark: speed, quality, size and memory against each other, and speed by prompt."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,20 @@ class BenchChart(Chart):
         """Draw one of `VIEWS`, with one of its scales upward."""
         self._view, self._up = view, up
         self.redraw()
+
+    def rows(self) -> list[Sequence[object]]:
+        """What the chart shows: variant, device, and both figures of each mark, unscaled."""
+        across = VIEWS[self._view][0]
+        head = ("variant", "device", across.key if across else "prompt_tokens", self._up.key)
+        lines: list[Sequence[object]] = [head]
+        for row in self._rows:
+            about = row["variant"], row["device"]
+            if across:
+                lines.append((*about, number(row, across.key), number(row, self._up.key)))
+            else:
+                lengths = [each["prompt_tokens"] for each in row.get("by_context") or ()]
+                lines += [(*about, length, number(row, f"{self._up.key}@{length}")) for length in lengths]
+        return lines
 
     @property
     def names(self) -> list[str]:

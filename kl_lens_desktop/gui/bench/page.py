@@ -1,4 +1,4 @@
-"""Benchmark: variants against devices, live memory, charts, all figures of a variant, a prompt to try."""
+"""Benchmark: variants against devices, live memory, charts, all figures of a variant, a chat."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +27,7 @@ from kl_lens_desktop.bench.judgement import levelled
 from kl_lens_desktop.bench.labels import device_notes
 from kl_lens_desktop.bench.outcome import outcome
 from kl_lens_desktop.gui.bench.chart import HINT, VIEWS, BenchChart
+from kl_lens_desktop.gui.bench.chat_panel import ChatPanel
 from kl_lens_desktop.gui.bench.details import Details
 from kl_lens_desktop.gui.bench.difference import BenchDifferenceDialog, read_both
 from kl_lens_desktop.gui.bench.figures import Figure, figures, problem, sorted_variants
@@ -34,7 +35,6 @@ from kl_lens_desktop.gui.bench.memory_strip import MemoryStrip
 from kl_lens_desktop.gui.bench.result_card import ResultCard
 from kl_lens_desktop.gui.bench.settings import BenchSettings
 from kl_lens_desktop.gui.bench.table import BenchTable, FiguresView
-from kl_lens_desktop.gui.bench.trial import Trial
 from kl_lens_desktop.gui.kit.controls import (
     Elided,
     Empty,
@@ -50,6 +50,8 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
 )
+from kl_lens_desktop.gui.kit.pictures import Taken
+from kl_lens_desktop.gui.kit.share import choose_and_share
 from kl_lens_desktop.gui.kit.words import caption, explain, plain_tip
 from kl_lens_desktop.gui.state import bench_history
 from kl_lens_desktop.gui.state.job import Step
@@ -65,7 +67,7 @@ COLUMN_GROUPS = (("Speed", "By prompt length"), ("Quality", "Memory"), ("Loading
 
 
 class BenchmarkPage(Page):
-    """The table of figures; below it charts, details and the trial."""
+    """The table of figures; below it charts, details and a chat."""
 
     def __init__(self, session: Session, window: Frame) -> None:
         super().__init__(session, "How fast, how good")
@@ -136,6 +138,9 @@ class BenchmarkPage(Page):
             ("Page (HTML)…", "bench.html"),
         ):
             menu.addAction(words).triggered.connect(lambda _, name=name: self._choose_file(name))
+        menu.addSeparator()
+        share = menu.addAction("Bundle to share…")
+        share.triggered.connect(lambda _: choose_and_share(self.session, self))
         save.setMenu(menu)
         return save
 
@@ -230,20 +235,20 @@ class BenchmarkPage(Page):
         above = column(device_row, self.notes, self.view, self.reason)
         above.setStretch(2, 1)
         self.memory = MemoryStrip(self.session.job)
-        self.trial = Trial(self.session)
+        self.chat = ChatPanel(self.session)
         self.details = Details()
         self.tabs = QTabBar()
         self.tabs.setDrawBase(False)
         self.tabs.setExpanding(False)
         self.tabs.setUsesScrollButtons(False)
-        self.tabs.setAccessibleName("The result, charts, all figures, or a trial")
+        self.tabs.setAccessibleName("The result, charts, all figures, or a chat")
         below = QStackedWidget()
-        self.result = ResultCard(self.session, self._try_it)
+        self.result = ResultCard(self.session, self._open_chat)
         for title, inside in (
             ("Result", column(self.result)),
             ("Charts", self._make_charts()),
             ("All figures", column(self.details)),
-            ("Try it", column(self.trial)),
+            ("Chat", column(self.chat)),
         ):
             self.tabs.addTab(title)
             below.addWidget(card(inside))
@@ -263,7 +268,8 @@ class BenchmarkPage(Page):
         self.upward.setMinimumContentsLength(22)
         self.chart_view.currentIndexChanged.connect(self._change_view)
         self.upward.activated.connect(lambda _: self._draw_view())
-        inside = column(row(self.chart_view, self.upward, None, hint(HINT)), self.chart)
+        taker = Taken(self.session, self.chart, "benchmark", self.chart.rows).button()
+        inside = column(row(self.chart_view, self.upward, None, taker, hint(HINT)), self.chart)
         inside.setStretch(1, 1)
         return inside
 
@@ -339,7 +345,7 @@ class BenchmarkPage(Page):
         notes = {name: device_notes(each) for name, each in known.items()}
         self.notes.setText("\n".join(f"{name}: {' '.join(said)}" for name, said in notes.items() if said))
         self.notes.setVisible(bool(self.notes.text()))
-        self.trial.show_variants({n: str(p) for n, p in self.session.exports.items()}, self._available())
+        self.chat.show_variants({n: str(p) for n, p in self.session.exports.items()}, self._available())
         self._choose_devices()
 
     def _add_device(self, place: int, name: str, words: str, there: bool, before: dict[str, bool]) -> None:
@@ -414,9 +420,9 @@ class BenchmarkPage(Page):
 
     # What is done.
 
-    def _try_it(self) -> None:
+    def _open_chat(self) -> None:
         self.tabs.setCurrentIndex(self.tabs.count() - 1)
-        self.trial.prompt.setFocus()
+        self.chat.prompt.setFocus()
 
     def _missing(self) -> str:
         if self.session.model is None:

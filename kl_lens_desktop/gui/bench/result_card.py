@@ -12,6 +12,7 @@ from kl_lens_desktop.bench.outcome import PLAN, Outcome, outcome
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Elided, button, card, column, combo, label, row
 from kl_lens_desktop.gui.kit.desktop import open_folder
+from kl_lens_desktop.gui.kit.share import ShareButton
 from kl_lens_desktop.gui.state.session import Session
 
 NOTHING = "Benchmark the plan and FP16 to see here what compression came to."
@@ -25,11 +26,11 @@ class ResultCard(QWidget):
     Parameters
     ----------
     session : Session
-    try_it : callable
-        Opens the trial.
+    open_chat : callable
+        Opens the chat.
     """
 
-    def __init__(self, session: Session, try_it: Callable[[], object]) -> None:
+    def __init__(self, session: Session, open_chat: Callable[[], object]) -> None:
         super().__init__()
         self._session = session
         self._shown: Outcome | None = None
@@ -50,8 +51,9 @@ class ResultCard(QWidget):
         self.copy = button("Copy picture", self.copy_picture, tip="Copy this card as a picture")
         self.save = button("Save picture…", self._choose_file, tip="Save this card as a PNG")
         self.folder = button("Open folder", self._open, tip="The exported model, as other programs load it")
-        self.trial = button("Try it", try_it, tip="Continue a prompt with the original and the plan")
-        self._buttons = (self.trial, self.folder, self.copy, self.save)
+        self.chat = button("Chat", open_chat, tip="Ask the original and the plan the same, side by side")
+        self.share = ShareButton(session)
+        self._buttons = (self.chat, self.folder, self.copy, self.save, self.share)
         self.program = combo("Program", [(name, name) for name in USES])
         self.program.currentIndexChanged.connect(lambda _: self._show_use())
         self.lines = QPlainTextEdit()

@@ -16,6 +16,7 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.words import plain_tip
 
 pg.setConfigOptions(antialias=True)
+_TICK, _MOST_TICKS = 17, 7  # pixels that a label takes, and how many are enough
 
 
 class LogAxis(pg.AxisItem):
@@ -23,8 +24,9 @@ class LogAxis(pg.AxisItem):
 
     def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
         decades = [float(d) for d in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
-        if len(decades) > 7:
-            return [(1.0, decades[:: math.ceil(len(decades) / 7)])]
+        most = min(max(int(size // _TICK), 2), _MOST_TICKS)  # that do not touch
+        if len(decades) > most:
+            return [(1.0, decades[:: math.ceil(len(decades) / most)])]
         between = [
             d + math.log10(step)
             for d in range(math.floor(low), math.ceil(high) + 1)

@@ -5,6 +5,7 @@ from typing import ClassVar, Protocol
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import (
+    QAction,
     QBrush,
     QColor,
     QFont,
@@ -39,7 +40,7 @@ from PySide6.QtWidgets import (
 )
 
 from kl_lens_desktop.gui.kit import icons, theme
-from kl_lens_desktop.gui.kit.words import explain, plain_tip
+from kl_lens_desktop.gui.kit.words import explain, explain_action, plain_tip
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.stages import Stage, Standing
 from kl_lens_desktop.printable import printable, printable_lines
@@ -275,6 +276,7 @@ class JobButton(QPushButton):
             session.devices_changed,
             session.job.started,
             session.job.ended,
+            session.job.occupied_changed,
         ):
             signal.connect(self.refresh)
         self.refresh()
@@ -285,6 +287,36 @@ class JobButton(QPushButton):
         self.setToolTip(plain_tip(self.reason or self._tip))
         if self.reason != before:
             self.explained.emit(self.reason)
+
+
+class JobAction(QAction):
+    """The entry of a menu that starts a job; while that cannot be, its tooltip says why.
+
+    Parameters
+    ----------
+    missing : callable
+        As of `JobButton`.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        session: Session,
+        missing: Callable[[], str],
+        on_choice: Callable[[], object],
+        tip: str,
+    ) -> None:
+        super().__init__(text)
+        self._session, self._missing, self._tip = session, missing, tip
+        self.triggered.connect(lambda: on_choice())
+        for signal in (session.plan_changed, session.job.started, session.job.ended):
+            signal.connect(self.refresh)
+        session.job.occupied_changed.connect(self.refresh)
+
+    def refresh(self, *_: object) -> None:
+        reason = self._missing() or self._session.job.reason
+        self.setEnabled(not reason)
+        explain_action(self, reason or self._tip)
 
 
 def reason_line(button: JobButton, otherwise: str = "") -> QLabel:

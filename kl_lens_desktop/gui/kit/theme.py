@@ -317,6 +317,7 @@ QSlider::handle:horizontal:hover, QSlider::handle:horizontal:focus { background:
 QSlider::sub-page:horizontal:disabled { background: $line; }
 QSlider::handle:horizontal:disabled { border-color: $line; }
 QProgressBar { background: $line; border: none; border-radius: 4px; max-height: 8px; min-height: 8px; }
+QProgressBar#timeline { background: transparent; max-height: 34px; min-height: 34px; }
 QProgressBar::chunk { background: $accent; border-radius: 4px; }
 
 QTabWidget::pane { border: none; }

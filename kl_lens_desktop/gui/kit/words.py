@@ -2,7 +2,7 @@
 
 from html import escape
 
-from PySide6.QtGui import Qt
+from PySide6.QtGui import QAction, Qt
 from PySide6.QtWidgets import QMessageBox, QWidget
 
 from kl_lens_desktop.printable import printable, printable_lines
@@ -24,6 +24,12 @@ def explain(widget: QWidget, *paragraphs: str) -> None:
     """Give a widget a `wrapped_tip`, and a screen reader the same words without its marks."""
     widget.setToolTip(wrapped_tip(*paragraphs))
     widget.setAccessibleDescription("\n".join(map(printable_lines, paragraphs)))
+
+
+def explain_action(action: QAction, text: str) -> None:
+    """What an entry of a menu does, or why it cannot be chosen now."""
+    action.setToolTip(plain_tip(text))
+    action.setStatusTip(text)
 
 
 def caption(text: str) -> str:

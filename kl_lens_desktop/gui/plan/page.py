@@ -7,7 +7,7 @@ from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QUndoCommand, QUndoStack
-from PySide6.QtWidgets import QFileDialog, QMessageBox, QSizePolicy, QStackedWidget, QWidget
+from PySide6.QtWidgets import QFileDialog, QMenu, QMessageBox, QSizePolicy, QStackedWidget, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.jobs import PricesJob
@@ -16,6 +16,7 @@ from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.gui.kit.controls import (
     Empty,
     Frame,
+    JobAction,
     JobButton,
     Page,
     button,
@@ -25,7 +26,9 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
 )
-from kl_lens_desktop.gui.kit.words import message_box, plain_tip
+from kl_lens_desktop.gui.kit.pictures import Taken
+from kl_lens_desktop.gui.kit.share import choose_and_share
+from kl_lens_desktop.gui.kit.words import explain_action, message_box
 from kl_lens_desktop.gui.plan.budget_card import BudgetCard
 from kl_lens_desktop.gui.plan.difference import DifferenceDialog, titled
 from kl_lens_desktop.gui.plan.draft import Draft, summary
@@ -101,31 +104,35 @@ class PlanPage(Page):
             "on a third text, round the weights again in sequence, then verify. If you cancel, the "
             "improvements so far are kept.",
         )
-        self.baselines = JobButton(
-            "Baselines",
+        self.more = button("More", lambda: None)
+        self.more.setProperty("menu", "true")
+        menu = QMenu(self.more)
+        menu.setToolTipsVisible(True)
+        self.baselines = JobAction(
+            "Measure baselines",
             session,
             self._missing_for_baselines,
             self._measure_baselines,
             "Measure other plans of about this size on the same held-out text: uniform formats, "
             "NNCF's mixed precision and its own rounding, other metrics, the paper's plans and random choice",
         )
-        self.compare_button = button(
-            "Compare…", self.compare, tip="Compare this plan with another, by block and kind"
+        menu.addAction(self.baselines)
+        self.compare_action = menu.addAction("Compare with…", self.compare)
+        explain_action(self.compare_action, "Compare this plan with another, by block and kind")
+        menu.addSeparator()
+        self.open_action = menu.addAction("Open…", self.choose_plan)
+        self.save_action = menu.addAction("Save…\tCtrl+S", self.save)
+        explain_action(self.save_action, "Save this plan as a JSON file")
+        self.share_action = menu.addAction("Share…", lambda: choose_and_share(session, self))
+        explain_action(
+            self.share_action,
+            "Save the plan, scores and benchmark as one file to send, without weights and paths",
         )
-        self.open_button = button("Open…", self.choose_plan, tip="Open a plan file for this model")
-        self.save_button = button("Save…", self.save, tip="Save this plan as a JSON file (Ctrl+S)")
+        self.more.setMenu(menu)
         self.next = button("Export →", lambda: window.show_page("Export"), "primary")
         self.lead_back("Sensitivity", window.show_page)
         self.foot.addStretch(1)
-        for widget in (
-            self.open_button,
-            self.save_button,
-            self.compare_button,
-            self.baselines,
-            self.repair,
-            self.verify,
-            self.next,
-        ):
+        for widget in (self.more, self.repair, self.verify, self.next):
             self.foot.addWidget(widget)
 
     def _listen(self) -> None:
@@ -301,14 +308,15 @@ class PlanPage(Page):
                 row(
                     label("Size against quality", "heading"),
                     None,
+                    Taken(self.session, self.chart, "size-against-quality", self.chart.rows).button(),
                     hint(
                         "Click the line or drag along it to choose a size; the table, the map and the "
                         "verdict follow. The arrow keys go from point to point.\n"
                         "The line is the lowest predicted KL for each size. The filled point is the "
                         "prediction for this plan; a ring with an error bar is measured on held-out text "
                         "(Verify), and a diamond is the same plan rounded to nearest. Coloured squares are "
-                        "predictions for uniform formats. Press Baselines to measure the others; point at a "
-                        "symbol to see its name."
+                        "predictions for uniform formats. “Measure baselines” under More adds the others. "
+                        "Point at a symbol to see its name."
                     ),
                 ),
                 self.chart,
@@ -432,12 +440,11 @@ class PlanPage(Page):
 
     def _show_actions(self) -> None:
         ready = self._draft is not None and self.session.plan is not None
-        for widget in (self.save_button, self.next):
+        for widget in (self.save_action, self.share_action, self.next):
             widget.setEnabled(ready)
-        self.compare_button.setEnabled(ready and any(self._others()))
-        self.open_button.setEnabled(self.session.model is not None)
-        tip = "Open a plan file for this model" if self.session.model else MISSING
-        self.open_button.setToolTip(plain_tip(tip))
+        self.compare_action.setEnabled(ready and any(self._others()))
+        self.open_action.setEnabled(self.session.model is not None)
+        explain_action(self.open_action, "Open a plan file for this model" if self.session.model else MISSING)
         self.weights.reset_button.setEnabled(bool(self.pins) or self._is_improved())
         for widget in (self.verify, self.repair, self.baselines, self.budget.prices):
             widget.refresh()

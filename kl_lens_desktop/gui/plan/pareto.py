@@ -21,6 +21,8 @@ from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.verdict import HARD_TO_NOTICE
 from kl_lens_desktop.quant.formats import parse_format
 
+_LABEL, _AXIS = 20, 50  # pixels that a mark's name takes, and the axis below
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -99,6 +101,18 @@ class ParetoChart(Chart):
             self._beside = list(plans)
             self.redraw()
 
+    def rows(self) -> list[Sequence[object]]:
+        """What the chart shows: the front, this plan, and what was measured; bytes, and KL with its error."""
+        lines: list[Sequence[object]] = [("what", "bytes", "kl_nats_per_token", "se")]
+        if self._draft is not None:
+            fixed = self._draft.fixed
+            lines += [("front", fixed + p.bytes, p.loss, None) for p in self._draft.front().points]
+            if self._plan is not None:
+                totals = self._draft.totals(self._plan.assignments)
+                lines.append(("plan, predicted", totals.bytes, totals.kl, totals.se))
+        lines += [("plan, measured", *_measurement(plan)) for plan in self._measured if plan.measured]
+        return lines + [(plan.method, *_measurement(plan)) for plan in self._beside]
+
     def redraw(self) -> None:
         self.clear()
         self._point = None
@@ -140,9 +154,10 @@ class ParetoChart(Chart):
         seen = [np.log10(kl) for _, kl, _ in map(_measurement, self._beside) if kl > 0]
         low = max(min([float(y.min()), *seen]), -7.0)
         top = max([float(y.max()), *seen])
+        above = (top - low) * _LABEL / max(self.height() - _AXIS, _LABEL)  # for the name of the highest mark
         self.setRange(
             xRange=(draft.smallest / 1e6, draft.largest / 1e6),
-            yRange=(low, top + max(0.35, 0.14 * (top - low))),  # room for a label above the highest
+            yRange=(low, top + max(above, 0.35)),
             padding=0.05,
         )
 

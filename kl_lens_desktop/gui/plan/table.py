@@ -74,10 +74,13 @@ class PlanTable(QAbstractTableModel):
         self._draft: Draft | None = None
         self._assignments: Mapping[str, str] = {}
         self._pins: Mapping[str, str] = {}
+        self._powers = False  # of ten, in the column of losses
 
     def show_draft(self, draft: Draft | None) -> None:
         self.beginResetModel()
         self._draft, self._assignments, self._pins = draft, {}, {}
+        choices = (choice for option in draft.options for choice in option.choices) if draft else ()
+        self._powers = quantities.need_powers(choice.loss for choice in choices)
         self.endResetModel()
 
     def show_plan(self, assignments: Mapping[str, str], pins: Mapping[str, str]) -> None:
@@ -109,6 +112,8 @@ class PlanTable(QAbstractTableModel):
         return None
 
     def flags(self, index: Index) -> Qt.ItemFlag:
+        if not index.isValid():
+            return Qt.ItemFlag.NoItemFlags
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
         return flags | Qt.ItemFlag.ItemIsEditable if index.column() == FORMAT else flags
 
@@ -175,7 +180,7 @@ class PlanTable(QAbstractTableModel):
         if choice is None:
             return "not measured" if column == LOSS else "–"
         if column == LOSS:
-            return quantities.plus_minus(choice.loss, choice.se) if choice.loss else "0"
+            return quantities.plus_minus(choice.loss, choice.se, powers=self._powers) if choice.loss else "0"
         return quantities.size(choice.bytes)
 
     def _key(self, row: int, name: str, column: int) -> Any:

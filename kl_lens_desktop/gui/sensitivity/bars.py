@@ -1,6 +1,7 @@
 """The most sensitive weights as bars with error bars."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import QLineF, QPoint, QRectF, QSize, Qt, Signal
@@ -13,6 +14,7 @@ from kl_lens_desktop.gui.sensitivity.measures import PREDICTED_SIGN
 
 HEIGHT = 36
 COUNT = 12
+MOST_DECADES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +28,17 @@ class Bar:
     se: float
     predicted: bool = False
 
-    @property
-    def words(self) -> tuple[str, str]:
-        mean, se = quantities.with_error(self.mean, self.se)
+    def words(self, *, powers: bool = False) -> tuple[str, str]:
+        """The value and its error, in the notation of the list: see `quantities.need_powers`."""
+        mean, se = quantities.with_error(self.mean, self.se, powers=powers)
         return f"{PREDICTED_SIGN} {mean}" if self.predicted else mean, se
 
 
 class Bars(QWidget):
-    """Up to twelve bars on one linear scale from zero, the longest first; a click or the arrows select."""
+    """Up to twelve bars on one log scale, the longest first; a click or the arrows select.
+
+    The scale begins at a power of ten below the shortest bar and its error, and has a line at each power.
+    """
 
     selected = Signal(str)
 
@@ -44,10 +49,12 @@ class Bars(QWidget):
         self.setCursor(Qt.CursorShape.PointingHandCursor)
         self._bars: Sequence[Bar] = ()
         self._chosen = ""
+        self._powers = False
 
     def show_bars(self, bars: Sequence[Bar]) -> None:
         if list(bars) != list(self._bars):
             self._bars = bars
+            self._powers = quantities.need_powers(bar.mean for bar in bars)
             self.updateGeometry()
             self.update()
 
@@ -77,13 +84,39 @@ class Bars(QWidget):
             return
         metrics = painter.fontMetrics()
         # The widest value is reserved for, so that bars keep their length when digits come and go.
-        value_width = metrics.horizontalAdvance("≈ 0.00888 ± 0.00018")
-        full = max(bar.mean + bar.se for bar in self._bars)
+        value_width = metrics.horizontalAdvance("≈ 8.88e-3 ± 0.18e-3")
+        low, high = self.decades()
         length = max(self.width() - value_width - 22, 30)
-        for index, bar in enumerate(self._bars):
-            self._paint_bar(painter, bar, index * HEIGHT, length / full if full > 0 else 0.0, value_width)
+        painter.setPen(QPen(QColor(colours.line), 1))
+        for decade in range(low, high + 1):
+            x = 4 + length * (decade - low) / (high - low)
+            for index in range(len(self._bars)):
+                painter.drawLine(QLineF(x, index * HEIGHT + 19, x, index * HEIGHT + 31))
 
-    def _paint_bar(self, painter: QPainter, bar: Bar, top: int, scale: float, value_width: int) -> None:
+        def place(value: float) -> float:
+            decades = math.log10(value) if value > 0 else low
+            return 4 + length * (min(max(decades, low), high) - low) / (high - low)
+
+        for index, bar in enumerate(self._bars):
+            self._paint_bar(painter, bar, index * HEIGHT, place, value_width)
+
+    def decades(self) -> tuple[int, int]:
+        """The powers of ten at which the scale begins and ends."""
+        highest = max((bar.mean + bar.se for bar in self._bars), default=1.0)
+        lowest = min((bar.mean for bar in self._bars if bar.mean > 0), default=highest)
+        if not highest > 0:
+            return -1, 0
+        high = math.ceil(math.log10(highest))
+        return min(max(math.floor(math.log10(lowest) - 0.05), high - MOST_DECADES), high - 1), high
+
+    def rows(self) -> list[Sequence[object]]:
+        """What the bars show: weight, kind, value, standard error, and whether it is predicted."""
+        head = ("weight", "kind", "value", "se", "predicted")
+        return [head, *((bar.weight, bar.kind, bar.mean, bar.se, bar.predicted) for bar in self._bars)]
+
+    def _paint_bar(
+        self, painter: QPainter, bar: Bar, top: int, place: Callable[[float], float], value_width: int
+    ) -> None:
         colours = theme.colours()
         if bar.weight == self._chosen:
             painter.setPen(QPen(QColor(colours.accent), 1) if self.hasFocus() else Qt.PenStyle.NoPen)
@@ -99,17 +132,17 @@ class Bars(QWidget):
         metrics = painter.fontMetrics()
         name = metrics.elidedText(bar.name, Qt.TextElideMode.ElideMiddle, self.width() - 24)
         painter.drawText(QPoint(18, top + 15), name)
-        end, error = 4 + bar.mean * scale, bar.se * scale
+        end = place(bar.mean)
         middle = top + 25.0
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(colours.accent))
         painter.drawRoundedRect(QRectF(4, middle - 4, max(end - 4, 1), 8), 2, 2)
         painter.setPen(QPen(QColor(colours.text), 1.2))
-        ends = max(end - error, 4.0), end + error
+        ends = place(bar.mean - bar.se), place(bar.mean + bar.se)
         painter.drawLine(QLineF(ends[0], middle, ends[1], middle))
         for x in ends:
             painter.drawLine(QLineF(x, middle - 4, x, middle + 4))
-        mean, se = bar.words
+        mean, se = bar.words(powers=self._powers)
         right = self.width() - 4
         error_text = f" ± {se}" if se else ""
         painter.setPen(QColor(colours.secondary))
@@ -149,4 +182,6 @@ class Bars(QWidget):
 
     def _describe(self) -> None:
         bar = next((bar for bar in self._bars if bar.weight == self._chosen), None)
-        self.setAccessibleDescription(f"{bar.name}: {' ± '.join(filter(None, bar.words))}" if bar else "")
+        self.setAccessibleDescription(
+            f"{bar.name}: {' ± '.join(filter(None, bar.words(powers=self._powers)))}" if bar else ""
+        )

@@ -8,7 +8,18 @@ from typing import Any
 
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPoint, QRect, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QBrush, QColor, QHelpEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import (
+    QBrush,
+    QColor,
+    QHelpEvent,
+    QKeyEvent,
+    QMouseEvent,
+    QMoveEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QWheelEvent,
+)
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from kl_lens_desktop.gui.kit import icons, theme
@@ -19,6 +30,7 @@ _KIND_ORDER = {kind: place for place, kind in enumerate(icons.KINDS)}
 _EXPERT = re.compile(r"experts\.\d+")
 TOP = 22
 MAX_CELL, MIN_CELL = 64, 5
+ZOOMS = (MIN_CELL, 10, 16, 24, 40, 64)  # cells of so many pixels at least
 MAX_ROW, MIN_ROW = 34, 18
 
 
@@ -66,13 +78,19 @@ def _mark(painter: QPainter, rect: QRectF, under: QColor, *, hollow: bool) -> No
 class Heatmap(QWidget):
     """Cells of (component, block); arrows move between them, a click or an arrow selects.
 
+    Ctrl with the wheel, + and - zoom, and 0 shows all blocks again. In a scroll area, the names of the rows
+    stay in view.
+
     Signals
     -------
     selected(str)
         A weight's name.
+    shown(QRect)
+        Where the cell is that was chosen by the keys: it should be in view.
     """
 
     selected = Signal(str)
+    shown = Signal(QRect)
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,6 +110,7 @@ class Heatmap(QWidget):
         self._settled: Collection[str] = ()
         self._predicted: Collection[str] = ()
         self._low, self._high = -7.0, -1.0
+        self._least = MIN_CELL  # the width of a cell, at least
         self._hover: tuple[int, int] | None = None
         self._cursor: tuple[int, int] | None = None
 
@@ -147,18 +166,43 @@ class Heatmap(QWidget):
     def sizeHint(self) -> QSize:
         return QSize(420, TOP + len(self._rows) * 26 + 4)
 
+    @property
+    def zoom(self) -> int:
+        """The step of `ZOOMS` that is shown; 0 is all blocks in the width there is."""
+        return ZOOMS.index(self._least)
+
+    @zoom.setter
+    def zoom(self, step: int) -> None:
+        self._least = ZOOMS[min(max(step, 0), len(ZOOMS) - 1)]
+        self.updateGeometry()
+        self.update()
+        if self._cursor is not None:
+            self.shown.emit(self._rect(self._cursor).toRect())
+
+    def rows(self) -> list[Sequence[object]]:
+        """What the cells show: weight, component, kind, block, and log10 of the harm where it is known."""
+        head = ("weight", "component", "kind", "block", "log10_harm")
+        return [
+            head,
+            *(
+                (weight, *self._rows[cell[0]], cell[1], self._values.get(weight))
+                for weight, cell in self._place.items()
+            ),
+        ]
+
     def minimumSizeHint(self) -> QSize:
-        return QSize(self._label_width() + self._columns * MIN_CELL, TOP + len(self._rows) * MIN_ROW + 4)
+        return QSize(self._label_width() + self._columns * self._least, TOP + len(self._rows) * MIN_ROW + 4)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         with QPainter(self) as painter:
             self._paint(painter)
 
     def _paint(self, painter: QPainter) -> None:
-        self._paint_headings(painter)
+        self._paint_blocks(painter)
         for cell in self._cells:
             self._paint_cell(painter, cell)
-        for marked, width in ((self._hover, 1), (self._cursor, 2)):
+        marks = self._hover, self._cursor
+        for marked, width in zip(marks, (1, 2), strict=True):
             if marked is not None and marked in self._cells:
                 colours = theme.colours()
                 strong = self.hasFocus() and width == 2
@@ -167,11 +211,26 @@ class Heatmap(QWidget):
                 painter.drawRect(self._rect(marked).adjusted(1, 1, -1, -1))
                 painter.setPen(QPen(QColor(colours.accent if strong else colours.text), width))
                 painter.drawRect(self._rect(marked))
+        self._paint_names(painter)
 
-    def _paint_headings(self, painter: QPainter) -> None:
+    @property
+    def _left(self) -> int:
+        """Where what is in view begins: the names of the rows stand there."""
+        area = self.parentWidget()
+        return max(-self.x(), 0) if area is not None and area.width() < self.width() else 0
+
+    def moveEvent(self, event: QMoveEvent) -> None:
+        super().moveEvent(event)
+        self.update()  # the names go along
+
+    def _paint_names(self, painter: QPainter) -> None:
         colours = theme.colours()
         metrics = self.fontMetrics()
         label_width = self._label_width()
+        if self._left:
+            painter.fillRect(self._left, 0, label_width, self.height(), QColor(colours.surface))
+        painter.save()
+        painter.translate(self._left, 0)
         for index, (name, kind) in enumerate(self._rows):
             rect = self._rect((index, 0))
             mark = QRectF(0, rect.center().y() - 6, 12, 12)
@@ -182,7 +241,11 @@ class Heatmap(QWidget):
             painter.drawText(area, Qt.AlignmentFlag.AlignVCenter, text)
         painter.setPen(QColor(colours.secondary))
         painter.drawText(QRectF(18, 0, label_width - 26, TOP), Qt.AlignmentFlag.AlignVCenter, "block")
-        width = self._cell_width()
+        painter.restore()
+
+    def _paint_blocks(self, painter: QPainter) -> None:
+        metrics, label_width, width = self.fontMetrics(), self._label_width(), self._cell_width()
+        painter.setPen(QColor(theme.colours().secondary))
         every = max(1, math.ceil((metrics.horizontalAdvance(str(self._columns)) + 8) / width))
         for column in range(0, self._columns, every):
             left = label_width + column * width
@@ -226,6 +289,10 @@ class Heatmap(QWidget):
             Qt.Key.Key_Down: (1, 0),
         }
         step = steps.get(Qt.Key(event.key()))
+        zooms = {Qt.Key.Key_Plus: self.zoom + 1, Qt.Key.Key_Minus: self.zoom - 1, Qt.Key.Key_0: 0}
+        if (zoom := zooms.get(Qt.Key(event.key()))) is not None:
+            self.zoom = zoom
+            return
         if not self._cells or (step is None and event.key() not in (Qt.Key.Key_Home, Qt.Key.Key_End)):
             super().keyPressEvent(event)
             return
@@ -236,6 +303,13 @@ class Heatmap(QWidget):
             self._choose(ordered[0])
         elif (cell := self._next(self._cursor, *step)) is not None:
             self._choose(cell)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        if event.modifiers() & Qt.KeyboardModifier.ControlModifier and event.angleDelta().y():
+            self.zoom += 1 if event.angleDelta().y() > 0 else -1
+            event.accept()
+        else:
+            super().wheelEvent(event)
 
     def focusInEvent(self, event: Any) -> None:
         super().focusInEvent(event)
@@ -265,6 +339,7 @@ class Heatmap(QWidget):
         self._cursor = cell
         self.setAccessibleDescription(self._describe(cell))
         self.update()
+        self.shown.emit(self._rect(cell).toRect())
         self.selected.emit(self._worst_of(cell))
 
     def _next(self, cell: tuple[int, int], down: int, right: int) -> tuple[int, int] | None:
@@ -287,6 +362,8 @@ class Heatmap(QWidget):
 
     def _cell_at(self, point: QPoint) -> tuple[int, int] | None:
         width, height = self._cell_width(), self._row_height()
+        if point.x() < self._left + self._label_width():
+            return None
         column = int((point.x() - self._label_width()) // width)
         row = int((point.y() - TOP) // height)
         return (row, column) if (row, column) in self._cells else None
@@ -300,7 +377,7 @@ class Heatmap(QWidget):
 
     def _cell_width(self) -> float:
         room = self.width() - self._label_width() - 2
-        return min(max(room / self._columns, MIN_CELL), MAX_CELL)
+        return min(max(room / self._columns, self._least), max(MAX_CELL, self._least))
 
     def _row_height(self) -> float:
         room = self.height() - TOP - 2

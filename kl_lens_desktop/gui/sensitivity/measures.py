@@ -1,7 +1,7 @@
 """The measures of sensitivity as the window shows them: names, units, and the scale of their colours."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kl_lens_desktop import quantities
@@ -49,13 +49,18 @@ class Measure:
             return None
         return math.log10(max(self.harm(estimate.mean), 1e-12))
 
-    def words(self, entry: Entry) -> str:
-        """``≈ 0.0031 ± 0.0004 nats`` where it is predicted."""
+    def words(self, entry: Entry, *, powers: bool = False) -> str:
+        """``≈ 0.0031 ± 0.0004 nats`` where it is predicted; with `powers` as a power of ten."""
         estimate = self.estimate(entry)
         if estimate is None:
             return "not measured"
         sign = f"{PREDICTED_SIGN} " if entry.is_predicted else ""
-        return sign + quantities.plus_minus(estimate.mean, estimate.se, self.unit)
+        return sign + quantities.plus_minus(estimate.mean, estimate.se, self.unit, powers=powers)
+
+    def need_powers(self, entries: Iterable[Entry]) -> bool:
+        """Whether this measure of some entries is so small that all are better written as powers of ten."""
+        estimates = (self.estimate(entry) for entry in entries)
+        return quantities.need_powers(estimate.mean for estimate in estimates if estimate)
 
     def tick(self, decade: int) -> str:
         if self.key == "sqnr_db":

@@ -1,13 +1,15 @@
 """Sensitivity: which weights matter, live and with error bars, and whether the measure can be trusted."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QRect, Qt
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QScrollArea, QStackedWidget, QTabWidget, QWidget
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.errors import KLLensError
 from kl_lens_desktop.gui.kit.controls import (
     Empty,
     Frame,
@@ -21,7 +23,9 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     reason_line,
     row,
+    tool,
 )
+from kl_lens_desktop.gui.kit.pictures import Taken
 from kl_lens_desktop.gui.kit.words import explain, plain_tip
 from kl_lens_desktop.gui.sensitivity.agreement import AgreementView
 from kl_lens_desktop.gui.sensitivity.analysis_settings import AnalysisSettings
@@ -42,6 +46,9 @@ from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, AnalyzeJob
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kl_lens_desktop.sensitivity.scores import Entry
 
 _ANALYSES = (AnalyzeJob, RunJob)
@@ -54,6 +61,7 @@ class SensitivityPage(Page):
         super().__init__(session, "Which weights matter")
         self._window = window
         self._chosen = ""
+        self._values_of = ""  # whose values the histogram shows
         self.measure = combo("Measure", [(each.label, each.key) for each in MEASURES])
         self.format = combo("Format", [])
         self.format.setMinimumContentsLength(12)
@@ -123,16 +131,28 @@ class SensitivityPage(Page):
         heat_scroll.setWidgetResizable(True)
         heat_scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         heat_scroll.setWidget(self.heatmap)
-        heat_card = card(column(heat_scroll, self.legend, self.course, spacing=8))
+        self.heatmap.shown.connect(
+            lambda cell: heat_scroll.ensureVisible(
+                cell.center().x(), cell.center().y(), cell.width() + 140, 40
+            )
+        )
+        self.zoom_out = tool("zoom-out", "Smaller cells (-)", lambda: self._zoom(-1))
+        self.zoom_in = tool("zoom-in", "Larger cells (+, or Ctrl and the wheel)", lambda: self._zoom(1))
+        take_heatmap = Taken(self.session, self.heatmap, "sensitivity", self.heatmap.rows).button()
+        below = row(self.legend, self.zoom_out, self.zoom_in, take_heatmap)
+        below.setStretch(0, 1)
+        heat_card = card(column(heat_scroll, below, self.course, spacing=8))
         bars_scroll = QScrollArea()
         bars_scroll.setWidgetResizable(True)
         bars_scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         bars_scroll.setWidget(self.bars)
-        bars_card = card(column(label("Most sensitive", "heading"), bars_scroll))
+        take_bars = Taken(self.session, self.bars, "most-sensitive", self.bars.rows).button()
+        bars_card = card(column(row(label("Most sensitive", "heading"), None, take_bars), bars_scroll))
         upper = self.splitter(
             "sensitivity-upper", Qt.Orientation.Horizontal, heat_card, bars_card, sizes=(700, 320)
         )
-        self.detail, self.agreement = WeightDetail(), AgreementView(self.session)
+        self.detail, self.agreement = WeightDetail(self.session), AgreementView(self.session)
+        self.detail.turned.connect(lambda _: self._show_charts())
         lower = card(column(self.detail))
         by_block = self.splitter("sensitivity", Qt.Orientation.Vertical, upper, lower, sizes=(420, 160))
         self.tabs = QTabWidget()
@@ -153,7 +173,7 @@ class SensitivityPage(Page):
     def _show_model(self) -> None:
         model = self.session.model
         self.stack.setCurrentIndex(1 if model else 0)
-        self._chosen = ""
+        self._chosen = self._values_of = ""
         if model:
             self.settings_row.show_analysis(self.session.analysis)
         self._take_weights()
@@ -294,9 +314,65 @@ class SensitivityPage(Page):
         about = next((w for w in model.weights if w["name"] == self._chosen), None) if model else None
         entries = [entry for (weight, _), entry in self.session.entries.items() if weight == self._chosen]
         self.detail.show_weight(about, entries)
+        self._show_charts()
+
+    def _show_charts(self) -> None:
+        """The chart of the selected weight that is in front."""
+        view = self.detail.tabs.currentIndex()
+        if view == 1:
+            self._show_values()
+        elif view == 2:
+            self._show_texts()
+
+    def _show_values(self) -> None:
+        """Read the selected weight's values in the background, once for each weight."""
+        model, weight = self.session.model, self._chosen
+        if model is None or not weight or self._values_of == weight:
+            return
+        self._values_of = weight
+        folder = Path(str(model.about["folder"]))
+
+        def read() -> "NDArray[np.float32]":
+            from kl_lens_desktop.model.weight_values import sample_values
+
+            return sample_values(folder, weight)
+
+        def show(values: "NDArray[np.float32]") -> None:
+            if weight == self._chosen:
+                self.detail.values.show_values(values)
+
+        def say(error: KLLensError) -> None:
+            if weight == self._chosen:
+                self.detail.values.show_words(f"{error.what}: {error.why}.")
+
+        self.session.background.run(read, show, say)
+
+    def _show_texts(self) -> None:
+        """The selected weight's KL in the chosen format, window by window."""
+        scores, pair = self.session.scores, (self._chosen, self.current[1])
+        entry = self.session.entries.get(pair)
+        windows = scores.windows if scores else None
+        samples = windows.samples.get(pair) if windows else None
+        if entry is None or windows is None or samples is None:
+            predicted = entry is not None and entry.is_predicted
+            words = (
+                "Predicted: no text was read in this format" if predicted else "Not measured in this format"
+            )
+            self.detail.texts.show_windows([], 0.0, 0.0, words)
+            return
+        places = list(zip(windows.order, samples.kl_pq, strict=False))
+        self.detail.texts.show_windows(places, entry.kl_pq.mean, entry.kl_pq.se)
+
+    def _zoom(self, step: int) -> None:
+        self.heatmap.zoom += step
 
     def _show_agreement(self) -> None:
         self.agreement.show_result(self.session.agreement, self.current[0])
+
+
+def _bring_into_view(area: QScrollArea, cell: QRect) -> None:
+    """A cell, and what is around it as far as the names of the rows leave room."""
+    area.ensureVisible(cell.center().x(), cell.center().y(), cell.width() + 140, cell.height())
 
 
 def _course(entries: "list[Entry]") -> str:

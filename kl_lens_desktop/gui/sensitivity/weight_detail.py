@@ -1,9 +1,10 @@
-"""The selected weight: what it is, and each measure in each format."""
+"""The selected weight: what it is, each measure in each format, its values, and its KL text by text."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QStackedWidget, QTabBar, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import icons
@@ -16,9 +17,11 @@ from kl_lens_desktop.gui.kit.controls import (
     row,
     set_up_table,
 )
+from kl_lens_desktop.gui.kit.pictures import Taken
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.sensitivity.measures import MEASURES, PREDICTED_SIGN, tokens_used
-from kl_lens_desktop.gui.state.session import KIND_NAMES
+from kl_lens_desktop.gui.sensitivity.weight_charts import TextSpread, ValueHistogram
+from kl_lens_desktop.gui.state.session import KIND_NAMES, Session
 from kl_lens_desktop.quant.formats import parse_format
 
 if TYPE_CHECKING:
@@ -26,12 +29,21 @@ if TYPE_CHECKING:
 
 
 class WeightDetail(QWidget):
-    """A line on the weight, and a table with a row for each format."""
+    """A line on the weight; below it a table with a row for each format, or a chart.
+
+    Signals
+    -------
+    turned(int)
+        Another of `VIEWS` is in front.
+    """
+
+    VIEWS = ("Figures", "Values", "By text")
+    turned = Signal(int)
 
     WIDTHS = (80, 78, 66, 144, 144, 132, 84, 144, 138)
     COLUMNS = ("Format", "Size", "Tokens", *(each.label for each in MEASURES))
 
-    def __init__(self) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
         self.setMinimumHeight(96)
         self._kind = Picture("ssm", "secondary", 14)
@@ -52,13 +64,34 @@ class WeightDetail(QWidget):
             assert heading is not None
             heading.setToolTip(wrapped_tip(each.help))
         self.table.setColumnWidth(0, self.WIDTHS[0])
-        top = row(self._kind, self._name, self._facts)
+        self.values, self.texts = ValueHistogram(), TextSpread()
+        self.tabs = QTabBar()
+        self.tabs.setDrawBase(False)
+        self.tabs.setExpanding(False)
+        self.tabs.setUsesScrollButtons(False)
+        self.tabs.setAccessibleName("Of the selected weight: figures, values, or KL by text")
+        views = QStackedWidget()
+        charts = (
+            ("weight-values", self.values, self.values.rows),
+            ("weight-by-text", self.texts, self.texts.rows),
+        )
+        takers = [Taken(session, chart, name, rows).button() for name, chart, rows in charts]
+        inside: tuple[QWidget, ...] = (self.table, self.values, self.texts)
+        for title, widget in zip(self.VIEWS, inside, strict=True):
+            self.tabs.addTab(title)
+            views.addWidget(widget)
+        self.tabs.currentChanged.connect(views.setCurrentIndex)
+        self.tabs.currentChanged.connect(self.turned)
+        for place, taker in enumerate(takers, start=1):
+            taker.hide()
+            self.tabs.currentChanged.connect(partial(_show_if, taker, place))
+        top = row(self._kind, self._name, self._facts, self.tabs, *takers)
         top.setStretch(1, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
         layout.addLayout(top)
-        layout.addWidget(self.table, 1)
+        layout.addWidget(views, 1)
 
     def show_weight(self, about: dict[str, Any] | None, entries: "list[Entry]") -> None:
         self._kind.setVisible(about is not None)
@@ -78,13 +111,17 @@ class WeightDetail(QWidget):
             f"{count} weights{uses}"
         )
         entries = sorted(entries, key=lambda entry: -entry.bytes)
+        powers = [each.need_powers(entries) for each in MEASURES]
         self.table.setRowCount(len(entries))
         for index, entry in enumerate(entries):
             texts = (
                 parse_format(entry.format).label,
                 quantities.size(entry.bytes),
                 PREDICTED_SIGN if entry.is_predicted else f"{entry.kl_pq.n:,}{' •' if entry.settled else ''}",
-                *(each.words(entry).removesuffix(" nats") for each in MEASURES),
+                *(
+                    each.words(entry, powers=small).removesuffix(" nats")
+                    for each, small in zip(MEASURES, powers, strict=True)
+                ),
             )
             for place, text in enumerate(texts):
                 item = QTableWidgetItem(text)
@@ -93,3 +130,7 @@ class WeightDetail(QWidget):
                     words = MEASURES[place - 3].words(entry) if place > 2 else tips[place - 1]
                     item.setToolTip(plain_tip(words))
                 self.table.setItem(index, place, item)
+
+
+def _show_if(widget: QWidget, place: int, current: int) -> None:
+    widget.setVisible(place == current)

@@ -18,7 +18,7 @@ class Attention(QObject):
 
     def __init__(self, session: Session, window: QWidget) -> None:
         super().__init__(window)
-        self._window, self._settings = window, session.settings
+        self._window, self._settings, self._session = window, session.settings, session
         self._began, self._name = 0.0, ""
         self._tray: QSystemTrayIcon | None = None
         session.job.started.connect(self._begin)
@@ -31,7 +31,11 @@ class Attention(QObject):
 
     def _show(self, progress: Progress) -> None:
         stage = STAGE_NAMES.get(progress.stage, progress.stage.capitalize())
-        share = f"{100 * min(progress.done / progress.total, 1):.0f} % " if progress.total > 0 else ""
+        part = progress.done / progress.total if progress.total > 0 else None
+        if course := self._session.course:
+            shares = course.shares().values()
+            part = (1 + sum(shares)) / (1 + len(shares))
+        share = "" if part is None else f"{100 * min(part, 1):.0f} % "
         self._window.setWindowTitle(f"{share}{stage} – {NAME}")
 
     def _end(self, how: str) -> None:

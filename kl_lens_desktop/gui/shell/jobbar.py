@@ -1,19 +1,20 @@
 """The bar at the foot while a job runs: what it does, how far it is, how long it takes, pause and cancel."""
 
-from PySide6.QtCore import Qt
+import time
+
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QStackedWidget, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Elided, button, label
+from kl_lens_desktop.gui.shell.timeline import Timeline
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import STAGE_NAMES, Session
-from kl_lens_desktop.gui.state.stages import STAGES
 from kl_lens_desktop.process.events import Progress
-from kl_lens_desktop.run import RunJob
 
-_STEPS = STAGES[1:]  # of Compress
 _BYTES = ("bytes", "B")
+_TICK_MS = 1000  # some stages say nothing for a while; the time left goes on
 
 
 class JobBar(QStackedWidget):
@@ -34,9 +35,10 @@ class JobBar(QStackedWidget):
         self._bar.setRange(0, 1000)
         self._bar.setAccessibleName("Progress")
         self._bar.setMinimumWidth(120)
+        self.timeline = Timeline()
         self._left = label("", "secondary")
         self._left.setFont(theme.text_font())
-        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("88 min 88 s left") + 4)
+        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("about 88 h 88 min left") + 4)
         self.pause = button("Pause", self._toggle_pause, tip="Pause after the current step")
         self.cancel = button("Cancel", self._cancel, tip="Cancel the job; what was measured is kept (Esc)")
         for widget in (self.pause, self.cancel):
@@ -47,6 +49,7 @@ class JobBar(QStackedWidget):
                 self._count,
                 (self._message, 1),
                 (self._bar, 1),
+                (self.timeline, 3),
                 self._left,
                 self.pause,
                 self.cancel,
@@ -61,7 +64,9 @@ class JobBar(QStackedWidget):
         self._job.step_started.connect(self._show_step)
         self._job.progress.connect(self._show_progress)
         self._job.paused_changed.connect(self._show_paused)
-        self._job.ended.connect(lambda: self.hide())
+        self._job.ended.connect(lambda: self._end())
+        self._tick = QTimer(self, interval=_TICK_MS)
+        self._tick.timeout.connect(self._show_course)
 
     def ask(self) -> None:
         """Esc: ask before stopping; the answer that loses nothing has the focus."""
@@ -75,7 +80,30 @@ class JobBar(QStackedWidget):
         self.cancel.setEnabled(True)
         self._show_paused(False)
         self._show_stage(name, "")
+        whole = self._session.course is not None
+        self.timeline.setVisible(whole)
+        self._bar.setVisible(not whole)
+        self._count.setVisible(not whole)
+        self._stage.setVisible(not whole)  # the timeline says it
+        if whole:
+            self._show_course()
+            self._tick.start()
         self.show()
+
+    def _end(self) -> None:
+        self._tick.stop()
+        self.hide()
+
+    def _show_course(self) -> None:
+        """How far the whole job is, and how long it will still take."""
+        course = self._session.course
+        if course is None:
+            return
+        left = course.left(time.monotonic())
+        words = "" if left is None else f"about {about(left)} left"
+        self.timeline.show_course(course.shares(), course.step, f"The whole job: {words}." if words else "")
+        if not self._job.paused and not self._job.cancelling:
+            self._left.setText(words)
 
     def _show_step(self, step: Step) -> None:
         self._show_stage(step.name, step.about)
@@ -88,24 +116,21 @@ class JobBar(QStackedWidget):
         self._bar.setRange(0, 0)
 
     def _show_progress(self, progress: Progress) -> None:
-        self._stage.setText(self._step_words() + STAGE_NAMES.get(progress.stage, progress.stage.capitalize()))
-        self._message.set_text(progress.message)
+        stage = STAGE_NAMES.get(progress.stage, progress.stage.capitalize())
+        self._stage.setText(stage)
+        whole = self._session.course is not None
+        self._message.set_text(f"{stage}: {progress.message}" if whole else progress.message)
         self._count.setText(_count(progress))
         if progress.total > 0:
             self._bar.setRange(0, 1000)
             self._bar.setValue(round(1000 * min(progress.done / progress.total, 1)))
         else:
             self._bar.setRange(0, 0)
-        if not self._job.paused:
+        if whole:
+            self._show_course()
+        elif not self._job.paused:
             known = progress.eta_s is not None
             self._left.setText(f"{quantities.duration(progress.eta_s)} left" if known else "")  # type: ignore[arg-type]
-
-    def _step_words(self) -> str:
-        """Which step of the whole job this is; empty for a job of one step."""
-        current, page = self._job.current, self._session.running_page
-        if current is None or not isinstance(current.job, RunJob) or page not in _STEPS:
-            return ""
-        return f"Step {_STEPS.index(page) + 1} of {len(_STEPS)}: "
 
     def _show_paused(self, paused: bool) -> None:
         self.pause.setText("Resume" if paused else "Pause")
@@ -126,6 +151,17 @@ class JobBar(QStackedWidget):
 
     def _keep(self) -> None:
         self.setCurrentIndex(0)
+
+
+def about(seconds: float) -> str:
+    """An estimate in words: ``45 s``, ``7 min``, ``1 h 05 min``."""
+    return quantities.duration(rounded(seconds)).replace(" 00 s", "")
+
+
+def rounded(seconds: float) -> float:
+    """To what an estimate of that length is worth: five seconds, a minute, or five minutes."""
+    step = 5 if seconds < 60 else 60 if seconds < 1800 else 300
+    return max(step * round(seconds / step), step)
 
 
 def _line(*items: QWidget | tuple[QWidget, int]) -> QWidget:

@@ -3,33 +3,50 @@
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QRectF, QSize, Qt, QTimer
-from PySide6.QtGui import QCloseEvent, QKeyEvent, QKeySequence, QPainter, QPaintEvent, QShortcut
+from PySide6.QtGui import (
+    QCloseEvent,
+    QDragEnterEvent,
+    QDropEvent,
+    QKeyEvent,
+    QKeySequence,
+    QPainter,
+    QPaintEvent,
+    QShortcut,
+)
 from PySide6.QtWidgets import (
     QAbstractButton,
     QApplication,
     QButtonGroup,
     QHBoxLayout,
+    QLineEdit,
     QMainWindow,
+    QPlainTextEdit,
     QPushButton,
     QStackedWidget,
+    QTextEdit,
     QVBoxLayout,
     QWidget,
 )
 
 from kl_lens_desktop.gui.kit import icons, theme
-from kl_lens_desktop.gui.kit.controls import JobButton, Page, reason_line, rule
+from kl_lens_desktop.gui.kit.controls import JobButton, Page, label, rule
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.more.help import HelpPage
 from kl_lens_desktop.gui.shell.attention import NAME, Attention
 from kl_lens_desktop.gui.shell.banner import Banner
 from kl_lens_desktop.gui.shell.header import Header
-from kl_lens_desktop.gui.shell.jobbar import JobBar
+from kl_lens_desktop.gui.shell.jobbar import JobBar, about
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import STAGES, Stage, Standing
 from kl_lens_desktop.gui.state.unfinished import Unfinished
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.sharing import Bundle
 
 # Name on the rail (and, in small letters, of its icon), module, class. A page is built when first shown, or
 # while the window is idle.
@@ -81,10 +98,14 @@ class Window(QMainWindow):
             "compress",
         )
         self.setCentralWidget(self._frame())
+        self.setAcceptDrops(True)
         self._make_shortcuts()
         self.session.said.connect(self.banner.say)
         self.session.job.started.connect(self.banner.hide)
         self.session.unfinished_found.connect(self._offer_to_go_on)
+        self.session.bundle_opened.connect(self._show_bundle)
+        self.session.bench_opened.connect(partial(self._on_page, "Benchmark", "compare_with"))
+        self.session.export_opened.connect(partial(self.show_page, "Benchmark"))
         self.session.look_for_unfinished()
         self.session.job.ended.connect(self._show_outcome)
         self.session.stages_changed.connect(self._mark_stages)
@@ -109,6 +130,7 @@ class Window(QMainWindow):
             self.stack.insertWidget(index, page)
             self.stack.removeWidget(placeholder)
             placeholder.deleteLater()
+            _let_files_pass(page)
         return self._pages[name]
 
     def show_page(self, name: str, *_: object) -> None:
@@ -141,6 +163,19 @@ class Window(QMainWindow):
         app = QApplication.instance()
         assert isinstance(app, QApplication)
         theme.apply(app, self.session.settings.theme)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """A file or a folder may be dropped anywhere in the window."""
+        if _dropped(event):
+            event.setDropAction(Qt.DropAction.CopyAction)
+            event.accept()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open what is dropped: see `Session.open_path`."""
+        if path := _dropped(event):
+            event.setDropAction(Qt.DropAction.CopyAction)
+            event.accept()
+            self.session.open_path(path.resolve())
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """End the job, its child and every thread before the window goes."""
@@ -176,12 +211,17 @@ class Window(QMainWindow):
         layout.setContentsMargins(12, 12, 12, 12)
         layout.setSpacing(4)
         layout.addWidget(self.compress)
-        words = reason_line(self.compress, "All steps, with default settings")
+        self._about_compress = words = label("", "secondary")
         words.setWordWrap(True)
         words.setAlignment(Qt.AlignmentFlag.AlignTop)
         words.ensurePolished()
-        # That of the longest reason, with which it begins: so nothing jumps.
+        # That of the longest reason: so nothing jumps.
+        words.setText(MISSING)
         words.setFixedHeight(words.heightForWidth(RAIL_WIDTH - 2 * 12))
+        self._tell_compress()
+        self.compress.explained.connect(self._tell_compress)
+        self.session.costs_changed.connect(self._tell_compress)
+        self.session.stages_changed.connect(self._tell_compress)
         layout.addWidget(words)
         layout.addSpacing(8)
         for index, (name, _, _) in enumerate(PAGES):
@@ -195,6 +235,16 @@ class Window(QMainWindow):
             layout.addWidget(entry)
         layout.addStretch(1)
         return rail
+
+    def _tell_compress(self, *_: object) -> None:
+        """Below “Compress”: why it cannot be pressed or, while it can, how long it will take."""
+        words = self.compress.reason
+        if not words:
+            took = self.session.whole_s
+            words = "All steps, with default settings"
+            if took is not None:
+                words = f"All steps: about {about(took)} on this computer"
+        self._about_compress.setText(words)
 
     def _make_shortcuts(self) -> None:
         def shortcut(keys: str, action: Callable[[], object]) -> None:
@@ -228,9 +278,17 @@ class Window(QMainWindow):
         else:
             page.show_about(about)
 
-    def _on_page(self, name: str, action: str) -> None:
+    def _on_page(self, name: str, action: str, *about: object) -> None:
         self.show_page(name)
-        getattr(self.page(name), action)()
+        getattr(self.page(name), action)(*about)
+
+    def _show_bundle(self, bundle: "Bundle") -> None:
+        from kl_lens_desktop.gui.shell.bundle import BundleDialog
+
+        self._bundle = BundleDialog(self.session, bundle, self)
+        self._bundle.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self._bundle.accepted.connect(partial(self.show_page, "Plan"))
+        self._bundle.open()
 
     def _offer_to_go_on(self, found: Unfinished, sentence: str) -> None:
         if not self.session.job.running:
@@ -278,6 +336,21 @@ class Window(QMainWindow):
         self._idle.stop()
         for module in ("kl_lens_desktop.plan.propose", "kl_lens_desktop.plan.document"):
             import_module(module)
+
+
+def _dropped(event: QDropEvent) -> Path | None:
+    """The file or folder on this computer that is dropped, the first of several; None if there is none."""
+    urls = event.mimeData().urls()
+    return next((Path(url.toLocalFile()) for url in urls if url.isLocalFile()), None)
+
+
+def _let_files_pass(page: QWidget) -> None:
+    """A text field would take the name of a file that is dropped on it, and the window not hear of it."""
+    for field in page.findChildren(QWidget):
+        if isinstance(field, (QPlainTextEdit, QTextEdit)):
+            field.viewport().setAcceptDrops(False)
+        if isinstance(field, (QLineEdit, QPlainTextEdit, QTextEdit)):
+            field.setAcceptDrops(False)
 
 
 # Icon and colour of a standing; no two have the same shape.

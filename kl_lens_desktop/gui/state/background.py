@@ -1,5 +1,6 @@
 """Short waits, for a large file or the network, outside the window's thread; the answer comes back in it."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -34,14 +35,19 @@ class Background(QObject):
             try:
                 result = function()
             except KLLensError as error:
-                self._answered.emit(failed, error)
+                self._answer(failed, error)
             else:
-                self._answered.emit(done, result)
+                self._answer(done, result)
 
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(target=work, daemon=True, name="background")
         self._threads.append(thread)
         thread.start()
+
+    def _answer(self, callback: Callable[[Any], None], value: object) -> None:
+        """Hand over to the window's thread; nobody is left to hear of it where the window is gone."""
+        with contextlib.suppress(RuntimeError):
+            self._answered.emit(callback, value)
 
     def close(self) -> None:
         """Deliver nothing more, and wait a moment for what runs; the network may take longer and is left."""

@@ -22,7 +22,6 @@ from kl_lens_desktop.process.events import (
     Event,
     Failed,
     Finished,
-    Generated,
     Measured,
     Memory,
     Note,
@@ -70,7 +69,7 @@ class Runner(QObject):
         The first job's name.
     step_started(Step), step_finished(Step, Finished)
     progress(Progress), note(Note), weights(list), scored(Entry JSON), measured(dict), repaired(Repaired),
-    memory(Memory), generated(Generated)
+    memory(Memory)
         As the stages yield them.
     delivered()
         After each batch of events: the time to repaint.
@@ -78,6 +77,8 @@ class Runner(QObject):
         Instead of the last `step_finished`.
     ended(str)
         ``finished``, ``failed`` or ``cancelled``; a new job may start.
+    occupied_changed()
+        `occupy` was called.
 
     Attributes
     ----------
@@ -95,12 +96,12 @@ class Runner(QObject):
     measured = Signal(object)
     repaired = Signal(object)
     memory = Signal(object)
-    generated = Signal(object)
     delivered = Signal()
     failed = Signal(object, object)
     cancelled = Signal(object)
     ended = Signal(str)
     paused_changed = Signal(bool)
+    occupied_changed = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -108,6 +109,7 @@ class Runner(QObject):
         self._queue: deque[tuple[Step, Event | _Outcome | None]] = deque()
         self._cancel = Cancel()
         self.stay_awake = True
+        self._occupied = ""
         self._thread: threading.Thread | None = None
         self._timer = QTimer(self, interval=DRAIN_MS)
         self._timer.timeout.connect(self._drain)
@@ -123,7 +125,13 @@ class Runner(QObject):
     @property
     def reason(self) -> str:
         """Why nothing else can start now; empty if something can."""
-        return "A job is running. Wait for it or cancel it." if self.running else ""
+        return "A job is running. Wait for it or cancel it." if self.running else self._occupied
+
+    def occupy(self, reason: str) -> None:
+        """Say why jobs should not start now, for something else works; an empty `reason` ends that."""
+        if reason != self._occupied:
+            self._occupied = reason
+            self.occupied_changed.emit()
 
     def start(self, *steps: Step, place: Path | None = None) -> None:
         """Run `steps` one after the other; the first failure or a cancel ends them all.
@@ -197,8 +205,6 @@ class Runner(QObject):
             self.note.emit(event)
         elif isinstance(event, Memory):
             self.memory.emit(event)
-        elif isinstance(event, Generated):
-            self.generated.emit(event)
         elif isinstance(event, Finished):
             self.step_finished.emit(step, event)
         elif isinstance(event, Failed):

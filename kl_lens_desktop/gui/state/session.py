@@ -20,9 +20,10 @@ from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui.state import bench_history, unfinished
 from kl_lens_desktop.gui.state.background import Background
+from kl_lens_desktop.gui.state.chat import Chat
 from kl_lens_desktop.gui.state.job import Runner, Step
 from kl_lens_desktop.gui.state.settings import Settings
-from kl_lens_desktop.gui.state.stages import PAGE_OF, Stage, stages
+from kl_lens_desktop.gui.state.stages import PAGE_OF, Stage, measured_weights, stages
 from kl_lens_desktop.gui.state.unfinished import Unfinished
 from kl_lens_desktop.gui.state.workspace import Workspace, workspace_of
 from kl_lens_desktop.hub.jobs import PullJob, Verified, VerifyFilesJob
@@ -36,9 +37,13 @@ from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Analysis, AnalyzeJob, CalibrateJob, Pace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kl_lens_desktop.course import Course
     from kl_lens_desktop.plan.document import Plan
     from kl_lens_desktop.sensitivity.estimate import Costs
     from kl_lens_desktop.sensitivity.scores import Entry, ModelIdentity, Scores
+    from kl_lens_desktop.sharing import Bundle
 
 KIND_NAMES = {
     "ssm": "SSM",
@@ -122,6 +127,10 @@ class Session(QObject):
     consent_wanted(Path, str)
         The plan at this path is of another revision, as the sentence says; `load_plan` with consent takes it.
     exports_changed(), bench_changed(), devices_changed(), agreement_changed()
+    bundle_opened(Bundle)
+        Somebody shared this; it is checked.
+    bench_opened(Path), export_opened()
+        A bench file to compare with; an exported folder is among `exports` now.
     unfinished_found(Unfinished, str)
         An earlier window ended in the midst of that, in words; `go_on` does it.
     stages_changed()
@@ -142,6 +151,9 @@ class Session(QObject):
     bench_changed = Signal()
     devices_changed = Signal()
     agreement_changed = Signal()
+    bundle_opened = Signal(object)
+    bench_opened = Signal(object)
+    export_opened = Signal()
     unfinished_found = Signal(object, str)
     stages_changed = Signal()
     logged = Signal(object)
@@ -153,6 +165,7 @@ class Session(QObject):
         self.job = Runner(self)
         self.job.stay_awake = settings.stay_awake
         self.background = Background(self)
+        self.chat = Chat(self.job, self)
         self.log: list[LogLine] = []
         self.model: Model | None = None
         self.opening: str | None = None
@@ -161,12 +174,16 @@ class Session(QObject):
         self.chosen_devices: tuple[str, ...] | None = None  # on the Benchmark page; None for all there are
         self._forget_results()
         self._plan_to_apply: Path | None = None
+        self._export_to_show: Path | None = None
         self._to_go_on: Unfinished | None = None
         self._written: list[Path] = []  # by the exports of this row of jobs
         self._stage = ""
         self._new_entries = False
         self._costs: dict[str, Pace | None] = {}  # None while they are found out
         self._timing = Cancel()
+        self.course: Course | None = None  # of the whole job that runs
+        self._soon = QTimer(self, interval=SOON_MS, singleShot=True)
+        self._soon.timeout.connect(self.time_computer)
         self.failures: set[str] = set()  # the pages whose last job failed
         job = self.job
         job.weights.connect(self._take_weights)
@@ -175,6 +192,7 @@ class Session(QObject):
         job.repaired.connect(self._take_repaired)
         job.delivered.connect(self._announce_entries)
         job.progress.connect(self._watch_stage)
+        job.paused_changed.connect(self._pause_course)
         job.note.connect(self._take_note)
         job.step_started.connect(self._step_started)
         job.step_finished.connect(self._step_finished)
@@ -238,13 +256,97 @@ class Session(QObject):
         self.job.start(*steps)
 
     def open_path(self, path: Path) -> None:
-        """Open a plan file with its model, or a model folder."""
-        if path.is_dir():
-            self.open_model(str(path))
+        """Open what a person named or dropped.
+
+        That is a plan with its model, a bundle, a bench file, the folder of a model, or an exported folder.
+        """
+        if (path / MODEL_XML).is_file():
+            self._open_export(path)
+        elif path.is_dir():
+            if self.job.running:
+                self.say("warning", f"Cannot open {path}: a job is running. Wait for it or cancel it.")
+            else:
+                self.open_model(str(path))
         else:
-            self.background.run(
-                lambda: _plan_and_model(path, self.settings), self._open_plan_model, self.say_error
-            )
+            self.background.run(lambda: _read_file(path, self.settings), self._open_file, self.say_error)
+
+    def _open_file(self, found: "Bundle | Path | tuple[Path, str]") -> None:
+        if isinstance(found, tuple):
+            self._open_plan(*found)
+        elif isinstance(found, Path):
+            if self.bench_environment is None:
+                self.say("warning", f"Cannot compare {found.name}: benchmark a model of your own first.")
+            else:
+                self.bench_opened.emit(found)
+        else:
+            self.bundle_opened.emit(found)
+
+    def _open_plan(self, path: Path, wanted: str) -> None:
+        """Apply a plan to the open model, if it is that one's, or else to its own, which is opened."""
+        if self.model is not None and self.model.reference == wanted:
+            self.load_plan(path)
+        else:
+            self._open_plan_model((path, wanted))
+
+    def _open_export(self, folder: Path) -> None:
+        """Show an exported folder beside the others of its model, which is opened if it is not yet."""
+
+        def take(wanted: str) -> None:
+            if self.model is not None and self.model.reference == wanted:
+                self._add_export(folder)
+            elif self.job.running:
+                self.say("warning", f"Cannot open {folder}: a job is running. Wait for it or cancel it.")
+            else:
+                self._export_to_show = folder
+                self.open_model(wanted)
+
+        self.background.run(lambda: _model_of_export(folder, self.settings), take, self.say_error)
+
+    def _add_export(self, folder: Path) -> None:
+        name = folder.name
+        while name in self.exports and self.exports[name] != folder:
+            name = f"{name}-2"
+        self.exports = {**self.exports, name: folder}
+        self.exports_changed.emit()
+        self.export_opened.emit()
+        self.reload()
+
+    def share(self, path: Path, done: "Callable[[Path], object] | None" = None) -> None:
+        """Save the open model's results as a bundle, with the plan of now; then say so, or call `done`."""
+        workspace, plan = self.workspace, self.plan
+
+        def write() -> "Bundle":
+            from kl_lens_desktop.sharing import share
+
+            return share(workspace.folder, path, plan)
+
+        def tell(bundle: "Bundle") -> None:
+            if done is not None:
+                done(path)
+            else:
+                self.say("info", f"Saved the {bundle.words} as {path}. It holds no weights and no paths.")
+
+        self.background.run(write, tell, self.say_error)
+
+    def use_plan(self, bundle: "Bundle") -> None:
+        """Apply the plan of a bundle to its model."""
+        self.background.run(lambda: _unpacked(bundle)["plan"], self.open_path, self.say_error)
+
+    def use_scores(self, bundle: "Bundle") -> None:
+        """Plan with the scores of a bundle, if none were measured here and the weights are the same."""
+        assert self.model is not None
+        model, place = self.model, self.workspace.scores
+
+        def write() -> None:
+            from kl_lens_desktop.files import write_json
+
+            bundle.model.check_same(_identity(model), bundle.path, "Open the model that it is for")
+            if place.exists():
+                why = "this model has scores already"
+                raise InputError(f"Cannot use the scores of {bundle.path.name}", why, "Delete those first")
+            write_json(place, bundle.parts["scores"])
+
+        self.background.run(write, lambda _: self.reload(), self.say_error)
 
     @property
     def analysis(self) -> Analysis:
@@ -305,6 +407,8 @@ class Session(QObject):
 
     def compress(self) -> None:
         """All stages, as the Sensitivity and Benchmark pages say; what was measured already is used."""
+        from kl_lens_desktop.course import Course
+
         assert self.model is not None
         job = RunJob(
             self.model.reference,
@@ -315,7 +419,38 @@ class Session(QObject):
         job = job.quick if self.effort == QUICK else job
         self._forget_bench()
         # the text to measure on is as long as chosen, quick look or not: scores are only ever added to
-        self.start(Step(replace(job, analysis=self.analysis)))
+        job = replace(job, analysis=self.analysis)
+        self.course = Course(self._expected(job), self.settings.paces)
+        self.start(Step(job))
+
+    @property
+    def whole_s(self) -> float | None:
+        """Seconds that `compress` is expected to take; None while this computer is not timed yet."""
+        if self.model is None or self.costs is None:
+            return None
+        job = RunJob(self.model.reference, self.workspace.folder, benchmark=self.settings.benchmark)
+        job = job.quick if self.effort == QUICK else job
+        return sum(self._expected(replace(job, analysis=self.analysis)).values())
+
+    def _expected(self, job: RunJob) -> dict[str, float]:
+        """Seconds by part of a whole job, as far as this computer is known; else by a usual one's speed."""
+        from kl_lens_desktop.course import Done, expected
+        from kl_lens_desktop.sensitivity.estimate import usual
+
+        assert self.model is not None
+        measured, total = measured_weights(self)
+        done = Done(
+            measured / total if total else 0.0,
+            bool(self.plan and self.plan.measured and measured == total),
+            len(self.exports) if self.plan and self.plan.measured else 0,
+        )
+        devices = len(self.chosen_devices or [d for d in self.devices if d["available"]]) or 1
+        costs = self.costs or usual(self.model.weights)
+        return expected(costs, self.model.weights, job, devices, done, self.settings.paces)
+
+    def _pause_course(self, paused: bool) -> None:
+        if self.course is not None:
+            (self.course.pause if paused else self.course.resume)(time.monotonic())
 
     def benchmark(self, folders: list[Path], devices: list[str] | None) -> None:
         """Measure exported models on devices (None: all that are found) as chosen in the settings."""
@@ -415,8 +550,10 @@ class Session(QObject):
     def close(self) -> None:
         """End everything that runs; the work folder keeps only whole files."""
         unfinished.forget()
+        self._soon.stop()
         self._timing.cancel()
         self.job.close()
+        self.chat.close()
         self.background.close()
         if self.model is not None:
             self.workspace.sweep()
@@ -457,6 +594,8 @@ class Session(QObject):
     def _watch_stage(self, progress: Progress) -> None:
         """While everything runs, pick up each stage's file as soon as the next stage begins."""
         current = self.job.current
+        if self.course is not None:
+            self.course.note(progress, time.monotonic())
         if current and progress.stage != self._stage:
             self._stage = progress.stage
             self.stages_changed.emit()
@@ -474,6 +613,9 @@ class Session(QObject):
     def _step_finished(self, step: Step, finished: Finished) -> None:
         self.write_log("info", f"{_step_words(step)}: done")
         job = step.job
+        if isinstance(job, RunJob) and self.course is not None:
+            self.course.end(time.monotonic())
+            self.settings.keep_paces(self.course.paces())
         if isinstance(job, InspectJob):
             self._take_model(job.model, job.result(finished))
         elif isinstance(job, ExportJob):
@@ -516,7 +658,9 @@ class Session(QObject):
         self.say("warning", f"{STAGE_NAMES.get(step.name, step.name)}: cancelled. {kept}")
 
     def _job_ended(self, how: str) -> None:
-        self.opening = None
+        if self.opening is not None and how == "finished":
+            self._soon.start()
+        self.opening = self.course = None
         unfinished.forget()
         written, self._written = self._written, []
         if written and how == "finished":
@@ -584,6 +728,9 @@ class Session(QObject):
         if self._plan_to_apply:
             path, self._plan_to_apply = self._plan_to_apply, None
             self.load_plan(path)
+        if self._export_to_show:
+            folder, self._export_to_show = self._export_to_show, None
+            self._add_export(folder)
 
     def _open_plan_model(self, found: tuple[Path, str]) -> None:
         self._plan_to_apply, reference = found
@@ -596,6 +743,7 @@ class Session(QObject):
             self.open_model(reference)
 
 
+SOON_MS = 1500  # after a model is open, until the computer is timed: what was asked for comes first
 STAGE_NAMES = {
     "pull": "Download",
     "download": "Downloading",
@@ -612,7 +760,6 @@ STAGE_NAMES = {
     "bench": "Benchmarking",
     "devices": "Looking for devices",
     "prices": "Measuring what formats cost",
-    "generate": "Generating",
     "agree": "Measuring each weight's perplexity",
     "run": "Compressing",
 }
@@ -713,19 +860,58 @@ def _identity(model: Model) -> "ModelIdentity":
     )
 
 
-def _plan_and_model(path: Path, settings: Settings) -> tuple[Path, str]:
-    from kl_lens_desktop.hub import store
+def _read_file(path: Path, settings: Settings) -> "Bundle | Path | tuple[Path, str]":
+    """A bundle, a bench file, or a plan and the model that it is for."""
+    from kl_lens_desktop.bench.report import load_bench
     from kl_lens_desktop.plan.document import load_plan
+    from kl_lens_desktop.sharing import kind_of, load_bundle
+
+    kind = kind_of(path)
+    if kind == "bundle":
+        return load_bundle(path)
+    if kind == "bench":
+        load_bench(path)
+        return path
+    if kind == "scores":
+        raise InputError(
+            f"Cannot open {path.name}", "it holds scores alone", "Open a plan or a bundle with them"
+        )
+    return path, _reference_of(load_plan(path).model.id, path, settings)
+
+
+def _model_of_export(folder: Path, settings: Settings) -> str:
+    """What the model of an exported folder is called here."""
+    from kl_lens_desktop.plan.document import load_plan
+
+    if why := damage(folder):
+        raise InputError(f"Cannot open {folder}", why, "Export it again")
+    if not (folder / "plan.json").is_file():
+        why = "it does not say which model it is of"
+        raise InputError(f"Cannot open {folder}", why, "Open the model, and export it")
+    return _reference_of(load_plan(folder / "plan.json").model.id, folder, settings)
+
+
+def _reference_of(wanted: str, path: Path, settings: Settings) -> str:
+    """What a model that a file of ours names is opened by on this computer."""
+    from kl_lens_desktop.hub import store
     from kl_lens_desktop.repository.names import is_model_id
 
-    wanted = load_plan(path).model.id
     if wanted == "sample" or (is_model_id(wanted) and store.find(wanted)):
-        return path, wanted
+        return wanted
     for reference in settings.recent:
         if Path(reference).name == wanted and Path(reference).is_dir():
-            return path, reference
+            return reference
     raise InputError(
         f"Cannot open {path}",
         f"its model, {wanted}, is not on this computer",
-        "Open or download the model first, and then the plan",
+        "Open or download the model first, and then this",
     )
+
+
+def _unpacked(bundle: "Bundle") -> dict[str, Path]:
+    """The parts of a bundle as files of their own, in a folder of its content's name."""
+    from kl_lens_desktop.files import sha256
+    from kl_lens_desktop.home import home
+    from kl_lens_desktop.sharing import unpack
+
+    return unpack(bundle, home() / "received" / sha256(bundle.path)[:16])

@@ -25,6 +25,7 @@ from kl_lens_desktop.sensitivity.jobs import Analysis
 VERSION = 1
 THEMES = ("system", "light", "dark")
 RECENT_LIMIT = 8
+_LEARNT = 0.7  # of a job's pace: it may have been an odd one
 _SHOWN = 4  # names of settings in a sentence
 
 
@@ -52,6 +53,8 @@ class Kept:
         What a benchmark measures, where it is not a quick look.
     analyses : dict of str to Analysis
         How each model is measured, by the name of its work folder.
+    paces : dict of str to float
+        How long parts of a whole job take on this computer, over what is expected: see `course.expected`.
     states : dict of str to str
         Geometries of windows and splitters, in base64.
     """
@@ -66,6 +69,7 @@ class Kept:
     columns: tuple[str, ...] | None = None
     benchmark: Benchmark = field(default_factory=Benchmark)
     analyses: dict[str, Analysis] = field(default_factory=dict)
+    paces: dict[str, float] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
 
 
@@ -165,6 +169,16 @@ class Settings:
     @columns.setter
     def columns(self, keys: tuple[str, ...] | None) -> None:
         self._change(lambda kept: replace(kept, columns=keys))
+
+    @property
+    def paces(self) -> dict[str, float]:
+        return dict(self._kept.paces)
+
+    def keep_paces(self, found: dict[str, float]) -> None:
+        """Learn how long the parts of a job took, over what was expected with the paces of before."""
+        known = self._kept.paces
+        learnt = {part: known.get(part, 1.0) * ratio**_LEARNT for part, ratio in found.items()}
+        self._change(lambda kept: replace(kept, paces={**kept.paces, **learnt}))
 
     def state(self, name: str) -> QByteArray:
         """The saved geometry of a window or splitter; empty if there is none."""

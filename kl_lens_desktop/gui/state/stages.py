@@ -29,7 +29,6 @@ PAGE_OF = {
     "export": "Export",
     "push": "Export",
     "bench": "Benchmark",
-    "generate": "Benchmark",
 }
 
 
