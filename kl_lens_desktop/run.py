@@ -12,7 +12,8 @@ from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.files import CARD, check_replaceable, check_writable
 from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel
-from kl_lens_desktop.plan.document import Plan, load_plan
+from kl_lens_desktop.plan.constraints import Constraints
+from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.jobs import VerifyJob
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
@@ -20,6 +21,7 @@ from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity.jobs import MENU, Analysis, AnalyzeJob
+from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, check_text
 
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
@@ -116,14 +118,8 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     from kl_lens_desktop.bench.devices import list_devices
     from kl_lens_desktop.bench.lab import bench
     from kl_lens_desktop.bench.static_model import has_graph_for_npu
-    from kl_lens_desktop.plan.constraints import Constraints
     from kl_lens_desktop.plan.device_limits import menu, strictest_device
-    from kl_lens_desktop.plan.document import save_plan
-    from kl_lens_desktop.plan.integers import save_integers
-    from kl_lens_desktop.plan.prices import known_prices
-    from kl_lens_desktop.plan.propose import propose, uniform_plan
-    from kl_lens_desktop.quant.integers import SUFFIX
-    from kl_lens_desktop.sensitivity.scores import load_scores
+    from kl_lens_desktop.plan.propose import uniform_plan
 
     out = job.out.absolute()
     model = SAMPLE if local.id == SAMPLE else str(local.folder)
@@ -137,15 +133,8 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
         avoided = tuple(("*", name) for name in MENU if name not in analysis.menu)
         limits = replace(limits, forbidden=avoided)
     yield from _stage(AnalyzeJob(model, scores_path, analysis), cancel)
-
-    yield Progress("plan", 0, 1, "Making the plan")
     scores = load_scores(scores_path)
-    prices = known_prices(names[0], scores.model.sha256, scores.weights) if names else None
-    proposed = propose(scores, bits=job.analysis.bits, constraints=limits, prices=prices)
-    plan = _with_what_is_known(plan_path, proposed)
-    save_plan(plan_path, plan)
-    save_integers(plan_path, plan, scores_path.with_suffix(SUFFIX))
-    yield Progress("plan", 1, 1, "Made the plan")
+    plan = yield from _planned(scores, scores_path, plan_path, job, limits, names)
     if plan.measured is None:
         yield from _stage(VerifyJob(model, plan_path, tokens=job.verify_tokens), cancel)
 
@@ -182,6 +171,25 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
             "folders": {name: str(folder) for name, folder in folders.items()},
         }
     )
+
+
+def _planned(
+    scores: Scores, scores_path: Path, path: Path, job: RunJob, limits: Constraints, names: Sequence[str]
+) -> Generator[Event, None, Plan]:
+    """The plan, with its integers beside it, and with what was measured of it before."""
+    from kl_lens_desktop.plan.integers import save_integers
+    from kl_lens_desktop.plan.prices import known_prices
+    from kl_lens_desktop.plan.propose import propose
+    from kl_lens_desktop.quant.integers import SUFFIX
+
+    yield Progress("plan", 0, 1, "Making the plan")
+    prices = known_prices(names[0], scores.model.sha256, scores.weights) if names else None
+    proposed = propose(scores, bits=job.analysis.bits, constraints=limits, prices=prices)
+    plan = _with_what_is_known(path, proposed)
+    save_plan(path, plan)
+    save_integers(path, plan, scores_path.with_suffix(SUFFIX))
+    yield Progress("plan", 1, 1, "Made the plan")
+    return plan
 
 
 def _stage(job: Job[Any], cancel: Cancel) -> Iterator[Event]:

@@ -163,8 +163,8 @@ def export_model(
     ExportError
         If a weight did not come out as planned, or the graph does not answer as the model does.
     """
-    started, shared = time.monotonic(), shared or Traced()
-    steps, done = 7 + 2 * (shared.graph is None) + npu, itertools.count()
+    started, shared, done = time.monotonic(), shared or Traced(), itertools.count()
+    steps = 7 + 2 * (shared.graph is None) + npu
 
     def step(message: str) -> Progress:
         cancel.check()
@@ -177,10 +177,7 @@ def export_model(
         options = _options(loaded, plan, activation_group)
         needed = _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
-        family = family_of(loaded.model.config.model_type)
-        if npu and family.begins:
-            yield Note(f"No graph for an NPU is written: {family.npu}.", "warning")
-            npu = False
+        npu = npu and (yield from _takes_npu(loaded))
         yield from _warnings(plan, npu)
         plan = plan.without_strange_figures
         yield from warnings(loaded)
@@ -215,6 +212,14 @@ def export_model(
             "seconds": time.monotonic() - started,
         }
     )
+
+
+def _takes_npu(loaded: LoadedModel) -> Generator[Event, None, bool]:
+    """Whether a graph of fixed shapes can be made of the model."""
+    family = family_of(loaded.model.config.model_type)
+    if family.begins:
+        yield Note(f"No graph for an NPU is written: {family.npu}.", "warning")
+    return not family.begins
 
 
 @dataclass(frozen=True, eq=False)

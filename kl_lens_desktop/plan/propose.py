@@ -88,12 +88,7 @@ def propose(
         return replace(plan, provenance={**plan.provenance, **asked})
     of_device = min_tokens_per_s, memory_bytes
     wishes = _checked_wishes(size_bytes, bits, max_kl, max_perplexity_increase, *of_device)
-    if prices is None and (fastest or of_device != (None, None)):
-        raise InputError(
-            "Cannot make a plan",
-            "what formats cost on a device was not measured",
-            "Measure it with kl-lens prices",
-        )
+    _check_goes_together(method, max_kl, fastest, of_device != (None, None), prices)
     if method.startswith("uniform-"):
         if wishes:
             raise InputError("Cannot make a plan", "a uniform plan has a fixed size", "Remove the budget")
@@ -111,16 +106,7 @@ def propose(
     options = _options(scores, method, prices if fastest else None)
     front = Front(options, constraints, "seconds" if fastest else "bytes")
     if max_kl is not None:
-        if METRIC_OF_METHOD[method] != "kl":
-            raise InputError(
-                "Cannot make a plan",
-                f"the method {method} does not support a KL limit",
-                "Use the method kl, or a size",
-            )
         assignments, budget = front.within_loss(max_kl), {"max_kl": max_kl}
-    elif fastest:
-        why = "the fastest plan is looked for within a KL or a perplexity"
-        raise InputError("Cannot make a plan", why, "Set a largest KL instead of a size")
     else:
         limit, budget = _room(scores, options, front.smallest, size_bytes, bits)
         if method == "paper":
@@ -129,6 +115,29 @@ def propose(
             assignments = front.within_bytes(limit)
     plan = _plan(scores, assignments, budget, method, constraints, prices)
     return replace(plan, provenance={**plan.provenance, "fastest": "yes"}) if fastest else plan
+
+
+def _check_goes_together(
+    method: str, max_kl: float | None, fastest: bool, of_device: bool, prices: ModelPrices | None
+) -> None:
+    """Raise `InputError` for a budget that needs prices, or that a method does not know."""
+    if prices is None and (fastest or of_device):
+        raise InputError(
+            "Cannot make a plan",
+            "what formats cost on a device was not measured",
+            "Measure it with kl-lens prices",
+        )
+    if method.startswith("uniform-"):
+        return
+    if max_kl is not None and METRIC_OF_METHOD.get(method, "kl") != "kl":
+        raise InputError(
+            "Cannot make a plan",
+            f"the method {method} does not support a KL limit",
+            "Use the method kl, or a size",
+        )
+    if fastest and max_kl is None and not of_device:
+        why = "the fastest plan is looked for within a KL or a perplexity"
+        raise InputError("Cannot make a plan", why, "Set a largest KL instead of a size")
 
 
 def _on_device(

@@ -1,8 +1,9 @@
 """A plan's weights rounded once more, in sequence; kept where the whole plan is better for it."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -94,18 +95,7 @@ def refined(
         "kept": kept,
     }
     if kept:
-        notes: dict[str, str | float | None] = {
-            "refined_on": held_out.name,
-            "refine_gain": gain,
-            "refine_gain_se": gain_se,
-        }
-        plan = replace(
-            plan,
-            measured=None,
-            roundings=sequential.of(plan.assignments),
-            rounding=record,
-            provenance={**plan.provenance, **notes},
-        )
+        plan = _with_integers(plan, sequential, record, held_out, gain, gain_se)
         roundings = sequential
         save_plan(path, plan)
         if save_integers(path, plan, work):
@@ -117,6 +107,29 @@ def refined(
         yield Note("Rounding in sequence does not lower the joint KL by more than its error")
     work.unlink(missing_ok=True)
     return Refined(plan, roundings, done)
+
+
+def _with_integers(
+    plan: Plan,
+    sequential: Roundings,
+    record: Mapping[str, Any],
+    held_out: Path,
+    gain: float,
+    gain_se: float,
+) -> Plan:
+    """The plan with other integers, which nobody has measured on the text of its verdict yet."""
+    notes: dict[str, str | float | None] = {
+        "refined_on": held_out.name,
+        "refine_gain": gain,
+        "refine_gain_se": gain_se,
+    }
+    return replace(
+        plan,
+        measured=None,
+        roundings=sequential.of(plan.assignments),
+        rounding=dict(record),
+        provenance={**plan.provenance, **notes},
+    )
 
 
 def _judging(loaded: LoadedModel, held_out: Path, skip: int, window: int, judge: Tensor) -> Tensor:

@@ -69,23 +69,7 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
         plan = plan.without_strange_figures
     held_out = job.text or held_out_text()
     yield from remarks(held_out)
-    given = plan
-    if job.repair and is_in_sequence(plan.rounding):
-        plan = _out_of_sequence(plan, job.repair)
-    roundings = yield from _roundings(loaded, plan, path, job.repair, cancel)
-    repaired: RepairDone | None = None
-    if job.repair is not None:
-        found = plan
-        for event in _repaired(loaded, path, plan, job.repair, job.window, held_out, cancel, roundings):
-            if isinstance(event, Plan):
-                found = event
-            elif isinstance(event, dict):
-                repaired = cast(RepairDone, event)
-            else:
-                yield event
-        if found is plan and plan is not given:  # nothing found: what is in the file stays
-            found, roundings = given, (yield from plan_roundings(loaded, given, beside(path), cancel, STAGE))
-        plan = found
+    plan, roundings, repaired = yield from _with_repair(loaded, plan, job, held_out, cancel)
     refining: Refined | None = None
     if job.refine:
         refining = yield from refined(
@@ -119,6 +103,30 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     if refining and refining.done:
         verified["refine"] = refining.done
     yield job.finished(verified)
+
+
+def _with_repair(
+    loaded: LoadedModel, plan: Plan, job: VerifyJob, held_out: Path, cancel: Cancel
+) -> Generator[Event, None, tuple[Plan, Roundings, RepairDone | None]]:
+    """The plan, repaired where the job says so, what rounds it, and what came of the repair."""
+    path, given = job.plan, plan
+    if job.repair and is_in_sequence(plan.rounding):
+        plan = _out_of_sequence(plan, job.repair)
+    roundings = yield from _roundings(loaded, plan, path, job.repair, cancel)
+    if job.repair is None:
+        return plan, roundings, None
+    found, repaired = plan, None
+    for event in _repaired(loaded, path, plan, job.repair, job.window, held_out, cancel, roundings):
+        if isinstance(event, Plan):
+            found = event
+        elif isinstance(event, dict):
+            repaired = cast(RepairDone, event)
+        else:
+            yield event
+    if found is plan and plan is not given:  # nothing found: what is in the file stays
+        roundings = yield from plan_roundings(loaded, given, beside(path), cancel, STAGE)
+        return given, roundings, repaired
+    return found, roundings, repaired
 
 
 def _roundings(
@@ -211,6 +219,10 @@ def _repaired(
     finally:
         bench.remember()
     assert last is not None
+    yield from _said(last)
+
+
+def _said(last: Repair) -> Iterator[Event | dict[str, Any]]:
     gain, error = last.joint.less_than(last.start)
     if not gain:
         yield Note("No exchange of formats lowers the joint KL by more than its error")

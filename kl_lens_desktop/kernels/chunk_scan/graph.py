@@ -117,6 +117,11 @@ class _Scan:
         group = np.arange(self.heads) * self.groups // self.heads
         return ops.gather(value, ops.constant(group), scalar(1))
 
+    def nothing(self, *inputs: Any) -> list[ov.Node]:
+        """No outputs for a batch, the last input; and one row in place of a state that is not read."""
+        zeros = np.zeros((1, 1, self.size), np.float32)
+        return [no_tokens(inputs[-1], self.rows), ops.constant(zeros)]
+
     def last(
         self, xbc: Sequence[Any], dt: Any, A: Any, D: Any, past: Any, batch: Any, one: Any
     ) -> tuple[ov.Node, ov.Node]:
@@ -263,7 +268,7 @@ class DualScans:
             past = ops.gather(stored, ops.squeeze(beams, scalar(1)), scalar(0)).output(0)
             some = ops.greater(length, vector(0))
             given = [*made_from, dt, A, skip, past, length, chunks, rows, not_later, batch]
-            y, reached = branch(some, given, several, nothing)
+            y, reached = branch(some, given, several, scan.nothing)
             return [y, ops.select(some, reached, past)]
 
         def several(*inputs: Any) -> list[ov.Node]:
@@ -272,15 +277,10 @@ class DualScans:
             dt = _rows(dt, vector(0), length)
             return list(scan.before(x, dt, A, B, C, skip, past, (length, chunks, rows, not_later)))
 
-        def nothing(*inputs: Any) -> list[ov.Node]:
-            """No outputs, and one row in place of a state that is not read."""
-            zeros = np.zeros((1, 1, scan.size), np.float32)
-            return [no_tokens(inputs[-1], scan.rows), ops.constant(zeros)]
-
         self._kept = self._kept or kept(mask, length)  # all layers read the same
         steps = ops.multiply(dt, self._kept)  # none where a row is padded, be it to its end
         given = [*sources, steps, A, skip, stored, beams, length, chunks, rows, not_later, batch]
-        y, reached = branch(ops.greater(full, vector(0)), given, before, nothing)
+        y, reached = branch(ops.greater(full, vector(0)), given, before, scan.nothing)
         past = ops.select(own, stored, reached)
         y_last, state = scan.last(last, steps, A, skip, past, batch, one)
         y, state = ops.concat([y, y_last], 1), _reshaped(state, 0, scan.heads, scan.head_size, scan.size)
