@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, Qt, QTimer, Signal
-from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent
+from PySide6.QtGui import QFocusEvent, QKeyEvent, QMouseEvent, QResizeEvent
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
@@ -21,7 +21,7 @@ from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.verdict import HARD_TO_NOTICE
 from kl_lens_desktop.quant.formats import parse_format
 
-_LABEL, _AXIS = 20, 50  # pixels that a mark's name takes, and the axis below
+_LABEL, _AXIS = 20, 60  # pixels that a mark's name takes, and the axis below
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class ParetoChart(Chart):
         self._asked = 0
         self._gesture = 0
         self._dragged = False
+        self._low_and_top: tuple[float, float] | None = None  # of what is drawn, as powers of ten
         super().__init__("Size against KL", "size, MB", "KL, nats per token", log_y=True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.viewport().setCursor(Qt.CursorShape.PointingHandCursor)
@@ -129,11 +130,13 @@ class ParetoChart(Chart):
         # A label keeps as clear of the ones before it as its own size is, in the chart's units.
         room = 0.4 * (x.max() - x.min()), 0.07 * (y.max() - y.min())
         named: list[tuple[float, float]] = []
+        marked: list[float] = []
         measured_too = {plan.method for plan in self._beside}
         for name in draft.formats[1:]:
             totals = draft.uniform(name)
             if totals.kl > 0 and f"uniform-{name}" not in measured_too:
                 place = totals.bytes / 1e6, float(np.log10(totals.kl))
+                marked.append(place[1])
                 self.mark(
                     *place, size=9, fill=theme.format_colour(name), edge=colours.text, symbol="s", width=1
                 )
@@ -153,13 +156,25 @@ class ParetoChart(Chart):
         self._place_point()
         seen = [np.log10(kl) for _, kl, _ in map(_measurement, self._beside) if kl > 0]
         low = max(min([float(y.min()), *seen]), -7.0)
-        top = max([float(y.max()), *seen])
-        above = (top - low) * _LABEL / max(self.height() - _AXIS, _LABEL)  # for the name of the highest mark
+        top = max([float(y.max()), *seen, *marked])
+        self._low_and_top = low, top
+        self._show_all()
+
+    def _show_all(self) -> None:
+        """All marks, and room above the highest for its name, whatever the height of the chart."""
+        if self._draft is None or self._low_and_top is None:
+            return
+        low, top = self._low_and_top
+        above = (top - low) * _LABEL / max(self.height() - _AXIS - _LABEL, _LABEL)
         self.setRange(
-            xRange=(draft.smallest / 1e6, draft.largest / 1e6),
+            xRange=(self._draft.smallest / 1e6, self._draft.largest / 1e6),
             yRange=(low, top + max(above, 0.35)),
             padding=0.05,
         )
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._show_all()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         if event.button() != Qt.MouseButton.LeftButton or self._draft is None:
