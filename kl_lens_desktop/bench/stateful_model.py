@@ -131,7 +131,8 @@ def bytes_read(graph: Any, compiled: Any) -> int:
             stored_bits += 8 * weight.get_byte_size()
     for op in compiled.get_runtime_model().get_ops():
         kind, inputs = _layer(op), op.inputs()
-        if kind == "FullyConnected" and _layer(inputs[1].get_source_output().get_node()) == "Const":
+        told = kind == "FullyConnected" and len(inputs) > 1 and inputs[1].get_partial_shape().is_static
+        if told and _layer(inputs[1].get_source_output().get_node()) == "Const":
             shape = _shape(inputs[1].get_partial_shape())
             found[shape] += 1
             found_bits += math.prod(shape) * inputs[1].get_element_type().bitwidth

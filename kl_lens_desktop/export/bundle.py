@@ -42,7 +42,7 @@ from kl_lens_desktop.export.streamed import Weights, weights_of
 from kl_lens_desktop.export.trace import State, trace
 from kl_lens_desktop.export.values import expected_sha256
 from kl_lens_desktop.exported import contents
-from kl_lens_desktop.families import FAMILIES, family_of
+from kl_lens_desktop.families import FAMILIES, Family, family_of
 from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behind_links, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
@@ -178,7 +178,7 @@ def export_model(
         needed = _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         npu = npu and (yield from _takes_npu(loaded))
-        yield from _warnings(plan, npu)
+        yield from _warnings(plan, npu, family_of(loaded.model.config.model_type))
         plan = plan.without_strange_figures
         yield from warnings(loaded)
         roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
@@ -392,7 +392,7 @@ def _verified(
     }
 
 
-def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
+def _warnings(plan: Plan, npu: bool, family: Family) -> Iterator[Note]:
     """What of a plan a device is known to compute wrongly or not to take."""
     for device in ("GPU", *(("NPU",) if npu else ())):
         wrong = sorted(name for name in set(plan.assignments.values()) if is_distrusted(device, name))
@@ -400,6 +400,8 @@ def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
             words = ", ".join(parse_format(name).label for name in wrong)
             text = f"OpenVINO's {device} plugin computes {words} wrongly. Use another device."
             yield Note(text, "warning")
+    if family.gpu:
+        yield Note(f"OpenVINO's GPU plugin does not run this model: {family.gpu}.", "warning")
     if plan.rounded_by:
         yield Note(
             "This plan was measured with integers that NNCF chose. A plan does not hold them, so its weights "
