@@ -233,7 +233,7 @@ class Child:
         if ended_by_system(status):
             why, advice = "the system ended it, as it does when memory runs out", self._job.SAVES_MEMORY
         elif crashed(status):
-            why = "a library crashed, as a lack of memory or a faulty driver can cause"
+            why = f"a library crashed, as a lack of memory or a faulty driver can cause{self._last_output()}"
             advice = f"Try again. {self._job.SAVES_MEMORY}"
         else:
             advice = "Try again. If it happens again, choose a smaller model or another device"
@@ -266,10 +266,14 @@ class Child:
             return Note(f"{self.name} wrote a line that is no event: {line[:200]!r}", "warning")
 
     def _last_words(self, status: int) -> str:
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        return how + self._last_output()
+
+    def _last_output(self) -> str:
+        """What it said last, as the end of a sentence; nothing where it said nothing."""
         fatal = [line for line in list(self._words)[:-3] if "error" in line.lower()]
         words = " / ".join([*fatal[-1:], *list(self._words)[-3:]])
-        how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        return f"{how}{('; its last output was: ' + words if words else '')}"
+        return f"; its last output was: {words}" if words else ""
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
