@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
-from kl_lens_desktop.bench import divergence, lab, labels, memory, noise, report, static_model
+from kl_lens_desktop.bench import divergence, labels, memory, noise, report, static_model
 from kl_lens_desktop.bench import quality as quality_module
 from kl_lens_desktop.bench.chat import pieces_of
 from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
@@ -846,7 +846,7 @@ def test_one_killed_while_it_waits_for_its_turn_is_missed_by_nobody(
 def test_where_memory_is_short_variants_are_loaded_for_each_turn(
     short_ir: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab, "_TOGETHER_SHARE", 0.0)
+    monkeypatch.setattr(memory, "_TOGETHER_SHARE", 0.0)
     twin = shutil.copytree(short_ir["int4"], tmp_path / "twin")
     most = 0
     for event in bench([twin, short_ir["int4"]], ["CPU"], tmp_path / "b.json"):

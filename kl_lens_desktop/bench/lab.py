@@ -29,6 +29,7 @@ from kl_lens_desktop.bench.jobs import (
     Turn,
 )
 from kl_lens_desktop.bench.llama import llama_row
+from kl_lens_desktop.bench.memory import fit_together
 from kl_lens_desktop.bench.rows import SCHEMA, Run, check_rows, row
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.static_model import needs_fixed_shapes
@@ -38,16 +39,13 @@ from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.files import write_json
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
-from kl_lens_desktop.process.events import Answer, Event, Finished, Measured, Memory, Note, Progress
+from kl_lens_desktop.process.events import Event, Finished, Measured, Memory, Note, Progress
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.temporary import temporary_folder
 from kl_lens_desktop.text.bundled import held_out_text, read_text, remarks
 from kl_lens_desktop.text.passage import Passage, passage
 
 _MEMORY_SHARE = 0.9  # of what is free when a child starts; beyond it the computer would swap
-# Variants stay loaded while others have their turn if they are expected to take no more of what is free:
-# twice the weights, which a plugin may lay out anew, and the libraries' own.
-_TOGETHER_SHARE, _WEIGHTS_FACTOR, _LIBRARIES_MB = 0.7, 2.0, 400.0
 _CONTEXT_ROUNDS = 2
 
 Result = TypeVar("Result")
@@ -245,7 +243,7 @@ def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
     The processes are left running where they fit into memory together.
     """
     settings, cancel = course.settings, course.cancel
-    together = _fit_together(runs)
+    together = fit_together(weights_bytes(run.variant) for run in runs)
     until = course.until = time.monotonic() + 60 * settings.speed_minutes
     racing, before = list(runs), course.done
     for number in range(settings.most_rounds):
@@ -271,13 +269,6 @@ def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
                 break
     course.done = before + len(runs) * settings.most_rounds  # also those that were not needed
     course.until = None
-
-
-def _fit_together(runs: list[Run]) -> bool:
-    """Whether all variants may stay loaded while one of them works."""
-    needed_mb = sum(_WEIGHTS_FACTOR * weights_bytes(run.variant) / 2**20 + _LIBRARIES_MB for run in runs)
-    free_mb = float(psutil.virtual_memory().available) / 2**20
-    return needed_mb <= _TOGETHER_SHARE * free_mb
 
 
 def _settle(runs: list[Run], settings: Benchmark) -> None:
@@ -326,14 +317,9 @@ def _answer(run: Run, order: SpeedOrder | None, course: Course) -> Generator[Eve
     """What the child of a run answers to an order, or first of all without one."""
     assert run.child is not None
     try:
-        for event in run.child.answer(course.cancel, order):
-            if isinstance(event, Answer):
-                return event.result
-            if isinstance(event, (Note, Memory)):
-                yield event
+        return (yield from run.child.answered(course.cancel, order, passing=(Note, Memory)))
     finally:
         run.sampled_peak_mb = max(run.sampled_peak_mb, run.child.peak_rss_mb)
-    raise AssertionError("`Child.answer` ends in an answer or raises")
 
 
 def _dismiss(run: Run) -> None:

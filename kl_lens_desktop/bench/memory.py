@@ -1,12 +1,17 @@
 """How much memory a run took, each figure for what it is; they overlap and are never summed."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from kl_lens_desktop.bench.devices import device_properties
+
+# Models stay loaded beside one another if they are expected to take no more of what is free: twice the
+# weights, which a plugin may lay out anew, and the libraries' own.
+_TOGETHER_SHARE, _WEIGHTS_FACTOR, _LIBRARIES_MB = 0.7, 2.0, 400.0
 
 
 def peak_rss_mb() -> float | None:
@@ -30,6 +35,12 @@ def private_mb() -> float:
     memory = psutil.Process().memory_info()
     private = memory.private if sys.platform == "win32" else memory.rss - getattr(memory, "shared", 0)
     return float(private) / 2**20
+
+
+def fit_together(weights: Iterable[int]) -> bool:
+    """Whether models whose weights take so many bytes each may stay loaded while one of them works."""
+    needed_mb = sum(_WEIGHTS_FACTOR * size / 2**20 + _LIBRARIES_MB for size in weights)
+    return needed_mb <= _TOGETHER_SHARE * float(psutil.virtual_memory().available) / 2**20
 
 
 def system_used_mb() -> float:

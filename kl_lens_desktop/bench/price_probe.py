@@ -37,6 +37,7 @@ from kl_lens_desktop.plan.prices import (
     Product,
     Whole,
     load_prices,
+    products_of,
     save_prices,
 )
 from kl_lens_desktop.process.cancel import Cancel
@@ -234,10 +235,8 @@ def _shapes(weights: Sequence[Mapping[str, Any]], chosen: int) -> list[tuple[int
     shares: Counter[tuple[int, int]] = Counter()
     for weight in weights:
         if weight["kind"] != "conv":
-            *experts, rows, columns = weight["shape"]
-            stacked = math.prod(experts)
-            products = (weight["uses"] - (weight["kind"] == "embedding")) * min(chosen or stacked, stacked)
-            shares[rows, columns] += products * rows * columns
+            rows, columns = weight["shape"][-2:]
+            shares[rows, columns] += products_of(weight, chosen) * rows * columns
     total, covered, found = sum(shares.values()), 0, []
     for shape, share in shares.most_common(_MOST_SHAPES):
         if share and covered < _COVERED * total:
@@ -266,9 +265,9 @@ def _with_products(
                     child = Child(
                         ProductsJob(prices.key.device), time_limit_s=_LIMIT_S, environment=_ENVIRONMENT
                     )
-                    yield from _answered(child, None, cancel)
+                    yield from child.answered(cancel, passing=Note)
                 order = ProductOrder(rows, columns, fmt.name, copies)
-                answer = cast(TimedProduct, (yield from _answered(child, order, cancel)))
+                answer = cast(TimedProduct, (yield from child.answered(cancel, order, passing=Note)))
                 found.append(Product(rows, columns, fmt.name, answer["seconds"], answer["memory"]))
             except ChildError as error:
                 yield Note(f"{prices.key.device} does not run {fmt.label}: {error.why}", "warning")
@@ -282,15 +281,6 @@ def _with_products(
         prices = prices.with_products(found)
         save_prices(prices)
     return prices
-
-
-def _answered(child: Child, order: object | None, cancel: Cancel) -> Generator[Event, None, dict[str, Any]]:
-    for event in child.answer(cancel, order):
-        if isinstance(event, Answer):
-            return event.result
-        if isinstance(event, Note):
-            yield event
-    raise AssertionError("`Child.answer` ends in an answer or raises")
 
 
 def _whole(
@@ -310,10 +300,10 @@ def _whole(
         write_speed_sample(local.folder, loaded, ANCHOR, folder, cancel)
         job = SpeedJob(folder, device, usual.prompt_tokens, usual.new_tokens)
         with contextlib.closing(Child(job, time_limit_s=_LIMIT_S)) as child:
-            yield from _answered(child, None, cancel)
+            yield from child.answered(cancel, passing=Note)
             for _ in range(_ROUNDS):
                 order = SpeedOrder(usual.prompt_tokens, usual.new_tokens, usual.repeats, usual.turn_s)
-                turn = cast(Turn, (yield from _answered(child, order, cancel)))
+                turn = cast(Turn, (yield from child.answered(cancel, order, passing=Note)))
                 speeds.append(turn["round"]["tokens_per_s"])
                 device_mb = sum((turn["gpu_memory_mb"] or {}).values())
                 memory = max(memory, 2**20 * (turn["private_mb"] + device_mb))

@@ -444,7 +444,7 @@ def _add_export(commands: Commands) -> None:
     )
     command.add_argument(
         "--activation-group",
-        type=int,
+        type=_group,
         choices=(32, 64, 128),
         help="let devices quantize activations in groups of so many, where nobody asks them otherwise: "
         "larger groups are faster on processors with VNNI, and less exact",
@@ -745,7 +745,7 @@ def _number(most: float, text: str) -> float:
 # The files that these are written into take no more.
 _tokens, _window = partial(_whole, 1, MOST_TOKENS), partial(_whole, 1, LONGEST_WINDOW)
 _seed, _limit = partial(_whole, 0, LARGEST_SEED), partial(_whole, 1, MOST_HITS)
-_speed = partial(_number, 1e6)
+_speed, _group = partial(_number, 1e6), partial(_whole, 32, 128)
 _bits, _kl, _megabytes = (
     partial(_number, MOST_BITS),
     partial(_number, MOST_KL),

@@ -1,9 +1,9 @@
 """Every baseline as a plan file beside a plan of the same bytes, each measured on the same held-out text."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     yield job.finished({"plans": making.written})
 
 
-@dataclass(slots=True)
+@dataclass
 class _Making:
     """The baselines of one plan, as far as they are `written`: paths by name."""
 
@@ -131,6 +131,11 @@ class _Making:
     written: dict[str, str] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     _losses: dict[str, float] = field(default_factory=dict)
+
+    @functools.cached_property
+    def _text(self) -> dict[str, Any]:
+        """What plan files say of the text that all are measured on."""
+        return windows(self.loaded, [self.held_out], self.job.tokens, self.job.window)[1].as_dict()
 
     @property
     def is_tied(self) -> bool:
@@ -172,8 +177,7 @@ class _Making:
             plan = replace(plan, provenance={**plan.provenance, ROUNDED_BY: made.name})
         path = self.job.out / f"{made.name}.json"
         texts, tokens, window = [self.held_out], self.job.tokens, self.job.window
-        _, about = windows(self.loaded, texts, tokens, window)
-        measured = _measured(path, plan, about.as_dict())
+        measured = _measured(path, plan, self._text)
         if measured is None:
             try:
                 measured = (
@@ -219,7 +223,7 @@ class _Making:
             best = min(found, key=lambda metric: self._losses[f"nncf-{metric}"])
             ratio, assignments = found[best]
             for name in NNCF_ALGORITHMS:
-                graph = partial(chooser.same, assignments, best, low, ratio, name)
+                graph = functools.partial(chooser.same, assignments, best, low, ratio, name)
                 yield _Made(f"nncf-{name}", assignments, graph)
 
     def _calibration(self) -> Tensor:

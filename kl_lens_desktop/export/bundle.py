@@ -174,11 +174,11 @@ def export_model(
         yield step("Opening the model")
         loaded = open_model(local.folder)
         plan = _applicable(plan, local, loaded, source or out)
-        options = _options(loaded, plan, activation_group)
-        needed = _bytes_needed(loaded, plan, npu)
+        options, needed = _options(loaded, plan, activation_group), _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
-        npu = npu and (yield from _takes_npu(loaded))
-        yield from _warnings(plan, npu, family_of(loaded.model.config.model_type))
+        family = family_of(loaded.model.config.model_type)
+        npu = npu and (yield from _takes_npu(family))
+        yield from _warnings(plan, npu, family)
         plan = plan.without_strange_figures
         yield from warnings(loaded)
         roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
@@ -214,9 +214,8 @@ def export_model(
     )
 
 
-def _takes_npu(loaded: LoadedModel) -> Generator[Event, None, bool]:
+def _takes_npu(family: Family) -> Generator[Event, None, bool]:
     """Whether a graph of fixed shapes can be made of the model."""
-    family = family_of(loaded.model.config.model_type)
     if family.begins:
         yield Note(f"No graph for an NPU is written: {family.npu}.", "warning")
     return not family.begins
@@ -247,7 +246,7 @@ class _Work:
 def _trace(work: _Work, shared: Traced, ids: list[int], paged: bool) -> Iterator[Progress]:
     """Trace the model for this and later exports, and compare the graph with it."""
     yield work.step("Tracing the graph")
-    shared.graph, shared.states = _traced(work.loaded.model, paged=paged)
+    shared.graph, shared.states = stateful_graph(work.loaded.model, paged=paged)
     yield work.step("Comparing the graph with the model")
     with _scratch(work.out) as file:
         weights = Weights(work.tensors, file)
@@ -259,18 +258,18 @@ def _write_graph(work: _Work, shared: Traced, options: dict[str, str]) -> Iterat
     with _scratch(work.out) as file:
         yield work.step("Compressing the weights")
         graph = shared.graph.clone()
-        weights = Weights(work.tensors, file)
-        compress(graph, work.plan.assignments, work.cancel, weights, work.roundings)
+        compress(graph, work.plan.assignments, work.cancel, Weights(work.tensors, file), work.roundings)
         _begin(graph, shared.states, work.loaded.model, work.changes, work.cancel)
         yield work.step("Writing the model")
         set_options(graph, options)
         _save(graph, work.staging / "openvino_model.xml", work.local, work.plan)
+        del graph  # before the file is closed, which its constants lie in
 
 
 def _write_fixed_graph(work: _Work, shared: Traced) -> Iterator[Progress]:
     yield work.step("Writing the graph for an NPU")
     if shared.fixed is None:
-        shared.fixed, _ = _traced(work.loaded.model, fixed=True)
+        shared.fixed, _ = stateful_graph(work.loaded.model, fixed=True)
     with _scratch(work.out) as file:
         weights = Weights(work.tensors, file)
         _write_npu_graph(
@@ -289,7 +288,9 @@ def _scratch(out: Path) -> Iterator[MappedFile]:
             file.close()
 
 
-def _traced(model: PreTrainedModel, fixed: bool = False, paged: bool = False) -> tuple[ov.Model, list[State]]:
+def stateful_graph(
+    model: PreTrainedModel, fixed: bool = False, paged: bool = False
+) -> tuple[ov.Model, list[State]]:
     """The stateful graph of a model, without its weights; and its variables."""
     graph, states = trace(model, fixed=fixed, hollow=True, paged=paged)
     make_stateful(graph, states)

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import openvino as ov
 
-from kl_lens_desktop.export.bundle import write_small_files, write_tokenizer
-from kl_lens_desktop.export.compress import to_fp16
+from kl_lens_desktop.export.bundle import stateful_graph, write_small_files, write_tokenizer
 from kl_lens_desktop.export.proof import as_exported
 from kl_lens_desktop.export.stand_in import fill_with_stand_ins
-from kl_lens_desktop.export.stateful import begin, make_stateful
-from kl_lens_desktop.export.trace import trace
+from kl_lens_desktop.export.stateful import begin
 from kl_lens_desktop.families import family_of
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.model.load import LoadedModel
@@ -34,9 +32,7 @@ def write_speed_sample(source: Path, loaded: LoadedModel, name: str, folder: Pat
     folder : Path
         Empty.
     """
-    graph, states = trace(loaded.model, hollow=True)
-    make_stateful(graph, states)
-    to_fp16(graph)
+    graph, states = stateful_graph(loaded.model)
     cancel.check()
     held = fill_with_stand_ins(graph, parse_format(name))
     if family_of(loaded.model.config.model_type).begins:

@@ -143,33 +143,31 @@ class ModelPrices:
     def device(self) -> str:
         return self.prices.key.device
 
+    @property
+    def matrices(self) -> list[Mapping[str, Any]]:
+        """The weights that have a format."""
+        return [weight for weight in self.weights if weight["kind"] != "conv"]
+
     def of(self, weight: Mapping[str, Any], name: str) -> Price | None:
         """The price of a format for a weight; None where it was not measured on this device."""
         *experts, rows, columns = weight["shape"]
         one = self._product(rows, columns, name)
         if one is None:
             return None
-        stacked = math.prod(experts)
-        # A lookup reads a row. Of a stack of experts a token passes some.
-        products = int(weight.get("uses", 1)) - (weight["kind"] == "embedding")
-        products *= min(self.chosen or stacked, stacked)
-        return Price(products * one.seconds, stacked * one.memory)
+        return Price(products_of(weight, self.chosen) * one.seconds, math.prod(experts) * one.memory)
 
     @property
     def formats(self) -> list[str]:
         """What was measured for every shape of the model."""
         names = dict.fromkeys(product.format for product in self.prices.products)
-        listed = [weight for weight in self.weights if weight["kind"] != "conv"]
-        return [name for name in names if all(self.of(weight, name) for weight in listed)]
+        return [name for name in names if all(self.of(weight, name) for weight in self.matrices)]
 
     def of_plan(self, assignments: Mapping[str, str]) -> Price | None:
         """Seconds of a token and memory under an assignment; None where something was not measured."""
         if self.whole is None:
             return None
         seconds, memory = self.whole.seconds, self.whole.memory
-        for weight in self.weights:
-            if weight["kind"] == "conv":
-                continue
+        for weight in self.matrices:
             had = self.of(weight, self.whole.format)
             has = self.of(weight, assignments.get(weight["name"], "fp16"))
             if had is None or has is None:
@@ -180,8 +178,7 @@ class ModelPrices:
     def rest(self) -> Price:
         """What the model takes beside its weights; differences of measurements may make it negative."""
         assert self.whole is not None
-        named = [weight for weight in self.weights if weight["kind"] != "conv"]
-        known = [price for weight in named if (price := self.of(weight, self.whole.format))]
+        known = [price for weight in self.matrices if (price := self.of(weight, self.whole.format))]
         return Price(
             self.whole.seconds - sum(price.seconds for price in known),
             self.whole.memory - sum(price.memory for price in known),
@@ -189,11 +186,10 @@ class ModelPrices:
 
     def table(self) -> list[tuple[str, int, Price]]:
         """Of each format that was measured: bytes in the file, and the price, if all weights had it."""
-        listed = [weight for weight in self.weights if weight["kind"] != "conv"]
         found = []
         for name in self.formats:
-            size = sum(stored_bytes(weight["shape"], parse_format(name)) for weight in listed)
-            price = self.of_plan({weight["name"]: name for weight in listed})
+            size = sum(stored_bytes(weight["shape"], parse_format(name)) for weight in self.matrices)
+            price = self.of_plan({weight["name"]: name for weight in self.matrices})
             if price is not None:
                 found.append((name, size, price))
         return sorted(found, key=lambda row: -row[1])
@@ -203,8 +199,9 @@ class ModelPrices:
 
         Beside those of the weights, what a model takes counts for nothing here.
         """
-        listed = [weight for weight in self.weights if weight["kind"] != "conv"]
-        taken = {name: [p for weight in listed if (p := self.of(weight, name))] for name in self.formats}
+        taken = {
+            name: [p for weight in self.matrices if (p := self.of(weight, name))] for name in self.formats
+        }
         sums = {
             name: Price(sum(p.seconds for p in prices), sum(p.memory for p in prices))
             for name, prices in taken.items()
@@ -226,6 +223,16 @@ class ModelPrices:
         if key not in self._known:
             self._known[key] = _interpolated(self.prices.products, rows, columns, name)
         return self._known[key]
+
+
+def products_of(weight: Mapping[str, Any], chosen: int) -> int:
+    """How many matrices of a weight a token is multiplied with; of a stack of experts it passes `chosen`.
+
+    An embedding's lookup reads a row, and multiplies nothing.
+    """
+    stacked = int(math.prod(weight["shape"][:-2]))
+    products = int(weight.get("uses", 1)) - int(weight["kind"] == "embedding")
+    return products * min(chosen or stacked, stacked)
 
 
 def _interpolated(products: Iterable[Product], rows: int, columns: int, name: str) -> Price | None:

@@ -150,7 +150,7 @@ def _on_device(
     """The assignment of least loss that decodes so fast, or takes so little memory; and its budget."""
     rest, fp16 = prices.rest(), parse_format("fp16").name
     named = {option.weight for option in options}
-    unmeasured = [w for w in prices.weights if w["kind"] != "conv" and w["name"] not in named]
+    unmeasured = [weight for weight in prices.matrices if weight["name"] not in named]
     others = [price for weight in unmeasured if (price := prices.of(weight, fp16))]
     if tokens_per_s is not None:
         fixed = rest.seconds + sum(price.seconds for price in others)

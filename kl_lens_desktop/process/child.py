@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -118,6 +118,24 @@ class Child:
             if isinstance(event, (Answer, Finished)):
                 return
         raise ChildError(f"The {self.name} process ended early", "it gave no result", "Try again")
+
+    def answered(
+        self,
+        cancel: Cancel,
+        order: object | None = None,
+        *,
+        passing: type[Event] | tuple[type[Event], ...],
+    ) -> Generator[Event, None, dict[str, Any]]:
+        """What the child answers; on the way to it, only events of the kinds that are `passing` are yielded.
+
+        It raises what `answer` does.
+        """
+        for event in self.answer(cancel, order):
+            if isinstance(event, Answer):
+                return event.result
+            if isinstance(event, passing):
+                yield event
+        raise AssertionError("`answer` ends in an answer or raises")
 
     def order(self, order: object) -> None:
         """Give an order (a record) while the child is at another, and expect no answer; from any thread."""

@@ -105,7 +105,8 @@ def analyze(
     by = None
     if how.rounding != "nearest" and (yield from _has_time_to_round(local, out, how, cancel)):
         by = yield from _calibration(loaded, out, how, sources)
-    check_size(len(quantizable(weights)), len(wanted), len(ids))
+    wish = Wish(in_forward_order(quantizable(weights)), wanted, how.bits)
+    check_size(len(wish.weights), len(wanted), len(ids))
     hashes = _hashes(ids)
     fresh = Scores(
         ModelIdentity(local.id, local.revision, weights_sha256(loaded.files)),
@@ -120,7 +121,8 @@ def analyze(
     for entry in ledger.entries:
         yield Scored(asdict(entry))
     clock.note("opening the model")
-    yield from _Measurement(local, loaded, out, how, precision, by, ids, ledger, clock, cancel).events()
+    measurement = _Measurement(local, loaded, out, how, precision, wish, by, ids, ledger, clock, cancel)
+    yield from measurement.events()
 
 
 def _precision(how: Analysis) -> Generator[Event, None, str]:
@@ -161,6 +163,7 @@ class _Measurement:
         out: Path,
         how: Analysis,
         precision: str,
+        wish: Wish,
         by: Calibration | None,
         ids: Tensor,
         ledger: Ledger,
@@ -171,11 +174,10 @@ class _Measurement:
         self._precision, self._by, self._ids = precision, by, ids
         self._ledger, self._clock, self._cancel = ledger, clock, cancel
         self._cluster: Cluster | None = None
-        self._wanted = formats_to_measure(how.offered)
-        self._wish = Wish(in_forward_order(quantizable(inventory(loaded.model))), self._wanted, how.bits)
+        self._wish = wish
         self._chosen = bool(how.formats or how.exhaustive)  # by a person: nothing else is told of
         self._by_menu = clock.is_limited or not self._chosen
-        compared = list(dict.fromkeys([parse_format(ANCHOR), *self._wanted]))
+        compared = list(dict.fromkeys([parse_format(ANCHOR), *wish.formats]))
         self._errors = LocalErrors(
             loaded.model,
             self._wish.weights,
@@ -201,7 +203,7 @@ class _Measurement:
                 inputs = by.inputs if by else None
                 yield from tell_errors(self._errors, self._ids, inputs, clock, self._cancel)
             candidates = [self._wish.candidate(pair, roundings) for pair in pairs]
-            menu = [] if self._chosen else self._wanted
+            menu = [] if self._chosen else self._wish.formats
             scan = Scan(self._ids, self._ledger, candidates, self._cancel, clock, menu)
             yield from self._rounding_floor(scan)
             if self._by_menu:

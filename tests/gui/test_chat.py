@@ -10,10 +10,10 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.bench import memory
 from kl_lens_desktop.gui.bench.chat_panel import ChatPanel, difference
 from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.shell.window import Window
-from kl_lens_desktop.gui.state import chat as chat_module
 from kl_lens_desktop.gui.state.chat import BUSY
 from tests.gui.conftest import JOB_MS
 from tests.machine import slowness
@@ -152,7 +152,7 @@ def test_a_side_that_fails_says_so_and_the_other_answers(
 def test_where_memory_is_short_one_is_loaded_at_a_time(
     panel: ChatPanel, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_module, "_MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(memory, "_TOGETHER_SHARE", 0.0)
     loaded: list[int] = []
     panel._chat.opened.connect(lambda side, _: loaded.append(len(panel._chat._partners)))
     panel.prompt.setPlainText("The captain")

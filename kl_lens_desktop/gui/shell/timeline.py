@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QProgressBar
 
 from kl_lens_desktop.course import STEPS
 from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.stages import STAGES
 
 GAP, BAR = 3, 6
@@ -34,7 +35,7 @@ class Timeline(QProgressBar):
         share = f"{100 * self.shares[self.current]:.0f} %"
         told = f"Step {self.current + 1} of {len(STAGES)}, {STAGES[self.current]}: {share}. {words}".strip()
         self.setAccessibleDescription(told)
-        self.setToolTip(told)
+        self.setToolTip(plain_tip(told))
         self.update()
 
     def sizeHint(self) -> QSize:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from kl_lens_desktop.bench.jobs import ChatJob, ChatOrder
+from kl_lens_desktop.bench.memory import fit_together
 from kl_lens_desktop.errors import Cancelled, KLLensError
 from kl_lens_desktop.files import WEIGHTS
 from kl_lens_desktop.gui.state.job import CLOSE_S, DRAIN_MS, Runner
@@ -20,7 +20,6 @@ from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Answer, Event, Generated, Memory
 
 BUSY = "A chat is being answered. Wait for it or stop it."
-_MEMORY_SHARE, _WEIGHTS_FACTOR, _LIBRARIES_MB = 0.7, 2.0, 400.0  # as in the benchmark, of what is free
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,10 +238,6 @@ def _listen(partner: _Partner) -> None:
 
 
 def _fit_together(seats: Sequence[Seat]) -> bool:
-    """Whether memory is expected to hold all of them loaded."""
-    needed_mb = 0.0
-    for seat in seats:
-        weights = seat.folder / WEIGHTS
-        size = weights.stat().st_size if weights.is_file() else 0
-        needed_mb += _WEIGHTS_FACTOR * size / 2**20 + _LIBRARIES_MB
-    return needed_mb <= _MEMORY_SHARE * psutil.virtual_memory().available / 2**20
+    """Whether memory is expected to hold all of them loaded; a folder that is gone takes none."""
+    files = (seat.folder / WEIGHTS for seat in seats)
+    return fit_together(file.stat().st_size if file.is_file() else 0 for file in files)
