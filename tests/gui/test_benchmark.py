@@ -624,7 +624,7 @@ def test_without_both_there_is_no_result(page: BenchmarkPage) -> None:
     page.session.bench = [row for row in page.session.bench if row["variant"] != "fp16"]
     page.session.bench_changed.emit()
     assert page.result.figures[1].value.text() == "–"
-    assert not page.result.save.isEnabled()
+    assert not page.result.taken.isEnabled()
     assert "Benchmark the plan and FP16" in page.result.about.text()
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
-from PySide6.QtCore import QEvent, Qt, Signal
+from PySide6.QtCore import QEvent, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QKeyEvent, QTextCharFormat, QTextCursor
-from PySide6.QtWidgets import QCheckBox, QComboBox, QPlainTextEdit, QTextEdit, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QPlainTextEdit, QSizePolicy, QTextEdit, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.jobs import ChatOrder, ChatTurn, Message, Opened
@@ -28,6 +30,7 @@ _HINT = (
 )
 _TEMPLATE = "By its chat template"
 _PLAIN = "No template, continues text"
+_MOST_LINES = 4  # of a message in its box, which scrolls then
 
 
 class ChatPanel(QWidget):
@@ -41,6 +44,8 @@ class ChatPanel(QWidget):
         self.sides = (Side("First variant"), Side("Second variant"))
         self.prompt = Prompt()
         self.tokens = spin("Maximum number of new tokens", 8, 1024, 128)
+        self.tokens.setSuffix(" tokens")
+        self.tokens.setToolTip("An answer has at most this many tokens")
         self.at_once = QCheckBox("Both at once")
         explain(self.at_once, "Both sides answer at the same time. Cleared, they answer in turn.")
         self.at_once.setChecked(True)
@@ -51,10 +56,9 @@ class ChatPanel(QWidget):
         self.prompt.entered.connect(self.go.click)
         self.prompt.textChanged.connect(self.go.refresh)
         self.prompt.recalled.connect(self._recall)
-        options = row(label("New tokens", "secondary"), self.tokens, hint(_HINT))
-        buttons = row(self.at_once, None, self.anew, self.go, self.stop)
-        foot = row(self.prompt, column(options, buttons, None), spacing=16)
+        foot = row(self.prompt, self.tokens, self.at_once, hint(_HINT), self.anew, self.go, self.stop)
         foot.setStretch(0, 1)
+        self.tokens.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         whole = column(row(*self.sides, spacing=16), foot)
         whole.setStretch(0, 1)
         self.setLayout(whole)
@@ -242,7 +246,7 @@ class Side(QWidget):
         """More of the answer."""
         if self.last is not None:
             self.last.tokens.append(piece)
-            self._insert(piece, _plain())
+            self._insert((piece, _plain()))
             if self.said != "answering …":
                 self.say("answering …", waits=True)
 
@@ -294,28 +298,33 @@ class Side(QWidget):
             self._write_all()  # the marks' colours belong to the scheme
 
     def _write_all(self) -> None:
-        self.text.clear()
+        pieces: list[tuple[str, QTextCharFormat]] = []
         for turn in self.turns:
-            self._insert(f"{turn.asked}\n", _quiet(bold=True))
-            self._insert(f"{turn.by}\n", _quiet())
+            pieces += [(f"{turn.asked}\n", _quiet(bold=True)), (f"{turn.by}\n", _quiet())]
             differs = turn.differs or [False] * len(turn.tokens)
-            for token, marked in zip(turn.tokens, differs, strict=True):
-                self._insert(token, _tinted() if marked else _plain())
+            marked = zip(turn.tokens, differs, strict=True)
+            for tinted, run in groupby(marked, itemgetter(1)):
+                pieces.append(("".join(token for token, _ in run), _tinted() if tinted else _plain()))
             if turn is not self.last:
-                self._insert("\n\n", _plain())
+                pieces.append(("\n\n", _plain()))
+        self.text.clear()
+        self._insert(*pieces)
 
-    def _insert(self, text: str, style: QTextCharFormat) -> None:
+    def _insert(self, *pieces: tuple[str, QTextCharFormat]) -> None:
         bar = self.text.verticalScrollBar()
         follows = bar.value() >= bar.maximum() - 4  # one who reads further up is left there
         cursor = QTextCursor(self.text.document())
         cursor.movePosition(QTextCursor.MoveOperation.End)
-        cursor.insertText(printable_lines(text), style)
+        cursor.beginEditBlock()  # laid out once
+        for text, style in pieces:
+            cursor.insertText(printable_lines(text), style)
+        cursor.endEditBlock()
         if follows:
             bar.setValue(bar.maximum())
 
 
 class Prompt(QPlainTextEdit):
-    """The box for a message: Enter sends it, Shift+Enter is a new line, Up recalls earlier ones.
+    """The box for a message, as high as its lines: Enter sends it, Shift+Enter is a new line, Up recalls.
 
     Signals
     -------
@@ -331,9 +340,26 @@ class Prompt(QPlainTextEdit):
         super().__init__("The captain looked at the sea and")
         self.setAccessibleName("Message")
         self.setPlaceholderText("Enter sends, Shift+Enter begins a new line, Up recalls earlier messages")
-        self.setMinimumHeight(40)
-        self.setMaximumHeight(72)
         self.setTabChangesFocus(True)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.document().documentLayout().documentSizeChanged.connect(lambda _: self._fit())
+        self._fit()
+
+    def _fit(self) -> None:
+        scrolls = round(self.document().size().height()) > _MOST_LINES
+        policies = Qt.ScrollBarPolicy
+        self.setVerticalScrollBarPolicy(
+            policies.ScrollBarAsNeeded if scrolls else policies.ScrollBarAlwaysOff
+        )
+        self.updateGeometry()
+
+    def sizeHint(self) -> QSize:
+        lines = min(max(round(self.document().size().height()), 1), _MOST_LINES)
+        frame = self.height() - self.viewport().height() + 2 * round(self.document().documentMargin())
+        return QSize(super().sizeHint().width(), max(lines * self.fontMetrics().lineSpacing() + frame, 30))
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(120, self.sizeHint().height())
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         shift = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QColor, QFontDatabase, QGuiApplication, QPixmap
-from PySide6.QtWidgets import QFileDialog, QPlainTextEdit, QSizePolicy, QWidget
+from PySide6.QtWidgets import QFileDialog, QMenu, QPlainTextEdit, QSizePolicy, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.outcome import PLAN, Outcome, outcome
@@ -48,12 +48,16 @@ class ResultCard(QWidget):
         self.face = card(inside, margins=10)
         self.face.setAccessibleName("Result")
         self.face.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
-        self.copy = button("Copy picture", self.copy_picture, tip="Copy this card as a picture")
-        self.save = button("Save picture…", self._choose_file, tip="Save this card as a PNG")
+        self.taken = button("Picture", lambda: None, tip="This card as a picture, to copy or to save")
+        self.taken.setProperty("menu", "true")
+        menu = QMenu(self.taken)
+        menu.addAction("Copy picture", self.copy_picture)
+        menu.addAction("Save as PNG…", self._choose_file)
+        self.taken.setMenu(menu)
         self.folder = button("Open folder", self._open, tip="The exported model, as other programs load it")
         self.chat = button("Chat", open_chat, tip="Ask the original and the plan the same, side by side")
         self.share = ShareButton(session)
-        self._buttons = (self.chat, self.folder, self.copy, self.save, self.share)
+        self._buttons = (self.chat, self.folder, self.taken, self.share)
         self.program = combo("Program", [(name, name) for name in USES])
         self.program.currentIndexChanged.connect(lambda _: self._show_use())
         self.lines = QPlainTextEdit()
