@@ -42,7 +42,7 @@ from kl_lens_desktop.bench.jobs import (
     SpeedJob,
     SpeedOrder,
 )
-from kl_lens_desktop.bench.lab import Course, take_turns
+from kl_lens_desktop.bench.lab import BenchCourse, take_turns
 from kl_lens_desktop.bench.labels import LABELS
 from kl_lens_desktop.bench.page import export_comparison_html, export_html
 from kl_lens_desktop.bench.report import around_table, comparison_table
@@ -628,7 +628,7 @@ def test_what_really_takes_longer_is_told_apart(short_ir: dict[str, Path], tmp_p
     slow = slowed(short_ir["int4"], tmp_path / "slow", 16)
     settings = Benchmark(prompt_tokens=32, new_tokens=32, repeats=2, contexts=(), cool_down_s=0)
     runs = [Run(variant, "CPU") for variant in find_variants([short_ir["int4"], twin, slow])]
-    for _ in take_turns(runs, Course(held_out_text(), settings, Cancel(), 3 * settings.most_rounds)):
+    for _ in take_turns(runs, BenchCourse(held_out_text(), settings, Cancel(), 3 * settings.most_rounds)):
         pass
     for each in runs:
         assert each.child is not None

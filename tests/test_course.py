@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kl_lens_desktop.bench.lab import Course as BenchCourse
+from kl_lens_desktop.bench.lab import BenchCourse
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.course import PARTS, STEPS, Course, Done, expected
 from kl_lens_desktop.model.jobs import InspectJob

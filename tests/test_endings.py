@@ -23,7 +23,7 @@ import pytest
 from safetensors import SafetensorError
 
 from kl_lens_desktop import files, quantities, temporary
-from kl_lens_desktop.bench.lab import Course, _loading
+from kl_lens_desktop.bench.lab import BenchCourse, _loading
 from kl_lens_desktop.bench.rows import Run
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.variants import find_variants
@@ -358,7 +358,7 @@ def test_without_room_for_a_model_cache_the_rest_is_measured(
     for name in ("openvino_model.xml", "openvino_model.bin"):
         (tmp_path / name).write_bytes(b"1")
     (variant,) = find_variants([tmp_path])
-    measured, course = Run(variant, "CPU"), Course(Path("text"), Benchmark(), Cancel(), 10)
+    measured, course = Run(variant, "CPU"), BenchCourse(Path("text"), Benchmark(), Cancel(), 10)
     (note,) = _loading(measured, course)
     assert isinstance(note, Note)
     assert "Not enough disk space for OpenVINO's model cache" in note.text

@@ -35,7 +35,7 @@ from kl_lens_desktop.export.mapped_file import MappedFile
 from kl_lens_desktop.export.proof import pieces
 from kl_lens_desktop.export.stateful import begin, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
-from kl_lens_desktop.export.streamed import Weights, weights_of
+from kl_lens_desktop.export.streamed import HollowWeights, weights_of
 from kl_lens_desktop.export.trace import INPUT_NAMES, trace
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.families import family_of
@@ -212,7 +212,7 @@ def test_a_graph_traced_without_weights_and_given_them_is_the_one_traced_with_th
         begin(graph, states, model)
     for each in (graph, expected):
         to_fp16(each)
-    weights = Weights(weights_of(model), file)
+    weights = HollowWeights(weights_of(model), file)
     assert not any(weight_constants(graph)[name].data.any() for name in weights.tensors)
     fill(graph, weights, weights.tensors, Cancel())
     assert constants(graph) == constants(expected)
@@ -226,7 +226,7 @@ def test_weights_rounded_piece_by_piece_are_those_rounded_whole(
     model, whole = traced("granitemoehybrid with experts")
     graph, states = trace(model, hollow=True)
     make_stateful(graph, states)
-    weights, formats = Weights(weights_of(model), file), all_formats()
+    weights, formats = HollowWeights(weights_of(model), file), all_formats()
     several = {name for name in weights.tensors if len(list(weights.pieces(name, Cancel()))) > 1}
     assert {"expert" in name for name in several} == {"expert" in name for name in weights.tensors}
     whole = whole.clone()
@@ -248,7 +248,7 @@ def test_numbers_that_fp16_does_not_have_are_as_openvino_rounds_them(file: Mappe
     graph = ov.Model([ops.matmul(tokens, ops.constant(weight), False, True)], [tokens])
     to_fp16(graph)
     (expected,) = (op.data for op in graph.get_ops() if op.get_type_name() == "Constant")
-    ours = Weights({"it": torch.from_numpy(weight)}, file).constant("it", Cancel()).data
+    ours = HollowWeights({"it": torch.from_numpy(weight)}, file).constant("it", Cancel()).data
     assert np.array_equal(ours.view(np.uint16), expected.view(np.uint16))
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from kl_lens_desktop.bench.figures import OF_TURN, spread
-from kl_lens_desktop.bench.judgement import Standing, levelled
+from kl_lens_desktop.bench.judgement import Rank, levelled
 from kl_lens_desktop.bench.judgement import standings as judged
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.bench.report import export_csv, table
 from tests.strangers import bench_document
 
-BEST, ALIKE, WORSE = Standing.BEST, Standing.ALIKE, Standing.WORSE
+BEST, ALIKE, WORSE = Rank.BEST, Rank.ALIKE, Rank.WORSE
 
 
 def row(variant: str, rounds: list[float], **changes: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def row(variant: str, rounds: list[float], **changes: Any) -> dict[str, Any]:
     return {"variant": variant, "device": "CPU", "status": "ok", "session": "s", **figures} | changes
 
 
-def standings(rows: list[dict[str, Any]], key: str) -> dict[str, Standing]:
+def standings(rows: list[dict[str, Any]], key: str) -> dict[str, Rank]:
     """By variant, of those that stand anywhere."""
     found = zip(rows, judged(rows, key), strict=True)
     return {each["variant"]: standing for each, standing in found if standing is not None}

@@ -126,7 +126,7 @@ def test_the_worst_call_counts_and_single_tokens_are_one() -> None:
 def test_a_token_that_chose_another_expert_is_no_fault_and_half_a_prompt_is() -> None:
     random = np.random.default_rng(0)
     logits = random.standard_normal((proof.TOKENS, 64)).astype(np.float32)
-    said = proof.Reference(list(range(proof.TOKENS)), np.arange(64), logits)
+    said = proof.TorchAnswers(list(range(proof.TOKENS)), np.arange(64), logits)
 
     def difference(wrong: slice | list[int]) -> float:
         answered = logits.copy()

@@ -37,7 +37,7 @@ from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format
 from kl_lens_desktop.quant.integers import Packed, open_integers, packed_bytes, writing
 from kl_lens_desktop.quant.rounding import NF4_VALUES, Quantized, quantize
-from kl_lens_desktop.quant.roundings import Kept, Roundings, kept_in, packed, unpacked
+from kl_lens_desktop.quant.roundings import KeptRounding, Roundings, kept_in, packed, unpacked
 from kl_lens_desktop.sensitivity import data_rounding, moments
 from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
 from kl_lens_desktop.sensitivity.jobs import Analysis
@@ -322,7 +322,7 @@ def test_exported_constants_are_the_integers_that_were_measured(family: str, tmp
     for name, constant in weight_constants(main).items():
         if name in plan.assignments:
             change = roundings.change(name, plan.assignments[name])
-            assert isinstance(change, Kept)
+            assert isinstance(change, KeptRounding)
             _is_stored(change, constant, constants)
     expected = expected_sha256(
         weights_of(load_model(local.folder).model), roundings.changes(plan.assignments), Cancel()
@@ -331,7 +331,7 @@ def test_exported_constants_are_the_integers_that_were_measured(family: str, tmp
         assert audit(graph, plan.assignments, expected).checked == len(plan.assignments)
 
 
-def _is_stored(kept: Kept, constant: ov.Node, constants: dict[str, ov.Node]) -> None:
+def _is_stored(kept: KeptRounding, constant: ov.Node, constants: dict[str, ov.Node]) -> None:
     """As OpenVINO itself converts them."""
     (whole,) = kept.pieces(10**6)
     scheme, bits = kept.format.scheme, kept.format.bits
@@ -429,7 +429,7 @@ def test_a_plan_is_verified_with_its_integers(small: LocalModel, tmp_path: Path)
         for name, fmt in plan.assignments.items():
             change = roundings.change(name, fmt)
             parameter = weight_parameters(loaded.model)[name]
-            if isinstance(change, Kept):
+            if isinstance(change, KeptRounding):
                 change.write(parameter.data)
             else:
                 parameter.copy_(_nearest(parameter, fmt))

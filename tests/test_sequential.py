@@ -25,7 +25,7 @@ from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.gptq import curvature, gptq
 from kl_lens_desktop.quant.integers import IN_SEQUENCE, open_integers
 from kl_lens_desktop.quant.rounding import quantize
-from kl_lens_desktop.quant.roundings import NEAREST, Kept, Roundings, changed_values
+from kl_lens_desktop.quant.roundings import NEAREST, KeptRounding, Roundings, changed_values
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import load_scores
@@ -104,7 +104,7 @@ def test_a_weight_is_rounded_to_what_makes_the_right_outputs_of_the_inputs_it_ge
     assert about is not None
     wanted = gptq(target.float(), about, parse_format(plan[name]), Cancel()).dequantize()
     kept = roundings.change(name, plan[name])
-    assert isinstance(kept, Kept)
+    assert isinstance(kept, KeptRounding)
     found = changed_values(weight, kept)
     # Sums in another order may round the odd element otherwise.
     assert float((found != wanted).float().mean()) < 0.02

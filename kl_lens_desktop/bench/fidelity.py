@@ -50,7 +50,7 @@ def fidelity(
     exact: StatefulModel,
     ids: list[int],
     strictly: Callable[[], LoadedModel] | None = None,
-    said: proof.Reference | None = None,
+    said: proof.TorchAnswers | None = None,
     doubt: float = DOUBT_ON_CPU,
 ) -> Gate:
     """The gate: whether a variant's answers on a device are those of the CPU in f32, but for rounding.
@@ -144,7 +144,7 @@ class _Found:
 
 
 def _differences(
-    model: LoadedModel, exact: StatefulModel, ids: list[int], said: proof.Reference | None = None
+    model: LoadedModel, exact: StatefulModel, ids: list[int], said: proof.TorchAnswers | None = None
 ) -> _Found:
     sums, kept = list[tuple[int, float, float]](), list[divergence.Logits]()
     nats: list[Any] = []

@@ -87,7 +87,7 @@ class Loaded(TypedDict):
     settings: dict[str, Any]
 
 
-class Turn(TypedDict):
+class TimedRound(TypedDict):
     """A round of timed generations.
 
     ``samples`` holds each generation's ``tokens_per_s`` (decode: one over the mean time between tokens),
@@ -117,7 +117,7 @@ class SpeedOrder:
 class SpeedJob(Job[None]):
     """Hold a variant in an `openvino_genai.LLMPipeline` at the device's defaults and time it on order.
 
-    Its first answer is `Loaded`; then it answers each `SpeedOrder` with a `Turn`.
+    Its first answer is `Loaded`; then it answers each `SpeedOrder` with a `TimedRound`.
 
     Attributes
     ----------
@@ -147,7 +147,7 @@ class SpeedJob(Job[None]):
 
 
 class Requests(TypedDict):
-    """Plain requests timed: ``samples`` and ``round`` as of `Turn`."""
+    """Plain requests timed: ``samples`` and ``round`` as of `TimedRound`."""
 
     samples: dict[str, list[float]]
     round: dict[str, float]

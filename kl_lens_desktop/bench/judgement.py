@@ -19,7 +19,7 @@ _LEAST_ROUNDS = 2
 _PLAIN_MARGIN = 0.02  # of figures without an error, such as memory: between two runs of the same
 
 
-class Standing(Enum):
+class Rank(Enum):
     """Of a row among those of its device, by one figure."""
 
     BEST = "best"
@@ -27,7 +27,7 @@ class Standing(Enum):
     WORSE = "worse"
 
 
-def standings(rows: Sequence[Row], key: str) -> list[Standing | None]:
+def standings(rows: Sequence[Row], key: str) -> list[Rank | None]:
     """How the variants of one device stand by one figure.
 
     Parameters
@@ -39,7 +39,7 @@ def standings(rows: Sequence[Row], key: str) -> list[Standing | None]:
 
     Returns
     -------
-    list of Standing or None
+    list of Rank or None
         Of each row. None for those that failed, for FP16 where it is the reference of the figure, and for all
         where neither end of the figure is better, or where noise cannot be told.
     """
@@ -51,7 +51,7 @@ def standings(rows: Sequence[Row], key: str) -> list[Standing | None]:
         and number(row, key) is not None
         and not (key in _AGAINST_FP16 and row["variant"] == "fp16")
     ]
-    found: list[Standing | None] = [None] * len(rows)
+    found: list[Rank | None] = [None] * len(rows)
     if better is None or len(held) < 2:
         return found
     held.sort(key=lambda place: _level(rows[place], key), reverse=better is max)
@@ -63,9 +63,9 @@ def standings(rows: Sequence[Row], key: str) -> list[Standing | None]:
     top = next((place for place in first if not is_beaten(place)), held[0])
     against = {place: is_worse(rows[place], rows[top], key) for place in held if place != top}
     for place, worse in against.items():
-        found[place] = None if worse is None else Standing.WORSE if worse else Standing.ALIKE
+        found[place] = None if worse is None else Rank.WORSE if worse else Rank.ALIKE
     known = [worse for worse in against.values() if worse is not None]
-    found[top] = Standing.BEST if any(known) else Standing.ALIKE if known else None
+    found[top] = Rank.BEST if any(known) else Rank.ALIKE if known else None
     return found
 
 

@@ -26,7 +26,7 @@ from kl_lens_desktop.bench.jobs import (
     RequestsJob,
     SpeedJob,
     SpeedOrder,
-    Turn,
+    TimedRound,
 )
 from kl_lens_desktop.bench.llama import llama_row
 from kl_lens_desktop.bench.memory import fit_together
@@ -94,7 +94,7 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
     once = len(variants) * (1 + settings.raw + 2 * settings.cache)
     devices = sum(device.available for device in chosen)
     total = (len(variants) * settings.most_rounds + once) * devices
-    course = Course(text.absolute(), settings, cancel, total, devices, once)
+    course = BenchCourse(text.absolute(), settings, cancel, total, devices, once)
     gb_s = (yield from _memory_read(course)) if settings.raw else None
     seen = {device.name: device for device in [*listed, *chosen]}
     document: dict[str, Any] = {
@@ -137,7 +137,7 @@ class _Took:
 
 
 @dataclass(slots=True)
-class Course:
+class BenchCourse:
     """What the runs of one bench share, and how much of it is done."""
 
     text: Path
@@ -197,7 +197,7 @@ class Course:
         )
 
 
-def _measure(variants: list[Variant], devices: list[Device], course: Course) -> Iterator[Event]:
+def _measure(variants: list[Variant], devices: list[Device], course: BenchCourse) -> Iterator[Event]:
     for device in devices:
         # A device of fixed shapes has one way to run a folder.
         fixed = needs_fixed_shapes(device.name)
@@ -218,7 +218,7 @@ def _measure(variants: list[Variant], devices: list[Device], course: Course) -> 
             yield Measured(row(run, session))
 
 
-def _llama(job: BenchJob, course: Course) -> Iterator[Event]:
+def _llama(job: BenchJob, course: BenchCourse) -> Iterator[Event]:
     """The rows of GGUF files: once for as many repetitions as the variants have at least."""
     settings = job.benchmark
     for path in job.gguf:
@@ -237,7 +237,7 @@ def _llama(job: BenchJob, course: Course) -> Iterator[Event]:
             yield Measured(llama_row(path, None, f"{error.what}: {error.why}"))
 
 
-def take_turns(runs: list[Run], course: Course) -> Iterator[Event]:
+def take_turns(runs: list[Run], course: BenchCourse) -> Iterator[Event]:
     """Time variants on one device in turn, until every two are told apart or known well enough.
 
     The processes are left running where they fit into memory together.
@@ -282,7 +282,7 @@ def _rounds(run: Run, settings: Benchmark) -> list[float]:
     return [turn["round"]["tokens_per_s"] for turn in run.turns[settings.prompt_tokens]]
 
 
-def _turn(run: Run, lengths: list[int], what: str, course: Course) -> Iterator[Event]:
+def _turn(run: Run, lengths: list[int], what: str, course: BenchCourse) -> Iterator[Event]:
     """One round of a variant: its prompts one after another, in its own process, loaded first if need be."""
     if run.failure:
         return
@@ -299,7 +299,7 @@ def _turn(run: Run, lengths: list[int], what: str, course: Course) -> Iterator[E
                 run.child = course.start(job, run)
                 run.loads.append(cast(Loaded, (yield from _answer(run, None, course))))
             order = SpeedOrder(length, settings.new_tokens, settings.repeats, settings.turn_s)
-            turn = cast(Turn, (yield from _answer(run, order, course)))
+            turn = cast(TimedRound, (yield from _answer(run, order, course)))
             run.turns.setdefault(length, []).append(turn)
         except ChildError as error:
             if length == settings.prompt_tokens:
@@ -313,7 +313,9 @@ def _turn(run: Run, lengths: list[int], what: str, course: Course) -> Iterator[E
             )
 
 
-def _answer(run: Run, order: SpeedOrder | None, course: Course) -> Generator[Event, None, dict[str, Any]]:
+def _answer(
+    run: Run, order: SpeedOrder | None, course: BenchCourse
+) -> Generator[Event, None, dict[str, Any]]:
     """What the child of a run answers to an order, or first of all without one."""
     assert run.child is not None
     try:
@@ -328,7 +330,7 @@ def _dismiss(run: Run) -> None:
         run.child = None
 
 
-def _once(run: Run, course: Course, twin: Run | None) -> Iterator[Event]:
+def _once(run: Run, course: BenchCourse, twin: Run | None) -> Iterator[Event]:
     """What is measured of a variant without the others: raw requests, loading, quality.
 
     Plain requests know no backend: a `twin` of the same folder has done them already.
@@ -363,7 +365,7 @@ def _once(run: Run, course: Course, twin: Run | None) -> Iterator[Event]:
         run.failure = wrong_words(gate)
 
 
-def _loading(run: Run, course: Course) -> Iterator[Event]:
+def _loading(run: Run, course: BenchCourse) -> Iterator[Event]:
     """Time loading with a model cache, first to fill it; without room for one there is no such figure."""
     settings, before = course.settings, course.done
     with temporary_folder() as cache:
@@ -379,7 +381,9 @@ def _loading(run: Run, course: Course) -> Iterator[Event]:
     course.done = before + 2
 
 
-def _child(job: Job[Result], run: Run, what: str, course: Course) -> Generator[Event, None, Result | None]:
+def _child(
+    job: Job[Result], run: Run, what: str, course: BenchCourse
+) -> Generator[Event, None, Result | None]:
     """The result of a job in a child process of its own; None if it, or this run before, has failed."""
     with course.step():
         if run.failure:
@@ -407,7 +411,7 @@ def _failed(run: Run, what: str, error: ChildError) -> Note:
     return Note(f"{run.variant.name} on {run.device}: {what} failed. {error}", "warning")
 
 
-def _memory_read(course: Course) -> Generator[Event, None, float | None]:
+def _memory_read(course: BenchCourse) -> Generator[Event, None, float | None]:
     yield Progress("bench", 0, 1, "Measuring memory bandwidth")
     gb_s = None
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class FigureLabel:
     """A figure in words.
 
     Attributes
@@ -25,36 +25,36 @@ class Label:
 
 
 LABELS = {
-    "tokens_per_s": Label("Decode, tokens/s", max),
-    "ttft_ms": Label("Time to first token, ms", min),
-    "prefill_tokens_per_s": Label("Prefill, tokens/s", max),
-    "raw.tokens_per_s": Label("Decode with plain requests, tokens/s", max),
-    "bandwidth_gb_s": Label("Weights read while decoding, GB/s", max),
-    "rounds": Label("Rounds taken in turn"),
-    "load_ms": Label("Load without a cache, ms", min),
-    "load_cached_ms": Label("Load from OpenVINO's model cache, ms", min),
-    "cache_bytes": Label("Size of the model cache", min),
-    "perplexity": Label("Perplexity by tokens", min),
-    "word_perplexity": Label("Perplexity by words, as lm-eval counts", min),
-    "kl_to_fp16": Label("KL(FP16‖variant), nats per token", min),
-    "kl_reverse": Label("KL(variant‖FP16), nats per token", min),
-    "delta_ce": Label("Change of cross-entropy, nats per token", min),
-    "top1_agreement": Label("Same best next token as FP16, %", max, 100.0),
-    "fidelity.relative_difference": Label("Logits against CPU in f32, % of their spread", min, 100.0),
-    "peak_rss_mb": Label("Peak RSS, from the operating system, MiB", min),
-    "peak_rss_sampled_mb": Label("Peak RSS, sampled, MiB", min),
-    "system_used_change_mb": Label("Change of the whole computer's memory, MiB"),
-    "gpu_memory_mb": Label("Memory allocated on the device, MiB", min),
-    "precision": Label("Precision of the speed run"),
-    "quality_precision": Label("Precision of the quality run"),
-    "kv_cache_precision": Label("Precision of the attention cache"),
-    "backend": Label("Attention backend"),
-    "threads": Label("Threads"),
-    "core_type": Label("Type of cores"),
-    "performance_hint": Label("Performance hint"),
-    "execution_devices": Label("Devices it ran on"),
-    "power": Label("Power source"),
-    "size_bytes": Label("Size of the weights, MB", min, 1e-6),
+    "tokens_per_s": FigureLabel("Decode, tokens/s", max),
+    "ttft_ms": FigureLabel("Time to first token, ms", min),
+    "prefill_tokens_per_s": FigureLabel("Prefill, tokens/s", max),
+    "raw.tokens_per_s": FigureLabel("Decode with plain requests, tokens/s", max),
+    "bandwidth_gb_s": FigureLabel("Weights read while decoding, GB/s", max),
+    "rounds": FigureLabel("Rounds taken in turn"),
+    "load_ms": FigureLabel("Load without a cache, ms", min),
+    "load_cached_ms": FigureLabel("Load from OpenVINO's model cache, ms", min),
+    "cache_bytes": FigureLabel("Size of the model cache", min),
+    "perplexity": FigureLabel("Perplexity by tokens", min),
+    "word_perplexity": FigureLabel("Perplexity by words, as lm-eval counts", min),
+    "kl_to_fp16": FigureLabel("KL(FP16‖variant), nats per token", min),
+    "kl_reverse": FigureLabel("KL(variant‖FP16), nats per token", min),
+    "delta_ce": FigureLabel("Change of cross-entropy, nats per token", min),
+    "top1_agreement": FigureLabel("Same best next token as FP16, %", max, 100.0),
+    "fidelity.relative_difference": FigureLabel("Logits against CPU in f32, % of their spread", min, 100.0),
+    "peak_rss_mb": FigureLabel("Peak RSS, from the operating system, MiB", min),
+    "peak_rss_sampled_mb": FigureLabel("Peak RSS, sampled, MiB", min),
+    "system_used_change_mb": FigureLabel("Change of the whole computer's memory, MiB"),
+    "gpu_memory_mb": FigureLabel("Memory allocated on the device, MiB", min),
+    "precision": FigureLabel("Precision of the speed run"),
+    "quality_precision": FigureLabel("Precision of the quality run"),
+    "kv_cache_precision": FigureLabel("Precision of the attention cache"),
+    "backend": FigureLabel("Attention backend"),
+    "threads": FigureLabel("Threads"),
+    "core_type": FigureLabel("Type of cores"),
+    "performance_hint": FigureLabel("Performance hint"),
+    "execution_devices": FigureLabel("Devices it ran on"),
+    "power": FigureLabel("Power source"),
+    "size_bytes": FigureLabel("Size of the weights, MB", min, 1e-6),
 }
 _NO_MATRIX_ENGINES = (
     "OpenVINO finds no matrix engines (XMX) on this GPU. Models with experts do not load on it, and models "

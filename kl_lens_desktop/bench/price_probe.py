@@ -20,7 +20,7 @@ from kl_lens_desktop.bench.jobs import (
     SpeedJob,
     SpeedOrder,
     TimedProduct,
-    Turn,
+    TimedRound,
 )
 from kl_lens_desktop.bench.memory import device_memory_mb, private_mb
 from kl_lens_desktop.bench.noise import QUANTILE
@@ -303,7 +303,7 @@ def _whole(
             yield from child.answered(cancel, passing=Note)
             for _ in range(_ROUNDS):
                 order = SpeedOrder(usual.prompt_tokens, usual.new_tokens, usual.repeats, usual.turn_s)
-                turn = cast(Turn, (yield from child.answered(cancel, order, passing=Note)))
+                turn = cast(TimedRound, (yield from child.answered(cancel, order, passing=Note)))
                 speeds.append(turn["round"]["tokens_per_s"])
                 device_mb = sum((turn["gpu_memory_mb"] or {}).values())
                 memory = max(memory, 2**20 * (turn["private_mb"] + device_mb))

@@ -9,7 +9,7 @@ from typing import Any
 
 from kl_lens_desktop.bench.compare import Comparison, FigureChange
 from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, allocated
-from kl_lens_desktop.bench.judgement import Standing, levelled, standings
+from kl_lens_desktop.bench.judgement import Rank, levelled, standings
 from kl_lens_desktop.bench.labels import LABELS, around
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.bench.rows import SCHEMA
@@ -147,7 +147,7 @@ def _paired_up(rows: Sequence[dict[str, Any]]) -> Iterable[tuple[dict[str, Any],
     if len(rows) <= MOST_IN_PAIRS:
         return itertools.combinations(rows, 2)
     found = standings(rows, "tokens_per_s")
-    fastest = next((row for row, how in zip(rows, found, strict=True) if how is Standing.BEST), rows[0])
+    fastest = next((row for row, how in zip(rows, found, strict=True) if how is Rank.BEST), rows[0])
     return ((fastest, row) for row in rows if row is not fastest)
 
 
@@ -264,7 +264,7 @@ def _line(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-_SPEED_WORDS: dict[Standing | None, str] = {Standing.BEST: "fastest", Standing.ALIKE: "≈ fastest"}
+_SPEED_WORDS: dict[Rank | None, str] = {Rank.BEST: "fastest", Rank.ALIKE: "≈ fastest"}
 
 
 def _speeds(rows: Sequence[dict[str, Any]]) -> list[str]:

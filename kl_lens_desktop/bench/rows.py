@@ -7,7 +7,7 @@ from typing import Any
 
 from kl_lens_desktop.bench.environment import power
 from kl_lens_desktop.bench.figures import OF_TEXT, OF_TURN, spread
-from kl_lens_desktop.bench.jobs import Loaded, LoadedFromCache, Quality, Requests, Turn
+from kl_lens_desktop.bench.jobs import Loaded, LoadedFromCache, Quality, Requests, TimedRound
 from kl_lens_desktop.bench.variants import Variant, weights_bytes
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.process.child import Child
@@ -24,7 +24,7 @@ class Run:
     device: str
     child: Child | None = None
     loads: list[Loaded] = field(default_factory=list)
-    turns: dict[int, list[Turn]] = field(default_factory=dict)  # by length of prompt
+    turns: dict[int, list[TimedRound]] = field(default_factory=dict)  # by length of prompt
     raw: Requests | None = None
     cached: LoadedFromCache | None = None
     quality: Quality | None = None
@@ -101,7 +101,7 @@ def row(run: Run, session: str, unavailable: str = "") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _over_rounds(turns: Sequence[Turn | Requests], name: str) -> dict[str, Any] | None:
+def _over_rounds(turns: Sequence[TimedRound | Requests], name: str) -> dict[str, Any] | None:
     if not turns:
         return None
     pooled = [sample for turn in turns for sample in turn["samples"][name]]

@@ -27,7 +27,7 @@ from kl_lens_desktop.export.mapped_file import MappedFile
 from kl_lens_desktop.export.paged import runs_paged
 from kl_lens_desktop.export.proof import (
     LARGE,
-    Reference,
+    TorchAnswers,
     as_exported,
     difference_from,
     graph_answers,
@@ -38,7 +38,7 @@ from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
 from kl_lens_desktop.export.runtime_options import DYNAMIC_QUANTIZATION, check_groups, set_options
 from kl_lens_desktop.export.stateful import begin, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, share_weights
-from kl_lens_desktop.export.streamed import Weights, weights_of
+from kl_lens_desktop.export.streamed import HollowWeights, weights_of
 from kl_lens_desktop.export.trace import State, trace
 from kl_lens_desktop.export.values import expected_sha256
 from kl_lens_desktop.exported import contents
@@ -249,7 +249,7 @@ def _trace(work: _Work, shared: Traced, ids: list[int], paged: bool) -> Iterator
     shared.graph, shared.states = stateful_graph(work.loaded.model, paged=paged)
     yield work.step("Comparing the graph with the model")
     with _scratch(work.out) as file:
-        weights = Weights(work.tensors, file)
+        weights = HollowWeights(work.tensors, file)
         shared.against_torch = _compared(shared, work.loaded.model, ids, weights, work.cancel)
 
 
@@ -258,7 +258,7 @@ def _write_graph(work: _Work, shared: Traced, options: dict[str, str]) -> Iterat
     with _scratch(work.out) as file:
         yield work.step("Compressing the weights")
         graph = shared.graph.clone()
-        compress(graph, work.plan.assignments, work.cancel, Weights(work.tensors, file), work.roundings)
+        compress(graph, work.plan.assignments, work.cancel, HollowWeights(work.tensors, file), work.roundings)
         _begin(graph, shared.states, work.loaded.model, work.changes, work.cancel)
         yield work.step("Writing the model")
         set_options(graph, options)
@@ -271,7 +271,7 @@ def _write_fixed_graph(work: _Work, shared: Traced) -> Iterator[Progress]:
     if shared.fixed is None:
         shared.fixed, _ = stateful_graph(work.loaded.model, fixed=True)
     with _scratch(work.out) as file:
-        weights = Weights(work.tensors, file)
+        weights = HollowWeights(work.tensors, file)
         _write_npu_graph(
             work.local, work.plan, work.staging, work.cancel, shared.fixed, weights, work.roundings
         )
@@ -361,7 +361,7 @@ def _bytes_needed(loaded: LoadedModel, plan: Plan, npu: bool) -> int:
 def _verified(
     staging: Path,
     plan: Plan,
-    said: Reference,
+    said: TorchAnswers,
     expected: Mapping[str, str],
     step: Callable[[str], Progress],
     cancel: Cancel,
@@ -417,7 +417,7 @@ def _prompt(loaded: LoadedModel) -> list[int]:
 
 
 def _compared(
-    shared: Traced, model: PreTrainedModel, ids: list[int], weights: Weights, cancel: Cancel
+    shared: Traced, model: PreTrainedModel, ids: list[int], weights: HollowWeights, cancel: Cancel
 ) -> float | None:
     """How far the traced graph is off the model; None for a large one, of which only the outcome is compared.
 
@@ -450,7 +450,7 @@ def _write_npu_graph(
     staging: Path,
     cancel: Cancel,
     fixed: ov.Model,
-    weights: Weights,
+    weights: HollowWeights,
     roundings: Roundings,
 ) -> None:
     """Compressed anew in its own form; equal weights come out as equal bytes and are shared."""

@@ -19,13 +19,13 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import compress_model_transformation
 
 from kl_lens_desktop.errors import ExportError
-from kl_lens_desktop.export.streamed import Weights, piece_by_piece
+from kl_lens_desktop.export.streamed import HollowWeights, piece_by_piece
 from kl_lens_desktop.export.trace import COMPUTED, CONSTANT_PREFIX
 from kl_lens_desktop.export.values import found_sha256, given
 from kl_lens_desktop.model.inventory import weight_name
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
-from kl_lens_desktop.quant.roundings import NEAREST, Kept, Roundings
+from kl_lens_desktop.quant.roundings import NEAREST, KeptRounding, Roundings
 
 _FAULT = "Report this as a bug"
 
@@ -96,7 +96,7 @@ def compress(
     graph: ov.Model,
     assignments: Mapping[str, str],
     cancel: Cancel,
-    weights: Weights | None = None,
+    weights: HollowWeights | None = None,
     roundings: Roundings = NEAREST,
 ) -> None:
     """Compress the weights of a graph in place, each by its own format, in one pass of NNCF.
@@ -105,7 +105,7 @@ def compress(
     ----------
     assignments : mapping of str to str
         Weight to format; those that are not in it stay in FP16.
-    weights : Weights, optional
+    weights : HollowWeights, optional
         Those of a hollow graph, which then has all of them.
     roundings : Roundings
         Where it keeps a weight's integers, these are stored; NNCF rounds the others.
@@ -149,7 +149,9 @@ def compress(
     backend = OVWeightCompressionAlgoBackend(graph)
     pairs = [(names[parameters.weight_name], parameters) for parameters in planned]
     kept = {
-        name: change for name, change in roundings.changes(assignments).items() if isinstance(change, Kept)
+        name: change
+        for name, change in roundings.changes(assignments).items()
+        if isinstance(change, KeptRounding)
     }
     with _rounding_compiled_once(), contextlib.closing(_taken(pairs, weights, kept, cancel)) as taken:
         backend.transform_model(graph, nncf_graph, taken)
@@ -158,7 +160,10 @@ def compress(
 
 
 def _taken(
-    pairs: Iterable[tuple[str, Any]], weights: Weights | None, kept: Mapping[str, Kept], cancel: Cancel
+    pairs: Iterable[tuple[str, Any]],
+    weights: HollowWeights | None,
+    kept: Mapping[str, KeptRounding],
+    cancel: Cancel,
 ) -> Generator[Any]:
     """NNCF's parameters of one weight after the other, its values at hand while NNCF works on it."""
     for name, parameters in pairs:
@@ -172,7 +177,7 @@ def _taken(
 
 
 @contextlib.contextmanager
-def _as_kept(kept: Kept, cancel: Cancel) -> Iterator[None]:
+def _as_kept(kept: KeptRounding, cancel: Cancel) -> Iterator[None]:
     """Let NNCF store integers that are kept, where it would round."""
     stock = openvino_backend.compress_weight
     openvino_backend.compress_weight = lambda *_, **__: given(kept, cancel)
@@ -182,7 +187,7 @@ def _as_kept(kept: Kept, cancel: Cancel) -> Iterator[None]:
         openvino_backend.compress_weight = stock
 
 
-def fill(graph: ov.Model, weights: Weights, names: Collection[str], cancel: Cancel) -> None:
+def fill(graph: ov.Model, weights: HollowWeights, names: Collection[str], cancel: Cancel) -> None:
     """Give a hollow graph some of its weights, in FP16."""
     for name, hollow in weight_constants(graph).items():
         if name in names:

@@ -39,7 +39,7 @@ Call = TypeVar("Call")
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class TorchAnswers:
     """The answers of a model in torch, its weights rounded as the graph holds them.
 
     Attributes
@@ -146,7 +146,9 @@ def _in_fp16(rows: "torch.Tensor") -> "torch.Tensor":
     return rounded.where(rounded.isfinite(), rows)
 
 
-def reference(model: Any, ids: Sequence[int], changes: "Mapping[str, Change]", cancel: Cancel) -> Reference:
+def reference(
+    model: Any, ids: Sequence[int], changes: "Mapping[str, Change]", cancel: Cancel
+) -> TorchAnswers:
     """What a model answers to `ids`: see `model_answer`.
 
     Raises
@@ -162,17 +164,17 @@ def reference(model: Any, ids: Sequence[int], changes: "Mapping[str, Change]", c
     vocabulary = logits.shape[1]
     kept = np.random.default_rng(_SEED).choice(vocabulary, min(_COLUMNS, vocabulary), replace=False)
     columns = np.sort(kept).astype(np.int64)
-    return Reference(list(ids), columns, logits[:, columns].numpy())
+    return TorchAnswers(list(ids), columns, logits[:, columns].numpy())
 
 
-def save_reference(folder: Path, said: Reference) -> None:
+def save_reference(folder: Path, said: TorchAnswers) -> None:
     """Into an exported folder."""
     logits = [[float(f"{value:.7g}") for value in row] for row in said.logits.tolist()]
     value = {"ids": said.ids, "columns": said.columns.tolist(), "logits": logits}
     write_json(folder / REFERENCE, value)
 
 
-def load_reference(folder: Path) -> Reference | None:
+def load_reference(folder: Path) -> TorchAnswers | None:
     """That of an exported folder; None where there is none, as in folders exported before there were any.
 
     Raises
@@ -194,7 +196,7 @@ def load_reference(folder: Path) -> Reference | None:
             raise ValueError("no vocabulary has such tokens")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"Cannot read {path}", "it is damaged", "Export the model again") from error
-    return Reference(ids, columns, logits)
+    return TorchAnswers(ids, columns, logits)
 
 
 def worst(calls: Iterable[tuple[int, float, float]]) -> float:
@@ -219,7 +221,7 @@ def worst(calls: Iterable[tuple[int, float, float]]) -> float:
     return max(share if np.isfinite(share) else float("inf") for share in shares)
 
 
-def difference_from(said: Reference, parts: Iterable[Logits]) -> float:
+def difference_from(said: TorchAnswers, parts: Iterable[Logits]) -> float:
     """How far a model's `answers` to the reference's prompt are off, of which `parts` are the kept columns.
 
     Of each call, single tokens that follow one another being one, the token counts than which a quarter are

@@ -32,7 +32,7 @@ _NO_NUMBER = 0x7C00  # the bits of infinity in FP16, which NaN has too
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class HollowWeights:
     """What a hollow graph's weights are, and where their constants go.
 
     Attributes
@@ -106,7 +106,7 @@ def _mapped(values: NDArray[np.uint8], shape: list[int], kind: ov.Type) -> ov.No
 
 
 @contextlib.contextmanager
-def piece_by_piece(weights: Weights, name: str, cancel: Cancel) -> Iterator[None]:
+def piece_by_piece(weights: HollowWeights, name: str, cancel: Cancel) -> Iterator[None]:
     """Let NNCF take the weight `name` for the one that it compresses, and put what it makes in the file."""
     compress_weight = openvino_backend.compress_weight
     create_constant = openvino_backend.create_ov_const_from_tensor

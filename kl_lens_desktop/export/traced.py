@@ -17,13 +17,13 @@ from kl_lens_desktop.export.calls import FULL_PRECISION, call_inputs
 from kl_lens_desktop.export.compress import fill
 from kl_lens_desktop.export.proof import (
     Logits,
-    Reference,
+    TorchAnswers,
     difference_from,
     graph_answers,
     model_answer,
     pieces,
 )
-from kl_lens_desktop.export.streamed import Weights
+from kl_lens_desktop.export.streamed import HollowWeights
 from kl_lens_desktop.export.trace import first_states, trace, watched_blocks
 from kl_lens_desktop.families import family_of
 from kl_lens_desktop.kernels.replace import fast_kernels
@@ -49,12 +49,12 @@ def difference(graph: ov.Model, model: PreTrainedModel, ids: Sequence[int], canc
     """
     ids = list(ids[:TOKENS])
     logits = model_answer(model, ids, {}, cancel).numpy()
-    said = Reference(ids, np.arange(logits.shape[1]), logits)
+    said = TorchAnswers(ids, np.arange(logits.shape[1]), logits)
     return difference_from(said, graph_answers(graph, ids, cancel, CALLS))
 
 
 def first_wrong_block(
-    model: PreTrainedModel, ids: Sequence[int], limit: float, weights: Weights, cancel: Cancel
+    model: PreTrainedModel, ids: Sequence[int], limit: float, weights: HollowWeights, cancel: Cancel
 ) -> str:
     """The first block which in the graph adds something else than in the model, in words.
 
@@ -81,7 +81,7 @@ def first_wrong_block(
             parts.append(np.array(added[0]))
     for number, (parts, wanted) in enumerate(zip(found, expected, strict=True)):
         channels = np.arange(wanted.shape[2])
-        if not difference_from(Reference(ids, channels, wanted[0].numpy()), parts) <= limit:
+        if not difference_from(TorchAnswers(ids, channels, wanted[0].numpy()), parts) <= limit:
             return f"block {number} ({', '.join(_parts(model, stack[number]))})"
     return ""
 

@@ -15,7 +15,7 @@ from kl_lens_desktop.model.mapped import pieces
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import FP16_MOST, Format, group_size
 from kl_lens_desktop.quant.rounding import NF4_VALUES, Quantized, quantize
-from kl_lens_desktop.quant.roundings import Change, Kept
+from kl_lens_desktop.quant.roundings import Change, KeptRounding
 
 _PIECE = 2**20  # elements
 _TYPES = {
@@ -29,7 +29,7 @@ _TYPES = {
 }
 
 
-def given(kept: Kept, cancel: Cancel) -> CompressedWeight:
+def given(kept: KeptRounding, cancel: Cancel) -> CompressedWeight:
     """Integers that are kept, in the form in which NNCF would hand on its own."""
     fmt, channels = kept.format, kept.shape[-1]
     size = group_size(fmt, channels)
@@ -93,7 +93,7 @@ def _joined(parts: list[str]) -> str:
 def _quantized(weight: Tensor, change: Change) -> Iterator[Quantized]:
     """A weight as it is stored, some rows at a time: as many as fill whole bytes."""
     channels = weight.shape[-1]
-    if isinstance(change, Kept):
+    if isinstance(change, KeptRounding):
         yield from change.pieces(_rows(channels))
         return
     for piece in pieces(weight, _rows(channels) * channels):

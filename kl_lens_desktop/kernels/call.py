@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kl_lens_desktop.kernels.parts.builder import Builder
-from kl_lens_desktop.kernels.parts.padding import Order, Taken, converted_order, converted_taken
+from kl_lens_desktop.kernels.parts.padding import PaddedOrder, TokensAt, converted_order, converted_taken
 from kl_lens_desktop.kernels.parts.paged import ForStates, IsPaged, for_states, is_paged
 from kl_lens_desktop.kernels.parts.states import FinalState, final_state
 from kl_lens_desktop.kernels.short_convolution.taps import Convolutions
@@ -103,8 +103,8 @@ class Call(nn.Module):
         self._kernels = {kernel.name: kernel for kernel in kernels}
         convolutions = Convolutions()
         self.conversions: dict[type[nn.Module], Builder] = {
-            Order: converted_order,
-            Taken: converted_taken,
+            PaddedOrder: converted_order,
+            TokensAt: converted_taken,
             FinalState: final_state,
             IsPaged: is_paged,
             ForStates: for_states,
@@ -174,7 +174,7 @@ class Call(nn.Module):
         """What a short convolution reads, (batch, taps + tokens, channels), and the window it keeps."""
         full = torch.cat([past, new], 1)
         taps = int(past.shape[1])
-        self.window = self.stand_in(Taken)(full, self.places(taps)[:, -taps:])
+        self.window = self.stand_in(TokensAt)(full, self.places(taps)[:, -taps:])
         return full, self.window
 
     def places(self, taps: int) -> Tensor:
@@ -184,7 +184,7 @@ class Call(nn.Module):
         return self._orders[taps]
 
     def _order(self, taps: int) -> Tensor:
-        order: Tensor = self.stand_in(Order)(self.input_ids, self.attention_mask, torch.tensor(taps))
+        order: Tensor = self.stand_in(PaddedOrder)(self.input_ids, self.attention_mask, torch.tensor(taps))
         return order
 
     def tokens(self) -> Tensor:

@@ -22,12 +22,12 @@ from kl_lens_desktop.model.mapped import Stack, pieces
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.quant.rounding import fake_quantize
-from kl_lens_desktop.quant.roundings import Kept
+from kl_lens_desktop.quant.roundings import KeptRounding
 
 HEAD_ELEMENTS = 2**24  # of the head at a time, 64 MB
 EXPERT_ELEMENTS = 3 * 2**27  # of a block's experts at a time, 1.6 GB
 
-Change = Format | Kept | Callable[[Tensor], Tensor]
+Change = Format | KeptRounding | Callable[[Tensor], Tensor]
 """Other values of a weight: in a format, of integers that are kept, or made by a function of its rows."""
 
 
@@ -222,7 +222,7 @@ class ByBlock:
         at: int | slice | Tensor | None = None,
     ) -> None:
         """The values of a weight, or of what of its first axis is `at`, which is `stored` so."""
-        if isinstance(change, Kept):
+        if isinstance(change, KeptRounding):
             self._cancel.check()
             change.write(into, at)
             return

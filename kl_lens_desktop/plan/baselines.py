@@ -14,7 +14,7 @@ PAPER_FORMATS = ("int8_sym", "int4_sym_g64")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListEntry:
     """One line of the paper's merged list."""
 
     weights: tuple[str, ...]
@@ -31,10 +31,10 @@ def check_families(names: Sequence[str]) -> None:
         )
 
 
-def paper_list(options: Sequence[WeightOptions], constraints: Constraints | None = None) -> list[Entry]:
+def paper_list(options: Sequence[WeightOptions], constraints: Constraints | None = None) -> list[ListEntry]:
     """All (weight, low format) entries in ascending order of loss (arXiv 2604.13440, "Allocation")."""
     entries = [
-        Entry(item.weights, choice)
+        ListEntry(item.weights, choice)
         for item in items(options, constraints or Constraints())
         if len(item.choices) > 1
         for choice in item.choices

@@ -26,7 +26,7 @@ class FormatChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PlanDifference:
     """Two plans of one model, or of two whose weights have the same names."""
 
     first: Plan
@@ -61,7 +61,7 @@ class Difference:
         return words + _quality(self.first, self.second)
 
 
-def difference(first: Plan, second: Plan) -> Difference:
+def difference(first: Plan, second: Plan) -> PlanDifference:
     """Compare two plans; a weight that one does not name is FP16 in it."""
     names = sorted({*first.assignments, *second.assignments}, key=natural_order)
     changes = []
@@ -69,7 +69,7 @@ def difference(first: Plan, second: Plan) -> Difference:
         before, after = (plan.assignments.get(name, "fp16") for plan in (first, second))
         if before != after:
             changes.append(FormatChange(name, *place(name), before, after))
-    return Difference(first, second, tuple(changes), len(names) - len(changes))
+    return PlanDifference(first, second, tuple(changes), len(names) - len(changes))
 
 
 def place(weight: str) -> tuple[int | None, str]:

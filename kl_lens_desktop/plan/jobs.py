@@ -53,7 +53,7 @@ class RefineDone(TypedDict):
     kept: bool
 
 
-class Verified(TypedDict):
+class VerifiedPlan(TypedDict):
     """The plan's path and figures, and what a repair and rounding in sequence gained."""
 
     plan: str
@@ -63,7 +63,7 @@ class Verified(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyJob(Job[Verified]):
+class VerifyJob(Job[VerifiedPlan]):
     """Measure the joint KL and perplexity of a plan and write them into it.
 
     Attributes

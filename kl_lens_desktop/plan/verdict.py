@@ -12,7 +12,7 @@ from kl_lens_desktop.sensitivity.scores import Scores
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Threshold:
     """A verdict, and what it takes: KL up to `kl` nats per token, and at least `unchanged` of next words."""
 
     words: str
@@ -21,10 +21,10 @@ class Step:
 
 
 STEPS = (
-    Step("Practically identical", 0.002, 0.97),
-    Step("Hard to notice", 0.02, 0.94),
-    Step("Noticeable at times", 0.06, 0.88),
-    Step("Clearly different", 0.2, 0.78),
+    Threshold("Practically identical", 0.002, 0.97),
+    Threshold("Hard to notice", 0.02, 0.94),
+    Threshold("Noticeable at times", 0.06, 0.88),
+    Threshold("Clearly different", 0.2, 0.78),
 )
 WORST = "Badly damaged"
 HARD_TO_NOTICE = STEPS[1]

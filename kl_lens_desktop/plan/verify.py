@@ -15,7 +15,7 @@ from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
 from kl_lens_desktop.plan.guard import beside_nearest
 from kl_lens_desktop.plan.integers import beside
-from kl_lens_desktop.plan.jobs import RepairDone, RepairSettings, Verified, VerifyJob
+from kl_lens_desktop.plan.jobs import RepairDone, RepairSettings, VerifiedPlan, VerifyJob
 from kl_lens_desktop.plan.joint import Bench, spread_windows
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, constraints_of, predicted, rounded
@@ -97,7 +97,7 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
         )
     save_plan(path, plan.with_measured(measured))
     yield Progress(STAGE, 2, 2, "Measured")
-    verified: Verified = {"plan": str(path), "measured": measured}
+    verified: VerifiedPlan = {"plan": str(path), "measured": measured}
     if repaired:
         verified["repair"] = repaired
     if refining and refining.done:

@@ -28,7 +28,7 @@ _PIECE = 2**18  # elements that are unpacked at a time
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Kept:
+class KeptRounding:
     """A weight in a format, its integers chosen by data and kept in a file.
 
     Attributes
@@ -92,7 +92,7 @@ class Kept:
         return unpacked(self.integers.rows(self.pair, start, stop), self.format, self.shape[-1])
 
 
-Change = Format | Kept
+Change = Format | KeptRounding
 """Values of a weight: in a format by nearest rounding, or by integers that are kept."""
 
 
@@ -111,11 +111,11 @@ class Roundings:
 
     Attributes
     ----------
-    kept : mapping of (weight, format) to Kept
+    kept : mapping of (weight, format) to KeptRounding
         Whatever is not in it is rounded to nearest.
     """
 
-    kept: Mapping[Pair, Kept] = field(default_factory=dict)
+    kept: Mapping[Pair, KeptRounding] = field(default_factory=dict)
 
     def change(self, weight: str, fmt: str) -> Change:
         """The values of a weight in the format of that name."""
@@ -138,10 +138,10 @@ class Roundings:
 NEAREST = Roundings()
 
 
-def kept_in(integers: Integers, shapes: Mapping[str, Sequence[int]]) -> dict[Pair, Kept]:
+def kept_in(integers: Integers, shapes: Mapping[str, Sequence[int]]) -> dict[Pair, KeptRounding]:
     """What a file has of weights of those shapes."""
     return {
-        pair: Kept(integers, pair, tuple(shapes[pair[0]]))
+        pair: KeptRounding(integers, pair, tuple(shapes[pair[0]]))
         for pair in integers.pairs
         if pair[0] in shapes and integers.fits(pair, shapes[pair[0]])
     }

@@ -28,7 +28,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.repository.model_files import model_files
-from kl_lens_desktop.sensitivity.cluster_worker import Opened, Worker, sent, versions
+from kl_lens_desktop.sensitivity.cluster_worker import OpenedModel, Worker, sent, versions
 from kl_lens_desktop.sensitivity.measuring import Candidate, Found
 from kl_lens_desktop.sensitivity.metrics import Tally
 
@@ -57,7 +57,7 @@ class _Place:
     actor: Any = None
     host: str = ""
     losses: int = 0
-    opened: Opened | None = None
+    opened: OpenedModel | None = None
     under_way: dict[Any, list[int]] = field(default_factory=dict)
 
 

@@ -23,7 +23,7 @@ from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.load import load_or_open
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.integers import Integers
-from kl_lens_desktop.quant.roundings import Kept
+from kl_lens_desktop.quant.roundings import KeptRounding
 from kl_lens_desktop.repository.model_files import model_files
 from kl_lens_desktop.sensitivity.measuring import Candidate, Found, Measuring, measuring_here
 from kl_lens_desktop.sensitivity.metrics import Tally
@@ -34,7 +34,7 @@ _PACKAGES = ("torch", "transformers")
 def sent(candidate: Candidate) -> Candidate:
     """The candidate as it travels to another computer: with its integers in place of their file."""
     change = candidate.change
-    if isinstance(change, Kept) and isinstance(change.integers, Integers):
+    if isinstance(change, KeptRounding) and isinstance(change.integers, Integers):
         change = replace(change, integers=change.integers.whole(change.pair))
     return replace(candidate, change=change)
 
@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedModel:
     """How a computer measures: so many candidates at a time, of a model that is mapped or in memory."""
 
     count: int
@@ -95,14 +95,14 @@ class Worker:
             file.seek(start)
             file.write(data)
 
-    def open(self) -> Opened:
+    def open(self) -> OpenedModel:
         """Open the model that was found."""
         assert self._folder is not None
         loaded = _last(load_or_open(self._folder, "analyze"))
         self._measuring: Measuring[Any] = self._stack.enter_context(
             measuring_here(loaded, self._precision, Cancel())
         )
-        return Opened(self._measuring.count, loaded.mapped)
+        return OpenedModel(self._measuring.count, loaded.mapped)
 
     def text(self, key: int, ids: Tensor) -> tuple[list[float], bool]:
         """Run the full-precision model on token ids (windows, window), which replace those before."""

@@ -33,7 +33,7 @@ from kl_lens_desktop.quant.integers import (
     writing,
 )
 from kl_lens_desktop.quant.rounding import Quantized, combined, fake_quantize
-from kl_lens_desktop.quant.roundings import NEAREST, Kept, Roundings, kept_in, packed
+from kl_lens_desktop.quant.roundings import NEAREST, KeptRounding, Roundings, kept_in, packed
 from kl_lens_desktop.sensitivity.moments import DAMP, DAMP_TIED, Moment, Remembered, Seen, weighted_error
 from kl_lens_desktop.text.bundled import calibration_text, text_sha256
 from kl_lens_desktop.text.windows import calibration_windows
@@ -225,10 +225,10 @@ def kept_in_files(
     pairs: Sequence[Pair],
     files: Sequence[Path],
     cancel: Cancel,
-) -> tuple[dict[Pair, Kept], dict[Pair, Path]]:
+) -> tuple[dict[Pair, KeptRounding], dict[Pair, Path]]:
     """What of some pairs the first of `files` that holds it undamaged has, and which file that is."""
     shapes = {weight.name: weight.shape for weight in quantizable(inventory(loaded.model))}
-    found: dict[Pair, Kept] = {}
+    found: dict[Pair, KeptRounding] = {}
     of_file: dict[Pair, Path] = {}
     for file in dict.fromkeys(files):
         held = held_integers(file, model_sha256, record) if file.is_file() else None

@@ -164,7 +164,7 @@ class AnalyzeJob(Job[Analyzed]):
         yield self.finished({"scores": str(self.out)})
 
 
-class Pace(TypedDict):
+class MeasuredCosts(TypedDict):
     """What parts of an analysis take on this computer: the fields of `estimate.Costs`."""
 
     open_s: float
@@ -175,7 +175,7 @@ class Pace(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrateJob(Job[Pace]):
+class CalibrateJob(Job[MeasuredCosts]):
     """Time what an analysis of `model` (a Hub id, a folder or ``sample``) takes, for a few seconds."""
 
     NAME: ClassVar[str] = "calibrate"

@@ -36,7 +36,7 @@ from kl_lens_desktop.quant.integers import (
     packed_bytes,
     writing,
 )
-from kl_lens_desktop.quant.roundings import Change, Kept, Roundings, kept_in, packed
+from kl_lens_desktop.quant.roundings import Change, KeptRounding, Roundings, kept_in, packed
 from kl_lens_desktop.sensitivity.data_rounding import held_integers, is_fitted, threads
 from kl_lens_desktop.sensitivity.forward import Beside, head_input, observed, trunk
 from kl_lens_desktop.sensitivity.moments import BATCH_TOKENS, DAMP
@@ -163,7 +163,7 @@ class _Sequence:
         for name, fmt in assignments.items():
             if name not in self._todo:
                 self._changes[name] = change = base.change(name, fmt)
-                if isinstance(change, Kept):
+                if isinstance(change, KeptRounding):
                     self._keep(change)
 
     def steps(self) -> Iterator[int]:
@@ -284,11 +284,11 @@ class _Sequence:
             fmt = parse_format(self._assignments[name])
             target = (self._streamed.stored[name].cpu().double() @ moved).float()
             stored = gptq(target, about, fmt, self._cancel, self._pool.map)
-            kept = Kept(packed(stored), (name, fmt.name), self._weights[name].shape)
+            kept = KeptRounding(packed(stored), (name, fmt.name), self._weights[name].shape)
             self._changes[name] = kept
             self._keep(kept)
 
-    def _keep(self, kept: Kept) -> None:
+    def _keep(self, kept: KeptRounding) -> None:
         whole = kept.integers.whole(kept.pair) if isinstance(kept.integers, Integers) else kept.integers
         self._writer.add(kept.pair, whole)
 

@@ -75,7 +75,7 @@ def export(shape: str, path: Path) -> dict[str, float]:
     from kl_lens_desktop.export.compress import compress, to_fp16
     from kl_lens_desktop.export.mapped_file import MappedFile
     from kl_lens_desktop.export.stateful import make_stateful
-    from kl_lens_desktop.export.streamed import Weights, weights_of
+    from kl_lens_desktop.export.streamed import HollowWeights, weights_of
     from kl_lens_desktop.export.trace import trace
     from kl_lens_desktop.model.inventory import inventory, quantizable
     from kl_lens_desktop.process.cancel import Cancel
@@ -88,7 +88,7 @@ def export(shape: str, path: Path) -> dict[str, float]:
     marks.append(time.perf_counter())
     to_fp16(graph)
     file = MappedFile(path.with_suffix(".partial"))
-    compress(graph, assignments, Cancel(), Weights(weights_of(model), file))
+    compress(graph, assignments, Cancel(), HollowWeights(weights_of(model), file))
     marks.append(time.perf_counter())
     ov.save_model(graph, path, compress_to_fp16=False)
     marks.append(time.perf_counter())

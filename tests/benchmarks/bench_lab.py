@@ -106,7 +106,7 @@ def measure_noise(folder: Path, root: Path, repetitions: int, products: int | No
     settings = Benchmark(contexts=())
     for number in range(repetitions):
         runs = [Run(variant, "CPU") for variant in variants]
-        course = lab.Course(held_out_text(), settings, Cancel(), 3 * settings.most_rounds)
+        course = lab.BenchCourse(held_out_text(), settings, Cancel(), 3 * settings.most_rounds)
         try:
             for _ in lab.take_turns(runs, course):
                 pass

@@ -16,7 +16,7 @@ from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QTab
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench.jobs import BenchJob
-from kl_lens_desktop.bench.judgement import Standing
+from kl_lens_desktop.bench.judgement import Rank
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.files import MODEL_XML, WEIGHTS
@@ -170,7 +170,7 @@ def test_wrong_answers_are_red_whatever_the_speed_and_said_whole_when_chosen(
     assert page.view.columnSpan(0, place) == len(page.columns)
     plan = page.table.row("plan", "HETERO:CPU")
     assert plan is not None
-    assert page.table.standing(plan, page.columns[0]) is Standing.BEST
+    assert page.table.standing(plan, page.columns[0]) is Rank.BEST
     qtbot.mouseClick(
         page.view.viewport(),
         Qt.MouseButton.LeftButton,

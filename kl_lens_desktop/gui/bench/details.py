@@ -31,7 +31,7 @@ _AGAINST_TIP = (
 )
 
 
-class Details(QWidget):
+class FigureSheet(QWidget):
     """A sheet of all figures; what there is none of takes no line."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from kl_lens_desktop.bench.labels import device_notes
 from kl_lens_desktop.bench.outcome import outcome
 from kl_lens_desktop.gui.bench.chart import HINT, VIEWS, BenchChart
 from kl_lens_desktop.gui.bench.chat_panel import ChatPanel
-from kl_lens_desktop.gui.bench.details import Details
+from kl_lens_desktop.gui.bench.details import FigureSheet
 from kl_lens_desktop.gui.bench.difference import BenchDifferenceDialog, read_both
 from kl_lens_desktop.gui.bench.figures import Figure, figures, problem, sorted_variants
 from kl_lens_desktop.gui.bench.memory_strip import MemoryStrip
@@ -236,7 +236,7 @@ class BenchmarkPage(Page):
         above.setStretch(2, 1)
         self.memory = MemoryStrip(self.session.job)
         self.chat = ChatPanel(self.session)
-        self.details = Details()
+        self.details = FigureSheet()
         self.tabs = QTabBar()
         self.tabs.setDrawBase(False)
         self.tabs.setExpanding(False)

@@ -7,7 +7,7 @@ from PySide6.QtGui import QColor, QFont, QPainter, QPen, QResizeEvent
 from PySide6.QtWidgets import QFrame, QHeaderView, QTableView, QWidget
 
 from kl_lens_desktop import quantities
-from kl_lens_desktop.bench.judgement import Standing, levelled, standings
+from kl_lens_desktop.bench.judgement import Rank, levelled, standings
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.gui.bench.figures import Figure, Row, problem, variant_title, words
 from kl_lens_desktop.gui.kit import theme
@@ -30,7 +30,7 @@ class BenchTable(QAbstractTableModel):
         self.figures: list[Figure] = []
         self.memory_read_gb_s: float | None = None
         self._rows: dict[tuple[str, str], Row] = {}
-        self._standings: dict[tuple[str, str], dict[str, Standing | None]] = {}
+        self._standings: dict[tuple[str, str], dict[str, Rank | None]] = {}
 
     def show_rows(
         self,
@@ -63,19 +63,19 @@ class BenchTable(QAbstractTableModel):
         device, place = divmod(column - len(FIXED), len(self.figures))
         return self.devices[device], self.figures[place]
 
-    def standing(self, row: Row, figure: Figure) -> Standing | None:
+    def standing(self, row: Row, figure: Figure) -> Rank | None:
         """How a row stands among those of its device; None where that cannot be said."""
         return self._standings.get((row["device"], figure.key), {}).get(row["variant"])
 
     def words(self, row: Row, figure: Figure) -> str:
         """A figure as it is shown, with ≈ where it is not told apart from the best."""
         text = words(row, figure, self.memory_read_gb_s)
-        return f"≈ {text}" if self.standing(row, figure) is Standing.ALIKE else text
+        return f"≈ {text}" if self.standing(row, figure) is Rank.ALIKE else text
 
     def against_best(self, row: Row, figure: Figure) -> str:
         """What the rounds say of a row's speed against the best on its device, as a sentence."""
         others = self._standings.get((row["device"], figure.key), {})
-        name = next((name for name, each in others.items() if each is Standing.BEST), None)
+        name = next((name for name, each in others.items() if each is Rank.BEST), None)
         best = self.row(name, row["device"]) if name else None
         if figure.key != "tokens_per_s" or best is None or best is row:
             return ""
@@ -123,12 +123,12 @@ class BenchTable(QAbstractTableModel):
         if role in _SHOWN:
             text = self.words(row, figure)
             if role == Qt.ItemDataRole.AccessibleTextRole:
-                best = ", best" if self.standing(row, figure) is Standing.BEST else ""
+                best = ", best" if self.standing(row, figure) is Rank.BEST else ""
                 return f"{variant} on {device}, {figure.heading}: {text}{best}"
             if role == Qt.ItemDataRole.ToolTipRole:
                 return plain_tip("\n".join(filter(None, (text, self.against_best(row, figure)))))
             return text
-        if role == Qt.ItemDataRole.FontRole and self.standing(row, figure) is Standing.BEST:
+        if role == Qt.ItemDataRole.FontRole and self.standing(row, figure) is Rank.BEST:
             font = QFont()
             font.setBold(True)
             return font

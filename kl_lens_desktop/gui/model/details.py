@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kl_lens_desktop.hub.facts import Facts
 
 
-class Details(QScrollArea):
+class ModelDetails(QScrollArea):
     """The card of a model."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
 )
 from kl_lens_desktop.gui.kit.words import plain_tip
-from kl_lens_desktop.gui.model.details import Details
+from kl_lens_desktop.gui.model.details import ModelDetails
 from kl_lens_desktop.gui.model.search import Results
 from kl_lens_desktop.gui.state.session import Session
 
@@ -46,7 +46,7 @@ class ModelPage(Page):
         self._hit: Facts | None = None
         self._hub: Candidate | None = None
         self._refusal = ""  # why the chosen one cannot be used
-        left, self.details = self._make_left(), Details()
+        left, self.details = self._make_left(), ModelDetails()
         self.body.addWidget(
             self.splitter("model", Qt.Orientation.Horizontal, left, self.details, sizes=(600, 420)), 1
         )

@@ -25,7 +25,7 @@ _LABEL, _AXIS = 20, 60  # pixels that a mark's name takes, and the axis below
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class BaselineKind:
     """Baselines of one kind: a symbol of their own, so that no colour has to be told from another."""
 
     words: str
@@ -35,15 +35,15 @@ class Family:
 
 
 FAMILIES = (
-    Family("uniform", "s", "□", ("uniform-",)),
-    Family("NNCF", "t1", "△", ("nncf-",)),
-    Family("the paper's", "d", "◇", ("paper", "p0", "p1")),
-    Family("other metrics", "p", "⬠", ("sqnr", "mse", "delta-ce", "kl-qp")),
-    Family("chance", "x", "×", ("random",)),
+    BaselineKind("uniform", "s", "□", ("uniform-",)),
+    BaselineKind("NNCF", "t1", "△", ("nncf-",)),
+    BaselineKind("the paper's", "d", "◇", ("paper", "p0", "p1")),
+    BaselineKind("other metrics", "p", "⬠", ("sqnr", "mse", "delta-ce", "kl-qp")),
+    BaselineKind("chance", "x", "×", ("random",)),
 )
 
 
-def family_of(method: str) -> Family | None:
+def family_of(method: str) -> BaselineKind | None:
     """The family of a baseline; None for a plan by KL."""
     return next((family for family in FAMILIES if method.startswith(family.starts)), None)
 

@@ -34,7 +34,14 @@ from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Failed, Finished, Note, Progress, Repaired
 from kl_lens_desktop.publishing import PushJob
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, Analysis, AnalyzeJob, CalibrateJob, Pace
+from kl_lens_desktop.sensitivity.jobs import (
+    Agreed,
+    AgreeJob,
+    Analysis,
+    AnalyzeJob,
+    CalibrateJob,
+    MeasuredCosts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,7 +186,7 @@ class Session(QObject):
         self._written: list[Path] = []  # by the exports of this row of jobs
         self._stage = ""
         self._new_entries = False
-        self._costs: dict[str, Pace | None] = {}  # None while they are found out
+        self._costs: dict[str, MeasuredCosts | None] = {}  # None while they are found out
         self._timing = Cancel()
         self.course: Course | None = None  # of the whole job that runs
         self._soon = QTimer(self, interval=SOON_MS, singleShot=True)
@@ -372,7 +379,7 @@ class Session(QObject):
         reference, self._costs[self.model.reference] = self.model.reference, None
         self._timing = cancel = Cancel()
 
-        def run() -> "Pace | None":
+        def run() -> "MeasuredCosts | None":
             job = CalibrateJob(reference)
             try:
                 events = list(Child(job).events(cancel))
@@ -380,7 +387,7 @@ class Session(QObject):
                 return None
             return next((job.result(event) for event in events if isinstance(event, Finished)), None)
 
-        def take(found: "Pace | None") -> None:
+        def take(found: "MeasuredCosts | None") -> None:
             if found is None:
                 self._costs.pop(reference, None)  # a job came between
                 return

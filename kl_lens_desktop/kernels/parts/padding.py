@@ -19,7 +19,7 @@ from kl_lens_desktop.kernels.parts.constants import scalar
 _END = 2**31 - 1
 
 
-class Order(nn.Module):
+class PaddedOrder(nn.Module):
     """Where each of (batch, window + tokens) is found once padding stands before the window.
 
     So a convolution that reads in this order sees the window right before a row's first token. Only the
@@ -30,7 +30,7 @@ class Order(nn.Module):
         return torch.zeros(input_ids.shape[0], int(window) + input_ids.shape[1], dtype=torch.long)
 
 
-class Taken(nn.Module):
+class TokensAt(nn.Module):
     """Of `tokens` (batch, tokens, channels) those at `places` (batch, count)."""
 
     def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Taken(nn.Module):
 
 
 def converted_order(context: Any) -> list[ov.Output]:
-    """The operations of an `Order`, for OpenVINO's converter."""
+    """The operations of a `PaddedOrder`, for OpenVINO's converter."""
     ids, mask = context.get_input(0), context.get_input(1)
     window = int(context.get_values_from_const_input(2))
     shape = ops.shape_of(ids, output_type="i64")
@@ -84,7 +84,7 @@ def before_last(mask: Any, length: Any) -> ov.Node:
 
 
 def converted_taken(context: Any) -> list[ov.Output]:
-    """The operation of a `Taken`."""
+    """The operation of a `TokensAt`."""
     return [taken(context.get_input(0), context.get_input(1)).output(0)]
 
 
