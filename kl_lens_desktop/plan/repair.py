@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.allocate import Front
@@ -128,7 +128,7 @@ def repair(
 def is_better(one: Joint, other: Joint) -> bool:
     """Whether one plan has less KL beyond the paired error: few windows must differ more to count."""
     gain, error = one.less_than(other)
-    return bool(gain > error * t.ppf((1 + CONFIDENCE) / 2, len(one.kl) - 1))
+    return bool(gain > error * stdtrit(len(one.kl) - 1, (1 + CONFIDENCE) / 2))
 
 
 class _Search:

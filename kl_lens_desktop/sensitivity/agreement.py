@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import kendalltau
 from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
@@ -168,6 +167,8 @@ def _perplexity(nats: Sequence[float]) -> float:
 
 def _tau(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
     """τ-b, and 0 where one side is constant, for then nothing is ranked."""
+    from scipy.stats import kendalltau  # takes two seconds to load
+
     tau = float(kendalltau(a, b).statistic)
     return 0.0 if math.isnan(tau) else tau
 

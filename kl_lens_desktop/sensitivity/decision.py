@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtrit
 
 from kl_lens_desktop.sensitivity.race import CONFIDENCE, level
 
@@ -81,7 +80,7 @@ def worth_measuring(sizes: Array, means: Array, spreads: Array, limit: float) ->
         reached = (spreads > 0) & (margins < _REACH * spreads)
         with np.errstate(divide="ignore", invalid="ignore"):
             z = margins / spreads
-            expected = spreads * norm.pdf(z) - margins * norm.sf(z)
+            expected = spreads * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) - margins * ndtr(-z)
         gains = np.maximum(gains, np.where(reached, expected, 0.0))
     return gains
 
@@ -115,6 +114,6 @@ def _is_ahead(formats: Sequence[Sequence[float]], sizes: Array, chosen: int, pri
     count = min(len(values) for values in formats)
     kl = np.vstack([np.zeros(count), *(np.array(values[:count]) for values in formats)])
     behind = kl - kl[chosen] + price * (sizes - sizes[chosen])[:, None]
-    reach = student.ppf(1 - level(look, CONFIDENCE) / 2, count - 1) / math.sqrt(count)
+    reach = stdtrit(count - 1, 1 - level(look, CONFIDENCE) / 2) / math.sqrt(count)
     others = np.arange(len(kl)) != chosen
     return bool((behind.mean(1) > reach * behind.std(1, ddof=1))[others].all())

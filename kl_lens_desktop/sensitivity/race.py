@@ -19,7 +19,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 FIRST_LOOK = 4  # windows: the fewest from which a spread can be told
@@ -102,6 +102,6 @@ def interval(a: Array, b: Array, look: int, confidence: float = CONFIDENCE) -> t
     count = a.shape[1]
     squares = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * (x @ y.T)
     error = np.sqrt(np.maximum(squares, 0) / (count - 1) / count)
-    reach = student.ppf(1 - level(look, confidence) / 2, count - 1) * error
+    reach = stdtrit(count - 1, 1 - level(look, confidence) / 2) * error
     ratio = np.log(means[0] / means[1].T)
     return ratio - reach, ratio + reach
