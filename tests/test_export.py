@@ -108,7 +108,7 @@ def round_to_fp16(model: PreTrainedModel) -> None:
                 parameter.copy_(parameter.half())
 
 
-@functools.cache
+@functools.lru_cache(2)  # the tests of a family run one after the other
 def traced(family: str) -> tuple[PreTrainedModel, ov.Model]:
     """A small model and its graph, of which tests change copies only."""
     model = build(family)
