@@ -275,9 +275,8 @@ def test_a_large_one_is_compared_in_pieces(
     assert proof["cpu_f32_against_torch"] < 1e-3
 
 
-def test_what_no_gpu_runs_and_no_npu_takes_is_said(folder: Path, tmp_path: Path) -> None:
+def test_a_graph_for_an_npu_is_declined_in_words(folder: Path, tmp_path: Path) -> None:
     events = list(export_model(LocalModel("hymba", folder), "fp16", tmp_path / "out", Cancel(), npu=True))
     notes = [event.text for event in events if isinstance(event, Note)]
     assert "No graph for an NPU is written: its states begin with those that its meta tokens leave." in notes
-    assert any(note.startswith("OpenVINO's GPU plugin does not run this model: its states") for note in notes)
     assert not (tmp_path / "out" / NPU_MODEL).exists()

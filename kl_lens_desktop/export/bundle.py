@@ -176,9 +176,8 @@ def export_model(
         plan = _applicable(plan, local, loaded, source or out)
         options, needed = _options(loaded, plan, activation_group), _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
-        family = family_of(loaded.model.config.model_type)
-        npu = npu and (yield from _takes_npu(family))
-        yield from _warnings(plan, npu, family)
+        npu = npu and (yield from _takes_npu(family_of(loaded.model.config.model_type)))
+        yield from _warnings(plan, npu)
         plan = plan.without_strange_figures
         yield from warnings(loaded)
         roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
@@ -393,7 +392,7 @@ def _verified(
     }
 
 
-def _warnings(plan: Plan, npu: bool, family: Family) -> Iterator[Note]:
+def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
     """What of a plan a device is known to compute wrongly or not to take."""
     for device in ("GPU", *(("NPU",) if npu else ())):
         wrong = sorted(name for name in set(plan.assignments.values()) if is_distrusted(device, name))
@@ -401,8 +400,6 @@ def _warnings(plan: Plan, npu: bool, family: Family) -> Iterator[Note]:
             words = ", ".join(parse_format(name).label for name in wrong)
             text = f"OpenVINO's {device} plugin computes {words} wrongly. Use another device."
             yield Note(text, "warning")
-    if family.gpu:
-        yield Note(f"OpenVINO's GPU plugin does not run this model: {family.gpu}.", "warning")
     if plan.rounded_by:
         yield Note(
             "This plan was measured with integers that NNCF chose. A plan does not hold them, so its weights "

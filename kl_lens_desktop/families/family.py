@@ -34,8 +34,6 @@ class Family:
         (FullyConnectedHorizontalFusion).
     npu : str
         Why OpenVINO's NPU plugin does not take its graph; empty where it does.
-    gpu : str
-        Why OpenVINO's GPU plugin does not run it; empty where it does.
     patch : str
         ``module:function`` of a context manager (model, call) that mends its modelling code for tracing.
     own : str
@@ -62,7 +60,6 @@ class Family:
     latent: bool = False
     fused: tuple[tuple[str, ...], ...] = FUSED
     npu: str = ""
-    gpu: str = ""
     patch: str = ""
     own: str = ""
     begins: bool = False

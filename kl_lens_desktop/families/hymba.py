@@ -29,7 +29,6 @@ FAMILY = Family(
         "HymbaMLP": "mlp",
     },
     npu="its states begin with those that its meta tokens leave",
-    gpu="its states begin with those that its meta tokens leave",
     own="kl_lens_desktop.families.own.hymba",
     begins=True,
     checkpoints=(

@@ -11,13 +11,12 @@ These are the architectures that KL Lens Desktop can analyze, compress and run. 
 `config.json` says. Every architecture is tested from small models with random weights; the checkpoints are
 published models of that architecture, and most of them have not been tried here.
 
-| Architecture | Model type | Published checkpoints | GPU | NPU |
-|---|---|---|---|---|
+| Architecture | Model type | Published checkpoints | NPU |
+|---|---|---|---|
 """
 _FOOT = """
-GPU: whether OpenVINO's GPU plugin runs the graph with the CPU's answers. This was tested with the plugin on
-an emulated GPU. NPU: whether OpenVINO's NPU plugin accepts the graph. This was tested with the plugin but
-without an NPU.
+OpenVINO's GPU plugin runs all of them with the CPU's answers. This was tested with the plugin on an emulated
+GPU. NPU: whether OpenVINO's NPU plugin accepts the graph. This was tested with the plugin but without an NPU.
 
 The models are those of transformers, and every export is compared with them. Hymba, which transformers lacks,
 is an implementation of our own. It is checked against a plain computation of the published formulas, the
@@ -35,8 +34,8 @@ def page() -> str:
 
 def _row(family: Family) -> str:
     checkpoints = ", ".join(f"`{name}`" for name in family.checkpoints)
-    gpu, npu = ("no" if why else "yes" for why in (family.gpu, family.npu))
-    return f"| {family.title} | `{family.model_type}` | {checkpoints} | {gpu} | {npu} |\n"
+    npu = "no" if family.npu else "yes"
+    return f"| {family.title} | `{family.model_type}` | {checkpoints} | {npu} |\n"
 
 
 if __name__ == "__main__":
