@@ -33,12 +33,11 @@ from tests.models import CONFIGURATIONS, build, build_folder
 
 MOST_KL = {"f32": 1e-6, "f16": 1e-4}
 LAYER = {"num_hidden_layers": 1}
-ALWAYS = ("granitemoehybrid", "jamba", "qwen3_next")
 # Of two experts that score all but alike, rounding chooses.
 WITH_EXPERTS = 3e-3  # dense products sum more
 CHOOSE_ALL = {"num_experts_per_tok": 4}
 IN_FORMATS = 1e-2  # kernels that unpack weights round more than those that read f16
-IN_HALF = (*ALWAYS, "lfm2")  # a family of each kind of recurrence
+IN_HALF = ("granitemoehybrid", "jamba", "qwen3_next", "lfm2")  # a family of each kind of recurrence
 
 
 def export(family: str, folder: Path, fmt: str = "fp16", **changes: object) -> Path:
@@ -74,9 +73,8 @@ def test_a_layer_is_right_however_it_is_fed(
     check(compared([export(family, tmp_path, **LAYER)], ["f32"], ["mixed", "again"]))
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(f, marks=() if f in ALWAYS else pytest.mark.slow) for f in CONFIGURATIONS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", CONFIGURATIONS)
 def test_every_family_is_right(family: str, emulated_gpu: dict[str, str], tmp_path: Path) -> None:
     precisions = ["f32", "f16"] if family in IN_HALF else ["f32"]
     if "with experts" in family:

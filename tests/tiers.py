@@ -17,7 +17,7 @@ import pytest
 DURATIONS = Path(__file__).with_name("durations.json")
 PROPERTY = "processor_s"
 MOMENT_S = 0.2  # shorter ones are not recorded
-QUICK_S = 0.7  # longer ones are left out by ``launch.py test --fast``
+QUICK_SHARE = 0.03  # of the time of all tests: ``launch.py test --fast`` runs the shortest that take no more
 
 # Made once for a file and dear: all tests of the file that use one run on the same worker.
 TOGETHER = {"loaded", "bench", "poor", "events", "benched", "chooser", "stressed", "motley", "experts"}
@@ -41,10 +41,11 @@ DEAR = {
 def arrange(items: list[pytest.Item]) -> None:
     """Say which tests stay on one worker and which are not quick, and let the longest begin."""
     seconds = recorded()
+    longest_quick = _longest_quick(seconds)
     groups: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         assert isinstance(item, pytest.Function)
-        if seconds.get(item.nodeid, 0) > QUICK_S or DEAR.intersection(item.fixturenames):
+        if seconds.get(item.nodeid, 0) > longest_quick or DEAR.intersection(item.fixturenames):
             item.add_marker(pytest.mark.whole)
         group = _group(item)
         if group:
@@ -55,6 +56,16 @@ def arrange(items: list[pytest.Item]) -> None:
         return -sum(seconds.get(item.nodeid, 0) for item in group)
 
     items[:] = [item for group in sorted(groups.values(), key=longest) for item in group]
+
+
+def _longest_quick(seconds: dict[str, float]) -> float:
+    """The time of the longest test that is quick: by a share of the whole, whatever the machine's speed."""
+    left = QUICK_SHARE * sum(seconds.values())
+    for each in sorted(seconds.values()):
+        left -= each
+        if left < 0:
+            return each - MOMENT_S / 10
+    return max(seconds.values(), default=0.0)
 
 
 def _group(item: pytest.Function) -> str | None:

@@ -1,31 +1,48 @@
 """From weights to measured models: once through the one button, and once page by page."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.files import NPU_MODEL, read_json
 from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.export.page import BASELINES, ExportPage
 from kl_lens_desktop.gui.shell.window import Window
-from tests.gui.conftest import JOB_MS
+from kl_lens_desktop.hub.resolve import LocalModel
+from tests.gui.conftest import JOB_MS, SMALL
 
 VARIANTS = {"plan", *BASELINES}
 
 
-def test_compress_takes_the_sample_to_measured_models_and_fills_every_page(
-    opened: Window, qtbot: QtBot
-) -> None:
-    session = opened.session
-    session.effort = "Quick look"
+# One turn of few tokens, for what is done with the figures, not for the figures.
+BRIEF = replace(
+    Benchmark().quick, tokens=512, prompt_tokens=32, new_tokens=8, repeats=1, rounds=1, max_rounds=1
+)
+
+
+@pytest.fixture
+def short(window: Window, short_sample: LocalModel, qtbot: QtBot) -> Window:
+    """The window with two of the sample's blocks open, and nothing measured yet."""
+    session = window.session
+    session.open_model(str(short_sample.folder))
+    qtbot.waitUntil(lambda: session.model is not None and not session.job.running, timeout=JOB_MS)
+    session.set_analysis(SMALL)
+    session.settings.benchmark = BRIEF
+    return window
+
+
+def test_compress_takes_a_model_to_measured_ones_and_fills_every_page(short: Window, qtbot: QtBot) -> None:
+    session = short.session
     stages: list[str] = []
     session.job.progress.connect(lambda progress: stages.append(progress.stage))
     with qtbot.waitSignal(session.job.ended, timeout=2 * JOB_MS) as ended:
-        opened.compress.click()
-        assert opened.shown == "Sensitivity"
+        short.compress.click()
+        assert short.shown == "Sensitivity"
     assert ended.args == ["finished"], session.log[-1]
-    qtbot.waitUntil(lambda: opened.shown == "Benchmark")
+    qtbot.waitUntil(lambda: short.shown == "Benchmark")
     assert list(dict.fromkeys(stages)) == ["analyze", "plan", "verify", "export", "bench"]
     qtbot.waitUntil(lambda: session.exports.keys() >= VARIANTS and session.audits.keys() >= VARIANTS)
 
@@ -39,7 +56,7 @@ def test_compress_takes_the_sample_to_measured_models_and_fills_every_page(
     unavailable = [row for row in session.bench if row["status"] == "unavailable"]
     assert all(row["reason"] for row in unavailable)
 
-    bench = opened.page("Benchmark")
+    bench = short.page("Benchmark")
     assert isinstance(bench, BenchmarkPage)
     table = bench.table
     assert table.devices == ["CPU"]
@@ -51,7 +68,7 @@ def test_compress_takes_the_sample_to_measured_models_and_fills_every_page(
     assert not texts & {None, "", "–"}
     assert "of next words unchanged" in bench.sentence.text()
     for index in range(5):
-        assert opened.rail_entry(index).accessibleName().endswith("done")
+        assert short.rail_entry(index).accessibleName().endswith("done")
 
 
 def test_the_end_of_compress_leaves_a_person_where_they_turned(
@@ -80,6 +97,7 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_message_is_answered(
     assert isinstance(export, ExportPage)
     for name in ("fp16", "int8_sym"):
         export.choose(name, False)
+    session.settings.benchmark = BRIEF
     session.devices = [{"name": "NPU", "available": True}]  # as where there is one
     session.devices_changed.emit()
     session.devices = []
@@ -105,7 +123,6 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_message_is_answered(
     qtbot.waitUntil(lambda: bool(session.devices) and not session.job.running, timeout=JOB_MS)
     page = scored.page("Benchmark")
     assert isinstance(page, BenchmarkPage)
-    page.effort.setCurrentText("Quick look")
     with qtbot.waitSignal(session.job.ended, timeout=JOB_MS) as ended:
         page.start()
     assert ended.args == ["finished"], session.log[-1]
