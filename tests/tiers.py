@@ -35,37 +35,40 @@ DEAR = {
     "chooser",
     "events",
     "benched",
+    "told",
 }
 
 
 def arrange(items: list[pytest.Item]) -> None:
     """Say which tests stay on one worker and which are not quick, and let the longest begin."""
     seconds = recorded()
-    longest_quick = _longest_quick(seconds)
     groups: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         assert isinstance(item, pytest.Function)
-        if seconds.get(item.nodeid, 0) > longest_quick or DEAR.intersection(item.fixturenames):
-            item.add_marker(pytest.mark.whole)
         group = _group(item)
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
         groups[group or item.nodeid].append(item)
+    # What a group makes once counts for each of it: whichever runs first makes it.
+    time = {name: sum(seconds.get(item.nodeid, 0) for item in group) for name, group in groups.items()}
+    longest_quick = _longest_quick(time)
+    for name, group in groups.items():
+        for item in group:
+            assert isinstance(item, pytest.Function)
+            if time[name] > longest_quick or DEAR.intersection(item.fixturenames):
+                item.add_marker(pytest.mark.whole)
+    items[:] = [item for name in sorted(groups, key=lambda name: -time[name]) for item in groups[name]]
 
-    def longest(group: list[pytest.Item]) -> float:
-        return -sum(seconds.get(item.nodeid, 0) for item in group)
 
-    items[:] = [item for group in sorted(groups.values(), key=longest) for item in group]
-
-
-def _longest_quick(seconds: dict[str, float]) -> float:
-    """The time of the longest test that is quick: by a share of the whole, whatever the machine's speed."""
-    left = QUICK_SHARE * sum(seconds.values())
-    for each in sorted(seconds.values()):
+def _longest_quick(time: dict[str, float]) -> float:
+    """The time of the longest group that is quick: by a share of the whole, whatever the machine's speed."""
+    left, longest = QUICK_SHARE * sum(recorded().values()), 0.0
+    for each in sorted(time.values()):
         left -= each
         if left < 0:
-            return each - MOMENT_S / 10
-    return max(seconds.values(), default=0.0)
+            break
+        longest = each
+    return longest
 
 
 def _group(item: pytest.Function) -> str | None:
