@@ -96,21 +96,23 @@ class PushJob(Job[Pushed]):
     def _upload(self, publication: Publication) -> Pushed:
         from huggingface_hub import CommitOperationAdd
 
-        from kl_lens_desktop.hub import client as hub
+        from kl_lens_desktop.hub.access_token import read_token
+        from kl_lens_desktop.hub.client import api
+        from kl_lens_desktop.hub.refusals import endpoint, worded
 
         what = f"Cannot push to {self.repository}"
-        if hub.read_token() is None:
-            step = f"Create one that may write at {hub.endpoint()}/settings/tokens, and save it"
+        if read_token() is None:
+            step = f"Create one that may write at {endpoint()}/settings/tokens, and save it"
             raise HubError(what, "there is no token", step)
         operations = [CommitOperationAdd(name, str(path)) for name, path in publication.files.items()]
         operations.append(CommitOperationAdd(README, publication.card.encode()))
-        with hub.worded(what, self.repository):
-            api = hub.api()
-            api.create_repo(self.repository, private=not self.public, exist_ok=True)
-            made = api.create_commit(
+        with worded(what, self.repository):
+            asked = api()
+            asked.create_repo(self.repository, private=not self.public, exist_ok=True)
+            made = asked.create_commit(
                 self.repository, operations, commit_message="Exported by KL Lens Desktop"
             )
-        return {"url": f"{hub.endpoint()}/{self.repository}", "commit": made.oid}
+        return {"url": f"{endpoint()}/{self.repository}", "commit": made.oid}
 
 
 def publish_plan(folder: Path, bench: Path | None = None) -> Publication:

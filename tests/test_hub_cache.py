@@ -16,7 +16,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.errors import Cancelled, HubError, InputError
-from kl_lens_desktop.hub import old_folders, session, store, transfer
+from kl_lens_desktop.hub import refusals, session, store, transfer
 from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.process.cancel import Cancel
@@ -46,7 +46,7 @@ def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("KL_LENS_HOME", str(tmp_path / "home"))
     hub_server.go_online(monkeypatch, tmp_path)
-    monkeypatch.setattr(transfer, "_FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(refusals, "_FIRST_DELAY_S", 0.01)
     with hub_server.serve({ID: Repository(dict(FILES))}) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         yield running
@@ -203,7 +203,7 @@ def test_killed_in_mid_file_the_next_pull_goes_on(hub: Hub, tmp_path: Path) -> N
 def test_a_silent_server_is_said_and_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.stall = WEIGHTS
     monkeypatch.setattr(session, "READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
+    monkeypatch.setattr(refusals, "_ATTEMPTS", 2)
     monkeypatch.setattr(transfer, "_SILENT_AFTER_S", 0.2)
     events: list[Event] = []
     with pytest.raises(HubError, match="did not answer in time"):
@@ -216,7 +216,7 @@ def test_a_silent_server_is_said_and_given_up(hub: Hub, monkeypatch: pytest.Monk
 
 def test_a_server_that_trickles_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.trickle = WEIGHTS
-    monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
+    monkeypatch.setattr(refusals, "_ATTEMPTS", 2)
     monkeypatch.setattr(transfer, "_TRICKLE_S", 0.2)
     with pytest.raises(HubError, match="did not answer in time"):
         ours()
@@ -280,7 +280,7 @@ def test_a_half_pulled_or_damaged_old_folder_is_seen_and_removed(hub: Hub, tmp_p
     folder = make_old_folder(tmp_path / "home", ID, FILES, complete=False)
     (stored,) = store.list_models()
     assert (stored.complete, stored.old, stored.id) == (False, True, ID)
-    (folder / old_folders.MANIFEST).write_text('{"schema": 7', encoding="utf-8")
+    (folder / store.OLD_MANIFEST).write_text('{"schema": 7', encoding="utf-8")
     (stored,) = store.list_models()
     assert (stored.complete, stored.revision) == (False, "")
     assert stored.bytes > len(FILES[WEIGHTS])
