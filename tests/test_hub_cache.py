@@ -106,7 +106,7 @@ def test_a_part_that_they_pulled_is_completed(hub: Hub, layout: str) -> None:
 
 
 @pytest.mark.parametrize("we_are_first", [True, False])
-def test_both_at_once_fetch_one_body(hub: Hub, we_are_first: bool) -> None:
+def test_both_at_once_fetch_one_body(hub: Hub, layout: str, we_are_first: bool) -> None:
     hub.gate.clear()
     folders: list[Path] = []
     work: list[Callable[[], Path]] = [lambda: folder_of(ours()), lambda: theirs(hub)]
@@ -121,6 +121,35 @@ def test_both_at_once_fetch_one_body(hub: Hub, we_are_first: bool) -> None:
     assert folders[0] == folders[1]
     assert contents(folders[0]) == FILES
     assert bodies(hub) == [None]
+
+
+def test_two_commits_with_one_content_pulled_at_once_fetch_one_body(hub: Hub, layout: str) -> None:
+    hub.gate.clear()
+    threads = [threading.Thread(target=ours)]
+    threads[0].start()
+    while not bodies(hub):
+        time.sleep(0.01)
+    hub.repositories[ID] = Repository({**FILES, "README.md": b"new"}, commit=LATER)
+    waits = []
+    for event in pull(ID):
+        if isinstance(event, Progress) and event.message.startswith("waiting for another program"):
+            waits.append(event)
+            hub.gate.set()
+    threads[0].join()
+    assert waits
+    assert bodies(hub) == [None]
+
+
+def test_what_no_commit_names_any_more_takes_no_room(hub: Hub, layout: str) -> None:
+    ours()
+    hub.repositories[ID] = Repository({**FILES, WEIGHTS: b"new"}, commit=LATER)
+    after = folder_of(ours())
+    old = store.find(ID, COMMIT)
+    assert old is not None
+    store.remove_model(old)
+    blobs = store.Snapshot(ID, LATER).repository / "blobs"
+    assert not [path for path in blobs.iterdir() if path.stat().st_size == len(FILES[WEIGHTS])]
+    assert contents(after) == {**FILES, WEIGHTS: b"new"}
 
 
 def test_a_branch_that_moved_on_costs_only_what_changed(hub: Hub, layout: str) -> None:

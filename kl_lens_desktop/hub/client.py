@@ -23,7 +23,7 @@ SUGGESTED = (
     "Zyphra/Zamba2-1.2B",
 )
 _EXPAND: Any = ["downloads", "likes", "gated", "tags", "config", "safetensors", "cardData", "lastModified"]
-_LIBRARY = {"library_name": "kl-lens", "library_version": __version__}
+_LIBRARY: Any = {"library_name": "kl-lens", "library_version": __version__}
 
 
 def api() -> HfApi:

@@ -65,7 +65,8 @@ def running(work: list[Callable[[], None]], cancel: Cancel, stop: threading.Even
 
 def _do(work: Callable[[], None], future: "Future[None]") -> None:
     try:
-        future.set_result(work())
+        work()
+        future.set_result(None)
     except BaseException as error:  # noqa: BLE001  (raised again where it is waited for)
         future.set_exception(error)
 
