@@ -1,4 +1,4 @@
-"""The IR folder: graph, tokenizer models, the Hugging Face files, the plan, and a card saying what it is."""
+"""The IR folder: graph, tokenizer models, the Hugging Face files, the plan, and cards saying what it is."""
 
 import contextlib
 import functools
@@ -24,6 +24,7 @@ from kl_lens_desktop.export import traced
 from kl_lens_desktop.export.compress import Audit, audit, compress, fill, to_fp16
 from kl_lens_desktop.export.in_pieces import elements
 from kl_lens_desktop.export.mapped_file import MappedFile
+from kl_lens_desktop.export.model_card import README, model_card
 from kl_lens_desktop.export.paged import runs_paged
 from kl_lens_desktop.export.proof import (
     LARGE,
@@ -61,6 +62,7 @@ from kl_lens_desktop.repository.model_files import (
     CONFIG,
     GENERATION,
     TOKENIZER_CONFIG,
+    licence_files,
     model_files,
     parse_object,
     read_bytes,
@@ -508,29 +510,30 @@ def _write_card(
     options: dict[str, str],
 ) -> None:
     packages = ("torch", "transformers", "openvino", "openvino-tokenizers", "nncf")
-    write_json(
-        staging / CARD,
-        {
-            "made_by": f"KL Lens Desktop {__version__}",
-            "model": asdict(plan.model),
-            "source": local.id,
-            "prefill_chunk": PREFILL_CHUNK,
-            "inputs": "input_ids, attention_mask and position_ids (batch, tokens); beam_idx (batch)",
-            "output": "logits (batch, tokens, vocabulary) of every position. Calls keep the state.",
-            "clients_tried": [
-                "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. "
-                + (_PAGED if proven["runs_paged"] else _NOT_PAGED),
-                "Loops that feed the four inputs, with prompts in pieces of any length.",
-            ],
-            "rows_of_a_batch": "Shorter prompts are padded on the left, where attention_mask is 0. The "
-            "tokenizer in this folder does so. Calls with one token for each row need no padding.",
-            **({"runtime_options": options} if options else {}),
-            **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
-            "audit": checked,
-            "proof": proven,
-            "files": sorted([CARD, *(path.name for path in staging.iterdir())]),
-            "contents": contents(staging),
-            "packages": {name: version(name) for name in packages},
-            "threads": torch.get_num_threads(),
-        },
-    )
+    for licence in licence_files(local.folder):
+        (staging / licence.name).write_bytes(licence.read_bytes())
+    about = {
+        "made_by": f"KL Lens Desktop {__version__}",
+        "model": asdict(plan.model),
+        "source": local.id,
+        "prefill_chunk": PREFILL_CHUNK,
+        "inputs": "input_ids, attention_mask and position_ids (batch, tokens); beam_idx (batch)",
+        "output": "logits (batch, tokens, vocabulary) of every position. Calls keep the state.",
+        "clients_tried": [
+            "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. "
+            + (_PAGED if proven["runs_paged"] else _NOT_PAGED),
+            "Loops that feed the four inputs, with prompts in pieces of any length.",
+        ],
+        "rows_of_a_batch": "Shorter prompts are padded on the left, where attention_mask is 0. The "
+        "tokenizer in this folder does so. Calls with one token for each row need no padding.",
+        **({"runtime_options": options} if options else {}),
+        **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
+        "audit": checked,
+        "proof": proven,
+        "files": sorted([CARD, README, *(path.name for path in staging.iterdir())]),
+        "contents": contents(staging),
+        "packages": {name: version(name) for name in packages},
+        "threads": torch.get_num_threads(),
+    }
+    write_json(staging / CARD, about)
+    (staging / README).write_text(model_card(local.id, about, local.folder), encoding="utf-8", newline="\n")

@@ -10,8 +10,10 @@ from kl_lens_desktop.repository.listing import HubFile, Repository
 from kl_lens_desktop.repository.model_files import (
     CONFIG,
     INDEX,
+    MOST_DOCUMENT_BYTES,
     SINGLE,
     UnusableError,
+    is_licence,
     most_bytes,
     no_config,
     parse_index,
@@ -27,8 +29,7 @@ from kl_lens_desktop.repository.support import (
     has_tokenizer,
 )
 
-_DOCUMENTS = re.compile(r"README\.md|LICENSE(\.\w+)?")
-_MOST_DOCUMENT_BYTES = 16 * 2**20
+_CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +127,19 @@ def _origin(of: Repository) -> str:
 
 def _is_needed(name: str) -> bool:
     base = re.split(r"[\\/]", name)[-1]
-    return base.endswith(".safetensors") or most_bytes(base) is not None or bool(_DOCUMENTS.fullmatch(base))
+    return base.endswith(".safetensors") or _most_bytes(base) is not None
+
+
+def _most_bytes(name: str) -> int | None:
+    """The most that a file beside the weights may have; None if it is not needed."""
+    return MOST_DOCUMENT_BYTES if name == _CARD or is_licence(name) else most_bytes(name)
 
 
 def _check_listed(file: HubFile) -> None:
     """Refuse a file that cannot be verified, or is larger than any real one of its name."""
     if not file.is_verifiable:
         raise UnusableError(f"the Hub gives no size or hash for {file.name}", "Try without HF_ENDPOINT")
-    most = most_bytes(file.name) or (_MOST_DOCUMENT_BYTES if _DOCUMENTS.fullmatch(file.name) else None)
+    most = _most_bytes(file.name)
     if most and file.size > most:
         raise UnusableError(
             f"its {file.name} is larger than {most // 2**20} MB, which no real one is", "Choose another model"
