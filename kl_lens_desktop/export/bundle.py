@@ -69,7 +69,7 @@ from kl_lens_desktop.repository.model_files import (
     read_object,
     strict_json,
 )
-from kl_lens_desktop.repository.native import in_transformers, is_native
+from kl_lens_desktop.repository.text_part import text_config
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 from kl_lens_desktop.temporary import partial_of
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text, read_text
@@ -478,8 +478,10 @@ def _describe(graph: ov.Model, local: LocalModel, plan: Plan) -> None:
 def write_small_files(folder: Path, generation: GenerationConfig, staging: Path) -> None:
     for file in model_files(folder).small:
         content = read_bytes(file)
-        if file.name == CONFIG and is_native(described := parse_object(content, file)):
-            content = json.dumps(in_transformers(described), indent=2).encode()
+        if file.name == CONFIG:
+            described = parse_object(content, file)
+            if (text := text_config(described)) is not described:
+                content = json.dumps(text, indent=2).encode()
         (staging / file.name).write_bytes(strict_json(content) if file.suffix == ".json" else content)
     if not (staging / GENERATION).exists():  # LLMPipeline wants one
         with in_words("Cannot write how to generate", f"{CONFIG} has impossible settings", "Correct them"):

@@ -21,13 +21,14 @@ from kl_lens_desktop.repository.model_files import (
     weight_names,
 )
 from kl_lens_desktop.repository.names import is_safe_name
-from kl_lens_desktop.repository.native import TOKENIZER_OF, in_transformers, is_native
+from kl_lens_desktop.repository.native import TOKENIZER_OF, is_native
 from kl_lens_desktop.repository.support import (
     check_architecture,
     check_tokenizer_files,
     check_unquantized,
     has_tokenizer,
 )
+from kl_lens_desktop.repository.text_part import text_config
 
 _CARD = "README.md"
 
@@ -102,9 +103,9 @@ def candidate(of: Repository, read: Callable[[HubFile], bytes]) -> Candidate:
     if CONFIG not in names:
         raise no_config(names)
     published = parse_object(content(CONFIG), Path(CONFIG))
-    config = in_transformers(published)
+    config = text_config(published)
     check_architecture(config)
-    check_unquantized(config, names, _origin(of))
+    check_unquantized(published, names, _origin(of))
     lacks_tokenizer = is_native(published) and not has_tokenizer(names)
     if not lacks_tokenizer:
         check_tokenizer_files(names)
