@@ -210,6 +210,60 @@ def test_a_connection_that_ends_anywhere_costs_nothing_that_arrived(
     assert len(more) <= 1
 
 
+def refused_in_mid_file(hub: Hub, refuse: Callable[[], None], words: str) -> None:
+    """Let a connection break, and what comes then be refused; what had arrived is there afterwards."""
+    hub.drop_after[WEIGHTS] = [10**6]
+    with pytest.raises(HubError, match=words):
+        for event in pull(ID):
+            if isinstance(event, Note):
+                refuse()
+    blobs = store.Snapshot(ID, COMMIT).repository / "blobs"
+    assert [path.stat().st_size for path in blobs.glob("*.incomplete")] == [10**6]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "the Hub does not accept your token"),
+        (403, "Check the token's permissions"),
+        (404, "the Hub has no such model"),
+        (429, r"too many requests \(429\)"),
+        (503, r"the Hub has a problem \(503\)"),
+    ],
+)
+def test_a_refusal_in_mid_file_costs_nothing_that_arrived(
+    hub: Hub, status: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "_FIRST_DELAY_S", 0.2)
+    monkeypatch.setattr(refusals, "_ATTEMPTS", 3)
+    refused_in_mid_file(hub, lambda: hub.refuse.extend([(status, {})] * 9), words)
+    hub.refuse.clear()
+    assert contents(folder_of(ours())) == FILES
+    assert bodies(hub) == [None, "bytes=1000000-"]
+
+
+def test_a_portal_in_mid_file_costs_nothing_that_arrived(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "_FIRST_DELAY_S", 0.2)
+    refused_in_mid_file(
+        hub, lambda: setattr(hub, "login_page", True), "a login page or a proxy may have answered"
+    )
+    hub.login_page = False
+    assert contents(folder_of(ours())) == FILES
+    assert bodies(hub) == [None, "bytes=1000000-"]
+
+
+def test_a_mirror_that_dies_in_mid_file_costs_nothing_that_arrived(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "_FIRST_DELAY_S", 0.2)
+    monkeypatch.setattr(refusals, "_ATTEMPTS", 3)
+    dead = "http://127.0.0.1:9"
+    refused_in_mid_file(hub, lambda: monkeypatch.setenv("HF_ENDPOINT", dead), r"it refused the connection")
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    assert contents(folder_of(ours())) == FILES
+    assert bodies(hub) == [None, "bytes=1000000-"]
+
+
 def test_killed_in_mid_file_the_next_pull_goes_on(hub: Hub, tmp_path: Path) -> None:
     hub.stall, hub.stall_after = WEIGHTS, 2**20
     command = [sys.executable, "-m", "kl_lens_desktop", "pull", ID]

@@ -18,7 +18,7 @@ from kl_lens_desktop.errors import Cancelled, HubError
 from kl_lens_desktop.files import link_or_copy, pieces
 from kl_lens_desktop.hub import session
 from kl_lens_desktop.hub.client import file_url, headers
-from kl_lens_desktop.hub.refusals import TRY_LATER, PassingError, worded
+from kl_lens_desktop.hub.refusals import TRY_LATER, PassingError, not_the_hub, worded
 from kl_lens_desktop.hub.store import Snapshot
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress
@@ -176,11 +176,12 @@ class Transfer:
                 part.restart()
                 return
             hf_raise_for_status(response)
-            if response.status_code != 206:
+            resumed = response.status_code == 206
+            self._check_answer(file, part.size if resumed else 0, response)
+            if not resumed:
                 part.restart()
             elif not response.headers.get("content-range", "").startswith(f"bytes {part.size}-"):
                 raise httpx2.RemoteProtocolError("the server sent the wrong part of the file")
-            self._check_length(file, part.size, response)
             until, least = time.monotonic() + _TRICKLE_S, part.size + _TRICKLE_BYTES
             for piece in response.iter_raw():  # unbuffered: what arrived before a break counts
                 self._check()
@@ -194,8 +195,10 @@ class Transfer:
                         raise httpx2.ReadTimeout("almost nothing arrives")
                     until, least = now + _TRICKLE_S, part.size + _TRICKLE_BYTES
 
-    def _check_length(self, file: HubFile, start: int, response: httpx2.Response) -> None:
-        """Refuse a body of another length than the Hub lists, before it is received."""
+    def _check_answer(self, file: HubFile, start: int, response: httpx2.Response) -> None:
+        """Refuse a page, and a body of another length than the Hub lists, before anything is written."""
+        if "text/html" in response.headers.get("content-type", ""):
+            raise not_the_hub()
         announced = response.headers.get("content-length", "")
         if announced.isdigit() and start + int(announced) != file.size:
             why = f"{file.name} is listed with {file.size:,} bytes and sent with {start + int(announced):,}"
