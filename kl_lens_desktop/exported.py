@@ -6,7 +6,7 @@ from typing import Any
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import CARD, MODEL_XML, WEIGHTS, read_json, sha256
 
-_MEASURED_LATER = (CARD, "plan.json")  # to which figures are added
+_MEASURED_LATER = (CARD, "plan.json", "README.md")  # to which figures are added
 
 
 def contents(folder: Path) -> dict[str, dict[str, Any]]:

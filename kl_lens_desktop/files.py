@@ -250,12 +250,35 @@ def check_replaceable(path: Path, kind: str) -> None:
 def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
     """SHA-256 of a file in hexadecimal; `on_bytes` is told the size of each piece as it is read."""
     digest = hashlib.sha256()
+    for piece in pieces(path):
+        digest.update(piece)
+        if on_bytes:
+            on_bytes(len(piece))
+    return digest.hexdigest()
+
+
+def pieces(path: Path) -> Iterator[bytes]:
+    """The content of a file, 4 MB at a time."""
     with path.open("rb") as file:
         while piece := file.read(4 * 2**20):
-            digest.update(piece)
-            if on_bytes:
-                on_bytes(len(piece))
-    return digest.hexdigest()
+            yield piece
+
+
+def link_or_copy(source: Path, target: Path, check: Callable[[], None]) -> None:
+    """Give a file a second name, which takes no room and no right as symbolic links do; or copy it.
+
+    `check` is called before every piece that is copied, and may raise.
+    """
+    temporary.sweep_partials(target.parent)
+    with temporary.partial_of(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:  # another disk
+            with partial.open("wb") as new:
+                for piece in pieces(source):
+                    check()
+                    new.write(piece)
+        os.replace(partial, target)
 
 
 def reason(error: OSError) -> str:

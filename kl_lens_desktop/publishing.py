@@ -7,24 +7,14 @@ from typing import Any, ClassVar, TypedDict
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import HubError, InputError
+from kl_lens_desktop.export.model_card import README, base_model, model_card, read_card, with_figures
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.files import CARD, read_json
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.process.job import Job
+from kl_lens_desktop.repository.model_files import licence_files
 from kl_lens_desktop.repository.names import is_model_id
-
-README = "README.md"
-_COLUMNS = {
-    "device": "device",
-    "size": "size",
-    "perplexity": "perplexity ± se",
-    "kl_to_fp16": "KL to FP16 ± se",
-    "tokens_per_s": "tokens/s ± sd",
-    "ttft": "first token ± sd",
-    "peak_rss": "peak memory",
-    "precision": "precision",
-}
 
 
 class Pushed(TypedDict):
@@ -96,25 +86,29 @@ class PushJob(Job[Pushed]):
     def _upload(self, publication: Publication) -> Pushed:
         from huggingface_hub import CommitOperationAdd
 
-        from kl_lens_desktop.hub import client as hub
+        from kl_lens_desktop.hub.access_token import read_token
+        from kl_lens_desktop.hub.client import api
+        from kl_lens_desktop.hub.refusals import endpoint, worded
 
         what = f"Cannot push to {self.repository}"
-        if hub.read_token() is None:
-            step = f"Create one that may write at {hub.endpoint()}/settings/tokens, and save it"
+        if read_token() is None:
+            step = f"Create one that may write at {endpoint()}/settings/tokens, and save it"
             raise HubError(what, "there is no token", step)
         operations = [CommitOperationAdd(name, str(path)) for name, path in publication.files.items()]
         operations.append(CommitOperationAdd(README, publication.card.encode()))
-        with hub.worded(what, self.repository):
-            api = hub.api()
-            api.create_repo(self.repository, private=not self.public, exist_ok=True)
-            made = api.create_commit(
+        with worded(what, self.repository):
+            asked = api()
+            asked.create_repo(self.repository, private=not self.public, exist_ok=True)
+            made = asked.create_commit(
                 self.repository, operations, commit_message="Exported by KL Lens Desktop"
             )
-        return {"url": f"{hub.endpoint()}/{self.repository}", "commit": made.oid}
+        return {"url": f"{endpoint()}/{self.repository}", "commit": made.oid}
 
 
 def publish_plan(folder: Path, bench: Path | None = None) -> Publication:
     """What an upload of an exported folder would consist of: only files that the export wrote itself.
+
+    The card is the one in the folder, as it is now.
 
     Raises
     ------
@@ -127,87 +121,33 @@ def publish_plan(folder: Path, bench: Path | None = None) -> Publication:
     if why := damage(folder):
         raise InputError(f"Cannot push {folder}", why, "Export it again")
     about: dict[str, Any] = read_json(folder / CARD)
-    names = [name for name in about.get("files", ()) if isinstance(name, str)]
+    names = [name for name in about.get("files", ()) if isinstance(name, str) and name != README]
     files = {name: folder / name for name in names if Path(name).name == name and (folder / name).is_file()}
-    model = about.get("model")
-    model = model if isinstance(model, dict) else {}
-    base = str(model.get("id", ""))
-    base = base if "/" in base and is_model_id(base) else ""
-    files |= _licences(base, model.get("revision"))
-    return Publication(_card(folder, about, base, bench), files, base)
+    base, original = base_model(about), _original(about)
+    licences = licence_files(original) if original else ()
+    files |= {path.name: path for path in licences if path.name not in files}
+    card = read_card(folder) or model_card(folder.name, about, original)
+    if bench:
+        card = with_figures(card, _figures(folder, bench))
+    return Publication(card, files, base)
 
 
-def _licences(base: str, revision: object) -> dict[str, Path]:
-    """The licence files of the original, if it is on this computer."""
+def _original(about: dict[str, Any]) -> Path | None:
+    """Where the original lies, if it came from the Hub and is still on this computer."""
     from kl_lens_desktop.hub import store
 
-    stored = store.find(base, revision if isinstance(revision, str) else None) if base else None
-    found = sorted(stored.folder.glob("LICENSE*")) if stored else []
-    return {path.name: path for path in found}
+    name = base_model(about)
+    revision = about["model"].get("revision") if name else None
+    stored = store.find(name, revision if isinstance(revision, str) else None) if name else None
+    return stored.folder if stored else None
 
 
-def _card(folder: Path, about: dict[str, Any], base: str, bench: Path | None) -> str:
-    from huggingface_hub import ModelCard, ModelCardData
+def _figures(folder: Path, bench: Path) -> str:
+    from kl_lens_desktop.bench.model_card import figures
+    from kl_lens_desktop.bench.report import load_bench
 
-    licence = _licence(base, about)
-    data = ModelCardData(
-        base_model=base or None,
-        base_model_relation="quantized" if base else None,
-        license=licence or None,
-        library_name="openvino",
-        pipeline_tag="text-generation",
-        tags=["openvino", "nncf"],
-    )
-    audit = about.get("audit", {})
-    formats = ", ".join(f"{count} weights in {name}" for name, count in audit.get("formats", {}).items())
-    origin = f"[{base}](https://huggingface.co/{base})" if base else "a local model"
-    text = [
-        f"# {_plain(base.rpartition('/')[2] or folder.name)} for OpenVINO",
-        f"This is {origin}, compressed for OpenVINO by {_plain(about.get('made_by', 'KL Lens Desktop'))}.",
-        f"Formats: {_plain(formats)}." if formats else "",
-        *_figures(folder, bench),
-        "## Use",
-        "```python\nimport huggingface_hub, openvino_genai\n\n"
-        'folder = huggingface_hub.snapshot_download("owner/name")  # of this repository\n'
-        'pipeline = openvino_genai.LLMPipeline(folder, "CPU")\n'
-        'print(pipeline.generate("The sea was", max_new_tokens=100))\n```',
-        "`kl_lens.json` records how the export was checked, and the SHA-256 of every file.",
-    ]
-    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, text)) + "\n")
-    return str(card)
-
-
-def _licence(base: str, about: dict[str, Any]) -> str:
-    """As the card of the original states it, if that card is on this computer."""
-    from huggingface_hub import ModelCard
-
-    from kl_lens_desktop.hub import store
-
-    stored = store.find(base) if base else None
-    path = stored.folder / README if stored else None
-    if path is None or not path.is_file():
-        return ""
-    try:
-        licence = ModelCard.load(path, ignore_metadata_errors=True).data.license
-    except (ValueError, OSError):
-        return ""
-    return licence if isinstance(licence, str) else ""
-
-
-def _figures(folder: Path, bench: Path | None) -> list[str]:
-    """The table of a benchmark, of the rows of this folder's variant."""
-    if bench is None:
-        return []
-    from kl_lens_desktop.bench.report import load_bench, table
-
-    rows = [row for row in load_bench(bench)["rows"] if row["variant"] == folder.name]
-    if not rows:
-        raise InputError(f"Cannot use {bench}", f"it has no row of {folder.name}", "Choose its benchmark")
-    head = f"| {' | '.join(_COLUMNS.values())} |\n|{'---|' * len(_COLUMNS)}\n"
-    lines = (f"| {' | '.join(_plain(line[name]) for name in _COLUMNS)} |" for line in table(rows))
-    return ["## Measured", head + "\n".join(lines)]
-
-
-def _plain(text: object) -> str:
-    """Text of others without what Markdown obeys."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(str(text).split()))
+    found = figures(load_bench(bench)["rows"], folder.name)
+    if not found:
+        why = f"it has no figures of {folder.name}"
+        raise InputError(f"Cannot use {bench}", why, "Choose its benchmark")
+    return found

@@ -449,6 +449,16 @@ def stages_of(model: Path) -> list[Stage]:
     ]  # fmt: skip
 
 
+def _needed(stages: list[Stage], chosen: list[str]) -> list[Stage]:
+    """The stages called `chosen`, and those that make what they are given."""
+    needed, given = [], set[str]()
+    for stage in reversed(stages):
+        if stage.name in chosen or stage.out in given:
+            needed.insert(0, stage)
+            given |= set(stage.given)
+    return needed
+
+
 def main() -> int:
     """Run the drills; the exit status says whether all went well."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -466,9 +476,9 @@ def main() -> int:
             hub.slow_s = 0.02
             ground = Ground(root, hub.url)
             stages = stages_of(model)
-            ground.prepare(stages)
-            if options.stages:
-                stages = [stage for stage in stages if stage.name in options.stages.split(",")]
+            chosen = options.stages.split(",") if options.stages else [stage.name for stage in stages]
+            ground.prepare(_needed(stages, chosen))
+            stages = [stage for stage in stages if stage.name in chosen]
             if "endings" in options.only:
                 drill_endings(ground, stages, options.moments, chance, report)
             if "disk" in options.only:

@@ -44,8 +44,9 @@ from kl_lens_desktop.bench.jobs import (
 )
 from kl_lens_desktop.bench.lab import BenchCourse, take_turns
 from kl_lens_desktop.bench.labels import LABELS
+from kl_lens_desktop.bench.model_card import fill
 from kl_lens_desktop.bench.page import export_comparison_html, export_html
-from kl_lens_desktop.bench.report import around_table, comparison_table
+from kl_lens_desktop.bench.report import around_table, comparison_table, table
 from kl_lens_desktop.bench.rows import Run
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.stateful_model import StatefulModel
@@ -251,6 +252,23 @@ def test_a_bench_file_holds_every_variant_on_every_device(benched: Path) -> None
     text = document["environment"]["text"]
     assert (text["name"], text["tokens"], text["window"]) == ("heldout-nostromo.txt", 512, 128)
     assert document["environment"]["packages"]["openvino"]
+
+
+def test_the_figures_of_a_folder_are_in_its_model_card(benched: Path, short_ir: dict[str, Path]) -> None:
+    rows = read_json(benched)["rows"]
+    for name, folder in ((folder.name, folder) for folder in short_ir.values()):
+        (row,) = [row for row in rows if row["variant"] == name and row["status"] == "ok"]
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        _, _, measured = card.partition("## Measured")
+        lines = [line for line in measured.splitlines() if line.startswith("| CPU")]
+        assert len(lines) == 1
+        (said,) = table([row])
+        assert said["perplexity"] in lines[0]
+        assert said["tokens_per_s"] in lines[0]
+        fill(folder, rows, name)
+        assert (folder / "README.md").read_text(encoding="utf-8") == card
+        fill(folder, rows, "another")
+        assert (folder / "README.md").read_text(encoding="utf-8") == card
 
 
 def test_variants_take_turns_and_progress_never_goes_back(events: list[Event]) -> None:

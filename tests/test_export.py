@@ -18,6 +18,7 @@ import openvino as ov
 import openvino_genai as genai
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from openvino import opset13 as ops
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen3_5Config
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForConditionalGeneration
@@ -37,10 +38,11 @@ from kl_lens_desktop.export.stateful import begin, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
 from kl_lens_desktop.export.streamed import HollowWeights, weights_of
 from kl_lens_desktop.export.trace import INPUT_NAMES, trace
+from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.families import family_of
 from kl_lens_desktop.files import CARD, read_json
-from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable, weight_parameters
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
@@ -588,6 +590,26 @@ def test_the_folder_holds_what_clients_need(sample_ir: dict[str, Path]) -> None:
     assert (
         json.loads((sample_ir["int4"] / "kl_lens.json").read_text(encoding="utf-8"))["prefill_chunk"] == 256
     )
+
+
+def test_the_folder_has_a_model_card_and_the_licence_of_the_model(
+    short_sample: LocalModel, tmp_path: Path
+) -> None:
+    model = tmp_path / "mine"
+    shutil.copytree(short_sample.folder, model)
+    (model / "README.md").write_text("---\nlicense: mit\n---\nMine.", encoding="utf-8")
+    (model / "LICENSE.txt").write_text("Do as you like.", encoding="utf-8")
+    (tmp_path / "secret").write_text("not yours", encoding="utf-8")
+    (model / "NOTICE").symlink_to(tmp_path / "secret")
+    list(export_model(resolve_model(str(model)), "int8_sym", tmp_path / "out", Cancel()))
+    card = ModelCard((tmp_path / "out" / "README.md").read_text(encoding="utf-8"))
+    assert (card.data.license, card.data.library_name) == ("mit", "openvino")
+    assert "# mine for OpenVINO" in card.text
+    assert (tmp_path / "out" / "LICENSE.txt").read_text(encoding="utf-8") == "Do as you like."
+    assert not (tmp_path / "out" / "NOTICE").exists()
+    about = read_json(tmp_path / "out" / CARD)
+    assert set(about["files"]) == {path.name for path in (tmp_path / "out").iterdir()}
+    assert damage(tmp_path / "out", hashes=True) == ""
 
 
 def test_the_same_plan_gives_the_same_bytes_twice(

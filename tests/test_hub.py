@@ -19,13 +19,15 @@ from keyring.errors import KeyringLocked, PasswordDeleteError
 
 from kl_lens_desktop import resources
 from kl_lens_desktop.errors import Cancelled, HubError, InputError, KLLensError, ModelError
-from kl_lens_desktop.hub import client, session, store, transfer
+from kl_lens_desktop.hub import access_token, client, refusals, session, store
 from kl_lens_desktop.hub.candidate import examine
 from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.hub.facts import Facts
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.repository.listing import HubFile
+from kl_lens_desktop.repository.listing import Repository as Listed
 from kl_lens_desktop.repository.names import is_safe_name
 from tests import hub_server
 from tests.hub_server import COMMIT, Hub, Repository
@@ -80,7 +82,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "Bücher und Modelle"
     monkeypatch.setenv("KL_LENS_HOME", str(folder))
     hub_server.go_online(monkeypatch, folder)
-    monkeypatch.setattr(transfer, "_FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(refusals, "_FIRST_DELAY_S", 0.01)
     return folder
 
 
@@ -543,10 +545,10 @@ def test_only_what_opening_takes_is_chosen() -> None:
 
 
 def _chosen(names: list[str]) -> set[str]:
-    files = tuple(client.HubFile(name, 1, "0" * 40) for name in (*names, "vocab.txt"))
+    files = tuple(HubFile(name, 1, "0" * 40) for name in (*names, "vocab.txt"))
     about = ModelInfo(id="a/b")
     small = {"config.json": b'{"model_type": "mamba2"}', "model.safetensors.index.json": b"{}"}
-    chosen = examine(client.Repository("a/b", COMMIT, files, about), lambda _, file: small[file.name])
+    chosen = examine(Listed("a/b", COMMIT, files, about), lambda file: small[file.name])
     return {file.name for file in chosen.files} - {"vocab.txt"}
 
 
@@ -696,38 +698,38 @@ def test_search_tells_what_a_person_chooses_by(hub: Hub) -> None:
 def test_the_token_lives_in_the_keyring_and_the_environment_wins(
     own_keyring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert client.read_token() is None
-    client.save_token(" hf_saved \n")
+    assert access_token.read_token() is None
+    access_token.save_token(" hf_saved \n")
     assert own_keyring.secrets == {("kl-lens", "huggingface"): "hf_saved"}
-    assert client.read_token() == "hf_saved"
+    assert access_token.read_token() == "hf_saved"
     monkeypatch.setenv("HF_TOKEN", "hf_environment")
-    assert client.read_token() == "hf_environment"
+    assert access_token.read_token() == "hf_environment"
     monkeypatch.delenv("HF_TOKEN")
-    client.forget_token()
-    client.forget_token()  # of nothing, it is done already
-    assert client.read_token() is None
+    access_token.forget_token()
+    access_token.forget_token()  # of nothing, it is done already
+    assert access_token.read_token() is None
 
 
 def test_the_token_of_hf_auth_login_comes_before_the_keyring(
     own_keyring: MemoryKeyring, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client.save_token("hf_saved")
+    access_token.save_token("hf_saved")
     Path(constants.HF_TOKEN_PATH).write_text(hub.token, encoding="utf-8")
-    assert client.read_token() == hub.token
+    assert access_token.read_token() == hub.token
     events_of("tiny/hybrid")
     asked = {r.headers.get("authorization") for r in hub.requests if r.server == "hub"}
     assert asked == {f"Bearer {hub.token}"}
-    client.forget_token()
-    assert client.read_token() == hub.token
+    access_token.forget_token()
+    assert access_token.read_token() == hub.token
 
 
 def test_a_locked_keyring_is_no_token_and_says_so_when_saving(own_keyring: MemoryKeyring, hub: Hub) -> None:
     own_keyring.locked = True
     assert contents(folder_of(events_of("tiny/hybrid"))) == SMALL
     with pytest.raises(HubError, match="the environment variable HF_TOKEN"):
-        client.save_token("hf_x")
+        access_token.save_token("hf_x")
     with pytest.raises(HubError, match="not removed"):
-        client.forget_token()
+        access_token.forget_token()
 
 
 def test_a_garbled_token_is_said_and_not_sent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.errors import Cancelled, HubError, InputError
-from kl_lens_desktop.hub import old_folders, session, store, transfer
+from kl_lens_desktop.hub import refusals, session, store, transfer
 from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.process.cancel import Cancel
@@ -46,7 +46,7 @@ def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("KL_LENS_HOME", str(tmp_path / "home"))
     hub_server.go_online(monkeypatch, tmp_path)
-    monkeypatch.setattr(transfer, "_FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(refusals, "_FIRST_DELAY_S", 0.01)
     with hub_server.serve({ID: Repository(dict(FILES))}) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         yield running
@@ -106,7 +106,7 @@ def test_a_part_that_they_pulled_is_completed(hub: Hub, layout: str) -> None:
 
 
 @pytest.mark.parametrize("we_are_first", [True, False])
-def test_both_at_once_fetch_one_body(hub: Hub, we_are_first: bool) -> None:
+def test_both_at_once_fetch_one_body(hub: Hub, layout: str, we_are_first: bool) -> None:
     hub.gate.clear()
     folders: list[Path] = []
     work: list[Callable[[], Path]] = [lambda: folder_of(ours()), lambda: theirs(hub)]
@@ -121,6 +121,35 @@ def test_both_at_once_fetch_one_body(hub: Hub, we_are_first: bool) -> None:
     assert folders[0] == folders[1]
     assert contents(folders[0]) == FILES
     assert bodies(hub) == [None]
+
+
+def test_two_commits_with_one_content_pulled_at_once_fetch_one_body(hub: Hub, layout: str) -> None:
+    hub.gate.clear()
+    threads = [threading.Thread(target=ours)]
+    threads[0].start()
+    while not bodies(hub):
+        time.sleep(0.01)
+    hub.repositories[ID] = Repository({**FILES, "README.md": b"new"}, commit=LATER)
+    waits = []
+    for event in pull(ID):
+        if isinstance(event, Progress) and event.message.startswith("waiting for another program"):
+            waits.append(event)
+            hub.gate.set()
+    threads[0].join()
+    assert waits
+    assert bodies(hub) == [None]
+
+
+def test_what_no_commit_names_any_more_takes_no_room(hub: Hub, layout: str) -> None:
+    ours()
+    hub.repositories[ID] = Repository({**FILES, WEIGHTS: b"new"}, commit=LATER)
+    after = folder_of(ours())
+    old = store.find(ID, COMMIT)
+    assert old is not None
+    store.remove_model(old)
+    blobs = store.Snapshot(ID, LATER).repository / "blobs"
+    assert not [path for path in blobs.iterdir() if path.stat().st_size == len(FILES[WEIGHTS])]
+    assert contents(after) == {**FILES, WEIGHTS: b"new"}
 
 
 def test_a_branch_that_moved_on_costs_only_what_changed(hub: Hub, layout: str) -> None:
@@ -181,6 +210,60 @@ def test_a_connection_that_ends_anywhere_costs_nothing_that_arrived(
     assert len(more) <= 1
 
 
+def refused_in_mid_file(hub: Hub, refuse: Callable[[], None], words: str) -> None:
+    """Let a connection break, and what comes then be refused; what had arrived is there afterwards."""
+    hub.drop_after[WEIGHTS] = [10**6]
+    with pytest.raises(HubError, match=words):
+        for event in pull(ID):
+            if isinstance(event, Note):
+                refuse()
+    blobs = store.Snapshot(ID, COMMIT).repository / "blobs"
+    assert [path.stat().st_size for path in blobs.glob("*.incomplete")] == [10**6]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "the Hub does not accept your token"),
+        (403, "Check the token's permissions"),
+        (404, "the Hub has no such model"),
+        (429, r"too many requests \(429\)"),
+        (503, r"the Hub has a problem \(503\)"),
+    ],
+)
+def test_a_refusal_in_mid_file_costs_nothing_that_arrived(
+    hub: Hub, status: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "_FIRST_DELAY_S", 0.2)
+    monkeypatch.setattr(refusals, "_ATTEMPTS", 3)
+    refused_in_mid_file(hub, lambda: hub.refuse.extend([(status, {})] * 9), words)
+    hub.refuse.clear()
+    assert contents(folder_of(ours())) == FILES
+    assert bodies(hub) == [None, "bytes=1000000-"]
+
+
+def test_a_portal_in_mid_file_costs_nothing_that_arrived(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "_FIRST_DELAY_S", 0.2)
+    refused_in_mid_file(
+        hub, lambda: setattr(hub, "login_page", True), "a login page or a proxy may have answered"
+    )
+    hub.login_page = False
+    assert contents(folder_of(ours())) == FILES
+    assert bodies(hub) == [None, "bytes=1000000-"]
+
+
+def test_a_mirror_that_dies_in_mid_file_costs_nothing_that_arrived(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "_FIRST_DELAY_S", 0.2)
+    monkeypatch.setattr(refusals, "_ATTEMPTS", 3)
+    dead = "http://127.0.0.1:9"
+    refused_in_mid_file(hub, lambda: monkeypatch.setenv("HF_ENDPOINT", dead), r"it refused the connection")
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    assert contents(folder_of(ours())) == FILES
+    assert bodies(hub) == [None, "bytes=1000000-"]
+
+
 def test_killed_in_mid_file_the_next_pull_goes_on(hub: Hub, tmp_path: Path) -> None:
     hub.stall, hub.stall_after = WEIGHTS, 2**20
     command = [sys.executable, "-m", "kl_lens_desktop", "pull", ID]
@@ -203,7 +286,7 @@ def test_killed_in_mid_file_the_next_pull_goes_on(hub: Hub, tmp_path: Path) -> N
 def test_a_silent_server_is_said_and_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.stall = WEIGHTS
     monkeypatch.setattr(session, "READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
+    monkeypatch.setattr(refusals, "_ATTEMPTS", 2)
     monkeypatch.setattr(transfer, "_SILENT_AFTER_S", 0.2)
     events: list[Event] = []
     with pytest.raises(HubError, match="did not answer in time"):
@@ -216,7 +299,7 @@ def test_a_silent_server_is_said_and_given_up(hub: Hub, monkeypatch: pytest.Monk
 
 def test_a_server_that_trickles_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.trickle = WEIGHTS
-    monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
+    monkeypatch.setattr(refusals, "_ATTEMPTS", 2)
     monkeypatch.setattr(transfer, "_TRICKLE_S", 0.2)
     with pytest.raises(HubError, match="did not answer in time"):
         ours()
@@ -280,7 +363,7 @@ def test_a_half_pulled_or_damaged_old_folder_is_seen_and_removed(hub: Hub, tmp_p
     folder = make_old_folder(tmp_path / "home", ID, FILES, complete=False)
     (stored,) = store.list_models()
     assert (stored.complete, stored.old, stored.id) == (False, True, ID)
-    (folder / old_folders.MANIFEST).write_text('{"schema": 7', encoding="utf-8")
+    (folder / store.OLD_MANIFEST).write_text('{"schema": 7', encoding="utf-8")
     (stored,) = store.list_models()
     assert (stored.complete, stored.revision) == (False, "")
     assert stored.bytes > len(FILES[WEIGHTS])

@@ -51,6 +51,23 @@ CASES = {
         r"its architecture is code in the repository \(configuration_phi4flash.py, modeling_phi4flash.py\), "
         r"which KL Lens never runs",
     ),
+    "its own code, of another kind": (
+        config(model_type="rwkv7", auto_map={"AutoModelForCausalLM": "modeling_rwkv7.RWKV7ForCausalLM"}),
+        r"its architecture is code in the repository \(modeling_rwkv7.py\), which KL Lens never runs",
+    ),
+    "sees, with an unsupported text part": (
+        config(model_type="lfm2_vl", text_config={"model_type": "llama"}),
+        r"the architecture 'llama' is not supported",
+    ),
+    "sees, without a text part": (config(model_type="lfm2_vl"), r"its config\.json has no text_config"),
+    "sees, quantized as a whole": (
+        config(
+            model_type="lfm2_vl",
+            text_config={"model_type": "lfm2"},
+            quantization_config={"quant_method": "gptq", "bits": 4},
+        ),
+        r"quantized already \(GPTQ, 4 bits\)",
+    ),
     "no architecture": ({"config.json": b"{}"}, r"its config\.json names no architecture"),
     "damaged": ({"config.json": b"{"}, r"its config\.json is damaged: it is not valid JSON"),
     "GPTQ": (
@@ -89,6 +106,14 @@ def test_an_unusable_repository_says_why_and_costs_no_weight(hub: Hub, case: str
     assert store.list_models() == []
     with pytest.raises(HubError, match=words):
         examine(repository(ID))
+
+
+def test_of_a_model_that_sees_the_text_part_is_judged(hub: Hub) -> None:
+    hub.repositories[ID] = Repository(
+        FILES | config(model_type="lfm2_vl", text_config={"model_type": "lfm2_moe"}, eos_token_id=7)
+    )
+    judged = examine(repository(ID))
+    assert (judged.config["model_type"], judged.config["eos_token_id"]) == ("lfm2_moe", 7)
 
 
 def test_a_model_without_tokenizer_is_refused(hub: Hub) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kl_lens_desktop.cli.commands import COMMANDS, run
 from kl_lens_desktop.errors import HubError, InputError, ModelError
-from kl_lens_desktop.hub import download, store, transfer
+from kl_lens_desktop.hub import download, refusals, store
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.model.checkpoint import weight_files, weights_sha256
 from kl_lens_desktop.model.load import LoadedModel, empty_model, load_model, open_model, warnings
@@ -538,7 +538,7 @@ def test_only_known_files_of_the_folder_itself_are_taken_along(folder: Path) -> 
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
     monkeypatch.setenv("KL_LENS_HOME", str(tmp_path / "home"))
     hub_server.go_online(monkeypatch, tmp_path / "home")
-    monkeypatch.setattr(transfer, "_FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(refusals, "_FIRST_DELAY_S", 0.01)
     with hub_server.serve({}) as served:
         monkeypatch.setenv("HF_ENDPOINT", served.url)
         yield served

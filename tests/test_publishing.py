@@ -139,6 +139,19 @@ def test_names_of_strangers_are_no_markup_in_the_card(hub: Hub, folder: Path) ->
     assert publication.base_model == ""
 
 
+def test_the_card_that_is_uploaded_is_the_one_in_the_folder(hub: Hub, folder: Path) -> None:
+    mine = publish_plan(folder).card.replace("## Use", "Words of mine.\n\n## Use")
+    (folder / "README.md").write_text(mine, encoding="utf-8")
+    push(folder, "--yes")
+    assert hub.repositories[TARGET].files["README.md"].decode() == mine
+    path = folder.parent / "bench.json"
+    path.write_text(json.dumps(bench_document([bench_row("plan")])), encoding="utf-8")
+    text = publish_plan(folder, path).card
+    assert "Words of mine." in text
+    assert "| CPU | 8.00 MB" in text
+    assert "| CPU" not in publish_plan(folder).card, "the folder is as it was"
+
+
 def test_the_card_shows_the_figures_of_this_folder(hub: Hub, folder: Path) -> None:
     path = folder.parent / "bench.json"
     rows = [bench_row("plan"), bench_row("int8_sym", speed=50.0)]
@@ -148,5 +161,5 @@ def test_the_card_shows_the_figures_of_this_folder(hub: Hub, folder: Path) -> No
     assert [cell.strip() for cell in line.split("|")][1:3] == ["CPU", "8.00 MB"]
     assert "100 ± 5" in line
     folder.rename(folder.with_name("other"))
-    with pytest.raises(InputError, match="it has no row of other"):
+    with pytest.raises(InputError, match="it has no figures of other"):
         publish_plan(folder.with_name("other"), path)

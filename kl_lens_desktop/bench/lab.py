@@ -30,6 +30,7 @@ from kl_lens_desktop.bench.jobs import (
 )
 from kl_lens_desktop.bench.llama import llama_row
 from kl_lens_desktop.bench.memory import fit_together
+from kl_lens_desktop.bench.model_card import fill
 from kl_lens_desktop.bench.rows import SCHEMA, Run, check_rows, row
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.static_model import needs_fixed_shapes
@@ -109,6 +110,12 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
             if not out.exists() or any(each["status"] == "ok" for each in document["rows"]):
                 write_json(out, document)
         yield event
+    for variant in variants:
+        if not variant.backend:
+            try:
+                fill(variant.folder, document["rows"], variant.name)
+            except InputError as error:  # a folder that is only read
+                yield Note(str(error), "warning")
     yield job.finished({"path": str(out), "rows": len(document["rows"])})
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from kl_lens_desktop import quantities
 from kl_lens_desktop.cli.console import finish, print_json, print_table, say
 from kl_lens_desktop.errors import HubError, InputError
+from kl_lens_desktop.export.model_card import README
 from kl_lens_desktop.hub.jobs import VerifyFilesJob
 from kl_lens_desktop.model.fit import fits, stage_needs
 from kl_lens_desktop.process.job import perform
-from kl_lens_desktop.publishing import README, PushJob, publish_plan
+from kl_lens_desktop.publishing import PushJob, publish_plan
 
 
 def search(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The IR folder: graph, tokenizer models, the Hugging Face files, the plan, and a card saying what it is."""
+"""The IR folder: graph, tokenizer models, the Hugging Face files, the plan, and cards saying what it is."""
 
 import contextlib
 import functools
@@ -24,6 +24,7 @@ from kl_lens_desktop.export import traced
 from kl_lens_desktop.export.compress import Audit, audit, compress, fill, to_fp16
 from kl_lens_desktop.export.in_pieces import elements
 from kl_lens_desktop.export.mapped_file import MappedFile
+from kl_lens_desktop.export.model_card import README, model_card
 from kl_lens_desktop.export.paged import runs_paged
 from kl_lens_desktop.export.proof import (
     LARGE,
@@ -61,13 +62,14 @@ from kl_lens_desktop.repository.model_files import (
     CONFIG,
     GENERATION,
     TOKENIZER_CONFIG,
+    licence_files,
     model_files,
     parse_object,
     read_bytes,
     read_object,
     strict_json,
 )
-from kl_lens_desktop.repository.native import in_transformers, is_native
+from kl_lens_desktop.repository.text_part import text_config
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 from kl_lens_desktop.temporary import partial_of
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN, calibration_text, read_text
@@ -473,8 +475,10 @@ def _describe(graph: ov.Model, local: LocalModel, plan: Plan) -> None:
 def write_small_files(folder: Path, generation: GenerationConfig, staging: Path) -> None:
     for file in model_files(folder).small:
         content = read_bytes(file)
-        if file.name == CONFIG and is_native(described := parse_object(content, file)):
-            content = json.dumps(in_transformers(described), indent=2).encode()
+        if file.name == CONFIG:
+            described = parse_object(content, file)
+            if (text := text_config(described)) is not described:
+                content = json.dumps(text, indent=2).encode()
         (staging / file.name).write_bytes(strict_json(content) if file.suffix == ".json" else content)
     if not (staging / GENERATION).exists():  # LLMPipeline wants one
         with in_words("Cannot write how to generate", f"{CONFIG} has impossible settings", "Correct them"):
@@ -505,29 +509,30 @@ def _write_card(
     options: dict[str, str],
 ) -> None:
     packages = ("torch", "transformers", "openvino", "openvino-tokenizers", "nncf")
-    write_json(
-        staging / CARD,
-        {
-            "made_by": f"KL Lens Desktop {__version__}",
-            "model": asdict(plan.model),
-            "source": local.id,
-            "prefill_chunk": PREFILL_CHUNK,
-            "inputs": "input_ids, attention_mask and position_ids (batch, tokens); beam_idx (batch)",
-            "output": "logits (batch, tokens, vocabulary) of every position. Calls keep the state.",
-            "clients_tried": [
-                "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. "
-                + (_PAGED if proven["runs_paged"] else _NOT_PAGED),
-                "Loops that feed the four inputs, with prompts in pieces of any length.",
-            ],
-            "rows_of_a_batch": "Shorter prompts are padded on the left, where attention_mask is 0. The "
-            "tokenizer in this folder does so. Calls with one token for each row need no padding.",
-            **({"runtime_options": options} if options else {}),
-            **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
-            "audit": checked,
-            "proof": proven,
-            "files": sorted([CARD, *(path.name for path in staging.iterdir())]),
-            "contents": contents(staging),
-            "packages": {name: version(name) for name in packages},
-            "threads": torch.get_num_threads(),
-        },
-    )
+    for licence in licence_files(local.folder):
+        (staging / licence.name).write_bytes(licence.read_bytes())
+    about = {
+        "made_by": f"KL Lens Desktop {__version__}",
+        "model": asdict(plan.model),
+        "source": local.id,
+        "prefill_chunk": PREFILL_CHUNK,
+        "inputs": "input_ids, attention_mask and position_ids (batch, tokens); beam_idx (batch)",
+        "output": "logits (batch, tokens, vocabulary) of every position. Calls keep the state.",
+        "clients_tried": [
+            "openvino_genai.LLMPipeline on the CPU, greedy and with beam search. "
+            + (_PAGED if proven["runs_paged"] else _NOT_PAGED),
+            "Loops that feed the four inputs, with prompts in pieces of any length.",
+        ],
+        "rows_of_a_batch": "Shorter prompts are padded on the left, where attention_mask is 0. The "
+        "tokenizer in this folder does so. Calls with one token for each row need no padding.",
+        **({"runtime_options": options} if options else {}),
+        **({"npu": _NPU} if (staging / NPU_MODEL).exists() else {}),
+        "audit": checked,
+        "proof": proven,
+        "files": sorted([CARD, README, *(path.name for path in staging.iterdir())]),
+        "contents": contents(staging),
+        "packages": {name: version(name) for name in packages},
+        "threads": torch.get_num_threads(),
+    }
+    write_json(staging / CARD, about)
+    (staging / README).write_text(model_card(local.id, about, local.folder), encoding="utf-8", newline="\n")

@@ -353,7 +353,7 @@ class _Step(nn.Module):
                 masks[kind] = _sliding(mask, attention_mask, model.config)
             logits = model(
                 input_ids=input_ids,
-                attention_mask=masks,
+                attention_mask=masks if self._family.kernels else mask,  # attention alone has one kind
                 position_ids=position_ids,
                 past_key_values=cache,
                 use_cache=True,

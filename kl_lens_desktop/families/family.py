@@ -39,6 +39,9 @@ class Family:
     own : str
         The module with its architecture, where transformers has none. It registers itself when it is
         imported, and its ``names(config)`` gives what the model calls a tensor of the checkpoint.
+    text : mapping of str to object
+        For a model that sees too: what the configuration of its text part leaves unsaid, such as its model
+        type. That part is a model of its own here, and the rest is left out.
     begins : bool
         Whether its states begin with those that learned tokens before the text leave.
     transformers : str
@@ -62,6 +65,7 @@ class Family:
     npu: str = ""
     patch: str = ""
     own: str = ""
+    text: Mapping[str, Any] = field(default_factory=dict)
     begins: bool = False
     transformers: str = TRANSFORMERS
     checkpoints: tuple[str, ...] = ()

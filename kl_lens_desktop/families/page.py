@@ -23,6 +23,9 @@ is an implementation of our own. It is checked against a plain computation of th
 published number of parameters and names of tensors; its published weights have not been tried. Checkpoints of
 mamba-ssm are checked against transformers and the published numbers of parameters.
 
+Of models that see too, only the text part is used, and the weights of the vision part are left out. The text
+part is checked against the whole model of transformers: the same logits, and the same words after an export.
+
 To add an architecture, see [Architecture](architecture.md).
 """
 

@@ -13,15 +13,16 @@ from pathlib import Path
 from kl_lens_desktop.disk_space import room_for
 from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.files import reason
-from kl_lens_desktop.hub import client as hub
-from kl_lens_desktop.hub import store
-from kl_lens_desktop.hub.candidate import Candidate, Read, examine
-from kl_lens_desktop.hub.client import HubFile, Repository
+from kl_lens_desktop.hub import client, store
+from kl_lens_desktop.hub.candidate import examine
+from kl_lens_desktop.hub.refusals import PassingError
 from kl_lens_desktop.hub.session import answer
 from kl_lens_desktop.hub.store import Snapshot
-from kl_lens_desktop.hub.transfer import STAGE, Transfer, bytes_there, delay_s
+from kl_lens_desktop.hub.transfer import STAGE, Transfer
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.repository.candidate import Candidate
+from kl_lens_desktop.repository.listing import HubFile, Repository, is_commit
 from kl_lens_desktop.repository.support import TOKENIZER_FILES, has_tokenizer
 
 _ADVICE = "Free some space, or set HF_HOME to a folder on another disk that you may write to"
@@ -39,8 +40,6 @@ def pull(
 
     Parameters
     ----------
-    model_id : str
-        The Hub id.
     revision : str, optional
         Branch, tag or commit; ``main`` by default. The files are those of the one commit it means now.
     cancel : Cancel, optional
@@ -53,8 +52,7 @@ def pull(
     Yields
     ------
     Progress
-        Stage ``pull``, in bytes of all files together, with pace and time left; the total is 0 until it is
-        known.
+        Stage ``pull``, in bytes of all files together; the total is 0 until it is known.
     Note
         Connections that broke, and what is done about it; without the Hub, a copy pulled before is used.
     Finished
@@ -69,13 +67,12 @@ def pull(
         If the disk is too small or cannot be written.
     Cancelled
     """
-    cancel = cancel or Cancel()
-    asked = revision or "main"
-    stored = store.find(model_id, asked) if hub.is_commit(asked) else None
+    cancel, asked = cancel or Cancel(), revision or "main"
+    stored = store.find(model_id, asked) if is_commit(asked) else None
     if stored is None:
         yield Progress(STAGE, 0, 0, f"asking the Hub for {model_id}", "bytes")
         try:
-            of = answer(lambda: hub.repository(model_id, asked), cancel)
+            of = answer(lambda: client.repository(model_id, asked), cancel)
         except HubError as error:
             stored = store.find(model_id, revision)
             if stored is None:
@@ -86,7 +83,7 @@ def pull(
             if stored is None or not stored.old:
                 folder = yield from complete(of, cancel, tokenizer=tokenizer)
                 Snapshot(of.id, of.commit).refer(asked)
-                yield _finished(folder, of.id, of.commit)
+                yield Finished({"folder": str(folder), "id": of.id, "revision": of.commit})
                 return
     if stored.old and move:
         stored = store.move_to_cache(stored, cancel)
@@ -95,23 +92,16 @@ def pull(
             f"{stored.id} lies in a folder of an earlier version, where no other program looks. "
             f"`kl-lens pull {stored.id} --move` moves it to the Hugging Face cache."
         )
-    yield _finished(stored.folder, stored.id, stored.revision)
+    yield Finished({"folder": str(stored.folder), "id": stored.id, "revision": stored.revision})
 
 
 def fetch_file(dataset: str, name: str, cancel: Cancel) -> Generator[Event, None, Path]:
     """One file of a data set on the Hub, resumed and verified as a model's; returns its path in the cache.
 
-    Raises
-    ------
-    HubError
-        If the Hub refuses or cannot be reached, or has no such file.
-    InputError
-        If the disk is too small or cannot be written.
-    Cancelled
+    Raises what `pull` does.
     """
-    yield Progress(STAGE, 0, 0, f"asking the Hub for {dataset}", "bytes")
-    of = answer(lambda: hub.repository(dataset, kind="dataset"), cancel)
-    chosen = tuple(file for file in of.files if file.name == name and hub.is_verifiable(file))
+    of = answer(lambda: client.repository(dataset, kind="dataset"), cancel)
+    chosen = tuple(file for file in of.files if file.name == name and file.is_verifiable)
     if not chosen:
         raise HubError(f"Cannot pull {dataset}", f"it has no {name} with a hash", "Use your own text")
     yield from _transferred(of, [chosen], cancel)
@@ -123,38 +113,43 @@ def fetch_file(dataset: str, name: str, cancel: Cancel) -> Generator[Event, None
 def complete(of: Repository, cancel: Cancel, *, tokenizer: bool = False) -> Generator[Event, None, Path]:
     """Fetch what the cache lacks of a repository at its commit, and return the folder; raises as `pull`."""
     snapshot = Snapshot(of.id, of.commit)
-
-    def read(_: Repository, file: HubFile) -> bytes:
-        there = snapshot.has(file.name, file.size)
-        return (snapshot.folder / file.name).read_bytes() if there else hub.read_file(of, file)
-
-    candidate = yield from _examined(of, read, cancel)
-    if candidate.tokenizer_of:
-        yield from _with_tokenizer(candidate, snapshot, tokenizer, cancel)
+    judged = yield from _judged(of, snapshot, cancel)
+    if judged.tokenizer_of:
+        yield from _with_tokenizer(judged, snapshot, tokenizer, cancel)
     with _writing(snapshot.repository):
-        for file in candidate.small:
-            if file.name in candidate.contents and not snapshot.has(file.name, file.size):
+        for file in judged.small:
+            if file.name in judged.contents and not snapshot.has(file):
                 snapshot.partial(file.etag).parent.mkdir(parents=True, exist_ok=True)
-                snapshot.partial(file.etag).write_bytes(candidate.contents[file.name])
-    yield from _transferred(of, [candidate.small, candidate.weights], cancel)
+                snapshot.partial(file.etag).write_bytes(judged.contents[file.name])
+    yield from _transferred(of, [judged.small, judged.weights], cancel)
     return snapshot.folder
 
 
-def _with_tokenizer(
-    candidate: Candidate, snapshot: Snapshot, allowed: bool, cancel: Cancel
-) -> Iterator[Event]:
+def _judged(of: Repository, snapshot: Snapshot, cancel: Cancel) -> Generator[Event, None, Candidate]:
+    def read(file: HubFile) -> bytes:
+        there = snapshot.has(file)
+        return (snapshot.folder / file.name).read_bytes() if there else client.read_file(of, file)
+
+    for failures in itertools.count(1):
+        try:
+            return answer(lambda: examine(of, read), cancel)
+        except PassingError as error:
+            delay = error.delay_s(failures)
+            yield Note(f"{error.why}; asking again in {delay:.1f} s", "warning")
+            cancel.rest(delay)
+    raise AssertionError  # `delay_s` raises after the last attempt
+
+
+def _with_tokenizer(judged: Candidate, snapshot: Snapshot, allowed: bool, cancel: Cancel) -> Iterator[Event]:
     """Give a model without a tokenizer copies of another model's, if that was `allowed`."""
-    source = candidate.tokenizer_of
+    name, source = judged.of.id, judged.tokenizer_of
     if snapshot.folder.is_dir() and has_tokenizer({path.name for path in snapshot.folder.iterdir()}):
         return
     if not allowed:
-        raise HubError(
-            f"{candidate.of.id} has no tokenizer",
-            f"its authors use that of {source}",
-            f"Run `kl-lens pull {candidate.of.id} --with-tokenizer` to download that too",
-        )
-    yield Note(f"{candidate.of.id} has no tokenizer. Its authors use that of {source}, so do we.")
-    other = answer(lambda: hub.repository(source), cancel)
+        step = f"Run `kl-lens pull {name} --with-tokenizer` to download that too"
+        raise HubError(f"{name} has no tokenizer", f"its authors use that of {source}", step)
+    yield Note(f"{name} has no tokenizer. Its authors use that of {source}, so do we.")
+    other = answer(lambda: client.repository(source), cancel)
     files = tuple(file for file in other.files if file.name in TOKENIZER_FILES)
     yield from _transferred(other, [files], cancel)
     with _writing(snapshot.folder):
@@ -163,23 +158,12 @@ def _with_tokenizer(
             shutil.copyfile(Snapshot(other.id, other.commit).folder / file.name, snapshot.folder / file.name)
 
 
-def _examined(of: Repository, read: Read, cancel: Cancel) -> Generator[Event, None, Candidate]:
-    for failures in itertools.count(1):
-        try:
-            return answer(lambda: examine(of, read), cancel)
-        except hub.PassingError as error:
-            delay = delay_s(error, failures, error.retry_after_s)
-            yield Note(f"{error.why}; asking again in {delay:.1f} s", "warning")
-            cancel.rest(delay)
-    raise AssertionError  # `delay_s` raises after the last attempt
-
-
 def _transferred(of: Repository, groups: list[tuple[HubFile, ...]], cancel: Cancel) -> Iterator[Event]:
     """The files of each group after those of the one before: weights come last, and make a model complete."""
     snapshot = Snapshot(of.id, of.commit, of.kind)
     transfer = Transfer(of, snapshot, [file for group in groups for file in group], cancel)
-    missing = [[file for file in group if not snapshot.has(file.name, file.size)] for group in groups]
-    needed = sum(file.size - bytes_there(snapshot, file) for group in missing for file in group)
+    missing = [[file for file in group if not snapshot.has(file)] for group in groups]
+    needed = sum(file.size - snapshot.bytes_there(file) for group in missing for file in group)
     with _writing(snapshot.repository):
         if any(missing):
             with room_for(of.id, needed, snapshot.repository, _ADVICE):
@@ -193,7 +177,3 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"Cannot write into {folder}", reason(error), _ADVICE) from error
-
-
-def _finished(folder: Path, model_id: str, revision: str) -> Finished:
-    return Finished({"folder": str(folder), "id": model_id, "revision": revision})

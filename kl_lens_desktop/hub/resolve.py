@@ -6,7 +6,7 @@ from pathlib import Path
 from kl_lens_desktop import resources
 from kl_lens_desktop.errors import HubError, InputError, ModelError
 from kl_lens_desktop.files import MODEL_XML
-from kl_lens_desktop.hub import old_folders, store
+from kl_lens_desktop.hub import store
 from kl_lens_desktop.repository.model_files import model_files
 from kl_lens_desktop.repository.names import is_model_id
 
@@ -80,9 +80,9 @@ def _open_folder(folder: Path) -> LocalModel:
     if not names:
         why = "it contains only folders" if any(folder.iterdir()) else "it is empty"
         raise InputError(f"Cannot open {folder}", why, _WANTED)
-    kept = folder.parent.name == "snapshots" or old_folders.MANIFEST in names
+    kept = folder.parent.name == "snapshots" or store.OLD_MANIFEST in names
     pulled = store.at(folder) if kept else None
-    if pulled and not pulled.complete and store.is_half_pulled(pulled):
+    if pulled and not pulled.complete and pulled.is_half_pulled:
         raise ModelError(
             f"{pulled.id} cannot be opened yet",
             "its download is not complete",

@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,16 +13,17 @@ from huggingface_hub.errors import CacheNotFound
 from huggingface_hub.file_download import are_symlinks_supported, repo_folder_name
 from huggingface_hub.utils import WeakFileLock
 
-from kl_lens_desktop import temporary
 from kl_lens_desktop.errors import InputError, ModelError
-from kl_lens_desktop.files import reason, write_text
-from kl_lens_desktop.hub import old_folders
+from kl_lens_desktop.files import link_or_copy, read_json, reason, write_text
+from kl_lens_desktop.home import home
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.repository.listing import HubFile
 from kl_lens_desktop.repository.model_files import CONFIG, UnusableError, model_files
 from kl_lens_desktop.repository.names import is_safe_name
 from kl_lens_desktop.repository.support import check_tokenizer_files
 
-PARTIAL = ".kl-lens.incomplete"  # listed by `hf cache` as what it is
+OLD_MANIFEST, _MANIFEST_LIMIT = "kl-lens-model.json", 2**20  # in folders of earlier versions
+_PARTIAL = ".kl-lens.incomplete"  # listed by `hf cache` as what it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,8 @@ class StoredModel:
         The commit (40 hexadecimal digits); empty if that is unknown.
     names : frozenset of str
         Branches and tags that meant this commit when they were asked for.
-    folder : Path
-        Where its files lie.
     bytes : int
-        What they weigh on disk.
+        What it weighs on disk.
     complete : bool
         Whether its configuration and all weights are there; otherwise pulling again goes on.
     old : bool
@@ -59,6 +59,11 @@ class StoredModel:
         if revision is None or revision == self.revision or revision in self.names:
             return True
         return len(revision) >= 7 and self.revision.startswith(revision.lower())
+
+    @property
+    def is_half_pulled(self) -> bool:
+        """Whether a part of a file is there, so that pulling again goes on."""
+        return self.old or any(self.folder.parents[1].glob("blobs/*.incomplete"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,42 +87,64 @@ class Snapshot:
 
     def partial(self, etag: str) -> Path:
         """Named after the content, so that it is found again whatever happened."""
-        return self.repository / "blobs" / (etag + PARTIAL)
+        return self.blob(etag + _PARTIAL)
 
     def lock(self, etag: str) -> Path:
         """The very one that huggingface_hub takes."""
         return cache() / ".locks" / self.repository.name / f"{etag}.lock"
 
-    def has(self, name: str, size: int) -> bool:
-        path = self.folder / name
-        return path.is_file() and path.stat().st_size == size
+    def has(self, file: HubFile) -> bool:
+        return _weighs(self.folder / file.name, file.size)
 
-    def elsewhere(self, name: str, size: int) -> Iterator[Path]:
+    def has_blob(self, file: HubFile) -> bool:
+        return _weighs(self.blob(file.etag), file.size)
+
+    def bytes_there(self, file: HubFile) -> int:
+        """How much of a file need not be fetched any more."""
+        places = (self.folder / file.name, self.blob(file.etag), self.partial(file.etag))
+        return next((min(path.stat().st_size, file.size) for path in places if path.is_file()), 0)
+
+    def elsewhere(self, file: HubFile) -> Iterator[Path]:
         """Files of other commits that may have the same content, where links to blobs are not allowed."""
-        folders = self.folder.parent.iterdir() if self.folder.parent.is_dir() else ()
-        for path in (folder / name for folder in folders if folder != self.folder):
-            if path.is_file() and not path.is_symlink() and path.stat().st_size == size:
+        for path in self.folder.parent.glob(f"*/{file.name}"):
+            if path.parent != self.folder and not path.is_symlink() and _weighs(path, file.size):
                 yield path
 
-    def place(self, name: str, etag: str, *, new: bool) -> None:
-        """Give a blob its name in the snapshot: by a link, or as the file itself where links are not allowed.
+    def place(self, file: HubFile) -> None:
+        """Give a blob its name in the snapshot: by a symbolic link, else a hard one, else as the file itself.
 
-        A blob that is not `new` may belong to other commits too, and stays.
+        A hard link leaves the blob where other programs that wait for it look.
         """
-        pointer, blob = self.folder / name, self.blob(etag)
+        pointer, blob = self.folder / file.name, self.blob(file.etag)
         pointer.parent.mkdir(parents=True, exist_ok=True)
         pointer.unlink(missing_ok=True)
         if are_symlinks_supported(cache()):
             pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-        elif new:
+            return
+        try:
+            os.link(blob, pointer)
+        except OSError:
             os.replace(blob, pointer)
-        else:
-            link_or_copy(blob, pointer, lambda: None)
+
+    def discard(self, file: HubFile) -> None:
+        """Delete a damaged file and its blob."""
+        for path in ((self.folder / file.name).resolve(), self.blob(file.etag), self.folder / file.name):
+            path.unlink(missing_ok=True)
 
     def refer(self, asked: str) -> None:
         """Note that a branch or tag means this commit."""
         if asked != self.commit and all(map(is_safe_name, asked.split("/"))):
             write_text(self.repository / "refs" / asked, self.commit)
+
+    def sweep(self, *, partials: bool) -> None:
+        """Delete blobs that no commit names any more, which only hard links leave, and `partials`."""
+        named = {path.resolve() for path in self.repository.glob("snapshots/*/*")}
+        for blob in self.repository.glob("blobs/*"):
+            etag = blob.name.removesuffix(_PARTIAL)
+            lone = not blob.is_symlink() and blob.stat().st_nlink == 1 and blob.resolve() not in named
+            if (partials and etag != blob.name) or (lone and etag == blob.name):
+                with contextlib.suppress(Timeout), WeakFileLock(self.lock(etag), timeout=0.1):
+                    blob.unlink(missing_ok=True)  # else somebody is writing it
 
 
 def cache() -> Path:
@@ -127,22 +154,17 @@ def cache() -> Path:
 
 def list_models() -> list[StoredModel]:
     """All models on this computer, the last pulled first; a half-pulled one is there too, and says so."""
-    found = sorted(_cached(), key=lambda pair: -pair[0])
-    return [model for _, model in found] + [
-        StoredModel(o.id, o.revision, frozenset({o.asked}), o.folder, o.bytes, o.complete, old=True)
-        for o in old_folders.list_folders()
-    ]
+    root = home() / "models"
+    folders = [path for path in (root.iterdir() if root.is_dir() else ()) if path.name[0] != "."]
+    old = [folder / OLD_MANIFEST for folder in folders if (folder / OLD_MANIFEST).is_file()]
+    old.sort(key=lambda manifest: -manifest.stat().st_mtime_ns)
+    return [model for _, model in sorted(_cached(), key=lambda pair: -pair[0])] + [_old(each) for each in old]
 
 
 def find(model_id: str, revision: str | None = None) -> StoredModel | None:
-    """The complete model of that Hub id that was pulled last.
+    """The complete model of that Hub id, in capital letters or small ones, that was pulled last.
 
-    Parameters
-    ----------
-    model_id : str
-        The Hub id; the Hub does not tell capital letters from small ones, so neither does this.
-    revision : str, optional
-        A commit, its first seven or more digits, or the branch or tag that was asked for.
+    `revision` is a commit, its first seven or more digits, or the branch or tag that was asked for.
     """
     for model in list_models():
         if model.complete and model.id.lower() == model_id.lower() and model.is_at(revision):
@@ -156,34 +178,20 @@ def at(folder: Path) -> StoredModel | None:
 
 
 def remove_model(model: StoredModel) -> None:
-    """Delete a model's files, but for what another commit of it shares.
-
-    Raises
-    ------
-    InputError
-        If a file of it is in use or cannot be deleted.
-    """
+    """Delete a model's files, but for what another commit of it shares; `InputError` if one is in use."""
     try:
         if model.old:
-            old_folders.remove(model.folder)
+            _remove_folder(model.folder)
             return
         found = scan_cache_dir(cache())
         # A copy of a repository has the same commits, and huggingface_hub would take either of the two.
         its = frozenset(r for r in found.repos if (r.repo_type, r.repo_id) == ("model", model.id))
         replace(found, repos=its).delete_revisions(model.revision).execute()
-        if not model.complete:
-            _remove_partials(Snapshot(model.id, model.revision))
+        Snapshot(model.id, model.revision).sweep(partials=not model.complete)
     except OSError as error:
         raise _in_use(model, error.strerror or str(error)) from error
     if model.folder.exists():
         raise _in_use(model, "a file is in use or protected")
-
-
-def discard(path: Path) -> None:
-    """Delete a damaged file of the cache, and the blob that it links to."""
-    blob = path.resolve()
-    path.unlink()
-    blob.unlink(missing_ok=True)
 
 
 def move_to_cache(model: StoredModel, cancel: Cancel) -> StoredModel:
@@ -199,12 +207,13 @@ def move_to_cache(model: StoredModel, cancel: Cancel) -> StoredModel:
     place = Snapshot(model.id, model.revision)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
-        for path in old_folders.model_paths(model.folder):
-            if not place.has(path.name, path.stat().st_size):
+        for path in model.folder.iterdir():
+            other = path.name in (OLD_MANIFEST, ".lock") or path.suffix == ".partial" or not path.is_file()
+            if not other and not _weighs(place.folder / path.name, path.stat().st_size):
                 link_or_copy(path, place.folder / path.name, cancel.check)
         for asked in model.names:
             place.refer(asked)
-        old_folders.remove(model.folder)
+        _remove_folder(model.folder)
     except OSError as error:
         step = "Free some space, or close the programs that use it, and try again"
         raise InputError(f"Cannot move {model.id}", reason(error), step) from error
@@ -213,32 +222,18 @@ def move_to_cache(model: StoredModel, cancel: Cancel) -> StoredModel:
     return moved
 
 
-def is_half_pulled(model: StoredModel) -> bool:
-    """Whether a part of a file is there, so that pulling again goes on."""
-    blobs = Snapshot(model.id, model.revision).repository / "blobs"
-    return model.old or any(blobs.glob("*.incomplete"))
-
-
 def _cached() -> Iterator[tuple[float, StoredModel]]:
     try:
         found = scan_cache_dir(cache())
     except (CacheNotFound, ValueError, OSError):
         return
-    for repository in found.repos:
-        if repository.repo_type != "model":
-            continue
-        for revision in repository.revisions:
-            folder = revision.snapshot_path
+    for its in found.repos:
+        for r in its.revisions if its.repo_type == "model" else ():
+            folder = r.snapshot_path
             if (folder / CONFIG).is_file():  # other repositories are for other tools
-                model = StoredModel(
-                    repository.repo_id,
-                    revision.commit_hash,
-                    revision.refs,
-                    folder,
-                    revision.size_on_disk,
-                    _is_complete(folder),
-                )
-                yield revision.last_modified, model
+                whole = _is_complete(folder)
+                model = StoredModel(its.repo_id, r.commit_hash, r.refs, folder, r.size_on_disk, whole)
+                yield r.last_modified, model
 
 
 def _is_complete(folder: Path) -> bool:
@@ -250,28 +245,31 @@ def _is_complete(folder: Path) -> bool:
     return True
 
 
-def _remove_partials(snapshot: Snapshot) -> None:
-    for partial in (snapshot.repository / "blobs").glob("*" + PARTIAL):
-        lock = snapshot.lock(partial.name.removesuffix(PARTIAL))
-        with contextlib.suppress(Timeout), WeakFileLock(lock, timeout=0.1):  # else somebody is writing it
-            partial.unlink(missing_ok=True)
+def _old(manifest: Path) -> StoredModel:
+    """What a folder with a manifest holds; one that is damaged is still told, so that its size is seen."""
+    folder = manifest.parent
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    try:
+        value = read_json(manifest, _MANIFEST_LIMIT)
+    except InputError:
+        value = None
+    match value:
+        case {"schema": "kl-lens/model/1", "id": str(name), "revision": str(revision), "asked": str(asked)}:
+            whole = value.get("complete") is True
+            return StoredModel(name, revision, frozenset({asked}), folder, size, whole, old=True)
+    return StoredModel(folder.name, "", frozenset(), folder, size, complete=False, old=True)
 
 
-def link_or_copy(source: Path, target: Path, check: Callable[[], None]) -> None:
-    """Give a file a second name, which takes no room and no right as symbolic links do; or copy it.
+def _remove_folder(folder: Path) -> None:
+    """Delete a folder, first aside as a whole: a half-deleted model must never look usable."""
+    gone = folder.with_name(f".{folder.name}.removed")  # not listed any more
+    shutil.rmtree(gone, ignore_errors=True)
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
 
-    `check` is called after every piece that is copied, and may raise.
-    """
-    temporary.sweep_partials(target.parent)
-    with temporary.partial_of(target) as partial:
-        try:
-            os.link(source, partial)
-        except OSError:  # another disk
-            with source.open("rb") as old, partial.open("wb") as new:
-                while piece := old.read(4 * 2**20):
-                    check()
-                    new.write(piece)
-        os.replace(partial, target)
+
+def _weighs(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _in_use(model: StoredModel, why: str) -> InputError:

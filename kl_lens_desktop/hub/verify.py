@@ -5,15 +5,15 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.hub import client as hub
-from kl_lens_desktop.hub import store
-from kl_lens_desktop.hub.client import HubFile
+from kl_lens_desktop.files import pieces
+from kl_lens_desktop.hub import client, store
 from kl_lens_desktop.hub.download import complete
 from kl_lens_desktop.hub.jobs import Verified, VerifyFilesJob
 from kl_lens_desktop.hub.session import answer
-from kl_lens_desktop.hub.store import StoredModel
+from kl_lens_desktop.hub.store import Snapshot
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
+from kl_lens_desktop.repository.listing import HubFile
 
 STAGE = "verify-files"
 _EVERY_S = 0.1
@@ -41,17 +41,21 @@ def verify_files(job: VerifyFilesJob, cancel: Cancel) -> Iterator[Event]:
     if stored.old and job.repair:
         why = "it lies in a folder of an earlier version"
         raise InputError(f"Cannot repair {job.model}", why, f"Run `kl-lens pull {stored.id} --move` first")
-    files = _named_by_links(stored.folder) or answer(lambda: _listed(stored), cancel)
-    damaged = yield from _damaged(stored.folder, files, cancel)
+    name, commit, folder = stored.id, stored.revision, stored.folder
+    files = _named_by_links(folder)
+    if not files:
+        listed = answer(lambda: client.repository(name, commit), cancel).files
+        files = [file for file in listed if (folder / file.name).is_file() and file.is_verifiable]
+    damaged = yield from _damaged(folder, files, cancel)
     repaired = bool(damaged) and job.repair
     if repaired:
-        of = answer(lambda: hub.repository(stored.id, stored.revision), cancel)
+        of = answer(lambda: client.repository(name, commit), cancel)
         for file in damaged:
-            store.discard(stored.folder / file.name)
+            Snapshot(name, commit).discard(file)
         yield from complete(of, cancel)
     result: Verified = {
-        "id": stored.id,
-        "folder": str(stored.folder),
+        "id": name,
+        "folder": str(folder),
         "files": [file.name for file in files],
         "damaged": [file.name for file in damaged],
         "repaired": repaired,
@@ -62,30 +66,22 @@ def verify_files(job: VerifyFilesJob, cancel: Cancel) -> Iterator[Event]:
 def _named_by_links(folder: Path) -> list[HubFile]:
     """The files with their hashes, if every one is a link to a blob that is named by it."""
     paths = sorted(path for path in folder.iterdir() if not path.is_dir())
-    files = [
-        HubFile(path.name, path.stat().st_size, path.readlink().name) for path in paths if path.is_symlink()
-    ]
-    return files if len(files) == len(paths) and all(map(hub.is_verifiable, files)) else []
-
-
-def _listed(stored: StoredModel) -> list[HubFile]:
-    listed = hub.repository(stored.id, stored.revision).files
-    return [file for file in listed if (stored.folder / file.name).is_file() and hub.is_verifiable(file)]
+    links = [path for path in paths if path.is_symlink()]
+    files = [HubFile(path.name, path.stat().st_size, path.readlink().name) for path in links]
+    return files if len(links) == len(paths) and all(file.is_verifiable for file in files) else []
 
 
 def _damaged(folder: Path, files: list[HubFile], cancel: Cancel) -> Generator[Event, None, list[HubFile]]:
     total, done, told, damaged = sum(file.size for file in files), 0, 0.0, []
     for file in files:
-        digest, size = file.new_digest(), 0
-        with (folder / file.name).open("rb") as disk:
-            while piece := disk.read(4 * 2**20):
-                cancel.check()
-                digest.update(piece)
-                size += len(piece)
-                if (now := time.monotonic()) - told >= _EVERY_S:
-                    yield Progress(STAGE, done + size, total, file.name, "bytes")
-                    told = now
+        digest = file.new_digest()
+        for piece in pieces(folder / file.name):
+            cancel.check()
+            digest.update(piece)
+            done += len(piece)
+            if (now := time.monotonic()) - told >= _EVERY_S:
+                yield Progress(STAGE, done, total, file.name, "bytes")
+                told = now
         if digest.hexdigest() != file.etag:
             damaged.append(file)
-        done += file.size
     return damaged

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.files import reason, sha256
 from kl_lens_desktop.repository.model_files import INDEX, ModelFiles, listed, model_files
-from kl_lens_desktop.repository.native import name_in_transformers
+from kl_lens_desktop.repository.text_part import text_name
 
 _SHORT = (
     "F4",
@@ -57,7 +57,7 @@ def tensor_shapes(files: ModelFiles) -> dict[str, tuple[int, ...]]:
                     "Keep only the files of one model",
                 )
             shapes[name], homes[name] = shape, file.name
-    index = {name_in_transformers(name): home for name, home in files.index.items()}
+    index = {text_name(name): home for name, home in files.index.items()}
     if astray := [name for name, home in index.items() if homes.get(name) != home]:
         raise ModelError(
             f"Cannot open {files.folder}",
@@ -78,7 +78,7 @@ def weights_sha256(files: list[Path], on_bytes: Callable[[int], None] | None = N
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(file, framework="numpy", backend="pread") as opened:
-            found = {name_in_transformers(name): opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            found = {text_name(name): opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
             shapes = {name: tuple(each.get_shape()) for name, each in found.items()}
             kinds = {name: each.get_dtype() for name, each in found.items()}
     except SafetensorError as error:

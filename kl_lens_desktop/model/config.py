@@ -13,8 +13,8 @@ from kl_lens_desktop.repository.model_files import (
     listed,
     read_object,
 )
-from kl_lens_desktop.repository.native import in_transformers
 from kl_lens_desktop.repository.support import check_architecture, check_unquantized, parts
+from kl_lens_desktop.repository.text_part import text_config
 
 # Several times what the largest published models have: beyond, building a model would never end.
 _MOST = (
@@ -36,9 +36,10 @@ def read_config(files: ModelFiles) -> dict[str, Any]:
     """
     folder = files.folder
     try:
-        config = in_transformers(read_object(folder / CONFIG))
+        published = read_object(folder / CONFIG)
+        config = text_config(published)
         check_architecture(config)
-        check_unquantized(config, {path.name for path in folder.iterdir()})
+        check_unquantized(published, {path.name for path in folder.iterdir()})
     except UnusableError as error:
         raise ModelError(f"Cannot open {folder}", error.why, error.next_step) from error
     check_sizes(folder, config)

@@ -15,6 +15,7 @@ from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.quantities import size
 from kl_lens_desktop.repository.model_files import model_files
+from kl_lens_desktop.repository.text_part import is_for_seeing
 
 _MB = 2**20
 # Resident set of a worker with its libraries loaded and no model, measured on Linux with the pinned versions.
@@ -119,7 +120,8 @@ def folder_sizes(folder: Path) -> Sizes:
     ModelError
         If `checkpoint.tensor_shapes` refuses them.
     """
-    return sizes_of(tensor_shapes(model_files(folder)))
+    shapes = tensor_shapes(model_files(folder))
+    return sizes_of({name: shape for name, shape in shapes.items() if not is_for_seeing(name)})
 
 
 def memory_mb(model: str, stage: str) -> int | None:

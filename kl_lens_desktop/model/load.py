@@ -47,8 +47,8 @@ from kl_lens_desktop.repository.model_files import (
     parse_object,
     read_bytes,
 )
-from kl_lens_desktop.repository.native import is_native, name_in_transformers
 from kl_lens_desktop.repository.support import check_tokenizer_files
+from kl_lens_desktop.repository.text_part import is_for_seeing, text_name
 from kl_lens_desktop.temporary import temporary_folder
 
 Value = TypeVar("Value")
@@ -113,10 +113,17 @@ def warnings(loaded: LoadedModel) -> Iterator[Note]:
             "Texts and prompts that contain them cannot be used.",
             "warning",
         )
-    if loaded.unused:
+    seeing = [name for name in loaded.unused if is_for_seeing(name)]
+    if seeing:
+        yield Note(
+            f"Only the text part of this model is used. The {len(seeing):,} tensors of its vision part are "
+            "left out.",
+            "warning",
+        )
+    if odd := [name for name in loaded.unused if name not in seeing]:
         yield Note(
             f"These tensors of the model's files belong to no part of its text model, and are not used: "
-            f"{listed(loaded.unused)}.",
+            f"{listed(odd)}.",
             "warning",
         )
 
@@ -223,8 +230,8 @@ def _small_files(files: ModelFiles) -> Iterator[Path]:
                 described = parse_object(content, file)
                 if file.name == TOKENIZER:
                     check_tokenizer(described, file)
-                if file.name == CONFIG and is_native(described):
-                    content = json.dumps(read_config(files)).encode()
+                if file.name == CONFIG and (text := read_config(files)) != described:
+                    described, content = text, json.dumps(text).encode()
                 if described.pop(_OTHERS.get(file.name, ""), None) is not None:
                     content = json.dumps(described).encode()
             try:
@@ -376,7 +383,7 @@ def _tensors(files: ModelFiles) -> Iterator[dict[str, Any]]:
             stack.enter_context(safe_open(file, framework="pt", backend=backend)) for file in files.weights
         ]
         yield {
-            name_in_transformers(name): file.get_slice(name)
+            text_name(name): file.get_slice(name)
             for file in opened
             for name in file.keys()  # noqa: SIM118
         }

@@ -19,7 +19,7 @@ from transformers.core_model_loading import (
     WeightRenaming,
 )
 
-from kl_lens_desktop.repository.native import name_in_transformers
+from kl_lens_desktop.repository.text_part import text_name
 
 PIECE_ELEMENTS = 2**20  # of a stored weight at a time, 4 MB in float32
 _DTYPES = {
@@ -54,7 +54,7 @@ def mapped_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
     OSError, ValueError
         If a file cannot be read, or has a type of elements that is not known here.
     """
-    return {name_in_transformers(name): tensor for file in files for name, tensor in _tensors(file).items()}
+    return {text_name(name): tensor for file in files for name, tensor in _tensors(file).items()}
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.repository.model_files import model_files
-from kl_lens_desktop.repository.native import name_in_transformers
+from kl_lens_desktop.repository.text_part import text_name
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _ROWS = 64  # that are read together: neighbours share a page
@@ -37,7 +37,7 @@ def sample_values(folder: Path, weight: str, most: int = 2**20) -> NDArray[np.fl
         header: dict[str, Any] = json.loads(data[8:start].tobytes())
         header.pop("__metadata__", None)
         for name, about in header.items():
-            if name_in_transformers(name) in wanted and about["dtype"] in _DTYPES:
+            if text_name(name) in wanted and about["dtype"] in _DTYPES:
                 first, last = (start + offset for offset in about["data_offsets"])
                 return _sampled(data[first:last], about["dtype"], int(about["shape"][-1]), most)
     why = "the checkpoint holds it in parts"

@@ -4,6 +4,7 @@ What is hashed, loaded, sized, downloaded and copied is chosen here alone. Needs
 """
 
 import codecs
+import contextlib
 import json
 import math
 import re
@@ -37,6 +38,8 @@ _MOST_BYTES = {
     "chat_template.jinja": 4 * _MB,
     "chat_template.json": 4 * _MB,
 }
+_LICENCE = re.compile(r"(LICENSE|NOTICE)(\.\w+)?")
+MOST_DOCUMENT_BYTES = 16 * _MB
 _DEEPEST = 64
 _FLAT = ("vocab", "merges")  # a million entries, which only the tokenizer's own library reads
 _SHARD = re.compile(r"(.+)-(\d{1,6})-of-(\d{1,6})\.safetensors")
@@ -116,6 +119,21 @@ def model_files(folder: Path) -> ModelFiles:
         index,
         tuple(_own_file(folder, name) for name in small),
     )
+
+
+def is_licence(name: str) -> bool:
+    """Whether a file of that name says what others may do with the model."""
+    return bool(_LICENCE.fullmatch(name))
+
+
+def licence_files(folder: Path) -> list[Path]:
+    """The licence of a model folder and its notices, in order of name, but for links to somewhere else."""
+    found = []
+    for name in sorted(path.name for path in folder.iterdir() if is_licence(path.name)):
+        with contextlib.suppress(ModelError):
+            path = _own_file(folder, name)
+            found += [path] if path.stat().st_size <= MOST_DOCUMENT_BYTES else []
+    return found
 
 
 def no_config(names: Collection[str]) -> UnusableError:

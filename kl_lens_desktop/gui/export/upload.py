@@ -8,12 +8,13 @@ from PySide6.QtWidgets import QCheckBox, QDialog, QLineEdit, QPlainTextEdit, QWi
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import KLLensError
+from kl_lens_desktop.export.model_card import README
 from kl_lens_desktop.gui.kit.controls import button, column, combo, label, row
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.printable import printable_lines
-from kl_lens_desktop.publishing import README, PushJob, publish_plan
+from kl_lens_desktop.publishing import PushJob, publish_plan
 from kl_lens_desktop.repository.names import is_model_id
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from kl_lens_desktop.gui.state.session import BLOCK_NAMES, STAGE_NAMES, Model
 from kl_lens_desktop.model.fit import StageNeed, fits, stage_needs
 
 if TYPE_CHECKING:
-    from kl_lens_desktop.hub.candidate import Candidate
     from kl_lens_desktop.hub.facts import Facts
+    from kl_lens_desktop.repository.candidate import Candidate
 
 
 class ModelDetails(QScrollArea):

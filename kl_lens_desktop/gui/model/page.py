@@ -33,8 +33,8 @@ from kl_lens_desktop.gui.model.search import Results
 from kl_lens_desktop.gui.state.session import Session
 
 if TYPE_CHECKING:
-    from kl_lens_desktop.hub.candidate import Candidate
     from kl_lens_desktop.hub.facts import Facts
+    from kl_lens_desktop.repository.candidate import Candidate
 
 
 class ModelPage(Page):

@@ -127,11 +127,11 @@ class SettingsPage(Page):
         def look() -> str:
             from huggingface_hub import get_token
 
-            from kl_lens_desktop.hub import client
+            from kl_lens_desktop.hub import access_token
 
             if get_token():
                 return "environment" if os.environ.get("HF_TOKEN", "").strip() else "hf auth login"
-            return "keyring" if client.saved_token() else ""
+            return "keyring" if access_token.saved_token() else ""
 
         self.session.background.run(look, self._show_token, self.session.say_error)
 
@@ -156,19 +156,21 @@ class SettingsPage(Page):
         self.forget_token.setEnabled(place == "keyring")
 
     def _save_token(self) -> None:
-        from kl_lens_desktop.hub import client
+        from kl_lens_desktop.hub import access_token
 
         token = self.token.text().strip()
         self.token.clear()
         if token:
             self.session.background.run(
-                lambda: client.save_token(token), lambda _: self.opened(), self.session.say_error
+                lambda: access_token.save_token(token), lambda _: self.opened(), self.session.say_error
             )
 
     def _forget_token(self) -> None:
-        from kl_lens_desktop.hub import client
+        from kl_lens_desktop.hub import access_token
 
-        self.session.background.run(client.forget_token, lambda _: self.opened(), self.session.say_error)
+        self.session.background.run(
+            access_token.forget_token, lambda _: self.opened(), self.session.say_error
+        )
 
     def _change_endpoint(self) -> None:
         address = self.endpoint.text().strip().rstrip("/")
