@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QFrame, QLabel, QWidget
 
 from kl_lens_desktop.gui.bench.figures import variant_title
 from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.charts import take_menu_away
 from kl_lens_desktop.gui.kit.controls import RIGHT, Elided, label, row
 from kl_lens_desktop.gui.kit.words import explain
 from kl_lens_desktop.gui.state.job import Runner
@@ -137,7 +138,7 @@ class _Strip(pg.PlotWidget):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setMouseEnabled(False, False)
-        self.setMenuEnabled(False)
+        take_menu_away(self)
         self.hideButtons()
         self.hideAxis("left")
         self.hideAxis("bottom")
