@@ -41,7 +41,8 @@ class LogAxis(pg.AxisItem):
 def take_menu_away(plot: pg.PlotWidget) -> None:
     """A plot has no menu of pyqtgraph's; the one that it makes all the same goes when the plot does."""
     plot.setMenuEnabled(False)
-    plot.plotItem.ctrlMenu.setParent(plot)
+    menu = plot.plotItem.ctrlMenu
+    menu.setParent(plot, menu.windowFlags())
 
 
 class Chart(pg.PlotWidget):
