@@ -31,6 +31,7 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
     set_up_table,
+    with_heading,
 )
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.state.session import Session
@@ -184,7 +185,7 @@ def _table(name: str, headings: tuple[str, ...], widths: tuple[int, ...]) -> QTa
     set_up_table(table, name, stretch=-1)
     table.setItemDelegate(NumberDelegate(table))
     for place, width in enumerate(widths):
-        table.setColumnWidth(place, width)
+        table.setColumnWidth(place, with_heading(table, place, width))
     return table
 
 

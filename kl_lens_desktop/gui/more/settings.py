@@ -28,6 +28,8 @@ from kl_lens_desktop.gui.more.about import packages, system
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
 
+WIDTH = 880
+
 
 class SettingsPage(Page):
     """Everything takes effect at once."""
@@ -82,6 +84,7 @@ class SettingsPage(Page):
     def _make_sections(self) -> QWidget:
         open_work = button(tr("Open"), lambda: open_folder(self.session.settings.work_folder))
         inside = QWidget()
+        inside.setMaximumWidth(WIDTH)  # not each card's: its height would be reckoned for a wider one
         inside.setLayout(
             column(
                 _section(tr("Look"), "", (tr("Theme"), row(self.theme, None))),
@@ -273,6 +276,4 @@ def _section(title: str, words: str, *lines: tuple[str, QWidget | QLayout]) -> Q
         *([label(words, "secondary", wrap=True)] if words else []),
         grid,
     ]
-    frame = card(column(*parts), margins=16)
-    frame.setMaximumWidth(760)
-    return frame
+    return card(column(*parts), margins=16)

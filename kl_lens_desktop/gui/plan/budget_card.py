@@ -5,7 +5,7 @@ from PySide6.QtWidgets import QGridLayout, QLineEdit, QVBoxLayout, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
-from kl_lens_desktop.gui.kit.controls import JobButton, card, column, combo, hint, label, row
+from kl_lens_desktop.gui.kit.controls import Elided, JobButton, card, column, combo, hint, label, row
 from kl_lens_desktop.gui.plan.budget_slider import STEPS, BudgetSlider
 from kl_lens_desktop.gui.plan.draft import DEVICE_UNITS, UNITS, Draft, Totals
 from kl_lens_desktop.gui.plan.limits import LimitsButton
@@ -216,10 +216,11 @@ class BudgetCard(QWidget):
         grid.setHorizontalSpacing(24)
         grid.setVerticalSpacing(0)
         for place, (name, words) in enumerate(READINGS):
-            grid.addWidget(label(words, "secondary"), 0, place)
+            caption = Elided(words, "secondary")
+            grid.addWidget(caption, 0, place)
             self.readings[name].setFont(theme.text_font(13, semibold=True))
             grid.addWidget(self.readings[name], 1, place)
-            grid.setColumnStretch(place, 1)
+            grid.setColumnStretch(place, caption.fontMetrics().horizontalAdvance(words))
         return grid
 
     def _place(self, size: int) -> int:

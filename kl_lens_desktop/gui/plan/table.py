@@ -230,7 +230,7 @@ class PlanView(QTableView):
     """The name takes what room the other columns leave, and never less than it needs to be read."""
 
     NAME_WIDTH = 128
-    WIDTHS = ((KIND, 88), (SHAPE, 98), (FORMAT, 136), (LOSS, 114), (SIZE, 72))
+    WIDTHS = ((KIND, 100), (SHAPE, 112), (FORMAT, 136), (LOSS, 114), (SIZE, 72))
 
     def __init__(self, model: PlanFilter) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
     set_up_table,
+    with_heading,
 )
 from kl_lens_desktop.gui.kit.pictures import Taken
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
@@ -59,12 +60,12 @@ class WeightDetail(QWidget):
         for place in range(1, len(self.COLUMNS)):
             self.table.setItemDelegateForColumn(place, numbers)
             align_heading(self.table, place)
-            self.table.setColumnWidth(place, self.WIDTHS[place])
+            self.table.setColumnWidth(place, with_heading(self.table, place, self.WIDTHS[place]))
         for place, each in enumerate(MEASURES, start=len(self.COLUMNS) - len(MEASURES)):
             heading = self.table.horizontalHeaderItem(place)
             assert heading is not None
             heading.setToolTip(wrapped_tip(each.help))
-        self.table.setColumnWidth(0, self.WIDTHS[0])
+        self.table.setColumnWidth(0, with_heading(self.table, 0, self.WIDTHS[0]))
         self.values, self.texts = ValueHistogram(), TextSpread()
         self.tabs = QTabBar()
         self.tabs.setDrawBase(False)
