@@ -25,6 +25,7 @@ OutputBaseFilename=kl-lens-{#Version}-setup
 Compression=lzma2/fast
 SolidCompression=yes
 WizardStyle=modern
+SetupIconFile=..\build\icons\kl-lens.ico
 UninstallDisplayIcon={app}\KL Lens.exe
 
 [InstallDelete]

@@ -223,7 +223,9 @@ def test_every_dependency_is_pinned_to_one_version(launch: ModuleType) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pins = _pins("requirements.txt")
     tests = _pins("requirements-test.txt")
+    build = _pins("requirements-build.txt")
     assert not set(pins) & set(tests)
+    assert not set(pins) & set(build)
     needed = project["project"]["dependencies"] + project["build-system"]["requires"]
     extra = project["project"]["optional-dependencies"]["test"]
     for requirements, where in ((needed, pins), (extra, {**pins, **tests})):

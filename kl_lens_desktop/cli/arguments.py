@@ -15,6 +15,7 @@ from kl_lens_desktop.bench.settings import MOST_CONTEXTS, Benchmark
 from kl_lens_desktop.cli.console import print_script, tell
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.families import FAMILIES
+from kl_lens_desktop.hub.resolve import SAMPLE
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
@@ -72,7 +73,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHELL",
         help=f"print what makes a shell complete commands and options ({', '.join(SHELLS)}), and exit",
     )
-    commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    whole.add_argument(
+        "--self-test",
+        nargs="?",
+        const=SAMPLE,
+        metavar="MODEL",
+        help="check that this installation works: take the bundled sample, or MODEL, through a short form of "
+        "every step on the CPU, and exit with 0 or, with a sentence that says why, 1",
+    )
+    whole.set_defaults(command="self-test", debug=False)
+    commands = whole.add_subparsers(metavar="COMMAND", parser_class=_Parser)
     for add in (
         _add_app,
         _add_search,

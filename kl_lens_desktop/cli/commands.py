@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from kl_lens_desktop import quantities
 from kl_lens_desktop.cli.arguments import empty_argument, parser
 from kl_lens_desktop.cli.console import (
     Carry,
+    duration,
     events,
     finish,
     in_child,
@@ -91,6 +93,8 @@ def run(argv: list[str], carry: Carry = in_child) -> int:
 
 def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
     """End with a usage error where arguments do not go together."""
+    if (arguments.command == "self-test") == (arguments.self_test is None):
+        whole.error("--self-test takes no command")
     if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
         whole.error("plan needs a score file and --out, or --diff")
     pinned: dict[str, str] = {}
@@ -113,6 +117,16 @@ def _app(arguments: Arguments) -> int:
     from kl_lens_desktop.gui.shell.application import run as run_application
 
     return run_application(arguments.model)
+
+
+def _self_test(arguments: Arguments) -> None:
+    if sys.platform.startswith("linux"):
+        check_display({**os.environ, "QT_QPA_PLATFORM": "offscreen"})
+    from kl_lens_desktop.gui.shell.self_test import self_test
+
+    started = time.monotonic()
+    self_test(arguments.self_test, tell)
+    say(f"The self-test passed in {duration(time.monotonic() - started)}: KL Lens works on this computer.")
 
 
 def _pull(arguments: Arguments) -> None:
@@ -346,6 +360,7 @@ def _shape(shape: list[int]) -> str:
 
 COMMANDS: dict[str, Callable[[Arguments], int | None]] = {
     "app": _app,
+    "self-test": _self_test,
     "search": search,
     "pull": _pull,
     "verify-files": verify_files,

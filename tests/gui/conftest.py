@@ -1,5 +1,6 @@
 """A window of its own for each test, and proof that nothing of it is left afterwards."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +9,9 @@ from typing import Any
 
 import psutil
 import pytest
+import shiboken6
 from filelock import FileLock
+from PySide6.QtCore import QCoreApplication, QEvent, QTimer
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
@@ -28,6 +31,20 @@ from tests.machine import slowness
 OURS = ("job", "resources", "background", "chat")
 SMALL = Analysis(tokens=512, window=128, formats=("int4_sym_g64", "int8_sym"), rounding="nearest")
 JOB_MS = 300_000
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(qapp: QApplication) -> Iterator[None]:
+    """No window, dialog, menu or tooltip may outlive a test, and no timer may tick on."""
+    before = {id(widget) for widget in qapp.topLevelWidgets()}
+    yield
+    qapp.processEvents()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    left = [widget for widget in qapp.topLevelWidgets() if id(widget) not in before]
+    assert not left, f"left at the top level: {left}"
+    timers = [each for each in gc.get_objects() if issubclass(type(each), QTimer)]
+    ticking = [each for each in timers if shiboken6.isValid(each) and each.isActive()]
+    assert not ticking, f"still ticking: {[(each, each.parent()) for each in ticking]}"
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from kl_lens_desktop.gui.bench.figures import (
 )
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.charts import Chart, LogAxis, spread_labels, stack_labels
+from kl_lens_desktop.gui.state.translation import tr
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +36,18 @@ class Scale:
 
 
 MOST_NAMES = 60  # beyond them nobody could read one; a mark says its name when it is pointed at
-SPEED = Scale("tokens_per_s", "decode, tokens/s")
-SIZE = Scale("size_bytes", "weights, MB", 1e-6)
-MEMORY = Scale("peak_rss_mb", "peak RSS of the process, MiB")
+SPEED = Scale("tokens_per_s", tr("decode, tokens/s"))
+SIZE = Scale("size_bytes", tr("weights, MB"), 1e-6)
+MEMORY = Scale("peak_rss_mb", tr("peak RSS of the process, MiB"))
 QUALITIES = (
     Scale("perplexity", "perplexity"),
-    Scale("kl_to_fp16", "KL to FP16, nats per token", log=True),
-    Scale("top1_agreement", "same top token as FP16, %", 100.0),
+    Scale("kl_to_fp16", tr("KL to FP16, nats per token"), log=True),
+    Scale("top1_agreement", tr("same top token as FP16, %"), 100.0),
 )
 BY_LENGTH = (
-    Scale("tokens_per_s", "decode, tokens/s"),
-    Scale("ttft_ms", "time to first token, ms", log=True),
-    Scale("prefill_tokens_per_s", "prefill, tokens/s"),
+    Scale("tokens_per_s", tr("decode, tokens/s")),
+    Scale("ttft_ms", tr("time to first token, ms"), log=True),
+    Scale("prefill_tokens_per_s", tr("prefill, tokens/s")),
 )
 # By name: what goes across, and what may go up; across None is the length of the prompt.
 VIEWS: dict[str, tuple[Scale | None, tuple[Scale, ...]]] = {
@@ -57,11 +58,11 @@ VIEWS: dict[str, tuple[Scale | None, tuple[Scale, ...]]] = {
     "Speed against memory": (MEMORY, (SPEED,)),
     "Speed by prompt length": (None, BY_LENGTH),
 }
-HINT = (
+HINT = tr(
     "Colours are variants; shapes are devices. For speed, bars show the standard "
-    "deviation of one generation; for quality, the standard error over windows of text. "
-    "All variants read the same text, so differences in quality are more certain than the "
-    "bars suggest. Rows with wrong answers are left out."
+    "deviation of one generation; for quality, the standard error over windows "
+    "of text. All variants read the same text, so differences in quality are "
+    "more certain than the bars suggest. Rows with wrong answers are left out."
 )
 
 
@@ -90,7 +91,7 @@ class BenchChart(Chart):
         self._across = _Axis("bottom")
         self._upward = _Axis("left")
         super().__init__(
-            "Chart of the benchmark", "", "", axes={"bottom": self._across, "left": self._upward}
+            tr("Chart of the benchmark"), "", "", axes={"bottom": self._across, "left": self._upward}
         )
         self.plotItem.vb.sigResized.connect(self._place_names)
 
@@ -132,7 +133,7 @@ class BenchChart(Chart):
         self.clear()
         self._names, self._labels = [], []
         across = VIEWS[self._view][0]
-        self._x, self._y = across.words if across else "prompt, tokens", self._up.words
+        self._x, self._y = across.words if across else tr("prompt, tokens"), self._up.words
         self._across.use(log=across is None)
         self._upward.use(log=self._up.log)
         self.recolour()
@@ -140,7 +141,9 @@ class BenchChart(Chart):
         devices = list(dict.fromkeys(row["device"] for row in self._rows))
         points = self._points(across) if across else self._lines(colours, devices)
         if not points:
-            empty = pg.TextItem("Nothing measured yet", color=theme.colours().secondary, anchor=(0.5, 0.5))
+            empty = pg.TextItem(
+                tr("Nothing measured yet"), color=theme.colours().secondary, anchor=(0.5, 0.5)
+            )
             empty.setPos(0.5, 0.5)
             self.addItem(empty)
             self.setRange(xRange=(0, 1), yRange=(0, 1), padding=0)
@@ -191,7 +194,9 @@ class BenchChart(Chart):
                 if ends is None:
                     continue
                 x = math.log10(length)
-                said = f"{self._name(row, devices)}, {length:,} tokens\n{_said(row, key, self._up)}"
+                said = tr("{name}, {length:,} tokens\n{said}").format(
+                    name=self._name(row, devices), length=length, said=_said(row, key, self._up)
+                )
                 line.append(_Point(row, x, ends[1], x, x, ends[0], ends[2], said))
             if line:
                 pen = pg.mkPen(

@@ -19,17 +19,19 @@ from kl_lens_desktop.gui.kit.controls import Elided, JobButton, button, column, 
 from kl_lens_desktop.gui.kit.words import explain
 from kl_lens_desktop.gui.state.chat import Seat
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.printable import printable_lines
 
-NOTHING = "Export a model first"
-_HINT = (
-    "Both sides answer with the most likely token at each step. A model with a chat template gets your "
-    "messages in it; any other just continues the text. The tint marks tokens that only one answer has.\n"
-    "When both answer at once, each is slower than alone. Clear the box to have them answer in turn, or use "
-    "Benchmark to time them."
+NOTHING = tr("Export a model first")
+_HINT = tr(
+    "Both sides answer with the most likely token at each step. A model with a "
+    "chat template gets your messages in it; any other just continues the text. "
+    "The tint marks tokens that only one answer has.\nWhen both answer at once, "
+    "each is slower than alone. Clear the box to have them answer in turn, or "
+    "use Benchmark to time them."
 )
-_TEMPLATE = "By its chat template"
-_PLAIN = "No template, continues text"
+_TEMPLATE = tr("By its chat template")
+_PLAIN = tr("No template, continues text")
 _MOST_LINES = 4  # of a message in its box, which scrolls then
 
 
@@ -41,18 +43,20 @@ class ChatPanel(QWidget):
         self._session, self._chat = session, session.chat
         self._folders: dict[str, str] = {}
         self._asked: list[str] = []
-        self.sides = (Side("First variant"), Side("Second variant"))
+        self.sides = (Side(tr("First variant")), Side(tr("Second variant")))
         self.prompt = Prompt()
-        self.tokens = spin("Maximum number of new tokens", 8, 1024, 128)
+        self.tokens = spin(tr("Maximum number of new tokens"), 8, 1024, 128)
         self.tokens.setSuffix(" tokens")
-        self.tokens.setToolTip("An answer has at most this many tokens")
-        self.at_once = QCheckBox("Both at once")
-        explain(self.at_once, "Both sides answer at the same time. Cleared, they answer in turn.")
+        self.tokens.setToolTip(tr("An answer has at most this many tokens"))
+        self.at_once = QCheckBox(tr("Both at once"))
+        explain(self.at_once, tr("Both sides answer at the same time. Cleared, they answer in turn."))
         self.at_once.setChecked(True)
-        self.go = JobButton("Send", session, self._missing, self._send, "Ask both sides (Enter)", "primary")
-        self.stop = button("Stop", self._chat.stop, tip="End the answers where they are")
+        self.go = JobButton(
+            tr("Send"), session, self._missing, self._send, tr("Ask both sides (Enter)"), "primary"
+        )
+        self.stop = button(tr("Stop"), self._chat.stop, tip=tr("End the answers where they are"))
         self.stop.hide()
-        self.anew = button("New chat", self.clear, tip="Forget what was said, and unload both models")
+        self.anew = button(tr("New chat"), self.clear, tip=tr("Forget what was said, and unload both models"))
         self.prompt.entered.connect(self.go.click)
         self.prompt.textChanged.connect(self.go.refresh)
         self.prompt.recalled.connect(self._recall)
@@ -87,7 +91,7 @@ class ChatPanel(QWidget):
     def _missing(self) -> str:
         if not self._folders:
             return NOTHING
-        return "" if self.prompt.toPlainText().strip() else "Enter a message first"
+        return "" if self.prompt.toPlainText().strip() else tr("Enter a message first")
 
     def _send(self) -> None:
         text = self.prompt.toPlainText().strip()
@@ -115,9 +119,9 @@ class ChatPanel(QWidget):
     def _finish(self, side: int, turn: ChatTurn) -> None:
         how = ""
         if self._chat.alone:
-            how = "in turn, since memory does not hold both"
+            how = tr("in turn, since memory does not hold both")
         elif not self._chat.in_turn:
-            how = "both at once"
+            how = tr("both at once")
         self.sides[side].finish(turn, how)
         self._compare()
 
@@ -179,7 +183,7 @@ class Side(QWidget):
         self.variant = combo(name, [])
         self.variant.setMinimumContentsLength(9)
         self.variant.activated.connect(lambda _: setattr(self, "_picked", True))
-        self.device = combo(f"{name}: device", [])
+        self.device = combo(tr("{name}: device").format(name=name), [])
         self.device.setMinimumContentsLength(5)
         self._picked = False
         self.turns: list[Turn] = []
@@ -189,8 +193,8 @@ class Side(QWidget):
         self.text = QTextEdit()
         self.text.setReadOnly(True)
         self.text.setAcceptRichText(False)
-        self.text.setAccessibleName(f"{name}: chat")
-        self.text.setPlaceholderText("The answers appear here")
+        self.text.setAccessibleName(tr("{name}: chat").format(name=name))
+        self.text.setPlaceholderText(tr("The answers appear here"))
         self.text.setTabChangesFocus(True)
         self.text.setMinimumHeight(48)
         self.figures = Elided("", "secondary")
@@ -235,20 +239,20 @@ class Side(QWidget):
         """A message is sent to this side."""
         self.turns.append(Turn(text, f"{self.variant.currentText()} on {self.device.currentText()}"))
         self._write_all()
-        self.say("loading …", waits=True)
+        self.say(tr("loading …"), waits=True)
 
     def open(self, how: str) -> None:
         """The model is loaded; `how` it reads messages."""
         self.how.set_text(how)
-        self.say("reading the message …", waits=True)
+        self.say(tr("reading the message …"), waits=True)
 
     def append(self, piece: str) -> None:
         """More of the answer."""
         if self.last is not None:
             self.last.tokens.append(piece)
             self._insert((piece, _plain()))
-            if self.said != "answering …":
-                self.say("answering …", waits=True)
+            if self.said != tr("answering …"):
+                self.say(tr("answering …"), waits=True)
 
     def finish(self, turn: ChatTurn, how: str) -> None:
         """The answer is whole, or was stopped; `how` it was timed."""
@@ -257,9 +261,9 @@ class Side(QWidget):
         self.last.tokens, self.last.done = list(turn["tokens"]), True
         speed = turn["tokens_per_s"]
         words = [
-            f"{quantities.significant(speed)} tokens/s" if speed else "too short to time",
+            f"{quantities.significant(speed)} tokens/s" if speed else tr("too short to time"),
             quantities.plural(len(turn["tokens"]), "token"),
-            f"first after {quantities.significant(turn['ttft_ms'])} ms",
+            tr("first after {ttft_ms} ms").format(ttft_ms=quantities.significant(turn["ttft_ms"])),
             *(["stopped"] if turn["stopped"] else []),
             *([how] if how else []),
         ]
@@ -269,7 +273,7 @@ class Side(QWidget):
         """There is no answer, or no more of it."""
         if self.last is not None and not self.last.done:
             self.last.note = words
-        self.say(words, bad=words != "Stopped.")
+        self.say(words, bad=words != tr("Stopped."))
 
     def mark(self, differs: list[bool]) -> None:
         """Tint the tokens of the last answer that only this side has."""
@@ -278,7 +282,7 @@ class Side(QWidget):
         self.last.differs = differs
         count = sum(differs)
         self._write_all()
-        alike = f"{count:,} only here" if count else "the same answer"
+        alike = tr("{count:,} only here").format(count=count) if count else tr("the same answer")
         self.say(f"{self.said} · {alike}")
 
     def say(self, words: str, *, bad: bool = False, waits: bool = False) -> None:
@@ -337,9 +341,9 @@ class Prompt(QPlainTextEdit):
     recalled = Signal(int)
 
     def __init__(self) -> None:
-        super().__init__("The captain looked at the sea and")
-        self.setAccessibleName("Message")
-        self.setPlaceholderText("Enter sends, Shift+Enter begins a new line, Up recalls earlier messages")
+        super().__init__(tr("The captain looked at the sea and"))
+        self.setAccessibleName(tr("Message"))
+        self.setPlaceholderText(tr("Enter sends, Shift+Enter begins a new line, Up recalls earlier messages"))
         self.setTabChangesFocus(True)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.document().documentLayout().documentSizeChanged.connect(lambda _: self._fit())

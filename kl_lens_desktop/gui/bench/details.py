@@ -20,14 +20,15 @@ from kl_lens_desktop.gui.kit.controls import (
     set_up_table,
 )
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
+from kl_lens_desktop.gui.state.translation import tr
 
 ROW_HEIGHT = 24
 WIDTHS = (276, 188)
-_AGAINST = "Decoding speed relative to …"
-_AGAINST_TIP = (
-    "This variant's tokens/s divided by the other's, on the same device. The 95 % "
-    "interval comes from alternating rounds and allows for repeated looks at the data. ≈ "
-    "means within noise; differences below 4 % always count as noise."
+_AGAINST = tr("Decoding speed relative to …")
+_AGAINST_TIP = tr(
+    "This variant's tokens/s divided by the other's, on the same device. The 95 "
+    "% interval comes from alternating rounds and allows for repeated looks at "
+    "the data. ≈ means within noise; differences below 4 % always count as noise."
 )
 
 
@@ -39,7 +40,7 @@ class FigureSheet(QWidget):
         self.place = Elided("", "secondary")
         self.table = QTableWidget()
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        set_up_table(self.table, "All figures")
+        set_up_table(self.table, tr("All figures"))
         self.table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         self._numbers = NumberDelegate(self.table)
         self.table.setItemDelegate(self._numbers)
@@ -66,7 +67,7 @@ class FigureSheet(QWidget):
             if place:
                 align_heading(self.table, place)
         if any(problem(row)[1] for row in tried):
-            self._add("What went wrong", "", [problem(row)[1] or "–" for row in tried], bad=True)
+            self._add(tr("What went wrong"), "", [problem(row)[1] or "–" for row in tried], bad=True)
         limit = (environment or {}).get("memory_read_gb_s")
         known = figures(rows)
         for group in GROUPS:
@@ -128,10 +129,18 @@ def _place(environment: dict[str, Any] | None) -> str:
     parts = [
         environment["created"][:16].replace("T", " ") + " UTC",
         f"{environment['cpu']}, {quantities.plural(environment['cores'] or 1, 'core')}",
-        {"mains": "on mains", "battery": "on battery"}.get(environment["power"], "power source unknown"),
-        f"{text['tokens']:,} tokens of {text['name']} in windows of {text['window']:,}"
-        + (f", {apart:,} apart" if apart != text["window"] else ""),
+        {"mains": tr("on mains"), "battery": tr("on battery")}.get(
+            environment["power"], tr("power source unknown")
+        ),
+        tr("{tokens:,} tokens of {name} in windows of {window:,}").format(
+            tokens=text["tokens"], name=text["name"], window=text["window"]
+        )
+        + (tr(", {apart:,} apart").format(apart=apart) if apart != text["window"] else ""),
     ]
     if environment.get("memory_read_gb_s"):
-        parts.append(f"{quantities.significant(environment['memory_read_gb_s'])} GB/s read from memory")
+        parts.append(
+            tr("{memory_read_gb_s} GB/s read from memory").format(
+                memory_read_gb_s=quantities.significant(environment["memory_read_gb_s"])
+            )
+        )
     return " · ".join(parts)

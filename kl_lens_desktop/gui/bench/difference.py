@@ -31,26 +31,28 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
     set_up_table,
+    with_heading,
 )
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 
 HEADINGS = (
-    "Variant",
-    "Device",
-    "Figure",
-    "This one",
-    "The other",
-    "Other ÷ this (95 %)",
-    "The other is",
+    tr("Variant"),
+    tr("Device"),
+    tr("Figure"),
+    tr("This one"),
+    tr("The other"),
+    tr("Other ÷ this (95 %)"),
+    tr("The other is"),
 )
 WIDTHS = (104, 96, 250, 84, 84, 184)
 NUMBERS = (3, 4, 5)
-ALIKE = "≈ within noise"
-_CHANGES_TIP = (
-    "Speeds are compared by Welch's t interval over rounds; differences below 4 % count "
-    "as noise. Quality is compared by its standard errors if both files used the same "
-    "text. Size and memory get no verdict."
+ALIKE = tr("≈ within noise")
+_CHANGES_TIP = tr(
+    "Speeds are compared by Welch's t interval over rounds; differences below 4 "
+    "% count as noise. Quality is compared by its standard errors if both files "
+    "used the same text. Size and memory get no verdict."
 )
 
 
@@ -77,7 +79,7 @@ class BenchDifferenceDialog(QDialog):
 
         super().__init__(parent)
         self._session, self._comparison, self._names = session, comparison, names
-        self.setWindowTitle("Two benchmarks side by side")
+        self.setWindowTitle(tr("Two benchmarks side by side"))
         self.resize(1000, 640)
         self.summary = label(_summary(comparison), wrap=True, select=True)
         warnings = [label(each, wrap=True, select=True) for each in comparison.cautions]
@@ -86,33 +88,37 @@ class BenchDifferenceDialog(QDialog):
         self.cautions.setProperty("level", "warning")
         if not warnings:
             self.cautions.hide()
-        self.changes = _table("Figures of both", HEADINGS, WIDTHS)
+        self.changes = _table(tr("Figures of both"), HEADINGS, WIDTHS)
         self._fill_changes()
-        self.around = _table("Environment", ("", "This one", "The other"), (210, 310, 310))
+        self.around = _table(tr("Environment"), ("", tr("This one"), tr("The other")), (210, 310, 310))
         for line, difference in enumerate(around_table(comparison)):
             what, first, second = difference.values()
             self.around.insertRow(line)
             _fill(self.around, line, (_capital(what), first, second), numbers=())
         self.around.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.tabs = QTabWidget()
-        self.tabs.setAccessibleName("Figures, or the environment")
-        ratios = label(ratio_words("this one", "the other"), "secondary", wrap=True)
-        self.tabs.addTab(card(column(self.changes, ratios)), "Figures")
+        self.tabs.setAccessibleName(tr("Figures, or the environment"))
+        ratios = label(ratio_words(tr("this one"), tr("the other")), "secondary", wrap=True)
+        self.tabs.addTab(card(column(self.changes, ratios)), tr("Figures"))
         self.tabs.addTab(
             card(column(self.around)),
-            f"Environment ({len(comparison.environment)})",
+            tr("Environment ({count})").format(count=len(comparison.environment)),
         )
-        names_line = label(f"This one: {names[0]}\nThe other: {names[1]}", "secondary", select=True)
+        names_line = label(
+            tr("This one: {names}\nThe other: {names_2}").format(names=names[0], names_2=names[1]),
+            "secondary",
+            select=True,
+        )
         self.save = button(
-            "Save…", self._choose_file, tip="Save this comparison as a page (HTML) or a table (CSV)"
+            tr("Save…"), self._choose_file, tip=tr("Save this comparison as a page (HTML) or a table (CSV)")
         )
         whole = column(
-            label("What changed between them", "title"),
+            label(tr("What changed between them"), "title"),
             names_line,
             self.cautions,
             self.summary,
             self.tabs,
-            row(self.save, None, button("Close", self.accept)),
+            row(self.save, None, button(tr("Close"), self.accept)),
             spacing=12,
         )
         whole.setContentsMargins(16, 16, 16, 16)
@@ -132,11 +138,13 @@ class BenchDifferenceDialog(QDialog):
         except KLLensError as error:
             self._session.say_error(error)
         else:
-            self._session.say("info", f"Saved the comparison as {path}.")
+            self._session.say("info", tr("Saved the comparison as {path}.").format(path=path))
 
     def _choose_file(self) -> None:
         kinds = {"Pages (*.html)": ".html", "Tables (*.csv)": ".csv"}
-        path, kind = QFileDialog.getSaveFileName(self, "Save the comparison", "comparison", ";;".join(kinds))
+        path, kind = QFileDialog.getSaveFileName(
+            self, tr("Save the comparison"), "comparison", ";;".join(kinds)
+        )
         if path:
             named = Path(path).suffix.lower() in kinds.values()
             self.save_to(Path(path if named else path + kinds.get(kind, ".html")))
@@ -177,7 +185,7 @@ def _table(name: str, headings: tuple[str, ...], widths: tuple[int, ...]) -> QTa
     set_up_table(table, name, stretch=-1)
     table.setItemDelegate(NumberDelegate(table))
     for place, width in enumerate(widths):
-        table.setColumnWidth(place, width)
+        table.setColumnWidth(place, with_heading(table, place, width))
     return table
 
 
@@ -199,12 +207,18 @@ def _summary(comparison: Comparison) -> str:
     alike = sum(change.apart is False for change in changes)
     count = len(measured)
     parts = [
-        f"{count} {'row is' if count == 1 else 'rows are'} in both"
-        + (f": {apart} of their figures differ by more than noise, {alike} do not." if changes else ".")
+        tr("{count} {tr} in both").format(count=count, tr=tr("row is") if count == 1 else tr("rows are"))
+        + (
+            tr(": {apart} of their figures differ by more than noise, {alike} do not.").format(
+                apart=apart, alike=alike
+            )
+            if changes
+            else "."
+        )
     ]
-    for words, rows in (("this one", comparison.only_first), ("the other", comparison.only_second)):
+    for words, rows in ((tr("this one"), comparison.only_first), (tr("the other"), comparison.only_second)):
         if rows := [each for each in rows if each["status"] != "unavailable"]:
-            parts.append(f"Only in {words}: {_listed(rows)}.")
+            parts.append(tr("Only in {words}: {listed}.").format(words=words, listed=_listed(rows)))
     return " ".join(parts)
 
 

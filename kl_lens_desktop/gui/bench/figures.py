@@ -11,10 +11,11 @@ from kl_lens_desktop.bench.figures import allocated, number, value_of
 from kl_lens_desktop.bench.labels import LABELS
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.quant.formats import parse_format
 
 Row = dict[str, Any]
-GROUPS = ("Speed", "By prompt length", "Loading", "Quality", "Memory", "How it ran")
+GROUPS = (tr("Speed"), tr("By prompt length"), tr("Loading"), tr("Quality"), tr("Memory"), tr("How it ran"))
 ORDER = ("fp16", "int8_sym", "int4_sym_g64", "plan")
 SYMBOLS = ("o", "s", "t1", "d", "p", "star")
 # Beside those of the formats, and told apart by people who do not see all colours; names stand beside them.
@@ -59,150 +60,238 @@ def _figure(key: str, group: str, heading: str, tip: str, width: int, usual: boo
     return Figure(key, group, heading, said.name, tip, said.best, width, usual, said.scale)
 
 
-_PAIRED = (
-    "≈ marks values not shown to differ from the best by more than 4 % (95 % confidence). Variants that took "
-    "turns are shown in the proportions of their common rounds."
+_PAIRED = tr(
+    "≈ marks values not shown to differ from the best by more than 4 % (95 % "
+    "confidence). Variants that took turns are shown in the proportions of their "
+    "common rounds."
 )
 _FIGURES = (
     _figure(
-        "tokens_per_s", "Speed", "Tokens/s",
-        "Decoding speed in openvino_genai after the standard prompt: mean of single "
-f"generations ± their standard deviation. {_PAIRED}",
-        116, True,
+        "tokens_per_s",
+        tr("Speed"),
+        tr("Tokens/s"),
+        tr(
+            "Decoding speed in openvino_genai after the standard prompt: mean of single "
+            "generations ± their standard deviation. {PAIRED}"
+        ).format(PAIRED=_PAIRED),
+        116,
+        True,
     ),
     _figure(
-        "ttft_ms", "Speed", "First token, ms",
-        "From the prompt's token ids to the first new token, ± standard deviation of one generation.",
-        118, True,
+        "ttft_ms",
+        tr("Speed"),
+        tr("First token, ms"),
+        tr("From the prompt's token ids to the first new token, ± standard deviation of one generation."),
+        118,
+        True,
     ),
     _figure(
-        "prefill_tokens_per_s", "Speed", "Prefill/s",
-        "How fast the prompt is read: its tokens divided by the time to the first new token, "
-"± standard deviation.",
-        126, True,
+        "prefill_tokens_per_s",
+        tr("Speed"),
+        tr("Prefill/s"),
+        tr(
+            "How fast the prompt is read: its tokens divided by the time to the first "
+            "new token, ± standard deviation."
+        ),
+        126,
+        True,
     ),
     _figure(
-        "raw.tokens_per_s", "Speed", "Plain requests/s",
-        "The same prompt and tokens with plain inference requests, without openvino_genai. A "
-"cross-check.",
+        "raw.tokens_per_s",
+        tr("Speed"),
+        tr("Plain requests/s"),
+        tr(
+            "The same prompt and tokens with plain inference requests, without openvino_genai. A cross-check."
+        ),
         126,
     ),
     _figure(
-        "bandwidth_gb_s", "Speed", "Weights read",
-        "Bytes of weights read for each token × tokens/s, in 10⁹ bytes per second, and as a "
-"share of the memory bandwidth measured with all cores. Only cached data can exceed "
-"100 %.",
+        "bandwidth_gb_s",
+        tr("Speed"),
+        tr("Weights read"),
+        tr(
+            "Bytes of weights read for each token × tokens/s, in 10⁹ bytes per second, "
+            "and as a share of the memory bandwidth measured with all cores. Only cached "
+            "data can exceed 100 %."
+        ),
         126,
     ),
     _figure(
-        "rounds", "Speed", "Rounds",
-        "Rounds in which this variant was timed next to the others. They continue until it "
-"clearly differs from each of them, or until their ratio is known to 5 %.",
+        "rounds",
+        tr("Speed"),
+        tr("Rounds"),
+        tr(
+            "Rounds in which this variant was timed next to the others. They continue "
+            "until it clearly differs from each of them, or until their ratio is known "
+            "to 5 %."
+        ),
         84,
     ),
     _figure(
-        "load_ms", "Loading", "Load, ms",
-        "Time to read and compile the model.", 92,
+        "load_ms",
+        tr("Loading"),
+        tr("Load, ms"),
+        tr("Time to read and compile the model."),
+        92,
     ),
     _figure(
-        "load_cached_ms", "Loading", "From cache, ms",
-        "The same with OpenVINO's model cache filled, as on the second start of a program "
-"that uses it.",
+        "load_cached_ms",
+        tr("Loading"),
+        tr("From cache, ms"),
+        tr("The same with OpenVINO's model cache filled, as on the second start of a program that uses it."),
         108,
     ),
     _figure(
-        "cache_bytes", "Loading", "Cache",
-        "Size of OpenVINO's model cache on disk. Empty if the device makes none.",
+        "cache_bytes",
+        tr("Loading"),
+        tr("Cache"),
+        tr("Size of OpenVINO's model cache on disk. Empty if the device makes none."),
         84,
     ),
     _figure(
-        "perplexity", "Quality", "Perplexity",
-        "Perplexity of the exported model on held-out text, on this device, ± standard error "
-"over windows of text. All variants read the same text, so differences are more "
-"certain than the errors suggest.",
-        98, True,
+        "perplexity",
+        tr("Quality"),
+        tr("Perplexity"),
+        tr(
+            "Perplexity of the exported model on held-out text, on this device, ± "
+            "standard error over windows of text. All variants read the same text, so "
+            "differences are more certain than the errors suggest."
+        ),
+        98,
+        True,
     ),
     _figure(
-        "word_perplexity", "Quality", "Word perplexity",
-        "Perplexity for each word of the original text, as lm-eval's task wikitext defines "
-"it. Only for WikiText.",
+        "word_perplexity",
+        tr("Quality"),
+        tr("Word perplexity"),
+        tr(
+            "Perplexity for each word of the original text, as lm-eval's task wikitext "
+            "defines it. Only for WikiText."
+        ),
         120,
     ),
     _figure(
-        "kl_to_fp16", "Quality", "KL to FP16",
-        "How far the predictions on this device are from those of FP16 on the CPU in float32, "
-"± standard error. For FP16 itself, this is the rounding of the device's arithmetic.",
-        146, True,
+        "kl_to_fp16",
+        tr("Quality"),
+        tr("KL to FP16"),
+        tr(
+            "How far the predictions on this device are from those of FP16 on the CPU in "
+            "float32, ± standard error. For FP16 itself, this is the rounding of the "
+            "device's arithmetic."
+        ),
+        146,
+        True,
     ),
     _figure(
-        "kl_reverse", "Quality", "KL reverse",
-        "The other direction. It penalizes probability where FP16 has none.", 146,
+        "kl_reverse",
+        tr("Quality"),
+        tr("KL reverse"),
+        tr("The other direction. It penalizes probability where FP16 has none."),
+        146,
     ),
     _figure(
-        "delta_ce", "Quality", "ΔCE",
-        "Additional nats per token compared with FP16 on the same tokens. Noise can make it "
-"negative.", 146,
+        "delta_ce",
+        tr("Quality"),
+        tr("ΔCE"),
+        tr("Additional nats per token compared with FP16 on the same tokens. Noise can make it negative."),
+        146,
     ),
     _figure(
-        "top1_agreement", "Quality", "Top-1 as FP16, %",
-        "Share of positions where the most likely next token is the same as with FP16, ± "
-"standard error.",
+        "top1_agreement",
+        tr("Quality"),
+        tr("Top-1 as FP16, %"),
+        tr("Share of positions where the most likely next token is the same as with FP16, ± standard error."),
         128,
     ),
     _figure(
-        "fidelity.relative_difference", "Quality", "Off CPU f32, %",
-        "How far this device's logits are from those of the same variant on the CPU in "
-"float32. Above 15 % (25 % in bf16, or if the device does not report its precision), "
-"the answers are wrong and the device's other figures do not count.",
+        "fidelity.relative_difference",
+        tr("Quality"),
+        tr("Off CPU f32, %"),
+        tr(
+            "How far this device's logits are from those of the same variant on the CPU "
+            "in float32. Above 15 % (25 % in bf16, or if the device does not report its "
+            "precision), the answers are wrong and the device's other figures do not "
+            "count."
+        ),
         112,
     ),
     _figure(
-        "peak_rss_mb", "Memory", "Peak RSS, MiB",
-        "Largest resident set of the process, as the operating system counts it. It includes "
-"memory-mapped weights. For a GPU too, this is host memory.",
-        108, True,
+        "peak_rss_mb",
+        tr("Memory"),
+        tr("Peak RSS, MiB"),
+        tr(
+            "Largest resident set of the process, as the operating system counts it. It "
+            "includes memory-mapped weights. For a GPU too, this is host memory."
+        ),
+        108,
+        True,
     ),
     _figure(
-        "peak_rss_sampled_mb", "Memory", "Sampled RSS, MiB",
-        "The same, sampled 20 times per second. Short peaks may be missed.", 124,
+        "peak_rss_sampled_mb",
+        tr("Memory"),
+        tr("Sampled RSS, MiB"),
+        tr("The same, sampled 20 times per second. Short peaks may be missed."),
+        124,
     ),
     _figure(
-        "system_used_change_mb", "Memory", "System change, MiB",
-        "Change in memory use of the whole computer during the speed run. It includes a GPU's "
-"buffers, but also changes in other programs.",
+        "system_used_change_mb",
+        tr("Memory"),
+        tr("System change, MiB"),
+        tr(
+            "Change in memory use of the whole computer during the speed run. It "
+            "includes a GPU's buffers, but also changes in other programs."
+        ),
         134,
     ),
     _figure(
-        "gpu_memory_mb", "Memory", "Device memory, MiB",
-        "Memory that OpenVINO allocated on a GPU or NPU: the largest value after any turn of "
-"the speed run, in total and by kind. An integrated device shares the computer's "
-"memory, so do not add this to the other figures.",
+        "gpu_memory_mb",
+        tr("Memory"),
+        tr("Device memory, MiB"),
+        tr(
+            "Memory that OpenVINO allocated on a GPU or NPU: the largest value after any "
+            "turn of the speed run, in total and by kind. An integrated device shares "
+            "the computer's memory, so do not add this to the other figures."
+        ),
         150,
     ),
     _figure(
-        "precision", "How it ran", "Precision",
-        "The device's precision in the speed run.", 80,
+        "precision",
+        tr("How it ran"),
+        tr("Precision"),
+        tr("The device's precision in the speed run."),
+        80,
     ),
     _figure(
-        "quality_precision", "How it ran", "Quality in",
-        "The device's precision when perplexity and KL were measured.", 84,
+        "quality_precision",
+        tr("How it ran"),
+        tr("Quality in"),
+        tr("The device's precision when perplexity and KL were measured."),
+        84,
     ),
     _figure(
-        "kv_cache_precision", "How it ran", "KV cache", "", 80,
+        "kv_cache_precision",
+        tr("How it ran"),
+        tr("KV cache"),
+        "",
+        80,
     ),
     _figure(
-        "backend", "How it ran", "Attention", "SDPA, paged (PA) or static.", 84,
+        "backend",
+        tr("How it ran"),
+        tr("Attention"),
+        tr("SDPA, paged (PA) or static."),
+        84,
     ),
-    _figure("threads", "How it ran", "Threads", "", 76),
-    _figure("core_type", "How it ran", "Cores", "As set in OpenVINO.", 100),
-    _figure("performance_hint", "How it ran", "Hint", "", 90),
-    _figure("execution_devices", "How it ran", "Ran on", "", 100),
-    _figure("power", "How it ran", "Power", "When the row was finished.", 84),
-)  # fmt: skip
+    _figure("threads", tr("How it ran"), tr("Threads"), "", 76),
+    _figure("core_type", tr("How it ran"), tr("Cores"), tr("As set in OpenVINO."), 100),
+    _figure("performance_hint", tr("How it ran"), tr("Hint"), "", 90),
+    _figure("execution_devices", tr("How it ran"), tr("Ran on"), "", 100),
+    _figure("power", tr("How it ran"), tr("Power"), tr("When the row was finished."), 84),
+)
 _BY_LENGTH = (
-    ("tokens_per_s", "/s at {n}", "Decode after {n} tokens, tokens/s", max, 104),
-    ("ttft_ms", "First at {n}, ms", "First token after {n} tokens, ms", min, 124),
-    ("prefill_tokens_per_s", "Prefill at {n}", "Prefill of {n} tokens, tokens/s", max, 124),
+    ("tokens_per_s", tr("/s at {n}"), tr("Decode after {n} tokens, tokens/s"), max, 104),
+    ("ttft_ms", tr("First at {n}, ms"), tr("First token after {n} tokens, ms"), min, 124),
+    ("prefill_tokens_per_s", tr("Prefill at {n}"), tr("Prefill of {n} tokens, tokens/s"), max, 124),
 )
 
 
@@ -212,10 +301,10 @@ def figures(rows: Iterable[Row]) -> list[Figure]:
     by_length = [
         Figure(
             f"{key}@{length}",
-            "By prompt length",
+            tr("By prompt length"),
             heading.format(n=f"{length:,}"),
             name.format(n=f"{length:,}"),
-            "From two rounds, ± standard deviation of one generation.",
+            tr("From two rounds, ± standard deviation of one generation."),
             best,
             width,
         )
@@ -243,7 +332,7 @@ def words(row: Row, figure: Figure, memory_read_gb_s: float | None = None) -> st
     if figure.key == "cache_bytes":
         return quantities.size(value)
     if figure.key == "rounds":
-        return f"{value}, too few" if row.get("settled") is False else str(value)
+        return tr("{value}, too few").format(value=value) if row.get("settled") is False else str(value)
     if isinstance(value, list):
         return ", ".join(value)
     mean = number(row, figure.key)
@@ -260,7 +349,7 @@ def problem(row: Row | None) -> tuple[str, str]:
     if row is None or row["status"] == "ok":
         return "", ""
     if row["status"] == "unavailable":
-        return "grey", f"not available: {row.get('reason') or 'no such device'}"
+        return "grey", tr("not available: {get}").format(get=row.get("reason") or tr("no such device"))
     why = row["status"].removeprefix("failed: ")
     return "bad", why[:1].upper() + why[1:]
 
@@ -273,7 +362,7 @@ def sorted_variants(names: Iterable[str]) -> list[str]:
 def variant_title(name: str) -> str:
     """``INT4 g64`` for ``int4_sym_g64``, ``Plan`` for ``plan``, and any other name as it is."""
     if name == "plan":
-        return "Plan"
+        return tr("Plan")
     try:
         return parse_format(name).label
     except InputError:

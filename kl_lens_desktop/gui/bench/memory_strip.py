@@ -7,9 +7,11 @@ from PySide6.QtWidgets import QFrame, QLabel, QWidget
 
 from kl_lens_desktop.gui.bench.figures import variant_title
 from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.kit.charts import take_menu_away
 from kl_lens_desktop.gui.kit.controls import RIGHT, Elided, label, row
 from kl_lens_desktop.gui.kit.words import explain
 from kl_lens_desktop.gui.state.job import Runner
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.printable import printable
 from kl_lens_desktop.process.events import Memory
 
@@ -59,18 +61,18 @@ class MemoryStrip(QWidget):
         self.whose = Elided("", "secondary")
         self.whose.setAlignment(RIGHT)
         self.whose.setMinimumWidth(70)
-        self.process = _figure("8,888 MiB, peak 8,888")
-        self.computer = _figure("88.88 of 88.8 GB")
+        self.process = _figure(tr("8,888 MiB, peak 8,888"))
+        self.computer = _figure(tr("88.88 of 88.8 GB"))
         self._strips = (
-            _Strip("Resident memory of the child process over the run"),
-            _Strip("Memory in use on the whole computer over the run"),
+            _Strip(tr("Resident memory of the child process over the run")),
+            _Strip(tr("Memory in use on the whole computer over the run")),
         )
         line = row(
             self.whose,
             label("RSS", "secondary"),
             self.process,
             self._strips[0],
-            label("Computer", "secondary"),
+            label(tr("Computer"), "secondary"),
             self.computer,
             self._strips[1],
         )
@@ -92,9 +94,11 @@ class MemoryStrip(QWidget):
         for series, value in zip(self._samples, (sample.rss_mb, sample.system_used_mb), strict=True):
             series.add(value)
         self.whose.set_text(_titled(sample.label))
-        self.process.setText(f"{sample.rss_mb:,.0f} MiB, peak {sample.peak_mb:,.0f}")
+        self.process.setText(
+            tr("{rss_mb:,.0f} MiB, peak {peak_mb:,.0f}").format(rss_mb=sample.rss_mb, peak_mb=sample.peak_mb)
+        )
         used, total = (mb * 2**20 / 1e9 for mb in (sample.system_used_mb, sample.system_total_mb))
-        self.computer.setText(f"{used:.2f} of {total:.1f} GB")
+        self.computer.setText(tr("{used:.2f} of {total:.1f} GB").format(used=used, total=total))
         self._strips[0].show_values(self._samples[0].values, 1.1 * max(self._peaks.values()))
         self._strips[1].show_values(self._samples[1].values, sample.system_total_mb)
         self._explain()
@@ -106,25 +110,31 @@ class MemoryStrip(QWidget):
     def _end(self) -> None:
         if not self._fresh and self._peaks:
             largest = max(self._peaks, key=lambda name: self._peaks[name])
-            self.whose.set_text(f"Last run, peak: {_titled(largest)}")
-            self.process.setText(f"peak {self._peaks[largest]:,.0f} MiB")
+            self.whose.set_text(tr("Last run, peak: {titled}").format(titled=_titled(largest)))
+            self.process.setText(tr("peak {peaks:,.0f} MiB").format(peaks=self._peaks[largest]))
             self._explain()
 
     def _explain(self) -> None:
-        peaks = [f"{printable(_titled(name))}: {peak:,.0f} MiB" for name, peak in self._peaks.items()]
+        peaks = [
+            tr("{titled}: {peak:,.0f} MiB").format(titled=printable(_titled(name)), peak=peak)
+            for name, peak in self._peaks.items()
+        ]
         child = "\n".join([
-            "Resident memory (RSS) of the working child process, including memory-mapped weights.",
-            "Sampled peaks of this run:",
+            tr("Resident memory (RSS) of the working child process, including memory-mapped " "weights."),
+            tr("Sampled peaks of this run:"),
             *peaks,
         ])  # fmt: skip
-        whole = "Memory in use by all programs. The full height is all the memory of the computer."
+        whole = tr("Memory in use by all programs. The full height is all the memory of the computer.")
         for widget in (self.whose, self.process, self._strips[0]):
             explain(widget, child)
         for widget in (self.computer, self._strips[1]):
             explain(widget, whole)
         self.setAccessibleName(
-            f"Memory, {self.whose.accessibleName()}: process {self.process.text()}, "
-            f"computer {self.computer.text()}"
+            tr("Memory, {accessibleName}: process {text}, computer {text_2}").format(
+                accessibleName=self.whose.accessibleName(),
+                text=self.process.text(),
+                text_2=self.computer.text(),
+            )
         )
 
 
@@ -137,7 +147,7 @@ class _Strip(pg.PlotWidget):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setMouseEnabled(False, False)
-        self.setMenuEnabled(False)
+        take_menu_away(self)
         self.hideButtons()
         self.hideAxis("left")
         self.hideAxis("bottom")

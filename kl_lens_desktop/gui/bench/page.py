@@ -56,41 +56,48 @@ from kl_lens_desktop.gui.kit.words import caption, explain, plain_tip
 from kl_lens_desktop.gui.state import bench_history
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import EFFORTS, MISSING, QUICK, Session
+from kl_lens_desktop.gui.state.translation import tr
 
-NOTHING = "Export a model first"
-NOT_MEASURED = "Nothing measured yet"
-MEASURING = "Measuring now. Variants take turns, so the figures of all appear near the end."
-UNMEASURED = "Not measured yet. “Benchmark” times each model on the selected devices and checks its answers."
-LEGEND = "Bold: the best. ≈: not shown to differ from the best. KL leaves out FP16, its reference."
+NOTHING = tr("Export a model first")
+NOT_MEASURED = tr("Nothing measured yet")
+MEASURING = tr("Measuring now. Variants take turns, so the figures of all appear near the end.")
+UNMEASURED = tr(
+    "Not measured yet. “Benchmark” times each model on the selected devices and checks its answers."
+)
+LEGEND = tr("Bold: the best. ≈: not shown to differ from the best. KL leaves out FP16, its reference.")
 # The menu of columns, side by side.
-COLUMN_GROUPS = (("Speed", "By prompt length"), ("Quality", "Memory"), ("Loading", "How it ran"))
+COLUMN_GROUPS = (
+    (tr("Speed"), tr("By prompt length")),
+    (tr("Quality"), tr("Memory")),
+    (tr("Loading"), tr("How it ran")),
+)
 
 
 class BenchmarkPage(Page):
     """The table of figures; below it charts, details and a chat."""
 
     def __init__(self, session: Session, window: Frame) -> None:
-        super().__init__(session, "How fast, how good")
+        super().__init__(session, tr("How fast, how good"))
         self._boxes: dict[str, QCheckBox] = {}
         self._chosen = ""
         self.comparison: BenchDifferenceDialog | None = None
-        self._empty_button = button("Export models", lambda: window.show_page("Export"), "primary")
+        self._empty_button = button(tr("Export models"), lambda: window.show_page("Export"), "primary")
         self.run = JobButton(
-            "Benchmark",
+            tr("Benchmark"),
             session,
             self._missing,
             self._start,
-            "Measure speed, quality and memory of every exported model (F5)",
+            tr("Measure speed, quality and memory of every exported model (F5)"),
             "primary",
         )
         self.look = JobButton(
-            "Find devices",
+            tr("Find devices"),
             session,
             lambda: "",
             self._find,
-            "Find the devices that OpenVINO can use, and test each one",
+            tr("Find the devices that OpenVINO can use, and test each one"),
         )
-        self.compare = button("Compare with", lambda: None)
+        self.compare = button(tr("Compare with"), lambda: None)
         self.compare.setProperty("menu", "true")
         self._others = QMenu(self.compare)
         self._others.aboutToShow.connect(self._offer_others)
@@ -102,8 +109,8 @@ class BenchmarkPage(Page):
         self.stack.addWidget(
             Empty(
                 "benchmark",
-                "Nothing to measure yet",
-                "Time and check exported models here, side by side on each device, with error bars.",
+                tr("Nothing to measure yet"),
+                tr("Time and check exported models here, side by side on each device, with error bars."),
                 self._empty_button,
             )
         )
@@ -111,7 +118,9 @@ class BenchmarkPage(Page):
         self.body.addWidget(self.stack, 1)
         self.sentence = label("", "secondary", wrap=True, select=True)
         self.sentence.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.settings = button("Settings…", self._ask_settings, tip="What is measured, and for how long")
+        self.settings = button(
+            tr("Settings…"), self._ask_settings, tip=tr("What is measured, and for how long")
+        )
         self.lead_back("Export", window.show_page)
         self.run.explained.connect(self._show_sentence)
         self.foot.addWidget(self.sentence, 1)
@@ -129,17 +138,17 @@ class BenchmarkPage(Page):
         self._show()
 
     def _make_save(self) -> QPushButton:
-        save = button("Save as", lambda: None)
+        save = button(tr("Save as"), lambda: None)
         save.setProperty("menu", "true")
         menu = QMenu(save)
         for words, name in (
-            ("Bench file (JSON)…", "bench.json"),
-            ("Table (CSV)…", "bench.csv"),
-            ("Page (HTML)…", "bench.html"),
+            (tr("Bench file (JSON)…"), "bench.json"),
+            (tr("Table (CSV)…"), "bench.csv"),
+            (tr("Page (HTML)…"), "bench.html"),
         ):
             menu.addAction(words).triggered.connect(lambda _, name=name: self._choose_file(name))
         menu.addSeparator()
-        share = menu.addAction("Bundle to share…")
+        share = menu.addAction(tr("Bundle to share…"))
         share.triggered.connect(lambda _: choose_and_share(self.session, self))
         save.setMenu(menu)
         return save
@@ -195,7 +204,7 @@ class BenchmarkPage(Page):
         }.get(path.suffix.lower(), lambda bench, where: write_json(where, bench))
         self.session.background.run(
             lambda: write(load_bench(mine), path),
-            lambda _: self.session.say("info", f"Saved the benchmark as {path}."),
+            lambda _: self.session.say("info", tr("Saved the benchmark as {path}.").format(path=path)),
             self.session.say_error,
         )
 
@@ -207,13 +216,18 @@ class BenchmarkPage(Page):
         self._devices.setVerticalSpacing(0)
         for across in (1, 3):
             self._devices.setColumnStretch(across, 1)
-        self.effort = combo("Effort", [(words, words) for words in EFFORTS])
+        self.effort = combo(tr("Effort"), [(words, words) for words in EFFORTS])
         self.effort.currentTextChanged.connect(self._choose_effort)
         self.effort.setToolTip(
-            "Thorough: rounds continue until the speeds clearly differ or time is up.\nQuick "
-            "look: two rounds of short generations on less text. Faster, with wider errors."
+            tr(
+                "Thorough: rounds continue until the speeds clearly differ or time is up.\n"
+                "Quick look: two rounds of short generations on less text. Faster, with "
+                "wider errors."
+            )
         )
-        self.choose_columns = button("Columns", lambda: None, tip="Choose which figures the table shows")
+        self.choose_columns = button(
+            tr("Columns"), lambda: None, tip=tr("Choose which figures the table shows")
+        )
         self.choose_columns.setProperty("menu", "true")
         self._columns = QMenu(self)
         self._columns.aboutToShow.connect(self._offer_columns)
@@ -241,14 +255,14 @@ class BenchmarkPage(Page):
         self.tabs.setDrawBase(False)
         self.tabs.setExpanding(False)
         self.tabs.setUsesScrollButtons(False)
-        self.tabs.setAccessibleName("The result, charts, all figures, or a chat")
+        self.tabs.setAccessibleName(tr("The result, charts, all figures, or a chat"))
         below = QStackedWidget()
         self.result = ResultCard(self.session, self._open_chat)
         for title, inside in (
-            ("Result", column(self.result)),
-            ("Charts", self._make_charts()),
-            ("All figures", column(self.details)),
-            ("Chat", column(self.chat)),
+            (tr("Result"), column(self.result)),
+            (tr("Charts"), self._make_charts()),
+            (tr("All figures"), column(self.details)),
+            (tr("Chat"), column(self.chat)),
         ):
             self.tabs.addTab(title)
             below.addWidget(card(inside))
@@ -263,8 +277,8 @@ class BenchmarkPage(Page):
     def _make_charts(self) -> QVBoxLayout:
         self.chart = BenchChart()
         self.chart.setMinimumHeight(70)
-        self.chart_view: QComboBox = combo("Chart", [(name, name) for name in VIEWS])
-        self.upward: QComboBox = combo("Measure", [])
+        self.chart_view: QComboBox = combo(tr("Chart"), [(name, name) for name in VIEWS])
+        self.upward: QComboBox = combo(tr("Measure"), [])
         self.upward.setMinimumContentsLength(22)
         self.chart_view.currentIndexChanged.connect(self._change_view)
         self.upward.activated.connect(lambda _: self._draw_view())
@@ -278,7 +292,7 @@ class BenchmarkPage(Page):
     def _show(self) -> None:
         session = self.session
         self.stack.setCurrentIndex(1 if session.exports or session.bench else 0)
-        self._empty_button.setText("Export models" if session.model else "Choose a model")
+        self._empty_button.setText(tr("Export models") if session.model else tr("Choose a model"))
         rows = session.bench
         names = sorted_variants([*session.exports, *(each["variant"] for each in rows)])
         tried = [each["device"] for each in rows if each["status"] != "unavailable"]
@@ -297,14 +311,18 @@ class BenchmarkPage(Page):
     def _show_sentence(self, *_: object) -> None:
         """What was found or, as long as nothing is, why nothing can be measured."""
         found = outcome(self.session.bench)
-        self.sentence.setText(f"On {found.device}: {found.sentence}." if found else self.run.reason)
+        self.sentence.setText(
+            tr("On {device}: {sentence}.").format(device=found.device, sentence=found.sentence)
+            if found
+            else self.run.reason
+        )
 
     def _show_tools(self) -> None:
         running = self.session.job.running
         reason = "" if self.session.bench_environment else NOT_MEASURED
-        tip = "Compare with an earlier benchmark, or with a bench file from another computer"
+        tip = tr("Compare with an earlier benchmark, or with a bench file from another computer")
         self.compare.setToolTip(plain_tip(reason or tip))
-        self.save.setToolTip(plain_tip(reason or "Save the figures as a file"))
+        self.save.setToolTip(plain_tip(reason or tr("Save the figures as a file")))
         self.compare.setEnabled(not reason)
         self.save.setEnabled(not reason)
         self.effort.setEnabled(not running)
@@ -336,12 +354,16 @@ class BenchmarkPage(Page):
         self._boxes = {}
         for place, device in enumerate(known.values()):
             there = device["available"]
-            words = _device_words(device) if there else f"not available: {device['reason']}"
+            words = (
+                _device_words(device)
+                if there
+                else tr("not available: {reason}").format(reason=device["reason"])
+            )
             self._add_device(place, device["name"], words, there, before)
         for place, name in enumerate(extra, len(known)):
-            self._add_device(place, name, "as set under “Settings”", True, before)
+            self._add_device(place, name, tr("as set under “Settings”"), True, before)
         if not self._boxes:
-            self._devices.addWidget(label("Devices: not searched yet", "secondary"), 0, 0)
+            self._devices.addWidget(label(tr("Devices: not searched yet"), "secondary"), 0, 0)
         notes = {name: device_notes(each) for name, each in known.items()}
         self.notes.setText("\n".join(f"{name}: {' '.join(said)}" for name, said in notes.items() if said))
         self.notes.setVisible(bool(self.notes.text()))
@@ -395,7 +417,7 @@ class BenchmarkPage(Page):
         whole.setDefaultWidget(inside)
         self._columns.addAction(whole)
         self._columns.addSeparator()
-        self._columns.addAction("The usual columns").triggered.connect(lambda _: self._usual_columns())
+        self._columns.addAction(tr("The usual columns")).triggered.connect(lambda _: self._usual_columns())
 
     def _column_box(self, figure: Figure, shown: bool) -> QCheckBox:
         box = QCheckBox(figure.name)
@@ -430,7 +452,7 @@ class BenchmarkPage(Page):
         if not self.session.exports:
             return NOTHING
         return (
-            "Choose at least one device"
+            tr("Choose at least one device")
             if self._boxes and not any(b.isChecked() for b in self._boxes.values())
             else ""
         )
@@ -475,21 +497,24 @@ class BenchmarkPage(Page):
             action = self._others.addAction(caption(each.words))
             action.triggered.connect(partial(self._compare_with_earlier, each.path))
         self._others.addSeparator()
-        self._others.addAction("Another file…").triggered.connect(lambda _: self._choose_other())
+        self._others.addAction(tr("Another file…")).triggered.connect(lambda _: self._choose_other())
 
     def _compare_with_earlier(self, path: Path, *_: object) -> None:
         self.compare_with(path)
 
     def _choose_other(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
-            self, "Compare with another bench file", "", "Bench files (*.json);;All files (*)"
+            self, tr("Compare with another bench file"), "", tr("Bench files (*.json);;All files (*)")
         )
         if path:
             self.compare_with(Path(path))
 
     def _choose_file(self, name: str) -> None:
         path, _ = QFileDialog.getSaveFileName(
-            self, "Save the benchmark", name, f"*{Path(name).suffix};;All files (*)"
+            self,
+            tr("Save the benchmark"),
+            name,
+            tr("*{suffix};;All files (*)").format(suffix=Path(name).suffix),
         )
         if path:
             self.save_to(Path(path) if Path(path).suffix else Path(path).with_suffix(Path(name).suffix))

@@ -14,8 +14,9 @@ from kl_lens_desktop.gui.kit.controls import Elided, button, card, column, combo
 from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.share import ShareButton
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 
-NOTHING = "Benchmark the plan and FP16 to see here what compression came to."
+NOTHING = tr("Benchmark the plan and FP16 to see here what compression came to.")
 _PICTURE_SCALE = 2  # pixels of the picture for each of the card, which may stand on a sharper screen
 _SHARPEST = 4
 
@@ -46,29 +47,35 @@ class ResultCard(QWidget):
         inside = column(head, across, spacing=4)
         inside.setStretch(1, 1)
         self.face = card(inside, margins=10)
-        self.face.setAccessibleName("Result")
+        self.face.setAccessibleName(tr("Result"))
         self.face.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
-        self.taken = button("Picture", lambda: None, tip="This card as a picture, to copy or to save")
+        self.taken = button(tr("Picture"), lambda: None, tip=tr("This card as a picture, to copy or to save"))
         self.taken.setProperty("menu", "true")
         menu = QMenu(self.taken)
-        menu.addAction("Copy picture", self.copy_picture)
-        menu.addAction("Save as PNG…", self._choose_file)
+        menu.addAction(tr("Copy picture"), self.copy_picture)
+        menu.addAction(tr("Save as PNG…"), self._choose_file)
         self.taken.setMenu(menu)
-        self.folder = button("Open folder", self._open, tip="The exported model, as other programs load it")
-        self.chat = button("Chat", open_chat, tip="Ask the original and the plan the same, side by side")
+        self.folder = button(
+            tr("Open folder"), self._open, tip=tr("The exported model, as other programs load it")
+        )
+        self.chat = button(
+            tr("Chat"), open_chat, tip=tr("Ask the original and the plan the same, side by side")
+        )
         self.share = ShareButton(session)
         self._buttons = (self.chat, self.folder, self.taken, self.share)
-        self.program = combo("Program", [(name, name) for name in USES])
+        self.program = combo(tr("Program"), [(name, name) for name in USES])
         self.program.currentIndexChanged.connect(lambda _: self._show_use())
         self.lines = QPlainTextEdit()
         self.lines.setReadOnly(True)
-        self.lines.setAccessibleName("Lines to use the exported model with")
+        self.lines.setAccessibleName(tr("Lines to use the exported model with"))
         self.lines.setTabChangesFocus(True)
         self.lines.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.lines.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
         self.lines.setMinimumHeight(40)
-        self.copy_lines = button("Copy", self._copy_lines, tip="Copy these lines")
-        uses = column(row(label("Use it with", "secondary"), self.program, None, self.copy_lines), self.lines)
+        self.copy_lines = button(tr("Copy"), self._copy_lines, tip=tr("Copy these lines"))
+        uses = column(
+            row(label(tr("Use it with"), "secondary"), self.program, None, self.copy_lines), self.lines
+        )
         uses.setStretch(1, 1)
         left = column(self.face, row(*self._buttons, None))
         left.setStretch(0, 1)
@@ -88,12 +95,17 @@ class ResultCard(QWidget):
             self.about.set_text(NOTHING)
         else:
             size, speed, alike = self.figures
-            size.say(quantities.size(found.size_bytes), f"instead of {quantities.size(found.full_bytes)}")
+            size.say(
+                quantities.size(found.size_bytes),
+                tr("instead of {full_bytes}").format(full_bytes=quantities.size(found.full_bytes)),
+            )
             value, _, words = found.pace.partition(" ")
-            speed.say(*((value, words) if found.speed.apart else ("≈ 1×", "as fast, within noise")))
+            speed.say(*((value, tr(words)) if found.speed.apart else ("≈ 1×", tr("as fast, within noise"))))
             share = found.alike.partition(" %")[0]
-            alike.say(f"{share} %" if share else "–", "same next word")
-            self.about.set_text(f"Compressed with KL Lens, on {self._device(found.device)}")
+            alike.say(f"{share} %" if share else "–", tr("same next word"))
+            self.about.set_text(
+                tr("Compressed with KL Lens, on {device}").format(device=self._device(found.device))
+            )
         for each in self._buttons:
             each.setEnabled(found is not None)
         self._show_use()
@@ -110,17 +122,21 @@ class ResultCard(QWidget):
 
     def copy_picture(self) -> None:
         QGuiApplication.clipboard().setPixmap(self.picture())
-        self._session.say("info", "Copied the picture.")
+        self._session.say("info", tr("Copied the picture."))
 
     def save_picture(self, path: Path) -> None:
         """Write the card as a PNG."""
         if self.picture().save(str(path), "PNG"):
-            self._session.say("info", f"Saved the picture as {path}.")
+            self._session.say("info", tr("Saved the picture as {path}.").format(path=path))
         else:
-            self._session.say("error", f"Cannot write {path}: choose a folder that you may write to.")
+            self._session.say(
+                "error", tr("Cannot write {path}: choose a folder that you may write to.").format(path=path)
+            )
 
     def _choose_file(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Save the picture", "result.png", "*.png;;All files (*)")
+        path, _ = QFileDialog.getSaveFileName(
+            self, tr("Save the picture"), "result.png", tr("*.png;;All files (*)")
+        )
         if path:
             self.save_picture(Path(path) if Path(path).suffix else Path(path).with_suffix(".png"))
 
@@ -141,7 +157,7 @@ class ResultCard(QWidget):
 
     def _copy_lines(self) -> None:
         QGuiApplication.clipboard().setText(self.lines.toPlainText())
-        self._session.say("info", "Copied the lines.")
+        self._session.say("info", tr("Copied the lines."))
 
     def _device(self, name: str) -> str:
         known = (self._session.bench_environment or {}).get("devices", ())

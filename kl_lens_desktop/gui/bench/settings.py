@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.gui.kit.controls import button, column, combo, label, row, spin
 from kl_lens_desktop.gui.kit.words import plain_tip
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.home import home
 
 LENGTHS = (128, 512, 2048, 8192)
@@ -32,53 +33,54 @@ class BenchSettings(QDialog):
 
     def __init__(self, benchmark: Benchmark, *, quick: bool, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setWindowTitle("What the benchmark measures")
+        self.setWindowTitle(tr("What the benchmark measures"))
         self._lines = 0
         self._grid = QGridLayout()
         self._grid.setHorizontalSpacing(16)
         self._grid.setVerticalSpacing(4)
         self._grid.setColumnStretch(1, 1)
         self.minutes = spin(
-            "Longest time for timing on each device, in minutes", 1, 240, round(benchmark.speed_minutes)
+            tr("Longest time for timing on each device, in minutes"), 1, 240, round(benchmark.speed_minutes)
         )
         self.lengths = {length: QCheckBox(f"{length:,}") for length in (*LENGTHS, *benchmark.contexts)}
         for length, box in self.lengths.items():
             box.setChecked(length in benchmark.contexts)
-            box.setAccessibleName(f"Prompts of {length:,} tokens")
-        self.cache = QCheckBox("With and without OpenVINO's model cache")
+            box.setAccessibleName(tr("Prompts of {length:,} tokens").format(length=length))
+        self.cache = QCheckBox(tr("With and without OpenVINO's model cache"))
         self.cache.setChecked(benchmark.cache)
-        self.raw = QCheckBox("Plain requests and memory bandwidth")
+        self.raw = QCheckBox(tr("Plain requests and memory bandwidth"))
         self.raw.setChecked(benchmark.raw)
         self._before = benchmark
         self._path = str(benchmark.text or "")
-        self.text = combo("Text", [])
-        self.tokens = spin("Tokens of text", 512, 1_000_000, benchmark.tokens, 1024)
+        self.text = combo(tr("Text"), [])
+        self.tokens = spin(tr("Tokens of text"), 512, 1_000_000, benchmark.tokens, 1024)
         self.precision = combo(
-            "Precision of the quality run",
-            [("The device's default", "user"), ("Full precision (f32)", "f32")],
+            tr("Precision of the quality run"),
+            [(tr("The device's default"), "user"), (tr("Full precision (f32)"), "f32")],
         )
         self.precision.setCurrentIndex(self.precision.findData(benchmark.precision))
         self.devices = QLineEdit(" ".join(benchmark.combinations))
-        self.devices.setPlaceholderText("AUTO:GPU,CPU HETERO:GPU,CPU")
-        self.devices.setAccessibleName("Combinations of devices")
+        self.devices.setPlaceholderText(tr("AUTO:GPU,CPU HETERO:GPU,CPU"))
+        self.devices.setAccessibleName(tr("Combinations of devices"))
         self._fill()
         self._offer_texts()
         self.text.activated.connect(self._choose_text)
         self.problem = label("", "bad", wrap=True)
         self.problem.hide()
         buttons = QDialogButtonBox()
-        buttons.addButton(button("Cancel", self.reject), QDialogButtonBox.ButtonRole.RejectRole)
-        self.ok: QPushButton = button("Use these", self.accept, "primary")
+        buttons.addButton(button(tr("Cancel"), self.reject), QDialogButtonBox.ButtonRole.RejectRole)
+        self.ok: QPushButton = button(tr("Use these"), self.accept, "primary")
         buttons.addButton(self.ok, QDialogButtonBox.ButtonRole.AcceptRole)
-        usual = button("Usual settings", self._usual, "quiet")
+        usual = button(tr("Usual settings"), self._usual, "quiet")
         for widget in (self.minutes, self.cache, self.raw, self.tokens, *self.lengths.values()):
             widget.setEnabled(not quick)
         whole = column(self._grid, self.problem, row(usual, None, buttons), spacing=16)
         whole.setContentsMargins(16, 16, 16, 16)
         if quick:
-            words = (
-                "A quick look measures two rounds of short generations and 2,048 tokens of text. It "
-                "ignores the settings that are greyed out; choose Thorough to use them."
+            words = tr(
+                "A quick look measures two rounds of short generations and 2,048 tokens of "
+                "text. It ignores the settings that are greyed out; choose Thorough to use "
+                "them."
             )
             whole.insertWidget(0, label(words, "secondary", wrap=True))
         self.setLayout(whole)
@@ -106,8 +108,10 @@ class BenchSettings(QDialog):
             super().accept()
             return
         self.problem.setText(
-            f"{wrong} is not a combination of devices. Write combinations like AUTO:GPU,CPU, and "
-            "put spaces between them."
+            tr(
+                "{wrong} is not a combination of devices. Write combinations like "
+                "AUTO:GPU,CPU, and put spaces between them."
+            ).format(wrong=wrong)
         )
         self.problem.show()
         self.devices.setFocus()
@@ -119,30 +123,36 @@ class BenchSettings(QDialog):
 
     def _fill(self) -> None:
         self._add(
-            "Time",
-            row(self.minutes, label("minutes at most for each device"), None),
-            "Variants take turns until their speeds clearly differ or are known to be equal, but "
-            "no longer than this.",
+            tr("Time"),
+            row(self.minutes, label(tr("minutes at most for each device")), None),
+            tr(
+                "Variants take turns until their speeds clearly differ or are known to be "
+                "equal, but no longer than this."
+            ),
         )
         self._add(
-            "Prompts",
+            tr("Prompts"),
             row(*self.lengths.values(), label("tokens"), None, spacing=12),
-            "All variants are compared after a prompt of 256 tokens. These lengths are timed too.",
+            tr("All variants are compared after a prompt of 256 tokens. These lengths are timed too."),
         )
-        self._add("Loading", row(self.cache, None), "How long a model takes to load.")
-        self._add("Cross-check", row(self.raw, None), "Checks the figures without openvino_genai.")
+        self._add(tr("Loading"), row(self.cache, None), tr("How long a model takes to load."))
+        self._add(tr("Cross-check"), row(self.raw, None), tr("Checks the figures without openvino_genai."))
         self._add(
-            "Quality",
+            tr("Quality"),
             row(self.text, self.tokens, label("tokens"), None),
-            "Text that was not used for scores or plans. WikiText is recognized and read as "
-            "lm-eval reads it, including perplexity by words.",
+            tr(
+                "Text that was not used for scores or plans. WikiText is recognized and read "
+                "as lm-eval reads it, including perplexity by words."
+            ),
         )
         self._add("", row(self.precision, None), "")
         self._add(
-            "Combinations",
+            tr("Combinations"),
             row(self.devices),
-            "Combinations of devices, each measured like a device. AUTO chooses a device; HETERO "
-            "splits a model across devices.",
+            tr(
+                "Combinations of devices, each measured like a device. AUTO chooses a "
+                "device; HETERO splits a model across devices."
+            ),
         )
 
     def _add(self, title: str, inside: QLayout, words: str) -> None:
@@ -155,23 +165,25 @@ class BenchSettings(QDialog):
 
     def _offer_texts(self) -> None:
         wikitext = home() / "texts" / WIKITEXT
-        choices = [("Bundled text (Nostromo)", "")]
+        choices = [(tr("Bundled text (Nostromo)"), "")]
         if wikitext.is_file():
-            choices.append(("WikiText-2, test part", str(wikitext)))
+            choices.append((tr("WikiText-2, test part"), str(wikitext)))
         if self._path and self._path != str(wikitext):
             choices.append((Path(self._path).name, self._path))
         self.text.clear()
-        for words, value in [*choices, ("Another text…", _OWN)]:
+        for words, value in [*choices, (tr("Another text…"), _OWN)]:
             self.text.addItem(words, value)
         self.text.setCurrentIndex(max(self.text.findData(self._path), 0))
-        self.text.setToolTip(plain_tip(self._path or "The bundled text, which is never used for sensitivity"))
+        self.text.setToolTip(
+            plain_tip(self._path or tr("The bundled text, which is never used for sensitivity"))
+        )
 
     def _choose_text(self) -> None:
         if self.text.currentData() != _OWN:
             self.use_text(self.text.currentData())
             return
         path, _ = QFileDialog.getOpenFileName(
-            self, "Text to measure quality on", "", "Text (*.txt *.raw *.md);;All files (*)"
+            self, tr("Text to measure quality on"), "", tr("Text (*.txt *.raw *.md);;All files (*)")
         )
         self.use_text(path or self._path)
 

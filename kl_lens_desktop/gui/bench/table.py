@@ -11,12 +11,13 @@ from kl_lens_desktop.bench.judgement import Rank, levelled, standings
 from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.gui.bench.figures import Figure, Row, problem, variant_title, words
 from kl_lens_desktop.gui.kit import theme
-from kl_lens_desktop.gui.kit.controls import NumberDelegate, set_up_table
+from kl_lens_desktop.gui.kit.controls import NumberDelegate, set_up_table, with_heading
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
+from kl_lens_desktop.gui.state.translation import tr
 
 Index = QModelIndex | QPersistentModelIndex
 DEVICE_ROLE = Qt.ItemDataRole.UserRole + 1
-FIXED, FIXED_WIDTHS = ("Variant", "Size"), (104, 78)
+FIXED, FIXED_WIDTHS = (tr("Variant"), tr("Size")), (104, 78)
 _SHOWN = (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleTextRole)
 
 
@@ -83,9 +84,15 @@ class BenchTable(QAbstractTableModel):
         if found is None:
             return ""
         between = quantities.interval(found.low, found.high, found.n, ".2f")
-        rounds = quantities.plural(found.n, "paired round" if found.paired else "round")
-        said = "slower" if found.slower else "faster" if found.apart else "within noise"
-        return f"{found.ratio:.2f}× {variant_title(best['variant'])} ({between}) after {rounds}: {said}"
+        rounds = quantities.plural(found.n, tr("paired round") if found.paired else "round")
+        said = "slower" if found.slower else "faster" if found.apart else tr("within noise")
+        return tr("{ratio:.2f}× {variant_title} ({between}) after {rounds}: {said}").format(
+            ratio=found.ratio,
+            variant_title=variant_title(best["variant"]),
+            between=between,
+            rounds=rounds,
+            said=said,
+        )
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008  (Qt's own signature)
         return 0 if parent.isValid() else len(self.variants)
@@ -123,8 +130,10 @@ class BenchTable(QAbstractTableModel):
         if role in _SHOWN:
             text = self.words(row, figure)
             if role == Qt.ItemDataRole.AccessibleTextRole:
-                best = ", best" if self.standing(row, figure) is Rank.BEST else ""
-                return f"{variant} on {device}, {figure.heading}: {text}{best}"
+                best = tr(", best") if self.standing(row, figure) is Rank.BEST else ""
+                return tr("{variant} on {device}, {heading}: {text}{best}").format(
+                    variant=variant, device=device, heading=figure.heading, text=text, best=best
+                )
             if role == Qt.ItemDataRole.ToolTipRole:
                 return plain_tip("\n".join(filter(None, (text, self.against_best(row, figure)))))
             return text
@@ -167,7 +176,7 @@ class FiguresView(QTableView):
         self._fixed = QTableView(self)
         self._fixed.setModel(model)
         self._numbers = NumberDelegate(self)
-        for view, name in ((self, "Figures by variant and device"), (self._fixed, "Variants")):
+        for view, name in ((self, tr("Figures by variant and device")), (self._fixed, tr("Variants"))):
             set_up_table(view, name, stretch=-1)
             view.setHorizontalHeader(GroupHeader(view, covered=sum(FIXED_WIDTHS) if view is self else 0))
             view.setSelectionMode(QTableView.SelectionMode.SingleSelection)
@@ -193,7 +202,8 @@ class FiguresView(QTableView):
         count = len(model.figures)
         for place in range(model.columnCount()):
             found = model.figure(place)
-            self.setColumnWidth(place, found[1].width if found else FIXED_WIDTHS[place])
+            least = found[1].width if found else FIXED_WIDTHS[place]
+            self.setColumnWidth(place, with_heading(self, place, least))
             self._fixed.setColumnHidden(place, place >= len(FIXED))
         for line, variant in enumerate(model.variants):
             for group, device in enumerate(model.devices):

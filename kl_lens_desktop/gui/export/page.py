@@ -37,17 +37,19 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
     set_up_table,
+    with_heading,
 )
 from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Model, Session
 from kl_lens_desktop.gui.state.stages import PLAN, is_stale_export
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.plan.document import save_plan
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
-HEADINGS = ("Write", "What it is", "Predicted size", "On disk", "Checked")
+HEADINGS = (tr("Write"), tr("What it is"), tr("Predicted size"), tr("On disk"), tr("Checked"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class ExportPage(Page):
     """The plan and its baselines as OpenVINO models."""
 
     def __init__(self, session: Session, window: Frame) -> None:
-        super().__init__(session, "Write OpenVINO models")
+        super().__init__(session, tr("Write OpenVINO models"))
         self._window = window
         self._folder: Path | None = None
         self._chosen = {PLAN: True, **dict.fromkeys(BASELINES, True)}
@@ -72,28 +74,32 @@ class ExportPage(Page):
         self.stack.addWidget(
             Empty(
                 "export",
-                "No model open",
-                "Write the plan here, and uniform formats for comparison, as folders that OpenVINO "
-                "GenAI can open.",
-                button("Choose a model", lambda: window.show_page("Model"), "primary"),
+                tr("No model open"),
+                tr(
+                    "Write the plan here, and uniform formats for comparison, as folders that "
+                    "OpenVINO GenAI can open."
+                ),
+                button(tr("Choose a model"), lambda: window.show_page("Model"), "primary"),
             )
         )
         self.stack.addWidget(self._make_body())
         self.body.addWidget(self.stack, 1)
         self.export = JobButton(
-            "Export",
+            tr("Export"),
             session,
             self._missing,
             self._export,
-            "Write the chosen models and check every weight (F5)",
+            tr("Write the chosen models and check every weight (F5)"),
             "primary",
         )
-        self.next = button("Benchmark →", lambda: window.show_page("Benchmark"))
+        self.next = button(tr("Benchmark →"), lambda: window.show_page("Benchmark"))
         self.lead_back("Plan", window.show_page)
         why = self.add_reason()
         why.set_text(self.export.reason)
         self.export.explained.connect(why.set_text)
-        self.upload = button("Upload to the Hub…", self._upload, tip="See what would be uploaded first")
+        self.upload = button(
+            tr("Upload to the Hub…"), self._upload, tip=tr("See what would be uploaded first")
+        )
         self.foot.addWidget(self.upload)
         self.foot.addWidget(self.export)
         self.foot.addWidget(self.next)
@@ -126,12 +132,12 @@ class ExportPage(Page):
             f"{count:,} × {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])
         )
         size = weight_bytes(model, plan.assignments) if plan else None
-        own = ExportChoice(PLAN, "The plan", words or "no plan yet", size)
+        own = ExportChoice(PLAN, tr("The plan"), words or tr("no plan yet"), size)
         uniform = [
             ExportChoice(
                 name,
                 parse_format(name).label,
-                "full precision" if name == "fp16" else "one format for all",
+                tr("full precision") if name == "fp16" else tr("one format for all"),
                 weight_bytes(model, {w["name"]: name for w in model.matrices}),
             )
             for name in BASELINES
@@ -152,31 +158,35 @@ class ExportPage(Page):
         self.table = QTableWidget(0, len(HEADINGS))
         self.table.setHorizontalHeaderLabels(HEADINGS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        set_up_table(self.table, "Models to write", stretch=4)
+        set_up_table(self.table, tr("Models to write"), stretch=4)
         numbers = NumberDelegate(self.table)
         for place, width in ((0, 112), (1, 204), (2, 116), (3, 84)):
-            self.table.setColumnWidth(place, width)
+            self.table.setColumnWidth(place, with_heading(self.table, place, width))
         for place in (2, 3):
             self.table.setItemDelegateForColumn(place, numbers)
             align_heading(self.table, place)
         self.table.itemChanged.connect(self._toggled)
         self.path = QLineEdit()
         self.path.setReadOnly(True)
-        self.path.setAccessibleName("Folder to write into")
-        self.choose_button = button("Choose…", self._choose_folder, tip="Choose another folder")
-        self.open_button = button("Open folder", self._open_folder)
-        where = row(label("Into", "secondary"), self.path, self.choose_button, self.open_button)
+        self.path.setAccessibleName(tr("Folder to write into"))
+        self.choose_button = button(tr("Choose…"), self._choose_folder, tip=tr("Choose another folder"))
+        self.open_button = button(tr("Open folder"), self._open_folder)
+        where = row(label(tr("Into"), "secondary"), self.path, self.choose_button, self.open_button)
         where.setStretch(1, 1)
-        self.npu = QCheckBox("Add a graph for an NPU, with the same weights")
+        self.npu = QCheckBox(tr("Add a graph for an NPU, with the same weights"))
         self.npu.setToolTip(
-            "An NPU accepts only graphs with fixed shapes. They are made from a second graph, "
-            "which adds a few MB and doubles the time of the export. Selected automatically if an "
-            "NPU is found."
+            tr(
+                "An NPU accepts only graphs with fixed shapes. They are made from a second "
+                "graph, which adds a few MB and doubles the time of the export. Selected "
+                "automatically if an NPU is found."
+            )
         )
-        self.paged = QCheckBox("For servers: continuous batching and a prefix cache")
+        self.paged = QCheckBox(tr("For servers: continuous batching and a prefix cache"))
         self.paged.setToolTip(
-            "The graph then runs on OpenVINO's paged backend, as OpenVINO Model Server uses it by default. "
-            "Prompts are read more slowly than without."
+            tr(
+                "The graph then runs on OpenVINO's paged backend, as OpenVINO Model Server "
+                "uses it by default. Prompts are read more slowly than without."
+            )
         )
         self.total = label("", "secondary", wrap=True)
         npu = column(self.npu, self.paged, spacing=4)
@@ -184,9 +194,12 @@ class ExportPage(Page):
         body = card(column(where, self.table, npu, self.total, spacing=12))
         inside = QWidget()
         note = label(
-            "Each model becomes a folder with its graph, weights, tokenizer and plan. The folder "
-            "appears after every weight matches the plan and the graph answers a prompt like the "
-            "original model. Then each GPU and NPU answers the same prompt.",
+            tr(
+                "Each model becomes a folder with its graph, weights, tokenizer and plan. "
+                "The folder appears after every weight matches the plan and the graph "
+                "answers a prompt like the original model. Then each GPU and NPU answers the "
+                "same prompt."
+            ),
             "secondary",
             wrap=True,
         )
@@ -216,12 +229,14 @@ class ExportPage(Page):
         chosen = [v for v in variants if self._writes(v)]
         size = sum(v.bytes or 0 for v in chosen)
         self.total.setText(
-            f"{quantities.plural(len(chosen), 'model')}, together about {quantities.size(size)}."
+            tr("{count}, together about {size}.").format(
+                count=quantities.plural(len(chosen), "model"), size=quantities.size(size)
+            )
             if chosen
-            else "Nothing chosen."
+            else tr("Nothing chosen.")
         )
         self.next.setEnabled(bool(self.session.exports))
-        self.next.setToolTip(plain_tip("" if self.session.exports else "Export at least one model first"))
+        self.next.setToolTip(plain_tip("" if self.session.exports else tr("Export at least one model first")))
         self.choose_button.setEnabled(not self.session.job.running)
         self.npu.setEnabled(not self.session.job.running)
         self.paged.setEnabled(not self.session.job.running)
@@ -242,18 +257,26 @@ class ExportPage(Page):
         checked = QTableWidgetItem("–")
         if audit is not None:
             unplanned = len(self.session.model.matrices) - audit["checked"] if self.session.model else 0
-            verdict = ", from an earlier plan" if stale else " as planned"
-            verdict += f", {unplanned:,} not planned and FP16" if unplanned > 0 else ""
+            verdict = tr(", from an earlier plan") if stale else tr(" as planned")
+            verdict += (
+                tr(", {unplanned:,} not planned and FP16").format(unplanned=unplanned)
+                if unplanned > 0
+                else ""
+            )
             asked = audit["proof"].get("devices", [])
             answers = "".join(f" · {'✓' if d['status'] == 'ok' else '✗'} {d['device']}" for d in asked)
-            checked.setText(f"✓ {audit['checked']:,} weights{verdict}{answers}")
+            checked.setText(
+                tr("✓ {checked:,} weights{verdict}{answers}").format(
+                    checked=audit["checked"], verdict=verdict, answers=answers
+                )
+            )
             doubtful = stale or unplanned > 0 or any(device["status"] != "ok" for device in asked)
             colours = theme.colours()
             checked.setForeground(QBrush(QColor(colours.warning if doubtful else colours.good)))
         texts = (
             variant.words,
             quantities.size(variant.bytes) if variant.bytes else "–",
-            quantities.size(written) if written else "not yet",
+            quantities.size(written) if written else tr("not yet"),
         )
         cells = [check, *(QTableWidgetItem(text) for text in texts), checked]
         for cell in cells:
@@ -273,7 +296,9 @@ class ExportPage(Page):
     def _missing(self) -> str:
         if self.session.model is None:
             return MISSING
-        return "" if any(self._writes(v) for v in self.variants()) else "Choose at least one model to write"
+        return (
+            "" if any(self._writes(v) for v in self.variants()) else tr("Choose at least one model to write")
+        )
 
     def _export(self) -> None:
         session = self.session
@@ -306,7 +331,7 @@ class ExportPage(Page):
         UploadDialog(self, self.session, self.session.exports).open()
 
     def _choose_folder(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Write the models into", str(self.folder))
+        folder = QFileDialog.getExistingDirectory(self, tr("Write the models into"), str(self.folder))
         if folder:
             self._folder = Path(folder)
             self._show()
@@ -329,15 +354,15 @@ def _binary_size(folder: Path) -> int | None:
 
 # What an export compared with the model in torch, by its name in the card.
 _PROOFS = {
-    "fp16_against_torch": "Before compression, in f32 on the CPU",
-    "cpu_f32_against_torch": "As exported, in f32 on the CPU",
+    "fp16_against_torch": tr("Before compression, in f32 on the CPU"),
+    "cpu_f32_against_torch": tr("As exported, in f32 on the CPU"),
 }
 
 
 def _answers(proof: Mapping[str, Any]) -> list[str]:
     """How far the exported graph's answers are off those of the model, on the CPU and on each device."""
     on_cpu = [
-        f"{what}: its logits are {off:.0e} of their spread from torch's."
+        tr("{what}: its logits are {off:.0e} of their spread from torch's.").format(what=what, off=off)
         for key, what in _PROOFS.items()
         if (off := proof.get(key)) is not None
     ]

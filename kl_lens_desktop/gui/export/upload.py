@@ -13,6 +13,7 @@ from kl_lens_desktop.gui.kit.controls import button, column, combo, label, row
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.printable import printable_lines
 from kl_lens_desktop.publishing import PushJob, publish_plan
 from kl_lens_desktop.repository.names import is_model_id
@@ -26,26 +27,26 @@ class UploadDialog(QDialog):
 
     def __init__(self, parent: QWidget, session: Session, folders: Mapping[str, Path]) -> None:
         super().__init__(parent)
-        self.setWindowTitle("Upload to the Hugging Face Hub")
+        self.setWindowTitle(tr("Upload to the Hugging Face Hub"))
         self.resize(680, 560)
         self._session = session
-        self.model = combo("Model to upload", [(name, folder) for name, folder in folders.items()])
+        self.model = combo(tr("Model to upload"), [(name, folder) for name, folder in folders.items()])
         self.model.currentIndexChanged.connect(self._look)
         self.repository = QLineEdit()
         self.repository.setPlaceholderText("owner/name")
-        self.repository.setAccessibleName("Repository on the Hub")
+        self.repository.setAccessibleName(tr("Repository on the Hub"))
         self.repository.textChanged.connect(self._refresh)
-        self.public = QCheckBox("Everybody can see it")
-        self.public.setToolTip(plain_tip("A new repository is private unless you tick this"))
+        self.public = QCheckBox(tr("Everybody can see it"))
+        self.public.setToolTip(plain_tip(tr("A new repository is private unless you tick this")))
         self.shown = QPlainTextEdit()
         self.shown.setReadOnly(True)
-        self.shown.setAccessibleName("What will be uploaded")
+        self.shown.setAccessibleName(tr("What will be uploaded"))
         self.why = label("", "secondary", wrap=True)
-        self.upload = button("Upload", self._upload, "primary")
+        self.upload = button(tr("Upload"), self._upload, "primary")
         self._ready = False
         where = row(label("Model", "secondary"), self.model, label("to", "secondary"), self.repository)
         where.setStretch(3, 1)
-        foot = row(None, button("Cancel", self.reject), self.upload)
+        foot = row(None, button(tr("Cancel"), self.reject), self.upload)
         self.setLayout(column(where, self.public, self.shown, self.why, foot, spacing=12))
         self.layout().setContentsMargins(16, 16, 16, 16)  # type: ignore[union-attr]
         self._look()
@@ -61,7 +62,7 @@ class UploadDialog(QDialog):
         """Show what would be uploaded, read outside the window's thread."""
         job = self.job
         self._ready = False
-        self.shown.setPlainText("Reading the folder …")
+        self.shown.setPlainText(tr("Reading the folder …"))
         self._session.background.run(
             lambda: publish_plan(job.folder, job.bench), lambda found: self._show(job, found), self._refuse
         )
@@ -71,7 +72,11 @@ class UploadDialog(QDialog):
         if job.folder != self.model.currentData():
             return
         sizes = sorted((name, path.stat().st_size) for name, path in found.files.items())
-        lines = [f"{quantities.size(found.bytes)} in {quantities.plural(len(sizes) + 1, 'file')}:"]
+        lines = [
+            tr("{bytes} in {count}:").format(
+                bytes=quantities.size(found.bytes), count=quantities.plural(len(sizes) + 1, "file")
+            )
+        ]
         lines += [f"  {name}, {quantities.size(size)}" for name, size in sizes]
         self.shown.setPlainText(printable_lines("\n".join([*lines, "", f"{README}:", "", found.card])))
         self._ready = True
@@ -83,7 +88,9 @@ class UploadDialog(QDialog):
     def _refresh(self) -> None:
         name = self.repository.text().strip()
         named = "/" in name and is_model_id(name)
-        reason = self._session.job.reason or ("" if named else "Enter a repository, such as your-name/model")
+        reason = self._session.job.reason or (
+            "" if named else tr("Enter a repository, such as your-name/model")
+        )
         self.upload.setEnabled(self._ready and not reason)
         self.why.setText(reason)
 

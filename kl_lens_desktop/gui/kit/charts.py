@@ -38,6 +38,13 @@ class LogAxis(pg.AxisItem):
         return [quantities.significant(10.0**value, 1) for value in values]
 
 
+def take_menu_away(plot: pg.PlotWidget) -> None:
+    """A plot has no menu of pyqtgraph's; the one that it makes all the same goes when the plot does."""
+    plot.setMenuEnabled(False)
+    menu = plot.plotItem.ctrlMenu
+    menu.setParent(plot, menu.windowFlags())
+
+
 class Chart(pg.PlotWidget):
     """A plot that is read, not dragged about; subclasses draw in `redraw`, again after a change of theme."""
 
@@ -54,7 +61,7 @@ class Chart(pg.PlotWidget):
         self._x, self._y, self._ready = x, y, False  # Qt sends changes while it is still being made
         super().__init__(parent, axisItems=axes or ({"left": LogAxis("left")} if log_y else {}))
         self.setAccessibleName(name)
-        self.setMenuEnabled(False)
+        take_menu_away(self)
         self.hideButtons()
         self.setMouseEnabled(False, False)
         self.setFrameShape(self.Shape.NoFrame)

@@ -43,10 +43,12 @@ from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.words import explain, explain_action, plain_tip
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.stages import Stage, Standing
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.printable import printable, printable_lines
 
 ERROR_ROLE = Qt.ItemDataRole.UserRole + 10
 ROW_HEIGHT = 28
+HEADING_PADDING = 16
 SIDE = 24  # of a page, left and right
 QUIET_PADDING = 15  # of a quiet button: its border and what the style sheet gives its words
 LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
@@ -204,7 +206,7 @@ def hint(text: str) -> QToolButton:
 
     widget = tool("info", "", show)
     explain(widget, text)
-    widget.setAccessibleName("Explanation")
+    widget.setAccessibleName(tr("Explanation"))
     return widget
 
 
@@ -407,7 +409,7 @@ class Page(QWidget):
 
     def lead_back(self, name: str, show_page: Callable[[str], object]) -> None:
         """Begin the foot with a way to the page before; its words stand where the content begins."""
-        back = button(f"← {name}", lambda: show_page(name), "quiet")
+        back = button(f"← {tr(name)}", lambda: show_page(name), "quiet")
         self.foot.setContentsMargins(SIDE - QUIET_PADDING, 0, SIDE, 0)
         self.foot.insertWidget(0, back)
 
@@ -472,6 +474,12 @@ def set_up_table(table: QTableView, name: str, *, stretch: int = 0) -> None:
     header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
     if table.model() is not None and stretch >= 0:
         header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
+
+
+def with_heading(table: QTableView, place: int, least: int) -> int:
+    """The width of a column whose cells take `least`: its heading's where that is longer."""
+    words = str(table.model().headerData(place, Qt.Orientation.Horizontal) or "")
+    return max(least, table.horizontalHeader().fontMetrics().horizontalAdvance(words) + HEADING_PADDING)
 
 
 def align_heading(table: QTableWidget, column: int) -> None:

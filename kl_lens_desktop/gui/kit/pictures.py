@@ -14,10 +14,11 @@ from kl_lens_desktop.files import write_text
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import tool
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.spreadsheet import csv_text, write_csv
 
 _SCALE = 2  # pixels of a picture for each of the window, which may stand on a sharper screen
-_KINDS = {"Pictures (*.png)": ".png", "Drawings (*.svg)": ".svg", "Figures (*.csv)": ".csv"}
+_KINDS = {tr("Pictures (*.png)"): ".png", tr("Drawings (*.svg)"): ".svg", tr("Figures (*.csv)"): ".csv"}
 
 
 class Taken:
@@ -41,7 +42,11 @@ class Taken:
 
     def button(self) -> QToolButton:
         """The ⋯ beside a chart, which opens the menu; a right click on the chart opens it too."""
-        widget = tool("more", f"Copy or save: {self._chart.accessibleName()}", lambda: self._pop(below))
+        widget = tool(
+            "more",
+            tr("Copy or save: {accessibleName}").format(accessibleName=self._chart.accessibleName()),
+            lambda: self._pop(below),
+        )
         chart = self._chart
         chart.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         chart.customContextMenuRequested.connect(lambda at: self._pop(lambda: chart.mapToGlobal(at)))
@@ -85,13 +90,13 @@ class Taken:
 
     def copy_picture(self) -> None:
         QGuiApplication.clipboard().setPixmap(self.pixmap())
-        self._session.say("info", "Copied the picture.")
+        self._session.say("info", tr("Copied the picture."))
 
     def copy_figures(self) -> None:
         """As tab-separated lines, which a spreadsheet takes into its cells."""
         text = csv_text(self._rows()).replace("\r\n", "\n")
         QGuiApplication.clipboard().setText(text)
-        self._session.say("info", "Copied the figures.")
+        self._session.say("info", tr("Copied the figures."))
 
     def save_to(self, path: Path) -> None:
         """Write a PNG, an SVG or a CSV, by the ending of `path`."""
@@ -101,19 +106,23 @@ class Taken:
             elif path.suffix.lower() == ".svg":
                 write_text(path, self.svg())
             elif not self.pixmap().save(str(path), "PNG"):
-                raise InputError(f"Cannot write {path}", "the folder refuses it", "Choose another folder")
+                raise InputError(
+                    tr("Cannot write {path}").format(path=path),
+                    tr("the folder refuses it"),
+                    tr("Choose another folder"),
+                )
         except InputError as error:
             self._session.say_error(error)
         else:
-            self._session.say("info", f"Saved {path}.")
+            self._session.say("info", tr("Saved {path}.").format(path=path))
 
     def menu(self) -> QMenu:
         menu = QMenu(self._chart)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        menu.addAction("Copy picture", self.copy_picture)
-        menu.addAction("Copy figures", self.copy_figures)
+        menu.addAction(tr("Copy picture"), self.copy_picture)
+        menu.addAction(tr("Copy figures"), self.copy_figures)
         menu.addSeparator()
-        menu.addAction("Save as PNG, SVG or CSV…", self._choose_file)
+        menu.addAction(tr("Save as PNG, SVG or CSV…"), self._choose_file)
         return menu
 
     def _pop(self, where: Callable[[], QPoint]) -> None:
@@ -121,7 +130,7 @@ class Taken:
 
     def _choose_file(self) -> None:
         path, kind = QFileDialog.getSaveFileName(
-            self._chart, "Save the chart", f"{self._name}.png", ";;".join(_KINDS)
+            self._chart, tr("Save the chart"), f"{self._name}.png", ";;".join(_KINDS)
         )
         if path:
             named = Path(path).suffix.lower() in _KINDS.values()

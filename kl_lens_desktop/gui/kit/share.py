@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QApplication, QFileDialog, QPushButton, QWidget
 
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.home import home
 from kl_lens_desktop.sharing import SUFFIX
 
@@ -15,7 +16,7 @@ from kl_lens_desktop.sharing import SUFFIX
 def choose_and_share(session: Session, parent: QWidget) -> None:
     """Ask for a name and save the open model's results as a bundle."""
     path, _ = QFileDialog.getSaveFileName(
-        parent, "Share the results", file_name(session), f"Bundles (*{SUFFIX})"
+        parent, tr("Share the results"), file_name(session), tr("Bundles (*{SUFFIX})").format(SUFFIX=SUFFIX)
     )
     if path:
         session.share(Path(path if path.endswith(".json") else path + SUFFIX))
@@ -38,14 +39,16 @@ class ShareButton(QPushButton):
     """Saves a bundle when it is clicked; dragged, it is the file itself."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__("Share…")
+        super().__init__(tr("Share…"))
         self._session = session
         self._pressed: QPoint | None = None
         self.setAutoDefault(False)
         self.setToolTip(
             plain_tip(
-                "Save the plan, scores and benchmark as one file to send, without weights and paths.\n"
-                "Or drag this button to a folder, a mail or a chat."
+                tr(
+                    "Save the plan, scores and benchmark as one file to send, without weights "
+                    "and paths.\nOr drag this button to a folder, a mail or a chat."
+                )
             )
         )
         self.clicked.connect(lambda: choose_and_share(session, self))
@@ -71,4 +74,4 @@ class ShareButton(QPushButton):
             drag.setPixmap(self.grab())
             drag.exec(Qt.DropAction.CopyAction)
         else:
-            self._session.say("info", f"The file to share is {path}.")
+            self._session.say("info", tr("The file to share is {path}.").format(path=path))

@@ -8,10 +8,11 @@ from PySide6.QtGui import QColor, QFont, QGuiApplication, QPalette
 from PySide6.QtWidgets import QApplication
 
 from kl_lens_desktop import resources
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.quant.formats import parse_format
 
 SPACE = (4, 8, 12, 16, 24)
-CHOICES = {"system": "As the system", "light": "Light", "dark": "Dark"}
+CHOICES = {"system": tr("As the system"), "light": tr("Light"), "dark": tr("Dark")}
 FORMAT_COLOURS = {"fp16": "#4477AA", "int8": "#66CCEE", "int4": "#CCBB44"}
 OTHER_FORMAT = "#AA3377"
 

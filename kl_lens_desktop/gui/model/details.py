@@ -23,6 +23,7 @@ from kl_lens_desktop.gui.kit.controls import (
     rule,
 )
 from kl_lens_desktop.gui.state.session import BLOCK_NAMES, STAGE_NAMES, Model
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.model.fit import StageNeed, fits, stage_needs
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class ModelDetails(QScrollArea):
         super().__init__()
         self.setWidgetResizable(True)
         self.setMinimumWidth(404)
-        self.setAccessibleName("About this model")
+        self.setAccessibleName(tr("About this model"))
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._inside = QVBoxLayout()
         self._inside.setSpacing(12)
@@ -52,24 +53,32 @@ class ModelDetails(QScrollArea):
     def show_welcome(self, work_folder: Path, on_question: Callable[[], object]) -> None:
         """What this program does and what it does not, where no model is open yet."""
         clear(self._inside)
-        self._inside.addWidget(label("Welcome", "title"))
+        self._inside.addWidget(label(tr("Welcome"), "title"))
         lines = (
             (
                 "compress",
-                "Models, smaller and faster",
-                "KL Lens measures how much each weight of a hybrid language model matters, and stores those "
-                "that matter little in fewer bits. Then it shows what that brings and what it costs.",
+                tr("Models, smaller and faster"),
+                tr(
+                    "KL Lens measures how much each weight of a hybrid language model matters, "
+                    "and stores those that matter little in fewer bits. Then it shows what that "
+                    "brings and what it costs."
+                ),
             ),
             (
                 "pin",
-                "Everything stays here",
-                "Nothing leaves this computer unless you search the Hugging Face Hub, download from it, or "
-                "upload a model yourself. There is no telemetry.",
+                tr("Everything stays here"),
+                tr(
+                    "Nothing leaves this computer unless you search the Hugging Face Hub, "
+                    "download from it, or upload a model yourself. There is no telemetry."
+                ),
             ),
             (
                 "folder",
-                "Where things are",
-                "Downloads go to the cache that all Hugging Face programs share, results to the work folder:",
+                tr("Where things are"),
+                tr(
+                    "Downloads go to the cache that all Hugging Face programs share, results to "
+                    "the work folder:"
+                ),
             ),
         )
         for icon, heading, words in lines:
@@ -79,10 +88,12 @@ class ModelDetails(QScrollArea):
             self._inside.addLayout(line)
         folder = Elided(str(work_folder), "secondary", Qt.TextElideMode.ElideMiddle)
         self._inside.addLayout(row(_gap(20), folder, spacing=12))
-        start = "To begin, choose a model on the left. The sample takes a few minutes and needs no network."
+        start = tr(
+            "To begin, choose a model on the left. The sample takes a few minutes and needs no network."
+        )
         self._inside.addWidget(rule())
         self._inside.addWidget(label(start, wrap=True))
-        self._inside.addLayout(row(button("Questions and answers", on_question), None))
+        self._inside.addLayout(row(button(tr("Questions and answers"), on_question), None))
         self._inside.addStretch(1)
 
     def show_model(self, model: Model, work_folder: Path) -> None:
@@ -99,17 +110,22 @@ class ModelDetails(QScrollArea):
         matrices = model.matrices
         self._inside.addLayout(
             _facts(
-                ("Architecture", label(str(about["architecture"]), wrap=True, select=True)),
-                ("Blocks", blocks),
-                ("Weights", f"{quantities.parameters(about['parameters'])} in {len(matrices):,} matrices"),
-                ("On disk", quantities.size(about["size_bytes"])),
-                ("Vocabulary", f"{about['vocabulary']:,} tokens"),
-                ("Revision", about.get("revision") or "local folder"),
-                ("Folder", str(about["folder"])),
+                (tr("Architecture"), label(str(about["architecture"]), wrap=True, select=True)),
+                (tr("Blocks"), blocks),
+                (
+                    tr("Weights"),
+                    tr("{parameters} in {count:,} matrices").format(
+                        parameters=quantities.parameters(about["parameters"]), count=len(matrices)
+                    ),
+                ),
+                (tr("On disk"), quantities.size(about["size_bytes"])),
+                (tr("Vocabulary"), tr("{count:,} tokens").format(count=about["vocabulary"])),
+                (tr("Revision"), about.get("revision") or tr("local folder")),
+                (tr("Folder"), str(about["folder"])),
             )
         )
         self._inside.addWidget(rule())
-        self._inside.addWidget(label("Does it fit this computer?", "heading"))
+        self._inside.addWidget(label(tr("Does it fit this computer?"), "heading"))
         needs = [StageNeed(**need) for need in model.fit if need["stage"] != "download"]  # it is here already
         self._inside.addLayout(_fit_table(needs, work_folder))
         self._inside.addStretch(1)
@@ -118,30 +134,42 @@ class ModelDetails(QScrollArea):
         clear(self._inside)
         self._inside.addWidget(Elided(hit.id, "title", Qt.TextElideMode.ElideMiddle))
         facts: list[tuple[str, Any]] = [
-            ("Architecture", hit.architecture or "not stated"),
-            ("Weights", quantities.parameters(hit.parameters) if hit.parameters else "not stated"),
-            ("Downloads", f"{hit.downloads:,} in the last 30 days"),
-            ("Access", "on request (gated)" if hit.gated else "open"),
-            ("Licence", hit.licence or "not stated"),
+            (tr("Architecture"), hit.architecture or tr("not stated")),
+            (tr("Weights"), quantities.parameters(hit.parameters) if hit.parameters else tr("not stated")),
+            (tr("Downloads"), tr("{downloads:,} in the last 30 days").format(downloads=hit.downloads)),
+            (tr("Access"), tr("on request (gated)") if hit.gated else tr("open")),
+            (tr("Licence"), hit.licence or tr("not stated")),
         ]
-        told = (("Made from", hit.base_model), ("Languages", hit.languages), ("Updated", hit.updated))
+        told = (
+            (tr("Made from"), hit.base_model),
+            (tr("Languages"), hit.languages),
+            (tr("Updated"), hit.updated),
+        )
         facts += [(name, value) for name, value in told if value]
         if details:
-            facts += [("Revision", details.of.commit[:12]), ("To fetch", quantities.size(details.bytes))]
+            facts += [
+                (tr("Revision"), details.of.commit[:12]),
+                (tr("To fetch"), quantities.size(details.bytes)),
+            ]
             if details.tokenizer_of:
                 facts += [
-                    ("Tokenizer", f"of {details.tokenizer_of}: the model has none, its authors use this")
+                    (
+                        tr("Tokenizer"),
+                        tr("of {tokenizer_of}: the model has none, its authors use this").format(
+                            tokenizer_of=details.tokenizer_of
+                        ),
+                    )
                 ]
         self._inside.addLayout(_facts(*facts))
         if words:
             self._inside.addWidget(label(words, "secondary", wrap=True))
         if details and hit.parameters:
             self._inside.addWidget(rule())
-            self._inside.addWidget(label("Does it fit this computer?", "heading"))
+            self._inside.addWidget(label(tr("Does it fit this computer?"), "heading"))
             self._inside.addLayout(_fit_table(stage_needs(hit.parameters, details.bytes), work_folder))
         if details:
             self._inside.addWidget(rule())
-            self._inside.addWidget(label("Files", "heading"))
+            self._inside.addWidget(label(tr("Files"), "heading"))
             for file in sorted(details.files, key=lambda file: -file.size)[:12]:
                 name = Elided(file.name, mode=Qt.TextElideMode.ElideMiddle)
                 line = QHBoxLayout()
@@ -180,7 +208,7 @@ def _fit_table(needs: list[StageNeed], work_folder: Path) -> QGridLayout:
     grid.setHorizontalSpacing(16)
     grid.setVerticalSpacing(6)
     grid.setColumnStretch(0, 1)
-    for place, heading in enumerate(("Stage", "Peak RAM", "Disk", "")):
+    for place, heading in enumerate((tr("Stage"), tr("Peak RAM"), tr("Disk"), "")):
         grid.addWidget(label(heading, "secondary"), 0, place)
     for index, need in enumerate(needs, start=1):
         ram_need, disk_need = need.ram_mb * 2**20, need.disk_mb * 2**20
@@ -190,12 +218,12 @@ def _fit_table(needs: list[StageNeed], work_folder: Path) -> QGridLayout:
             Elided(stage),
             label(quantities.size(ram_need)),
             label(quantities.size(disk_need)),
-            label("✓ fits" if fit == "yes" else f"✗ {fit}", "good" if fit == "yes" else "bad"),
+            label(tr("✓ fits") if fit == "yes" else f"✗ {fit}", "good" if fit == "yes" else "bad"),
         )
         for place, cell in enumerate(cells):
             grid.addWidget(cell, index, place)
-    words = (
-        f"This computer has {quantities.size(ram)} of memory and {quantities.size(disk)} of free disk space."
+    words = tr("This computer has {ram} of memory and {disk} of free disk space.").format(
+        ram=quantities.size(ram), disk=quantities.size(disk)
     )
     grid.addWidget(label(words, "secondary", wrap=True), len(needs) + 1, 0, 1, 4)
     return grid

@@ -31,6 +31,7 @@ from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.model.details import ModelDetails
 from kl_lens_desktop.gui.model.search import Results
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.facts import Facts
@@ -41,7 +42,7 @@ class ModelPage(Page):
     """Three ways to a model on the left, the model itself on the right."""
 
     def __init__(self, session: Session, window: Frame) -> None:
-        super().__init__(session, "Choose a model")
+        super().__init__(session, tr("Choose a model"))
         self._window = window
         self._hit: Facts | None = None
         self._hub: Candidate | None = None
@@ -51,14 +52,14 @@ class ModelPage(Page):
             self.splitter("model", Qt.Orientation.Horizontal, left, self.details, sizes=(600, 420)), 1
         )
         self.download = JobButton(
-            "Download and open",
+            tr("Download and open"),
             session,
             self._missing_hit,
             self._download,
-            "Download this model's files, verify them, and open it",
+            tr("Download this model's files, verify them, and open it"),
             "primary",
         )
-        self.next = button("Measure sensitivity →", lambda: window.show_page("Sensitivity"), "primary")
+        self.next = button(tr("Measure sensitivity →"), lambda: window.show_page("Sensitivity"), "primary")
         self.why = self.add_reason()
         self.download.explained.connect(lambda _: self._explain())
         self.foot.addWidget(self.download)
@@ -80,7 +81,7 @@ class ModelPage(Page):
         if self.session.job.running:
             self.session.say("warning", self.session.job.reason + ".")
             return
-        folder = QFileDialog.getExistingDirectory(self, "Open a model folder")
+        folder = QFileDialog.getExistingDirectory(self, tr("Open a model folder"))
         if folder:
             self.open(folder)
 
@@ -99,12 +100,12 @@ class ModelPage(Page):
     def _make_left(self) -> QWidget:
         self.query = QLineEdit()
         self.query.setPlaceholderText(
-            "Search the Hugging Face Hub, for example granite-4.0-h or ibm-granite/"
+            tr("Search the Hugging Face Hub, for example granite-4.0-h or ibm-granite/")
         )
-        self.query.setAccessibleName("Search the Hugging Face Hub")
+        self.query.setAccessibleName(tr("Search the Hugging Face Hub"))
         self.query.setClearButtonEnabled(True)
         self.query.returnPressed.connect(self.search)
-        find = button("Search", self.search, icon="search")
+        find = button(tr("Search"), self.search, icon="search")
         self.left = QStackedWidget()
         self.left.addWidget(self._make_starts())
         self.left.addWidget(self._make_results())
@@ -124,28 +125,28 @@ class ModelPage(Page):
         self._starts = [
             _start(
                 "sample",
-                "Try the sample",
-                "A small trained hybrid, included. Needs no network and takes a few minutes.",
+                tr("Try the sample"),
+                tr("A small trained hybrid, included. Needs no network and takes a few minutes."),
                 lambda: self.open("sample"),
             ),
             _start(
                 "folder",
-                "Open a folder…",
-                "A model with config.json and safetensors files. Ctrl+O",
+                tr("Open a folder…"),
+                tr("A model with config.json and safetensors files. Ctrl+O"),
                 self.choose_folder,
             ),
             _start(
                 "search",
-                "Search the Hub",
-                "Granite 4 H, Falcon H1, Zamba2, Bamba, LFM2, Mamba-2 and other hybrids.",
+                tr("Search the Hub"),
+                tr("Granite 4 H, Falcon H1, Zamba2, Bamba, LFM2, Mamba-2 and other hybrids."),
                 self._begin_search,
             ),
         ]
         self.refusal = label("", "bad", wrap=True, select=True)
         self.refusal.setVisible(False)
-        self.recent_title = label("Opened before", "heading")
+        self.recent_title = label(tr("Opened before"), "heading")
         self.recent = QListWidget()
-        self.recent.setAccessibleName("Recently opened models")
+        self.recent.setAccessibleName(tr("Recently opened models"))
         self.recent.itemActivated.connect(lambda item: self.open(item.data(Qt.ItemDataRole.UserRole)))
         self.recent.itemClicked.connect(lambda item: self.open(item.data(Qt.ItemDataRole.UserRole)))
         layout = QVBoxLayout(starts)
@@ -192,7 +193,7 @@ class ModelPage(Page):
         self._hit, self._hub, self._refusal = hit, None, ""
         work_folder = self.session.settings.work_folder
         self._refresh()
-        self.details.show_hit(hit, None, "Reading the list of files …", work_folder)
+        self.details.show_hit(hit, None, tr("Reading the list of files …"), work_folder)
 
         def ask() -> "Candidate":
             from kl_lens_desktop.hub import client
@@ -215,7 +216,7 @@ class ModelPage(Page):
         self.session.background.run(ask, answer, refuse)
 
     def _missing_hit(self) -> str:
-        return "" if self._hub else self._refusal or "Choose a model from the list first"
+        return "" if self._hub else self._refusal or tr("Choose a model from the list first")
 
     def _download(self) -> None:
         if self._hub:
@@ -232,9 +233,9 @@ class ModelPage(Page):
         self.download.setVisible(choosing)
         self.download.refresh()
         self.next.setVisible(not choosing)
-        reading = f"Reading {session.opening} …" if session.opening else ""
+        reading = tr("Reading {opening} …").format(opening=session.opening) if session.opening else ""
         self.next.setEnabled(session.model is not None and not reading)
-        self.next.setToolTip(plain_tip(reading or ("" if session.model else "Choose a model first")))
+        self.next.setToolTip(plain_tip(reading or ("" if session.model else tr("Choose a model first"))))
         self._explain()
         for start in self._starts[:2]:
             start.setEnabled(not session.job.running)
@@ -284,6 +285,6 @@ def _start(icon: str, title: str, words: str, on_click: Any) -> QPushButton:
 
 def _reference_words(reference: str) -> str:
     if reference == "sample":
-        return "Sample model (bundled)"
+        return tr("Sample model (bundled)")
     path = Path(reference)
     return f"{path.name}   {path.parent}" if path.is_absolute() else reference

@@ -20,14 +20,15 @@ from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.gui.kit.controls import column, combo, label, set_up_table, tool
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.model.fit import stage_needs
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.facts import Facts
 
 SUPPORTED, ANY = "", "any"
-_SIZES = (("Any size", ""), ("Up to 1 B", "1B"), ("Up to 3 B", "3B"), ("Up to 8 B", "8B"))
-_LICENCES = (("Any licence", ""), ("Apache 2.0", "apache-2.0"), ("MIT", "mit"))
+_SIZES = ((tr("Any size"), ""), (tr("Up to 1 B"), "1B"), (tr("Up to 3 B"), "3B"), (tr("Up to 8 B"), "8B"))
+_LICENCES = ((tr("Any licence"), ""), (tr("Apache 2.0"), "apache-2.0"), ("MIT", "mit"))
 _MOST = 60
 
 
@@ -51,13 +52,13 @@ class Results(QWidget):
         self._hits: list[Facts] = []
         self._asked = 0  # which question is the last, whose answer is shown
         families = [(name, name) for name in FAMILIES]
-        kinds = [("Supported here", SUPPORTED), *families, ("Any architecture", ANY)]
-        self.architecture = combo("Architecture", kinds)
-        self.weights = combo("Number of weights", _SIZES)
-        self.licence = combo("Licence", _LICENCES)
-        self.open_only = QCheckBox("Open access")
+        kinds = [(tr("Supported here"), SUPPORTED), *families, (tr("Any architecture"), ANY)]
+        self.architecture = combo(tr("Architecture"), kinds)
+        self.weights = combo(tr("Number of weights"), _SIZES)
+        self.licence = combo(tr("Licence"), _LICENCES)
+        self.open_only = QCheckBox(tr("Open access"))
         self.open_only.setToolTip(
-            plain_tip("Leave out models whose authors must be asked for access (gated)")
+            plain_tip(tr("Leave out models whose authors must be asked for access (gated)"))
         )
         for filter_ in (self.architecture, self.weights, self.licence):
             filter_.setMinimumContentsLength(8)
@@ -65,9 +66,9 @@ class Results(QWidget):
         self.open_only.toggled.connect(self.search)
         self.said = label("", "secondary", wrap=True)
         self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels(["Model", "Weights", "Usable here?"])
+        self.table.setHorizontalHeaderLabels([tr("Model"), tr("Weights"), tr("Usable here?")])
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        set_up_table(self.table, "Models found on the Hub")
+        set_up_table(self.table, tr("Models found on the Hub"))
         self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         for index, width in ((1, 76), (2, 130)):
             self.table.setColumnWidth(index, width)
@@ -78,7 +79,7 @@ class Results(QWidget):
         for place, widget in enumerate((self.architecture, self.weights, self.licence, self.open_only)):
             filters.addWidget(widget, place // 2, place % 2)
         top.addWidget(self.said, 1)
-        top.addWidget(tool("close", "Back to the start", self.left.emit))
+        top.addWidget(tool("close", tr("Back to the start"), self.left.emit))
         layout = column(filters, top, self.table)
         layout.setContentsMargins(0, 0, 0, 0)
         self.setLayout(layout)
@@ -90,7 +91,7 @@ class Results(QWidget):
         kind, size = self.architecture.currentData(), self.weights.currentData()
         licence, open_only = self.licence.currentData(), self.open_only.isChecked()
         begin = not (query or kind or size or licence or open_only)
-        self.said.setText("Asking the Hub …")
+        self.said.setText(tr("Asking the Hub …"))
         self.table.setRowCount(0)
         self._asked += 1
         asked = self._asked
@@ -125,11 +126,13 @@ class Results(QWidget):
         hits = [hit for hit in found if every or not hit.obstacle]
         hidden = len(found) - len(hits)
         self._hits = hits
-        words = "Small hybrids to begin with" if begin else quantities.plural(len(hits), "model")
-        words += "" if begin else " with safetensors, most downloaded first"
-        words = words if hits else "No model matches. Try other words or fewer filters"
+        words = tr("Small hybrids to begin with") if begin else quantities.plural(len(hits), "model")
+        words += "" if begin else tr(" with safetensors, most downloaded first")
+        words = words if hits else tr("No model matches. Try other words or fewer filters")
         words += (
-            f"; {hidden:,} that cannot be used here {'is' if hidden == 1 else 'are'} left out"
+            tr("; {hidden:,} that cannot be used here {value} left out").format(
+                hidden=hidden, value="is" if hidden == 1 else "are"
+            )
             if hidden
             else ""
         )
@@ -158,4 +161,4 @@ def _verdict(hit: "Facts") -> str:
     if not hit.parameters:
         return "–"
     need_mb = max(need.ram_mb for need in stage_needs(hit.parameters, 2 * hit.parameters))
-    return "✓ yes" if need_mb * 2**20 <= psutil.virtual_memory().total else "✗ too large"
+    return tr("✓ yes") if need_mb * 2**20 <= psutil.virtual_memory().total else tr("✗ too large")

@@ -31,18 +31,19 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Frame, Page, button, card, column
 from kl_lens_desktop.gui.kit.theme import LIGHT
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 
 # File and title, in the order of the contents; the first is shown first.
 CONTENTS = (
-    ("guide.md", "Guide"),
-    ("questions.md", "Questions"),
-    ("troubleshooting.md", "Troubleshooting"),
-    ("models.md", "Supported models"),
-    ("method.md", "Method"),
-    ("results.md", "Results"),
-    ("architecture.md", "Architecture"),
-    ("changelog.md", "What is new"),
-    ("upstream/README.md", "Reports for OpenVINO"),
+    ("guide.md", tr("Guide")),
+    ("questions.md", tr("Questions")),
+    ("troubleshooting.md", tr("Troubleshooting")),
+    ("models.md", tr("Supported models")),
+    ("method.md", tr("Method")),
+    ("results.md", tr("Results")),
+    ("architecture.md", tr("Architecture")),
+    ("changelog.md", tr("What is new")),
+    ("upstream/README.md", tr("Reports for OpenVINO")),
 )
 # Of the guide, where its heading is not the name of the window's page.
 SECTIONS = dict.fromkeys(("Library", "Log", "Settings"), "library-log-and-settings") | {"Help": "first-steps"}
@@ -57,9 +58,9 @@ class HelpPage(Page):
     """The pages on the left, the one being read on the right."""
 
     def __init__(self, session: Session, window: Frame) -> None:
-        super().__init__(session, "Help")
+        super().__init__(session, tr("Help"))
         self.contents = QListWidget()
-        self.contents.setAccessibleName("Help pages")
+        self.contents.setAccessibleName(tr("Help pages"))
         self.contents.setMinimumWidth(CONTENTS_WIDTH)
         for file, title in CONTENTS:
             if _path(file).is_file():
@@ -67,8 +68,8 @@ class HelpPage(Page):
                 item.setData(Qt.ItemDataRole.UserRole, file)
                 self.contents.addItem(item)
         self.text = HelpText()
-        self.back = button("Back", self.text.backward, tip="Back to the page before (Alt+Left)")
-        self.forward = button("Forward", self.text.forward, tip="Forward (Alt+Right)")
+        self.back = button(tr("Back"), self.text.backward, tip=tr("Back to the page before (Alt+Left)"))
+        self.forward = button(tr("Forward"), self.text.forward, tip=tr("Forward (Alt+Right)"))
         for each, keys in ((self.back, "Alt+Left"), (self.forward, "Alt+Right")):
             action = QAction(self)
             action.setShortcut(QKeySequence(keys))
@@ -120,7 +121,7 @@ class HelpText(QTextBrowser):
     def __init__(self) -> None:
         self._url = QUrl()  # of the page, already while it loads, when `source()` still tells the one before
         super().__init__()
-        self.setAccessibleName("Help text")
+        self.setAccessibleName(tr("Help text"))
         self.setOpenLinks(False)
         self.anchorClicked.connect(self.follow)
         self.sourceChanged.connect(self._finish)

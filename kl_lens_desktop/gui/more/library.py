@@ -21,18 +21,20 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
     set_up_table,
+    with_heading,
 )
 from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.gui.state.workspace import folder_size
 from kl_lens_desktop.hub.jobs import PullJob, VerifyFilesJob
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.store import StoredModel
 
-HEADINGS = ("Name", "What it is", "Size", "Folder")
+HEADINGS = (tr("Name"), tr("What it is"), tr("Size"), tr("Folder"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +52,38 @@ class LibraryPage(Page):
     """One table; opening and deleting what is selected."""
 
     def __init__(self, session: Session, window: Frame) -> None:
-        super().__init__(session, "On this computer")
+        super().__init__(session, tr("On this computer"))
         self._window = window
         self.holdings: list[Holding] = []
         self.table = QTableWidget(0, len(HEADINGS))
         self.table.setHorizontalHeaderLabels(HEADINGS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
-        set_up_table(self.table, "Models and work folders", stretch=3)
+        set_up_table(self.table, tr("Models and work folders"), stretch=3)
         self.table.setItemDelegateForColumn(2, NumberDelegate(self.table))
         align_heading(self.table, 2)
         for place, width in ((0, 220), (1, 330), (2, 90)):
-            self.table.setColumnWidth(place, width)
+            self.table.setColumnWidth(place, with_heading(self.table, place, width))
         self.table.itemSelectionChanged.connect(self._selected)
         self.table.itemActivated.connect(lambda _: self._open())
         self.words = label("", "secondary", wrap=True)
-        self.open_button = button("Open this model", self._open, tip="Open this work folder")
-        self.folder_button = button("Open folder", self._open_folder)
-        self.delete_button = button("Delete…", self._ask, icon="delete")
+        self.open_button = button(tr("Open this model"), self._open, tip=tr("Open this work folder"))
+        self.folder_button = button(tr("Open folder"), self._open_folder)
+        self.delete_button = button(tr("Delete…"), self._ask, icon="delete")
         self.verify_button = button(
-            "Verify files",
+            tr("Verify files"),
             self._verify,
-            tip="Compare every file with its hash; download damaged ones again",
+            tip=tr("Compare every file with its hash; download damaged ones again"),
         )
         self.move_button = button(
-            "Move to the shared cache",
+            tr("Move to the shared cache"),
             self._move,
-            tip="Move it to where all Hugging Face tools look",
+            tip=tr("Move it to where all Hugging Face tools look"),
         )
         self._question = QWidget()
         self._asked = label("", wrap=True)
-        self.keep = button("Keep", self._keep, "primary")
-        self.delete = button("Delete permanently", self._delete)
+        self.keep = button(tr("Keep"), self._keep, "primary")
+        self.delete = button(tr("Delete permanently"), self._delete)
         question = QHBoxLayout(self._question)
         question.setContentsMargins(0, 0, 0, 0)
         question.addWidget(self._asked, 1)
@@ -90,7 +92,7 @@ class LibraryPage(Page):
         self._question.hide()
         inside = column(self.table, self.words, self._question, spacing=12)
         self.body.addWidget(card(inside), 1)
-        refresh = button("Look again", self.refresh, "quiet")
+        refresh = button(tr("Look again"), self.refresh, "quiet")
         ours = (self.move_button, self.verify_button, self.open_button)
         self.foot.addLayout(row(refresh, None, *ours, self.folder_button, self.delete_button))
         session.job.ended.connect(lambda _: self._refresh_if_shown())
@@ -120,9 +122,11 @@ class LibraryPage(Page):
                 self.table.setItem(index, place, item)
         total = quantities.size(sum(holding.bytes for holding in holdings))
         self.words.setText(
-            f"{quantities.plural(len(holdings), 'folder')}, {total} in all."
+            tr("{count}, {total} in all.").format(
+                count=quantities.plural(len(holdings), "folder"), total=total
+            )
             if holdings
-            else "Nothing yet. Models that you download and the results of your work appear here."
+            else tr("Nothing yet. Models that you download and the results of your work appear here.")
         )
         self._selected()
 
@@ -141,9 +145,9 @@ class LibraryPage(Page):
             action.setEnabled(not self.session.job.running)
         self.folder_button.setEnabled(holding is not None)
         self.delete_button.setEnabled(holding is not None and not self.session.job.running)
-        reason = self.session.job.reason if holding else "Select a row first"
-        self.delete_button.setToolTip(plain_tip(reason or "Delete the selected folder"))
-        self.folder_button.setToolTip(plain_tip("" if holding else "Select a row first"))
+        reason = self.session.job.reason if holding else tr("Select a row first")
+        self.delete_button.setToolTip(plain_tip(reason or tr("Delete the selected folder")))
+        self.folder_button.setToolTip(plain_tip("" if holding else tr("Select a row first")))
 
     def _open(self) -> None:
         holding = self._chosen()
@@ -168,9 +172,11 @@ class LibraryPage(Page):
     def _ask(self) -> None:
         if holding := self._chosen():
             self._asked.setText(
-                f"Delete {holding.name} ({quantities.size(holding.bytes)}) from this computer? "
-                + ("Other Hugging Face tools use the same copy. " if holding.model else "")
-                + "This cannot be undone."
+                tr("Delete {name} ({bytes}) from this computer? ").format(
+                    name=holding.name, bytes=quantities.size(holding.bytes)
+                )
+                + (tr("Other Hugging Face tools use the same copy. ") if holding.model else "")
+                + tr("This cannot be undone.")
             )
             self._question.show()
             self.keep.setFocus()
@@ -217,9 +223,9 @@ def _look(work_folder: Path) -> list[Holding]:
 
 def _about(model: "StoredModel") -> str:
     if not model.complete:
-        return "unfinished download"
-    where = "in an older folder" if model.old else "in the shared cache"
-    return f"model, revision {model.revision[:7]}, {where}"
+        return tr("unfinished download")
+    where = tr("in an older folder") if model.old else tr("in the shared cache")
+    return tr("model, revision {revision}, {where}").format(revision=model.revision[:7], where=where)
 
 
 def _contents(folder: Path) -> str:
@@ -230,7 +236,7 @@ def _contents(folder: Path) -> str:
     ]
     models = len(list(folder.glob(f"[!.]*/{MODEL_XML}")))
     if models:
-        there.append(quantities.plural(models, "exported model"))
+        there.append(quantities.plural(models, tr("exported model")))
     return "work: " + (", ".join(there) or "empty")
 
 
@@ -244,8 +250,8 @@ def _remove(holding: Holding) -> Holding:
         shutil.rmtree(holding.folder)
     except OSError as error:
         raise InputError(
-            f"Cannot delete {holding.folder}",
+            tr("Cannot delete {folder}").format(folder=holding.folder),
             error.strerror or str(error),
-            "Close the programs that use it, and try again",
+            tr("Close the programs that use it, and try again"),
         ) from error
     return holding

@@ -11,10 +11,11 @@ from kl_lens_desktop.gui.kit.controls import Frame, Page, button, card, column, 
 from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.more.about import diagnostics
 from kl_lens_desktop.gui.state.session import LogLine, Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.gui.state.workspace import log_folder
 
 LINE_LIMIT = 5000
-LEVELS = (("Everything", "info"), ("Warnings and errors", "warning"), ("Errors", "error"))
+LEVELS = ((tr("Everything"), "info"), (tr("Warnings and errors"), "warning"), (tr("Errors"), "error"))
 RANK = {"info": 0, "warning": 1, "error": 2}
 
 
@@ -22,18 +23,20 @@ class LogPage(Page):
     """The lines of this session; the file has those of earlier ones too."""
 
     def __init__(self, session: Session, window: Frame) -> None:
-        super().__init__(session, "What happened")
-        self.level = combo("Which lines", LEVELS)
+        super().__init__(session, tr("What happened"))
+        self.level = combo(tr("Which lines"), LEVELS)
         self.search = QLineEdit()
-        self.search.setPlaceholderText("Filter")
-        self.search.setAccessibleName("Filter the log")
+        self.search.setPlaceholderText(tr("Filter"))
+        self.search.setAccessibleName(tr("Filter the log"))
         self.search.setClearButtonEnabled(True)
         self.text = QPlainTextEdit()
         self.text.setProperty("role", "plain")
         self.text.setReadOnly(True)
-        self.text.setAccessibleName("Log")
+        self.text.setAccessibleName(tr("Log"))
         self.text.setMaximumBlockCount(LINE_LIMIT)
-        self.text.setPlaceholderText("Nothing yet. Jobs, warnings and errors of this session appear here.")
+        self.text.setPlaceholderText(
+            tr("Nothing yet. Jobs, warnings and errors of this session appear here.")
+        )
         self.text.setTabChangesFocus(True)
         top = row(self.search, self.level)
         top.setStretch(0, 1)
@@ -43,12 +46,12 @@ class LogPage(Page):
             row(
                 None,
                 button(
-                    "Copy diagnostics",
+                    tr("Copy diagnostics"),
                     self.copy_diagnostics,
-                    tip="Copy the log and all versions for a bug report, without any token",
+                    tip=tr("Copy the log and all versions for a bug report, without any token"),
                 ),
-                button("Copy", self.copy, tip="Copy the lines shown"),
-                button("Open log folder", lambda: open_folder(log_folder())),
+                button(tr("Copy"), self.copy, tip=tr("Copy the lines shown")),
+                button(tr("Open log folder"), lambda: open_folder(log_folder())),
             )
         )
         self.level.currentIndexChanged.connect(self._show)

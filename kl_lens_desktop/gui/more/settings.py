@@ -26,45 +26,52 @@ from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.words import message_box, plain_tip
 from kl_lens_desktop.gui.more.about import packages, system
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
+
+WIDTH = 880
 
 
 class SettingsPage(Page):
     """Everything takes effect at once."""
 
     def __init__(self, session: Session, window: Frame) -> None:
-        super().__init__(session, "Settings")
+        super().__init__(session, tr("Settings"))
         self._window = window
         settings = session.settings
-        self.theme = combo("Look", [(words, value) for value, words in theme.CHOICES.items()])
+        self.theme = combo(tr("Look"), [(words, value) for value, words in theme.CHOICES.items()])
         self.theme.setCurrentIndex(self.theme.findData(settings.theme))
         self.theme.currentIndexChanged.connect(self._change_theme)
         self.token = QLineEdit()
         self.token.setEchoMode(QLineEdit.EchoMode.Password)
-        self.token.setPlaceholderText("hf_…")
-        self.token.setAccessibleName("New Hub token")
+        self.token.setPlaceholderText(tr("hf_…"))
+        self.token.setAccessibleName(tr("New Hub token"))
         self.token.returnPressed.connect(self._save_token)
         self.token_state = label("", "secondary", wrap=True)
-        self.save_token = button("Save", self._save_token, tip="Store the token in the system's keyring")
+        self.save_token = button(
+            tr("Save"), self._save_token, tip=tr("Store the token in the system's keyring")
+        )
         self.forget_token = button(
-            "Remove", self._forget_token, tip="Remove the token from the system's keyring"
+            tr("Remove"), self._forget_token, tip=tr("Remove the token from the system's keyring")
         )
         self.endpoint = QLineEdit(settings.endpoint)
         self.endpoint.setPlaceholderText("https://huggingface.co")
-        self.endpoint.setAccessibleName("Hub address")
+        self.endpoint.setAccessibleName(tr("Hub address"))
         self.endpoint.editingFinished.connect(self._change_endpoint)
         self.work = QLineEdit(str(settings.work_folder))
         self.work.setReadOnly(True)
-        self.work.setAccessibleName("Work folder")
-        self.choose_work = button("Choose…", self._choose_work)
+        self.work.setAccessibleName(tr("Work folder"))
+        self.choose_work = button(tr("Choose…"), self._choose_work)
         self.awake = _box(
-            "Keep the computer awake while a long job works", settings.stay_awake, self._change_awake
+            tr("Keep the computer awake while a long job works"), settings.stay_awake, self._change_awake
         )
         self.notify = _box(
-            "Tell me when a job of more than a minute ends while I look elsewhere",
+            tr("Tell me when a job of more than a minute ends while I look elsewhere"),
             settings.notify,
             self._change_notify,
         )
-        self.restore = button("Restore defaults", self._ask_restore, tip="Give every setting its usual value")
+        self.restore = button(
+            tr("Restore defaults"), self._ask_restore, tip=tr("Give every setting its usual value")
+        )
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -75,45 +82,53 @@ class SettingsPage(Page):
         self._lock()
 
     def _make_sections(self) -> QWidget:
-        open_work = button("Open", lambda: open_folder(self.session.settings.work_folder))
+        open_work = button(tr("Open"), lambda: open_folder(self.session.settings.work_folder))
         inside = QWidget()
+        inside.setMaximumWidth(WIDTH)  # not each card's: its height would be reckoned for a wider one
         inside.setLayout(
             column(
-                _section("Look", "", ("Theme", row(self.theme, None))),
+                _section(tr("Look"), "", (tr("Theme"), row(self.theme, None))),
                 _section(
-                    "Hugging Face Hub",
-                    "You need a token only for gated or private models. It is stored in the system's "
-                    "keyring, never in a file, and is not shown again.",
-                    ("Token", row(self.token, self.save_token, self.forget_token)),
+                    tr("Hugging Face Hub"),
+                    tr(
+                        "You need a token only for gated or private models. It is stored in the "
+                        "system's keyring, never in a file, and is not shown again."
+                    ),
+                    (tr("Token"), row(self.token, self.save_token, self.forget_token)),
                     ("", self.token_state),
-                    ("Address", row(self.endpoint)),
+                    (tr("Address"), row(self.endpoint)),
                 ),
                 _section(
-                    "Work",
-                    "Scores, plans, exported models and benchmarks, one folder for each model.",
-                    ("Folder", row(self.work, self.choose_work, open_work)),
+                    tr("Work"),
+                    tr("Scores, plans, exported models and benchmarks, one folder for each model."),
+                    (tr("Folder"), row(self.work, self.choose_work, open_work)),
                 ),
                 _section(
-                    "Long jobs",
-                    "The screen may go dark, and the computer still sleeps when its lid is closed.",
+                    tr("Long jobs"),
+                    tr("The screen may go dark, and the computer still sleeps when its lid is closed."),
                     ("", self.awake),
                     ("", self.notify),
                 ),
                 _section(
-                    "Settings file",
-                    "The look, the Hub address, the work folder, what analyses and benchmarks measure, and "
-                    "the table's columns. The token and your results are not in it.",
+                    tr("Settings file"),
+                    tr(
+                        "The look, the Hub address, the work folder, what analyses and benchmarks "
+                        "measure, and the table's columns. The token and your results are not in it."
+                    ),
                     ("", row(self.restore, None)),
                 ),
                 _section(
-                    "About",
+                    tr("About"),
                     "",
-                    ("KL Lens Desktop", label(f"{__version__}, Apache-2.0 licence", select=True)),
                     (
-                        "Runs on",
+                        tr("KL Lens Desktop"),
+                        label(tr("{version}, Apache-2.0 licence").format(version=__version__), select=True),
+                    ),
+                    (
+                        tr("Runs on"),
                         label(system(), select=True),
                     ),
-                    ("With", label(packages(), wrap=True, select=True)),
+                    (tr("With"), label(packages(), wrap=True, select=True)),
                 ),
                 None,
                 spacing=12,
@@ -130,7 +145,7 @@ class SettingsPage(Page):
             from kl_lens_desktop.hub import access_token
 
             if get_token():
-                return "environment" if os.environ.get("HF_TOKEN", "").strip() else "hf auth login"
+                return "environment" if os.environ.get("HF_TOKEN", "").strip() else tr("hf auth login")
             return "keyring" if access_token.saved_token() else ""
 
         self.session.background.run(look, self._show_token, self.session.say_error)
@@ -147,10 +162,10 @@ class SettingsPage(Page):
 
     def _show_token(self, place: str) -> None:
         words = {
-            "environment": "The token in the environment variable HF_TOKEN is used.",
-            "hf auth login": "The token of `hf auth login` is used.",
-            "keyring": "A token is stored.",
-            "": "No token is stored. Public models do not need one.",
+            "environment": tr("The token in the environment variable HF_TOKEN is used."),
+            "hf auth login": tr("The token of `hf auth login` is used."),
+            "keyring": tr("A token is stored."),
+            "": tr("No token is stored. Public models do not need one."),
         }
         self.token_state.setText(words[place])
         self.forget_token.setEnabled(place == "keyring")
@@ -178,8 +193,10 @@ class SettingsPage(Page):
         if address and (parts.scheme not in ("http", "https") or not parts.hostname):
             self.session.say(
                 "error",
-                f"{address} is not an address. Enter one like https://huggingface.co, or leave the "
-                "field empty.",
+                tr(
+                    "{address} is not an address. Enter one like https://huggingface.co, or "
+                    "leave the field empty."
+                ).format(address=address),
             )
             return
         self.session.settings.endpoint = address
@@ -189,7 +206,7 @@ class SettingsPage(Page):
             os.environ.pop("HF_ENDPOINT", None)
 
     def _choose_work(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Keep work in", self.work.text())
+        folder = QFileDialog.getExistingDirectory(self, tr("Keep work in"), self.work.text())
         if folder:
             self.change_work(Path(folder))
 
@@ -206,8 +223,8 @@ class SettingsPage(Page):
         self.session.reload()
 
     def _ask_restore(self) -> None:
-        words = "Give every setting its usual value? Your settings file is kept as settings-before.json."
-        box = message_box(self, QMessageBox.Icon.Question, "Restore defaults", words)
+        words = tr("Give every setting its usual value? Your settings file is kept as settings-before.json.")
+        box = message_box(self, QMessageBox.Icon.Question, tr("Restore defaults"), words)
         box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.Cancel)
         if box.exec() == QMessageBox.StandardButton.Yes:
             self.restore_defaults()
@@ -227,14 +244,14 @@ class SettingsPage(Page):
             self.session.forget_results()
             self.session.reload()
         self.session.bench_changed.emit()
-        self.session.say("info", "Every setting has its usual value again.")
+        self.session.say("info", tr("Every setting has its usual value again."))
 
     def _lock(self) -> None:
         reason = self.session.job.reason
         self.restore.setEnabled(not reason)
-        self.restore.setToolTip(plain_tip(reason or "Give every setting its usual value"))
+        self.restore.setToolTip(plain_tip(reason or tr("Give every setting its usual value")))
         self.choose_work.setEnabled(not reason)
-        self.choose_work.setToolTip(plain_tip(reason or "Store results in another folder from now on"))
+        self.choose_work.setToolTip(plain_tip(reason or tr("Store results in another folder from now on")))
 
 
 def _box(words: str, on: bool, on_change: Callable[[bool], None]) -> QCheckBox:
@@ -261,6 +278,4 @@ def _section(title: str, words: str, *lines: tuple[str, QWidget | QLayout]) -> Q
         *([label(words, "secondary", wrap=True)] if words else []),
         grid,
     ]
-    frame = card(column(*parts), margins=16)
-    frame.setMaximumWidth(760)
-    return frame
+    return card(column(*parts), margins=16)

@@ -5,30 +5,39 @@ from PySide6.QtWidgets import QGridLayout, QLineEdit, QVBoxLayout, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
-from kl_lens_desktop.gui.kit.controls import JobButton, card, column, combo, hint, label, row
+from kl_lens_desktop.gui.kit.controls import Elided, JobButton, card, column, combo, hint, label, row
 from kl_lens_desktop.gui.plan.budget_slider import STEPS, BudgetSlider
 from kl_lens_desktop.gui.plan.draft import DEVICE_UNITS, UNITS, Draft, Totals
 from kl_lens_desktop.gui.plan.limits import LimitsButton
 from kl_lens_desktop.gui.state.session import MISSING, Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.quant.formats import parse_format
 
 METHODS = (
-    ("KL full‖quantized", "kl", "For each size, the predictions closest to the original's (lowest KL)"),
-    ("SQNR", "sqnr", "For each size, the least noise in the logits relative to the signal"),
-    ("Logit error (MSE)", "mse", "For each size, the lowest mean squared error of the logits"),
     (
-        "Cross-entropy (ΔCE)",
+        tr("KL full‖quantized"),
+        "kl",
+        tr("For each size, the predictions closest to the original's (lowest KL)"),
+    ),
+    ("SQNR", "sqnr", tr("For each size, the least noise in the logits relative to the signal")),
+    (tr("Logit error (MSE)"), "mse", tr("For each size, the lowest mean squared error of the logits")),
+    (
+        tr("Cross-entropy (ΔCE)"),
         "delta-ce",
-        "For each size, the least added cross-entropy on the calibration text",
+        tr("For each size, the least added cross-entropy on the calibration text"),
     ),
     (
-        "The paper's greedy",
+        tr("The paper's greedy"),
         "paper",
-        "One list of all reductions by KL(quantized‖full), applied from the least harmful on",
+        tr("One list of all reductions by KL(quantized‖full), applied from the least harmful on"),
     ),
 )
-READINGS = (("size", "Size of all weights"), ("bits", "Average bits"), ("kl", "Predicted KL, nats per token"))
+READINGS = (
+    ("size", tr("Size of all weights")),
+    ("bits", tr("Average bits")),
+    ("kl", tr("Predicted KL, nats per token")),
+)
 
 
 class BudgetCard(QWidget):
@@ -62,16 +71,18 @@ class BudgetCard(QWidget):
         self._shown_exact = ""
         self.bytes = 0
         self.method = combo(
-            "Method", [(words, value) for words, value, _ in METHODS], "How formats are chosen"
+            tr("Method"), [(words, value) for words, value, _ in METHODS], tr("How formats are chosen")
         )
         self.limits_button = LimitsButton()
         self.prices = JobButton(
-            "Prices",
+            tr("Prices"),
             session,
             lambda: "" if session.model else MISSING,
             self.prices_wanted.emit,
-            "Measure on this computer what every format costs in speed and memory. It takes about a minute "
-            "and is remembered. Then a budget can be a speed.",
+            tr(
+                "Measure on this computer what every format costs in speed and memory. It "
+                "takes about a minute and is remembered. Then a budget can be a speed."
+            ),
         )
         self.readings = {name: label("–", "number") for name, _ in READINGS}
         self.on_device = label("", "secondary")
@@ -80,15 +91,17 @@ class BudgetCard(QWidget):
         self.over.hide()
         self.slider = BudgetSlider()
         self.exact = QLineEdit()
-        self.exact.setAccessibleName("Budget as a number")
-        self.exact.setToolTip("Type a budget and press Enter")
+        self.exact.setAccessibleName(tr("Budget as a number"))
+        self.exact.setToolTip(tr("Type a budget and press Enter"))
         self.exact.setAlignment(Qt.AlignmentFlag.AlignRight)
         self.exact.setFixedWidth(84)
-        self.unit = combo("Unit of the budget", UNITS)
+        self.unit = combo(tr("Unit of the budget"), UNITS)
         explain = hint(
-            "The budget is the size of the exported weights, including scales and everything that "
-            "stays FP16, but not the tokenizer. The predicted KL is the sum of the KLs of the "
-            "single weights."
+            tr(
+                "The budget is the size of the exported weights, including scales and "
+                "everything that stays FP16, but not the tokenizer. The predicted KL is the "
+                "sum of the KLs of the single weights."
+            )
         )
         top = row(self.method, self.limits_button, self.prices, None, explain)
         spend = row(self.slider, self.exact, self.unit)
@@ -137,16 +150,22 @@ class BudgetCard(QWidget):
         if price is not None:
             speed = f"{quantities.significant(1 / price.seconds)} tokens/s"
             self.on_device.setText(
-                f"Predicted on {self._draft.device}: {speed}, {quantities.size(price.memory)} of memory"
+                tr("Predicted on {device}: {speed}, {memory} of memory").format(
+                    device=self._draft.device, speed=speed, memory=quantities.size(price.memory)
+                )
             )
         uniform = plan.method.startswith("uniform-")
         self.slider.setEnabled(not uniform)
         self.slider.setAccessibleDescription(
-            f"{quantities.size(totals.bytes)}, {totals.bits:.2f} bits on average"
+            tr("{bytes}, {bits:.2f} bits on average").format(
+                bytes=quantities.size(totals.bytes), bits=totals.bits
+            )
         )
         over = totals.bytes - self.bytes
         self.over.setVisible(over > 0 and pinned and not uniform)
-        self.over.setText(f"The pinned weights exceed the budget by {quantities.size(max(over, 0))}.")
+        self.over.setText(
+            tr("The pinned weights exceed the budget by {max}.").format(max=quantities.size(max(over, 0)))
+        )
         self._show_exact()
 
     def show_no_plan(self) -> None:
@@ -197,10 +216,11 @@ class BudgetCard(QWidget):
         grid.setHorizontalSpacing(24)
         grid.setVerticalSpacing(0)
         for place, (name, words) in enumerate(READINGS):
-            grid.addWidget(label(words, "secondary"), 0, place)
+            caption = Elided(words, "secondary")
+            grid.addWidget(caption, 0, place)
             self.readings[name].setFont(theme.text_font(13, semibold=True))
             grid.addWidget(self.readings[name], 1, place)
-            grid.setColumnStretch(place, 1)
+            grid.setColumnStretch(place, caption.fontMetrics().horizontalAdvance(words))
         return grid
 
     def _place(self, size: int) -> int:
@@ -231,7 +251,9 @@ class BudgetCard(QWidget):
         if 0 <= value < 1e9:
             self.typed.emit(value, self.unit.currentData())
         else:
-            self._session.say("warning", f"{text!r} is not a budget. Enter a number of 0 or more.")
+            self._session.say(
+                "warning", tr("{text!r} is not a budget. Enter a number of 0 or more.").format(text=text)
+            )
             self._show_exact()
 
     def _show_exact(self) -> None:

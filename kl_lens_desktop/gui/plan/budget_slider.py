@@ -5,6 +5,7 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QSlider
 
 from kl_lens_desktop.gui.kit import theme
+from kl_lens_desktop.gui.state.translation import tr
 
 STEPS = 1000
 SNAP = 8  # steps around a mark within which the slider settles on it
@@ -19,7 +20,7 @@ class BudgetSlider(QSlider):
         self.setRange(0, STEPS)
         self.setSingleStep(2)
         self.setPageStep(50)
-        self.setAccessibleName("Budget")
+        self.setAccessibleName(tr("Budget"))
         self.setMinimumHeight(58)
         self.valueChanged.connect(self._settle)
 

@@ -11,6 +11,7 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import button, card, column, combo, draw_swatch, label, row
 from kl_lens_desktop.gui.plan.draft import method_name
 from kl_lens_desktop.gui.state.session import KIND_NAMES
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.plan.compare import difference, place
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.options import WeightOptions
@@ -39,10 +40,10 @@ class DifferenceDialog(QDialog):
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
-        self.setWindowTitle("Two plans side by side")
+        self.setWindowTitle(tr("Two plans side by side"))
         self.resize(860, 620)
         self._plan, self._others, self._options = plan, dict(others), options
-        self.other = combo("The other plan", [(name, name) for name, _ in others])
+        self.other = combo(tr("The other plan"), [(name, name) for name, _ in others])
         self.other.currentIndexChanged.connect(self._show)
         self.summary = label("", wrap=True, select=True)
         self.grid = DifferenceGrid(options)
@@ -50,21 +51,21 @@ class DifferenceDialog(QDialog):
         area.setWidgetResizable(True)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setWidget(self.grid)
-        area.setAccessibleName("Formats by block and part")
+        area.setAccessibleName(tr("Formats by block and part"))
         self._kinds = QGridLayout()
         self._kinds.setHorizontalSpacing(24)
         self._kinds.setVerticalSpacing(4)
         self._kinds.setColumnStretch(3, 1)
-        legend = (
+        legend = tr(
             "Each cell shows bits and group size: this plan above, the other below. a is "
             "asymmetric; n is NF4."
         )
         whole = column(
-            row(label("Compare this plan with", "heading"), self.other, None),
+            row(label(tr("Compare this plan with"), "heading"), self.other, None),
             self.summary,
             card(column(area, label(legend, "secondary"))),
-            card(column(label("Average bits by kind of weight", "heading"), self._kinds)),
-            row(None, button("Close", self.accept)),
+            card(column(label(tr("Average bits by kind of weight"), "heading"), self._kinds)),
+            row(None, button(tr("Close"), self.accept)),
             spacing=12,
         )
         whole.setContentsMargins(16, 16, 16, 16)
@@ -83,7 +84,7 @@ class DifferenceDialog(QDialog):
             if widget := item.widget():
                 widget.hide()
                 widget.deleteLater()
-        for place_of, words in enumerate(("Kind", "This plan", "The other")):
+        for place_of, words in enumerate(("Kind", tr("This plan"), tr("The other"))):
             self._kinds.addWidget(label(words, "secondary"), 0, place_of)
         kinds = list(dict.fromkeys(option.kind for option in self._options))
         for line, kind in enumerate(kinds, 1):
@@ -113,13 +114,18 @@ class DifferenceGrid(QWidget):
         self._second: Plan | None = None
         width = NAME_WIDTH + (len(self._blocks) or 1) * (CELL + GAP)
         self.setMinimumSize(QSize(width, 24 + len(self._parts) * (CELL + GAP)))
-        self.setAccessibleName("Formats of two plans by block and part")
+        self.setAccessibleName(tr("Formats of two plans by block and part"))
 
     def show_plans(self, first: Plan, second: Plan) -> None:
         self._first, self._second = first, second
         changes = difference(first, second).changes
         self.setAccessibleDescription(
-            "; ".join(f"{c.weight}: {_label(c.before)} and {_label(c.after)}" for c in changes)[:2000]
+            "; ".join(
+                tr("{weight}: {label} and {label_2}").format(
+                    weight=c.weight, label=_label(c.before), label_2=_label(c.after)
+                )
+                for c in changes
+            )[:2000]
         )
         self.update()
 

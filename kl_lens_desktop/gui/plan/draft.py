@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_greedy
 from kl_lens_desktop.plan.constraints import Constraints
@@ -19,9 +20,9 @@ from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.scores import Scores
 
 # Of a budget: perplexity counts as per cent more than in full precision.
-UNITS = (("MB", "mb"), ("bits", "bits"), ("nats of KL", "kl"), ("% perplexity", "perplexity"))
+UNITS = (("MB", "mb"), (tr("bits"), "bits"), (tr("nats of KL"), "kl"), (tr("% perplexity"), "perplexity"))
 # Where a device was measured: at least so fast, at most so much memory.
-DEVICE_UNITS = (("tokens/s", "speed"), ("MB of memory", "memory"))
+DEVICE_UNITS = (("tokens/s", "speed"), (tr("MB of memory"), "memory"))
 _HALVINGS = 14
 
 
@@ -233,21 +234,31 @@ def summary(plan: Plan, draft: Draft, beside: Iterable[Plan] = ()) -> str:
     fine = sum(fmt.bits >= 8 for fmt in formats)
     if plan.measured:
         kl = plan.measured["kl_pq"]
-        loss = f"KL {quantities.plus_minus(kl['mean'], kl['se'])} nats per token on held-out text"
+        loss = tr("KL {plus_minus} nats per token on held-out text").format(
+            plus_minus=quantities.plus_minus(kl["mean"], kl["se"])
+        )
     else:
-        loss = f"KL {quantities.plus_minus(totals.kl, totals.se)} nats per token predicted, not yet verified"
-    words = (
-        f"{fine:,} of {len(formats):,} weights stay INT8 or FP16; {quantities.size(totals.bytes)}, "
-        f"{quantities.percent(totals.bytes / draft.largest)} of FP16; {loss}."
+        loss = tr("KL {plus_minus} nats per token predicted, not yet verified").format(
+            plus_minus=quantities.plus_minus(totals.kl, totals.se)
+        )
+    words = tr("{fine:,} of {count:,} weights stay INT8 or FP16; {bytes}, {bytes_2} of FP16; {loss}.").format(
+        fine=fine,
+        count=len(formats),
+        bytes=quantities.size(totals.bytes),
+        bytes_2=quantities.percent(totals.bytes / draft.largest),
+        loss=loss,
     )
     best = best_beside(plan, beside)
     if best is None or best.measured is None:
         return words
     kl = best.measured["kl_pq"]
-    return (
-        f"{words} The best baseline of about that size is {method_name(best.method)}: KL "
-        f"{quantities.plus_minus(kl['mean'], kl['se'])}, "
-        f"{quantities.size(best.predicted['bytes'] or 0)}."
+    return tr(
+        "{words} The best baseline of about that size is {method_name}: KL {plus_minus}, {bytes}."
+    ).format(
+        words=words,
+        method_name=method_name(best.method),
+        plus_minus=quantities.plus_minus(kl["mean"], kl["se"]),
+        bytes=quantities.size(best.predicted["bytes"] or 0),
     )
 
 
@@ -271,10 +282,10 @@ def method_name(method: str) -> str:
     if method.startswith("uniform-"):
         return f"uniform {parse_format(method.removeprefix('uniform-')).label}"
     if method.startswith("nncf-"):
-        return f"NNCF ({method.removeprefix('nncf-').replace('-', ' ')})"
+        return tr("NNCF ({replace})").format(replace=method.removeprefix("nncf-").replace("-", " "))
     if method.startswith("random-"):
         return "chance"
     if method.startswith("p") and method[1:].isdecimal():
-        return f"the paper's {method}"
-    names = {"paper-gamma": "the paper's greedy with γ", "paper": "the paper's list", "kl": "KL"}
+        return tr("the paper's {method}").format(method=method)
+    names = {"paper-gamma": tr("the paper's greedy with γ"), "paper": tr("the paper's list"), "kl": "KL"}
     return names.get(method, method.replace("-", " ").upper() if len(method) < 6 else method)

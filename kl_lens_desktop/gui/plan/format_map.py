@@ -10,6 +10,7 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import draw_swatch
 from kl_lens_desktop.gui.plan.draft import Draft
 from kl_lens_desktop.gui.sensitivity.heatmap import Heatmap, dot, hatch
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.quant.formats import parse_format
 
 _LABELLED = 15  # pixels from which on a cell says its bits
@@ -23,7 +24,7 @@ class FormatMap(Heatmap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setAccessibleName("Formats by component and block")
+        self.setAccessibleName(tr("Formats by component and block"))
         self._draft: Draft | None = None
         self._assignments: Mapping[str, str] = {}
         self._pins: Mapping[str, str] = {}
@@ -79,11 +80,13 @@ class FormatMap(Heatmap):
     def _describe(self, cell: tuple[int, int]) -> str:
         weight = self._worst_of(cell)
         if not self._knows(weight):
-            return f"{weight}: not measured, stays FP16"
+            return tr("{weight}: not measured, stays FP16").format(weight=weight)
         name = parse_format(self._assignments.get(weight, "fp16")).label
-        pinned = ", pinned" if weight in self._pins else ""
+        pinned = tr(", pinned") if weight in self._pins else ""
         more = len(self._cells[cell]) - 1
-        return f"{weight}: {name}{pinned}" + (f" (the worst of {more + 1} experts)" if more else "")
+        return f"{weight}: {name}{pinned}" + (
+            tr(" (the worst of {more} experts)").format(more=more + 1) if more else ""
+        )
 
 
 class FormatKey(QWidget):
@@ -99,7 +102,7 @@ class FormatKey(QWidget):
         by_colour = {theme.format_colour(name).name(): name for name in reversed(names)}
         self._names = sorted(by_colour.values(), key=lambda name: -parse_format(name).bits)
         words = ", ".join(parse_format(name).label.split()[0] for name in self._names)
-        self.setAccessibleName(f"Colours of the formats: {words}")
+        self.setAccessibleName(tr("Colours of the formats: {words}").format(words=words))
         self.update()
 
     def sizeHint(self) -> QSize:
@@ -124,7 +127,9 @@ class FormatKey(QWidget):
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.setPen(QPen(QColor(colours.line), 1))
         painter.drawRect(box)
-        words = metrics.elidedText("not measured", Qt.TextElideMode.ElideRight, max(self.width() - x - 20, 0))
+        words = metrics.elidedText(
+            tr("not measured"), Qt.TextElideMode.ElideRight, max(self.width() - x - 20, 0)
+        )
         self._say(painter, x + 20, words)
 
     def _say(self, painter: QPainter, x: int, words: str) -> int:

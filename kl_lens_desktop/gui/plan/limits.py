@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QMenu, QPushButton
 
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.session import KIND_NAMES
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.plan.constraints import KINDS, Constraints
 from kl_lens_desktop.plan.device_limits import DISTRUSTED, distrusted_words
 
@@ -27,22 +28,24 @@ class LimitsButton(QPushButton):
     chosen = Signal(object)
 
     def __init__(self) -> None:
-        super().__init__("Limits")
+        super().__init__(tr("Limits"))
         self._limits = Constraints()
         self.setProperty("menu", "true")
         self.setAutoDefault(False)
-        self.setToolTip("Forbid formats, or let weights share one")
+        self.setToolTip(tr("Forbid formats, or let weights share one"))
         menu = QMenu(self)
         menu.setToolTipsVisible(True)
-        self._fused = menu.addAction("One format for q, k, v; one for gate, up")
-        self._fused.setToolTip("A device can then compute each group as one product")
+        self._fused = menu.addAction(tr("One format for q, k, v; one for gate, up"))
+        self._fused.setToolTip(tr("A device can then compute each group as one product"))
         self._fused.setCheckable(True)
         self._fused.toggled.connect(lambda on: self._choose(fused=on))
         self._devices: dict[str, QAction] = {}
         for device in DISTRUSTED:
             words = distrusted_words(device)
-            action = menu.addAction(f"For {device}: no {words}")
-            action.setToolTip(plain_tip(f"OpenVINO's {device} plugin computes them wrongly"))
+            action = menu.addAction(tr("For {device}: no {words}").format(device=device, words=words))
+            action.setToolTip(
+                plain_tip(tr("OpenVINO's {device} plugin computes them wrongly").format(device=device))
+            )
             action.setCheckable(True)
             action.toggled.connect(lambda on, device=device: self._choose(device=device if on else None))
             self._devices[device] = action
@@ -50,10 +53,12 @@ class LimitsButton(QPushButton):
         self._least: dict[tuple[str, int], QAction] = {}
         for kind in KINDS:
             words = KIND_NAMES[kind]
-            inside = menu.addMenu(f"{words[0].upper()}{words[1:]}: at least")
+            inside = menu.addMenu(
+                tr("{upper}{words}: at least").format(upper=words[0].upper(), words=words[1:])
+            )
             choices = QActionGroup(inside)
             for bits in (0, *LEAST_BITS):
-                action = inside.addAction(f"{bits} bits" if bits else "No minimum")
+                action = inside.addAction(f"{bits} bits" if bits else tr("No minimum"))
                 action.setCheckable(True)
                 action.triggered.connect(partial(self._choose_bits, kind, bits))
                 choices.addAction(action)
@@ -77,7 +82,7 @@ class LimitsButton(QPushButton):
             action.blockSignals(False)
         said = limits.as_words()
         count = len(str(said.get("limits", "")).split()) + ("fused" in said) + ("device" in said)
-        self.setText(f"Limits ({count})" if count else "Limits")
+        self.setText(tr("Limits ({count})").format(count=count) if count else tr("Limits"))
 
     def _choose(self, **changes: object) -> None:
         self.chosen.emit(replace(self._limits, **changes))  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import card, column, label
 from kl_lens_desktop.gui.kit.words import explain
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.quant.integers import IN_SEQUENCE
 
@@ -22,20 +23,30 @@ class MeasuredCard(QWidget):
         grid.setColumnStretch(1, 1)
         for index, (key, words, tip) in enumerate(
             (
-                ("predicted", "KL predicted", "The sum of the KLs of the single weights, in nats per token"),
+                (
+                    "predicted",
+                    tr("KL predicted"),
+                    tr("The sum of the KLs of the single weights, in nats per token"),
+                ),
                 (
                     "kl",
-                    "KL measured",
-                    "How far this plan's predictions are from the original's, in nats per token. 0 is "
-                    "identical; 0.01 is hard to notice.",
+                    tr("KL measured"),
+                    tr(
+                        "How far this plan's predictions are from the original's, in nats per token. "
+                        "0 is identical; 0.01 is hard to notice."
+                    ),
                 ),
-                ("top1", "Top-1 agreement", "Share of tokens whose most likely next token stays the same"),
+                (
+                    "top1",
+                    tr("Top-1 agreement"),
+                    tr("Share of tokens whose most likely next token stays the same"),
+                ),
                 (
                     "perplexity",
-                    "Perplexity",
-                    "Roughly, how many words the model hesitates between at each step. Lower is better.",
+                    tr("Perplexity"),
+                    tr("Roughly, how many words the model hesitates between at each step. Lower is better."),
                 ),
-                ("full", "… in full precision", "Perplexity of the original model on the same text"),
+                ("full", tr("… in full precision"), tr("Perplexity of the original model on the same text")),
             )
         ):
             self._figures[key] = label("–", select=True)
@@ -46,7 +57,7 @@ class MeasuredCard(QWidget):
             grid.addWidget(name, index, 0)
             grid.addWidget(self._figures[key], index, 1)
         self._words = label("", "secondary", wrap=True)
-        frame = card(column(label("On held-out text", "heading"), grid, self._words))
+        frame = card(column(label(tr("On held-out text"), "heading"), grid, self._words))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(frame)
@@ -67,15 +78,15 @@ class MeasuredCard(QWidget):
         ):
             value = measured.get(name)
             texts[key] = (
-                quantities.plus_minus(value["mean"], value["se"], unit) if value else "not measured yet"
+                quantities.plus_minus(value["mean"], value["se"], unit) if value else tr("not measured yet")
             )
         for key, text in texts.items():
             self._figures[key].setText(text)
         read = measured.get("text")
         words = (
-            f"{read['tokens']:,} tokens of {read['name']}"
+            tr("{tokens:,} tokens of {name}").format(tokens=read["tokens"], name=read["name"])
             if read
-            else "Verify measures the whole plan on text that was not used for scoring."
+            else tr("Verify measures the whole plan on text that was not used for scoring.")
         )
         self._words.setText(" ".join([words + "." * bool(read), *rounding_words(plan)]).strip())
 
@@ -85,17 +96,23 @@ def rounding_words(plan: Plan) -> list[str]:
     if not plan.roundings or plan.rounding is None:
         return []
     one_by_one = plan.rounding["method"] == IN_SEQUENCE
-    how = ", each making up for the errors of those before it" if one_by_one else ""
+    how = tr(", each making up for the errors of those before it") if one_by_one else ""
     words = [
-        f"Rounding: the integers of {len(plan.roundings)} weights were chosen to keep what they compute on "
-        f"{plan.rounding['text']}{how}. Size and speed are those of rounding to nearest."
+        tr(
+            "Rounding: the integers of {count} weights were chosen to keep what they "
+            "compute on {text}{how}. Size and speed are those of rounding to nearest."
+        ).format(count=len(plan.roundings), text=plan.rounding["text"], how=how)
     ]
     measured = plan.measured or {}
     if nearest := measured.get("nearest"):
         loss = quantities.plus_minus(nearest["kl_pq"]["mean"], nearest["kl_pq"]["se"])
-        words.append(f"Rounded to nearest, the same plan has KL {loss}.")
+        words.append(tr("Rounded to nearest, the same plan has KL {loss}.").format(loss=loss))
     if elsewhere := measured.get("elsewhere"):
         here, there = (quantities.plus_minus(each["kl_pq"]["mean"], each["kl_pq"]["se"])
                        for each in (elsewhere, elsewhere["nearest"]))  # fmt: skip
-        words.append(f"On {elsewhere['text']['name']}: {here}, and {there} rounded to nearest.")
+        words.append(
+            tr("On {name}: {here}, and {there} rounded to nearest.").format(
+                name=elsewhere["text"]["name"], here=here, there=there
+            )
+        )
     return words

@@ -38,6 +38,7 @@ from kl_lens_desktop.gui.plan.verdict_line import VerdictLine
 from kl_lens_desktop.gui.plan.weights_card import WeightsCard
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.plan.constraints import Constraints, overruled
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
@@ -54,7 +55,7 @@ class PlanPage(Page):
     """Method, budget and pins on the left; the front and the measurement on the right."""
 
     def __init__(self, session: Session, window: Frame) -> None:
-        super().__init__(session, "Which format for which weight")
+        super().__init__(session, tr("Which format for which weight"))
         self._window = window
         self._draft: Draft | None = None
         self._shown: Plan | None = None  # the session's plan, if these scores can weigh it
@@ -64,13 +65,15 @@ class PlanPage(Page):
         self.undo = QUndoStack(self)
         self._last: _State | None = None  # what the next change begins with
         self.stack = QStackedWidget()
-        self._empty_button = button("Measure sensitivity", self._to_sensitivity, "primary")
+        self._empty_button = button(tr("Measure sensitivity"), self._to_sensitivity, "primary")
         self.stack.addWidget(
             Empty(
                 "plan",
-                "No scores yet",
-                "A plan balances size against quality for each weight. Measure sensitivity first; "
-                "then the plan follows the slider.",
+                tr("No scores yet"),
+                tr(
+                    "A plan balances size against quality for each weight. Measure sensitivity "
+                    "first; then the plan follows the slider."
+                ),
                 self._empty_button,
             )
         )
@@ -89,47 +92,52 @@ class PlanPage(Page):
         """The buttons of the foot."""
         session, window = self.session, self._window
         self.verify = JobButton(
-            "Verify",
+            tr("Verify"),
             session,
             self._missing,
             self._verify,
-            "Measure the whole plan on text that was not used for scoring (F5)",
+            tr("Measure the whole plan on text that was not used for scoring (F5)"),
         )
         self.repair = JobButton(
-            "Repair",
+            tr("Repair"),
             session,
             self._missing_for_repair,
             self._repair,
-            "Improve the plan at the same size: exchange formats while that lowers the joint KL "
-            "on a third text, round the weights again in sequence, then verify. If you cancel, the "
-            "improvements so far are kept.",
+            tr(
+                "Improve the plan at the same size: exchange formats while that lowers the "
+                "joint KL on a third text, round the weights again in sequence, then verify. "
+                "If you cancel, the improvements so far are kept."
+            ),
         )
-        self.more = button("More", lambda: None)
+        self.more = button(tr("More"), lambda: None)
         self.more.setProperty("menu", "true")
         menu = QMenu(self.more)
         menu.setToolTipsVisible(True)
         self.baselines = JobAction(
-            "Measure baselines",
+            tr("Measure baselines"),
             session,
             self._missing_for_baselines,
             self._measure_baselines,
-            "Measure other plans of about this size on the same held-out text: uniform formats, "
-            "NNCF's mixed precision and its own rounding, other metrics, the paper's plans and random choice",
+            tr(
+                "Measure other plans of about this size on the same held-out text: uniform "
+                "formats, NNCF's mixed precision and its own rounding, other metrics, the "
+                "paper's plans and random choice"
+            ),
         )
         menu.addAction(self.baselines)
-        self.compare_action = menu.addAction("Compare with…", self.compare)
-        explain_action(self.compare_action, "Compare this plan with another, by block and kind")
+        self.compare_action = menu.addAction(tr("Compare with…"), self.compare)
+        explain_action(self.compare_action, tr("Compare this plan with another, by block and kind"))
         menu.addSeparator()
-        self.open_action = menu.addAction("Open…", self.choose_plan)
-        self.save_action = menu.addAction("Save…\tCtrl+S", self.save)
-        explain_action(self.save_action, "Save this plan as a JSON file")
-        self.share_action = menu.addAction("Share…", lambda: choose_and_share(session, self))
+        self.open_action = menu.addAction(tr("Open…"), self.choose_plan)
+        self.save_action = menu.addAction(tr("Save…\tCtrl+S"), self.save)
+        explain_action(self.save_action, tr("Save this plan as a JSON file"))
+        self.share_action = menu.addAction(tr("Share…"), lambda: choose_and_share(session, self))
         explain_action(
             self.share_action,
-            "Save the plan, scores and benchmark as one file to send, without weights and paths",
+            tr("Save the plan, scores and benchmark as one file to send, without weights and paths"),
         )
         self.more.setMenu(menu)
-        self.next = button("Export →", lambda: window.show_page("Export"), "primary")
+        self.next = button(tr("Export →"), lambda: window.show_page("Export"), "primary")
         self.lead_back("Sensitivity", window.show_page)
         self.foot.addStretch(1)
         for widget in (self.more, self.repair, self.verify, self.next):
@@ -176,13 +184,14 @@ class PlanPage(Page):
                 after.pop(weight, None)
         if after != self.pins:
             self._edit(
-                f"format of {quantities.plural(len(formats), 'weight')}", lambda: self._replan_with(after)
+                tr("format of {count}").format(count=quantities.plural(len(formats), "weight")),
+                lambda: self._replan_with(after),
             )
 
     def reset(self) -> None:
         """Give every weight back to the algorithm, exchanges of a repair included; can be undone."""
         if self.pins or self._is_improved():
-            self._edit("removal of all pins", lambda: self._replan_with({}))
+            self._edit(tr("removal of all pins"), lambda: self._replan_with({}))
 
     def restore(self, state: "_State") -> None:
         """Show an earlier or later state of this page again."""
@@ -262,7 +271,9 @@ class PlanPage(Page):
             self._dialog.open()
 
     def choose_plan(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a plan", "", "Plans (*.json);;All files (*)")
+        path, _ = QFileDialog.getOpenFileName(
+            self, tr("Open a plan"), "", tr("Plans (*.json);;All files (*)")
+        )
         if path:
             self.session.load_plan(Path(path))
 
@@ -270,10 +281,10 @@ class PlanPage(Page):
         """Ask for a name and save the plan."""
         plan = self.session.plan
         if plan is None or self.session.model is None:
-            self.session.say("warning", "There is no plan to save. Measure sensitivity first.")
+            self.session.say("warning", tr("There is no plan to save. Measure sensitivity first."))
             return
         name = f"{Path(str(self.session.model.about['id'])).name}-plan.json"
-        path, _ = QFileDialog.getSaveFileName(self, "Save the plan", name, "Plans (*.json)")
+        path, _ = QFileDialog.getSaveFileName(self, tr("Save the plan"), name, tr("Plans (*.json)"))
         if path:
             self.save_to(Path(path))
 
@@ -284,7 +295,7 @@ class PlanPage(Page):
         except InputError as error:
             self.session.say_error(error)
         else:
-            self.session.say("info", f"Saved the plan as {path}.")
+            self.session.say("info", tr("Saved the plan as {path}.").format(path=path))
 
     # How it is laid out.
 
@@ -306,17 +317,19 @@ class PlanPage(Page):
         chart_card = card(
             column(
                 row(
-                    label("Size against quality", "heading"),
+                    label(tr("Size against quality"), "heading"),
                     None,
                     Taken(self.session, self.chart, "size-against-quality", self.chart.rows).button(),
                     hint(
-                        "Click the line or drag along it to choose a size; the table, the map and the "
-                        "verdict follow. The arrow keys go from point to point.\n"
-                        "The line is the lowest predicted KL for each size. The filled point is the "
-                        "prediction for this plan; a ring with an error bar is measured on held-out text "
-                        "(Verify), and a diamond is the same plan rounded to nearest. Coloured squares are "
-                        "predictions for uniform formats. “Measure baselines” under More adds the others. "
-                        "Point at a symbol to see its name."
+                        tr(
+                            "Click the line or drag along it to choose a size; the table, the map and "
+                            "the verdict follow. The arrow keys go from point to point.\nThe line is the "
+                            "lowest predicted KL for each size. The filled point is the prediction for "
+                            "this plan; a ring with an error bar is measured on held-out text (Verify), "
+                            "and a diamond is the same plan rounded to nearest. Coloured squares are "
+                            "predictions for uniform formats. “Measure baselines” under More adds the "
+                            "others. Point at a symbol to see its name."
+                        )
                     ),
                 ),
                 self.chart,
@@ -335,7 +348,7 @@ class PlanPage(Page):
         self._key = label("", "secondary", wrap=True)
         words = (f"{family.mark} {family.words}".replace(" ", "\N{NO-BREAK SPACE}") for family in FAMILIES)
         self._key.setText("   ".join(words))
-        self._key.setAccessibleName("Symbols of the baselines")
+        self._key.setAccessibleName(tr("Symbols of the baselines"))
         self._key.hide()
         return self._key
 
@@ -349,7 +362,7 @@ class PlanPage(Page):
     def _new_scores(self) -> None:
         scores = self.session.scores
         model = self.session.model
-        self._empty_button.setText("Measure sensitivity" if model else "Choose a model")
+        self._empty_button.setText(tr("Measure sensitivity") if model else tr("Choose a model"))
         usable = scores is not None and bool(scores.entries)
         self._draft = self._drafted(scores) if scores is not None and usable else None
         self._forget_changes()
@@ -379,7 +392,7 @@ class PlanPage(Page):
         if isinstance(step.job, PricesJob):
             self._new_scores()
             if self._draft is not None and self._draft.prices is None:
-                self.session.say("warning", "The prices were measured on another model than the scores.")
+                self.session.say("warning", tr("The prices were measured on another model than the scores."))
 
     def _take_plan(self) -> None:
         """Show the session's plan; one from elsewhere brings its method, budget and pins along."""
@@ -399,12 +412,15 @@ class PlanPage(Page):
             self._forget_changes()
             self.weights.show_plan(plan.assignments, self.pins)
             self.measured.show_plan(plan)
-            self.session.say("warning", f"{error} You can export the plan, but it has no prediction here.")
+            self.session.say(
+                "warning",
+                tr("{error} You can export the plan, but it has no prediction here.").format(error=error),
+            )
             return
         if opened:
             self._shown = plan
             self.budget.set_bytes(int((plan.budget or {}).get("bytes") or plan.predicted["bytes"] or 0))
-            self._note_change("another plan")
+            self._note_change(tr("another plan"))
         if plan.measured and all(p.assignments != plan.assignments for p in self._measured):
             self._measured.append(plan)
         self._show(plan)
@@ -413,7 +429,9 @@ class PlanPage(Page):
         try:
             return constraints_of(plan)
         except InputError as error:
-            self.session.say("warning", f"{error} The plan is shown without its limits.")
+            self.session.say(
+                "warning", tr("{error} The plan is shown without its limits.").format(error=error)
+            )
             return constraints_of(replace(plan, provenance={}))
 
     def _show_no_plan(self) -> None:
@@ -444,7 +462,9 @@ class PlanPage(Page):
             widget.setEnabled(ready)
         self.compare_action.setEnabled(ready and any(self._others()))
         self.open_action.setEnabled(self.session.model is not None)
-        explain_action(self.open_action, "Open a plan file for this model" if self.session.model else MISSING)
+        explain_action(
+            self.open_action, tr("Open a plan file for this model") if self.session.model else MISSING
+        )
         self.weights.reset_button.setEnabled(bool(self.pins) or self._is_improved())
         for widget in (self.verify, self.repair, self.baselines, self.budget.prices):
             widget.refresh()
@@ -453,18 +473,18 @@ class PlanPage(Page):
         if self.session.model is None:
             return MISSING
         if self.session.plan is None:
-            return "Measure sensitivity first"
-        return "This plan is already verified" if self.session.plan.measured else ""
+            return tr("Measure sensitivity first")
+        return tr("This plan is already verified") if self.session.plan.measured else ""
 
     def _missing_for_repair(self) -> str:
         if self.session.plan is not None and self.session.plan.method.startswith("uniform-"):
-            return "A uniform plan has no formats to exchange. Choose another method."
+            return tr("A uniform plan has no formats to exchange. Choose another method.")
         return self._missing() if self.session.plan is None else ""
 
     def _missing_for_baselines(self) -> str:
         if self.session.model is None or self.session.plan is None:
             return self._missing()
-        return "" if self.session.plan.measured else "Verify this plan first, for comparison"
+        return "" if self.session.plan.measured else tr("Verify this plan first, for comparison")
 
     def _verify(self) -> None:
         self._start(VerifyJob)
@@ -509,14 +529,16 @@ class PlanPage(Page):
         question = message_box(
             self,
             QMessageBox.Icon.Question,
-            "A plan for another revision",
-            f"{path.name} was made for different weights with the same names and shapes: {differs}.",
+            tr("A plan for another revision"),
+            tr("{name} was made for different weights with the same names and shapes: {differs}.").format(
+                name=path.name, differs=differs
+            ),
         )
         question.setInformativeText(
-            "Its figures do not apply here and are removed. Apply its formats to this model anyway?"
+            tr("Its figures do not apply here and are removed. Apply its formats to this model anyway?")
         )
-        accept = question.addButton("Apply", QMessageBox.ButtonRole.AcceptRole)
-        question.addButton("Leave it", QMessageBox.ButtonRole.RejectRole)
+        accept = question.addButton(tr("Apply"), QMessageBox.ButtonRole.AcceptRole)
+        question.addButton(tr("Leave it"), QMessageBox.ButtonRole.RejectRole)
         question.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         accept.clicked.connect(lambda: self.session.load_plan(path, consent=True))
         self._question = question
@@ -529,7 +551,7 @@ class PlanPage(Page):
             return
         if self.pins or self._is_improved():
             free = draft.assign("kl", self.budget.bytes, self.limits)
-            yield "KL (automatic)", draft.plan("kl", self.budget.bytes, self.limits, free)
+            yield tr("KL (automatic)"), draft.plan("kl", self.budget.bytes, self.limits, free)
         known = set()
         for other in [*reversed(self._measured), *self.session.baselines]:
             if other.assignments != plan.assignments and titled(other) not in known:

@@ -17,6 +17,7 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.charts import Chart
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.plan.draft import Draft, method_name
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.verdict import HARD_TO_NOTICE
 from kl_lens_desktop.quant.formats import parse_format
@@ -37,8 +38,8 @@ class BaselineKind:
 FAMILIES = (
     BaselineKind("uniform", "s", "□", ("uniform-",)),
     BaselineKind("NNCF", "t1", "△", ("nncf-",)),
-    BaselineKind("the paper's", "d", "◇", ("paper", "p0", "p1")),
-    BaselineKind("other metrics", "p", "⬠", ("sqnr", "mse", "delta-ce", "kl-qp")),
+    BaselineKind(tr("the paper's"), "d", "◇", ("paper", "p0", "p1")),
+    BaselineKind(tr("other metrics"), "p", "⬠", ("sqnr", "mse", "delta-ce", "kl-qp")),
     BaselineKind("chance", "x", "×", ("random",)),
 )
 
@@ -73,7 +74,7 @@ class ParetoChart(Chart):
         self._gesture = 0
         self._dragged = False
         self._low_and_top: tuple[float, float] | None = None  # of what is drawn, as powers of ten
-        super().__init__("Size against KL", "size, MB", "KL, nats per token", log_y=True)
+        super().__init__(tr("Size against KL"), tr("size, MB"), tr("KL, nats per token"), log_y=True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.viewport().setCursor(Qt.CursorShape.PointingHandCursor)
         self._throttle = QTimer(self, interval=0, singleShot=True)
@@ -110,8 +111,8 @@ class ParetoChart(Chart):
             lines += [("front", fixed + p.bytes, p.loss, None) for p in self._draft.front().points]
             if self._plan is not None:
                 totals = self._draft.totals(self._plan.assignments)
-                lines.append(("plan, predicted", totals.bytes, totals.kl, totals.se))
-        lines += [("plan, measured", *_measurement(plan)) for plan in self._measured if plan.measured]
+                lines.append((tr("plan, predicted"), totals.bytes, totals.kl, totals.se))
+        lines += [(tr("plan, measured"), *_measurement(plan)) for plan in self._measured if plan.measured]
         return lines + [(plan.method, *_measurement(plan)) for plan in self._beside]
 
     def redraw(self) -> None:
@@ -253,7 +254,7 @@ class ParetoChart(Chart):
             colours = theme.colours()
             pen = pg.mkPen(colours.edge, width=1, style=Qt.PenStyle.DashLine)
             self.addItem(pg.InfiniteLine(threshold, angle=0, pen=pen))
-            words = pg.TextItem("hard to notice below", color=colours.secondary, anchor=(0, 0))
+            words = pg.TextItem(tr("hard to notice below"), color=colours.secondary, anchor=(0, 0))
             words.setFont(theme.text_font(9))
             self.addItem(words)
             words.setPos(left, threshold)
@@ -322,4 +323,6 @@ def _measurement(plan: Plan) -> tuple[int, float, float]:
 
 def _words(plan: Plan) -> str:
     size, mean, error = _measurement(plan)
-    return f"{quantities.size(size)}, KL {quantities.plus_minus(mean, error)}"
+    return tr("{size}, KL {plus_minus}").format(
+        size=quantities.size(size), plus_minus=quantities.plus_minus(mean, error)
+    )

@@ -30,24 +30,29 @@ from PySide6.QtWidgets import (
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import icons, theme
-from kl_lens_desktop.gui.kit.controls import NumberDelegate, draw_swatch, set_up_table
+from kl_lens_desktop.gui.kit.controls import NumberDelegate, draw_swatch, set_up_table, with_heading
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.plan.draft import Draft
 from kl_lens_desktop.gui.sensitivity.measures import component
 from kl_lens_desktop.gui.state.session import KIND_NAMES
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.plan.options import WeightOptions
 from kl_lens_desktop.quant.formats import parse_format
 
-HEADINGS = ("Weight", "Kind", "Shape", "Format", "Own KL, nats", "Size")
+HEADINGS = (tr("Weight"), tr("Kind"), tr("Shape"), tr("Format"), tr("Own KL, nats"), tr("Size"))
 TIPS = (
-    "The matrix's name in the model",
-    "The part of a block that it belongs to. SSM layers have a state of fixed size; "
-    "attention grows with the text.",
-    "Rows × columns",
-    "How its numbers are stored, for example in 16, 8 or 4 bits. Double-click to choose another format.",
-    "How far the model's predictions move if only this weight has this format, in nats "
-    "per token. 0 is not at all; 0.01 is hard to notice.",
-    "In the exported file, scales included",
+    tr("The matrix's name in the model"),
+    tr(
+        "The part of a block that it belongs to. SSM layers have a state of fixed "
+        "size; attention grows with the text."
+    ),
+    tr("Rows × columns"),
+    tr("How its numbers are stored, for example in 16, 8 or 4 bits. Double-click to choose another format."),
+    tr(
+        "How far the model's predictions move if only this weight has this format, "
+        "in nats per token. 0 is not at all; 0.01 is hard to notice."
+    ),
+    tr("In the exported file, scales included"),
 )
 WEIGHT, KIND, SHAPE, FORMAT, LOSS, SIZE = range(6)
 SORT_ROLE = Qt.ItemDataRole.UserRole + 1
@@ -138,13 +143,17 @@ class PlanTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.DecorationRole and column == WEIGHT:
             return _kind_icon(option.kind)
         if role == Qt.ItemDataRole.ToolTipRole:
-            pinned = f"\nPinned to {parse_format(name).label} by hand" if option.weight in self._pins else ""
+            pinned = (
+                tr("\nPinned to {label} by hand").format(label=parse_format(name).label)
+                if option.weight in self._pins
+                else ""
+            )
             if column == FORMAT and (prices := self._prices(option)):
                 return plain_tip(f"{option.weight}{pinned}\n{prices}")
             whole = column in (WEIGHT, FORMAT)
             return plain_tip(f"{option.weight}{pinned}" if whole else self._text(index.row(), name, column))
         if role == Qt.ItemDataRole.AccessibleTextRole:
-            pinned = ", pinned" if column == FORMAT and option.weight in self._pins else ""
+            pinned = tr(", pinned") if column == FORMAT and option.weight in self._pins else ""
             return f"{HEADINGS[column]}: {self._text(index.row(), name, column)}{pinned}"
         return None
 
@@ -154,10 +163,17 @@ class PlanTable(QAbstractTableModel):
         lines = []
         for choice in option.choices:
             if price := self._draft.price(option.weight, choice.format):
-                parts = quantities.size(choice.bytes), f"{quantities.size(price.memory)} of memory"
+                parts = (
+                    quantities.size(choice.bytes),
+                    tr("{memory} of memory").format(memory=quantities.size(price.memory)),
+                )
                 time = f"{quantities.significant(1e6 * price.seconds)} µs"
                 lines.append(f"{parse_format(choice.format).label}: {', '.join((*parts, time))}")
-        return "\n".join([f"On {self._draft.device}, for each token:", *lines]) if lines else ""
+        return (
+            "\n".join([tr("On {device}, for each token:").format(device=self._draft.device), *lines])
+            if lines
+            else ""
+        )
 
     def setData(self, index: Index, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
         if role != Qt.ItemDataRole.EditRole or index.column() != FORMAT:
@@ -178,7 +194,7 @@ class PlanTable(QAbstractTableModel):
         if column == FORMAT:
             return parse_format(name).label
         if choice is None:
-            return "not measured" if column == LOSS else "–"
+            return tr("not measured") if column == LOSS else "–"
         if column == LOSS:
             return quantities.plus_minus(choice.loss, choice.se, powers=self._powers) if choice.loss else "0"
         return quantities.size(choice.bytes)
@@ -214,12 +230,12 @@ class PlanView(QTableView):
     """The name takes what room the other columns leave, and never less than it needs to be read."""
 
     NAME_WIDTH = 128
-    WIDTHS = ((KIND, 88), (SHAPE, 98), (FORMAT, 136), (LOSS, 114), (SIZE, 72))
+    WIDTHS = ((KIND, 100), (SHAPE, 112), (FORMAT, 136), (LOSS, 114), (SIZE, 72))
 
     def __init__(self, model: PlanFilter) -> None:
         super().__init__()
         self.setModel(model)
-        set_up_table(self, "Weights and their formats", stretch=-1)
+        set_up_table(self, tr("Weights and their formats"), stretch=-1)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setSortingEnabled(True)
         self.sortByColumn(WEIGHT, Qt.SortOrder.AscendingOrder)
@@ -235,7 +251,7 @@ class PlanView(QTableView):
         for place in (LOSS, SIZE):
             self.setItemDelegateForColumn(place, numbers)
         for place, width in self.WIDTHS:
-            self.setColumnWidth(place, width)
+            self.setColumnWidth(place, with_heading(self, place, width))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -277,9 +293,9 @@ class FormatDelegate(QStyledItemDelegate):
 
     def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: Index) -> QWidget:
         editor = QComboBox(parent)
-        editor.setAccessibleName("Format of this weight")
+        editor.setAccessibleName(tr("Format of this weight"))
         if index.data(PINNED_ROLE):
-            editor.addItem("Automatic", None)
+            editor.addItem(tr("Automatic"), None)
         for name in index.data(CHOICES_ROLE):
             editor.addItem(parse_format(name).label, name)
         editor.activated.connect(lambda _: self._commit(editor))

@@ -6,8 +6,18 @@ from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import hint, label, row
 from kl_lens_desktop.gui.plan.draft import Draft
+from kl_lens_desktop.gui.state.translation import mark, tr
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.verdict import STEPS, WORST, unchanged_share, verdict
+
+# As `plan.verdict` has them, which knows no translation.
+VERDICTS = (
+    mark("Practically identical"),
+    mark("Hard to notice"),
+    mark("Noticeable at times"),
+    mark("Clearly different"),
+    mark("Badly damaged"),
+)
 
 
 class VerdictLine(QWidget):
@@ -34,29 +44,43 @@ class VerdictLine(QWidget):
             return
         if plan.measured:
             kl = float(plan.measured["kl_pq"]["mean"])
-            unchanged, source, about = float(plan.measured["top1_agreement"]["mean"]), "Measured", ""
+            unchanged, source, about = float(plan.measured["top1_agreement"]["mean"]), tr("Measured"), ""
         else:
             kl = draft.totals(plan.assignments).kl
             found = unchanged_share(kl, draft.change_rate)
-            unchanged, source, about = -1.0 if found is None else found, "Predicted", "about "
+            unchanged, source, about = -1.0 if found is None else found, tr("Predicted"), tr("about ")
         known = unchanged >= 0
-        self.words.setText(verdict(kl, unchanged if known else None))
-        share = f", {about}{quantities.unchanged(unchanged)} of next words unchanged" if known else ""
-        self.figures.setText(f"{source}: KL {quantities.significant(kl)} nats per token{share}.")
+        self.words.setText(tr(verdict(kl, unchanged if known else None)))
+        share = (
+            tr(", {about}{unchanged} of next words unchanged").format(
+                about=about, unchanged=quantities.unchanged(unchanged)
+            )
+            if known
+            else ""
+        )
+        self.figures.setText(
+            tr("{source}: KL {kl} nats per token{share}.").format(
+                source=source, kl=quantities.significant(kl), share=share
+            )
+        )
 
 
 def _explanation() -> str:
     lines = [
-        f"{step.words}: KL up to {step.kl:g}, and at least {quantities.percent(step.unchanged)} of next "
-        "words unchanged"
+        tr("{words}: KL up to {kl:g}, and at least {unchanged} of next words unchanged").format(
+            words=step.words, kl=step.kl, unchanged=quantities.percent(step.unchanged)
+        )
         for step in STEPS
     ]
     return "\n".join(
         [
-            "The verdict is the first of these that the plan meets in both figures:",
+            tr("The verdict is the first of these that the plan meets in both figures:"),
             *lines,
-            f"{WORST}: anything beyond",
-            "A rule of thumb from formats that many people use; the help page “Method” says where it comes "
-            "from. Your own prompts decide: try them on the Benchmark page.",
+            tr("{WORST}: anything beyond").format(WORST=WORST),
+            tr(
+                "A rule of thumb from formats that many people use; the help page “Method” "
+                "says where it comes from. Your own prompts decide: try them on the "
+                "Benchmark page."
+            ),
         ]
     )

@@ -20,6 +20,7 @@ from kl_lens_desktop.gui.kit.controls import button, card, column, row, tool
 from kl_lens_desktop.gui.plan.draft import Draft
 from kl_lens_desktop.gui.plan.format_map import FormatKey, FormatMap
 from kl_lens_desktop.gui.plan.table import PlanFilter, PlanTable, PlanView
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.quant.formats import parse_format
 
 
@@ -44,29 +45,29 @@ class WeightsCard(QWidget):
         self.filter = PlanFilter(self.table)
         self.view = PlanView(self.filter)
         self.search = QLineEdit()
-        self.search.setPlaceholderText("Filter: name, kind or format")
-        self.search.setAccessibleName("Filter the weights")
+        self.search.setPlaceholderText(tr("Filter: name, kind or format"))
+        self.search.setAccessibleName(tr("Filter the weights"))
         self.search.setClearButtonEnabled(True)
         self.search.setMinimumWidth(56)
         self.search.textChanged.connect(self.filter.setFilterFixedString)
-        self.set_selected = QPushButton("Set…")
+        self.set_selected = QPushButton(tr("Set…"))
         self.set_selected.setProperty("menu", "true")
         self.set_selected.setAutoDefault(False)
-        self.set_selected.setAccessibleName("Set the format of the selected weights")
-        self.set_selected.setToolTip("Pin the selected weights to one format")
+        self.set_selected.setAccessibleName(tr("Set the format of the selected weights"))
+        self.set_selected.setToolTip(tr("Pin the selected weights to one format"))
         self._formats = QMenu(self.set_selected)
         self.set_selected.setMenu(self._formats)
-        undo_button = tool("undo", "Undo (Ctrl+Z)", undo.undo)
-        redo_button = tool("redo", "Redo (Ctrl+Y)", undo.redo)
+        undo_button = tool("undo", tr("Undo (Ctrl+Z)"), undo.undo)
+        redo_button = tool("redo", tr("Redo (Ctrl+Y)"), undo.redo)
         for possible, widget in ((undo.canUndoChanged, undo_button), (undo.canRedoChanged, redo_button)):
             widget.setEnabled(False)
             possible.connect(widget.setEnabled)
         for keys, act in (("Ctrl+Z", undo.undo), ("Ctrl+Y", undo.redo), ("Ctrl+Shift+Z", undo.redo)):
             QShortcut(QKeySequence(keys), self).activated.connect(act)
         self.reset_button = button(
-            "Reset",
+            tr("Reset"),
             self.reset_wanted.emit,
-            tip="Remove all pins. You can undo this.",
+            tip=tr("Remove all pins. You can undo this."),
         )
         self.map, self.key = FormatMap(), FormatKey()
         self.map.selected.connect(self.select)
@@ -75,9 +76,9 @@ class WeightsCard(QWidget):
         self.tabs.setDrawBase(False)
         self.tabs.setExpanding(False)
         self.tabs.setUsesScrollButtons(False)
-        self.tabs.setAccessibleName("The weights as a table or as a map")
-        self.tabs.addTab("Table")
-        self.tabs.addTab("Map")
+        self.tabs.setAccessibleName(tr("The weights as a table or as a map"))
+        self.tabs.addTab(tr("Table"))
+        self.tabs.addTab(tr("Map"))
         top = row(self.tabs, self.search, self.set_selected, undo_button, redo_button, self.reset_button)
         top.setStretch(1, 1)
         layout = QVBoxLayout(self)
@@ -128,7 +129,7 @@ class WeightsCard(QWidget):
         for name in draft.formats if draft else ():
             self._formats.addAction(parse_format(name).label, partial(self._set_selected, name))
         self._formats.addSeparator()
-        self._formats.addAction("Automatic", lambda: self._set_selected(None))
+        self._formats.addAction(tr("Automatic"), lambda: self._set_selected(None))
 
     def _set_selected(self, name: str | None) -> None:
         rows = [self.filter.mapToSource(index).row() for index in self.view.selectionModel().selectedRows()]

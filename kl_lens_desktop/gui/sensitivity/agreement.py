@@ -14,6 +14,7 @@ from kl_lens_desktop.gui.kit.controls import ROW_HEIGHT, JobButton, column, labe
 from kl_lens_desktop.gui.sensitivity.measures import Measure, measure
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob
 
 
@@ -23,7 +24,9 @@ class _Scatter(Chart):
     def __init__(self) -> None:
         self._points: list[tuple[str, float, float]] = []
         super().__init__(
-            "Rank by measure against rank by perplexity", "rank by measure (1 = worst)", "rank by perplexity"
+            tr("Rank by measure against rank by perplexity"),
+            tr("rank by measure (1 = worst)"),
+            tr("rank by perplexity"),
         )
 
     def show_points(self, points: list[dict[str, Any]], chosen: Measure) -> None:
@@ -31,7 +34,7 @@ class _Scatter(Chart):
         harms = [measure(key).harm(point[key]) for point in points]
         ranks = _ranks(harms), _ranks([point["perplexity"] for point in points])
         self._points = [(p["format"], x, y) for p, x, y in zip(points, *ranks, strict=True)]
-        self._x = f"rank by {measure(key).label} (1 = worst)"
+        self._x = tr("rank by {label} (1 = worst)").format(label=measure(key).label)
         self.recolour()
         self.redraw()
 
@@ -70,21 +73,23 @@ class AgreementView(QWidget):
         self.scatter = _Scatter()
         self.read_on = label("", "secondary", wrap=True)
         self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels(["Measure", "Kendall τ", "95 % interval"])
+        self.table.setHorizontalHeaderLabels(["Measure", tr("Kendall τ"), tr("95 % interval")])
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        set_up_table(self.table, "Agreement of each measure with perplexity")
+        set_up_table(self.table, tr("Agreement of each measure with perplexity"))
         for place, width in ((1, 90), (2, 140)):
             self.table.setColumnWidth(place, width)
         self.button = JobButton(
-            "Check against perplexity",
+            tr("Check against perplexity"),
             session,
             self._missing,
             self._start,
-            "Quantize one weight at a time, measure perplexity on held-out text, and compare the ranks",
+            tr("Quantize one weight at a time, measure perplexity on held-out text, and compare the ranks"),
         )
         words = label(
-            "Does the measure rank weights as perplexity does? This check quantizes one weight at "
-            "a time and measures the model's perplexity on held-out text.",
+            tr(
+                "Does the measure rank weights as perplexity does? This check quantizes one "
+                "weight at a time and measures the model's perplexity on held-out text."
+            ),
             "secondary",
             wrap=True,
         )
@@ -104,9 +109,17 @@ class AgreementView(QWidget):
             return
         about = result["text"]
         self.read_on.setText(
-            f"{len(result['points']):,} points, each a weight in a format: circles INT8, squares others. "
-            f"Perplexity on {about['tokens']:,} tokens of {about['name']}; "
-            f"{quantities.significant(result['perplexity_full'])} in full precision.{_ceiling(result)}"
+            tr(
+                "{count:,} points, each a weight in a format: circles INT8, squares others. "
+                "Perplexity on {tokens:,} tokens of {name}; {perplexity_full} in full "
+                "precision.{ceiling}"
+            ).format(
+                count=len(result["points"]),
+                tokens=about["tokens"],
+                name=about["name"],
+                perplexity_full=quantities.significant(result["perplexity_full"]),
+                ceiling=_ceiling(result),
+            )
         )
         self.scatter.show_points(result["points"], chosen)
         metrics = sorted(result["metrics"].items(), key=lambda item: -item[1]["tau"])
@@ -124,7 +137,7 @@ class AgreementView(QWidget):
         session = self._session
         if session.model is None:
             return MISSING
-        return "" if session.scores else "Measure sensitivity first"
+        return "" if session.scores else tr("Measure sensitivity first")
 
     def _start(self) -> None:
         session = self._session
@@ -137,10 +150,10 @@ def _ceiling(result: Agreed) -> str:
     """How far noise in perplexity itself limits every measure; results of older versions lack it."""
     if "ceiling" not in result:
         return ""
-    return (
-        f" Two halves of the text agree with each other at τ = {result['ceiling']:.2f}. If "
+    return tr(
+        " Two halves of the text agree with each other at τ = {ceiling:.2f}. If "
         "noise keeps that low, it keeps every measure low."
-    )
+    ).format(ceiling=result["ceiling"])
 
 
 def _ranks(harms: list[float]) -> list[float]:

@@ -20,19 +20,20 @@ from PySide6.QtWidgets import (
 from kl_lens_desktop.gui.kit.controls import button, column, label, row, spin
 from kl_lens_desktop.gui.kit.words import caption, plain_tip
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.printable import printable
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.jobs import Analysis
 
-_ALL = (
-    "Every weight is measured in INT4 g64 and predicted in all other formats. Where a prediction is too "
-    "rough for the plan, that format is measured too."
+_ALL = tr(
+    "Every weight is measured in INT4 g64 and predicted in all other formats. "
+    "Where a prediction is too rough for the plan, that format is measured too."
 )
 # What the button says, and the menu.
 _SOURCES = {
-    "novels": ("Bundled novels", "The bundled novels (public domain, English)"),
-    "wikitext-2": ("WikiText-2", "WikiText-2, from the Hugging Face Hub"),
-    "generated": ("Model's own text", "Text that the model writes itself"),
+    "novels": (tr("Bundled novels"), tr("The bundled novels (public domain, English)")),
+    "wikitext-2": ("WikiText-2", tr("WikiText-2, from the Hugging Face Hub")),
+    "generated": (tr("Model's own text"), tr("Text that the model writes itself")),
 }
 
 
@@ -52,25 +53,25 @@ class AnalysisSettings(QWidget):
         self._shown = Analysis()
         self.text = button("", lambda: None)
         self.text.setProperty("menu", "true")
-        self.text.setAccessibleName("Calibration text")
+        self.text.setAccessibleName(tr("Calibration text"))
         texts = QMenu(self.text)
         for source, (_, words) in _SOURCES.items():
             texts.addAction(words, partial(self._set_text, (), source))
-        texts.addAction("Own text files…", self._choose_text)
+        texts.addAction(tr("Own text files…"), self._choose_text)
         self.text.setMenu(texts)
-        self.tokens = spin("Tokens of text to measure on", 512, 262_144, self._shown.tokens, step=512)
-        self.tokens.setToolTip("More text makes the error bars smaller and the wait longer")
-        self.minutes = spin("Minutes to measure at most", 0, 1440, 0)
-        self.minutes.setSpecialValueText("no limit")
+        self.tokens = spin(tr("Tokens of text to measure on"), 512, 262_144, self._shown.tokens, step=512)
+        self.tokens.setToolTip(tr("More text makes the error bars smaller and the wait longer"))
+        self.minutes = spin(tr("Minutes to measure at most"), 0, 1440, 0)
+        self.minutes.setSpecialValueText(tr("no limit"))
         self.minutes.setToolTip(
-            "When the time is up, every weight has its best known figures. Continue to improve them."
+            tr("When the time is up, every weight has its best known figures. Continue to improve them.")
         )
         self.formats = QPushButton()
         self.formats.setAutoDefault(False)
         self.formats.setProperty("menu", "true")
-        self.formats.setAccessibleName("Formats to measure")
+        self.formats.setAccessibleName(tr("Formats to measure"))
         menu = QMenu(self.formats)
-        self._all = menu.addAction("All, predicted from INT4 g64")
+        self._all = menu.addAction(tr("All, predicted from INT4 g64"))
         self._all.setCheckable(True)
         self._all.triggered.connect(lambda _: self._take_all())
         menu.addSeparator()
@@ -79,21 +80,26 @@ class AnalysisSettings(QWidget):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
-        self.exhaustive = QCheckBox("Use all text")
+        self.exhaustive = QCheckBox(tr("Use all text"))
         self.exhaustive.setToolTip(
-            "Measure every weight on all of the text. Otherwise, a weight stops when more text "
-            "would not change its rank. That takes about half the time."
+            tr(
+                "Measure every weight on all of the text. Otherwise, a weight stops when "
+                "more text would not change its rank. That takes about half the time."
+            )
         )
-        self.by_data = QCheckBox("Round by data")
+        self.by_data = QCheckBox(tr("Round by data"))
         self.by_data.setToolTip(
-            "Choose the integers of INT4 and smaller formats by what the text gives each weight. The model "
-            "stays as small and as fast, and loses about half as much as with numbers rounded to nearest."
+            tr(
+                "Choose the integers of INT4 and smaller formats by what the text gives each "
+                "weight. The model stays as small and as fast, and loses about half as much "
+                "as with numbers rounded to nearest."
+            )
         )
         self.by_data.setChecked(self._shown.rounding == "data")
         for words, widget in (
-            ("Text", self.text),
-            ("Tokens", self.tokens),
-            ("Formats", self.formats),
+            (tr("Text"), self.text),
+            (tr("Tokens"), self.tokens),
+            (tr("Formats"), self.formats),
         ):
             layout.addWidget(label(words, "secondary"))
             layout.addWidget(widget)
@@ -109,10 +115,12 @@ class AnalysisSettings(QWidget):
 
     def _make_more(self) -> QPushButton:
         """What is seldom changed, in a menu that stays open while one chooses: the row is full."""
-        more = button("More", lambda: None, tip="How long, how thoroughly, and how integers are chosen")
+        more = button(
+            tr("More"), lambda: None, tip=tr("How long, how thoroughly, and how integers are chosen")
+        )
         more.setProperty("menu", "true")
         menu, inside = QMenu(more), QWidget()
-        at_most = row(label("Minutes at most", "secondary"), self.minutes, None)
+        at_most = row(label(tr("Minutes at most"), "secondary"), self.minutes, None)
         choices = column(at_most, self.exhaustive, self.by_data)
         choices.setContentsMargins(12, 8, 12, 8)
         inside.setLayout(choices)
@@ -169,7 +177,7 @@ class AnalysisSettings(QWidget):
 
     def _choose_text(self) -> None:
         files, _ = QFileDialog.getOpenFileNames(
-            self, "Text to measure on", "", "Text (*.txt *.md);;All files (*)"
+            self, tr("Text to measure on"), "", tr("Text (*.txt *.md);;All files (*)")
         )
         if files:
             self._set_text(tuple(map(Path, files)))
@@ -188,8 +196,8 @@ class AnalysisSettings(QWidget):
         labels = [parse_format(name).label for name in self.analysis.formats]
         self._all.setChecked(not labels)
         words = ", ".join(labels) if len(labels) <= 3 else f"{len(labels)} formats"
-        self.formats.setText(words or "All")
-        tip = f"Each chosen format is measured for every weight: {', '.join(labels)}"
+        self.formats.setText(words or tr("All"))
+        tip = tr("Each chosen format is measured for every weight: {labels}").format(labels=", ".join(labels))
         self.formats.setToolTip(plain_tip(tip if labels else _ALL))
 
     def _lock(self, locked: bool) -> None:

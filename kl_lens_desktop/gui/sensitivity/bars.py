@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QWidget
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.sensitivity.measures import PREDICTED_SIGN
+from kl_lens_desktop.gui.state.translation import tr
 
 HEIGHT = 36
 COUNT = 12
@@ -44,7 +45,7 @@ class Bars(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setAccessibleName("Most sensitive weights")
+        self.setAccessibleName(tr("Most sensitive weights"))
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setCursor(Qt.CursorShape.PointingHandCursor)
         self._bars: Sequence[Bar] = ()
@@ -79,12 +80,12 @@ class Bars(QWidget):
         painter.setFont(theme.text_font())
         if not self._bars:
             painter.setPen(QColor(colours.secondary))
-            words = "Nothing measured yet."
+            words = tr("Nothing measured yet.")
             painter.drawText(self.rect(), Qt.AlignmentFlag.AlignTop | Qt.TextFlag.TextWordWrap, words)
             return
         metrics = painter.fontMetrics()
         # The widest value is reserved for, so that bars keep their length when digits come and go.
-        value_width = metrics.horizontalAdvance("≈ 8.88e-3 ± 0.18e-3")
+        value_width = metrics.horizontalAdvance(tr("≈ 8.88e-3 ± 0.18e-3"))
         low, high = self.decades()
         length = max(self.width() - value_width - 22, 30)
         painter.setPen(QPen(QColor(colours.line), 1))

@@ -25,6 +25,7 @@ from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.sensitivity.measures import Measure, component
+from kl_lens_desktop.gui.state.translation import tr
 
 _KIND_ORDER = {kind: place for place, kind in enumerate(icons.KINDS)}
 _EXPERT = re.compile(r"experts\.\d+")
@@ -94,7 +95,7 @@ class Heatmap(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setAccessibleName("Sensitivity by component and block")
+        self.setAccessibleName(tr("Sensitivity by component and block"))
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setMouseTracking(True)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
@@ -358,7 +359,7 @@ class Heatmap(QWidget):
         weight = self._worst_of(cell)
         more = len(self._cells[cell]) - 1
         text = f"{weight}: {self._texts.get(weight, 'not yet measured')}"
-        return f"{text} (the worst of {more + 1} experts)" if more else text
+        return tr("{text} (the worst of {more} experts)").format(text=text, more=more + 1) if more else text
 
     def _cell_at(self, point: QPoint) -> tuple[int, int] | None:
         width, height = self._cell_width(), self._row_height()
@@ -403,7 +404,11 @@ class Legend(QWidget):
         self._measure, self._low, self._high = measure, low, high
         self._settled, self._predicted = settled, predicted
         unit = f" {measure.unit}" if measure.unit else ""
-        self.setAccessibleName(f"Colours: {measure.tick(low)} to {measure.tick(high)}{unit}, logarithmic")
+        self.setAccessibleName(
+            tr("Colours: {tick} to {tick_2}{unit}, logarithmic").format(
+                tick=measure.tick(low), tick_2=measure.tick(high), unit=unit
+            )
+        )
         self.update()
 
     def ticks(self) -> list[tuple[int, int, str]]:
@@ -439,18 +444,20 @@ class Legend(QWidget):
         for x, left, text in self.ticks():
             painter.drawLine(QPoint(x, 14), QPoint(x, 17))
             painter.drawText(QPoint(left, 34), text)
-        unit = f"{measure.unit} per token, " if measure.unit == "nats" else ""
+        unit = tr("{unit} per token, ").format(unit=measure.unit) if measure.unit == "nats" else ""
         x = self.LEFT + bar + 24
-        painter.drawText(QRectF(x, 0, 240, 17), Qt.AlignmentFlag.AlignVCenter, f"{unit}log scale")
+        painter.drawText(
+            QRectF(x, 0, 240, 17), Qt.AlignmentFlag.AlignVCenter, tr("{unit}log scale").format(unit=unit)
+        )
         box = QRectF(x, 23, 18, 12)
         hatch(painter, box)
         painter.setPen(QPen(QColor(colours.line), 1))
         painter.drawRect(box)
         painter.setPen(QColor(colours.secondary))
-        painter.drawText(QRectF(x + 26, 20, 240, 17), Qt.AlignmentFlag.AlignVCenter, "not yet measured")
-        before = "not yet measured"
+        painter.drawText(QRectF(x + 26, 20, 240, 17), Qt.AlignmentFlag.AlignVCenter, tr("not yet measured"))
+        before = tr("not yet measured")
         for shown, mark, words in (
-            (self._settled, dot, "settled early"),
+            (self._settled, dot, tr("settled early")),
             (self._predicted, ring, "predicted"),
         ):
             if shown:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.sensitivity.labels import NAMES
 from kl_lens_desktop.sensitivity.scores import Entry, Estimate
 
@@ -53,7 +54,7 @@ class Measure:
         """``≈ 0.0031 ± 0.0004 nats`` where it is predicted; with `powers` as a power of ten."""
         estimate = self.estimate(entry)
         if estimate is None:
-            return "not measured"
+            return tr("not measured")
         sign = f"{PREDICTED_SIGN} " if entry.is_predicted else ""
         return sign + quantities.plus_minus(estimate.mean, estimate.se, self.unit, powers=powers)
 
@@ -76,8 +77,10 @@ MEASURES = (
     Measure(
         "kl_pq",
         *NAMES["kl_pq"],
-        "How far the quantized model's predictions q are from the full model's p: Σ "
-        "p·log(p/q), averaged over the tokens of the text.",
+        tr(
+            "How far the quantized model's predictions q are from the full model's p: Σ "
+            "p·log(p/q), averaged over the tokens of the text."
+        ),
         _same,
         _same,
         -7,
@@ -86,17 +89,17 @@ MEASURES = (
     Measure(
         "kl_qp",
         *NAMES["kl_qp"],
-        "The other direction, Σ q·log(q/p). It penalizes probability where the full model has none.",
+        tr("The other direction, Σ q·log(q/p). It penalizes probability where the full model has none."),
         _same,
         _same,
         -7,
         -1,
     ),
-    Measure("mse", *NAMES["mse"], "Mean squared difference of the logits.", _same, _same, -6, 1),
+    Measure("mse", *NAMES["mse"], tr("Mean squared difference of the logits."), _same, _same, -6, 1),
     Measure(
         "sqnr_db",
         *NAMES["sqnr_db"],
-        "Signal-to-quantization-noise ratio of the logits, in decibels. Higher is better.",
+        tr("Signal-to-quantization-noise ratio of the logits, in decibels. Higher is better."),
         lambda db: 10 ** (-db / 10),
         lambda harm: -10 * math.log10(harm),
         -7,
@@ -105,7 +108,7 @@ MEASURES = (
     Measure(
         "delta_ce",
         *NAMES["delta_ce"],
-        "Change of the cross-entropy on the text. Noise can make it negative.",
+        tr("Change of the cross-entropy on the text. Noise can make it negative."),
         abs,
         _same,
         -7,
@@ -114,7 +117,7 @@ MEASURES = (
     Measure(
         "top1_agreement",
         *NAMES["top1_agreement"],
-        "Share of tokens whose most likely next token stays the same.",
+        tr("Share of tokens whose most likely next token stays the same."),
         lambda share: 1 - share,
         lambda harm: 1 - harm,
         -4,
@@ -126,8 +129,10 @@ MEASURES = (
 def tokens_used(entry: Entry) -> str:
     """``measured on 4,096 tokens, rank settled``."""
     if entry.is_predicted:
-        return "predicted from another format"
-    return f"measured on {entry.kl_pq.n:,} tokens{', rank settled' if entry.settled else ''}"
+        return tr("predicted from another format")
+    return tr("measured on {n:,} tokens{tr}").format(
+        n=entry.kl_pq.n, tr=tr(", rank settled") if entry.settled else ""
+    )
 
 
 def measure(key: str) -> Measure:

@@ -41,6 +41,7 @@ from kl_lens_desktop.gui.sensitivity.measures import (
 )
 from kl_lens_desktop.gui.sensitivity.weight_detail import WeightDetail
 from kl_lens_desktop.gui.state.session import MISSING, Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, AnalyzeJob
@@ -58,12 +59,12 @@ class SensitivityPage(Page):
     """Heatmap, worst weights, the selected weight, and the agreement with perplexity."""
 
     def __init__(self, session: Session, window: Frame) -> None:
-        super().__init__(session, "Which weights matter")
+        super().__init__(session, tr("Which weights matter"))
         self._window = window
         self._chosen = ""
         self._values_of = ""  # whose values the histogram shows
-        self.measure = combo("Measure", [(each.label, each.key) for each in MEASURES])
-        self.format = combo("Format", [])
+        self.measure = combo(tr("Measure"), [(each.label, each.key) for each in MEASURES])
+        self.format = combo(tr("Format"), [])
         self.format.setMinimumContentsLength(12)
         self._hint = hint("")
         self.tools.addLayout(row(self.measure, self.format, self._hint))
@@ -71,11 +72,11 @@ class SensitivityPage(Page):
         self.course = label("", "secondary", wrap=True)
         self.settings_row = AnalysisSettings(session)
         self.run_button = JobButton(
-            "Start",
+            tr("Start"),
             session,
             self._missing,
             self._start,
-            "Measure every weight in every chosen format (F5)",
+            tr("Measure every weight in every chosen format (F5)"),
             "primary",
         )
         self.settings_row.layout().addWidget(self.run_button)  # type: ignore[union-attr]
@@ -83,14 +84,14 @@ class SensitivityPage(Page):
         self.stack.addWidget(
             Empty(
                 "sensitivity",
-                "No model open",
-                "See here, block by block, how much each weight matters for the model's predictions.",
-                button("Choose a model", lambda: window.show_page("Model"), "primary"),
+                tr("No model open"),
+                tr("See here, block by block, how much each weight matters for the model's predictions."),
+                button(tr("Choose a model"), lambda: window.show_page("Model"), "primary"),
             )
         )
         self.stack.addWidget(self._make_body())
         self.body.addWidget(self.stack, 1)
-        self.next = button("Make a plan →", lambda: window.show_page("Plan"))
+        self.next = button(tr("Make a plan →"), lambda: window.show_page("Plan"))
         self.lead_back("Model", window.show_page)
         self.why = self.add_reason()
         self.foot.addWidget(self.next)
@@ -136,8 +137,8 @@ class SensitivityPage(Page):
                 cell.center().x(), cell.center().y(), cell.width() + 140, 40
             )
         )
-        self.zoom_out = tool("zoom-out", "Smaller cells (-)", lambda: self._zoom(-1))
-        self.zoom_in = tool("zoom-in", "Larger cells (+, or Ctrl and the wheel)", lambda: self._zoom(1))
+        self.zoom_out = tool("zoom-out", tr("Smaller cells (-)"), lambda: self._zoom(-1))
+        self.zoom_in = tool("zoom-in", tr("Larger cells (+, or Ctrl and the wheel)"), lambda: self._zoom(1))
         take_heatmap = Taken(self.session, self.heatmap, "sensitivity", self.heatmap.rows).button()
         below = row(self.legend, self.zoom_out, self.zoom_in, take_heatmap)
         below.setStretch(0, 1)
@@ -147,7 +148,7 @@ class SensitivityPage(Page):
         bars_scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         bars_scroll.setWidget(self.bars)
         take_bars = Taken(self.session, self.bars, "most-sensitive", self.bars.rows).button()
-        bars_card = card(column(row(label("Most sensitive", "heading"), None, take_bars), bars_scroll))
+        bars_card = card(column(row(label(tr("Most sensitive"), "heading"), None, take_bars), bars_scroll))
         upper = self.splitter(
             "sensitivity-upper", Qt.Orientation.Horizontal, heat_card, bars_card, sizes=(700, 320)
         )
@@ -156,14 +157,14 @@ class SensitivityPage(Page):
         lower = card(column(self.detail))
         by_block = self.splitter("sensitivity", Qt.Orientation.Vertical, upper, lower, sizes=(420, 160))
         self.tabs = QTabWidget()
-        self.tabs.setAccessibleName("By block, or agreement with perplexity")
+        self.tabs.setAccessibleName(tr("By block, or agreement with perplexity"))
         self.expected = label("", "secondary")
         corner = QWidget()
         corner.setLayout(row(self.expected, reason_line(self.run_button)))
         corner.setContentsMargins(0, 0, 0, 5)  # in line with the words of the tabs
         self.tabs.setCornerWidget(corner)
-        self.tabs.addTab(by_block, "By block")
-        self.tabs.addTab(card(column(self.agreement)), "Agreement with perplexity")
+        self.tabs.addTab(by_block, tr("By block"))
+        self.tabs.addTab(card(column(self.agreement)), tr("Agreement with perplexity"))
         inside = QWidget()
         layout = column(self.settings_row, self.tabs, spacing=8)
         layout.setStretch(1, 1)
@@ -238,7 +239,7 @@ class SensitivityPage(Page):
         self.run_button.refresh()
         measured = bool(self.session.scores or self.session.entries)
         self.next.setEnabled(measured)
-        self.next.setToolTip(plain_tip("" if measured else "Measure sensitivity first"))
+        self.next.setToolTip(plain_tip("" if measured else tr("Measure sensitivity first")))
         self.why.set_text(self.next.toolTip() if self.session.model else "")
         primary = measured and not self._left()
         self.next.setProperty("role", "primary" if primary else "")
@@ -252,7 +253,11 @@ class SensitivityPage(Page):
         analysis = self.settings_row.analysis
         over = bool(self.session.entries) and not analysis.continues(self.session.analysis)
         self.run_button.setText(
-            "Start over" if over else "Continue" if self.session.entries and self._left() else "Start"
+            tr("Start over")
+            if over
+            else tr("Continue")
+            if self.session.entries and self._left()
+            else tr("Start")
         )
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -271,7 +276,7 @@ class SensitivityPage(Page):
         from kl_lens_desktop.sensitivity.estimate import seconds
 
         time = quantities.duration(seconds(costs, session.model.weights, self.settings_row.analysis))
-        self.expected.setText(f"About {time} on this computer")
+        self.expected.setText(tr("About {time} on this computer").format(time=time))
 
     def _left(self) -> int:
         """How many (weight, format) pairs the chosen settings still want."""
@@ -302,7 +307,7 @@ class SensitivityPage(Page):
         if self.session.model is None:
             return MISSING
         if not self._left():
-            return "Everything is measured. Choose another text, more tokens or more formats."
+            return tr("Everything is measured. Choose another text, more tokens or more formats.")
         return ""
 
     def _start(self) -> None:
@@ -356,7 +361,9 @@ class SensitivityPage(Page):
         if entry is None or windows is None or samples is None:
             predicted = entry is not None and entry.is_predicted
             words = (
-                "Predicted: no text was read in this format" if predicted else "Not measured in this format"
+                tr("Predicted: no text was read in this format")
+                if predicted
+                else tr("Not measured in this format")
             )
             self.detail.texts.show_windows([], 0.0, 0.0, words)
             return
@@ -379,17 +386,20 @@ def _course(entries: "list[Entry]") -> str:
     """How much text the entries of the shown format have used."""
     if predicted := sum(entry.is_predicted for entry in entries):
         measured = len(entries) - predicted
-        return (
-            f"{PREDICTED_SIGN} {predicted:,} of {len(entries):,} are predicted from other formats, with the "
-            f"error that such predictions have shown. Measured: {measured:,}."
-        )
+        return tr(
+            "{PREDICTED_SIGN} {predicted:,} of {count:,} are predicted from other "
+            "formats, with the error that such predictions have shown. Measured: "
+            "{measured:,}."
+        ).format(PREDICTED_SIGN=PREDICTED_SIGN, predicted=predicted, count=len(entries), measured=measured)
     settled = [entry.kl_pq.n for entry in entries if entry.settled]
     if not settled:
         return ""
     rest = [entry.kl_pq.n for entry in entries if not entry.settled]
     ends = f"{min(settled):,} to {max(settled):,}" if min(settled) < max(settled) else f"{settled[0]:,}"
-    others = f"; the other {len(rest):,} used {max(rest):,}" if rest else ""
-    return f"{len(settled):,} of {len(entries):,} were settled on {ends} tokens, at 95 % confidence{others}."
+    others = tr("; the other {count:,} used {max:,}").format(count=len(rest), max=max(rest)) if rest else ""
+    return tr("{count:,} of {count_2:,} were settled on {ends} tokens, at 95 % confidence{others}.").format(
+        count=len(settled), count_2=len(entries), ends=ends, others=others
+    )
 
 
 def _bar(entry: "Entry", chosen: Measure) -> Bar:

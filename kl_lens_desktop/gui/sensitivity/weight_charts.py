@@ -11,6 +11,7 @@ from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.charts import Chart, LogAxis
 from kl_lens_desktop.gui.kit.words import plain_tip
+from kl_lens_desktop.gui.state.translation import tr
 
 MOST_PLACES = 16  # of windows that are named below the axis
 BINS = 81  # an odd number, so that one of them is around zero
@@ -23,22 +24,25 @@ class ValueHistogram(Chart):
         self._counts: NDArray[np.float64] = np.zeros(0)
         self._edges: NDArray[np.float64] = np.zeros(0)
         self._words = ""
-        super().__init__("Histogram of the weight's values", "", "count", log_y=True)
-        self.setToolTip("How many of the weight's values lie where, on a log scale")
-        self.show_words("Select a weight")
+        super().__init__(tr("Histogram of the weight's values"), "", "count", log_y=True)
+        self.setToolTip(tr("How many of the weight's values lie where, on a log scale"))
+        self.show_words(tr("Select a weight"))
 
     def show_values(self, values: NDArray[np.float32]) -> None:
         """The values of one weight, or a sample of them."""
         finite = values[np.isfinite(values)]
         largest = float(np.abs(finite).max()) if finite.size else 0.0
-        self._words = "" if largest else "All values are zero"
+        self._words = "" if largest else tr("All values are zero")
         span = largest or 1.0
         counts, self._edges = np.histogram(finite, BINS, (-span, span))
         self._counts = counts.astype(np.float64)
         spread = float(finite.std()) if finite.size else 0.0
         self.setAccessibleDescription(
-            f"{finite.size:,} values, standard deviation {quantities.significant(spread)}, largest "
-            f"{quantities.significant(largest)}"
+            tr("{size:,} values, standard deviation {spread}, largest {largest}").format(
+                size=finite.size,
+                spread=quantities.significant(spread),
+                largest=quantities.significant(largest),
+            )
         )
         self.redraw()
 
@@ -89,14 +93,14 @@ class TextSpread(Chart):
         self._mean = self._se = 0.0
         self._words = ""
         super().__init__(
-            "KL of the weight by window of text", "",
-            "KL, nats",
+            tr("KL of the weight by window of text"), "",
+            tr("KL, nats"),
             axes={"left": LogAxis("left")},
         )  # fmt: skip
         self.setToolTip(
-            "KL of the weight in this format, for each window of text in its order; the line is the mean"
+            tr("KL of the weight in this format, for each window of text in its order; the line is the mean")
         )
-        self.show_windows([], 0.0, 0.0, "Select a weight")
+        self.show_windows([], 0.0, 0.0, tr("Select a weight"))
 
     def show_windows(
         self, windows: Sequence[tuple[int, float]], mean: float, se: float, words: str = ""
@@ -104,7 +108,11 @@ class TextSpread(Chart):
         """Place in the text and mean KL of each window that was measured; `words` where there are none."""
         self._windows, self._mean, self._se, self._words = sorted(windows), mean, se, words
         count = quantities.plural(len(windows), "window")
-        told = f"{count}, KL {quantities.plus_minus(mean, se)}" if windows else words
+        told = (
+            tr("{count}, KL {plus_minus}").format(count=count, plus_minus=quantities.plus_minus(mean, se))
+            if windows
+            else words
+        )
         self.setAccessibleDescription(told)
         self.redraw()
 
@@ -129,7 +137,10 @@ class TextSpread(Chart):
                                            pen=pg.mkPen(None), movable=False)  # fmt: skip
                 band.setZValue(-10)
                 self.addItem(band)
-        tips = [plain_tip(f"Window {place}: {quantities.significant(kl)} nats") for place, kl in positive]
+        tips = [
+            plain_tip(tr("Window {place}: {kl} nats").format(place=place, kl=quantities.significant(kl)))
+            for place, kl in positive
+        ]
         self.addItem(
             pg.ScatterPlotItem(
                 x, y, size=7, brush=pg.mkBrush(colours.accent), pen=pg.mkPen(colours.surface, width=1),

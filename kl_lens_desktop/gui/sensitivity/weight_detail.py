@@ -16,12 +16,14 @@ from kl_lens_desktop.gui.kit.controls import (
     label,
     row,
     set_up_table,
+    with_heading,
 )
 from kl_lens_desktop.gui.kit.pictures import Taken
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.sensitivity.measures import MEASURES, PREDICTED_SIGN, tokens_used
 from kl_lens_desktop.gui.sensitivity.weight_charts import TextSpread, ValueHistogram
 from kl_lens_desktop.gui.state.session import KIND_NAMES, Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.quant.formats import parse_format
 
 if TYPE_CHECKING:
@@ -37,39 +39,39 @@ class WeightDetail(QWidget):
         Another of `VIEWS` is in front.
     """
 
-    VIEWS = ("Figures", "Values", "By text")
+    VIEWS = (tr("Figures"), tr("Values"), tr("By text"))
     turned = Signal(int)
 
     WIDTHS = (80, 78, 66, 144, 144, 132, 84, 144, 138)
-    COLUMNS = ("Format", "Size", "Tokens", *(each.label for each in MEASURES))
+    COLUMNS = (tr("Format"), tr("Size"), tr("Tokens"), *(each.label for each in MEASURES))
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.setMinimumHeight(96)
         self._kind = Picture("ssm", "secondary", 14)
-        self._name = Elided("Nothing selected", "heading", Qt.TextElideMode.ElideMiddle)
+        self._name = Elided(tr("Nothing selected"), "heading", Qt.TextElideMode.ElideMiddle)
         self._facts = label("", "secondary")
         self.table = QTableWidget(0, len(self.COLUMNS))
         self.table.setHorizontalHeaderLabels(self.COLUMNS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
-        set_up_table(self.table, "Measures of the selected weight by format", stretch=-1)
+        set_up_table(self.table, tr("Measures of the selected weight by format"), stretch=-1)
         numbers = NumberDelegate(self.table)
         for place in range(1, len(self.COLUMNS)):
             self.table.setItemDelegateForColumn(place, numbers)
             align_heading(self.table, place)
-            self.table.setColumnWidth(place, self.WIDTHS[place])
+            self.table.setColumnWidth(place, with_heading(self.table, place, self.WIDTHS[place]))
         for place, each in enumerate(MEASURES, start=len(self.COLUMNS) - len(MEASURES)):
             heading = self.table.horizontalHeaderItem(place)
             assert heading is not None
             heading.setToolTip(wrapped_tip(each.help))
-        self.table.setColumnWidth(0, self.WIDTHS[0])
+        self.table.setColumnWidth(0, with_heading(self.table, 0, self.WIDTHS[0]))
         self.values, self.texts = ValueHistogram(), TextSpread()
         self.tabs = QTabBar()
         self.tabs.setDrawBase(False)
         self.tabs.setExpanding(False)
         self.tabs.setUsesScrollButtons(False)
-        self.tabs.setAccessibleName("Of the selected weight: figures, values, or KL by text")
+        self.tabs.setAccessibleName(tr("Of the selected weight: figures, values, or KL by text"))
         views = QStackedWidget()
         charts = (
             ("weight-values", self.values, self.values.rows),
@@ -96,19 +98,24 @@ class WeightDetail(QWidget):
     def show_weight(self, about: dict[str, Any] | None, entries: "list[Entry]") -> None:
         self._kind.setVisible(about is not None)
         if about is None:
-            self._name.set_text("Select a cell or a bar to see the weight's figures")
+            self._name.set_text(tr("Select a cell or a bar to see the weight's figures"))
             self._facts.setText("")
             self.table.setRowCount(0)
             return
         kind = about["kind"]
         self._kind.set_icon(kind if kind in icons.KINDS else "mlp", "secondary")
         self._name.set_text(about["name"])
-        uses = f" · used {about['uses']}×" if about["uses"] > 1 else ""
-        where = "" if about["block"] is None else f" · block {about['block']}"
+        uses = tr(" · used {uses}×").format(uses=about["uses"]) if about["uses"] > 1 else ""
+        where = "" if about["block"] is None else tr(" · block {block}").format(block=about["block"])
         count = quantities.parameters(about["parameters"])
         self._facts.setText(
-            f"{KIND_NAMES.get(kind, kind)}{where} · {quantities.shape(about['shape'])} · "
-            f"{count} weights{uses}"
+            tr("{get}{where} · {shape} · {count} weights{uses}").format(
+                get=KIND_NAMES.get(kind, kind),
+                where=where,
+                shape=quantities.shape(about["shape"]),
+                count=count,
+                uses=uses,
+            )
         )
         entries = sorted(entries, key=lambda entry: -entry.bytes)
         powers = [each.need_powers(entries) for each in MEASURES]

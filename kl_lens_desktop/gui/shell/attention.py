@@ -6,11 +6,12 @@ from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon, QWidget
 
 from kl_lens_desktop.gui.state.session import STAGE_NAMES, Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.process.events import Progress
 
 LONG_S = 60.0
 NAME = "KL Lens"
-_ENDINGS = {"finished": "is done", "failed": "has failed", "cancelled": "was cancelled"}
+_ENDINGS = {"finished": tr("is done"), "failed": tr("has failed"), "cancelled": tr("was cancelled")}
 
 
 class Attention(QObject):

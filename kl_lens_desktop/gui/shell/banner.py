@@ -6,6 +6,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QWidget
 
 from kl_lens_desktop.gui.kit.controls import Picture, button, label, tool
+from kl_lens_desktop.gui.state.translation import tr
 
 _ICONS = {"error": ("error", "danger"), "warning": ("warning", "warning"), "info": ("done", "good")}
 
@@ -29,7 +30,7 @@ class Banner(QWidget):
         self.action.hide()
         self._act_on: Callable[[], object] = lambda: None
         layout.addWidget(self.action)
-        layout.addWidget(tool("close", "Dismiss this message", self.hide))
+        layout.addWidget(tool("close", tr("Dismiss this message"), self.hide))
         outer = QHBoxLayout(self)
         outer.setContentsMargins(24, 12, 24, 0)
         outer.addWidget(self._frame)

@@ -24,11 +24,27 @@ from kl_lens_desktop.gui.kit.controls import (
 )
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.sharing import Bundle
 
 _SHOWN = ("tokens_per_s", "ttft_ms", "perplexity", "peak_rss_mb")
-_BOTH: tuple[str, ...] = ("Variant", "Device", "Figure", "Yours", "Theirs", "Theirs ÷ yours", "Theirs is")
-_THEIRS: tuple[str, ...] = ("Variant", "Device", "Tokens/s", "Perplexity", "KL to FP16", "Size")
+_BOTH: tuple[str, ...] = (
+    tr("Variant"),
+    tr("Device"),
+    tr("Figure"),
+    tr("Yours"),
+    tr("Theirs"),
+    tr("Theirs ÷ yours"),
+    tr("Theirs is"),
+)
+_THEIRS: tuple[str, ...] = (
+    tr("Variant"),
+    tr("Device"),
+    tr("Tokens/s"),
+    tr("Perplexity"),
+    tr("KL to FP16"),
+    tr("Size"),
+)
 
 
 class BundleDialog(QDialog):
@@ -37,24 +53,37 @@ class BundleDialog(QDialog):
     def __init__(self, session: Session, bundle: Bundle, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._session, self._bundle = session, bundle
-        self.setWindowTitle("A result that was shared")
+        self.setWindowTitle(tr("A result that was shared"))
         self.resize(980, 560)
         model = session.model
         self.is_open = model is not None and model.about["id"] == bundle.model.id
         when = bundle.created[:10]
-        about = label(f"Shared on {when}: {bundle.words}, from {bundle.path.name}", "secondary", wrap=True)
+        about = label(
+            tr("Shared on {when}: {words}, from {name}").format(
+                when=when, words=bundle.words, name=bundle.path.name
+            ),
+            "secondary",
+            wrap=True,
+        )
         self.card = label(bundle.card, wrap=True, select=True)
         self.table = QTableWidget()
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.heading = label("", "heading")
         self.note = label("", "secondary", wrap=True)
         self.use_plan = button(
-            "Use its plan", self._use_plan, "primary", tip="Open its plan for the model it was made for"
+            tr("Use its plan"),
+            self._use_plan,
+            "primary",
+            tip=tr("Open its plan for the model it was made for"),
         )
         self.use_scores = button(
-            "Use its scores", self._use_scores, tip="Plan with its measurements instead of measuring here"
+            tr("Use its scores"),
+            self._use_scores,
+            tip=tr("Plan with its measurements instead of measuring here"),
         )
-        self.all_figures = button("All figures…", self._compare, tip="Both benchmarks in full, side by side")
+        self.all_figures = button(
+            tr("All figures…"), self._compare, tip=tr("Both benchmarks in full, side by side")
+        )
         self._show_bench()
         self._show_actions()
         whole = column(
@@ -64,7 +93,7 @@ class BundleDialog(QDialog):
             self.heading,
             self.table,
             self.note,
-            row(self.all_figures, None, self.use_scores, self.use_plan, button("Close", self.reject)),
+            row(self.all_figures, None, self.use_scores, self.use_plan, button(tr("Close"), self.reject)),
             spacing=12,
         )
         whole.setContentsMargins(16, 16, 16, 16)
@@ -79,13 +108,13 @@ class BundleDialog(QDialog):
             self._set_up(("",))
             return
         if mine is None:
-            self.heading.setText("Their laptop")
+            self.heading.setText(tr("Their laptop"))
             self._set_up(_THEIRS)
             keys = ("variant", "device", "tokens_per_s", "perplexity", "kl_to_fp16", "size")
             lines = [[line[key] for key in keys] for line in table(theirs["rows"])]
-            self.note.setText("Benchmark this model here to see your laptop beside theirs.")
+            self.note.setText(tr("Benchmark this model here to see your laptop beside theirs."))
         else:
-            self.heading.setText("Their laptop against yours")
+            self.heading.setText(tr("Their laptop against yours"))
             self._set_up(_BOTH)
             self._comparison = compare(mine, theirs)
             shown = {LABELS[name].name for name in _SHOWN}
@@ -93,25 +122,32 @@ class BundleDialog(QDialog):
             found = [line for line in comparison_table(self._comparison) if line["figure"] in shown]
             lines = [[line[key] for key in both] for line in found]
             cpus = mine["environment"]["cpu"], theirs["environment"]["cpu"]
-            self.note.setText(" ".join([f"Yours: {cpus[0]}. Theirs: {cpus[1]}.", *self._comparison.cautions]))
+            self.note.setText(
+                " ".join(
+                    [
+                        tr("Yours: {cpus}. Theirs: {cpus_2}.").format(cpus=cpus[0], cpus_2=cpus[1]),
+                        *self._comparison.cautions,
+                    ]
+                )
+            )
             if not lines:
-                self.note.setText("The two benchmarks have no row in common.")
+                self.note.setText(tr("The two benchmarks have no row in common."))
         self._fill(lines)
 
     def _set_up(self, headings: tuple[str, ...]) -> None:
         self.table.setColumnCount(len(headings))
         self.table.setHorizontalHeaderLabels(headings)
-        set_up_table(self.table, "Benchmarks side by side", stretch=-1)
+        set_up_table(self.table, tr("Benchmarks side by side"), stretch=-1)
         self.table.setItemDelegate(NumberDelegate(self.table))
         for place in range(2, len(headings)):
-            if headings[place] not in ("Figure", "Theirs is"):
+            if headings[place] not in (tr("Figure"), tr("Theirs is")):
                 align_heading(self.table, place)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.table.horizontalHeader().setStretchLastSection(True)
 
     def _fill(self, lines: list[list[str]]) -> None:
         self.table.setRowCount(len(lines))
-        words = {"Variant", "Device", "Figure", "Theirs is"}
+        words = {tr("Variant"), tr("Device"), tr("Figure"), tr("Theirs is")}
         for line, texts in enumerate(lines):
             for place, text in enumerate(texts):
                 heading = self.table.horizontalHeaderItem(place)
@@ -137,7 +173,7 @@ class BundleDialog(QDialog):
         own = session.scores is not None
         self.use_scores.setEnabled(wanted and not own)
         if own:
-            self.use_scores.setToolTip(plain_tip("You have measured this model yourself"))
+            self.use_scores.setToolTip(plain_tip(tr("You have measured this model yourself")))
         self.all_figures.setVisible(bundle.bench is not None and self._mine() is not None)
         if session.job.running:
             for each in (self.use_plan, self.use_scores):

@@ -15,6 +15,7 @@ from typing import TextIO
 from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_start
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.gui.state.workspace import log_folder
 from kl_lens_desktop.printable import printable, printable_lines
 
@@ -54,8 +55,10 @@ def install(tell: Callable[[str], None]) -> str:
         _log.error("".join(traceback.format_exception(kind, error, trace)))
         sys.__excepthook__(kind, error, trace)
         tell(
-            f"Something unexpected happened: {kind.__name__}: {error}. The log has the details. If "
-            "the window behaves oddly, save your plan and restart KL Lens."
+            tr(
+                "Something unexpected happened: {name}: {error}. The log has the details. If "
+                "the window behaves oddly, save your plan and restart KL Lens."
+            ).format(name=kind.__name__, error=error)
         )
 
     def thread_hook(args: threading.ExceptHookArgs) -> None:

@@ -13,6 +13,7 @@ from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Elided, label
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.translation import mark, tr
 
 PERIOD_MS = 1000
 HISTORY = 30
@@ -73,7 +74,7 @@ class Sparkline(QWidget):
         super().__init__()
         self._values: deque[float] = deque(maxlen=HISTORY)
         self.setFixedSize(QSize(60, 20))
-        self.setAccessibleName("Processor use, last 30 seconds")
+        self.setAccessibleName(tr("Processor use, last 30 seconds"))
 
     def add(self, value: float) -> None:
         self._values.append(value)
@@ -116,25 +117,30 @@ class Header(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.setFixedHeight(44)
         self._session = session
-        self.model = Elided("No model open", "heading")
+        self.model = Elided(tr("No model open"), "heading")
         self._sparkline = Sparkline()
-        self._figures = {name: label("–") for name in ("CPU", "RAM", "This app", "Disk")}
+        self._figures = {name: label("–") for name in ("CPU", "RAM", mark("This app"), mark("Disk"))}
         # Wide enough for the longest reading, so that nothing moves when a digit is added.
-        samples = {"CPU": "100 %", "RAM": "28.8 / 128 GB", "This app": "28.8 GB", "Disk": "8,888 GB free"}
+        samples = {
+            "CPU": "100 %",
+            "RAM": tr("28.8 / 128 GB"),
+            "This app": tr("28.8 GB"),
+            "Disk": tr("8,888 GB free"),
+        }
         layout = QHBoxLayout(self)
         layout.setContentsMargins(16, 0, 16, 0)
         layout.setSpacing(8)
         layout.addWidget(self.model, 1)
         for name, figure in self._figures.items():
             layout.addSpacing(8)
-            layout.addWidget(label(name, "secondary"))
+            layout.addWidget(label(tr(name), "secondary"))
             if name == "CPU":
                 layout.addWidget(self._sparkline)
             figure.setFont(theme.text_font())
             figure.setFixedWidth(figure.fontMetrics().horizontalAdvance(samples[name]) + 2)
             figure.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
             layout.addWidget(figure)
-        self._figures["This app"].setToolTip("Memory (resident) of the window and its worker processes")
+        self._figures["This app"].setToolTip(tr("Memory (resident) of the window and its worker processes"))
         folder = session.settings.work_folder
         self._sampler = Sampler(str(next(p for p in (folder, *folder.parents) if p.exists())))
         self._timer = QTimer(self, interval=PERIOD_MS)
@@ -148,7 +154,7 @@ class Header(QWidget):
 
     def _show_model(self) -> None:
         model = self._session.model
-        self.model.set_text(model.title if model else "No model open")
+        self.model.set_text(model.title if model else tr("No model open"))
 
     def _show_usage(self) -> None:
         usage = self._sampler.latest
@@ -158,9 +164,11 @@ class Header(QWidget):
         total = quantities.significant(usage.ram_total / 1e9)
         texts = {
             "CPU": f"{100 * usage.cpu:.0f} %",
-            "RAM": f"{usage.ram_used / 1e9:.1f} / {total} GB",
+            "RAM": tr("{ram_used:.1f} / {total} GB").format(
+                ram_used=usage.ram_used / 1000000000.0, total=total
+            ),
             "This app": f"{usage.app / 1e9:.2f} GB",
-            "Disk": f"{usage.disk_free / 1e9:,.0f} GB free",
+            "Disk": tr("{disk_free:,.0f} GB free").format(disk_free=usage.disk_free / 1000000000.0),
         }
         for name, text in texts.items():
             self._figures[name].setText(text)

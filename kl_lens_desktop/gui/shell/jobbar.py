@@ -11,6 +11,7 @@ from kl_lens_desktop.gui.kit.controls import Elided, button, label
 from kl_lens_desktop.gui.shell.timeline import Timeline
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import STAGE_NAMES, Session
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.process.events import Progress
 
 _BYTES = ("bytes", "B")
@@ -33,14 +34,16 @@ class JobBar(QStackedWidget):
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setRange(0, 1000)
-        self._bar.setAccessibleName("Progress")
+        self._bar.setAccessibleName(tr("Progress"))
         self._bar.setMinimumWidth(120)
         self.timeline = Timeline()
         self._left = label("", "secondary")
         self._left.setFont(theme.text_font())
-        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance("about 88 h 88 min left") + 4)
-        self.pause = button("Pause", self._toggle_pause, tip="Pause after the current step")
-        self.cancel = button("Cancel", self._cancel, tip="Cancel the job; what was measured is kept (Esc)")
+        self._left.setFixedWidth(self._left.fontMetrics().horizontalAdvance(tr("about 88 h 88 min left")) + 4)
+        self.pause = button(tr("Pause"), self._toggle_pause, tip=tr("Pause after the current step"))
+        self.cancel = button(
+            tr("Cancel"), self._cancel, tip=tr("Cancel the job; what was measured is kept (Esc)")
+        )
         for widget in (self.pause, self.cancel):
             widget.setFixedWidth(96)
         self.addWidget(
@@ -55,9 +58,9 @@ class JobBar(QStackedWidget):
                 self.cancel,
             )
         )
-        self.keep = button("Keep going", self._keep, "primary")
-        self.stop = button("Stop", self._cancel)
-        question = label("Cancel this job? What was measured is kept. Start it again to resume.")
+        self.keep = button(tr("Keep going"), self._keep, "primary")
+        self.stop = button(tr("Stop"), self._cancel)
+        question = label(tr("Cancel this job? What was measured is kept. Start it again to resume."))
         self.addWidget(_line((question, 1), self.keep, self.stop))
         self.hide()
         self._job.started.connect(self._show)
@@ -100,8 +103,10 @@ class JobBar(QStackedWidget):
         if course is None:
             return
         left = course.left(time.monotonic())
-        words = "" if left is None else f"about {about(left)} left"
-        self.timeline.show_course(course.shares(), course.step, f"The whole job: {words}." if words else "")
+        words = "" if left is None else tr("about {left} left").format(left=about(left))
+        self.timeline.show_course(
+            course.shares(), course.step, tr("The whole job: {words}.").format(words=words) if words else ""
+        )
         if not self._job.paused and not self._job.cancelling:
             self._left.setText(words)
 
@@ -133,8 +138,8 @@ class JobBar(QStackedWidget):
             self._left.setText(f"{quantities.duration(progress.eta_s)} left" if known else "")  # type: ignore[arg-type]
 
     def _show_paused(self, paused: bool) -> None:
-        self.pause.setText("Resume" if paused else "Pause")
-        self._left.setText("Paused" if paused else "")
+        self.pause.setText(tr("Resume") if paused else tr("Pause"))
+        self._left.setText(tr("Paused") if paused else "")
 
     def _toggle_pause(self) -> None:
         if self._job.paused:
@@ -147,7 +152,7 @@ class JobBar(QStackedWidget):
         self.setCurrentIndex(0)
         self.pause.setEnabled(False)
         self.cancel.setEnabled(False)
-        self._left.setText("Stopping…")
+        self._left.setText(tr("Stopping…"))
 
     def _keep(self) -> None:
         self.setCurrentIndex(0)
@@ -179,6 +184,6 @@ def _count(progress: Progress) -> str:
     if progress.total <= 0:
         return ""
     if progress.unit in _BYTES:
-        pace = f", {quantities.size(progress.per_s)}/s" if progress.per_s else ""
+        pace = tr(", {per_s}/s").format(per_s=quantities.size(progress.per_s)) if progress.per_s else ""
         return f"{quantities.size(progress.done)} / {quantities.size(progress.total)}{pace}"
     return f"{progress.done:,.0f} / {progress.total:,.0f} {progress.unit}".rstrip()

@@ -10,6 +10,7 @@ from kl_lens_desktop.course import STEPS
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.stages import STAGES
+from kl_lens_desktop.gui.state.translation import tr
 
 GAP, BAR = 3, 6
 
@@ -22,7 +23,7 @@ class Timeline(QProgressBar):
         self.setObjectName("timeline")
         self.setTextVisible(False)
         self.setRange(0, 1000)
-        self.setAccessibleName("The whole job")
+        self.setAccessibleName(tr("The whole job"))
         self.setMinimumWidth(220)
         self.shares: tuple[float, ...] = (1.0,) + (0.0,) * len(STEPS)
         self.current = 1
@@ -33,7 +34,17 @@ class Timeline(QProgressBar):
         self.current = STEPS.index(step) + 1 if step else 1
         self.setValue(round(1000 * sum(self.shares) / len(self.shares)))
         share = f"{100 * self.shares[self.current]:.0f} %"
-        told = f"Step {self.current + 1} of {len(STAGES)}, {STAGES[self.current]}: {share}. {words}".strip()
+        told = (
+            tr("Step {current} of {count}, {stage}: {share}. {words}")
+            .format(
+                current=self.current + 1,
+                count=len(STAGES),
+                stage=tr(STAGES[self.current]),
+                share=share,
+                words=words,
+            )
+            .strip()
+        )
         self.setAccessibleDescription(told)
         self.setToolTip(plain_tip(told))
         self.update()
@@ -51,7 +62,8 @@ class Timeline(QProgressBar):
         width = (self.width() - GAP * (len(STAGES) - 1)) / len(STAGES)
         metrics = self.fontMetrics()
         top = (self.height() - metrics.height() - BAR - 2) / 2
-        for place, (name, share) in enumerate(zip(STAGES, self.shares, strict=True)):
+        names = map(tr, STAGES)
+        for place, (name, share) in enumerate(zip(names, self.shares, strict=True)):
             left = place * (width + GAP)
             font = theme.text_font(9, semibold=place == self.current)
             painter.setFont(font)

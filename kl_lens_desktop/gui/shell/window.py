@@ -43,6 +43,7 @@ from kl_lens_desktop.gui.shell.jobbar import JobBar, about
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import STAGES, Stage, Standing
+from kl_lens_desktop.gui.state.translation import mark, tr
 from kl_lens_desktop.gui.state.unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -51,15 +52,15 @@ if TYPE_CHECKING:
 # Name on the rail (and, in small letters, of its icon), module, class. A page is built when first shown, or
 # while the window is idle.
 PAGES = (
-    ("Model", "model.page", "ModelPage"),
-    ("Sensitivity", "sensitivity.page", "SensitivityPage"),
-    ("Plan", "plan.page", "PlanPage"),
-    ("Export", "export.page", "ExportPage"),
-    ("Benchmark", "bench.page", "BenchmarkPage"),
-    ("Library", "more.library", "LibraryPage"),
-    ("Log", "more.log", "LogPage"),
-    ("Settings", "more.settings", "SettingsPage"),
-    ("Help", "more.help", "HelpPage"),
+    (mark("Model"), "model.page", "ModelPage"),
+    (mark("Sensitivity"), "sensitivity.page", "SensitivityPage"),
+    (mark("Plan"), "plan.page", "PlanPage"),
+    (mark("Export"), "export.page", "ExportPage"),
+    (mark("Benchmark"), "bench.page", "BenchmarkPage"),
+    (mark("Library"), "more.library", "LibraryPage"),
+    (mark("Log"), "more.log", "LogPage"),
+    (mark("Settings"), "more.settings", "SettingsPage"),
+    (mark("Help"), "more.help", "HelpPage"),
 )
 STEPS = 5  # the first five are the stages of the work; a rule parts them from the rest
 IDLE_MS = 30
@@ -89,11 +90,11 @@ class Window(QMainWindow):
         for _ in PAGES:
             self.stack.addWidget(QWidget())
         self.compress = JobButton(
-            "Compress",
+            tr("Compress"),
             self.session,
             self._missing_model,
             self._start_compress,
-            "Measure, plan, export and benchmark this model with default settings (Ctrl+Enter)",
+            tr("Measure, plan, export and benchmark this model with default settings (Ctrl+Enter)"),
             "compress",
             "compress",
         )
@@ -206,7 +207,6 @@ class Window(QMainWindow):
         rail = QWidget()
         rail.setObjectName("rail")
         rail.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
-        rail.setFixedWidth(RAIL_WIDTH)
         layout = QVBoxLayout(rail)
         layout.setContentsMargins(12, 12, 12, 12)
         layout.setSpacing(4)
@@ -217,8 +217,6 @@ class Window(QMainWindow):
         words.ensurePolished()
         # That of the longest reason: so nothing jumps.
         words.setText(MISSING)
-        words.setFixedHeight(words.heightForWidth(RAIL_WIDTH - 2 * 12))
-        self._tell_compress()
         self.compress.explained.connect(self._tell_compress)
         self.session.costs_changed.connect(self._tell_compress)
         self.session.stages_changed.connect(self._tell_compress)
@@ -234,6 +232,10 @@ class Window(QMainWindow):
             self._rail.addButton(entry, index)
             layout.addWidget(entry)
         layout.addStretch(1)
+        widest = max(entry.sizeHint().width() for entry in (*self._rail.buttons(), self.compress))
+        rail.setFixedWidth(max(RAIL_WIDTH, widest + 2 * 12))
+        words.setFixedHeight(words.heightForWidth(rail.width() - 2 * 12))
+        self._tell_compress()
         return rail
 
     def _tell_compress(self, *_: object) -> None:
@@ -241,9 +243,9 @@ class Window(QMainWindow):
         words = self.compress.reason
         if not words:
             took = self.session.whole_s
-            words = "All steps, with default settings"
+            words = tr("All steps, with default settings")
             if took is not None:
-                words = f"All steps: about {about(took)} on this computer"
+                words = tr("All steps: about {took} on this computer").format(took=about(took))
         self._about_compress.setText(words)
 
     def _make_shortcuts(self) -> None:
@@ -296,10 +298,10 @@ class Window(QMainWindow):
 
     def tell_crash(self, trace: str) -> None:
         """This program crashed when it last ran; the trace says where."""
-        self.session.write_log("error", "KL Lens crashed when it last ran", trace)
+        self.session.write_log("error", tr("KL Lens crashed when it last ran"), trace)
         self.banner.offer(
-            "KL Lens crashed when it last ran. To report it, open the log and copy the diagnostics.",
-            "Open the log",
+            tr("KL Lens crashed when it last ran. To report it, open the log and copy the diagnostics."),
+            tr("Open the log"),
             partial(self.show_page, "Log"),
         )
 
@@ -367,15 +369,15 @@ class RailButton(QPushButton):
     """A page's entry, with a sign of how far its stage is."""
 
     def __init__(self, name: str, icon: str, index: int) -> None:
-        super().__init__(name)
-        self._name = name
+        self._name = tr(name)
+        super().__init__(self._name)
         self.setProperty("role", "rail")
         self.setCheckable(True)
         self.setAutoExclusive(True)  # for screen readers: one of several, and no box to tick
         self.setAutoDefault(False)
         self.setIcon(icons.icon(icon))
         self.setIconSize(QSize(18, 18))
-        self._tip = f"{name} (Ctrl+{index + 1})"
+        self._tip = f"{self._name} (Ctrl+{index + 1})"
         self.mark(Stage(Standing.EMPTY))
 
     def mark(self, stage: Stage) -> None:
@@ -386,6 +388,9 @@ class RailButton(QPushButton):
         self.setAccessibleDescription(stage.words)
         self.setToolTip(plain_tip(f"{self._tip}{told}. {stage.words}" if told else self._tip))
         self.update()
+
+    def sizeHint(self) -> QSize:
+        return super().sizeHint() + QSize(26, 0)  # room for the sign
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)

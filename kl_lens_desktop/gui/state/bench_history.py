@@ -10,6 +10,7 @@ from typing import Any
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import KLLensError
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.gui.state.workspace import Workspace
 
 KEPT = 20
@@ -71,5 +72,7 @@ def _words(bench: dict[str, Any]) -> str:
     devices = ", ".join(dict.fromkeys(row["device"] for row in rows))
     variants = quantities.plural(len({row["variant"] for row in rows}), "model")
     prompt = environment["settings"].get("prompt_tokens")
-    settings = f" · prompts of {prompt:,} tokens" if isinstance(prompt, int) else ""
-    return f"{when} · {variants} on {devices or 'no device'}{settings}"
+    settings = tr(" · prompts of {prompt:,} tokens").format(prompt=prompt) if isinstance(prompt, int) else ""
+    return tr("{when} · {variants} on {devices}{settings}").format(
+        when=when, variants=variants, devices=devices or tr("no device"), settings=settings
+    )

@@ -15,11 +15,12 @@ from kl_lens_desktop.bench.memory import fit_together
 from kl_lens_desktop.errors import Cancelled, KLLensError
 from kl_lens_desktop.files import WEIGHTS
 from kl_lens_desktop.gui.state.job import CLOSE_S, DRAIN_MS, Runner
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Answer, Event, Generated, Memory
 
-BUSY = "A chat is being answered. Wait for it or stop it."
+BUSY = tr("A chat is being answered. Wait for it or stop it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Chat(QObject):
         self.in_turn = self.alone = False
         self._timer = QTimer(self, interval=DRAIN_MS)
         self._timer.timeout.connect(self._drain)
-        job.started.connect(lambda _: self.release("Another job started."))
+        job.started.connect(lambda _: self.release(tr("Another job started.")))
 
     @property
     def busy(self) -> bool:
@@ -127,12 +128,12 @@ class Chat(QObject):
             if partner.answering and partner.ready and partner.child is not None:
                 partner.child.order(ChatOrder())
             elif partner.answering:
-                self._drop(partner, "Stopped.")
+                self._drop(partner, tr("Stopped."))
         for side, *_ in waiting:
-            self.failed.emit(side, "Stopped.")
+            self.failed.emit(side, tr("Stopped."))
         self._note_rest()
 
-    def release(self, words: str = "Stopped.") -> None:
+    def release(self, words: str = tr("Stopped.")) -> None:
         """Unload both sides; whoever was answering ends with `words`."""
         waiting, self._waiting = self._waiting, deque()
         for partner in list(self._partners.values()):
@@ -234,7 +235,12 @@ def _listen(partner: _Partner) -> None:
     except KLLensError as error:
         partner.events.append((partner, _Ended(str(error))))
     except OSError as error:
-        partner.events.append((partner, _Ended(f"The chat could not start: {error}. Close other programs.")))
+        partner.events.append(
+            (
+                partner,
+                _Ended(tr("The chat could not start: {error}. Close other programs.").format(error=error)),
+            )
+        )
 
 
 def _fit_together(seats: Sequence[Seat]) -> bool:

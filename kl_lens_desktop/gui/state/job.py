@@ -15,6 +15,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from kl_lens_desktop.errors import Cancelled, KLLensError
 from kl_lens_desktop.exclusive import exclusive
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.process.awake import awake
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
@@ -125,7 +126,7 @@ class Runner(QObject):
     @property
     def reason(self) -> str:
         """Why nothing else can start now; empty if something can."""
-        return "A job is running. Wait for it or cancel it." if self.running else self._occupied
+        return tr("A job is running. Wait for it or cancel it.") if self.running else self._occupied
 
     def occupy(self, reason: str) -> None:
         """Say why jobs should not start now, for something else works; an empty `reason` ends that."""
@@ -249,6 +250,13 @@ def _listen(
         queue.append((step, _Outcome("failed")))
     except OSError as error:
         queue.append(
-            (step, Failed(f"{step.name} could not start", str(error), "Close other programs and try again"))
+            (
+                step,
+                Failed(
+                    tr("{name} could not start").format(name=step.name),
+                    str(error),
+                    tr("Close other programs and try again"),
+                ),
+            )
         )
         queue.append((step, _Outcome("failed")))

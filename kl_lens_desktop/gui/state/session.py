@@ -24,6 +24,7 @@ from kl_lens_desktop.gui.state.chat import Chat
 from kl_lens_desktop.gui.state.job import Runner, Step
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import PAGE_OF, Stage, measured_weights, stages
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.gui.state.unfinished import Unfinished
 from kl_lens_desktop.gui.state.workspace import Workspace, workspace_of
 from kl_lens_desktop.hub.jobs import PullJob, Verified, VerifyFilesJob
@@ -54,16 +55,16 @@ if TYPE_CHECKING:
 
 KIND_NAMES = {
     "ssm": "SSM",
-    "attention": "attention",
+    "attention": tr("attention"),
     "mlp": "MLP",
-    "embedding": "embedding",
-    "head": "head",
-    "conv": "convolution",
+    "embedding": tr("embedding"),
+    "head": tr("head"),
+    "conv": tr("convolution"),
 }
-BLOCK_NAMES = {"ssm": "SSM", "attention": "attention", "mlp": "MLP"}
-THOROUGH, QUICK = "Thorough", "Quick look"  # how much patience there is
+BLOCK_NAMES = {"ssm": "SSM", "attention": tr("attention"), "mlp": "MLP"}
+THOROUGH, QUICK = tr("Thorough"), tr("Quick look")  # how much patience there is
 EFFORTS = (THOROUGH, QUICK)
-MISSING = "Choose a model on the Model page"
+MISSING = tr("Choose a model on the Model page")
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +272,10 @@ class Session(QObject):
             self._open_export(path)
         elif path.is_dir():
             if self.job.running:
-                self.say("warning", f"Cannot open {path}: a job is running. Wait for it or cancel it.")
+                self.say(
+                    "warning",
+                    tr("Cannot open {path}: a job is running. Wait for it or cancel it.").format(path=path),
+                )
             else:
                 self.open_model(str(path))
         else:
@@ -282,7 +286,10 @@ class Session(QObject):
             self._open_plan(*found)
         elif isinstance(found, Path):
             if self.bench_environment is None:
-                self.say("warning", f"Cannot compare {found.name}: benchmark a model of your own first.")
+                self.say(
+                    "warning",
+                    tr("Cannot compare {name}: benchmark a model of your own first.").format(name=found.name),
+                )
             else:
                 self.bench_opened.emit(found)
         else:
@@ -302,7 +309,12 @@ class Session(QObject):
             if self.model is not None and self.model.reference == wanted:
                 self._add_export(folder)
             elif self.job.running:
-                self.say("warning", f"Cannot open {folder}: a job is running. Wait for it or cancel it.")
+                self.say(
+                    "warning",
+                    tr("Cannot open {folder}: a job is running. Wait for it or cancel it.").format(
+                        folder=folder
+                    ),
+                )
             else:
                 self._export_to_show = folder
                 self.open_model(wanted)
@@ -331,7 +343,12 @@ class Session(QObject):
             if done is not None:
                 done(path)
             else:
-                self.say("info", f"Saved the {bundle.words} as {path}. It holds no weights and no paths.")
+                self.say(
+                    "info",
+                    tr("Saved the {words} as {path}. It holds no weights and no paths.").format(
+                        words=bundle.words, path=path
+                    ),
+                )
 
         self.background.run(write, tell, self.say_error)
 
@@ -347,10 +364,14 @@ class Session(QObject):
         def write() -> None:
             from kl_lens_desktop.files import write_json
 
-            bundle.model.check_same(_identity(model), bundle.path, "Open the model that it is for")
+            bundle.model.check_same(_identity(model), bundle.path, tr("Open the model that it is for"))
             if place.exists():
-                why = "this model has scores already"
-                raise InputError(f"Cannot use the scores of {bundle.path.name}", why, "Delete those first")
+                why = tr("this model has scores already")
+                raise InputError(
+                    tr("Cannot use the scores of {name}").format(name=bundle.path.name),
+                    why,
+                    tr("Delete those first"),
+                )
             write_json(place, bundle.parts["scores"])
 
         self.background.run(write, lambda _: self.reload(), self.say_error)
@@ -540,7 +561,7 @@ class Session(QObject):
         def look() -> "tuple[Unfinished, str] | None":
             if (found := unfinished.take()) is None or not found.jobs:
                 return None
-            title = "the sample" if found.reference == "sample" else Path(found.reference).name
+            title = tr("the sample") if found.reference == "sample" else Path(found.reference).name
             return found, unfinished.words(found, title, STAGE_NAMES[found.jobs[0].NAME].lower())
 
         def tell(found: "tuple[Unfinished, str] | None") -> None:
@@ -592,7 +613,12 @@ class Session(QObject):
         """The better plan is in the file already; show it at once."""
         changed = quantities.plural(len(event.changes), "format")
         gain = quantities.plus_minus(event.gain, event.gain_se)
-        self.write_log("info", f"Repair: {changed} exchanged, joint KL lower by {gain} nats per token")
+        self.write_log(
+            "info",
+            tr("Repair: {changed} exchanged, joint KL lower by {gain} nats per token").format(
+                changed=changed, gain=gain
+            ),
+        )
         self.reload()
 
     def _take_note(self, note: Note) -> None:
@@ -615,10 +641,10 @@ class Session(QObject):
         self._stage = ""
         self._timing.cancel()  # it would slow the job down, and the job would spoil it
         self.failures.discard(self.running_page)
-        self.write_log("info", f"{_step_words(step)}: started")
+        self.write_log("info", tr("{step_words}: started").format(step_words=_step_words(step)))
 
     def _step_finished(self, step: Step, finished: Finished) -> None:
-        self.write_log("info", f"{_step_words(step)}: done")
+        self.write_log("info", tr("{step_words}: done").format(step_words=_step_words(step)))
         job = step.job
         if isinstance(job, RunJob) and self.course is not None:
             self.course.end(time.monotonic())
@@ -632,7 +658,7 @@ class Session(QObject):
         elif isinstance(job, VerifyFilesJob):
             self._say_verified(job.result(finished))
         elif isinstance(job, PushJob):
-            self.say("info", f"Uploaded to {job.result(finished)['url']}.")
+            self.say("info", tr("Uploaded to {url}.").format(url=job.result(finished)["url"]))
         elif isinstance(job, DevicesJob):
             self.devices = job.result(finished)["devices"]
             self.devices_changed.emit()
@@ -645,9 +671,19 @@ class Session(QObject):
     def _say_verified(self, found: Verified) -> None:
         damaged = ", ".join(found["damaged"])
         if damaged:
-            self.say("warning", f"{found['id']}: damaged files were downloaded again: {damaged}.")
+            self.say(
+                "warning",
+                tr("{id}: damaged files were downloaded again: {damaged}.").format(
+                    id=found["id"], damaged=damaged
+                ),
+            )
         else:
-            self.say("info", f"{found['id']}: all {len(found['files'])} files are as the Hub lists them.")
+            self.say(
+                "info",
+                tr("{id}: all {count} files are as the Hub lists them.").format(
+                    id=found["id"], count=len(found["files"])
+                ),
+            )
 
     def _step_failed(self, step: Step, failure: Failed) -> None:
         sentence = str(KLLensError(failure.what, failure.why, failure.next_step))
@@ -658,11 +694,14 @@ class Session(QObject):
 
     def _step_cancelled(self, step: Step) -> None:
         kept = (
-            "The earlier benchmark is kept: timings compare only within one run."
+            tr("The earlier benchmark is kept: timings compare only within one run.")
             if isinstance(step.job, BenchJob)
-            else "What was measured is kept."
+            else tr("What was measured is kept.")
         )
-        self.say("warning", f"{STAGE_NAMES.get(step.name, step.name)}: cancelled. {kept}")
+        self.say(
+            "warning",
+            tr("{get}: cancelled. {kept}").format(get=STAGE_NAMES.get(step.name, step.name), kept=kept),
+        )
 
     def _job_ended(self, how: str) -> None:
         if self.opening is not None and how == "finished":
@@ -672,7 +711,12 @@ class Session(QObject):
         written, self._written = self._written, []
         if written and how == "finished":
             place = written[0] if len(written) == 1 else written[0].parent
-            self.say("info", f"Exported {quantities.plural(len(written), 'model')} to {place}.")
+            self.say(
+                "info",
+                tr("Exported {count} to {place}.").format(
+                    count=quantities.plural(len(written), "model"), place=place
+                ),
+            )
         if self._to_go_on and self.model and self.model.reference == self._to_go_on.reference:
             jobs, self._to_go_on = self._to_go_on.jobs, None
             if how == "finished":
@@ -743,7 +787,10 @@ class Session(QObject):
         self._plan_to_apply, reference = found
         if self.job.running:
             self.say(
-                "warning", f"Cannot open {self._plan_to_apply}: a job is running. Wait for it or cancel it."
+                "warning",
+                tr("Cannot open {plan_to_apply}: a job is running. Wait for it or cancel it.").format(
+                    plan_to_apply=self._plan_to_apply
+                ),
             )
             self._plan_to_apply = None
         else:
@@ -752,23 +799,23 @@ class Session(QObject):
 
 SOON_MS = 1500  # after a model is open, until the computer is timed: what was asked for comes first
 STAGE_NAMES = {
-    "pull": "Download",
-    "download": "Downloading",
-    "verify-files": "Verifying files",
-    "inspect": "Reading the model",
-    "load": "Loading the model",
-    "analyze": "Measuring sensitivity",
-    "plan": "Planning",
-    "verify": "Verifying on held-out text",
-    "repair": "Repairing the plan",
-    "baselines": "Measuring the baselines",
-    "export": "Exporting",
-    "push": "Uploading",
-    "bench": "Benchmarking",
-    "devices": "Looking for devices",
-    "prices": "Measuring what formats cost",
-    "agree": "Measuring each weight's perplexity",
-    "run": "Compressing",
+    "pull": tr("Download"),
+    "download": tr("Downloading"),
+    "verify-files": tr("Verifying files"),
+    "inspect": tr("Reading the model"),
+    "load": tr("Loading the model"),
+    "analyze": tr("Measuring sensitivity"),
+    "plan": tr("Planning"),
+    "verify": tr("Verifying on held-out text"),
+    "repair": tr("Repairing the plan"),
+    "baselines": tr("Measuring the baselines"),
+    "export": tr("Exporting"),
+    "push": tr("Uploading"),
+    "bench": tr("Benchmarking"),
+    "devices": tr("Looking for devices"),
+    "prices": tr("Measuring what formats cost"),
+    "agree": tr("Measuring each weight's perplexity"),
+    "run": tr("Compressing"),
 }
 
 
@@ -812,18 +859,23 @@ def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, P
     scores = read(workspace.scores, load_scores)
     known = {weight["name"] for weight in model.weights}
     if scores is not None and not known.issuperset(scores.shapes):
-        problems.append(f"{workspace.scores} was measured on another model and is ignored.")
+        problems.append(
+            tr("{scores} was measured on another model and is ignored.").format(scores=workspace.scores)
+        )
         scores = None
     plan = read(workspace.plan, load_plan)
     if plan is not None and not known.issuperset(plan.assignments):
-        problems.append(f"{workspace.plan} is for another model and is ignored.")
+        problems.append(tr("{plan} is for another model and is ignored.").format(plan=workspace.plan))
         plan = None
     beside = [read(path, load_plan) for path in sorted(workspace.baselines.glob("[!.]*.json"))]
     baselines = [p for p in beside if p is not None and scores and p.model.sha256 == scores.model.sha256]
     elsewhere = {name: folder for name, folder in known_exports.items() if (folder / MODEL_XML).is_file()}
     exports = workspace.exported() | elsewhere
     damaged = {name: why for name, folder in exports.items() if (why := damage(folder))}
-    problems += [f"Cannot use {exports[name]}: {why}. Export it again." for name, why in damaged.items()]
+    problems += [
+        tr("Cannot use {exports}: {why}. Export it again.").format(exports=exports[name], why=why)
+        for name, why in damaged.items()
+    ]
     exports = {name: folder for name, folder in exports.items() if name not in damaged}
     audits = {name: audit for name, folder in exports.items() if (audit := _read_audit(folder)) is not None}
     return _Results(
@@ -881,7 +933,9 @@ def _read_file(path: Path, settings: Settings) -> "Bundle | Path | tuple[Path, s
         return path
     if kind == "scores":
         raise InputError(
-            f"Cannot open {path.name}", "it holds scores alone", "Open a plan or a bundle with them"
+            tr("Cannot open {name}").format(name=path.name),
+            tr("it holds scores alone"),
+            tr("Open a plan or a bundle with them"),
         )
     return path, _reference_of(load_plan(path).model.id, path, settings)
 
@@ -891,10 +945,12 @@ def _model_of_export(folder: Path, settings: Settings) -> str:
     from kl_lens_desktop.plan.document import load_plan
 
     if why := damage(folder):
-        raise InputError(f"Cannot open {folder}", why, "Export it again")
+        raise InputError(tr("Cannot open {folder}").format(folder=folder), why, tr("Export it again"))
     if not (folder / "plan.json").is_file():
-        why = "it does not say which model it is of"
-        raise InputError(f"Cannot open {folder}", why, "Open the model, and export it")
+        why = tr("it does not say which model it is of")
+        raise InputError(
+            tr("Cannot open {folder}").format(folder=folder), why, tr("Open the model, and export it")
+        )
     return _reference_of(load_plan(folder / "plan.json").model.id, folder, settings)
 
 
@@ -909,9 +965,9 @@ def _reference_of(wanted: str, path: Path, settings: Settings) -> str:
         if Path(reference).name == wanted and Path(reference).is_dir():
             return reference
     raise InputError(
-        f"Cannot open {path}",
-        f"its model, {wanted}, is not on this computer",
-        "Open or download the model first, and then this",
+        tr("Cannot open {path}").format(path=path),
+        tr("its model, {wanted}, is not on this computer").format(wanted=wanted),
+        tr("Open or download the model first, and then this"),
     )
 
 

@@ -17,6 +17,7 @@ from PySide6.QtCore import QByteArray, QSettings
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.errors import KLLensError
 from kl_lens_desktop.files import read_json, write_json
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.gui.state.workspace import Workspace
 from kl_lens_desktop.home import home
 from kl_lens_desktop.process.record import decode_known, encode
@@ -88,10 +89,10 @@ class Settings:
         self._kept, strange = self._read()
         if strange:
             names = ", ".join(strange[:_SHOWN]) + (", …" if len(strange) > _SHOWN else "")
-            self.problem = (
-                f"Some settings cannot be used and have their usual values: {names}. "
-                f"Your file is kept as {self._set_aside()}."
-            )
+            self.problem = tr(
+                "Some settings cannot be used and have their usual values: {names}. Your "
+                "file is kept as {set_aside}."
+            ).format(names=names, set_aside=self._set_aside())
             self.flush()
 
     @property
@@ -212,7 +213,7 @@ class Settings:
         try:
             value = read_json(self._path) if self._path.exists() else earlier()
         except KLLensError:
-            return Kept(), ["all of them"]
+            return Kept(), [tr("all of them")]
         kept = decode_known(Kept, value, strange)
         if kept.theme not in THEMES:
             strange.append("theme")

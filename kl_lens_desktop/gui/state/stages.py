@@ -6,6 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.gui.state.translation import tr
 
 if TYPE_CHECKING:
     from kl_lens_desktop.gui.state.session import Session
@@ -35,12 +36,12 @@ PAGE_OF = {
 class Standing(Enum):
     """How far a stage is; the value is what a screen reader says."""
 
-    EMPTY = "not started"
-    RUNNING = "running"
-    PARTIAL = "incomplete"
-    STALE = "out of date"
-    FAILED = "failed"
-    DONE = "done"
+    EMPTY = tr("not started")
+    RUNNING = tr("running")
+    PARTIAL = tr("incomplete")
+    STALE = tr("out of date")
+    FAILED = tr("failed")
+    DONE = tr("done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,10 @@ def stages(session: "Session") -> dict[str, Stage]:
     for name in session.failures:
         if found[name].standing in (Standing.EMPTY, Standing.PARTIAL):
             words = found[name].words
-            found[name] = Stage(Standing.FAILED, f"The last job failed; the Log says why. {words}".strip())
+            found[name] = Stage(
+                Standing.FAILED,
+                tr("The last job failed; the Log says why. {words}").format(words=words).strip(),
+            )
     if (running := session.running_page) in found:
         found[running] = Stage(Standing.RUNNING)
     return found
@@ -97,16 +101,19 @@ def _sensitivity(session: "Session") -> Stage:
         rest = quantities.plural(total - done, "weight")
         return Stage(
             Standing.PARTIAL,
-            f"{done:,} of {total:,} weights are measured. The other {rest} stay FP16 in every plan until "
-            "you continue.",
+            tr(
+                "{done:,} of {total:,} weights are measured. The other {rest} stay FP16 in "
+                "every plan until you continue."
+            ).format(done=done, total=total, rest=rest),
         )
     tokens = session.scores.text["tokens"] if session.scores else 0
     if short := [entry.kl_pq.n for entry in _unfinished(session, tokens)]:
         least = min(short)
         return Stage(
             Standing.PARTIAL,
-            f"{quantities.plural(len(short), 'result')} used only {least:,} or more of {tokens:,} tokens. "
-            "Continue for smaller errors.",
+            tr(
+                "{count} used only {least:,} or more of {tokens:,} tokens. Continue for smaller errors."
+            ).format(count=quantities.plural(len(short), "result"), least=least, tokens=tokens),
         )
     return Stage(Standing.DONE)
 
@@ -123,8 +130,10 @@ def _plan(session: "Session") -> Stage:
         return Stage(Standing.EMPTY)
     left, (done, total) = unplanned(session), measured_weights(session)
     if left:
-        words = f"The plan covers {total - left:,} of {total:,} weights; the others stay FP16. "
-        more = "Move the budget to plan all of them." if done == total else "Measure the rest first."
+        words = tr("The plan covers {total:,} of {total_2:,} weights; the others stay FP16. ").format(
+            total=total - left, total_2=total
+        )
+        more = tr("Move the budget to plan all of them.") if done == total else tr("Measure the rest first.")
         return Stage(Standing.PARTIAL, words + more)
     made, scores = plan.provenance, session.scores
     if (
@@ -134,7 +143,8 @@ def _plan(session: "Session") -> Stage:
         and (made.get("scored_tokens") or 0) != scores.text.get("tokens")
     ):
         return Stage(
-            Standing.STALE, "The plan is from before the latest measurements. Move the budget to renew it."
+            Standing.STALE,
+            tr("The plan is from before the latest measurements. Move the budget to renew it."),
         )
     return Stage(Standing.DONE)
 
@@ -143,10 +153,10 @@ def _export(session: "Session") -> Stage:
     if not session.exports:
         return Stage(Standing.EMPTY)
     if is_stale_export(session):
-        return Stage(Standing.STALE, "The exported plan is an earlier one. Export it again.")
+        return Stage(Standing.STALE, tr("The exported plan is an earlier one. Export it again."))
     if PLAN in session.exports and (left := unplanned(session)):
-        words = (
-            f"{quantities.plural(left, 'weight')} of the exported plan stay FP16: no analysis covered them."
+        words = tr("{left} of the exported plan stay FP16: no analysis covered them.").format(
+            left=quantities.plural(left, "weight")
         )
         return Stage(Standing.PARTIAL, words)
     return Stage(Standing.DONE)
@@ -167,8 +177,13 @@ def _benchmark(session: "Session") -> Stage:
     if old:
         return Stage(
             Standing.STALE,
-            f"The benchmark measured an earlier export of {', '.join(sorted(old))}. Run it again.",
+            tr("The benchmark measured an earlier export of {old}. Run it again.").format(
+                old=", ".join(sorted(old))
+            ),
         )
     if left := sorted(session.exports.keys() - measured.keys()):
-        return Stage(Standing.PARTIAL, f"Not measured yet: {', '.join(left)}. Run the benchmark again.")
+        return Stage(
+            Standing.PARTIAL,
+            tr("Not measured yet: {left}. Run the benchmark again.").format(left=", ".join(left)),
+        )
     return Stage(Standing.DONE)

@@ -10,6 +10,7 @@ from typing import Any
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import KLLensError
 from kl_lens_desktop.files import JSON_LIMIT, read_start, write_text
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.home import home
 from kl_lens_desktop.jobs import from_line
 from kl_lens_desktop.process.job import Job, to_line
@@ -69,8 +70,10 @@ def take() -> Unfinished | None:
 def words(unfinished: Unfinished, title: str, stage: str) -> str:
     """The offer, with how much is measured already; reads the score file."""
     measured = next((_measured(path) for job in unfinished.jobs for path in _scores(job)), "")
-    kept = f" {measured}" if measured else " What was measured is kept."
-    return f"KL Lens ended before this was done: {stage}, {title}.{kept}"
+    kept = f" {measured}" if measured else tr(" What was measured is kept.")
+    return tr("KL Lens ended before this was done: {stage}, {title}.{kept}").format(
+        stage=stage, title=title, kept=kept
+    )
 
 
 def _measured(path: Path) -> str:
@@ -82,7 +85,9 @@ def _measured(path: Path) -> str:
         return ""
     weights = [weight["name"] for weight in scores.weights if weight["kind"] != "conv"]
     done = len({entry.weight for entry in scores.entries} & set(weights))
-    return f"{done:,} of {quantities.plural(len(weights), 'weight')} are measured."
+    return tr("{done:,} of {count} are measured.").format(
+        done=done, count=quantities.plural(len(weights), "weight")
+    )
 
 
 def _scores(job: Job[Any]) -> list[Path]:
