@@ -163,7 +163,11 @@ def test_tensors_without_a_place_are_told(folder: Path) -> None:
     _rewritten(folder, **{"vision_tower.patch.weight": torch.ones(4, 4)})
     for loaded in (load_model(folder), open_model(folder)):
         (note,) = warnings(loaded)
+        assert note.text.startswith("Only the text part of this model is used.")
         assert "vision_tower.patch.weight" in note.text
+    _rewritten(folder, **{"extra.weight": torch.ones(4, 4)})
+    *_, note = warnings(load_model(folder))
+    assert note.text.endswith("belong to no part of its text model, and are not used: extra.weight.")
 
 
 def test_a_weight_beyond_fp16_is_refused_in_words(folder: Path, tmp_path: Path) -> None:

@@ -537,6 +537,7 @@ def test_llm_pipeline_takes_prompts_of_unequal_length(family: str, tmp_path: Pat
         ("lfm2", "int4_sym_g32"),
         ("olmo_hybrid", "int8_sym"),
         ("recurrent_gemma", "int4_sym_pc"),
+        ("granite", "int4_sym_g64"),
     ],
 )
 def test_llm_pipeline_for_an_npu(family: str, fmt: str, tmp_path: Path) -> None:

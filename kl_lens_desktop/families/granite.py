@@ -16,5 +16,6 @@ FAMILY = Family(
     title="Granite (attention alone)",
     kernels=(),
     mixers={"GraniteAttention": "attention", "GraniteMLP": "mlp"},
+    checkpoints=("ibm-granite/granite-3.3-2b-instruct", "ibm-granite/granite-3.3-8b-instruct"),
     tiny={"": _TINY},
 )

@@ -116,8 +116,8 @@ def warnings(loaded: LoadedModel) -> Iterator[Note]:
     seeing = [name for name in loaded.unused if is_for_seeing(name)]
     if seeing:
         yield Note(
-            f"Only the text part of this model is used. The {len(seeing):,} tensors of its vision part are "
-            "left out.",
+            f"Only the text part of this model is used. The weights of its vision part are left out: "
+            f"{listed(seeing)}.",
             "warning",
         )
     if odd := [name for name in loaded.unused if name not in seeing]:
