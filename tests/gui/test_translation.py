@@ -57,11 +57,15 @@ def walked(
     return found
 
 
+@pytest.mark.whole
+@pytest.mark.xdist_group("tests/gui/walk.py")
 def test_every_word_on_every_page_is_translated(walked: dict[str, list[str]]) -> None:
     assert len(walked["translated"]) > 300
     assert [text for text in walked["plain"] if not NAMES.fullmatch(text.split(": ", 1)[1])] == []
 
 
+@pytest.mark.whole
+@pytest.mark.xdist_group("tests/gui/walk.py")
 def test_longer_words_have_room_in_a_window_of_1280_by_800(walked: dict[str, list[str]]) -> None:
     assert walked["cut"] == []
 
