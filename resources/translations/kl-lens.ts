@@ -1909,6 +1909,14 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>warning</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>error</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>What happened</source>
         <translation type="unfinished"></translation>
     </message>
