@@ -37,6 +37,7 @@ def test_an_installation_that_works_says_so_and_leaves_nothing_behind(
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.whole
 def test_what_fails_is_said_in_one_sentence(short_sample: LocalModel, tmp_path: Path) -> None:
     model = Path(shutil.copytree(short_sample.folder, tmp_path / "model"))
     (weights,) = model.glob("*.safetensors")

@@ -294,8 +294,8 @@ When both answer at once, each is slower than alone. Clear the box to have them 
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>This one: {names}
-The other: {names_2}</source>
+        <source>This one: {first}
+The other: {second}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -375,7 +375,7 @@ The other: {names_2}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Decoding speed in openvino_genai after the standard prompt: mean of single generations ± their standard deviation. {PAIRED}</source>
+        <source>Decoding speed in openvino_genai after the standard prompt: mean of single generations ± their standard deviation. {paired}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -619,11 +619,11 @@ The other: {names_2}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>not available: {get}</source>
+        <source>no such device</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>no such device</source>
+        <source>not available: {why}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -683,7 +683,7 @@ The other: {names_2}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Memory, {accessibleName}: process {text}, computer {text_2}</source>
+        <source>Memory, {whose}: process {process}, computer {computer}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1340,7 +1340,7 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Copy or save: {accessibleName}</source>
+        <source>Copy or save: {chart}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1717,7 +1717,15 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>; {hidden:,} that cannot be used here {value} left out</source>
+        <source>; {hidden:,} that cannot be used here {are} left out</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>is</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>are</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1906,6 +1914,14 @@ Or drag this button to a folder, a mail or a chat.</source>
     </message>
     <message>
         <source>Errors</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>warning</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>error</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2241,7 +2257,7 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>{weight}: {label} and {label_2}</source>
+        <source>{weight}: {first} and {second}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2269,15 +2285,23 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>{fine:,} of {count:,} weights stay INT8 or FP16; {bytes}, {bytes_2} of FP16; {loss}.</source>
+        <source>{fine:,} of {count:,} weights stay INT8 or FP16; {bytes}, {share} of FP16; {loss}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>uniform {format}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>NNCF ({method})</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>chance</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
         <source>{words} The best baseline of about that size is {method_name}: KL {plus_minus}, {bytes}.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>NNCF ({replace})</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2751,7 +2775,7 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>{WORST}: anything beyond</source>
+        <source>{worst}: anything beyond</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2983,7 +3007,7 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Colours: {tick} to {tick_2}{unit}, logarithmic</source>
+        <source>Colours: {low} to {high}{unit}, logarithmic</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3107,15 +3131,15 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>{PREDICTED_SIGN} {predicted:,} of {count:,} are predicted from other formats, with the error that such predictions have shown. Measured: {measured:,}.</source>
+        <source>{sign} {predicted:,} of {count:,} are predicted from other formats, with the error that such predictions have shown. Measured: {measured:,}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{settled:,} of {count:,} were settled on {ends} tokens, at 95 % confidence{others}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
         <source>; the other {count:,} used {max:,}</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>{count:,} of {count_2:,} were settled on {ends} tokens, at 95 % confidence{others}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3191,7 +3215,7 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>{get}{where} · {shape} · {count} weights{uses}</source>
+        <source>{kind}{where} · {shape} · {count} weights{uses}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3271,7 +3295,7 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Yours: {cpus}. Theirs: {cpus_2}.</source>
+        <source>Yours: {yours}. Theirs: {theirs}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3551,7 +3575,7 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>{get}: cancelled. {kept}</source>
+        <source>{stage}: cancelled. {kept}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3683,7 +3707,7 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Some settings cannot be used and have their usual values: {names}. Your file is kept as {set_aside}.</source>
+        <source>Some settings cannot be used and have their usual values: {names}. Your file is kept as {path}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3727,7 +3751,7 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>The plan covers {total:,} of {total_2:,} weights; the others stay FP16. </source>
+        <source>The plan covers {planned:,} of {total:,} weights; the others stay FP16. </source>
         <translation type="unfinished"></translation>
     </message>
     <message>

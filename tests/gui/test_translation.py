@@ -1,8 +1,10 @@
 """The window in another language: every word of ours is translated, and has room."""
 
+import ast
 import json
 import os
 import re
+import string
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -57,11 +59,15 @@ def walked(
     return found
 
 
+@pytest.mark.whole
+@pytest.mark.xdist_group("tests/gui/walk.py")
 def test_every_word_on_every_page_is_translated(walked: dict[str, list[str]]) -> None:
     assert len(walked["translated"]) > 300
     assert [text for text in walked["plain"] if not NAMES.fullmatch(text.split(": ", 1)[1])] == []
 
 
+@pytest.mark.whole
+@pytest.mark.xdist_group("tests/gui/walk.py")
 def test_longer_words_have_room_in_a_window_of_1280_by_800(walked: dict[str, list[str]]) -> None:
     assert walked["cut"] == []
 
@@ -74,6 +80,25 @@ def test_what_is_filled_in_keeps_its_place() -> None:
     assert made.format(count=1000, total=5, width=3, name="a").startswith("⟦1,000 ôf   5 wéîghtš")
     assert len(Pseudo().translate("", "Measuring sensitivity")) >= 1.3 * len("Measuring sensitivity")
     assert tr("Resume") == "Resume", "the tests run in English"
+
+
+def test_what_a_text_has_places_for_is_filled_in() -> None:
+    """`tr("{a} of {b}").format(a=…, b=…)`: a translator sees the names, and a forgotten one would raise."""
+    checked = 0
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(ast.Attribute(ast.Call(ast.Name("tr"), [ast.Constant(text)]), "format")):
+                    given = {keyword.arg for keyword in node.keywords}
+                    assert places(text) == given, f"{path}:{node.lineno}"
+                    checked += 1
+    assert checked > 150
+
+
+def places(text: str) -> set[str]:
+    """The names in a text that `str.format` fills, those in format specifications too."""
+    parts = [(name, spec or "") for _, name, spec, _ in string.Formatter().parse(text) if name]
+    return {name for name, _ in parts} | {inner for _, spec in parts for inner in places(spec)}
 
 
 def test_translators_find_every_word(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ class BenchDifferenceDialog(QDialog):
             tr("Environment ({count})").format(count=len(comparison.environment)),
         )
         names_line = label(
-            tr("This one: {names}\nThe other: {names_2}").format(names=names[0], names_2=names[1]),
+            tr("This one: {first}\nThe other: {second}").format(first=names[0], second=names[1]),
             "secondary",
             select=True,
         )

@@ -72,8 +72,8 @@ _FIGURES = (
         tr("Tokens/s"),
         tr(
             "Decoding speed in openvino_genai after the standard prompt: mean of single "
-            "generations ± their standard deviation. {PAIRED}"
-        ).format(PAIRED=_PAIRED),
+            "generations ± their standard deviation. {paired}"
+        ).format(paired=_PAIRED),
         116,
         True,
     ),
@@ -349,7 +349,7 @@ def problem(row: Row | None) -> tuple[str, str]:
     if row is None or row["status"] == "ok":
         return "", ""
     if row["status"] == "unavailable":
-        return "grey", tr("not available: {get}").format(get=row.get("reason") or tr("no such device"))
+        return "grey", tr("not available: {why}").format(why=row.get("reason") or tr("no such device"))
     why = row["status"].removeprefix("failed: ")
     return "bad", why[:1].upper() + why[1:]
 

@@ -130,10 +130,10 @@ class MemoryStrip(QWidget):
         for widget in (self.computer, self._strips[1]):
             explain(widget, whole)
         self.setAccessibleName(
-            tr("Memory, {accessibleName}: process {text}, computer {text_2}").format(
-                accessibleName=self.whose.accessibleName(),
-                text=self.process.text(),
-                text_2=self.computer.text(),
+            tr("Memory, {whose}: process {process}, computer {computer}").format(
+                whose=self.whose.accessibleName(),
+                process=self.process.text(),
+                computer=self.computer.text(),
             )
         )
 

@@ -408,10 +408,13 @@ class Page(QWidget):
         """The page was turned to."""
 
     def lead_back(self, name: str, show_page: Callable[[str], object]) -> None:
-        """Begin the foot with a way to the page before; its words stand where the content begins."""
-        back = button(f"← {tr(name)}", lambda: show_page(name), "quiet")
+        """Begin the foot with a way to the page before."""
+        self.begin_foot(button(f"← {tr(name)}", lambda: show_page(name), "quiet"))
+
+    def begin_foot(self, quiet: QPushButton) -> None:
+        """Put a quiet button first in the foot; its words stand where the content begins."""
         self.foot.setContentsMargins(SIDE - QUIET_PADDING, 0, SIDE, 0)
-        self.foot.insertWidget(0, back)
+        self.foot.insertWidget(0, quiet)
 
     def add_reason(self) -> Elided:
         """A line of the foot, before its actions, for why the next of them cannot be pressed yet."""

@@ -44,7 +44,7 @@ class Taken:
         """The ⋯ beside a chart, which opens the menu; a right click on the chart opens it too."""
         widget = tool(
             "more",
-            tr("Copy or save: {accessibleName}").format(accessibleName=self._chart.accessibleName()),
+            tr("Copy or save: {chart}").format(chart=self._chart.accessibleName()),
             lambda: self._pop(below),
         )
         chart = self._chart

@@ -130,8 +130,8 @@ class Results(QWidget):
         words += "" if begin else tr(" with safetensors, most downloaded first")
         words = words if hits else tr("No model matches. Try other words or fewer filters")
         words += (
-            tr("; {hidden:,} that cannot be used here {value} left out").format(
-                hidden=hidden, value="is" if hidden == 1 else "are"
+            tr("; {hidden:,} that cannot be used here {are} left out").format(
+                hidden=hidden, are=tr("is") if hidden == 1 else tr("are")
             )
             if hidden
             else ""

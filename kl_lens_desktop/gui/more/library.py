@@ -62,7 +62,7 @@ class LibraryPage(Page):
         set_up_table(self.table, tr("Models and work folders"), stretch=3)
         self.table.setItemDelegateForColumn(2, NumberDelegate(self.table))
         align_heading(self.table, 2)
-        for place, width in ((0, 220), (1, 330), (2, 90)):
+        for place, width in ((0, 180), (1, 372), (2, 90)):
             self.table.setColumnWidth(place, with_heading(self.table, place, width))
         self.table.itemSelectionChanged.connect(self._selected)
         self.table.itemActivated.connect(lambda _: self._open())
@@ -94,7 +94,8 @@ class LibraryPage(Page):
         self.body.addWidget(card(inside), 1)
         refresh = button(tr("Look again"), self.refresh, "quiet")
         ours = (self.move_button, self.verify_button, self.open_button)
-        self.foot.addLayout(row(refresh, None, *ours, self.folder_button, self.delete_button))
+        self.begin_foot(refresh)
+        self.foot.addLayout(row(None, *ours, self.folder_button, self.delete_button))
         session.job.ended.connect(lambda _: self._refresh_if_shown())
         session.model_changed.connect(self._refresh_if_shown)
         self._selected()

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from PySide6.QtCore import QEvent
-from PySide6.QtGui import QColor, QGuiApplication, QTextCharFormat, QTextCursor
+from PySide6.QtGui import QColor, QFontDatabase, QGuiApplication, QTextCharFormat, QTextCursor
 from PySide6.QtWidgets import QLineEdit, QPlainTextEdit
 
 from kl_lens_desktop.gui.kit import theme
@@ -17,6 +17,7 @@ from kl_lens_desktop.gui.state.workspace import log_folder
 LINE_LIMIT = 5000
 LEVELS = ((tr("Everything"), "info"), (tr("Warnings and errors"), "warning"), (tr("Errors"), "error"))
 RANK = {"info": 0, "warning": 1, "error": 2}
+SPOKEN = {"warning": tr("warning"), "error": tr("error")}
 
 
 class LogPage(Page):
@@ -89,15 +90,24 @@ class LogPage(Page):
         cursor.movePosition(QTextCursor.MoveOperation.End)
         if not self.text.document().isEmpty():
             cursor.insertBlock()
-        cursor.insertText(_words(line), style)
+        cursor.insertText(_sentence(line), style)
+        if line.details:
+            style.setFontFamilies([QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont).family()])
+            cursor.insertText(_details(line), style)
         bar = self.text.verticalScrollBar()
         bar.setValue(bar.maximum())
 
 
 def _words(line: LogLine) -> str:
+    return _sentence(line) + _details(line)
+
+
+def _sentence(line: LogLine) -> str:
     when = datetime.fromtimestamp(line.when).strftime("%H:%M:%S")
-    level = "" if line.level == "info" else f"{line.level}: "
-    details = (
-        "\n" + "\n".join(f"    {each}" for each in line.details.strip().splitlines()) if line.details else ""
-    )
-    return f"{when}  {level}{line.text}{details}"
+    level = "" if line.level == "info" else f"{SPOKEN.get(line.level, line.level)}: "
+    return f"{when}  {level}{line.text}"
+
+
+def _details(line: LogLine) -> str:
+    """A traceback, whose signs stand below what they point at only in a font of one width."""
+    return "".join(f"\n    {each}" for each in line.details.strip().splitlines())

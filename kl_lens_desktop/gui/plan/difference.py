@@ -121,8 +121,8 @@ class DifferenceGrid(QWidget):
         changes = difference(first, second).changes
         self.setAccessibleDescription(
             "; ".join(
-                tr("{weight}: {label} and {label_2}").format(
-                    weight=c.weight, label=_label(c.before), label_2=_label(c.after)
+                tr("{weight}: {first} and {second}").format(
+                    weight=c.weight, first=_label(c.before), second=_label(c.after)
                 )
                 for c in changes
             )[:2000]

@@ -241,11 +241,11 @@ def summary(plan: Plan, draft: Draft, beside: Iterable[Plan] = ()) -> str:
         loss = tr("KL {plus_minus} nats per token predicted, not yet verified").format(
             plus_minus=quantities.plus_minus(totals.kl, totals.se)
         )
-    words = tr("{fine:,} of {count:,} weights stay INT8 or FP16; {bytes}, {bytes_2} of FP16; {loss}.").format(
+    words = tr("{fine:,} of {count:,} weights stay INT8 or FP16; {bytes}, {share} of FP16; {loss}.").format(
         fine=fine,
         count=len(formats),
         bytes=quantities.size(totals.bytes),
-        bytes_2=quantities.percent(totals.bytes / draft.largest),
+        share=quantities.percent(totals.bytes / draft.largest),
         loss=loss,
     )
     best = best_beside(plan, beside)
@@ -280,11 +280,11 @@ def best_beside(plan: Plan, beside: Iterable[Plan]) -> Plan | None:
 def method_name(method: str) -> str:
     """A plan's method in words: ``NNCF (hessian)``, ``uniform INT8``, ``the paper's p05``."""
     if method.startswith("uniform-"):
-        return f"uniform {parse_format(method.removeprefix('uniform-')).label}"
+        return tr("uniform {format}").format(format=parse_format(method.removeprefix("uniform-")).label)
     if method.startswith("nncf-"):
-        return tr("NNCF ({replace})").format(replace=method.removeprefix("nncf-").replace("-", " "))
+        return tr("NNCF ({method})").format(method=method.removeprefix("nncf-").replace("-", " "))
     if method.startswith("random-"):
-        return "chance"
+        return tr("chance")
     if method.startswith("p") and method[1:].isdecimal():
         return tr("the paper's {method}").format(method=method)
     names = {"paper-gamma": tr("the paper's greedy with γ"), "paper": tr("the paper's list"), "kl": "KL"}

@@ -68,7 +68,7 @@ class VerdictLine(QWidget):
 def _explanation() -> str:
     lines = [
         tr("{words}: KL up to {kl:g}, and at least {unchanged} of next words unchanged").format(
-            words=step.words, kl=step.kl, unchanged=quantities.percent(step.unchanged)
+            words=tr(step.words), kl=step.kl, unchanged=quantities.percent(step.unchanged)
         )
         for step in STEPS
     ]
@@ -76,7 +76,7 @@ def _explanation() -> str:
         [
             tr("The verdict is the first of these that the plan meets in both figures:"),
             *lines,
-            tr("{WORST}: anything beyond").format(WORST=WORST),
+            tr("{worst}: anything beyond").format(worst=tr(WORST)),
             tr(
                 "A rule of thumb from formats that many people use; the help page “Method” "
                 "says where it comes from. Your own prompts decide: try them on the "

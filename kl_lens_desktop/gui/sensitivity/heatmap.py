@@ -405,8 +405,8 @@ class Legend(QWidget):
         self._settled, self._predicted = settled, predicted
         unit = f" {measure.unit}" if measure.unit else ""
         self.setAccessibleName(
-            tr("Colours: {tick} to {tick_2}{unit}, logarithmic").format(
-                tick=measure.tick(low), tick_2=measure.tick(high), unit=unit
+            tr("Colours: {low} to {high}{unit}, logarithmic").format(
+                low=measure.tick(low), high=measure.tick(high), unit=unit
             )
         )
         self.update()

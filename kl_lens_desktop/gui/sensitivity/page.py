@@ -387,18 +387,18 @@ def _course(entries: "list[Entry]") -> str:
     if predicted := sum(entry.is_predicted for entry in entries):
         measured = len(entries) - predicted
         return tr(
-            "{PREDICTED_SIGN} {predicted:,} of {count:,} are predicted from other "
+            "{sign} {predicted:,} of {count:,} are predicted from other "
             "formats, with the error that such predictions have shown. Measured: "
             "{measured:,}."
-        ).format(PREDICTED_SIGN=PREDICTED_SIGN, predicted=predicted, count=len(entries), measured=measured)
+        ).format(sign=PREDICTED_SIGN, predicted=predicted, count=len(entries), measured=measured)
     settled = [entry.kl_pq.n for entry in entries if entry.settled]
     if not settled:
         return ""
     rest = [entry.kl_pq.n for entry in entries if not entry.settled]
     ends = f"{min(settled):,} to {max(settled):,}" if min(settled) < max(settled) else f"{settled[0]:,}"
     others = tr("; the other {count:,} used {max:,}").format(count=len(rest), max=max(rest)) if rest else ""
-    return tr("{count:,} of {count_2:,} were settled on {ends} tokens, at 95 % confidence{others}.").format(
-        count=len(settled), count_2=len(entries), ends=ends, others=others
+    return tr("{settled:,} of {count:,} were settled on {ends} tokens, at 95 % confidence{others}.").format(
+        settled=len(settled), count=len(entries), ends=ends, others=others
     )
 
 

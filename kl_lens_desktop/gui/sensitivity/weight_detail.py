@@ -109,8 +109,8 @@ class WeightDetail(QWidget):
         where = "" if about["block"] is None else tr(" · block {block}").format(block=about["block"])
         count = quantities.parameters(about["parameters"])
         self._facts.setText(
-            tr("{get}{where} · {shape} · {count} weights{uses}").format(
-                get=KIND_NAMES.get(kind, kind),
+            tr("{kind}{where} · {shape} · {count} weights{uses}").format(
+                kind=KIND_NAMES.get(kind, kind),
                 where=where,
                 shape=quantities.shape(about["shape"]),
                 count=count,

@@ -125,7 +125,7 @@ class BundleDialog(QDialog):
             self.note.setText(
                 " ".join(
                     [
-                        tr("Yours: {cpus}. Theirs: {cpus_2}.").format(cpus=cpus[0], cpus_2=cpus[1]),
+                        tr("Yours: {yours}. Theirs: {theirs}.").format(yours=cpus[0], theirs=cpus[1]),
                         *self._comparison.cautions,
                     ]
                 )

@@ -700,7 +700,7 @@ class Session(QObject):
         )
         self.say(
             "warning",
-            tr("{get}: cancelled. {kept}").format(get=STAGE_NAMES.get(step.name, step.name), kept=kept),
+            tr("{stage}: cancelled. {kept}").format(stage=STAGE_NAMES.get(step.name, step.name), kept=kept),
         )
 
     def _job_ended(self, how: str) -> None:

@@ -91,8 +91,8 @@ class Settings:
             names = ", ".join(strange[:_SHOWN]) + (", …" if len(strange) > _SHOWN else "")
             self.problem = tr(
                 "Some settings cannot be used and have their usual values: {names}. Your "
-                "file is kept as {set_aside}."
-            ).format(names=names, set_aside=self._set_aside())
+                "file is kept as {path}."
+            ).format(names=names, path=self._set_aside())
             self.flush()
 
     @property

@@ -130,8 +130,8 @@ def _plan(session: "Session") -> Stage:
         return Stage(Standing.EMPTY)
     left, (done, total) = unplanned(session), measured_weights(session)
     if left:
-        words = tr("The plan covers {total:,} of {total_2:,} weights; the others stay FP16. ").format(
-            total=total - left, total_2=total
+        words = tr("The plan covers {planned:,} of {total:,} weights; the others stay FP16. ").format(
+            planned=total - left, total=total
         )
         more = tr("Move the budget to plan all of them.") if done == total else tr("Measure the rest first.")
         return Stage(Standing.PARTIAL, words + more)
