@@ -145,6 +145,15 @@ def _room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def test_a_class_has_its_name_for_itself() -> None:
+    homes: dict[str, Path] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                other = homes.setdefault(node.name, path)
+                assert other == path, f"{node.name} is a class of {other} and of {path}"
+
+
 @cache
 def _imports(path: Path, *, top_level: bool = False) -> frozenset[str]:
     """What a file imports, by dotted name; at its top level only, what importing it imports."""

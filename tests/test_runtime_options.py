@@ -1,6 +1,9 @@
 """Options in an exported graph: plugins take them, a client's own count more, and the card tells."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +33,36 @@ def test_a_device_takes_the_group_of_activations_from_the_graph(
     assert _group(folder) == 64
     assert _group(folder, DYNAMIC_QUANTIZATION_GROUP_SIZE="0") == 0, "a client's own counts more"
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    assert card["runtime_options"] == {DYNAMIC_QUANTIZATION: "64"}
+    assert card["runtime_options"] == {"KV_CACHE_PRECISION": "f16", DYNAMIC_QUANTIZATION: "64"}
     open_pipeline(folder, "CPU")
     graph = folder / "openvino_model.xml"
     text = graph.read_text(encoding="utf-8")
     graph.write_text(text.replace(f'{DYNAMIC_QUANTIZATION} value="64"', f'{DYNAMIC_QUANTIZATION} value="x"'))
     with pytest.raises(ModelError):  # so the pipeline reads it too
         open_pipeline(folder, "CPU")
+
+
+GENERATE = """
+import sys, openvino_genai
+
+pipeline = openvino_genai.LLMPipeline(sys.argv[1], "CPU", INFERENCE_PRECISION_HINT="f32")
+prompts = "The ship", "He looked at the house for a long while and then went", "It was"
+how = {"max_new_tokens": 12, "apply_chat_template": False, "ignore_eos": True}
+alone = [pipeline.generate(prompt, **how) for prompt in prompts]
+assert pipeline.generate(list(prompts), **how).texts == alone
+"""
+
+
+def test_rows_that_a_later_call_adds_are_answered_rightly(short_ir: dict[str, Path]) -> None:
+    """With memory that holds rubbish where nobody has written (in glibc)."""
+    child = subprocess.run(
+        [sys.executable, "-c", GENERATE, str(short_ir["fp16"])],
+        env={**os.environ, "MALLOC_PERTURB_": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
 
 
 @pytest.mark.parametrize(("size", "channels", "name", "fits"), [

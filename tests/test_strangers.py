@@ -172,7 +172,9 @@ def test_the_window_shows_texts_of_strangers_by_few_means() -> None:
             name = ast.unparse(call.func)
             if name.endswith(".setToolTip"):
                 (given,) = call.args
-                assert _is_ours(given) or ast.unparse(given).startswith(("plain_tip(", "wrapped_tip(")), f"{path}:{call.lineno}"
+                assert _is_ours(given) or ast.unparse(given).startswith(("plain_tip(", "wrapped_tip(")), (
+                    f"{path}:{call.lineno}"
+                )
             assert name != "QLabel", f"{path}:{call.lineno}"
             assert not name.startswith("QMessageBox.") or name == "QMessageBox.Icon", f"{path}:{call.lineno}"
             assert name != "QMessageBox" or path.name == "words.py", f"{path}:{call.lineno}"

@@ -36,7 +36,12 @@ from kl_lens_desktop.export.proof import (
     save_reference,
 )
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
-from kl_lens_desktop.export.runtime_options import DYNAMIC_QUANTIZATION, check_groups, set_options
+from kl_lens_desktop.export.runtime_options import (
+    DYNAMIC_QUANTIZATION,
+    KEPT_IN_FP16,
+    check_groups,
+    set_options,
+)
 from kl_lens_desktop.export.stateful import begin, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, share_weights
 from kl_lens_desktop.export.streamed import HollowWeights, weights_of
@@ -340,12 +345,13 @@ def _roundings(
 
 def _options(loaded: LoadedModel, plan: Plan, activation_group: int) -> dict[str, str]:
     """The runtime options of the graph."""
+    options = KEPT_IN_FP16 if family_of(loaded.model.config.model_type).attends else {}
     if not activation_group:
-        return {}
+        return dict(options)
     weights = quantizable(inventory(loaded.model))
     formats = [(w.shape[-1], parse_format(plan.assignments.get(w.name, "fp16"))) for w in weights]
     check_groups(activation_group, formats)
-    return {DYNAMIC_QUANTIZATION: str(activation_group)}
+    return {**options, DYNAMIC_QUANTIZATION: str(activation_group)}
 
 
 def _bytes_needed(loaded: LoadedModel, plan: Plan, npu: bool) -> int:

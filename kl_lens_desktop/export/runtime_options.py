@@ -8,6 +8,9 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.quant.formats import Format, group_size
 
 DYNAMIC_QUANTIZATION = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+# The CPU plugin (2026.4.1) keeps keys and values in eight bits by default. Where a request that has answered
+# fewer rows is given more, it loses the scales of those that came in addition, and their answers are rubbish.
+KEPT_IN_FP16 = {"KV_CACHE_PRECISION": "f16"}
 
 
 def check_groups(size: int, weights: Iterable[tuple[int, Format]]) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from kl_lens_desktop.errors import HubError, ModelError
 from kl_lens_desktop.hub import client
 from kl_lens_desktop.hub.refusals import worded
-from kl_lens_desktop.repository.candidate import Candidate, candidate
+from kl_lens_desktop.repository.candidate import UsableRepository, candidate
 from kl_lens_desktop.repository.listing import HubFile, Repository
 from kl_lens_desktop.repository.model_files import PicklesError, UnusableError
 
 
-def examine(of: Repository, read: Callable[[HubFile], bytes] | None = None) -> Candidate:
+def examine(of: Repository, read: Callable[[HubFile], bytes] | None = None) -> UsableRepository:
     """Judge a repository by its list of files and its config.json; `HubError` if it cannot be used.
 
     `read` gives the content of a file; by default the Hub does.

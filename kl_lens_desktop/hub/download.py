@@ -21,7 +21,7 @@ from kl_lens_desktop.hub.store import Snapshot
 from kl_lens_desktop.hub.transfer import STAGE, Transfer
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
-from kl_lens_desktop.repository.candidate import Candidate
+from kl_lens_desktop.repository.candidate import UsableRepository
 from kl_lens_desktop.repository.listing import HubFile, Repository, is_commit
 from kl_lens_desktop.repository.support import TOKENIZER_FILES, has_tokenizer
 
@@ -125,7 +125,7 @@ def complete(of: Repository, cancel: Cancel, *, tokenizer: bool = False) -> Gene
     return snapshot.folder
 
 
-def _judged(of: Repository, snapshot: Snapshot, cancel: Cancel) -> Generator[Event, None, Candidate]:
+def _judged(of: Repository, snapshot: Snapshot, cancel: Cancel) -> Generator[Event, None, UsableRepository]:
     def read(file: HubFile) -> bytes:
         there = snapshot.has(file)
         return (snapshot.folder / file.name).read_bytes() if there else client.read_file(of, file)
@@ -140,7 +140,9 @@ def _judged(of: Repository, snapshot: Snapshot, cancel: Cancel) -> Generator[Eve
     raise AssertionError  # `delay_s` raises after the last attempt
 
 
-def _with_tokenizer(judged: Candidate, snapshot: Snapshot, allowed: bool, cancel: Cancel) -> Iterator[Event]:
+def _with_tokenizer(
+    judged: UsableRepository, snapshot: Snapshot, allowed: bool, cancel: Cancel
+) -> Iterator[Event]:
     """Give a model without a tokenizer copies of another model's, if that was `allowed`."""
     name, source = judged.of.id, judged.tokenizer_of
     if snapshot.folder.is_dir() and has_tokenizer({path.name for path in snapshot.folder.iterdir()}):

@@ -34,7 +34,7 @@ _CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class UsableRepository:
     """A repository that can be used.
 
     Attributes
@@ -66,7 +66,7 @@ class Candidate:
         return sum(file.size for file in self.files)
 
 
-def candidate(of: Repository, read: Callable[[HubFile], bytes]) -> Candidate:
+def candidate(of: Repository, read: Callable[[HubFile], bytes]) -> UsableRepository:
     """Read a repository's config.json, and its index if it has several weight files, and judge it by them.
 
     Of several copies of the weights one is taken, as transformers would: ``model.safetensors``, else what the
@@ -116,7 +116,7 @@ def candidate(of: Repository, read: Callable[[HubFile], bytes]) -> Candidate:
     for file in (*small.values(), *large):
         _check_listed(file)
     tokenizer_of = TOKENIZER_OF if lacks_tokenizer else ""
-    return Candidate(of, config, tuple(small.values()), large, contents, tokenizer_of)
+    return UsableRepository(of, config, tuple(small.values()), large, contents, tokenizer_of)
 
 
 def _origin(of: Repository) -> str:

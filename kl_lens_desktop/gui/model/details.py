@@ -28,7 +28,7 @@ from kl_lens_desktop.model.fit import StageNeed, fits, stage_needs
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.facts import Facts
-    from kl_lens_desktop.repository.candidate import Candidate
+    from kl_lens_desktop.repository.candidate import UsableRepository
 
 
 class ModelDetails(QScrollArea):
@@ -130,7 +130,9 @@ class ModelDetails(QScrollArea):
         self._inside.addLayout(_fit_table(needs, work_folder))
         self._inside.addStretch(1)
 
-    def show_hit(self, hit: "Facts", details: "Candidate | None", words: str, work_folder: Path) -> None:
+    def show_hit(
+        self, hit: "Facts", details: "UsableRepository | None", words: str, work_folder: Path
+    ) -> None:
         clear(self._inside)
         self._inside.addWidget(Elided(hit.id, "title", Qt.TextElideMode.ElideMiddle))
         facts: list[tuple[str, Any]] = [

@@ -35,7 +35,7 @@ from kl_lens_desktop.gui.state.translation import tr
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.facts import Facts
-    from kl_lens_desktop.repository.candidate import Candidate
+    from kl_lens_desktop.repository.candidate import UsableRepository
 
 
 class ModelPage(Page):
@@ -45,7 +45,7 @@ class ModelPage(Page):
         super().__init__(session, tr("Choose a model"))
         self._window = window
         self._hit: Facts | None = None
-        self._hub: Candidate | None = None
+        self._hub: UsableRepository | None = None
         self._refusal = ""  # why the chosen one cannot be used
         left, self.details = self._make_left(), ModelDetails()
         self.body.addWidget(
@@ -195,13 +195,13 @@ class ModelPage(Page):
         self._refresh()
         self.details.show_hit(hit, None, tr("Reading the list of files …"), work_folder)
 
-        def ask() -> "Candidate":
+        def ask() -> "UsableRepository":
             from kl_lens_desktop.hub import client
             from kl_lens_desktop.hub.candidate import examine
 
             return examine(client.repository(hit.id))
 
-        def answer(details: "Candidate") -> None:
+        def answer(details: "UsableRepository") -> None:
             if self._hit is hit:
                 self._hub = details
                 self.details.show_hit(hit, details, "", work_folder)
