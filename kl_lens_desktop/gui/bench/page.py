@@ -248,6 +248,11 @@ class BenchmarkPage(Page):
         self.notes.setVisible(False)
         above = column(device_row, self.notes, self.view, self.reason)
         above.setStretch(2, 1)
+        lower = self._make_lower()
+        return self.splitter("bench-rows", Qt.Orientation.Vertical, card(above), lower, sizes=(360, 280))
+
+    def _make_lower(self) -> QWidget:
+        """What was found of the models, and what can be done with them, a tab each."""
         self.memory = MemoryStrip(self.session.job)
         self.chat = ChatPanel(self.session)
         self.details = FigureSheet()
@@ -272,7 +277,7 @@ class BenchmarkPage(Page):
         tab_row.setStretch(1, 1)
         lower = QWidget()
         lower.setLayout(column(tab_row, below, spacing=4))
-        return self.splitter("bench-rows", Qt.Orientation.Vertical, card(above), lower, sizes=(360, 280))
+        return lower
 
     def _make_charts(self) -> QVBoxLayout:
         self.chart = BenchChart()

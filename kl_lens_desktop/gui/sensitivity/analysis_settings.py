@@ -51,14 +51,7 @@ class AnalysisSettings(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._shown = Analysis()
-        self.text = button("", lambda: None)
-        self.text.setProperty("menu", "true")
-        self.text.setAccessibleName(tr("Calibration text"))
-        texts = QMenu(self.text)
-        for source, (_, words) in _SOURCES.items():
-            texts.addAction(words, partial(self._set_text, (), source))
-        texts.addAction(tr("Own text files…"), self._choose_text)
-        self.text.setMenu(texts)
+        self.text = self._make_texts()
         self.tokens = spin(tr("Tokens of text to measure on"), 512, 262_144, self._shown.tokens, step=512)
         self.tokens.setToolTip(tr("More text makes the error bars smaller and the wait longer"))
         self.minutes = spin(tr("Minutes to measure at most"), 0, 1440, 0)
@@ -112,6 +105,17 @@ class AnalysisSettings(QWidget):
             each.valueChanged.connect(lambda _: self._changed())
         session.job.started.connect(lambda _: self._lock(True))
         session.job.ended.connect(lambda _: self._lock(False))
+
+    def _make_texts(self) -> QPushButton:
+        text = button("", lambda: None)
+        text.setProperty("menu", "true")
+        text.setAccessibleName(tr("Calibration text"))
+        texts = QMenu(text)
+        for source, (_, words) in _SOURCES.items():
+            texts.addAction(words, partial(self._set_text, (), source))
+        texts.addAction(tr("Own text files…"), self._choose_text)
+        text.setMenu(texts)
+        return text
 
     def _make_more(self) -> QPushButton:
         """What is seldom changed, in a menu that stays open while one chooses: the row is full."""
