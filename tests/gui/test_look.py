@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-import pyqtgraph as pg
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QAccessible, QAccessibleInterface, QColor
@@ -179,12 +178,9 @@ def _luminance(colour: QColor) -> float:
 
 
 def _is_inner(control: QWidget) -> bool:
-    """Parts that Qt itself puts inside a control: a spin box's line, a table's corner, a clear button.
-
-    And those of pyqtgraph's own menu, which nobody can open.
-    """
+    """Parts that Qt itself puts inside a control: a spin box's line, a table's corner, a clear button."""
     parent = control.parentWidget()
-    inside = (QAbstractSpinBox, QComboBox, QLineEdit, QAbstractItemView, pg.PlotWidget)
+    inside = (QAbstractSpinBox, QComboBox, QLineEdit, QAbstractItemView)
     while parent is not None:
         if isinstance(parent, inside):
             return True

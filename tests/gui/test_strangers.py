@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyqtgraph as pg
 import pytest
 from PySide6.QtCore import QAbstractItemModel, QModelIndex, Qt
 from PySide6.QtGui import QTextDocument
@@ -80,13 +79,6 @@ def stranger(opened: Window, qtbot: QtBot) -> Window:
 
 
 @pytest.mark.qt_log_ignore("This plugin does not support")  # Qt's offscreen platform, of any dialog
-def _of_a_plot(widget: QWidget | None) -> bool:
-    """Whether it belongs to pyqtgraph's own menu, which nobody can open and no stranger's text reaches."""
-    while widget is not None and not isinstance(widget, pg.PlotWidget):
-        widget = widget.parentWidget()
-    return widget is not None
-
-
 def test_no_name_is_read_as_html_or_as_a_shortcut_anywhere(
     stranger: Window, tmp_path: Path, qtbot: QtBot
 ) -> None:
@@ -105,7 +97,7 @@ def test_no_name_is_read_as_html_or_as_a_shortcut_anywhere(
         for tip in (widget.toolTip(), *_item_tips(widget)):
             _check(tip)
             seen |= {tip} if TAG in shown(tip) else set()
-        if isinstance(widget, QLabel) and not _of_a_plot(widget):
+        if isinstance(widget, QLabel):
             assert widget.textFormat() == Qt.TextFormat.PlainText
             assert not any(is_steering(each) for each in widget.text().replace("\n", ""))
     assert len(seen) >= 3, "the names are there to be seen"
