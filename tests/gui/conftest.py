@@ -39,7 +39,8 @@ def nothing_stays(qapp: QApplication) -> Iterator[None]:
     before = {id(widget) for widget in qapp.topLevelWidgets()}
     yield
     qapp.processEvents()
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    for _ in range(2):  # what goes may ask that something else go: a plot and its menu
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     left = [widget for widget in qapp.topLevelWidgets() if id(widget) not in before]
     assert not left, f"left at the top level: {left}"
     kinds = {QTimer, *QTimer.__subclasses__()}

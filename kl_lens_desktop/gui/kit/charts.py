@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
-import shiboken6
 from numpy.typing import NDArray
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSizeF, Qt
 from PySide6.QtGui import QColor, QFont
@@ -43,7 +42,7 @@ def take_menu_away(plot: pg.PlotWidget) -> None:
     """A plot has no menu of pyqtgraph's; the one that it makes all the same goes when the plot does."""
     plot.setMenuEnabled(False)
     menu = plot.plotItem.ctrlMenu
-    plot.destroyed.connect(lambda: shiboken6.delete(menu))
+    plot.destroyed.connect(menu.deleteLater)
 
 
 class Chart(pg.PlotWidget):
