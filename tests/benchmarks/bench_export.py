@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.bench_export              # all shapes, in the device's own precision and f32
     python -m tests.benchmarks.bench_export granite --baseline other/openvino_model.xml --f32
+    python -m tests.benchmarks.bench_export granite --peers FOLDER   # llama.cpp and optimum-intel
 
 Random weights in the shape of a known model, INT4 in groups of 128. Graphs take turns, each in a process of
 its own, for two compiled models in one process disturb each other; the ratio is the median over the turns.
@@ -80,7 +81,7 @@ def export(shape: str, path: Path) -> dict[str, float]:
     from kl_lens_desktop.model.inventory import inventory, quantizable
     from kl_lens_desktop.process.cancel import Cancel
 
-    model = _model(shape)
+    model = build_shape(shape)
     assignments = {weight.name: "int4_sym_g128" for weight in quantizable(inventory(model))}
     marks = [time.perf_counter()]
     graph, states = trace(model, hollow=True)
@@ -107,10 +108,10 @@ def export_plainly(shape: str, path: Path) -> None:
 
     from tests.benchmarks.plain_export import plain_export
 
-    ov.save_model(plain_export(_model(shape)), path, compress_to_fp16=True)
+    ov.save_model(plain_export(build_shape(shape)), path, compress_to_fp16=True)
 
 
-def _model(shape: str) -> Any:
+def build_shape(shape: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -265,6 +266,9 @@ def main() -> None:
     parser.add_argument("--ours", type=Path, help="a graph exported before, instead of exporting one")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument(
+        "--peers", type=Path, metavar="FOLDER", help="compare with them instead; what they need is kept there"
+    )
+    parser.add_argument(
         "--f32", action="store_true", help="with the hint f32 instead of the device's default"
     )
     parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
@@ -275,7 +279,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=PROMPT, help=argparse.SUPPRESS)
     options = parser.parse_args()
     hints = {"INFERENCE_PRECISION_HINT": "f32"} if options.f32 else {}
-    if options.export_to:
+    if options.peers:
+        from tests.benchmarks.bench_peers import compare
+
+        compare(options.peers.resolve(), options.shape or "granite", options.turns)
+    elif options.export_to:
         print(json.dumps(export(options.shape, options.export_to)))
     elif options.export_plainly_to:
         export_plainly(options.shape, options.export_plainly_to)
