@@ -52,7 +52,7 @@ from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.stateful_model import StatefulModel
 from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.cli import commands
-from kl_lens_desktop.errors import Cancelled, InputError, ModelError
+from kl_lens_desktop.errors import Cancelled, ChildError, InputError, ModelError
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.files import NPU_MODEL, read_json, write_json
@@ -820,6 +820,21 @@ def test_children_that_crash_abort_or_eat_memory_cost_their_own_row_only(
     assert any("OpenCL driver" in text for text in garbage)
     assert any("Surprise" in text for text in garbage)
     assert len(report.load_bench(out)["rows"]) == 5
+
+
+@pytest.mark.usefixtures("odd_workers")
+def test_the_last_words_of_a_child_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pump = Child._pump_stderr
+
+    def slow_pump(child: Child) -> None:
+        child._process.wait()
+        time.sleep(0.3)  # as on a machine that has other work
+        pump(child)
+
+    monkeypatch.setattr(Child, "_pump_stderr", slow_pump)
+    job = SpeedJob(odd_folder(tmp_path / "abort", "abort"), "CPU", prompt_tokens=8, new_tokens=1)
+    with pytest.raises(ChildError, match="its last output was: driver: this will be a abort"):
+        list(Child(job).events())
 
 
 @pytest.mark.usefixtures("odd_workers")

@@ -31,7 +31,7 @@ from kl_lens_desktop.process.record import encode
 
 GRACE_S = 0.5  # between asking a child to stop and ending it: cancel answers within a second
 _POLL_S = 0.05
-_LAST_WAIT_S = 1.0  # for a child's children that were ended
+_LAST_WAIT_S = 1.0  # for a child's last words, and for its children that were ended
 _STDERR_LINES = 40
 _MARK = "KL_LENS_CHILD"  # in the environment of a child and of whatever it starts
 _SAMPLE_S = 0.5  # between two `Memory` events
@@ -236,6 +236,8 @@ class Child:
         if cancel.cancelled:
             raise Cancelled  # without waiting for its libraries to unload; `close` ends it
         status = self._process.wait()
+        # Its last words may be on their way still, or never end where a process that it left holds the pipe.
+        self._pumps[1].join(timeout=_LAST_WAIT_S)
         if failed:
             error = ChildError(failed.what, failed.why, failed.next_step)
             error.add_note(failed.traceback)
