@@ -201,7 +201,7 @@ def _stage(job: Job[Any], cancel: Cancel) -> Iterator[Event]:
 def _saving_disk_only(
     model: str, names: Sequence[str], cancel: Cancel
 ) -> Generator[Event, None, dict[str, Sequence[str]]]:
-    """Formats that save disk on a device and cost time or memory there, of devices that can be measured."""
+    """Formats that save disk on a device and cost memory there, of devices that can be measured."""
     found: dict[str, Sequence[str]] = {}
     for name in names:
         if name.partition(".")[0] not in ("CPU", "GPU"):

@@ -24,7 +24,7 @@ SMALL_BITS = 4.0  # a plan of fewer is asked for its small file
 
 
 def only_small(device: str, prices: ModelPrices | None) -> tuple[str, ...]:
-    """Formats that save disk on a device, and cost time or memory there.
+    """Formats that save disk on a device, and cost memory there.
 
     Parameters
     ----------

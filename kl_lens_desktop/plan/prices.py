@@ -22,7 +22,7 @@ from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.schema import check_schema
 
 SCHEMA = "kl-lens/prices/1"
-MARGIN = 0.1  # of time or memory: what is nearer than that is the same
+UNPACKED = 1.5  # times the memory of a format of more bits: far beyond what differs between two measurements
 _FILE_LIMIT = 4 * 2**20
 _MOST_MODELS = 50
 
@@ -195,25 +195,20 @@ class ModelPrices:
         return sorted(found, key=lambda row: -row[1])
 
     def wasteful(self) -> tuple[str, ...]:
-        """Formats that only save disk: one of more bits is faster and takes no more memory.
+        """Formats that only save disk: unpacked when loaded, they take far more memory than one of more bits.
 
-        Beside those of the weights, what a model takes counts for nothing here.
+        By memory alone: times differ from one measurement to the next, and with them plans would.
         """
         taken = {
-            name: [p for weight in self.matrices if (p := self.of(weight, name))] for name in self.formats
-        }
-        sums = {
-            name: Price(sum(p.seconds for p in prices), sum(p.memory for p in prices))
-            for name, prices in taken.items()
+            name: sum(price.memory for weight in self.matrices if (price := self.of(weight, name)))
+            for name in self.formats
         }
         return tuple(
             name
-            for name, price in sums.items()
+            for name, memory in taken.items()
             if any(
-                parse_format(other).bits > parse_format(name).bits
-                and of_other.seconds <= price.seconds * (1 - MARGIN)
-                and of_other.memory <= price.memory * (1 + MARGIN)
-                for other, of_other in sums.items()
+                parse_format(other).bits > parse_format(name).bits and UNPACKED * of_other < memory
+                for other, of_other in taken.items()
             )
         )
 
