@@ -217,6 +217,21 @@ def test_a_menu_that_is_done_measures_nothing_again(
     assert after.entries == scores.entries
 
 
+def test_a_file_is_the_same_in_whatever_order_things_were_found(
+    told: tuple[Path, Scores, Scores], tmp_path: Path
+) -> None:
+    """Threads and interruptions change that order."""
+    path, scores, _ = told
+    backwards = replace(
+        scores,
+        local_errors=dict(reversed(scores.local_errors.items())),
+        prediction=dict(reversed(scores.prediction.items())),
+    )
+    assert list(backwards.local_errors) != list(scores.local_errors)
+    save_scores(tmp_path / "scores.json", backwards)
+    assert (tmp_path / "scores.json").read_bytes() == path.read_bytes()
+
+
 @pytest.mark.parametrize("share", [0.02, 0.4])
 def test_a_menu_that_was_cut_off_goes_on_to_the_same_bits(
     share: float, small: LocalModel, tmp_path: Path

@@ -203,7 +203,16 @@ class Scores:
 
 
 def save_scores(path: Path, scores: Scores) -> None:
-    """Write a score file atomically: one line for each weight, entry and row of windows."""
+    """Write a score file atomically: one line for each weight, entry and row of windows.
+
+    In the order of the weights, whatever was found first: an analysis that was interrupted finds things in
+    another order.
+    """
+    places = {weight["name"]: number for number, weight in enumerate(scores.weights)}
+
+    def place(pair: Pair) -> tuple[int, str]:
+        return places.get(pair[0], len(places)), pair[1]
+
     parts = {
         "schema": json.dumps(SCHEMA),
         "model": _text(asdict(scores.model)),
@@ -215,13 +224,13 @@ def save_scores(path: Path, scores: Scores) -> None:
         "entries": _lines(map(_entry_text, scores.entries)),
         "unmeasurable": _lines(
             _text({"weight": weight, "format": name, "why": why})
-            for (weight, name), why in scores.unmeasurable.items()
+            for (weight, name), why in sorted(scores.unmeasurable.items(), key=lambda item: place(item[0]))
         ),
     }
     if scores.local_errors:
-        parts["prediction"] = _text({name: asdict(held) for name, held in scores.prediction.items()})
+        parts["prediction"] = _text({name: asdict(held) for name, held in sorted(scores.prediction.items())})
         of: dict[str, dict[str, float]] = {}
-        for (weight, name), error in scores.local_errors.items():
+        for (weight, name), error in sorted(scores.local_errors.items(), key=lambda item: place(item[0])):
             of.setdefault(weight, {})[name] = error
         fitted = {weight: [name for name in e if (weight, name) in scores.fitted] for weight, e in of.items()}
         parts["local_errors"] = _lines(
