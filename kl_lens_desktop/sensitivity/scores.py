@@ -205,8 +205,8 @@ class Scores:
 def save_scores(path: Path, scores: Scores) -> None:
     """Write a score file atomically: one line for each weight, entry and row of windows.
 
-    In the order of the weights, whatever was found first: an analysis that was interrupted finds things in
-    another order.
+    Local errors and what cannot be measured stand in the order of the weights, whatever was found first:
+    threads and interruptions change that.
     """
     places = {weight["name"]: number for number, weight in enumerate(scores.weights)}
 
