@@ -413,7 +413,7 @@ def stages_of(model: Path) -> list[Stage]:
 
     plan, scores = "{folder}/plan.json", "{folder}/scores.json"
     text = ("--tokens", "512")
-    measuring = ("--devices", "CPU", "--quick", "--minutes", "1")
+    measuring, minute = ("--devices", "CPU", "--quick"), ("--minutes", "1")
     return [
         Stage(
             "analyze",
@@ -442,10 +442,12 @@ def stages_of(model: Path) -> list[Stage]:
         ),
         Stage("export", of("export", "{model}", "--format", "int4_sym_g64", "--out", "{folder}/ir"),
               export, "ir"),
-        Stage("bench", of("bench", "{folder}/ir", *measuring, *text, "--out", "{folder}/bench.json"),
+        Stage("bench", of("bench", "{folder}/ir", *measuring, *minute, *text, "--out", "{folder}/bench.json"),
               tables, "bench.json", ("ir",)),
         Stage("pull", of("pull", "drill/model"), pulled, "home"),
-        Stage("run", of("run", "{model}", "--out", "{folder}/out", *measuring, *text), whole, "out"),
+        # No ``--minutes`` here: in `run` it bounds the measuring, and who is interrupted has more of them.
+        Stage("run", of("run", "{model}", "--out", "{folder}/out", *measuring, "--bench-minutes", "1", *text),
+              whole, "out"),
     ]  # fmt: skip
 
 
