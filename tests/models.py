@@ -72,7 +72,7 @@ def _make_random(values: torch.Tensor, name: str, generator: torch.Generator) ->
 
 def build_folder(family: str, folder: Path, **changes: Any) -> Path:
     """The same as a folder, with the sample's tokenizer."""
-    return _saved(build(family, **changes), folder)
+    return saved(build(family, **changes), folder)
 
 
 def build_bf16_folder(family: str, folder: Path, **changes: Any) -> Path:
@@ -81,14 +81,20 @@ def build_bf16_folder(family: str, folder: Path, **changes: Any) -> Path:
     for name, parameter in model.named_parameters():
         if not name.endswith(IN_FLOAT32):
             parameter.data = parameter.data.bfloat16()
-    return _saved(model, folder)
+    return saved(model, folder)
 
 
-def _saved(model: PreTrainedModel, folder: Path) -> Path:
+def saved(model: PreTrainedModel, folder: Path) -> Path:
+    """A model as a folder, with the sample's tokenizer."""
     model.save_pretrained(folder)
+    copy_tokenizer(folder)
+    return folder
+
+
+def copy_tokenizer(folder: Path) -> None:
+    """Put the sample's tokenizer into a folder."""
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(resources.path("sample-hybrid", name), folder / name)
-    return folder
 
 
 def build_short_sample(folder: Path) -> Path:
@@ -123,4 +129,4 @@ def build_deep_sample(folder: Path, times: int = 3) -> Path:
         for copy in range(times):
             state[".".join([*parts[:2], str(times * int(parts[2]) + copy), *parts[3:]])] = value.clone()
     made.load_state_dict(state)
-    return _saved(made, folder)
+    return saved(made, folder)

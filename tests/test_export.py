@@ -23,7 +23,6 @@ from openvino import opset13 as ops
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen3_5Config
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForConditionalGeneration
 
-from kl_lens_desktop import resources
 from kl_lens_desktop.bench.genai import open_pipeline
 from kl_lens_desktop.bench.stateful_model import StatefulModel, bytes_per_token
 from kl_lens_desktop.bench.static_model import StaticModel
@@ -53,7 +52,7 @@ from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_byte
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 from tests.benchmarks.bench_memory import measured
-from tests.models import CONFIGURATIONS, PLAIN, VARIATIONS, build, build_bf16_folder, build_folder
+from tests.models import CONFIGURATIONS, PLAIN, VARIATIONS, build, build_bf16_folder, build_folder, saved
 
 # What each kernel leaves in a graph of fixed shapes.
 _LOOPS = {
@@ -696,9 +695,7 @@ def test_of_a_model_that_sees_the_text_part_is_exported(tmp_path: Path) -> None:
     )
     torch.manual_seed(0)
     model = Qwen3_5ForConditionalGeneration(config).eval()
-    model.save_pretrained(source)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(resources.path("sample-hybrid", name), source / name)
+    saved(model, source)
     list(export_model(LocalModel("seeing", source), "fp16", tmp_path / "ir", Cancel()))
     ids = np.random.default_rng(7).integers(1, 4000, (1, 20))
     with torch.no_grad():

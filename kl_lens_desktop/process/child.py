@@ -236,8 +236,6 @@ class Child:
         if cancel.cancelled:
             raise Cancelled  # without waiting for its libraries to unload; `close` ends it
         status = self._process.wait()
-        # Its last words may be on their way still, or never end where a process that it left holds the pipe.
-        self._pumps[1].join(timeout=_LAST_WAIT_S)
         if failed:
             error = ChildError(failed.what, failed.why, failed.next_step)
             error.add_note(failed.traceback)
@@ -246,6 +244,8 @@ class Child:
             raise self._ended_early(status)
 
     def _ended_early(self, status: int) -> ChildError:
+        # Its last words may be on their way still, or never end where a process that it left holds the pipe.
+        self._pumps[1].join(timeout=_LAST_WAIT_S)
         words = self._last_words(status)
         if says_out_of_memory(words):
             return out_of_memory(self._job, self._free)

@@ -210,8 +210,9 @@ def save_scores(path: Path, scores: Scores) -> None:
     """
     places = {weight["name"]: number for number, weight in enumerate(scores.weights)}
 
-    def place(pair: Pair) -> tuple[int, str]:
-        return places.get(pair[0], len(places)), pair[1]
+    def place(found: tuple[Pair, object]) -> tuple[int, str]:
+        (weight, name), _ = found
+        return places.get(weight, len(places)), name
 
     parts = {
         "schema": json.dumps(SCHEMA),
@@ -224,13 +225,13 @@ def save_scores(path: Path, scores: Scores) -> None:
         "entries": _lines(map(_entry_text, scores.entries)),
         "unmeasurable": _lines(
             _text({"weight": weight, "format": name, "why": why})
-            for (weight, name), why in sorted(scores.unmeasurable.items(), key=lambda item: place(item[0]))
+            for (weight, name), why in sorted(scores.unmeasurable.items(), key=place)
         ),
     }
     if scores.local_errors:
         parts["prediction"] = _text({name: asdict(held) for name, held in sorted(scores.prediction.items())})
         of: dict[str, dict[str, float]] = {}
-        for (weight, name), error in sorted(scores.local_errors.items(), key=lambda item: place(item[0])):
+        for (weight, name), error in sorted(scores.local_errors.items(), key=place):
             of.setdefault(weight, {})[name] = error
         fitted = {weight: [name for name in e if (weight, name) in scores.fitted] for weight, e in of.items()}
         parts["local_errors"] = _lines(

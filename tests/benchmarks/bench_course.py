@@ -21,6 +21,7 @@ from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Finished, Progress
 from kl_lens_desktop.process.job import Job
+from kl_lens_desktop.process.record import decode
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.estimate import Costs
 from kl_lens_desktop.sensitivity.jobs import CalibrateJob
@@ -58,14 +59,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     weights = _answer(InspectJob(options.model))["weights"]
-    measured = _answer(CalibrateJob(options.model))
-    costs = Costs(
-        measured["open_s"],
-        tuple(measured["block_s"]),
-        tuple(measured["widen_s"]),
-        measured["head_s"],
-        measured["element_s"],
-    )
+    costs = decode(Costs, _answer(CalibrateJob(options.model)))
     paces: Mapping[str, float] = {}
     for name in ("first job", "second job"):
         with tempfile.TemporaryDirectory() as out:

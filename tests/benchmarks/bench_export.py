@@ -112,6 +112,7 @@ def export_plainly(shape: str, path: Path) -> None:
 
 
 def build_shape(shape: str) -> Any:
+    """A model of random weights in float32; `shape` is a key of `SHAPES`."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING

@@ -91,14 +91,12 @@ def main() -> None:
 
 def write_model(folder: Path, model_type: str, sizes: dict[str, Any]) -> None:
     """A folder as published ones are: random weights in bfloat16, written tensor by tensor."""
-    import shutil
-
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    from kl_lens_desktop import resources
+    from tests.models import copy_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     config = CONFIG_MAPPING[model_type](**sizes, dtype="bfloat16")
@@ -106,8 +104,7 @@ def write_model(folder: Path, model_type: str, sizes: dict[str, Any]) -> None:
         model = AutoModelForCausalLM.from_config(config)
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(resources.path("sample-hybrid", name), folder / name)
+    copy_tokenizer(folder)
     tensors = revert_weight_conversion(model, dict(model.named_parameters()))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

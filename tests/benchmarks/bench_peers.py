@@ -9,7 +9,6 @@ the ratios within a turn. oneDNN is held to Lunar Lake's instructions; a process
 import contextlib
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -19,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop import resources
 from tests.benchmarks.bench_export import build_shape
+from tests.models import saved
 
 NODE_LLAMA, OPTIMUM = "3.22.1", "2.2.0"
 HERE = Path(__file__).parent
@@ -57,14 +56,12 @@ def compare(folder: Path, shape: str, turns: int) -> None:
 
 
 def _build(shape: str, folder: Path) -> None:
-    build_shape(shape).bfloat16().save_pretrained(folder)
+    saved(build_shape(shape).bfloat16(), folder)
     config = folder / "config.json"
     text = config.read_text(encoding="utf-8")
     for ours, published in (("linear_attention", "mamba"), ("full_attention", "attention")):
         text = text.replace(f'"{ours}"', f'"{published}"')  # which every transformers reads
     config.write_text(text, encoding="utf-8")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(resources.path("sample-hybrid", name), folder / name)
 
 
 def _llama(folder: Path, model: Path) -> dict[str, list[str]]:

@@ -31,7 +31,6 @@ from scipy.stats import kendalltau
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from kl_lens_desktop import resources
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.model.load import load_model
@@ -45,7 +44,7 @@ from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.text.bundled import calibration_text
 from kl_lens_desktop.text.windows import windows
 from tests.benchmarks.bench_export import _SPECIAL, SHAPES
-from tests.models import build_deep_sample
+from tests.models import build_deep_sample, saved
 
 BATCH_TOKENS = 1024
 TWO = ("int4_sym_g64", "int8_sym")
@@ -164,11 +163,7 @@ def memory(tokens: list[int], precision: str) -> None:
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**_SPECIAL, **changes)).save_pretrained(
-            folder
-        )
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            (folder / name).write_bytes(resources.path("sample-hybrid", name).read_bytes())
+        saved(AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**_SPECIAL, **changes)), folder)
         for count in tokens:
             command = [sys.executable, "-m", "tests.benchmarks.bench_sensitivity", "--peak-of", str(folder)]
             command += ["--tokens", str(count), "--precision", precision]

@@ -105,7 +105,7 @@ def _parts(key: str, values: Any, groups: int) -> list[tuple[str, Any]]:
         return [(key, values.squeeze(1))]
     if key.endswith("A_log"):
         return [(key, -np.exp(values)[:, None])]
-    if key.endswith((".D", "mixer.D")):
+    if key.endswith(".D"):
         return [(key, values[:, None])]
     if key.endswith("dt_bias"):
         return [(key.replace("dt_bias", "dt_proj.bias"), values)]
@@ -115,10 +115,7 @@ def _parts(key: str, values: Any, groups: int) -> list[tuple[str, Any]]:
 
 
 def quantize(source: Path, out: Path, library: Path, kind: int) -> None:
-    for name in ("libggml-base.so", "libggml.v0.5.0.so"):
-        if (library.parent / name).exists():
-            ctypes.CDLL(str(library.parent / name), mode=ctypes.RTLD_GLOBAL)
-    llama = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    llama = ctypes.CDLL(str(library))
 
     class Parameters(ctypes.Structure):
         _fields_ = (

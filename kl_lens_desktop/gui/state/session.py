@@ -33,6 +33,7 @@ from kl_lens_desktop.plan.jobs import VerifyJob
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Failed, Finished, Note, Progress, Repaired
+from kl_lens_desktop.process.record import decode
 from kl_lens_desktop.publishing import PushJob
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import (
@@ -423,10 +424,7 @@ class Session(QObject):
         from kl_lens_desktop.sensitivity.estimate import Costs
 
         found = self._costs.get(self.model.reference) if self.model else None
-        if found is None:
-            return None
-        blocks = tuple(found["block_s"]), tuple(found["widen_s"])
-        return Costs(found["open_s"], *blocks, found["head_s"], found["element_s"])
+        return None if found is None else decode(Costs, found)
 
     def analyze(self) -> None:
         """Measure every weight, going on where an earlier analysis stopped."""
