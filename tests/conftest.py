@@ -1,12 +1,14 @@
 """What the tests share: a home of their own, and the sample's scores and exported variants, made once."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is loaded; test processes share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,6 +24,9 @@ from tests.gpu_on_cpu.emulator import Unavailable, environment
 from tests.models import build_short_sample
 from tests.tiers import Recorder, Stopwatch, arrange
 
+settings.register_profile("patient", deadline=None)  # a bar in seconds is one that load breaks
+settings.load_profile("patient")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record-durations", action="store_true", help="write tests/durations.json anew")
@@ -32,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Stopwatch())
         if "PYTEST_XDIST_WORKER" not in os.environ:
             config.pluginmanager.register(Recorder())
+
+
+def pytest_unconfigure() -> None:
+    for home in ("KL_LENS_HOME", "HF_HOME"):
+        shutil.rmtree(os.environ[home], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,6 @@ from xml.etree import ElementTree
 import numpy as np
 import psutil
 import pytest
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -568,6 +567,8 @@ def test_looking_often_finds_no_difference_that_is_not_there(monkeypatch: pytest
 
 @given(st.lists(st.tuples(st.floats(1, 1000), st.floats(1, 1000)), min_size=4, max_size=32))
 def test_the_interval_is_yuens_and_turns_with_its_sides(pairs: list[tuple[float, float]]) -> None:
+    import scipy.stats  # takes two seconds to load
+
     first, second = zip(*pairs, strict=True)
     found, turned = noise.paired(first, second), noise.paired(second, first)
     assert found.ratio == pytest.approx(1 / turned.ratio)
@@ -586,12 +587,28 @@ def test_the_interval_is_yuens_and_turns_with_its_sides(pairs: list[tuple[float,
 
 
 def test_rows_of_two_sessions_are_compared_by_welchs_interval() -> None:
+    import scipy.stats  # takes two seconds to load
+
     a, b = row([100.0, 103.0, 99.0], "one"), row([92.0, 97.0, 90.0, 95.0], "other")
     found = noise.difference(a, b)
     logs = [np.log(each["tokens_per_s"]["rounds"]) for each in (b, a)]
     interval = scipy.stats.ttest_ind(*logs, equal_var=False).confidence_interval(noise.CONFIDENCE)
     assert (found.low, found.high) == pytest.approx((np.exp(interval.low), np.exp(interval.high)))
     assert (found.paired, found.n) == (False, 3)
+
+
+@pytest.mark.parametrize(
+    ("mean", "se", "text"),
+    [
+        (0.0011122, 3.52e-5, "0.00111 ± 0.00004"),
+        (7.498e-5, 1.27e-6, "7.50e-5 ± 0.13e-5"),
+        (0.012969, 2.19e-4, "0.0130 ± 0.0002"),
+        (0.0, 0.0, "0"),
+        (None, None, "–"),
+    ],
+)
+def test_a_divergence_keeps_a_digit_of_its_error(mean: float | None, se: float | None, text: str) -> None:
+    assert report.small(mean, se) == text
 
 
 def test_turns_find_what_a_drift_hides() -> None:

@@ -160,7 +160,7 @@ def test_the_optimum_agrees_with_highs_on_a_problem_of_real_size() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(2, 12), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_more_bytes_never_cost_quality_on_the_front_and_pins_are_kept(
     seed: int, weights: int, data: Any
 ) -> None:
@@ -318,7 +318,7 @@ def _siblings(seed: int) -> list[WeightOptions]:
     st.lists(st.sampled_from([("*", "int8_sym"), ("mlp", "int4_sym_g32")]), max_size=2, unique=True),
     st.floats(0, 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_limits_are_kept_and_more_bytes_never_lose_more(
     seed: int, fused: bool, least: dict[str, int], forbidden: list[tuple[str, str]], share: float
 ) -> None:
@@ -411,7 +411,7 @@ def test_the_papers_greedy_keeps_to_a_fixed_base(sample_scores: Scores) -> None:
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_chance_keeps_to_its_bytes(seed: int) -> None:
     options = _menu(40, 6, 0)
     middle = sum(option.choices[2].bytes for option in options)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
 
 from kl_lens_desktop.errors import Cancelled, InputError
 from kl_lens_desktop.hub.resolve import LocalModel
@@ -100,6 +99,8 @@ def test_a_weight_of_which_nothing_is_measured_follows_its_neighbours() -> None:
 
 
 def test_a_measurement_is_worth_what_it_gains_on_average() -> None:
+    from scipy.stats import norm  # takes two seconds to load
+
     """Against chance: the gain of knowing one of two losses exactly before choosing the cheaper one."""
     sizes = np.array([[16.0, 4.0, 3.0]])
     means, spreads = np.array([[0.0, 1.0, 1.3]]), np.array([[0.0, 0.0, 0.5]])

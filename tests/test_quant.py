@@ -99,7 +99,7 @@ def test_bytes_are_those_of_the_written_file(name: str, tmp_path: Path) -> None:
     st.floats(1e-3, 1e3),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_rounding_moves_no_element_further_than_a_step(
     name: str, rows: int, channels: int, size: float, seed: int
 ) -> None:

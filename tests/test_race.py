@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau
 
 from kl_lens_desktop.sensitivity import decision, race
 from kl_lens_desktop.sensitivity.ledger import order_of, stages
@@ -57,6 +56,8 @@ def test_a_pair_is_called_wrongly_no_oftener_than_stated() -> None:
 
 
 def test_it_saves_half_the_work_and_keeps_the_ranking() -> None:
+    from scipy.stats import kendalltau  # takes two seconds to load
+
     generator = np.random.default_rng(2)
     means = np.exp(generator.uniform(-9, -3, 120))
     series = _series(means, generator)
@@ -110,7 +111,7 @@ def test_no_change_at_all_is_the_clearest_last_place() -> None:
     assert _raced(series)[-1] == race.FIRST_LOOK
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(2, 200), min_size=1, max_size=4), st.integers(0, 5))
 def test_windows_come_once_each_and_longer_texts_begin_with_shorter_ones(
     counts: list[int], seed: int

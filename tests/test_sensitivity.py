@@ -17,7 +17,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from scipy.stats import kendalltau
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -254,6 +253,8 @@ def test_more_text_extends_the_file_without_repeating(small: LocalModel, tmp_pat
 
 
 def test_racing_keeps_the_ranking_and_says_which_stopped(sample: LocalModel, tmp_path: Path) -> None:
+    from scipy.stats import kendalltau  # takes two seconds to load
+
     raced, whole = tmp_path / "raced.json", tmp_path / "whole.json"
     options = {"tokens": 768, "window": 48, "formats": ("int4_sym_g64",)}
     events = _run(sample, raced, **options)

@@ -480,7 +480,7 @@ NUMBERS = st.one_of(
 BUDGETS = ("--size-mb", "--bits", "--max-kl", "--max-perplexity-increase")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(BUDGETS),
     NUMBERS,
@@ -525,7 +525,7 @@ def test_a_limit_of_kl_is_refused_at_the_option_as_the_file_refuses_it(tmp_path:
     assert str(load_plan(tmp_path / "p.json").provenance["limits"]).split() == every
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_settings_that_an_option_takes_fit_into_the_files(data: st.DataObject) -> None:
     bench = json.loads(resources.path("schemas", "bench-1.json").read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from kl_lens_desktop.bench.noise import difference
 from kl_lens_desktop.bench.rows import SCHEMA
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json
-from kl_lens_desktop.quantities import interval
+from kl_lens_desktop.quantities import interval, plus_minus, significant
 from kl_lens_desktop.schema import check_schema
 from kl_lens_desktop.spreadsheet import write_csv
 
@@ -220,12 +220,10 @@ def figure(value: float | None, spread: float | None = None, unit: str = "") -> 
 
 
 def small(value: float | None, spread: float | None = None) -> str:
-    """A divergence: plain from 0.001 up, scientific below."""
+    """A divergence, as the window's charts write it: ``0.00110 ± 0.00003``, ``7.50e-5 ± 0.10e-5``."""
     if value is None:
         return "–"
-    if value == 0 or abs(value) >= 1e-3:
-        return f"{value:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
-    return f"{value:.1e}" + ("" if spread is None else f" ± {spread:.0e}")
+    return significant(value) if spread is None else plus_minus(value, spread)
 
 
 def _spread(value: dict[str, Any] | None) -> str:

@@ -1,6 +1,5 @@
 """A window of its own for each test, and proof that nothing of it is left afterwards."""
 
-import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,8 +43,8 @@ def nothing_stays(qapp: QApplication) -> Iterator[None]:
     left = [widget for widget in qapp.topLevelWidgets() if id(widget) not in before]
     assert not left, f"left at the top level: {left}"
     kinds = {QTimer, *QTimer.__subclasses__()}
-    timers = [each for each in gc.get_objects() if type(each) in kinds]  # quicker than isinstance, by far
-    ticking = [each for each in timers if shiboken6.isValid(each) and each.isActive()]
+    timers = [each for each in shiboken6.getAllValidWrappers() if type(each) in kinds]
+    ticking = [each for each in timers if each.isActive()]
     assert not ticking, f"still ticking: {[(each, each.parent()) for each in ticking]}"
 
 
