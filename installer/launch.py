@@ -5,6 +5,7 @@ to run it (from 3.6), so that they can say so: hence no newer syntax here, annot
 """
 
 import argparse
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -169,6 +170,7 @@ def make_venv() -> None:
         if venv_version() == sys.version_info[:2]:
             return
     check_room()
+    check_cpp_runtime()
     VENV.mkdir(exist_ok=True)
     unfinished().touch()
     for path in VENV.iterdir():
@@ -198,6 +200,19 @@ def check_room() -> None:
         raise SetupError(
             f"Python's venv module is incomplete. Install the rest with:\n  sudo apt install {package}"
         )
+
+
+def check_cpp_runtime() -> None:
+    """Name what torch needs on Windows and Python does not bring, before 1.7 GB are fetched in vain."""
+    if os.name != "nt":
+        return
+    try:
+        ctypes.WinDLL("msvcp140.dll")
+    except OSError:
+        raise SetupError(
+            "PyTorch needs Microsoft's Visual C++ runtime, and it is missing here. Install it from "
+            "https://aka.ms/vs/17/release/vc_redist.x64.exe, and then run the same command again."
+        ) from None
 
 
 def install_packages(testing: bool) -> None:

@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +23,7 @@ CARD = "kl_lens.json"  # says what an exported folder is, and lists its files
 MODEL_XML = "openvino_model.xml"  # its graph
 WEIGHTS = "openvino_model.bin"  # and the weights of it
 NPU_MODEL = "openvino_model_npu.xml"  # a second graph in it, of the same weights
+_BRIEFLY_S = 2.0
 _WRITE_ADVICE = "Choose a folder with free space that you may write to"
 
 
@@ -46,7 +47,7 @@ def write_text(path: Path, text: str) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             with temporary.placing():
-                _replace(partial, place)
+                rename(partial, place)
     except OSError as error:
         raise InputError(f"Cannot write {path}", reason(error), _WRITE_ADVICE) from error
 
@@ -182,11 +183,11 @@ def atomic_folder(target: Path, manifest: str) -> Iterator[Path]:
         try:
             with temporary.placing():
                 if place.exists():
-                    _replace(place, aside)  # a rename, which fails whole where a file in it is open
-                _replace(staging, place)
+                    rename(place, aside)  # which fails whole where a file in it is open
+                rename(staging, place)
         except OSError as error:
             if aside.exists() and not place.exists():
-                os.replace(aside, place)
+                rename(aside, place)
             raise InputError(
                 f"Cannot replace {target}", reason(error), "Close the programs that use it"
             ) from error
@@ -209,24 +210,58 @@ def _listed(manifest: Path) -> set[str]:
         return set()
 
 
-def _replace(source: Path, target: Path) -> None:
-    """`os.replace`, tried for a second: on Windows a virus scanner or a reader may hold a file."""
-    for attempt in range(10):
+def rename(source: Path, target: Path, patience_s: float | None = None) -> None:
+    """`os.replace`, tried again on Windows, where a virus scanner or a reader may hold a file.
+
+    Parameters
+    ----------
+    patience_s : float, optional
+        How long to try; by default a minute for a folder, since scanners read what has just been written to
+        it and none of it may be open, and ten seconds for a file.
+    """
+    if patience_s is None:
+        patience_s = 60.0 if source.is_dir() else 10.0
+    until, pause_s = time.monotonic() + patience_s, 0.05
+    while True:
         try:
             os.replace(source, target)
             return
         except PermissionError:
-            if attempt == 9 or sys.platform != "win32":
+            if sys.platform != "win32" or time.monotonic() > until:
                 raise
-            time.sleep(0.1)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 1.0)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, first aside as a whole: what is half deleted must never look usable.
+
+    Raises
+    ------
+    OSError
+        If it cannot be moved aside: on Windows, while a file in it is open. It is then as it was.
+    """
+    gone = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(gone, ignore_errors=True)
+    rename(folder, gone, _BRIEFLY_S)
+    shutil.rmtree(gone)
+
+
+def check_unused(folder: Path) -> None:
+    """Raise `OSError` now if deleting `folder` would stop half-way: on Windows, at a file that is open."""
+    if sys.platform == "win32":
+        aside = folder.with_name(f".{folder.name}.removed")
+        rename(folder, aside, _BRIEFLY_S)
+        rename(aside, folder)
 
 
 def check_writable(folder: Path) -> None:
     """Raise `InputError` now, before hours of work, if nothing can be written into `folder`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        # Not `tempfile`: refused, it would try two billion names on Windows before Python 3.13.
+        with temporary.partial_of(folder / "check") as partial:
+            partial.open("xb").close()
     except OSError as error:
         raise InputError(f"Cannot write into {folder}", reason(error), _WRITE_ADVICE) from error
 
@@ -269,16 +304,18 @@ def link_or_copy(source: Path, target: Path, check: Callable[[], None]) -> None:
 
     `check` is called before every piece that is copied, and may raise.
     """
+    # At once under its name: Windows renames no file that another program has open under any of its names.
+    with contextlib.suppress(OSError):  # another disk
+        target.unlink(missing_ok=True)
+        os.link(source, target)
+        return
     temporary.sweep_partials(target.parent)
     with temporary.partial_of(target) as partial:
-        try:
-            os.link(source, partial)
-        except OSError:  # another disk
-            with partial.open("wb") as new:
-                for piece in pieces(source):
-                    check()
-                    new.write(piece)
-        os.replace(partial, target)
+        with partial.open("wb") as new:
+            for piece in pieces(source):
+                check()
+                new.write(piece)
+        rename(partial, target)
 
 
 def reason(error: OSError) -> str:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from wakepy import keep
 
@@ -13,7 +14,7 @@ from kl_lens_desktop.cli.console import finish
 from kl_lens_desktop.hub.jobs import PullJob
 from kl_lens_desktop.jobs import NAMES, job_type
 from kl_lens_desktop.model.jobs import InspectJob
-from kl_lens_desktop.process.awake import awake
+from kl_lens_desktop.process.awake import awake, battery_notes
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
 
@@ -58,6 +59,27 @@ def test_short_jobs_and_unwilling_persons_do_not(held: list[str], tmp_path: Path
 def test_the_command_line_does(held: list[str]) -> None:
     finish(PullJob("sample"), perform)
     assert held == ["held", "released"]
+
+
+@pytest.mark.parametrize("plugged", [True, False, None])
+def test_on_battery_a_long_job_says_so(
+    plugged: bool | None, held: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    battery = SimpleNamespace(percent=80, secsleft=3600, power_plugged=plugged)
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: battery)
+    assert [bool(list(battery_notes([job]))) for job in (PullJob("sample"), InspectJob("sample"))] == [
+        plugged is False,
+        False,
+    ]
+    finish(PullJob("sample"), perform)
+    assert ("Plug it in" in capsys.readouterr().err) == (plugged is False)
+
+
+def test_a_computer_without_a_battery_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: None)
+    assert not list(battery_notes([PullJob("sample")]))
+    monkeypatch.delattr(psutil, "sensors_battery")
+    assert not list(battery_notes([PullJob("sample")]))
 
 
 def test_without_a_service_of_the_desktop_work_goes_on(

@@ -811,7 +811,7 @@ def test_a_child_killed_from_outside_costs_only_its_own_row(
 @pytest.fixture
 def odd_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children run `tests.odd_worker`."""
-    monkeypatch.setattr(child_module, "worker_command", lambda: WORKER)
+    monkeypatch.setattr(child_module, "worker_command", lambda: (WORKER, {}))
 
 
 @pytest.mark.usefixtures("odd_workers")

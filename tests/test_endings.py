@@ -78,7 +78,7 @@ def stuck(temp: Path, heard: None, monkeypatch: pytest.MonkeyPatch) -> Callable[
     """A function that makes children run `tests.stuck_worker`, whose jobs end as it is told."""
 
     def behave(how: str) -> None:
-        monkeypatch.setattr(child_module, "worker_command", lambda: WORKER)
+        monkeypatch.setattr(child_module, "worker_command", lambda: (WORKER, {}))
         monkeypatch.setenv("STUCK", how)
 
     return behave
@@ -213,7 +213,7 @@ from pathlib import Path
 from kl_lens_desktop.process import child
 from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
 from tests.stuck_worker import WORKER
-child.worker_command = lambda: WORKER
+child.worker_command = lambda: (WORKER, {})
 for event in child.Child(AnalyzeJob("sample", Path(sys.argv[1]))).events():
     print(event.message, flush=True)
 """

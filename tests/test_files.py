@@ -81,7 +81,7 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None
 def test_half_a_file_of_a_killed_process_is_swept_by_the_next(tmp_path: Path) -> None:
     target = tmp_path / "scores.json"
     code = "import os, sys; from pathlib import Path; from kl_lens_desktop import files\n"
-    code += "files._replace = lambda *_: os._exit(9); files.write_text(Path(sys.argv[1]), 'half')"
+    code += "files.rename = lambda *_: os._exit(9); files.write_text(Path(sys.argv[1]), 'half')"
     subprocess.run([sys.executable, "-c", code, str(target)], check=False, cwd=Path(__file__).parents[1])
     assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
     write_json(target, {})

@@ -1,6 +1,7 @@
 """What a person relies on when setting up: done once, repaired if cut short, failures in words."""
 
 import ast
+import ctypes
 import importlib.util
 import io
 import os
@@ -140,6 +141,21 @@ def test_somebody_elses_environment_is_left_alone(checkout: Path) -> None:
     assert refused.returncode == 1
     assert "was not created by this script" in refused.stderr
     assert mine.exists()
+
+
+def test_windows_without_the_runtime_of_torch_is_told_before_the_download(
+    launch: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> None:
+        raise OSError(f"Could not find module {name!r}")
+
+    launch.check_cpp_runtime()
+    monkeypatch.setattr(os, "name", "nt")
+    monkeypatch.setattr(ctypes, "WinDLL", load, raising=False)
+    with pytest.raises(launch.SetupError, match=r"vc_redist\.x64\.exe"):
+        launch.check_cpp_runtime()
+    monkeypatch.setattr(ctypes, "WinDLL", lambda name: None, raising=False)
+    launch.check_cpp_runtime()
 
 
 def test_the_stamp_changes_with_everything_that_decides(checkout: Path) -> None:

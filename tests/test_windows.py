@@ -1,16 +1,28 @@
 """What can be said of Windows without one: its calls, its paths, its packages, and text in its code pages."""
 
 import ast
+import itertools
 import json
+import logging
+import ntpath
+import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from kl_lens_desktop import files
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.gui.shell import crash
+from kl_lens_desktop.gui.state.workspace import workspace_of
+from kl_lens_desktop.process import child
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted(
@@ -100,3 +112,131 @@ def test_what_is_pinned_can_be_had_for_windows(python: str, tmp_path: Path) -> N
                 pin = pins.get(canonicalize_name(need.name))
                 assert pin, f"{about['name']} needs {need}"
                 assert need.specifier.contains(pin.removeprefix("==")), f"{about['name']} needs {need}"
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """What asks which system this is hears Windows, and pauses take no time."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    return monkeypatch
+
+
+class Held:
+    """`os.replace` while another program has a file open: it refuses so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left, self._replace = times, os.replace
+
+    def __call__(self, source: Path, target: Path) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            raise PermissionError(13, "The process cannot access the file")
+        self._replace(source, target)
+
+
+def test_what_a_scanner_holds_is_renamed_when_it_lets_go(windows: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    windows.setattr(os, "replace", Held(25))
+    with files.atomic_folder(tmp_path / "ir", files.CARD) as staging:
+        (staging / "openvino_model.bin").write_bytes(b"hours of work")
+    assert (tmp_path / "ir" / "openvino_model.bin").read_bytes() == b"hours of work"
+    clock = itertools.count(0, 5)
+    windows.setattr(time, "monotonic", lambda: next(clock))
+    windows.setattr(os, "replace", Held(1000))
+    with pytest.raises(InputError, match="permission is denied"):
+        files.write_text(tmp_path / "plan.json", "{}")
+    assert next(clock) < 60, "a file is waited for ten seconds"
+
+
+@pytest.mark.parametrize("action", [files.remove_folder, files.check_unused])
+def test_a_folder_in_use_is_not_half_deleted(
+    action: Callable[[Path], None], windows: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").touch()
+    clock = itertools.count()
+    windows.setattr(time, "monotonic", lambda: next(clock))
+    windows.setattr(os, "replace", Held(1000))
+    with pytest.raises(PermissionError):
+        action(folder)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    windows.undo()
+    action(folder)
+    assert folder.exists() == (action is files.check_unused)
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["model"])
+
+
+def test_a_folder_that_may_not_be_written_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`tempfile` takes a refusal for a name that is taken, and tries two billion others."""
+    tried = []
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        tried.append(path)
+        raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(InputError, match="permission is denied"):
+        files.check_writable(tmp_path)
+    assert len(tried) == 1
+
+
+def test_the_python_that_works_is_the_one_that_is_measured(windows: pytest.MonkeyPatch) -> None:
+    """There, the Python of a virtual environment only starts another one."""
+    windows.setattr(sys, "executable", r"C:\kl-lens\.venv\Scripts\python.exe")
+    windows.setattr(sys, "_base_executable", r"C:\Python313\python.exe")
+    command, variables = child.worker_command()
+    assert command[0] == sys._base_executable
+    assert variables == {"__PYVENV_LAUNCHER__": sys.executable}
+    windows.setattr(sys, "_base_executable", sys.executable)
+    assert child.worker_command() == ([sys.executable, "-m", "kl_lens_desktop", "worker"], {})
+
+
+_READER = """
+import os
+from kl_lens_desktop.process import worker
+lines = worker._claim_stdin()
+print(lines.readline(), os.read(0, 9), lines.readline())
+"""
+
+
+def test_no_library_waits_for_what_the_parent_says() -> None:
+    """There, who asks what standard input is waits for the thread that reads it: numpy would never load."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _READER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        reader.stdin.write(b"a job\ncancel\n")
+        reader.stdin.flush()  # and it stays open
+        assert reader.stdout.readline().split(b" ") == [b"b'a", b"job\\n'", b"b''", b"b'cancel\\n'" + _END]
+
+
+_END = os.linesep.encode()
+
+
+def test_a_folder_is_known_by_all_its_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os.path, "normcase", ntpath.normcase)
+    one, other = (workspace_of(tmp_path, name) for name in ("/home/Me/Granite", r"/home\me/granite"))
+    assert one.folder.name.rpartition("-")[2] == other.folder.name.rpartition("-")[2]
+
+
+def test_a_full_log_that_another_window_has_open_is_written_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KL_LENS_HOME", str(tmp_path))
+    crash.install(lambda _: None)
+    log = tmp_path / "logs" / crash.LOG_NAME
+    try:
+        log.write_text("x" * 2**20, encoding="utf-8")
+        monkeypatch.setattr(os, "replace", Held(1000))
+        logging.getLogger("kl_lens_desktop").info("what happened")
+        assert log.read_text(encoding="utf-8").rstrip().endswith("what happened")
+        monkeypatch.undo()
+        logging.getLogger("kl_lens_desktop").info("and then")
+        assert log.stat().st_size < 100
+    finally:
+        crash.uninstall()

@@ -72,7 +72,8 @@ def _static_pipeline(folder: Path, device: str, given: dict[str, Any]) -> Any:
 
     check_made_for_npu(folder, device)
     graph = (folder / NPU_MODEL).read_text(encoding="utf-8")
-    weights = np.memmap(folder / "openvino_model.bin", np.uint8, "c")
+    # Read-only: a mapping to be changed would be charged as memory in full on Windows.
+    weights = np.memmap(folder / "openvino_model.bin", np.uint8, "r")
     _mapped.append(weights)
     settings = folder / "generation_config.json"
     properties = {**_NPU, **given}
@@ -80,7 +81,7 @@ def _static_pipeline(folder: Path, device: str, given: dict[str, Any]) -> Any:
         properties["NPUW_LLM_SHARED_HEAD"] = "NO"
     return openvino_genai.LLMPipeline(
         graph,
-        openvino.Tensor(weights, shared_memory=True),
+        openvino.Tensor(weights, [len(weights)], openvino.Type.u8),
         openvino_genai.Tokenizer(str(folder)),
         device,
         openvino_genai.GenerationConfig(*([str(settings)] if settings.is_file() else [])),

@@ -12,7 +12,7 @@ from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.printable import is_steering, printable, printable_lines
-from kl_lens_desktop.process.awake import awake
+from kl_lens_desktop.process.awake import awake, battery_notes
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
@@ -58,6 +58,8 @@ def events(job: Job[Any], carry: Carry) -> Iterator[Event]:
         cancel.cancel()
 
     try:
+        for note in battery_notes([job]):
+            meter.tell(note.text)
         with exclusive(job.writes()), answered(hear), awake([job]), contextlib.suppress(Cancelled):
             for event in carry(job, cancel):
                 if isinstance(event, Progress):

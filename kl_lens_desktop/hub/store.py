@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from huggingface_hub.file_download import are_symlinks_supported, repo_folder_na
 from huggingface_hub.utils import WeakFileLock
 
 from kl_lens_desktop.errors import InputError, ModelError
-from kl_lens_desktop.files import link_or_copy, read_json, reason, write_text
+from kl_lens_desktop.files import check_unused, link_or_copy, read_json, reason, remove_folder, write_text
 from kl_lens_desktop.home import home
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.repository.listing import HubFile
@@ -181,8 +180,9 @@ def remove_model(model: StoredModel) -> None:
     """Delete a model's files, but for what another commit of it shares; `InputError` if one is in use."""
     try:
         if model.old:
-            _remove_folder(model.folder)
+            remove_folder(model.folder)
             return
+        check_unused(model.folder)
         found = scan_cache_dir(cache())
         # A copy of a repository has the same commits, and huggingface_hub would take either of the two.
         its = frozenset(r for r in found.repos if (r.repo_type, r.repo_id) == ("model", model.id))
@@ -213,7 +213,7 @@ def move_to_cache(model: StoredModel, cancel: Cancel) -> StoredModel:
                 link_or_copy(path, place.folder / path.name, cancel.check)
         for asked in model.names:
             place.refer(asked)
-        _remove_folder(model.folder)
+        remove_folder(model.folder)
     except OSError as error:
         step = "Free some space, or close the programs that use it, and try again"
         raise InputError(f"Cannot move {model.id}", reason(error), step) from error
@@ -258,14 +258,6 @@ def _old(manifest: Path) -> StoredModel:
             whole = value.get("complete") is True
             return StoredModel(name, revision, frozenset({asked}), folder, size, whole, old=True)
     return StoredModel(folder.name, "", frozenset(), folder, size, complete=False, old=True)
-
-
-def _remove_folder(folder: Path) -> None:
-    """Delete a folder, first aside as a whole: a half-deleted model must never look usable."""
-    gone = folder.with_name(f".{folder.name}.removed")  # not listed any more
-    shutil.rmtree(gone, ignore_errors=True)
-    os.replace(folder, gone)
-    shutil.rmtree(gone)
 
 
 def _weighs(path: Path, size: int) -> bool:

@@ -15,7 +15,7 @@ from huggingface_hub import get_session, hf_raise_for_status
 from huggingface_hub.utils import WeakFileLock
 
 from kl_lens_desktop.errors import Cancelled, HubError
-from kl_lens_desktop.files import link_or_copy, pieces
+from kl_lens_desktop.files import link_or_copy, pieces, rename
 from kl_lens_desktop.hub import session
 from kl_lens_desktop.hub.client import file_url, headers
 from kl_lens_desktop.hub.refusals import TRY_LATER, PassingError, not_the_hub, worded
@@ -137,7 +137,7 @@ class Transfer:
                 disk.flush()
                 os.fsync(disk.fileno())
             if part.digest.hexdigest() == file.etag:
-                os.replace(partial, self._snapshot.blob(file.etag))
+                rename(partial, self._snapshot.blob(file.etag))
                 return
             partial.unlink()
             if last:

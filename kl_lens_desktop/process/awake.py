@@ -2,13 +2,17 @@
 
 Only the sleep for want of a user is held off; a closed lid, an empty battery and the power button do as they
 are set, and the screen may go dark. By `wakepy`: SetThreadExecutionState on Windows, the desktop's own
-service on Linux. Where there is no such service, nothing happens.
+service on Linux. Where there is no such service, nothing happens. On battery, Windows heeds such a wish for a
+few minutes only, so a person is told to plug the computer in.
 """
 
 import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import psutil
+
+from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.process.job import Job
 
 
@@ -28,3 +32,14 @@ def awake(jobs: Iterable[Job[Any]], *, wanted: bool = True) -> Iterator[bool]:
 
     with keep.running(on_fail="pass") as mode:
         yield bool(mode.active)
+
+
+def battery_notes(jobs: Iterable[Job[Any]]) -> Iterator[Note]:
+    """What to tell a person who begins a long job on battery; nothing otherwise."""
+    if not any(job.LONG for job in jobs):
+        return
+    # Absent on some systems; None where there is no battery, and unknown where nobody says how it is fed.
+    battery = getattr(psutil, "sensors_battery", lambda: None)()
+    if battery is not None and battery.power_plugged is False:
+        words = "This computer runs on battery and may sleep before the job ends. Plug it in for long jobs."
+        yield Note(words, "warning")

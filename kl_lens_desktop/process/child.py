@@ -78,15 +78,16 @@ class Child:
         self._telling = threading.Lock()
         marks = f"{os.environ.get(_MARK, '')} {self._mark}"  # of children's children, too
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows only: no console flashes up
+        command, variables = worker_command()
         self._process = subprocess.Popen(
-            worker_command(),
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
             creationflags=flags,
-            env={**os.environ, "PYTHONUTF8": "1", _MARK: marks, **(environment or {})},
+            env={**os.environ, "PYTHONUTF8": "1", _MARK: marks, **variables, **(environment or {})},
         )
         self._pumps = [
             threading.Thread(target=pump, daemon=True, name=f"{job.NAME} {pump.__name__}")
@@ -324,8 +325,16 @@ def _runs(process: psutil.Process) -> bool:
     return False
 
 
-def worker_command() -> list[str]:
-    """How to start this program as a worker, from a checkout or frozen."""
+def worker_command() -> tuple[list[str], dict[str, str]]:
+    """How to start this program as a worker, from a checkout or frozen: the command, and variables for it.
+
+    On Windows, the ``python.exe`` of a virtual environment starts another Python that does the work, of which
+    nothing could be measured; so that one is started, as `multiprocessing` does.
+    """
     if getattr(sys, "frozen", False):
-        return [sys.executable, "worker"]
-    return [sys.executable, "-m", "kl_lens_desktop", "worker"]
+        return [sys.executable, "worker"], {}
+    python, variables = sys.executable, dict[str, str]()
+    base = getattr(sys, "_base_executable", python)
+    if sys.platform == "win32" and os.path.normcase(base) != os.path.normcase(python):
+        python, variables = base, {"__PYVENV_LAUNCHER__": python}
+    return [python, "-m", "kl_lens_desktop", "worker"], variables

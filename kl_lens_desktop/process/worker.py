@@ -40,10 +40,7 @@ def serve(read: Callable[[bytes], Job[Any]]) -> int:
         The job of a line: `kl_lens_desktop.jobs.from_line`.
     """
     free = psutil.virtual_memory().available
-    output = _claim_stdout()
-    # Unbuffered: a daemon thread inside a buffered reader holds its lock and aborts the interpreter at its
-    # end.
-    requests = io.FileIO(sys.stdin.fileno(), closefd=False)
+    output, requests = _claim_stdout(), _claim_stdin()
     line = requests.readline()
     cancel = Cancel()
     threading.Thread(target=_obey, args=(requests, cancel), daemon=True, name="parent").start()
@@ -83,9 +80,35 @@ def _claim_stdout() -> TextIO:
     """Keep the real standard output for events; whatever libraries print goes to standard error."""
     sys.stdout.flush()
     kept = os.dup(1)
-    os.dup2(2, 1)
+    _redirect(1, 2)
     sys.stdout = sys.stderr
     return os.fdopen(kept, "w", encoding="utf-8", newline="\n")
+
+
+def _claim_stdin() -> io.FileIO:
+    """Keep the real standard input for the parent's lines; whatever libraries read is empty.
+
+    On Windows, a library that asks what standard input is waits for whoever reads it, so `import numpy` would
+    never end while a thread waits for the parent (numpy issue 24290).
+
+    It is unbuffered: a daemon thread inside a buffered reader holds its lock and aborts the interpreter at
+    its end.
+    """
+    kept, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    _redirect(0, nothing)
+    os.close(nothing)
+    return io.FileIO(kept, closefd=False)
+
+
+def _redirect(number: int, to: int) -> None:
+    """Make the standard stream of that number (0, 1) another file, for every library in this process."""
+    os.dup2(to, number)
+    if sys.platform == "win32":  # for those with a C runtime of their own
+        import ctypes
+        import msvcrt
+
+        handle = ctypes.c_void_p(msvcrt.get_osfhandle(number))
+        ctypes.windll.kernel32.SetStdHandle(ctypes.c_ulong(2**32 - 10 - number), handle)
 
 
 def _write(output: TextIO, event: Event) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kl_lens_desktop import temporary
 from kl_lens_desktop.disk_space import room_for
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.files import behind_links, reason
+from kl_lens_desktop.files import behind_links, reason, rename
 from kl_lens_desktop.quant.formats import SCALE_BYTES, Format, group_size, parse_format
 
 SCHEMA = "kl-lens/integers/1"
@@ -298,7 +298,7 @@ def writing(
                 writer.finish()  # raises where the disk is full, and then the old file stays
                 file.close()  # Windows renames no open file
                 with temporary.placing():
-                    os.replace(partial, place)
+                    rename(partial, place)
     except OSError as error:
         raise InputError(f"Cannot write {path}", reason(error), "Choose another folder") from error
 

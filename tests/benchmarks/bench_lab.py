@@ -185,7 +185,7 @@ def measure_failures(folder: Path, root: Path) -> None:
                odd_folder(root / "orphan", "orphan", str(told))]  # fmt: skip
     settings = Benchmark(tokens=256, contexts=(), rounds=2, max_rounds=2, raw=False, cache=False,
                             memory_limit_mb=1500, time_limit_s=30)  # fmt: skip
-    with mock.patch.object(child_module, "worker_command", return_value=WORKER):
+    with mock.patch.object(child_module, "worker_command", return_value=(WORKER, {})):
         job = BenchJob(tuple(folders), root / "failures.json", ("CPU",), settings)
         for event in perform(job, Cancel()):
             if isinstance(event, Measured):

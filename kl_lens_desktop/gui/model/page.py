@@ -83,7 +83,7 @@ class ModelPage(Page):
             return
         folder = QFileDialog.getExistingDirectory(self, tr("Open a model folder"))
         if folder:
-            self.open(folder)
+            self.open(str(Path(folder)))  # a dialog writes / on Windows too
 
     def open(self, reference: str) -> None:
         if self.session.job.running:

@@ -1,6 +1,5 @@
 """Library: the models that were pulled and the work folders, what they weigh, and how to be rid of them."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ from PySide6.QtWidgets import QHBoxLayout, QTableWidget, QTableWidgetItem, QWidg
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import InputError
-from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.files import MODEL_XML, reason, remove_folder
 from kl_lens_desktop.gui.kit.controls import (
     Frame,
     NumberDelegate,
@@ -190,6 +189,7 @@ class LibraryPage(Page):
         self._question.hide()
         if holding is None or self.session.job.running:
             return
+        self.session.chat.release()  # which may have a model of it open
         self.session.background.run(lambda: _remove(holding), self._deleted, self.session.say_error)
 
     def _deleted(self, holding: Holding) -> None:
@@ -248,11 +248,11 @@ def _remove(holding: Holding) -> Holding:
         store.remove_model(holding.model)
         return holding
     try:
-        shutil.rmtree(holding.folder)
+        remove_folder(holding.folder)
     except OSError as error:
         raise InputError(
             tr("Cannot delete {folder}").format(folder=holding.folder),
-            error.strerror or str(error),
+            reason(error),
             tr("Close the programs that use it, and try again"),
         ) from error
     return holding

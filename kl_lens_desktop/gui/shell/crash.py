@@ -4,6 +4,7 @@ import contextlib
 import faulthandler
 import logging
 import logging.handlers
+import os
 import sys
 import threading
 import traceback
@@ -39,8 +40,9 @@ def install(tell: Callable[[str], None]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     before = _last_crash(folder / FAULT_NAME)
     handler = logging.handlers.RotatingFileHandler(
-        folder / LOG_NAME, maxBytes=2**20, backupCount=3, encoding="utf-8", delay=True
+        folder / LOG_NAME, maxBytes=2**20, backupCount=1, encoding="utf-8", delay=True
     )
+    handler.rotator = _renamed
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
@@ -68,6 +70,12 @@ def install(tell: Callable[[str], None]) -> str:
     sys.excepthook = hook
     threading.excepthook = thread_hook
     return before
+
+
+def _renamed(log: str, earlier: str) -> None:
+    """Rename a full log; on Windows it stays, and grows, while another window has it open."""
+    with contextlib.suppress(PermissionError):
+        os.replace(log, earlier)
 
 
 def _last_crash(path: Path) -> str:

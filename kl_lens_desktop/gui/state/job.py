@@ -16,7 +16,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 from kl_lens_desktop.errors import Cancelled, KLLensError
 from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.gui.state.translation import tr
-from kl_lens_desktop.process.awake import awake
+from kl_lens_desktop.process.awake import awake, battery_notes
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import (
@@ -237,6 +237,7 @@ def _listen(
             exclusive(results | ({place} if place and results else set())),
             awake([each.job for each in steps], wanted=stay_awake),
         ):
+            queue.extend((step, note) for note in battery_notes(each.job for each in steps))
             for step in steps:
                 queue.append((step, None))
                 for event in Child(step.job, label=step.label).events(cancel):

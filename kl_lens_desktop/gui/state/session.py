@@ -3,7 +3,6 @@
 The pages read from here and listen to its signals; none of them knows another.
 """
 
-import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from kl_lens_desktop.errors import Cancelled, InputError, KLLensError
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportJob
-from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.files import MODEL_XML, reason, rename
 from kl_lens_desktop.gui.state import bench_history, unfinished
 from kl_lens_desktop.gui.state.background import Background
 from kl_lens_desktop.gui.state.chat import Chat
@@ -388,7 +387,12 @@ class Session(QObject):
         """Measure so from now on; scores measured otherwise are set aside as ``scores-before.json``."""
         workspace = self.workspace
         if workspace.scores.exists() and not analysis.continues(self.analysis):
-            os.replace(workspace.scores, workspace.scores.with_name("scores-before.json"))
+            try:
+                rename(workspace.scores, workspace.scores.with_name("scores-before.json"), patience_s=1.0)
+            except OSError as error:
+                step = tr("Close the programs that use it, and try again")
+                self.say_error(InputError(tr("The scores cannot be set aside"), reason(error), step))
+                return
             self.scores, self.entries = None, {}
             self.scores_changed.emit()
             self.entries_changed.emit()

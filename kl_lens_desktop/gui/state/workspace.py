@@ -1,6 +1,7 @@
 """Where things lie on disk: the logs, and one work folder for each model."""
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ def workspace_of(work_folder: Path, reference: str) -> Workspace:
     if reference == "sample":
         return Workspace(work_folder / "sample")
     name = re.sub(r"[^a-z0-9._-]+", "-", Path(reference).name.lower())[:40].strip(".-") or "model"
+    if Path(reference).is_absolute():
+        reference = os.path.normcase(reference)  # Windows knows a folder by names in / and \, large and small
     return Workspace(work_folder / f"{name}-{hashlib.sha256(reference.encode()).hexdigest()[:8]}")
 
 
