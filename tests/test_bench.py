@@ -11,10 +11,13 @@ import shutil
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -29,7 +32,7 @@ from kl_lens_desktop.bench import quality as quality_module
 from kl_lens_desktop.bench.chat import pieces_of
 from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
 from kl_lens_desktop.bench.devices import list_devices
-from kl_lens_desktop.bench.fidelity import fidelity
+from kl_lens_desktop.bench.fidelity import Truth, fidelity
 from kl_lens_desktop.bench.figures import over_batches, perplexity
 from kl_lens_desktop.bench.jobs import (
     BenchJob,
@@ -52,6 +55,7 @@ from kl_lens_desktop.bench.stateful_model import StatefulModel
 from kl_lens_desktop.bench.variants import find_variants
 from kl_lens_desktop.cli import commands
 from kl_lens_desktop.errors import Cancelled, ChildError, InputError, ModelError
+from kl_lens_desktop.export import in_pieces, proof
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.files import NPU_MODEL, read_json, write_json
@@ -70,6 +74,7 @@ from kl_lens_desktop.process.events import (
     Progress,
 )
 from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.process.memory import private_bytes
 from kl_lens_desktop.text import passage as text_module
 from kl_lens_desktop.text import wikitext
 from kl_lens_desktop.text.bundled import held_out_text, read_text
@@ -922,6 +927,46 @@ def test_a_child_past_a_limit_is_ended_and_says_so(
     assert words in row["status"]
 
 
+def test_a_model_too_large_for_the_memory_is_compared_all_the_same(
+    short_ir: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its full precision, and its own in f32, run piece by piece then."""
+    job = QualityJob(
+        short_ir["int4"].absolute(), "CPU", 700, 100, "f32", reference=short_ir["fp16"].absolute()
+    )
+    (whole,) = [job.result(each) for each in job.run(Cancel()) if isinstance(each, Finished)]
+    pieces = Counter[int]()
+
+    def cut(graph: Any, most: int) -> Any:
+        found = original(graph, most)
+        pieces[len(found[1])] += 1
+        return found
+
+    original = in_pieces._cut
+    monkeypatch.setattr(in_pieces, "_cut", cut)
+    monkeypatch.setattr(proof, "PIECE", 2**18)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**28, total=2**33))
+    events = list(job.run(Cancel()))
+    apart = job.result(events[-1])
+    assert sorted(pieces.values()) == [2], "the reference and the truth"
+    assert min(pieces) > 4
+    shares = [each.done / each.total for each in events if isinstance(each, Progress)]
+    assert len(set(shares)) > 4
+    for name in ("nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce", "top1_agreement"):
+        assert apart[name]["mean"] == pytest.approx(whole[name]["mean"], rel=1e-3, abs=1e-7), name
+    assert apart["fidelity"]["ok"]
+    assert apart["fidelity"]["torch_difference"] == pytest.approx(
+        whole["fidelity"]["torch_difference"], rel=0.5
+    )
+
+
+def test_what_is_mapped_is_no_memory_that_a_limit_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert private_bytes(SimpleNamespace(rss=9 * 2**30, shared=8 * 2**30)) == 2**30
+    assert private_bytes(SimpleNamespace(rss=9 * 2**30)) == 9 * 2**30
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert private_bytes(SimpleNamespace(rss=9 * 2**30, private=3 * 2**30)) == 3 * 2**30
+
+
 def test_answers_that_are_no_numbers_are_wrong_answers(short_ir: dict[str, Path], tmp_path: Path) -> None:
     spoilt = with_weight_changed(short_ir["fp16"], tmp_path / "spoilt", lambda weight: weight * np.nan)
     out = tmp_path / "bench.json"
@@ -946,9 +991,10 @@ def test_the_gate_tells_rounding_from_one_wrong_matrix(sample_ir: dict[str, Path
         return StatefulModel(core, folder, "CPU", hints, 100)
 
     def judged(folder: Path) -> dict:
-        return fidelity(opened(folder, {}), truth, ids, functools.partial(opened, folder, FULL_PRECISION))
+        return fidelity(opened(folder, {}), truth, functools.partial(opened, folder, FULL_PRECISION))
 
-    truth = opened(full, FULL_PRECISION)
+    exact = opened(full, FULL_PRECISION)
+    truth = Truth(ids, [logits.copy() for logits in proof.answers(exact.step, ids)])
     rounded = judged(full)
     assert rounded["ok"]
     assert rounded["relative_difference"] < 0.03
@@ -958,7 +1004,7 @@ def test_the_gate_tells_rounding_from_one_wrong_matrix(sample_ir: dict[str, Path
         assert ("strict_difference" in gate) == again
     # a device that rounds harshly and is right in f32: here its rounding is that of all weights to INT4
     strictly = functools.partial(opened, full, FULL_PRECISION)
-    harsh = fidelity(opened(sample_ir["int4"], {}), truth, ids, strictly)
+    harsh = fidelity(opened(sample_ir["int4"], {}), truth, strictly)
     assert harsh["relative_difference"] > 0.03
     assert harsh["ok"]
 

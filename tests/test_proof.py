@@ -9,7 +9,7 @@ import openvino as ov
 import pytest
 
 from kl_lens_desktop.bench.answers import answer_words
-from kl_lens_desktop.bench.fidelity import judged, wrong_words
+from kl_lens_desktop.bench.fidelity import judged, truth_of, wrong_words
 from kl_lens_desktop.bench.stateful_model import StatefulModel
 from kl_lens_desktop.errors import ExportError, InputError, ModelError
 from kl_lens_desktop.export import proof
@@ -78,7 +78,7 @@ def test_a_folder_that_is_wrong_on_the_cpu_too_is_found(short_ir: dict[str, Path
     proof.save_reference(folder, said)  # of other weights
     core = ov.Core()
     model = StatefulModel(core, folder, "CPU", FULL_PRECISION, 256)
-    gate = judged(core, folder, "CPU", model, lambda _: model, "")
+    gate = judged(core, folder, "CPU", model, lambda _: model, truth_of(core, folder, "", Cancel()))
     assert gate["relative_difference"] < 1e-3
     assert not gate["ok"]
     assert wrong_words(gate).startswith(
@@ -91,7 +91,8 @@ def test_folders_of_before_are_judged_without(short_ir: dict[str, Path], tmp_pat
     (folder / proof.REFERENCE).unlink()
     core = ov.Core()
     model = StatefulModel(core, folder, "CPU", FULL_PRECISION, 256)
-    gate = judged(core, folder, "CPU", model, lambda _: model, "It was a dark night. " * 200)
+    truth = truth_of(core, folder, "It was a dark night. " * 200, Cancel())
+    gate = judged(core, folder, "CPU", model, lambda _: model, truth)
     assert gate["ok"]
     assert "torch_difference" not in gate
 

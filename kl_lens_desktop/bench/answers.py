@@ -4,9 +4,12 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from kl_lens_desktop.bench.devices import Device, list_devices
-from kl_lens_desktop.bench.fidelity import judged, wrong_words
+from kl_lens_desktop.bench.fidelity import judged, truth_of, wrong_words
 from kl_lens_desktop.bench.jobs import AnswersJob, Asked
+from kl_lens_desktop.bench.memory import MEMORY_SHARE
 from kl_lens_desktop.bench.static_model import has_graph_for_npu, needs_fixed_shapes, open_model
 from kl_lens_desktop.errors import ChildError
 from kl_lens_desktop.export import proof
@@ -46,7 +49,9 @@ def check_answers(folder: Path, cancel: Cancel, listed: list[Device] | None = No
         status, gate = "failed: it did not answer", None
         job = AnswersJob(folder.absolute(), device.name)
         try:
-            for event in Child(job, time_limit_s=TIME_LIMIT_S).events(cancel):
+            limit_mb = MEMORY_SHARE * psutil.virtual_memory().available / 2**20
+            child = Child(job, time_limit_s=TIME_LIMIT_S, memory_limit_mb=limit_mb)
+            for event in child.events(cancel):
                 if isinstance(event, Finished):
                     gate = job.result(event)["fidelity"]
                     status = "ok" if gate["ok"] else wrong_words(gate)
@@ -84,8 +89,7 @@ def ask(job: AnswersJob, cancel: Cancel) -> Iterator[Event]:
     core = openvino.Core()
     opened = functools.partial(open_model, core, folder, device, chunk=proof.TOKENS, capacity=proof.TOKENS)
     yield Progress(STAGE, 0, 1, f"Loading {folder.name} on {device}")
+    truth = truth_of(core, folder, read_text(calibration_text()), cancel)
     model = opened({})
     cancel.check()
-    yield job.finished(
-        {"fidelity": judged(core, folder, device, model, opened, read_text(calibration_text()))}
-    )
+    yield job.finished({"fidelity": judged(core, folder, device, model, opened, truth)})

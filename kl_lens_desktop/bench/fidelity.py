@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from kl_lens_desktop.bench import divergence
+from kl_lens_desktop.bench.exact import Logits, exact_answers, prepared
 from kl_lens_desktop.bench.jobs import Gate
-from kl_lens_desktop.bench.stateful_model import StatefulModel
+from kl_lens_desktop.bench.memory import holds
 from kl_lens_desktop.bench.static_model import LoadedModel
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.calls import FULL_PRECISION
+from kl_lens_desktop.files import WEIGHTS
+from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN
 from kl_lens_desktop.text.passage import token_ids
 
@@ -25,32 +28,62 @@ DOUBT_ON_CPU, DOUBT = 0.03, 0.005
 _STRICT_BOUND, _TORCH_BOUND = 0.005, 0.01
 
 
-def judged(
-    core: Any, folder: Path, device: str, model: LoadedModel, opened: Callable[..., LoadedModel], text: str
-) -> Gate:
-    """`fidelity` of a model on a device, on the prompt that the export was compared with torch on.
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What a device's answers for a folder are held to.
+
+    Attributes
+    ----------
+    ids : list of int
+        The prompt, which is fed as `export.proof.answers` does.
+    expected : list of ndarray
+        The folder's logits on the CPU in f32, by call, (tokens, vocabulary).
+    said : TorchAnswers, optional
+        Torch's answers to the prompt.
+    """
+
+    ids: list[int]
+    expected: list[Logits]
+    said: proof.TorchAnswers | None = None
+
+
+def truth_of(core: Any, folder: Path, text: str, cancel: Cancel) -> Truth:
+    """That of a folder, for the prompt that its export was compared with torch on.
+
+    The model that it takes is gone when this returns, so that it is never in memory beside the one on the
+    device.
 
     Parameters
     ----------
-    opened : callable
-        Opens the model on the device with properties of OpenVINO.
     text : str
         What is read in place of that prompt by folders exported before there was one.
     """
     said = proof.load_reference(folder)
     ids = said.ids if said else token_ids(folder, text[: CHARACTERS_PER_TOKEN * proof.TOKENS])[: proof.TOKENS]
-    exact = StatefulModel(core, folder, "CPU", FULL_PRECISION, proof.TOKENS)
+    answers = prepared(exact_answers(core, folder, list(proof.pieces(ids)), cancel))
+    return Truth(ids, [logits.copy() for logits in answers], said)
+
+
+def judged(
+    core: Any, folder: Path, device: str, model: LoadedModel, opened: Callable[..., LoadedModel], truth: Truth
+) -> Gate:
+    """`fidelity` of a folder's model on a device.
+
+    Parameters
+    ----------
+    opened : callable
+        Opens the model on the device with properties of OpenVINO.
+    """
     hints = hints_for(core, device, "f32")
-    strictly = functools.partial(opened, hints) if hints else None
-    return fidelity(model, exact, ids, strictly, said, DOUBT_ON_CPU if device == "CPU" else DOUBT)
+    again = bool(hints) and holds((folder / WEIGHTS).stat().st_size)
+    strictly = functools.partial(opened, hints) if again else None
+    return fidelity(model, truth, strictly, DOUBT_ON_CPU if device == "CPU" else DOUBT)
 
 
 def fidelity(
     model: LoadedModel,
-    exact: StatefulModel,
-    ids: list[int],
+    truth: Truth,
     strictly: Callable[[], LoadedModel] | None = None,
-    said: proof.TorchAnswers | None = None,
     doubt: float = DOUBT_ON_CPU,
 ) -> Gate:
     """The gate: whether a variant's answers on a device are those of the CPU in f32, but for rounding.
@@ -68,16 +101,14 @@ def fidelity(
 
     Parameters
     ----------
-    model, exact : LoadedModel, StatefulModel
-        The variant as it is measured, and on the CPU in f32.
-    ids : list of int
-        Fed as `export.proof.answers` does: long prompts, single tokens and lengths that come again run
-        different kernels on some devices, and the worst counts.
+    model : LoadedModel
+        The variant as it is measured.
+    truth : Truth
+        Long prompts, single tokens and lengths that come again run different kernels on some devices, and
+        the worst counts.
     strictly : callable, optional
         Opens the variant on the device in f32; without it, or where it cannot be opened so, there is nothing
         to ask again.
-    said : Reference, optional
-        Torch's answers to `ids`.
     doubt : float
         `DOUBT_ON_CPU`, or `DOUBT` for other devices.
 
@@ -87,9 +118,9 @@ def fidelity(
         ``relative_difference`` (root of the sums of squares of the logits' difference over that of their
         spread; None if something is no number), its ``bound`` and whether it is ``ok``; for the reader also
         ``kl`` (median over positions, nats per token) and ``top1_agreement``. If it was asked again,
-        ``strict_difference`` and ``strict_bound``. With `said`, ``torch_difference``, the CPU's from torch.
+        ``strict_difference`` and ``strict_bound``. With torch's answers, ``torch_difference``, the CPU's from torch.
     """
-    found = _differences(model, exact, ids, said)
+    found = _differences(model, truth)
     bound = answer_bound(model.settings.get("precision"))
     gate: Gate = {
         "relative_difference": _number(found.difference),
@@ -98,12 +129,12 @@ def fidelity(
         "kl": _number(found.kl),
         "top1_agreement": found.alike if math.isfinite(found.difference) else None,
     }
-    if said:
+    if truth.said:
         gate["torch_difference"] = _number(found.torch_difference)
         gate["ok"] &= found.torch_difference <= _TORCH_BOUND
     if doubt < found.difference <= bound and strictly:
         with contextlib.suppress(ModelError):  # experts are not compiled in f32 by every GPU
-            again = _differences(strictly(), exact, ids).difference
+            again = _differences(strictly(), truth).difference
             gate["strict_difference"], gate["strict_bound"] = _number(again), _STRICT_BOUND
             gate["ok"] &= again <= _STRICT_BOUND
     return gate
@@ -143,16 +174,13 @@ class _Found:
     torch_difference: float
 
 
-def _differences(
-    model: LoadedModel, exact: StatefulModel, ids: list[int], said: proof.TorchAnswers | None = None
-) -> _Found:
+def _differences(model: LoadedModel, truth: Truth) -> _Found:
+    ids, said = truth.ids, truth.said
     sums, kept = list[tuple[int, float, float]](), list[divergence.Logits]()
     nats: list[Any] = []
     alike = 0
     model.reset()
-    exact.reset()
-    both = zip(proof.answers(model.step, ids), proof.answers(exact.step, ids), strict=True)
-    for logits, expected in both:
+    for logits, expected in zip(proof.answers(model.step, ids), truth.expected, strict=True):
         sums.append((len(logits), *divergence.squares(logits, expected)))
         if said:
             if said.columns.max() >= expected.shape[1]:

@@ -29,7 +29,7 @@ from kl_lens_desktop.bench.jobs import (
     TimedRound,
 )
 from kl_lens_desktop.bench.llama import llama_row
-from kl_lens_desktop.bench.memory import fit_together
+from kl_lens_desktop.bench.memory import MEMORY_SHARE, fit_together
 from kl_lens_desktop.bench.model_card import fill
 from kl_lens_desktop.bench.rows import SCHEMA, Run, check_rows, row
 from kl_lens_desktop.bench.settings import Benchmark
@@ -46,7 +46,6 @@ from kl_lens_desktop.temporary import temporary_folder
 from kl_lens_desktop.text.bundled import held_out_text, read_text, remarks
 from kl_lens_desktop.text.passage import Passage, passage
 
-_MEMORY_SHARE = 0.9  # of what is free when a child starts; beyond it the computer would swap
 _CONTEXT_ROUNDS = 2
 
 Result = TypeVar("Result")
@@ -195,7 +194,7 @@ class BenchCourse:
 
     def start(self, job: Job[Any], run: Run) -> Child:
         settings = self.settings
-        limit_mb = settings.memory_limit_mb or _MEMORY_SHARE * psutil.virtual_memory().available / 2**20
+        limit_mb = settings.memory_limit_mb or MEMORY_SHARE * psutil.virtual_memory().available / 2**20
         return Child(
             job,
             time_limit_s=settings.time_limit_s,

@@ -1,19 +1,21 @@
 """What runs in a child process to measure quality: what a variant predicts on a device, and how rightly."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from kl_lens_desktop.bench import divergence
-from kl_lens_desktop.bench.fidelity import hints_for, judged
+from kl_lens_desktop.bench.exact import Logits, exact_answers
+from kl_lens_desktop.bench.fidelity import hints_for, judged, truth_of
 from kl_lens_desktop.bench.figures import OF_TOKEN, over_batches, perplexity
 from kl_lens_desktop.bench.jobs import QualityJob
-from kl_lens_desktop.bench.stateful_model import StatefulModel
+from kl_lens_desktop.bench.stateful_model import pieces
 from kl_lens_desktop.bench.static_model import LONGEST_CALL, LoadedModel, needs_fixed_shapes, open_model
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export import proof
-from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.text.bundled import held_out_text, read_text
@@ -36,14 +38,16 @@ def measure_quality(job: QualityJob, cancel: Cancel) -> Iterator[Event]:
     yield Progress("bench-quality", 0, len(read.windows), f"Loading {folder.name} on {device}", "windows")
     longest = max(proof.TOKENS, *(len(window.ids) for window in read.windows))
     opened = functools.partial(open_model, core, folder, device, chunk=chunk, capacity=longest)
+    truth = truth_of(core, folder, text, cancel)
+    cancel.check()
     model = opened(hints_for(core, device, job.precision))
     cancel.check()
-    gate = judged(core, folder, device, model, opened, text)
+    gate = judged(core, folder, device, model, opened, truth)
     cancel.check()
     reference = None
     if job.reference:
         try:
-            reference = StatefulModel(core, job.reference, "CPU", FULL_PRECISION, chunk)
+            reference = yield from _reference(core, job.reference, read.windows, chunk, cancel)
         except ModelError as error:
             yield Note(f"Cannot compare {folder.name} with FP16. {error}", "warning")
     counts = [0] * (read.windows[-1].batch + 1)
@@ -69,7 +73,32 @@ def measure_quality(job: QualityJob, cancel: Cancel) -> Iterator[Event]:
     })  # fmt: skip
 
 
-def window_sums(model: LoadedModel, reference: StatefulModel | None, window: TokenWindow) -> dict[str, float]:
+def _reference(
+    core: Any, folder: Path, windows: list[TokenWindow], chunk: int, cancel: Cancel
+) -> Generator[Event, None, Iterator[Logits]]:
+    """The logits of the FP16 variant, window after window, in the chunks that the variant is fed."""
+    calls = list[tuple[int, list[int]]]()
+    for window in windows:
+        past = 0
+        for ids in pieces(window.ids[:-1], chunk, 0):
+            calls.append((past, ids))
+            past += len(ids)
+    answers = exact_answers(core, folder, calls, cancel)
+    while True:
+        try:
+            share = next(answers)
+        except StopIteration as end:
+            return cast(Iterator[Logits], end.value)
+        # Reading takes about as long again, and counts from the start.
+        done = int(share * len(windows))
+        yield Progress(
+            "bench-quality", done, 2 * len(windows), f"Reading the text with {folder.name}", "windows"
+        )
+
+
+def window_sums(
+    model: LoadedModel, reference: Iterator[Logits] | None, window: TokenWindow
+) -> dict[str, float]:
     """Sums over a window's predicted tokens of `OF_TOKEN`, the compared ones only where there is a reference.
 
     Model and reference take the window in step, chunk by chunk, so that the logits are never kept.
@@ -83,9 +112,8 @@ def window_sums(model: LoadedModel, reference: StatefulModel | None, window: Tok
     skipped = len(ids) - window.counted  # positions that are context only
     sums = dict.fromkeys(OF_TOKEN if reference else OF_TOKEN[:1], 0.0)
     start = 0
-    references = reference.logits(ids) if reference else None
     for logits in model.logits(ids):
-        expected = next(references) if references else None
+        expected = next(reference) if reference else None
         if expected is not None and expected.shape != logits.shape:
             why = f"its vocabulary has {expected.shape[1]} tokens, the variant's {logits.shape[1]}"
             raise ModelError("The reference is another model", why, "Compare variants of one model")

@@ -1,12 +1,12 @@
 """A stateful graph run one piece after the other, since a device that compiles it whole takes several times
 the memory of its weights.
 
-Each piece has some of the weights. It is compiled alone, sees all calls of a prompt, and is forgotten before
+Each piece has some of the weights. It is compiled alone, sees all calls of all prompts, and is forgotten before
 the next one is compiled. What pieces hand on are the activations of all calls, which are small.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,37 +85,61 @@ def elements(graph: ov.Model) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
-def answers_in_pieces(
-    graph: ov.Model, calls: Sequence[tuple[int, Sequence[int]]], most: int, cancel: Cancel
-) -> list[NDArray[np.float32]]:
-    """The logits of each call, (tokens, vocabulary), on the CPU with nothing rounded.
+class InPieces:
+    """The answers of a stateful graph on the CPU with nothing rounded.
 
     Parameters
     ----------
     graph : ov.Model
-        Stateful; it is taken apart.
+        It is taken apart.
     calls : sequence of (int, sequence of int)
-        How many ids came before each call, and its own.
+        How many ids of its prompt came before each call, and its own. With none before, a prompt begins.
     most : int
         Elements of weights in a piece. A single larger weight is a piece too.
     """
-    states, pieces = _cut(graph, most)
-    feeds: list[Feeds] = [call_inputs(ids, past) for past, ids in calls]
-    feeds[0] |= {state.name: state.start() for state in states}
-    last = {name: number for number, piece in enumerate(pieces) for name in piece.inputs}
-    for number, piece in enumerate(pieces):
+
+    def __init__(self, graph: ov.Model, calls: Sequence[tuple[int, Sequence[int]]], most: int) -> None:
+        self._calls = calls
+        states, self._pieces = _cut(graph, most)
+        self._states = {state.name: state for state in states}
+        self._feeds: list[Feeds] = [call_inputs(ids, past) for past, ids in calls]
+        self._last = {name: number for number, piece in enumerate(self._pieces) for name in piece.inputs}
+        self._done = 0
+
+    def prepare(self, cancel: Cancel) -> Iterator[float]:
+        """Run all pieces but the last, which gives the logits; yields the share of them that is done."""
+        count = len(self._pieces) - 1
+        while self._done < count:
+            for call, _ in enumerate(self._run(self._done, cancel)):
+                yield (self._done + (call + 1) / len(self._calls)) / count
+            self._done += 1
+
+    def answers(self, cancel: Cancel) -> Iterator[NDArray[np.float32]]:
+        """The logits of each call, (tokens, vocabulary), computed as they are asked for."""
+        for _ in self.prepare(cancel):
+            pass
+        for given in self._run(len(self._pieces) - 1, cancel):
+            yield given.pop(_LOGITS)[0]
+
+    def _run(self, number: int, cancel: Cancel) -> Iterator[Feeds]:
+        """A piece for every call; yields what is left of what each call was given, with what it came to."""
         cancel.check()
+        piece = self._pieces[number]
         request = ov.Core().compile_model(piece.graph, "CPU", FULL_PRECISION).create_infer_request()
-        for given, following in zip(feeds, [*feeds[1:], {}], strict=True):
+        starts = [past for past, _ in self._calls][1:]
+        for given, following, past in zip(self._feeds, [*self._feeds[1:], {}], [*starts, 0], strict=True):
             cancel.check()
+            for name in piece.inputs:
+                if name not in given:  # the first call of a prompt
+                    given[name] = self._states[name].start()
             outputs = list(request.infer([given[name] for name in piece.inputs]).values())
             given |= zip(piece.handed, outputs, strict=False)
             for (state, part), value in zip(piece.written, outputs[len(piece.handed) :], strict=True):
-                state.write(part, value, following)
-            for name in [name for name in given if last.get(name, number) <= number and name != _LOGITS]:
+                if past:  # else nobody reads it
+                    state.write(part, value, following)
+            for name in [n for n in given if self._last.get(n, number) <= number and n != _LOGITS]:
                 del given[name]
-        del request
-    return [given[_LOGITS][0] for given in feeds]
+            yield given
 
 
 def _cut(graph: ov.Model, most: int) -> tuple[list[_State], list[_Piece]]:

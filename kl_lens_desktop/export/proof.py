@@ -86,10 +86,10 @@ def graph_answers(
     """
     import openvino as ov
 
-    from kl_lens_desktop.export.in_pieces import answers_in_pieces, elements
+    from kl_lens_desktop.export.in_pieces import InPieces, elements
 
     if elements(graph) > LARGE:
-        yield from answers_in_pieces(graph.clone(), list(pieces(ids, calls)), PIECE, cancel)
+        yield from InPieces(graph.clone(), list(pieces(ids, calls)), PIECE).answers(cancel)
         return
     request = ov.Core().compile_model(graph, "CPU", FULL_PRECISION).create_infer_request()
     for past, piece in pieces(ids, calls):

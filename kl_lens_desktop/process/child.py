@@ -25,6 +25,7 @@ from kl_lens_desktop.process.memory import (
     ended_by_system,
     memory_words,
     out_of_memory,
+    private_bytes,
     says_out_of_memory,
 )
 from kl_lens_desktop.process.record import encode
@@ -47,7 +48,8 @@ class Child:
     time_limit_s : float, optional
         Seconds after which the child is ended and `ChildError` raised; each order starts them anew.
     memory_limit_mb : float, optional
-        Resident set size in MB above which the child is ended and `ChildError` raised.
+        Private memory in MB (see `memory.private_bytes`) above which the child is ended and `ChildError`
+        raised.
     environment : dict of str, optional
         Environment variables set for the child besides ours.
     label : str, optional
@@ -270,10 +272,12 @@ class Child:
                 f"it took longer than {self._limit_s:.0f} s",
                 "Try another device or a smaller model",
             )
+        private_mb = 0.0
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            self._rss_mb = psutil.Process(self._process.pid).memory_info().rss / 2**20
+            info = psutil.Process(self._process.pid).memory_info()
+            self._rss_mb, private_mb = info.rss / 2**20, private_bytes(info) / 2**20
             self.peak_rss_mb = max(self.peak_rss_mb, self._rss_mb)
-        if self._limit_mb is not None and self.peak_rss_mb > self._limit_mb:
+        if self._limit_mb is not None and private_mb > self._limit_mb:
             raise ChildError(
                 f"The {self.name} process was stopped",
                 f"it used more than {self._limit_mb:.0f} MB",

@@ -1,6 +1,7 @@
 """Memory that ran out: how libraries and systems say so, and how a person is told."""
 
 import errno
+import sys
 from typing import Any
 
 from kl_lens_desktop.errors import ChildError, KLLensError
@@ -31,6 +32,11 @@ _ENDED_BY_SYSTEM = (-9, 0xC0000017, 0xC000012D)
 # How one ends that crashed in native code: SIGABRT, SIGBUS and SIGSEGV; abort() on Windows, its access
 # violation, corrupt heap and failed fast check. Libraries that do not look whether they got memory end so.
 _CRASHED = (-6, -7, -10, -11, 3, 0xC0000005, 0xC0000374, 0xC0000409)
+
+
+def private_bytes(info: Any) -> int:
+    """Of psutil's figures of a process, what the system cannot drop: without the pages of mapped files."""
+    return int(info.private if sys.platform == "win32" else info.rss - getattr(info, "shared", 0))
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
