@@ -118,7 +118,8 @@ def fidelity(
         ``relative_difference`` (root of the sums of squares of the logits' difference over that of their
         spread; None if something is no number), its ``bound`` and whether it is ``ok``; for the reader also
         ``kl`` (median over positions, nats per token) and ``top1_agreement``. If it was asked again,
-        ``strict_difference`` and ``strict_bound``. With torch's answers, ``torch_difference``, the CPU's from torch.
+        ``strict_difference`` and ``strict_bound``. With torch's answers, ``torch_difference``, the CPU's from
+        torch.
     """
     found = _differences(model, truth)
     bound = answer_bound(model.settings.get("precision"))

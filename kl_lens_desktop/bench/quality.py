@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -44,10 +44,10 @@ def measure_quality(job: QualityJob, cancel: Cancel) -> Iterator[Event]:
     cancel.check()
     gate = judged(core, folder, device, model, opened, truth)
     cancel.check()
-    reference = None
+    reference, ahead = None, 0
     if job.reference:
         try:
-            reference = yield from _reference(core, job.reference, read.windows, chunk, cancel)
+            reference, ahead = yield from _reference(core, job.reference, read.windows, chunk, cancel)
         except ModelError as error:
             yield Note(f"Cannot compare {folder.name} with FP16. {error}", "warning")
     counts = [0] * (read.windows[-1].batch + 1)
@@ -57,7 +57,8 @@ def measure_quality(job: QualityJob, cancel: Cancel) -> Iterator[Event]:
         counts[window.batch] += window.counted
         for name, total in window_sums(model, reference, window).items():
             sums[name][window.batch] += total
-        yield Progress("bench-quality", index + 1, len(read.windows), f"{folder.name} on {device}", "windows")
+        done, total = ahead + index + 1, ahead + len(read.windows)
+        yield Progress("bench-quality", done, total, f"{folder.name} on {device}", "windows")
     figures = {name: over_batches(batches, counts) for name, batches in sums.items()}
     by_word = over_batches(sums["nats_per_token"], read.words) if read.words else None
     yield job.finished({
@@ -75,25 +76,26 @@ def measure_quality(job: QualityJob, cancel: Cancel) -> Iterator[Event]:
 
 def _reference(
     core: Any, folder: Path, windows: list[TokenWindow], chunk: int, cancel: Cancel
-) -> Generator[Event, None, Iterator[Logits]]:
-    """The logits of the FP16 variant, window after window, in the chunks that the variant is fed."""
+) -> Generator[Event, None, tuple[Iterator[Logits], int]]:
+    """The logits of the FP16 variant, window after window, in the chunks that the variant is fed.
+
+    And as how many windows the work counts that was done before the first of them.
+    """
     calls = list[tuple[int, list[int]]]()
     for window in windows:
         past = 0
         for ids in pieces(window.ids[:-1], chunk, 0):
             calls.append((past, ids))
             past += len(ids)
-    answers = exact_answers(core, folder, calls, cancel)
+    answers, ahead = exact_answers(core, folder, calls, cancel), 0
     while True:
         try:
             share = next(answers)
         except StopIteration as end:
-            return cast(Iterator[Logits], end.value)
-        # Reading takes about as long again, and counts from the start.
-        done = int(share * len(windows))
-        yield Progress(
-            "bench-quality", done, 2 * len(windows), f"Reading the text with {folder.name}", "windows"
-        )
+            return end.value, ahead
+        ahead = len(windows)  # the variant reads them in about the same time
+        done, what = int(share * ahead), f"Reading the text with {folder.name}"
+        yield Progress("bench-quality", done, 2 * ahead, what, "windows")
 
 
 def window_sums(

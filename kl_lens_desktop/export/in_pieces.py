@@ -1,8 +1,8 @@
 """A stateful graph run one piece after the other, since a device that compiles it whole takes several times
 the memory of its weights.
 
-Each piece has some of the weights. It is compiled alone, sees all calls of all prompts, and is forgotten before
-the next one is compiled. What pieces hand on are the activations of all calls, which are small.
+Each piece has some of the weights. It is compiled alone, sees all calls of all prompts, and is forgotten
+before the next one is compiled. What pieces hand on are the activations of all calls, which are small.
 """
 
 import math
