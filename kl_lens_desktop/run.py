@@ -7,17 +7,19 @@ from typing import Any, ClassVar, TypedDict
 
 from kl_lens_desktop.bench.jobs import BenchJob, PricesJob
 from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.disk_space import check_room
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.files import CARD, check_replaceable, check_writable
 from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel
+from kl_lens_desktop.model.fit import folder_sizes, integers_bytes
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.jobs import VerifyJob
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
-from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress, Weights
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity.jobs import MENU, Analysis, AnalyzeJob
@@ -25,6 +27,7 @@ from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, check_text
 
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
+_WITH_SCALES = 1.05  # and everything else in a file of weights
 
 
 class Compressed(TypedDict):
@@ -132,13 +135,18 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
         analysis = replace(analysis, menu=menu(names, analysis.bits, saves_disk_only))
         avoided = tuple(("*", name) for name in MENU if name not in analysis.menu)
         limits = replace(limits, forbidden=avoided)
-    yield from _stage(AnalyzeJob(model, scores_path, analysis), cancel)
+    npu = any("NPU" in name.upper() for name in names)
+    room = _room_needed(folder_sizes(local.folder).parameters, out, analysis, npu=npu)
+    check_room(f"compressing {local.id}", room, out)
+    for event in _stage(AnalyzeJob(model, scores_path, analysis), cancel):
+        yield event
+        if isinstance(event, Weights):
+            yield from _hours(event.weights, replace(job, analysis=analysis), len(names))
     scores = load_scores(scores_path)
     plan = yield from _planned(scores, scores_path, plan_path, job, limits, names)
     if plan.measured is None:
         yield from _stage(VerifyJob(model, plan_path, tokens=job.verify_tokens), cancel)
 
-    npu = any("NPU" in name.upper() for name in names)
     variants = {name: ExportJob(model, out / name, format=name, npu=npu) for name in BASELINES}
     variants["plan"] = ExportJob(model, out / "plan", plan=plan_path, npu=npu)
     known = scores.model, scores.weights, scores.kept_bytes
@@ -171,6 +179,36 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
             "folders": {name: str(folder) for name, folder in folders.items()},
         }
     )
+
+
+def _room_needed(parameters: int, out: Path, analysis: Analysis, *, npu: bool) -> int:
+    """Bytes on the disk of `out` at most at a time, beside what lies there: of integers and exported models.
+
+    While it is written, a model lies there twice, and once more as another graph for an NPU.
+    """
+    there = peak = 0
+    if analysis.rounding == "data" and not (out / "scores.json").exists():
+        there = 2 * integers_bytes(parameters)  # those of the scores, written anew or beside the plan
+    bits = {name: float(parse_format(name).bits) for name in BASELINES} | {"plan": analysis.bits}
+    for name, each in bits.items():
+        if not (out / name).exists():
+            written = int(_WITH_SCALES * each / 8 * parameters)
+            peak = max(peak, there + (2 + npu) * written)
+            there += written
+    return max(peak, there)
+
+
+def _hours(weights: Sequence[dict[str, Any]], job: RunJob, devices: int) -> Iterator[Note]:
+    """How long a job of hours takes on a usual laptop, and what shortens it."""
+    from kl_lens_desktop.course import expected
+    from kl_lens_desktop.sensitivity.estimate import usual
+
+    hours = sum(expected(usual(weights), weights, job, devices).values()) / 3600
+    if hours > 1:
+        yield Note(
+            f"On a usual laptop, the whole job takes about {hours:.0f} h from its start. A limit for the "
+            "measuring (--minutes) shortens it, and an interrupted job resumes"
+        )
 
 
 def _planned(

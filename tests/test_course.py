@@ -1,10 +1,12 @@
 """How long the whole job takes is said truly, before it starts and from a tenth of it on."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Finished, Progress
 from kl_lens_desktop.process.job import perform
-from kl_lens_desktop.run import RunJob
+from kl_lens_desktop.run import RunJob, _hours
 from kl_lens_desktop.sensitivity.estimate import Costs, usual
 
 # Seconds by part of the sample's job as it ran on two cores that others were using.
@@ -165,3 +167,17 @@ def test_a_benchmark_does_not_count_on_rounds_for_which_there_is_no_time(
         clock[0] += 10
     assert course.progress(0, "").eta_s == pytest.approx(15 * 10)
     assert math.isfinite(course.progress(0.5, "").eta_s or math.nan)
+
+
+def test_a_job_of_hours_says_so_and_a_short_one_does_not(weights: list[dict[str, Any]]) -> None:
+    job = RunJob("sample", Path("out"))
+    assert not list(_hours(weights, job, 1))
+    sides = {0: 14, 1: 14}  # of the sample's matrices, those of a model of 1.5 billion parameters
+    large = [
+        {**each, "shape": [side * sides[axis] for axis, side in enumerate(each["shape"][:2])],
+         "parameters": each["parameters"] * 14**2}
+        for each in weights if each["kind"] != "conv"
+    ]  # fmt: skip
+    (note,) = _hours(large, job, 3)
+    hours = int(re.search(r"about (\d+) h", note.text)[1])
+    assert hours == round(sum(expected(usual(large), large, job, 3).values()) / 3600) > 1

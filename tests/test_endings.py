@@ -23,6 +23,7 @@ import pytest
 from safetensors import SafetensorError
 
 from kl_lens_desktop import files, quantities, temporary
+from kl_lens_desktop.bench import devices
 from kl_lens_desktop.bench.lab import BenchCourse, _loading
 from kl_lens_desktop.bench.rows import Run
 from kl_lens_desktop.bench.settings import Benchmark
@@ -41,8 +42,8 @@ from kl_lens_desktop.process.events import Note, Progress
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.process.memory import is_out_of_memory
 from kl_lens_desktop.process.signals import STOPPING, Stopped
-from kl_lens_desktop.run import is_exported
-from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
+from kl_lens_desktop.run import RunJob, _room_needed, is_exported
+from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
 from tests.models import build_folder
 from tests.stuck_worker import WORKER
 
@@ -350,6 +351,35 @@ def test_an_export_without_room_is_refused_before_it_is_traced(
     with pytest.raises(InputError, match="Not enough disk space for the exported model"):
         list(bundle.export_model(model, "int8_sym", tmp_path / "ir", Cancel()))
     assert list(tmp_path.iterdir()) == [tmp_path / "lfm2"]
+
+
+def test_a_whole_job_without_room_ends_before_its_first_hour(
+    usage: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "list_devices", lambda _: [])
+    usage[:] = [64 * 2**20 + 30_000_000]
+    analysis = Analysis(formats=("int4_sym_g64",))
+    with pytest.raises(InputError, match="Not enough disk space for compressing sample: it needs about"):
+        list(RunJob("sample", tmp_path / "out", analysis, devices=("CPU",)).run(Cancel()))
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
+@pytest.mark.parametrize(("npu", "all_gb", "without_fp16_gb"), [(False, 4.99, 2.89), (True, 6.30, 3.54)])
+def test_a_whole_job_needs_room_for_what_it_does_not_have_yet(
+    npu: bool, all_gb: float, without_fp16_gb: float, tmp_path: Path
+) -> None:
+    """Of a billion parameters, in GB: integers, and FP16, INT8, INT4 and a plan of 5 bits."""
+
+    def gb(rounding: str = "nearest", *there: str) -> float:
+        for name in there:
+            (tmp_path / name).mkdir()
+        found = _room_needed(10**9, tmp_path, Analysis(bits=5.0, rounding=rounding), npu=npu)
+        return found / 1e9
+
+    assert gb() == pytest.approx(all_gb, abs=0.01)
+    assert gb("data") == pytest.approx(gb() + 2 * 0.85)
+    assert gb("nearest", "fp16") == pytest.approx(without_fp16_gb, abs=0.01)
+    assert gb("nearest", "int8_sym", "int4_sym_g64", "plan") == 0
 
 
 def test_without_room_for_a_model_cache_the_rest_is_measured(

@@ -35,18 +35,19 @@ from kl_lens_desktop.bench.rows import SCHEMA, Run, check_rows, row
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.bench.static_model import needs_fixed_shapes
 from kl_lens_desktop.bench.variants import Variant, find_variants, weights_bytes
-from kl_lens_desktop.disk_space import FREE_TEMPORARY, check_room
+from kl_lens_desktop.disk_space import check_room
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.files import write_json
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Finished, Measured, Memory, Note, Progress
 from kl_lens_desktop.process.job import Job
-from kl_lens_desktop.temporary import temporary_folder
+from kl_lens_desktop.temporary import partial_of
 from kl_lens_desktop.text.bundled import held_out_text, read_text, remarks
 from kl_lens_desktop.text.passage import Passage, passage
 
 _CONTEXT_ROUNDS = 2
+_CACHE_FACTOR = 2  # a processor without products in FP16 keeps such weights in f32
 
 Result = TypeVar("Result")
 
@@ -94,7 +95,7 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
     once = len(variants) * (1 + settings.raw + 2 * settings.cache)
     devices = sum(device.available for device in chosen)
     total = (len(variants) * settings.most_rounds + once) * devices
-    course = BenchCourse(text.absolute(), settings, cancel, total, devices, once)
+    course = BenchCourse(text.absolute(), settings, cancel, total, devices, once, out=out.absolute())
     gb_s = (yield from _memory_read(course)) if settings.raw else None
     seen = {device.name: device for device in [*listed, *chosen]}
     document: dict[str, Any] = {
@@ -152,6 +153,7 @@ class BenchCourse:
     total: int
     devices: int = 1
     once: int = 0  # of the runs of a device, those that are no turns
+    out: Path = Path("bench.json")  # beside which there is room
     done: int = 0
     turns: _Took = field(default_factory=_Took)
     others: _Took = field(default_factory=_Took)
@@ -374,9 +376,11 @@ def _once(run: Run, course: BenchCourse, twin: Run | None) -> Iterator[Event]:
 def _loading(run: Run, course: BenchCourse) -> Iterator[Event]:
     """Time loading with a model cache, first to fill it; without room for one there is no such figure."""
     settings, before = course.settings, course.done
-    with temporary_folder() as cache:
+    # Not in the system's temporary folder, which may be in memory: it is as large as the model.
+    with partial_of(course.out.with_name("model-cache")) as cache:
         try:
-            check_room("OpenVINO's model cache", weights_bytes(run.variant), cache, FREE_TEMPORARY)
+            check_room("OpenVINO's model cache", _CACHE_FACTOR * weights_bytes(run.variant), cache)
+            cache.mkdir()
         except InputError as error:
             yield Note(f"{course.name(run)}: cannot time loading from a cache. {error}", "warning")
         else:

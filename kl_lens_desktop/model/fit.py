@@ -32,6 +32,7 @@ _MEASURING = ("analyze", "verify")  # the stages that can leave the weights on d
 # Of an export (`export.proof`): tokens of the prompt; elements of the largest graph compiled whole, of
 # others half as many at a time; bytes for each while it is compiled, and while the model answers.
 _PROMPT, _WHOLE, _COMPILED, _ANSWERING = 296, 2**28, 5, 5
+_KEPT_INTEGERS = 0.85  # bytes for a parameter: a format of four bits for all, fewer bits for some
 _HEAD = 2**24  # elements at a time (`by_block.HEAD_ELEMENTS`)
 _SPARE = 0.9  # of the free memory is what a stage may plan with
 _BLOCK = re.compile(r".*?\.(\d+)\.(.*)")
@@ -169,7 +170,8 @@ def too_large(sizes: Sizes, stage: str) -> Note | None:
 def stage_needs(parameters: int, checkpoint_bytes: int, sizes: Sizes | None = None) -> list[StageNeed]:
     """Estimates from the number of parameters and, where they are known, the sizes of the parts.
 
-    Where analysis and verification cannot have all weights in memory, they have those of one block. So does
+    An analysis that rounds by the data keeps its integers, and writes them anew when there are more. Where
+    analysis and verification cannot have all weights in memory, they have those of one block. So does
     an export always; it writes its weights twice, at most in FP16. A benchmark holds the FP16 variant and,
     while compiling, the layout the device wants.
     """
@@ -177,10 +179,18 @@ def stage_needs(parameters: int, checkpoint_bytes: int, sizes: Sizes | None = No
     full, half = 4 * parameters // _MB, 2 * parameters // _MB
     return [
         StageNeed("download", 100, checkpoint_bytes // _MB),
-        *(StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.on_disk_mb), 1) for stage in _MEASURING),
+        *(
+            StageNeed(stage, min(in_memory_mb(sizes, stage), sizes.on_disk_mb), disk)
+            for stage, disk in zip(_MEASURING, (2 * integers_bytes(parameters) // _MB, 1), strict=True)
+        ),
         StageNeed("export", sizes.export_mb, 2 * half),
         StageNeed("bench", full + half + _OPENVINO_MB, 1),
     ]
+
+
+def integers_bytes(parameters: int) -> int:
+    """Of the integers that rounding by the data keeps, for all formats of the usual menu."""
+    return int(_KEPT_INTEGERS * parameters)
 
 
 def _usual_sizes(parameters: int) -> Sizes:
