@@ -40,6 +40,9 @@ def run(job: Job[Any], cancel: Cancel) -> Iterator[Event]:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "half").write_bytes(b"half")
         yield Progress("stuck", 0, 1, f"pid {os.getpid()}")
+        if os.environ["STUCK"] == "slow":
+            yield from (Progress("stuck", done, 3) for done in range(1, 4))
+            return
         {"hang": hang, "sleep": sleep, "memory": memory, "killed": killed, "crash": crash, "full": full}[
             os.environ["STUCK"]
         ]()

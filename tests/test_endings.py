@@ -220,6 +220,16 @@ for event in child.Child(AnalyzeJob("sample", Path(sys.argv[1]))).events():
 """
 
 
+def test_a_slow_child_that_makes_progress_is_not_taken_for_one_that_hangs(
+    stuck: Callable[[str], None], tmp_path: Path
+) -> None:
+    stuck("slow")
+    child = Child(AnalyzeJob("sample", tmp_path / "scores.json"), time_limit_s=3600)
+    deadlines = [child._deadline for event in child.events() if isinstance(event, Progress)]
+    assert len(set(deadlines)) == 4
+    assert deadlines == sorted(deadlines)
+
+
 def test_a_child_whose_parent_is_killed_ends_and_cleans_up(
     stuck: Callable[[str], None], tmp_path: Path, temp: Path
 ) -> None:

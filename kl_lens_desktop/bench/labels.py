@@ -92,7 +92,7 @@ _SETTINGS = {
     "raw": "plain requests timed",
     "cache": "model cache timed",
     "cool_down_s": "rest before each turn, s",
-    "time_limit_s": "limit of a process, s",
+    "time_limit_s": "limit without progress, s",
     "memory_limit_mb": "limit of a process, MiB",
 }
 

@@ -43,9 +43,9 @@ class Benchmark:
     cool_down_s : float
         Rest before every turn and every process.
     time_limit_s : float
-        For each child process, and each turn of it.
+        Without progress, for each child process, and each turn of it.
     memory_limit_mb : float or None
-        Resident set size at which a child is ended; None for 90 % of what is free when it starts.
+        Private memory at which a child is ended; None for 90 % of what is free when it starts.
     """
 
     text: Path | None = None

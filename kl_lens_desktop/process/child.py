@@ -18,7 +18,7 @@ import psutil
 from kl_lens_desktop import temporary
 from kl_lens_desktop.errors import Cancelled, ChildError
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Answer, Event, Failed, Finished, Memory, Note, from_line
+from kl_lens_desktop.process.events import Answer, Event, Failed, Finished, Memory, Note, Progress, from_line
 from kl_lens_desktop.process.job import Job, to_line
 from kl_lens_desktop.process.memory import (
     crashed,
@@ -46,7 +46,8 @@ class Child:
     job : Job
         What it is to do.
     time_limit_s : float, optional
-        Seconds after which the child is ended and `ChildError` raised; each order starts them anew.
+        Seconds without progress after which the child is ended and `ChildError` raised; an order starts them
+        anew, as `Progress` does.
     memory_limit_mb : float, optional
         Private memory in MB (see `memory.private_bytes`) above which the child is ended and `ChildError`
         raised.
@@ -188,6 +189,8 @@ class Child:
                 if line is None:
                     break
                 event = self._parse(line)
+                if isinstance(event, Progress):
+                    self._deadline = self._new_deadline()
                 if isinstance(event, Failed):
                     failed = event
                 else:
@@ -269,7 +272,7 @@ class Child:
         if deadline is not None and time.monotonic() > deadline:
             raise ChildError(
                 f"The {self.name} process was stopped",
-                f"it took longer than {self._limit_s:.0f} s",
+                f"it made no progress for {self._limit_s:g} s",
                 "Try another device or a smaller model",
             )
         private_mb = 0.0
