@@ -106,6 +106,30 @@ def test_what_is_kept_comes_back(name: str, shape: tuple[int, ...], tmp_path: Pa
     assert torch.equal(pieces, stored.elements.flatten(0, -3))
 
 
+@pytest.mark.parametrize("name", ["int3_sym_g64", "int4_asym_g32"])
+def test_of_an_embedding_only_the_rows_of_the_tokens_are_unpacked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fmt, shape = parse_format(name), (9000, 64)
+    stored = quantize(torch.randn(shape, generator=torch.Generator().manual_seed(0)), fmt)
+    with writing(tmp_path / "x.safetensors", "a" * 64, RECORD, [packed_bytes(shape, fmt)]) as writer:
+        writer.add(("a.weight", name), packed(stored))
+    kept = kept_in(open_integers(tmp_path / "x.safetensors"), {"a.weight": shape})["a.weight", name]
+    rows: list[int] = []
+
+    def counted(part: Packed, *about: Any) -> Quantized:
+        rows.append(len(part.elements))
+        return unpacked(part, *about)
+
+    monkeypatch.setattr("kl_lens_desktop.quant.roundings.unpacked", counted)
+    for used in ([0, 1, 4094, 4095, 4096, 8999], [8999, 5, 5, 4100, 0]):
+        into = torch.empty(len(used), 64)
+        kept.write(into, torch.tensor(used))
+        assert torch.equal(into, stored.dequantize()[used])
+        assert sum(rows) == len(used)
+        rows.clear()
+
+
 def test_other_tools_read_the_file(tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
