@@ -17,6 +17,7 @@ from kl_lens_desktop.process.events import Finished, Progress
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.estimate import Costs, usual
+from tests.models import build_folder
 
 # Seconds by part of the sample's job as it ran on two cores that others were using.
 SAMPLE = {"round": 185.0, "scan": 97, "round-2": 44, "scan-2": 33, "round-3": 150, "verify": 65}
@@ -176,3 +177,20 @@ def test_a_benchmark_does_not_count_on_rounds_for_which_there_is_no_time(
         clock[0] += 10
     assert course.progress(0, "").eta_s == pytest.approx(15 * 10)
     assert math.isfinite(course.progress(0.5, "").eta_s or math.nan)
+
+
+@pytest.mark.parametrize("family", ["granitemoehybrid with experts", "jamba with experts"])
+def test_of_a_mixture_of_experts_only_those_that_a_token_passes_take_time(
+    family: str, tmp_path: Path
+) -> None:
+    job = InspectJob(str(build_folder(family, tmp_path / "model")))
+    (done,) = (event for event in perform(job, Cancel()) if isinstance(event, Finished))
+    weights, chosen = done.result["weights"], done.result["model"]["experts_chosen"]
+    stacks = {weight["name"]: weight["shape"][0] for weight in weights if ".experts." in weight["name"]}
+    assert 0 < chosen < min(stacks.values())
+    dense = [
+        {**weight, "parameters": weight["parameters"] * chosen // stacks.get(weight["name"], chosen)}
+        for weight in weights
+    ]
+    assert usual(weights, chosen).block_s == pytest.approx(usual(dense).block_s)
+    assert usual(weights, chosen).open_s == usual(weights).open_s, "all of them are read"
