@@ -25,7 +25,8 @@ _VARIANTS = len(BASELINES) + 1
 _START_S = 3.0  # a child process with torch or OpenVINO
 _COLUMN_S, _ELEMENT_S = 2e-3, 1e-6  # rounding by the data
 _AGAIN, _FURTHER = 0.75, 0.25  # of the weights that are rounded once more, and of the measuring that is left
-_VERIFY_PASSES = 5  # model and plan; rounded to nearest; both on another text of half the length
+# Of verification: model and plan; beside a rounding by data the nearest, and all three on half as much text.
+_NEAREST_PASSES, _DATA_PASSES = 2, 4.5
 _TRACE_S, _EXPORT_ELEMENT_S = 6.0, 6e-8
 _ROUNDS, _TURN_S, _ONCE_S = 12, 3.0, 3.0  # of a benchmark: until speeds are told apart, and single runs
 _QUALITY_SHARE = 0.5  # of the seconds that torch takes for a token, with its reference
@@ -69,9 +70,11 @@ def expected(
     elements = sum(math.prod(weight["shape"]) for weight in weights)
     token_s = sum(costs.block_s) + costs.head_s
     measuring = estimate.seconds(costs, weights, job.analysis)
-    rounding = _rounding_s(weights) if job.analysis.rounding == "data" else 0.0
+    by_data = job.analysis.rounding == "data"
+    rounding = _rounding_s(weights) if by_data else 0.0
     left = 1 - done.analysis
-    passes = _VERIFY_PASSES * (job.verify_tokens * token_s + sum(costs.widen_s))
+    passes = _DATA_PASSES if by_data else _NEAREST_PASSES
+    passing = passes * (job.verify_tokens * token_s + sum(costs.widen_s))
     writing = _START_S + elements * _EXPORT_ELEMENT_S + 2 * costs.open_s
     found = {
         "round": left * rounding,
@@ -79,7 +82,7 @@ def expected(
         "round-2": left * _AGAIN * rounding,
         "scan-2": left * _FURTHER * measuring,
         "round-3": 0.0 if done.verified else _AGAIN * rounding,
-        "verify": 0.0 if done.verified else _START_S + costs.open_s + passes + elements * costs.element_s,
+        "verify": 0.0 if done.verified else _START_S + costs.open_s + passing + elements * costs.element_s,
         "export": 0.0
         if done.exported >= _VARIANTS
         else _START_S + _TRACE_S + (_VARIANTS - done.exported) * writing,
@@ -198,12 +201,12 @@ class Course:
 
     def _part_of(self, progress: Progress) -> str:
         """The part that a progress belongs to; empty for one before the first, or of a part that is past."""
+        if progress.stage in ("analyze", "verify") and progress.total <= 0:
+            return ""  # while a model is opened nobody knows which part of the stage comes first
         name = {"plan": "round-3", "analyze": "scan"}.get(progress.stage, progress.stage)
         if progress.stage == "verify" and progress.unit == "roundings":
             name = "round-3"
         if progress.stage == "analyze":
-            if progress.total <= 0:
-                return ""
             name = "round" if progress.unit == "roundings" else "scan"
             again = self._now in ("scan", "round-2", "scan-2") and name == "round"
             name = f"{name}-2" if again or self._now in ("round-2", "scan-2") else name

@@ -13,6 +13,7 @@ from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.files import CARD, check_replaceable, check_writable
 from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel
+from kl_lens_desktop.model.config import experts_chosen
 from kl_lens_desktop.model.fit import folder_sizes, integers_bytes
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
@@ -22,6 +23,7 @@ from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress, Weights
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.repository.model_files import CONFIG, read_object
 from kl_lens_desktop.sensitivity.jobs import MENU, Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, check_text
@@ -141,7 +143,8 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     for event in _stage(AnalyzeJob(model, scores_path, analysis), cancel):
         yield event
         if isinstance(event, Weights):
-            yield from _hours(event.weights, replace(job, analysis=analysis), len(names))
+            chosen = experts_chosen(read_object(local.folder / CONFIG))
+            yield from _hours(event.weights, chosen, replace(job, analysis=analysis), len(names))
     scores = load_scores(scores_path)
     plan = yield from _planned(scores, scores_path, plan_path, job, limits, names)
     if plan.measured is None:
@@ -198,12 +201,12 @@ def _room_needed(parameters: int, out: Path, analysis: Analysis, *, npu: bool) -
     return max(peak, there)
 
 
-def _hours(weights: Sequence[dict[str, Any]], job: RunJob, devices: int) -> Iterator[Note]:
+def _hours(weights: Sequence[dict[str, Any]], experts: int, job: RunJob, devices: int) -> Iterator[Note]:
     """How long a job of hours takes on a usual laptop, and what shortens it."""
     from kl_lens_desktop.course import expected
     from kl_lens_desktop.sensitivity.estimate import usual
 
-    hours = sum(expected(usual(weights), weights, job, devices).values()) / 3600
+    hours = sum(expected(usual(weights, experts), weights, job, devices).values()) / 3600
     if hours > 1:
         yield Note(
             f"On a usual laptop, the whole job takes about {hours:.0f} h from its start. A limit for the "

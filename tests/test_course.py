@@ -19,6 +19,7 @@ from kl_lens_desktop.process.events import Finished, Progress
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.run import RunJob, _hours
 from kl_lens_desktop.sensitivity.estimate import Costs, usual
+from tests.models import build_folder
 
 # Seconds by part of the sample's job as it ran on two cores that others were using.
 SAMPLE = {"round": 185.0, "scan": 97, "round-2": 44, "scan-2": 33, "round-3": 150, "verify": 65}
@@ -29,7 +30,7 @@ MARKS = {
     "round-2": ("analyze", 28, "roundings"),
     "scan-2": ("analyze", 65, "entries"),
     "round-3": ("verify", 31, "roundings"),
-    "verify": ("verify", 2, ""),
+    "verify": ("verify", 72, "tokens"),
     "export": ("export", 4, "models"),
     "bench": ("bench", 148, "runs"),
 }
@@ -43,6 +44,7 @@ def events(seconds: Mapping[str, float], *, eta: bool = True) -> Iterator[tuple[
         if part == "round-3":
             yield now, Progress("plan", 0, 1, "Making the plan")
             yield now, Progress("plan", 1, 1, "Made the plan")
+            yield now, Progress("verify", 0, 0, "Opening the model")
         first = 37 if part == "scan-2" else 0
         for done in range(first, total + 1):
             share = (done - first) / (total - first)
@@ -87,6 +89,16 @@ def test_nothing_goes_back_and_each_step_fills_once() -> None:
     assert list(dict.fromkeys(filter(None, steps))) == list(STEPS)
     course.note(Progress("analyze", 1, 37, "", "roundings"), 9999.0)
     assert course.step == "bench", "what comes late changes nothing"
+
+
+def test_opening_the_model_again_is_not_yet_to_measure_the_plan() -> None:
+    course = Course(SAMPLE)
+    for now, progress in events(SAMPLE):
+        course.note(progress, now)
+        if progress.stage == "verify" and progress.unit == "roundings" and progress.done == 16:
+            break
+    rest = SAMPLE["round-3"] * 15 / 31 + SAMPLE["verify"] + SAMPLE["export"] + SAMPLE["bench"]
+    assert course.left(now) == pytest.approx(rest, rel=0.15)
 
 
 def test_a_pause_costs_no_time() -> None:
@@ -171,13 +183,30 @@ def test_a_benchmark_does_not_count_on_rounds_for_which_there_is_no_time(
 
 def test_a_job_of_hours_says_so_and_a_short_one_does_not(weights: list[dict[str, Any]]) -> None:
     job = RunJob("sample", Path("out"))
-    assert not list(_hours(weights, job, 1))
+    assert not list(_hours(weights, 0, job, 1))
     sides = {0: 14, 1: 14}  # of the sample's matrices, those of a model of 1.5 billion parameters
     large = [
         {**each, "shape": [side * sides[axis] for axis, side in enumerate(each["shape"][:2])],
          "parameters": each["parameters"] * 14**2}
         for each in weights if each["kind"] != "conv"
     ]  # fmt: skip
-    (note,) = _hours(large, job, 3)
+    (note,) = _hours(large, 0, job, 3)
     hours = int(re.search(r"about (\d+) h", note.text)[1])
     assert hours == round(sum(expected(usual(large), large, job, 3).values()) / 3600) > 1
+
+
+@pytest.mark.parametrize("family", ["granitemoehybrid with experts", "jamba with experts"])
+def test_of_a_mixture_of_experts_only_those_that_a_token_passes_take_time(
+    family: str, tmp_path: Path
+) -> None:
+    job = InspectJob(str(build_folder(family, tmp_path / "model")))
+    (done,) = (event for event in perform(job, Cancel()) if isinstance(event, Finished))
+    weights, chosen = done.result["weights"], done.result["model"]["experts_chosen"]
+    stacks = {weight["name"]: weight["shape"][0] for weight in weights if ".experts." in weight["name"]}
+    assert 0 < chosen < min(stacks.values())
+    dense = [
+        {**weight, "parameters": weight["parameters"] * chosen // stacks.get(weight["name"], chosen)}
+        for weight in weights
+    ]
+    assert usual(weights, chosen).block_s == pytest.approx(usual(dense).block_s)
+    assert usual(weights, chosen).open_s == usual(weights).open_s, "all of them are read"

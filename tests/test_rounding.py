@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from kl_lens_desktop.export.values import expected_sha256
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model import fit
 from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
-from kl_lens_desktop.model.load import load_model
+from kl_lens_desktop.model.load import load_model, load_or_open
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.guard import worse_elsewhere
 from kl_lens_desktop.plan.integers import save_integers
@@ -38,7 +40,7 @@ from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format
 from kl_lens_desktop.quant.integers import Packed, open_integers, packed_bytes, writing
 from kl_lens_desktop.quant.rounding import NF4_VALUES, Quantized, quantize
 from kl_lens_desktop.quant.roundings import KeptRounding, Roundings, kept_in, packed, unpacked
-from kl_lens_desktop.sensitivity import data_rounding, moments
+from kl_lens_desktop.sensitivity import data_rounding, moments, stream, walk
 from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
@@ -104,6 +106,30 @@ def test_what_is_kept_comes_back(name: str, shape: tuple[int, ...], tmp_path: Pa
         assert torch.equal(part, values[at])
     pieces = torch.cat([piece.elements for piece in kept.pieces(5)])
     assert torch.equal(pieces, stored.elements.flatten(0, -3))
+
+
+@pytest.mark.parametrize("name", ["int3_sym_g64", "int4_asym_g32"])
+def test_of_an_embedding_only_the_rows_of_the_tokens_are_unpacked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fmt, shape = parse_format(name), (9000, 64)
+    stored = quantize(torch.randn(shape, generator=torch.Generator().manual_seed(0)), fmt)
+    with writing(tmp_path / "x.safetensors", "a" * 64, RECORD, [packed_bytes(shape, fmt)]) as writer:
+        writer.add(("a.weight", name), packed(stored))
+    kept = kept_in(open_integers(tmp_path / "x.safetensors"), {"a.weight": shape})["a.weight", name]
+    rows: list[int] = []
+
+    def counted(part: Packed, *about: Any) -> Quantized:
+        rows.append(len(part.elements))
+        return unpacked(part, *about)
+
+    monkeypatch.setattr("kl_lens_desktop.quant.roundings.unpacked", counted)
+    for used in ([0, 1, 4094, 4095, 4096, 8999], [8999, 5, 5, 4100, 0]):
+        into = torch.empty(len(used), 64)
+        kept.write(into, torch.tensor(used))
+        assert torch.equal(into, stored.dequantize()[used])
+        assert sum(rows) == len(used)
+        rows.clear()
 
 
 def test_other_tools_read_the_file(tmp_path: Path) -> None:
@@ -517,6 +543,46 @@ def test_a_verified_plan_stands_beside_its_nearest_rounding_on_two_texts(
     assert elsewhere["text"] == there["text"]
     assert elsewhere["nearest"]["kl_pq"]["mean"] == pytest.approx(there["kl_pq"]["mean"], rel=1e-6)
     assert elsewhere["kl_pq"]["mean"] < elsewhere["nearest"]["kl_pq"]["mean"]
+
+
+@pytest.mark.parametrize("place", [walk, stream], ids=["memory", "disk"])
+def test_a_verification_has_each_text_pass_each_model_once_and_says_how_far_it_is(
+    place: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = LocalModel("m", build_bf16_folder("lfm2", tmp_path / "model"))
+    plan = propose(_analyze(local, tmp_path / "scores.json"), bits=5)
+    save_plan(tmp_path / "plan.json", plan)
+    if place is stream:
+        monkeypatch.setattr(fit, "free_mb", lambda: 0)
+    monkeypatch.setattr(place, "BATCH_TOKENS", 32)
+    passed: list[int] = []
+    depth, through = 0, place.trunk
+
+    def counted(
+        model: Any, of: Any, ids: Tensor, start: int, hidden: Any, stop: int | None, beside: Any
+    ) -> Any:
+        nonlocal depth
+        depth = len(of)
+        passed.append(ids.numel() * ((depth if stop is None else stop) - start))
+        return through(model, of, ids, start, hidden, stop, beside)
+
+    monkeypatch.setattr(place, "trunk", counted)
+    job = VerifyJob("m", tmp_path / "plan.json", tokens=128, window=32)
+    events = list(verify(local, job, Cancel()))
+    assert sum(passed) == depth * 3 * (128 + 64), "full precision, the plan and its nearest rounding"
+    said = [event for event in events if isinstance(event, Progress) and event.unit == "tokens"]
+    assert {event.total for event in said} == {3 * (128 + 64)}
+    steps = [after.done - before.done for before, after in pairwise(said)]
+    assert min(steps) >= 0
+    assert max(steps) <= 32 * (1 if place is walk else 4) * 1.01, "a batch, or a block for the whole text"
+    assert said[-1].done == said[-1].total
+    loaded = _returned(load_or_open(local.folder, "verify"))
+    shapes = {weight.name: weight.shape for weight in inventory(loaded.model)}
+    roundings = Roundings(kept_in(open_integers(tmp_path / "scores.safetensors"), shapes))
+    alone = measure_plan(loaded, plan.assignments, [held_out_text()], 128, 32, Cancel(), roundings)
+    measured = load_plan(tmp_path / "plan.json").measured
+    assert measured is not None
+    assert {name: measured[name] for name in alone} == alone
 
 
 def test_a_loss_elsewhere_counts_beyond_its_error() -> None:

@@ -21,6 +21,7 @@ def describe(local: LocalModel, job: InspectJob) -> Iterator[Event]:
     weights = [weight.as_dict() for weight in found]
     yield Weights(weights)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    config = model.config.get_text_config()
     by_block: dict[int, set[str]] = {}
     for weight in weights:
         if weight["block"] is not None:
@@ -36,7 +37,8 @@ def describe(local: LocalModel, job: InspectJob) -> Iterator[Event]:
         "blocks": len(blocks(model)),
         "block_kinds": {kind: count for kind, count in kinds.items() if count},
         "size_bytes": size,
-        "vocabulary": model.config.get_text_config().vocab_size,
+        "vocabulary": config.vocab_size,
+        "experts_chosen": getattr(config, "num_experts_per_tok", 0) or 0,
     }
     yield job.finished(
         {

@@ -10,7 +10,7 @@ from kl_lens_desktop.process.job import Job
 
 
 class About(TypedDict):
-    """What a model is."""
+    """What a model is; `experts_chosen` is how many of a layer a token passes, 0 without experts."""
 
     id: str
     folder: str
@@ -22,6 +22,7 @@ class About(TypedDict):
     block_kinds: dict[str, int]
     size_bytes: int
     vocabulary: int
+    experts_chosen: int
 
 
 class Need(TypedDict):

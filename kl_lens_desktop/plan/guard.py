@@ -1,25 +1,27 @@
-"""What a rounding that looked at one text does on another: the same plan rounded to nearest beside it."""
+"""A whole plan measured; and what a rounding that looked at one text does on another, beside the nearest."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kl_lens_desktop.model.load import LoadedModel
-from kl_lens_desktop.plan.joint import Bench, Joint, standard_error
+from kl_lens_desktop.plan.document import Plan
+from kl_lens_desktop.plan.joint import Joint, Passes, joint_of, standard_error, tallies
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Note, Progress
-from kl_lens_desktop.quant.roundings import Roundings
+from kl_lens_desktop.process.events import Event, Note
+from kl_lens_desktop.quant.roundings import NEAREST, Roundings
+from kl_lens_desktop.sensitivity.engine import figures_of
 from kl_lens_desktop.text.bundled import dialogue_text, held_out_text
 from kl_lens_desktop.text.windows import windows
 
 ERRORS = 2.0  # beyond which a difference counts
 
 
-def beside_nearest(
+def measured(
     loaded: LoadedModel,
-    assignments: Mapping[str, str],
+    plan: Plan,
     roundings: Roundings,
     held_out: Path,
     tokens: int,
@@ -27,30 +29,41 @@ def beside_nearest(
     cancel: Cancel,
     stage: str,
 ) -> Generator[Event, None, dict[str, Any]]:
-    """The same formats rounded to nearest on held-out text, and both roundings on text of another domain.
+    """Measure a plan on held-out text.
+
+    Where it is not rounded to nearest, the same formats rounded so are measured as well, and both roundings
+    on text of another domain.
 
     Returns
     -------
     dict
-        ``nearest`` and ``elsewhere`` of a plan's ``measured``.
+        The ``measured`` of a plan file.
 
     Yields
     ------
     Progress, and a warning if the plan is better at home and worse elsewhere by more than two paired errors.
     """
-    yield Progress(stage, 1, 2, "Measuring the same formats rounded to nearest")
-    ids, _ = windows(loaded, [held_out], tokens, window)
-    bench = Bench(loaded, ids, cancel, roundings=roundings)
-    home, plain_home = bench.measure(assignments), bench.measure_nearest(assignments)
+    ids, text = windows(loaded, [held_out], tokens, window)
+    ways = [(roundings, "Measuring the whole plan on held-out text")]
+    if not plan.roundings:
+        passes = Passes(stage, 2 * ids.numel())
+        (tally,) = yield from tallies(loaded, ids, cancel, plan.assignments, ways, passes)
+        return {"text": text.as_dict(), **figures_of(tally)}
+    ways.append((NEAREST, "Measuring the same formats rounded to nearest"))
     other = dialogue_text() if held_out != dialogue_text() else held_out_text()
-    yield Progress(stage, 1, 2, "Measuring both on text of another kind")
-    ids, about = windows(loaded, [other], max(tokens // 2, 2 * window), window)
-    bench = Bench(loaded, ids, cancel, roundings=roundings)
-    there, plain_there = bench.measure(assignments), bench.measure_nearest(assignments)
+    ids_there, about = windows(loaded, [other], max(tokens // 2, 2 * window), window)
+    passes = Passes(stage, 3 * (ids.numel() + ids_there.numel()))
+    tally, plain = yield from tallies(loaded, ids, cancel, plan.assignments, ways, passes)
+    home, plain_home = joint_of(tally), joint_of(plain)
+    ways = [(each, "Measuring both on text of another kind") for each, _ in ways]
+    found = yield from tallies(loaded, ids_there, cancel, plan.assignments, ways, passes)
+    there, plain_there = map(joint_of, found)
     if why := worse_elsewhere(home, plain_home, there, plain_there):
         yield Note(f"Rounding by the data is better on {held_out.name}, and worse on {other.name}: {why}. "
                    "Calibrate on text of your own kind, or round to nearest", "warning")  # fmt: skip
     return {
+        "text": text.as_dict(),
+        **figures_of(tally),
         "nearest": _figures(plain_home, window),
         "elsewhere": {
             "text": about.as_dict(),

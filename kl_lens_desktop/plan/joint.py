@@ -5,10 +5,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.model.mapped import pieces
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.quant.roundings import NEAREST, Change, Roundings, changed_values
@@ -28,7 +29,7 @@ from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Tally
-from kl_lens_desktop.sensitivity.stream import Changed, Stream, changed, only
+from kl_lens_desktop.sensitivity.stream import Changed, Stream, changed
 from kl_lens_desktop.sensitivity.walk import Walk
 from kl_lens_desktop.text.bundled import REPAIR_WINDOWS, check_repair_tokens, read_text
 from kl_lens_desktop.text.windows import first_ids
@@ -36,6 +37,7 @@ from kl_lens_desktop.text.windows import first_ids
 SCHEMA = "kl-lens/joint/1"
 MEMORY_S = 5.0  # between writes of the memory
 _SPREAD_TOKENS = 2**20  # of a longer text no more is tokenized, which is millions of characters
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,7 @@ class Bench:
         """The whole plan against the full-precision model."""
         if (known := self._known.get(self._key(assignments))) is not None:
             return known
-        with self._ready():
-            tally = self._measures.whole(self.roundings.changes(assignments))
-        return self._keep(assignments, tally)
+        return self._keep(assignments, _returned(self.tallying(assignments)))
 
     def measure_nearest(self, assignments: Mapping[str, str]) -> Joint:
         """The same formats, every weight rounded to nearest."""
@@ -139,8 +139,28 @@ class Bench:
 
     def measure_rounded(self, assignments: Mapping[str, str], roundings: Roundings) -> Joint:
         """The same formats with other integers; it is not remembered."""
-        with self._ready():
-            return joint_of(self._measures.whole(roundings.changes(assignments)))
+        return joint_of(_returned(self.tallying(assignments, roundings)))
+
+    def tallying(
+        self, assignments: Mapping[str, str], roundings: Roundings | None = None
+    ) -> Generator[float, None, Tally]:
+        """Measure a whole plan, with these integers or those of the bench; it is not remembered.
+
+        Yields
+        ------
+        float
+            How many times the text has passed a model: full precision, the first time, and the plan's.
+        """
+        changes = (self.roundings if roundings is None else roundings).changes(assignments)
+        steps = self._measures.whole(changes)
+        while True:
+            with self._ready():  # not while others have their turn
+                try:
+                    passed = next(steps)
+                except StopIteration as end:
+                    tally: Tally = end.value
+                    return tally
+            yield passed
 
     def neighbours(
         self, assignments: Mapping[str, str], moves: Sequence[tuple[str, str]]
@@ -200,9 +220,72 @@ class Bench:
         return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:32]
 
 
+class Passes:
+    """How far a stage is with measurements that follow each other.
+
+    Parameters
+    ----------
+    stage : str
+    total : int
+        Tokens that pass a model in all of them.
+    """
+
+    def __init__(self, stage: str, total: int) -> None:
+        self._stage, self._total, self._done, self._started = stage, total, 0.0, time.monotonic()
+
+    def of(self, steps: Generator[float, None, T], tokens: int, message: str) -> Generator[Event, None, T]:
+        """What comes of a measurement which says how many times its `tokens` have passed a model."""
+        begun = done = self._done
+        while True:
+            spent = time.monotonic() - self._started
+            left = spent / done * (self._total - done) if done else None
+            yield Progress(self._stage, done, self._total, message, "tokens", left)
+            try:
+                done = begun + tokens * next(steps)
+            except StopIteration as end:
+                self._done = done
+                found: T = end.value
+                return found
+
+
+def tallies(
+    loaded: LoadedModel,
+    ids: Tensor,
+    cancel: Cancel,
+    assignments: Mapping[str, str],
+    ways: Sequence[tuple[Roundings, str]],
+    passes: Passes,
+) -> Generator[Event, None, list[Tally]]:
+    """A plan on one text, with each of some roundings; beside them stands what is said meanwhile."""
+    bench, found = Bench(loaded, ids, cancel), list[Tally]()
+    for roundings, message in ways:
+        steps = bench.tallying(assignments, roundings)
+        found.append((yield from passes.of(steps, ids.numel(), message)))
+    return found
+
+
 def joint_of(tally: Tally) -> Joint:
     """What a plan's measurement says, window by window."""
     return Joint(*(tuple(tally.by_window(column)) for column in ("kl_pq", "ce", "ce_full")))
+
+
+def _returned(steps: Generator[object, None, T]) -> T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
+def _tally_of(
+    results: Iterator[Tally | float], passed: float, share: float = 1.0
+) -> Generator[float, None, Tally]:
+    """The tally; on the way, how often the text has passed if what precedes it is that share of a pass."""
+    while not isinstance(found := next(results), Tally):
+        yield passed + share * found
+    yield passed + 1
+    return found
 
 
 class _InMemory:
@@ -215,10 +298,13 @@ class _InMemory:
         }
         self._start: Walk | None = None  # at the model's first block, for whole plans
 
-    def whole(self, plan: Mapping[str, Change]) -> Tally:
+    def whole(self, plan: Mapping[str, Change]) -> Generator[float, None, Tally]:
+        passed = 0.0
         if self._start is None:
-            self._start = Walk(self._lane, self._ids)
-        return self._start.compare(self._rounded(plan))
+            start = Walk(self._lane, self._ids, begun=False)
+            yield from start.begin()
+            self._start, passed = start, 1.0
+        return (yield from _tally_of(self._start.comparing(self._rounded(plan)), passed))
 
     def moved(self, plan: Mapping[str, Change], moves: Sequence[tuple[Weight, Change]]) -> Iterator[Tally]:
         self._start = None  # one set of full-precision logits in memory is enough
@@ -239,13 +325,19 @@ class _OnDisk:
     def __init__(self, loaded: LoadedModel, ids: Tensor, cancel: Cancel) -> None:
         self._ids, self._lanes = ids, DiskLanes(loaded.model, cancel)
         self.originals = self._lanes.main.stored
+        blocks = sum(p.numel() for p in self._lanes.main.blocks.parameters())
+        self._trunk = blocks / (blocks + self._lanes.main.stored_head.numel())
         self._start: Stream | None = None
 
-    def whole(self, plan: Mapping[str, Change]) -> Tally:
+    def whole(self, plan: Mapping[str, Change]) -> Generator[float, None, Tally]:
+        passed = 0.0
         with self._lanes:
             if self._start is None:
-                self._start = Stream(self._lanes, self._ids)
-            return only(self._start.compare([Changed(plan, 0)]))
+                start = Stream(self._lanes, self._ids, begun=False)
+                yield from (self._trunk * share for share in start.begin())
+                self._start, passed = start, 1.0
+            results = self._start.compare([Changed(plan, 0)])
+            return (yield from _tally_of(results, passed, self._trunk))
 
     def moved(self, plan: Mapping[str, Change], moves: Sequence[tuple[Weight, Change]]) -> Iterator[Tally]:
         self._start = None

@@ -13,10 +13,10 @@ from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.guard import ERRORS
 from kl_lens_desktop.plan.integers import save_integers
 from kl_lens_desktop.plan.jobs import RefineDone
-from kl_lens_desktop.plan.joint import Bench, Joint, spread_windows
+from kl_lens_desktop.plan.joint import Passes, joint_of, spread_windows, tallies
 from kl_lens_desktop.plan.repair import is_better
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Note, Progress
+from kl_lens_desktop.process.events import Event, Note
 from kl_lens_desktop.quant.integers import SUFFIX
 from kl_lens_desktop.quant.roundings import Roundings
 from kl_lens_desktop.sensitivity.data_rounding import calibration_of
@@ -78,11 +78,14 @@ def refined(
     sequential = yield from round_in_sequence(
         loaded, plan.model.sha256, work, plan.assignments, roundings, by.fit, record, cancel, stage
     )
-    yield Progress(stage, 0, 2, "Comparing both roundings")
-    before, after = _both(loaded, plan, roundings, sequential, judging, cancel)
     other = dialogue_text() if held_out != dialogue_text() else held_out_text()
     elsewhere, _ = windows(loaded, [other], max(tokens // 2, 2 * window), window)
-    before_there, after_there = _both(loaded, plan, roundings, sequential, elsewhere, cancel)
+    passes = Passes(stage, 3 * (judging.numel() + elsewhere.numel()))
+    ways = [(each, "Comparing both roundings") for each in (roundings, sequential)]
+    found = yield from tallies(loaded, judging, cancel, plan.assignments, ways, passes)
+    before, after = map(joint_of, found)
+    found = yield from tallies(loaded, elsewhere, cancel, plan.assignments, ways, passes)
+    before_there, after_there = map(joint_of, found)
     loss, loss_se = before_there.less_than(after_there)
     gain, gain_se = after.less_than(before)
     better = is_better(after, before)
@@ -138,10 +141,3 @@ def _judging(loaded: LoadedModel, held_out: Path, skip: int, window: int, judge:
         return spread_windows(loaded, held_out, REFINE_TOKENS, window, skip)[0]
     except InputError:
         return judge
-
-
-def _both(
-    loaded: LoadedModel, plan: Plan, one: Roundings, other: Roundings, ids: Tensor, cancel: Cancel
-) -> tuple[Joint, Joint]:
-    bench = Bench(loaded, ids, cancel, roundings=one)
-    return bench.measure(plan.assignments), bench.measure_rounded(plan.assignments, other)

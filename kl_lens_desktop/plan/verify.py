@@ -13,7 +13,7 @@ from kl_lens_desktop.model.load import LoadedModel, load_or_open
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
-from kl_lens_desktop.plan.guard import beside_nearest
+from kl_lens_desktop.plan.guard import measured
 from kl_lens_desktop.plan.integers import beside
 from kl_lens_desktop.plan.jobs import RepairDone, RepairSettings, VerifiedPlan, VerifyJob
 from kl_lens_desktop.plan.joint import Bench, spread_windows
@@ -27,7 +27,6 @@ from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import DEFAULT_FORMATS, parse_format, stored_bytes
 from kl_lens_desktop.quant.integers import BY_DATA, SUFFIX
 from kl_lens_desktop.quant.roundings import Roundings
-from kl_lens_desktop.sensitivity.engine import measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
 from kl_lens_desktop.sensitivity.sequential import base_of, is_in_sequence
 from kl_lens_desktop.text.bundled import (
@@ -60,7 +59,7 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
     """
     path = job.plan
     plan = load_plan(path)
-    yield Progress(STAGE, 0, 2, "Opening the model")
+    yield Progress(STAGE, 0, 0, "Opening the model")
     loaded = yield from load_or_open(local.folder, STAGE)
     identity = ModelIdentity(local.id, local.revision, weights_sha256(loaded.files))
     check_applies(plan, identity, [weight.name for weight in quantizable(inventory(loaded.model))], path)
@@ -85,19 +84,14 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
             [job.refine_text] if job.refine_text else (),
         )
         plan, roundings = refining.plan, refining.roundings
-    yield Progress(STAGE, 1, 2, "Measuring the whole plan on held-out text")
-    measured = measure_plan(loaded, plan.assignments, [held_out], job.tokens, job.window, cancel, roundings)
-    if plan.roundings:
-        measured |= yield from beside_nearest(
-            loaded, plan.assignments, roundings, held_out, job.tokens, job.window, cancel, STAGE
-        )
+    figures = yield from measured(loaded, plan, roundings, held_out, job.tokens, job.window, cancel, STAGE)
     if not load_plan(path).is_same_as(plan):
         raise InputError(
             f"{path} changed while it was measured", "the measurement is for the earlier plan", "Verify again"
         )
-    save_plan(path, plan.with_measured(measured))
-    yield Progress(STAGE, 2, 2, "Measured")
-    verified: VerifiedPlan = {"plan": str(path), "measured": measured}
+    save_plan(path, plan.with_measured(figures))
+    yield Progress(STAGE, 1, 1, "Measured")
+    verified: VerifiedPlan = {"plan": str(path), "measured": figures}
     if repaired:
         verified["repair"] = repaired
     if refining and refining.done:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kl_lens_desktop.quant.formats import Format, group_size, parse_format
@@ -67,10 +68,7 @@ class KeptRounding:
         """
         matrix = into.view(-1, self.shape[-1])
         if isinstance(at, Tensor):
-            first = int(at.min())
-            whole = torch.empty(int(at.max()) + 1 - first, self.shape[-1])
-            self._write(whole, first)
-            matrix.copy_(whole[at - first])
+            self._write_rows(matrix, at)
             return
         inner = int(np.prod(self.shape[1:-1], dtype=np.int64))
         first = at if isinstance(at, int) else (at.start or 0) if at is not None else 0
@@ -87,6 +85,16 @@ class KeptRounding:
         for place in range(0, len(matrix), rows):
             stop = min(place + rows, len(matrix))
             matrix[place:stop] = self._rows(start + place, start + stop).dequantize()
+
+    def _write_rows(self, matrix: Tensor, rows: Tensor) -> None:
+        """Rows by number, in any order. Those between them are read, a few at a time, and not unpacked."""
+        numbers, order = rows.sort()
+        near = numbers // max(1, _PIECE // self.shape[-1])
+        for places in order.split(near.unique_consecutive(return_counts=True)[1].tolist()):
+            wanted = rows[places].numpy()
+            first = int(wanted[0])
+            read = self.integers.rows(self.pair, first, int(wanted[-1]) + 1)
+            matrix[places] = unpacked(_picked(read, wanted - first), self.format, self.shape[-1]).dequantize()
 
     def _rows(self, start: int, stop: int) -> Quantized:
         return unpacked(self.integers.rows(self.pair, start, stop), self.format, self.shape[-1])
@@ -158,6 +166,11 @@ def packed(stored: Quantized) -> Packed:
         elements |= codes[..., place::share] << (8 // share * place)
     zero = None if stored.zero_point is None else stored.zero_point.to(torch.uint8)[..., 0].numpy()
     return Packed(elements.numpy(), stored.scale[..., 0].numpy(), zero)
+
+
+def _picked(kept: Packed, rows: NDArray[np.int64]) -> Packed:
+    zero = None if kept.zero_point is None else kept.zero_point[rows]
+    return Packed(kept.elements[rows], kept.scale[rows], zero)
 
 
 def unpacked(kept: Packed, fmt: Format, channels: int) -> Quantized:

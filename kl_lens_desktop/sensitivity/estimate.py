@@ -44,26 +44,34 @@ class Costs:
 _USUAL_FLOPS, _USUAL_ELEMENT_S, _USUAL_BYTES_S = 5e10, 1e-8, 5e8  # of a laptop, with all cores busy
 
 
-def usual(weights: Sequence[Mapping[str, Any]]) -> Costs:
+def usual(weights: Sequence[Mapping[str, Any]], experts_chosen: int = 0) -> Costs:
     """What a laptop takes as a rule, for where nothing is timed yet.
 
     Parameters
     ----------
     weights : sequence of mapping
         The inventory: the rows of ``kl-lens inspect``.
+    experts_chosen : int
+        How many experts of a layer a token passes; all of them with 0.
     """
-    blocks: dict[int, int] = {}
+    blocks: dict[int, float] = {}
     head = 0
     for weight in weights:
         if weight["block"] is None:
             head = max(head, weight["parameters"])
         else:
-            blocks[weight["block"]] = blocks.get(weight["block"], 0) + weight["parameters"]
+            blocks[weight["block"]] = blocks.get(weight["block"], 0) + _passed(weight, experts_chosen)
     each = tuple(2 * blocks[place] / _USUAL_FLOPS for place in sorted(blocks)) or (0.0,)
     size = sum(weight["parameters"] for weight in weights)
     return Costs(
         4 * size / _USUAL_BYTES_S, each, (0.0,) * len(each), 2 * head / _USUAL_FLOPS, _USUAL_ELEMENT_S
     )
+
+
+def _passed(weight: Mapping[str, Any], experts_chosen: int) -> float:
+    """Parameters that a token is multiplied with, of a stack of experts those of the chosen."""
+    stacked = weight["shape"][0] if len(weight["shape"]) == 3 and weight["kind"] != "conv" else 1
+    return float(weight["parameters"] * min(experts_chosen or stacked, stacked) / stacked)
 
 
 def seconds(costs: Costs, weights: Sequence[Mapping[str, Any]], analysis: Analysis) -> float:

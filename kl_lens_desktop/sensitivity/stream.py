@@ -87,6 +87,8 @@ class Stream:
         Changes that all compared models have; what they are compared with stays the full-precision model.
     compared : bool
         Whether `compare` will be called, or cross-entropies are all that is asked for.
+    begun : bool
+        Whether the full-precision model runs at once; else `begin` has it run, before anything else.
 
     Attributes
     ----------
@@ -105,8 +107,9 @@ class Stream:
         *,
         plan: Changes | None = None,
         compared: bool = True,
+        begun: bool = True,
     ) -> None:
-        self._lanes, self._plan = lanes, dict(plan or {})
+        self._lanes, self._plan, self._compared = lanes, dict(plan or {}), compared
         self._shape = count, window = ids.shape
         per_batch = max(1, BATCH_TOKENS // window)
         self._ids = ids.split(per_batch)
@@ -114,6 +117,7 @@ class Stream:
         self._labels = nn.functional.pad(ids[:, 1:], (0, 1), value=-1).split(per_batch)
         self._tokens = ids.numel()
         config = lanes.main.model.config.get_text_config()
+        self._keeps = self._tokens * config.vocab_size <= KEPT_ELEMENTS
         held = HELD_ELEMENTS // config.hidden_size
         self._together = max(1, min(held, TOGETHER_TOKENS) // self._tokens)
         self._slice = max(1, LOGIT_ELEMENTS // lanes.count // config.vocab_size)  # tokens
@@ -124,13 +128,20 @@ class Stream:
         self._beside: list[Beside] = []
         self._block = 0  # the next that the plan's states are to pass
         self._states: States | None = None  # none before the first block, where the embeddings run too
-        self._final = self._first_pass()
+        self._final: States = []
         self.timing = Timing()
         self.signal: list[float] = []
         self.finite = True
         self._full: list[list[Reference]] | None = None
-        if compared:
-            self._look_at_references(kept=self._tokens * config.vocab_size <= KEPT_ELEMENTS)
+        if begun:
+            for _ in self.begin():
+                pass
+
+    def begin(self) -> Iterator[float]:
+        """Run the full-precision model; on the way, shares from 0 to 1 of the blocks that it has passed."""
+        yield from self._first_pass()
+        if self._compared:
+            self._look_at_references(kept=self._keeps)
 
     @property
     def depth(self) -> int:
@@ -263,8 +274,8 @@ class Stream:
         final: Tensor = reached.last_hidden_state
         return final
 
-    def _first_pass(self) -> States:
-        """The full-precision states after the final norm, noting what each block returns beside them."""
+    def _first_pass(self) -> Iterator[float]:
+        """Keep the full-precision states after the final norm, and what each block returns beside them."""
         states: States | None = None
         main = self._lanes.main
         for place, block in enumerate(main.blocks):
@@ -273,8 +284,9 @@ class Stream:
                 first = self._trunk(place, main, (model, 0))
             others = [(model, batch) for batch in range(1, len(self._ids))]
             states = [first, *self._lanes.each(functools.partial(self._trunk, place), others)]
+            yield (place + 1) / self.depth
         assert states is not None
-        return states
+        self._final = states
 
     def _look_at_references(self, *, kept: bool) -> None:
         def look(lane: ByBlock, batch: int) -> list[Reference]:

@@ -13,6 +13,7 @@ from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
 from kl_lens_desktop.sensitivity.pace import Timing
+from kl_lens_desktop.sensitivity.stream import only
 
 SLICE_ELEMENTS = 3 * 2**23  # logits at a time in all lanes, 96 MB: few tokens make a slow product of matrices
 PASS_ELEMENTS = 3 * 2**19  # so many fewer for each lane beyond two, whose blocks take memory too
@@ -48,6 +49,8 @@ class Walk:
         How many will compare at the same time and share the memory.
     compared : bool
         Whether `compare` will be called, or cross-entropies are all that is asked for.
+    begun : bool
+        Whether the full-precision model runs at once; else `begin` has it run, before anything else.
 
     Attributes
     ----------
@@ -67,8 +70,9 @@ class Walk:
         plan: Mapping[str, Tensor] | None = None,
         lanes: int = 1,
         compared: bool = True,
+        begun: bool = True,
     ) -> None:
-        self._lane, self._plan = lane, dict(plan or {})
+        self._lane, self._plan, self._compared = lane, dict(plan or {}), compared
         count, window = ids.shape
         per_batch = max(1, BATCH_TOKENS // window)
         self._ids = list(ids.to(lane.model.device).split(per_batch))
@@ -82,16 +86,35 @@ class Walk:
         self._inputs: list[list[Tensor]] | None = [] if not plan and elements <= INPUT_ELEMENTS else None
         self._beside: list[Beside] = []
         self._head_output: type[Any] | None = None
-        lane.wait()
-        self._final = [self._first_pass(batch) for batch in range(len(self._ids))]
+        self._final: list[Tensor] = []
         lanes = max(lanes, 2)
         elements = max(SLICE_ELEMENTS - (lanes - 2) * PASS_ELEMENTS, SLICE_ELEMENTS * 2 // 3)
         self._slice = max(1, elements // lanes // config.vocab_size)  # tokens
         self._full: list[list[Reference]] | None = None
         self.signal: list[float] = []
         self.finite = True
-        if compared:
-            self._look_at_references(kept=ids.numel() * config.vocab_size <= CACHE_ELEMENTS)
+        self._keeps = ids.numel() * config.vocab_size <= CACHE_ELEMENTS
+        if begun:
+            for _ in self.begin():
+                pass
+
+    def begin(self) -> Iterator[float]:
+        """Run the full-precision model; on the way, shares from 0 to 1 of the text that it has read."""
+        self._lane.wait()
+        sums = torch.zeros(self._shape[0], dtype=torch.float64)
+        full: list[list[Reference]] = []
+        for batch in range(len(self._ids)):
+            self._final.append(self._first_pass(batch))
+            full.append([])
+            for each in self._references(self._lane, batch) if self._compared else ():
+                sums.index_add_(0, each.rows, each.signal.double().cpu())
+                self.finite &= bool(each.log_norm.isfinite().all())
+                if self._keeps:
+                    full[-1].append(each)
+            yield (batch + 1) / len(self._ids)
+        if self._compared:
+            self._full = full if self._keeps else None
+            self.signal = (sums / self._shape[1]).tolist()
 
     @property
     def depth(self) -> int:
@@ -139,6 +162,19 @@ class Walk:
         timing : Timing, optional
             Where the time this takes is added.
         """
+        results = self.comparing(swaps, head_only=head_only, lane=lane, position=position, timing=timing)
+        return only(results)
+
+    def comparing(
+        self,
+        swaps: Mapping[str, Tensor],
+        *,
+        head_only: bool = False,
+        lane: Lane | None = None,
+        position: Position | None = None,
+        timing: Timing | None = None,
+    ) -> Iterator[Tally | float]:
+        """As `compare`; before the tally, shares from 0 to 1 of the text that was compared."""
         lane, position, timing = lane or self._lane, position or self.position, timing or Timing()
         tally = Tally(*self._shape)
         changed = {**self._plan, **swaps}
@@ -156,7 +192,8 @@ class Walk:
             timing.trunk_work += 0 if head_only else ids.numel() * (self.depth - position.block)
             timing.head_s += time.perf_counter() - reached
             timing.head_work += ids.numel()
-        return tally
+            yield (batch + 1) / len(self._ids)
+        yield tally
 
     def judge(self, logits: Callable[[Tensor], Tensor]) -> Tally:
         """What another program computes of the whole text, against the full-precision model.
@@ -213,19 +250,6 @@ class Walk:
         if self._inputs is not None:
             self._inputs.append(noted)
         return final
-
-    def _look_at_references(self, *, kept: bool) -> None:
-        sums = torch.zeros(self._shape[0], dtype=torch.float64)
-        full: list[list[Reference]] = []
-        for batch in range(len(self._ids)):
-            full.append([])
-            for each in self._references(self._lane, batch):
-                sums.index_add_(0, each.rows, each.signal.double().cpu())
-                self.finite &= bool(each.log_norm.isfinite().all())
-                if kept:
-                    full[-1].append(each)
-        self._full = full if kept else None
-        self.signal = (sums / self._shape[1]).tolist()
 
     def _references(self, lane: Lane, batch: int) -> Iterator[Reference]:
         """The full-precision model on the tokens of a batch, slice by slice."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import keyring
 import pytest
@@ -16,6 +17,7 @@ from kl_lens_desktop.gui.model.page import ModelPage
 from kl_lens_desktop.gui.more.library import LibraryPage
 from kl_lens_desktop.gui.more.settings import SettingsPage
 from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.hub.facts import Facts
 from tests import hub_server
 from tests.hub_server import Hub, Repository, make_old_folder
 
@@ -226,3 +228,28 @@ def test_an_address_that_is_none_is_refused(window: Window) -> None:
     page.endpoint.editingFinished.emit()
     assert "is not an address" in window.banner.text.text()
     assert window.session.settings.endpoint == ""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "verdict", "remark"),
+    [
+        (1_000_000_000, "✓ yes", ""),
+        (7_000_000_000, "✓ yes", "full-precision model takes 42.3 GB of memory. This computer has 17.2 GB"),
+        (90_000_000_000, "✗ too large", ""),
+    ],
+)
+def test_a_model_is_usable_where_it_can_be_compressed(
+    parameters: int, verdict: str, remark: str, window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = window.page("Model")
+    assert isinstance(page, ModelPage)
+    memory = SimpleNamespace(total=16 * 2**30)
+    system = SimpleNamespace(virtual_memory=lambda: memory)
+    monkeypatch.setattr("kl_lens_desktop.gui.model.search.psutil", system)
+    hit = Facts("a/b", "bamba", parameters, 1, 1, False, "mit", "", "", "2025-01-01", "")
+    page.results._show([hit], begin=False, every=False)
+    cell = page.results.table.item(0, 2)
+    assert cell is not None
+    assert cell.text() == verdict
+    assert remark in cell.toolTip()
+    assert bool(remark) == (cell.toolTip() != verdict)

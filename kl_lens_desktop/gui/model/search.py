@@ -142,9 +142,10 @@ class Results(QWidget):
             size = quantities.parameters(hit.parameters) if hit.parameters else "–"
             name = f"{hit.id}  (gated)" if hit.gated else hit.id
             name = f"{name}\n{hit.architecture or 'architecture not stated'}"
-            for place, text in enumerate((name, size, _verdict(hit))):
+            verdict, remark = _verdict(hit)
+            for place, (text, more) in enumerate(((name, ""), (size, ""), (verdict, remark))):
                 item = QTableWidgetItem(text)
-                item.setToolTip(plain_tip(text))
+                item.setToolTip(plain_tip(f"{text}\n{more}".rstrip()))
                 self.table.setItem(index, place, item)
         self.table.resizeRowsToContents()
 
@@ -154,11 +155,18 @@ class Results(QWidget):
             self.chosen.emit(self._hits[rows[0].row()])
 
 
-def _verdict(hit: "Facts") -> str:
-    """Whether a model found on the Hub can be worked on here, as far as the Hub tells."""
+def _verdict(hit: "Facts") -> tuple[str, str]:
+    """Whether a model found on the Hub can be compressed here, as far as the Hub tells; and a remark."""
     if hit.obstacle:
-        return f"✗ {hit.obstacle}"
+        return f"✗ {hit.obstacle}", ""
     if not hit.parameters:
-        return "–"
-    need_mb = max(need.ram_mb for need in stage_needs(hit.parameters, 2 * hit.parameters))
-    return tr("✓ yes") if need_mb * 2**20 <= psutil.virtual_memory().total else tr("✗ too large")
+        return "–", ""
+    total = psutil.virtual_memory().total
+    needs = {need.stage: 2**20 * need.ram_mb for need in stage_needs(hit.parameters, 2 * hit.parameters)}
+    bench = needs.pop("bench")
+    if max(needs.values()) > total:
+        return tr("✗ too large"), ""
+    if bench <= total:
+        return tr("✓ yes"), ""
+    remark = tr("Benchmarking the full-precision model takes {needed} of memory. This computer has {total}.")
+    return tr("✓ yes"), remark.format(needed=quantities.size(bench), total=quantities.size(total))

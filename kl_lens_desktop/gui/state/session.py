@@ -475,7 +475,7 @@ class Session(QObject):
             len(self.exports) if self.plan and self.plan.measured else 0,
         )
         devices = len(self.chosen_devices or [d for d in self.devices if d["available"]]) or 1
-        costs = self.costs or usual(self.model.weights)
+        costs = self.costs or usual(self.model.weights, self.model.about["experts_chosen"])
         return expected(costs, self.model.weights, job, devices, done, self.settings.paces)
 
     def _pause_course(self, paused: bool) -> None:
