@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kl_lens_desktop.bench.settings import Benchmark
-from kl_lens_desktop.process.events import Progress
+from kl_lens_desktop.process.events import Progress, Weights
 from kl_lens_desktop.run import BASELINES, RunJob
 from kl_lens_desktop.sensitivity import estimate
 from kl_lens_desktop.sensitivity.estimate import Costs
@@ -89,6 +89,18 @@ def expected(
         "bench": devices * _bench_s(job.benchmark, token_s) + _START_S,
     }
     return {part: seconds * (paces or {}).get(part, 1.0) for part, seconds in found.items()}
+
+
+def hours_words(weights: Weights, job: RunJob) -> str:
+    """How long a job of hours takes on a usual laptop, and what shortens it; empty for a shorter one."""
+    costs = estimate.usual(weights.weights, weights.experts_chosen)
+    hours = sum(expected(costs, weights.weights, job, len(job.devices or ()) or 1).values()) / 3600
+    if hours < 1:
+        return ""
+    return (
+        f"On a usual laptop, the whole job takes about {hours:.0f} h from its start. A limit for the "
+        "measuring (--minutes) shortens it, and an interrupted job resumes."
+    )
 
 
 def _rounding_s(weights: Sequence[Mapping[str, Any]]) -> float:

@@ -13,17 +13,15 @@ from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.files import CARD, check_replaceable, check_writable
 from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel
-from kl_lens_desktop.model.config import experts_chosen
 from kl_lens_desktop.model.fit import folder_sizes, integers_bytes
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.jobs import VerifyJob
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
-from kl_lens_desktop.process.events import Event, Finished, Note, Progress, Weights
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import parse_format
-from kl_lens_desktop.repository.model_files import CONFIG, read_object
 from kl_lens_desktop.sensitivity.jobs import MENU, Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, check_text
@@ -140,11 +138,7 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     npu = any("NPU" in name.upper() for name in names)
     room = _room_needed(folder_sizes(local.folder).parameters, out, analysis, npu=npu)
     check_room(f"compressing {local.id}", room, out)
-    for event in _stage(AnalyzeJob(model, scores_path, analysis), cancel):
-        yield event
-        if isinstance(event, Weights):
-            chosen = experts_chosen(read_object(local.folder / CONFIG))
-            yield from _hours(event.weights, chosen, replace(job, analysis=analysis), len(names))
+    yield from _stage(AnalyzeJob(model, scores_path, analysis), cancel)
     scores = load_scores(scores_path)
     plan = yield from _planned(scores, scores_path, plan_path, job, limits, names)
     if plan.measured is None:
@@ -199,19 +193,6 @@ def _room_needed(parameters: int, out: Path, analysis: Analysis, *, npu: bool) -
             peak = max(peak, there + (2 + npu) * written)
             there += written
     return max(peak, there)
-
-
-def _hours(weights: Sequence[dict[str, Any]], experts: int, job: RunJob, devices: int) -> Iterator[Note]:
-    """How long a job of hours takes on a usual laptop, and what shortens it."""
-    from kl_lens_desktop.course import expected
-    from kl_lens_desktop.sensitivity.estimate import usual
-
-    hours = sum(expected(usual(weights, experts), weights, job, devices).values()) / 3600
-    if hours > 1:
-        yield Note(
-            f"On a usual laptop, the whole job takes about {hours:.0f} h from its start. A limit for the "
-            "measuring (--minutes) shortens it, and an interrupted job resumes"
-        )
 
 
 def _planned(

@@ -12,12 +12,12 @@ import pytest
 
 from kl_lens_desktop.bench.lab import BenchCourse
 from kl_lens_desktop.bench.settings import Benchmark
-from kl_lens_desktop.course import PARTS, STEPS, Course, Done, expected
+from kl_lens_desktop.course import PARTS, STEPS, Course, Done, expected, hours_words
 from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Finished, Progress
+from kl_lens_desktop.process.events import Finished, Progress, Weights
 from kl_lens_desktop.process.job import perform
-from kl_lens_desktop.run import RunJob, _hours
+from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.estimate import Costs, usual
 from tests.models import build_folder
 
@@ -183,16 +183,16 @@ def test_a_benchmark_does_not_count_on_rounds_for_which_there_is_no_time(
 
 def test_a_job_of_hours_says_so_and_a_short_one_does_not(weights: list[dict[str, Any]]) -> None:
     job = RunJob("sample", Path("out"))
-    assert not list(_hours(weights, 0, job, 1))
+    assert hours_words(Weights(weights), job) == ""
     sides = {0: 14, 1: 14}  # of the sample's matrices, those of a model of 1.5 billion parameters
     large = [
         {**each, "shape": [side * sides[axis] for axis, side in enumerate(each["shape"][:2])],
          "parameters": each["parameters"] * 14**2}
         for each in weights if each["kind"] != "conv"
     ]  # fmt: skip
-    (note,) = _hours(large, 0, job, 3)
-    hours = int(re.search(r"about (\d+) h", note.text)[1])
-    assert hours == round(sum(expected(usual(large), large, job, 3).values()) / 3600) > 1
+    words = hours_words(Weights(large), job)
+    hours = int(re.search(r"about (\d+) h", words)[1])
+    assert hours == round(sum(expected(usual(large), large, job).values()) / 3600) > 1
 
 
 @pytest.mark.parametrize("family", ["granitemoehybrid with experts", "jamba with experts"])

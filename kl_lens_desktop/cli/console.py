@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.course import hours_words
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.printable import is_steering, printable, printable_lines
@@ -18,6 +19,7 @@ from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Failed, Finished, Note, Progress, Repaired, Weights
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.process.signals import Stopped, answered
+from kl_lens_desktop.run import RunJob
 
 if TYPE_CHECKING:
     from kl_lens_desktop.bench.compare import Comparison
@@ -69,6 +71,9 @@ def events(job: Job[Any], carry: Carry) -> Iterator[Event]:
                 elif isinstance(event, Repaired):
                     gain = f"{event.gain:.2g} ± {event.gain_se:.1g}"
                     meter.tell(f"{len(event.changes)} formats exchanged: KL {event.kl:.4g}, lower by {gain}")
+                elif isinstance(event, Weights) and isinstance(job, RunJob):
+                    if words := hours_words(event, job):
+                        meter.tell(words)
                 elif not isinstance(event, (Weights, Failed)):
                     yield event
         if heard:

@@ -56,17 +56,7 @@ def read_config(files: ModelFiles) -> dict[str, Any]:
 
 def vocabulary(config: dict[str, Any]) -> int | None:
     """How many tokens a configuration has embeddings for, if it says so."""
-    return _number(config, "vocab_size")
-
-
-def experts_chosen(config: dict[str, Any]) -> int:
-    """How many experts of a layer a token passes; 0 without experts."""
-    return _number(config, "num_experts_per_tok") or 0
-
-
-def _number(config: dict[str, Any], name: str) -> int | None:
-    """Of the innermost part of a configuration that has it."""
-    found = (part.get(name) for _, part in reversed(list(parts(config))))
+    found = (part.get("vocab_size") for _, part in reversed(list(parts(config))))
     return next((size for size in found if isinstance(size, int)), None)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from kl_lens_desktop.families import family_of
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.fit import folder_sizes, stage_needs
-from kl_lens_desktop.model.inventory import blocks, inventory, kept_bytes
+from kl_lens_desktop.model.inventory import blocks, experts_chosen, inventory, kept_bytes
 from kl_lens_desktop.model.jobs import About, InspectJob
 from kl_lens_desktop.model.load import empty_model
 from kl_lens_desktop.process.events import Event, Progress, Weights
@@ -19,9 +19,10 @@ def describe(local: LocalModel, job: InspectJob) -> Iterator[Event]:
     model = empty_model(local.folder)
     found = inventory(model)
     weights = [weight.as_dict() for weight in found]
-    yield Weights(weights)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     config = model.config.get_text_config()
+    chosen = experts_chosen(config)
+    yield Weights(weights, chosen)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     by_block: dict[int, set[str]] = {}
     for weight in weights:
         if weight["block"] is not None:
@@ -38,7 +39,7 @@ def describe(local: LocalModel, job: InspectJob) -> Iterator[Event]:
         "block_kinds": {kind: count for kind, count in kinds.items() if count},
         "size_bytes": size,
         "vocabulary": config.vocab_size,
-        "experts_chosen": getattr(config, "num_experts_per_tok", 0) or 0,
+        "experts_chosen": chosen,
     }
     yield job.finished(
         {

@@ -132,3 +132,8 @@ def _kind(name: str, module: nn.Module, modules: dict[str, nn.Module], model: Pr
         f"this version of {model.config.model_type} has a part that is not known here: {enclosing[0]}",
         "Report it, with the name of the model",
     )
+
+
+def experts_chosen(config: Any) -> int:
+    """How many experts of a layer a token passes; 0 without experts."""
+    return getattr(config, "num_experts_per_tok", 0) or 0

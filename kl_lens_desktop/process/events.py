@@ -28,9 +28,13 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The inventory a stage works on, before its first result: the rows of ``kl-lens inspect``."""
+    """The inventory a stage works on, before its first result: the rows of ``kl-lens inspect``.
+
+    And how many experts of a layer a token passes; 0 without experts.
+    """
 
     weights: list[dict[str, Any]]
+    experts_chosen: int = 0
 
 
 @dataclass(frozen=True, slots=True)

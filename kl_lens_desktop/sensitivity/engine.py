@@ -26,7 +26,7 @@ from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.devices import check_device
-from kl_lens_desktop.model.inventory import Weight, inventory, kept_bytes, quantizable
+from kl_lens_desktop.model.inventory import Weight, experts_chosen, inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_or_open, warnings
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
@@ -100,7 +100,8 @@ def analyze(
     use_cores()
     precision = yield from _precision(how)
     weights = inventory(loaded.model)
-    yield Weights([weight.as_dict() for weight in weights])
+    chosen = experts_chosen(loaded.model.config.get_text_config())
+    yield Weights([weight.as_dict() for weight in weights], chosen)
     ids, text, sources = yield from _text(loaded, out, how, cancel)
     by = None
     if how.rounding != "nearest" and (yield from _has_time_to_round(local, out, how, cancel)):
