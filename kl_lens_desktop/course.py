@@ -23,7 +23,6 @@ _VARIANTS = len(BASELINES) + 1
 # Seconds beside the arithmetic, and how often the model is read and compared, as on the models tried; what
 # this computer takes in truth is learned from its jobs (`Course.paces`).
 _START_S = 3.0  # a child process with torch or OpenVINO
-_COLUMN_S, _ELEMENT_S = 2e-3, 1e-6  # rounding by the data
 _AGAIN, _FURTHER = 0.75, 0.25  # of the weights that are rounded once more, and of the measuring that is left
 _VERIFY_PASSES = 5  # model and plan; rounded to nearest; both on another text of half the length
 _TRACE_S, _EXPORT_ELEMENT_S = 6.0, 6e-8
@@ -69,7 +68,7 @@ def expected(
     elements = sum(math.prod(weight["shape"]) for weight in weights)
     token_s = sum(costs.block_s) + costs.head_s
     measuring = estimate.seconds(costs, weights, job.analysis)
-    rounding = _rounding_s(weights) if job.analysis.rounding == "data" else 0.0
+    rounding = estimate.rounding_seconds(weights) if job.analysis.rounding == "data" else 0.0
     left = 1 - done.analysis
     passes = _VERIFY_PASSES * (job.verify_tokens * token_s + sum(costs.widen_s))
     writing = _START_S + elements * _EXPORT_ELEMENT_S + 2 * costs.open_s
@@ -86,12 +85,6 @@ def expected(
         "bench": devices * _bench_s(job.benchmark, token_s) + _START_S,
     }
     return {part: seconds * (paces or {}).get(part, 1.0) for part, seconds in found.items()}
-
-
-def _rounding_s(weights: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds for integers chosen by the data, for all weights that a format applies to."""
-    matrices = [weight["shape"] for weight in weights if weight["kind"] != "conv"]
-    return float(sum(_COLUMN_S * shape[-1] + _ELEMENT_S * math.prod(shape) for shape in matrices))
 
 
 def _bench_s(benchmark: Benchmark, token_s: float) -> float:

@@ -237,6 +237,11 @@ class Writer:
         self._end = 0
         file.seek(8 + reserved)
 
+    @property
+    def pairs(self) -> set[Pair]:
+        """What it has, rounded or noted as better rounded to nearest."""
+        return {_pair(key) for key in (*self._sha256, *self._nearest)}
+
     def add(self, pair: Pair, packed: Packed) -> None:
         """A weight in a format."""
         self._sha256["|".join(pair)] = packed_sha256(packed)
