@@ -25,13 +25,12 @@ from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import Format, parse_format
 from kl_lens_desktop.quant.gptq import Curvature, Threads, gptq
+from kl_lens_desktop.quant.growing import Growing
 from kl_lens_desktop.quant.integers import (
-    Integers,
     Pair,
-    Writer,
+    held_integers,
     open_integers,
     packed_bytes,
-    writing,
 )
 from kl_lens_desktop.quant.rounding import Quantized, combined, fake_quantize
 from kl_lens_desktop.quant.roundings import NEAREST, KeptRounding, Roundings, kept_in, packed
@@ -162,27 +161,21 @@ def round_by_data(
     """
     shapes = {weight.name: weight.shape for weight in weights}
     pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if is_fitted(parse_format(fmt))]
-    held = held_integers(path, model_sha256, by.record)
-    known = {pair for pair in held.pairs if held.fits(pair, shapes[pair[0]])} if held else set()
-    left = [pair for pair in pairs if not held or pair not in known | held.nearest]
-    if left:
-        sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in (*left, *known)]
-        with writing(path, model_sha256, by.record, sizes) as writer:
-            if held:
-                for pair in sorted(known):
-                    cancel.check()
-                    writer.add(pair, held.whole(pair))
-                for pair in sorted(held.nearest):
-                    writer.add_nearest(pair)
+    grown = Growing(path, model_sha256, by.record, shapes)
+    left = [pair for pair in pairs if pair not in grown.pairs]
+    if left or grown.is_in_parts:
+        sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in left]
+        with grown.by(sizes) as writer:
             try:
-                yield from _fitted(loaded, left, by, writer, cancel, stage, judged, noticed)
+                if left:
+                    yield from _fitted(loaded, left, by, writer, cancel, stage, judged, noticed)
             except TimeUp:
                 rest = sum(pair not in writer.pairs for pair in left)
                 yield Note(
                     f"Rounding by {by.record['text']} has had its part of the time: {rest} of {len(left)} "
                     "roundings stay those to nearest"
                 )
-    if not pairs:
+    if not (pairs and grown.pairs):
         return NEAREST
     integers = open_integers(path)
     kept = kept_in(integers, shapes)
@@ -265,15 +258,6 @@ def named(of_file: Mapping[Pair, Path]) -> str:
     return " and ".join(sorted({file.name for file in of_file.values()}))
 
 
-def held_integers(path: Path, model_sha256: str, record: Mapping[str, Any]) -> Integers | None:
-    """The file at `path`, if it is of these weights and of a rounding of that record."""
-    with contextlib.suppress(InputError):
-        held = open_integers(path)
-        if held.model_sha256 == model_sha256 and held.record == record:
-            return held
-    return None
-
-
 def is_fitted(fmt: Format) -> bool:
     """Whether weights in a format are rounded by data at all."""
     return fmt.bits <= MOST_BITS
@@ -283,7 +267,7 @@ def _fitted(
     loaded: LoadedModel,
     pairs: Sequence[Pair],
     by: Calibration,
-    writer: Writer,
+    writer: Growing,
     cancel: Cancel,
     stage: str,
     judged: bool,
@@ -353,7 +337,7 @@ def _round_seen(
     seen: Seen,
     formats: Mapping[str, Sequence[Format]],
     pool: ThreadPoolExecutor,
-    writer: Writer,
+    writer: Growing,
     cancel: Cancel,
     judged: bool,
 ) -> None:

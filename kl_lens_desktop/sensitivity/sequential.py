@@ -26,18 +26,17 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.gptq import Curvature, curvature, gptq
+from kl_lens_desktop.quant.growing import Growing
 from kl_lens_desktop.quant.integers import (
     BY_DATA,
     IN_SEQUENCE,
     Integers,
     Pair,
-    Writer,
     open_integers,
     packed_bytes,
-    writing,
 )
 from kl_lens_desktop.quant.roundings import Change, KeptRounding, Roundings, kept_in, packed
-from kl_lens_desktop.sensitivity.data_rounding import held_integers, is_fitted, lack_of_memory, threads
+from kl_lens_desktop.sensitivity.data_rounding import is_fitted, lack_of_memory, threads
 from kl_lens_desktop.sensitivity.forward import Beside, head_input, observed, trunk
 from kl_lens_desktop.sensitivity.moments import BATCH_TOKENS, DAMP, Unseen, lacking_memory
 from kl_lens_desktop.sensitivity.products import Place, Products
@@ -115,24 +114,24 @@ def round_in_sequence(
     """
     weights = {weight.name: weight for weight in quantizable(inventory(loaded.model))}
     shapes = {name: weight.shape for name, weight in weights.items()}
-    held = held_integers(path, model_sha256, record)
+    grown = Growing(path, model_sha256, record, shapes)
     pairs = [pair for pair in assignments.items() if is_fitted(parse_format(pair[1]))]
     apart = without_place(loaded, assignments)  # before stand-ins take the places of weights
     sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in pairs]
     with (
-        writing(path, model_sha256, record, sizes) as writer,
+        grown.by(sizes) as writer,
         threads() as pool,
         torch.no_grad(),
         fast_kernels(loaded.model),
         ByBlock(loaded.model, cancel) as streamed,
     ):
-        sequence = _Sequence(streamed, weights, assignments, apart, base, fit, pool, writer, held, cancel)
+        sequence = _Sequence(streamed, weights, assignments, apart, base, fit, pool, writer, cancel)
         yield Progress(stage, 0, sequence.count, "Rounding in sequence", "blocks")
         for done in sequence.steps():
             yield Progress(stage, done, sequence.count, "Rounding in sequence", "blocks")
         if sequence.unseen:
             yield lack_of_memory(sequence.unseen, "not rounded in sequence", "that")
-    kept = kept_in(open_integers(path), shapes)
+    kept = kept_in(open_integers(path), shapes) if grown.pairs else {}
     return Roundings({pair: kept[pair] for pair in pairs if pair in kept})
 
 
@@ -148,8 +147,7 @@ class _Sequence:
         base: Roundings,
         fit: Tensor,
         pool: ThreadPoolExecutor,
-        writer: Writer,
-        held: Integers | None,
+        writer: Growing,
         cancel: Cancel,
     ) -> None:
         self._streamed, self._weights, self._assignments = streamed, weights, assignments
@@ -157,7 +155,9 @@ class _Sequence:
         self._ids = list(fit.to(streamed.model.device).split(max(1, BATCH_TOKENS // fit.shape[1])))
         self._base = base
         self.unseen: list[Unseen] = []  # what memory does not suffice for
-        self._known = {} if held is None else kept_in(held, {n: w.shape for n, w in weights.items()})
+        self._known = {
+            pair: KeptRounding(held, pair, weights[pair[0]].shape) for pair, held in writer.held.items()
+        }
         self._beside: list[Beside] = []
         self._output: type[Any] | None = None
         self.count = len(streamed.blocks) + 1
@@ -307,6 +307,8 @@ class _Sequence:
             self._keep(kept)
 
     def _keep(self, kept: KeptRounding) -> None:
+        if kept.pair in self._writer.held:
+            return
         whole = kept.integers.whole(kept.pair) if isinstance(kept.integers, Integers) else kept.integers
         self._writer.add(kept.pair, whole)
 
