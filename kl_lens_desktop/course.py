@@ -23,7 +23,6 @@ _VARIANTS = len(BASELINES) + 1
 # Seconds beside the arithmetic, and how often the model is read and compared, as on the models tried; what
 # this computer takes in truth is learned from its jobs (`Course.paces`).
 _START_S = 3.0  # a child process with torch or OpenVINO
-_COLUMN_S, _ELEMENT_S = 2e-3, 1e-6  # rounding by the data
 _AGAIN, _FURTHER = 0.75, 0.25  # of the weights that are rounded once more, and of the measuring that is left
 # Of verification: model and plan; beside a rounding by data the nearest, and all three on half as much text.
 _NEAREST_PASSES, _DATA_PASSES = 2, 4.5
@@ -71,7 +70,7 @@ def expected(
     token_s = sum(costs.block_s) + costs.head_s
     measuring = estimate.seconds(costs, weights, job.analysis)
     by_data = job.analysis.rounding == "data"
-    rounding = _rounding_s(weights) if by_data else 0.0
+    rounding = estimate.rounding_seconds(weights) if by_data else 0.0
     left = 1 - done.analysis
     passes = _DATA_PASSES if by_data else _NEAREST_PASSES
     passing = passes * (job.verify_tokens * token_s + sum(costs.widen_s))
@@ -101,12 +100,6 @@ def hours_words(weights: Weights, job: RunJob) -> str:
         f"On a usual laptop, the whole job takes about {hours:.0f} h from its start. A limit for the "
         "measuring (--minutes) shortens it, and an interrupted job resumes."
     )
-
-
-def _rounding_s(weights: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds for integers chosen by the data, for all weights that a format applies to."""
-    matrices = [weight["shape"] for weight in weights if weight["kind"] != "conv"]
-    return float(sum(_COLUMN_S * shape[-1] + _ELEMENT_S * math.prod(shape) for shape in matrices))
 
 
 def _bench_s(benchmark: Benchmark, token_s: float) -> float:

@@ -1,7 +1,9 @@
 """Integers chosen by the data: on NNCF's grids, never worse than the nearest, and what GPTQ's paper gives."""
 
+import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from nncf.quantization.algorithms.weight_compression.config import WeightCompres
 from nncf.quantization.algorithms.weight_compression.weight_lowering import do_integer_quantization
 from nncf.tensor import Tensor as NNCFTensor
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format
 from kl_lens_desktop.quant.gptq import Curvature, compensated, curvature, gptq, row_errors
@@ -114,6 +118,53 @@ def test_channels_that_count_most_come_first() -> None:
 def test_a_moment_without_inputs_or_numbers_is_of_no_use() -> None:
     assert curvature(torch.zeros(4, 4), 0.01) is None
     assert curvature(torch.full((4, 4), torch.nan), 0.01) is None
+
+
+class _Allocated(TorchDispatchMode):
+    """The bytes of the tensors that operations make, as long as these live; the most of them at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sizes: dict[int, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, tuple) else (result,):
+            if isinstance(each, Tensor):
+                storage = each.untyped_storage()
+                if storage._cdata not in self._sizes:
+                    weakref.finalize(each, self._sizes.pop, storage._cdata, None)
+                    self._sizes[storage._cdata] = storage.nbytes()
+        self.most = max(self.most, sum(self._sizes.values()))
+        return result
+
+
+def test_a_moment_is_factored_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 15,000 inputs it has 900 MB, and a laptop has no room for ten of it."""
+    monkeypatch.setattr("kl_lens_desktop.quant.gptq._INVERTED", 32)
+    moment = _moment(512)
+    with _Allocated() as allocated:
+        assert curvature(moment, 0.01) is not None
+    assert 3 * moment.nbytes <= allocated.most <= 3.75 * moment.nbytes
+
+
+def test_columns_at_a_time_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _about(_moment())
+    inverse = torch.linalg.inv(whole.damped.double())[whole.order][:, whole.order]
+    assert torch.allclose(whole.factor.double().mT @ whole.factor.double(), inverse, rtol=1e-3, atol=1e-5)
+    monkeypatch.setattr("kl_lens_desktop.quant.gptq._INVERTED", 40)
+    parts = _about(_moment())
+    assert torch.equal(parts.damped, whole.damped)
+    assert torch.allclose(parts.factor, whole.factor, rtol=1e-6, atol=0)
+    assert parts.factor.stride() == whole.factor.stride()
+
+
+def test_a_cancel_ends_a_factorisation() -> None:
+    cancel = Cancel()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        curvature(_moment(), 0.01, cancel)
 
 
 def test_fewer_tokens_than_channels_are_enough() -> None:

@@ -14,7 +14,7 @@ from kl_lens_desktop.hub import store
 from kl_lens_desktop.hub.candidate import examine
 from kl_lens_desktop.hub.client import SUGGESTED, repository
 from kl_lens_desktop.hub.download import pull
-from kl_lens_desktop.model.fit import stage_needs
+from kl_lens_desktop.model.fit import rounding_bytes, sizes_of, stage_needs
 from kl_lens_desktop.process.job import perform
 from tests import hub_server
 from tests.hub_server import Hub, Repository
@@ -213,3 +213,17 @@ def test_search_lists_models_and_narrows_them(hub: Hub, capsys: pytest.CaptureFi
 
 def test_suggestions_are_published_models_of_families_that_are_known() -> None:
     assert set(SUGGESTED) <= {name for family in FAMILIES.values() for name in family.checkpoints}
+
+
+def test_an_analysis_is_said_to_take_what_rounding_by_data_takes() -> None:
+    """Of a block with many inputs, their second moments are the most that it takes."""
+
+    def needs(inputs: int) -> dict[str, int]:
+        block = {"l.0.up.weight": (inputs, 512), "l.0.down.weight": (512, inputs)}
+        sizes = sizes_of({"embed.weight": (1000, 512), **block})
+        return {need.stage: need.ram_mb for need in stage_needs(sizes.parameters, 0, sizes)}
+
+    narrow, wide = needs(1024), needs(15_680)
+    assert wide["analyze"] - narrow["analyze"] > rounding_bytes(15_680) / 2**20 - 800
+    assert wide["analyze"] > 5000
+    assert narrow["analyze"] < 1400

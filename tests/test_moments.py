@@ -1,6 +1,8 @@
 """Second moments are those of the inputs that transformers' own modules get, whatever multiplies a weight."""
 
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -148,7 +150,7 @@ def test_what_takes_little_memory_is_kept_for_the_next_time(monkeypatch: pytest.
 def test_experts_are_factored_once_as_far_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Tensor] = []
     stock = moments.curvature
-    monkeypatch.setattr(moments, "curvature", lambda moment, damp: made.append(moment) or stock(moment, damp))
+    monkeypatch.setattr(moments, "curvature", lambda *args: made.append(args[0]) or stock(*args))
     seen = _seen(build("granitemoehybrid with experts"))
     stack = next(each for each in seen.values() if len(each.fit) > 1)
     experts = len(stack.fit)
@@ -161,6 +163,40 @@ def test_experts_are_factored_once_as_far_as_they_fit(monkeypatch: pytest.Monkey
         stack.about(place)
     assert len(made) == experts + 3
     assert torch.equal(stack.judge[1].matrix, stack.about(1)[1].matrix)
+
+
+def test_the_mean_of_experts_is_made_once_for_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = moments._OfExperts(8, 16, {place: [torch.randn(20, 16)] for place in range(8)})
+    summed: list[int] = []
+    stock = moments._Sum.add
+    monkeypatch.setattr(moments._Sum, "add", lambda self, rows: summed.append(1) or stock(self, rows))
+    start = threading.Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda place: start.wait() is not None and stack[place], range(8)))
+    assert len(summed) == 8 + 8, "all rows for the mean, and each expert's own"
+
+
+def test_what_memory_does_not_take_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments, "ALWAYS_ELEMENTS", 0)
+    monkeypatch.setattr(moments.memory, "free_mb", lambda: 0)
+    monkeypatch.setattr(moments, "_Sum", lambda _: pytest.fail("it was begun"))
+    for family in ("lfm2", "falcon_h1", "granitemoehybrid with experts"):
+        model = build(family)
+        events = [each for each in second_moments(model, FIT, JUDGE, Cancel()) if not isinstance(each, float)]
+        told = [each for each in events if isinstance(each, moments.Unseen)]
+        assert told == events
+        names = sorted(weight.name for each in told for weight in each.weights)
+        assert names == sorted(weight.name for weight in quantizable(inventory(model)))
+        assert all(each.needed > each.free == 0 for each in told)
+
+
+def test_memory_is_asked_only_for_what_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments.memory, "free_mb", lambda: 0)
+    assert moments.lacking_memory(2048) is None
+    assert moments.lacking_memory(4096) == (moments.memory.rounding_bytes(4096), 0)
+    monkeypatch.setattr(moments.memory, "free_mb", lambda: 500)
+    assert moments.lacking_memory(4096) is None
+    assert moments.lacking_memory(4096, 100 * 2**20) is not None
 
 
 def test_the_weighted_error_is_the_error_of_the_outputs() -> None:

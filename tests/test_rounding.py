@@ -1,6 +1,8 @@
 """Integers chosen by data are kept, travel with a plan, and are what is measured and what ships."""
 
+import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -36,12 +38,14 @@ from kl_lens_desktop.plan.verify import verify
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.quant import growing, integers
 from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format
 from kl_lens_desktop.quant.integers import Packed, open_integers, packed_bytes, writing
 from kl_lens_desktop.quant.rounding import NF4_VALUES, Quantized, quantize
 from kl_lens_desktop.quant.roundings import KeptRounding, Roundings, kept_in, packed, unpacked
-from kl_lens_desktop.sensitivity import data_rounding, moments, stream, walk
+from kl_lens_desktop.sensitivity import clock, data_rounding, engine, moments, stream, walk
 from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
+from kl_lens_desktop.sensitivity.estimate import Costs, rounding_seconds
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from kl_lens_desktop.text.bundled import calibration_text, dialogue_text, held_out_text
@@ -279,6 +283,61 @@ def test_a_cancelled_rounding_goes_on_where_it_was(small: LocalModel, tmp_path: 
     assert all(whole.sha256[pair] == some.sha256[pair] for pair in some.pairs)
     _analyze(small, tmp_path / "at-once.json")
     assert dict(open_integers(tmp_path / "at-once.safetensors").sha256) == dict(whole.sha256)
+    at_once, later = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("at-once", "scores"))
+    assert at_once == later, "the bytes tell nothing of interruptions"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_a_killed_rounding_goes_on_where_it_was_to_the_same_bytes(
+    seconds: float, small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growing, "_PART_S", seconds)
+    rounded: list[object] = []
+    stock = data_rounding._round_matrix
+    monkeypatch.setattr(data_rounding, "_round_matrix", lambda *args: rounded.append(1) or stock(*args))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for event in analyze(small, whole / "scores.json", _how(), Cancel()):
+        is_rounding = isinstance(event, Progress) and event.unit == "roundings"
+        if is_rounding and event.done > 8 and not killed.exists():  # what a kill leaves
+            before = len(rounded)
+            shutil.copytree(whole, killed, ignore=shutil.ignore_patterns("*.partial"))
+    every = len(rounded)
+    kept = len(list(killed.glob("*.safetensors")))
+    assert kept == (before if seconds == 0 else 0)
+    _analyze(small, killed / "scores.json")
+    assert len(rounded) - every == (every - before if seconds == 0 else every)
+    for name in ("scores.json", "scores.safetensors"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert sorted(file.name for file in killed.iterdir()) == ["scores.json", "scores.safetensors"]
+
+
+def test_a_cancel_while_the_parts_are_joined_loses_none(
+    small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growing, "_PART_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(growing.Growing, "_join", lambda _: None)
+        _analyze(small, tmp_path / "scores.json")
+    parts = growing.parts_of(tmp_path / "scores.safetensors")
+    assert len(parts) > 15
+    added: list[object] = []
+    stock = integers.Writer.add
+
+    def stop(writer: integers.Writer, pair: tuple[str, str], packed: Packed) -> None:
+        added.append(pair)
+        if len(added) == 7:
+            raise Cancelled
+        stock(writer, pair, packed)
+
+    before = [file.read_bytes() for file in (tmp_path / "scores.safetensors", *parts)]
+    with monkeypatch.context() as patch, pytest.raises(Cancelled):
+        patch.setattr(integers.Writer, "add", stop)
+        _analyze(small, tmp_path / "scores.json")
+    assert before == [file.read_bytes() for file in (tmp_path / "scores.safetensors", *parts)]
+    monkeypatch.setattr(data_rounding, "_fitted", lambda *_: pytest.fail("rounded again"))
+    _analyze(small, tmp_path / "scores.json")
+    assert len(open_integers(tmp_path / "scores.safetensors").pairs) > len(parts) - 5
+    assert not growing.parts_of(tmp_path / "scores.safetensors")
 
 
 def test_nearest_stays_where_the_other_windows_say_so(
@@ -289,6 +348,92 @@ def test_nearest_stays_where_the_other_windows_say_so(
     assert {entry.rounding for entry in scores.entries} == {"nearest"}
     plan = propose(scores, bits=6)
     assert (plan.roundings, plan.rounding) == ({}, None)
+
+
+MENU: dict[str, Any] = {"formats": (), "menu": ("int4_sym_g64", "int3_sym_g64"), "bits": 4.0}
+
+
+def test_minutes_that_rounding_itself_would_take_are_not_enough(
+    small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast the model reads the text that the weights are rounded by."""
+    monkeypatch.setattr(clock.Clock, "left", property(lambda _: 100.0))
+    monkeypatch.setattr(engine, "calibrate", lambda *_: Costs(0.0, (0.0, 0.0), (0.0, 0.0), 0.0, 0.0))
+    weights = [weight.as_dict() for weight in quantizable(inventory(load_model(small.folder).model))]
+    enough = rounding_seconds(weights) / engine._ROUNDING_SHARE / 60
+    for name, minutes in (("short", 0.9 * enough), ("long", 1.1 * enough)):
+        out = tmp_path / f"{name}.json"
+        said = _said(list(analyze(small, out, _how(**MENU, minutes=minutes), Cancel())))
+        assert ("Rounding to nearest: rounding by data takes" in said) == (name == "short")
+        assert (load_scores(out).rounding is None) == (name == "short")
+
+
+def test_rounding_ends_with_its_part_of_the_time_and_more_time_goes_on(
+    small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rounded = tmp_path / "scores.json", list[object]()
+    stock = data_rounding._round_matrix
+    how = _how(**MENU, minutes=5.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(data_rounding, "_round_matrix", lambda *args: rounded.append(1) or stock(*args))
+        patch.setattr(clock.Clock, "left", property(lambda _: 100.0 if len(rounded) < 5 else 50.0))
+        said = _said(list(analyze(small, out, how, Cancel())))
+    assert "by calibration-novels.txt has had its part of the time" in said
+    first, held = load_scores(out), open_integers(tmp_path / "scores.safetensors")
+    assert 0 < len(held.pairs | held.nearest) < 10
+    measured = {(e.weight, e.format): e for e in first.entries if not e.is_predicted}
+    assert {pair for pair, entry in measured.items() if entry.rounding == "gptq"} <= held.pairs
+    assert [entry.rounding for entry in measured.values()].count("nearest") > 5
+    list(analyze(small, out, replace(how, minutes=None, formats=("int4_sym_g64", "int3_sym_g32")), Cancel()))
+    more = {(e.weight, e.format): e for e in load_scores(out).entries}
+    assert all(more[pair].rounding == entry.rounding for pair, entry in measured.items())
+    others = [entry.rounding for pair, entry in more.items() if pair not in measured]
+    assert others.count("gptq") > 15, "what was not measured yet is rounded now"
+
+
+def test_without_any_time_left_the_first_candidates_are_measured_for_a_plan(
+    small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock.Clock, "left", property(lambda _: 0.0))
+    out = tmp_path / "scores.json"
+    list(analyze(small, out, _how(**MENU, minutes=5.0), Cancel()))
+    scores = load_scores(out)
+    assert 3 <= sum(not entry.is_predicted for entry in scores.entries) <= 5
+    plan = propose(scores, bits=4)
+    assert set(plan.assignments) == {weight["name"] for weight in scores.weights if weight["kind"] != "conv"}
+    assert plan.predicted["kl"] is not None
+
+
+@pytest.mark.parametrize("formats", [("int4_sym_g64",), ()])
+def test_weights_that_memory_does_not_take_stay_nearest_and_that_is_said(
+    formats: tuple[str, ...], small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = itertools.cycle([None, (4_000_000_000, 3_000_000_000)])
+    out, how = tmp_path / "scores.json", _how(formats=formats, menu=("int4_sym_g64", "int3_sym_g64"))
+    with monkeypatch.context() as patch:
+        patch.setattr(moments, "lacking_memory", lambda *_: next(turns))
+        said = _said(list(analyze(small, out, how, Cancel())))
+    assert "rounded to nearest: rounding by data would take 4.00 GB of memory, and 3.00 GB is free" in said
+    scores = load_scores(out)
+    measured = [entry for entry in scores.entries if not entry.is_predicted]
+    held = open_integers(tmp_path / "scores.safetensors")
+    assert {(e.weight, e.format) for e in measured if e.rounding == "gptq"} <= held.pairs
+    assert all([entry.rounding for entry in measured].count(name) > 5 for name in ("gptq", "nearest"))
+    assert not held.nearest & {(e.weight, e.format) for e in measured if e.rounding == "gptq"}
+    again = list(analyze(small, out, how, Cancel()))
+    assert not any(isinstance(event, Progress) and event.unit == "roundings" for event in again)
+    now = {(entry.weight, entry.format): entry.rounding for entry in load_scores(out).entries}
+    assert all(now[entry.weight, entry.format] == entry.rounding for entry in measured), "and stay so"
+
+
+def test_a_plans_integers_are_not_replaced_by_others_where_memory_is_short(
+    small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_plan(tmp_path / "p.json", propose(_analyze(small, tmp_path / "scores.json"), bits=5))
+    (tmp_path / "scores.safetensors").unlink()
+    monkeypatch.setattr(moments, "lacking_memory", lambda *_: (4_000_000_000, 3_000_000_000))
+    with pytest.raises(InputError, match=r"takes 4\.00 GB of memory, and 3\.00 GB is free"):
+        _exported(small, tmp_path / "p.json", tmp_path / "a")
 
 
 def test_a_text_too_short_to_round_by_gives_way_to_the_bundled_one(small: LocalModel, tmp_path: Path) -> None:

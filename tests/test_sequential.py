@@ -1,5 +1,6 @@
 """A plan rounded in sequence: each weight makes of the inputs it will get the outputs it is to give."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from kl_lens_desktop.quant.gptq import curvature, gptq
 from kl_lens_desktop.quant.integers import IN_SEQUENCE, open_integers
 from kl_lens_desktop.quant.rounding import quantize
 from kl_lens_desktop.quant.roundings import NEAREST, KeptRounding, Roundings, changed_values
+from kl_lens_desktop.sensitivity import sequential
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import load_scores
@@ -128,6 +130,26 @@ def test_what_has_no_place_in_the_order_keeps_its_integers(family: str, tmp_path
         assert any("shared_transformer" in name or "feed_forward" in name for name in apart)
     if "experts" in family:
         assert {name for name in low if len(shapes[name]) == 3} <= apart
+
+
+def test_what_memory_does_not_take_keeps_its_integers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = _loaded("lfm2", tmp_path)
+    plan = dict.fromkeys(_plan(loaded), "int4_sym_g32")
+    base = _result(loaded, tmp_path / "base.safetensors", plan)
+    turns = itertools.cycle([None, (2, 1)])
+    monkeypatch.setattr(sequential, "lacking_memory", lambda _: next(turns))
+    steps = round_in_sequence(
+        loaded, "a" * 64, tmp_path / "x.safetensors", plan, base, IDS[::2], RECORD, Cancel(), "verify"
+    )
+    notes = [event.text for event in steps if isinstance(event, Note)]
+    assert len(notes) == 1
+    assert "not rounded in sequence: that would take 2 B of memory, and 1 B is free" in notes[0]
+    before, after = (open_integers(tmp_path / f"{name}.safetensors") for name in ("base", "x"))
+    assert after.pairs == before.pairs
+    same = {pair for pair in after.pairs if after.sha256[pair] == before.sha256[pair]}
+    assert len(after.pairs) / 4 < len(same) < len(after.pairs)
 
 
 def test_a_cancelled_sequence_goes_on_at_its_block(tmp_path: Path) -> None:

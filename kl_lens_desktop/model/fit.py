@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,11 @@ _MEASURING = ("analyze", "verify")  # the stages that can leave the weights on d
 _PROMPT, _WHOLE, _COMPILED, _ANSWERING = 296, 2**28, 5, 5
 _KEPT_INTEGERS = 0.85  # bytes for a parameter: a format of four bits for all, fewer bits for some
 _HEAD = 2**24  # elements at a time (`by_block.HEAD_ELEMENTS`)
+# Of rounding by data: bytes for each element of a matrix of as many rows and columns as a weight has inputs,
+# for the second moments to fit to and to judge by, and for what `quant.gptq.curvature` makes of one; also
+# bytes for each element of a weight, for its integers in parts and joined.
+_MOMENTS, _CURVATURE, _INTEGERS = 8, 15, 4
+_ALIKE = 3  # different inputs of one width that a block has, at most
 _SPARE = 0.9  # of the free memory is what a stage may plan with
 _BLOCK = re.compile(r".*?\.(\d+)\.(.*)")
 
@@ -53,6 +58,10 @@ class Sizes:
         Rows of the embedding.
     largest : int
         Parameters of the largest weight; experts of a layer are two.
+    widest : int
+        The most inputs that a matrix has.
+    inputs : int
+        Sum of the squares of the widths of the inputs that a block has, at most.
     """
 
     parameters: int
@@ -61,16 +70,25 @@ class Sizes:
     rows: int
     vocabulary: int
     largest: int
+    widest: int
+    inputs: int
+
+    @property
+    def rounding_mb(self) -> int:
+        """What rounding by data takes at its peak, beside the weights."""
+        curvature = _CURVATURE * self.widest**2
+        return (_MOMENTS * self.inputs + max(curvature, curvature // 2 + _INTEGERS * self.largest)) // _MB
 
     @property
     def on_disk_mb(self) -> int:
         """At the peak of a stage that has the weights of one block in memory."""
         logits, computed = _TOKENS * self.vocabulary, _COMPUTED * _TOKENS * self.rows
         lanes = max(1, min(usable_cores(), _IN_LANES // max(computed, 1)))
-        elements = self.block + min(self.experts, _EXPERTS) + min(logits, _KEPT) + _STATES
-        elements += 2 * min(lanes * logits, _LOGITS) + lanes * (computed + min(self.largest, _HEAD))
-        elements += min(lanes * self.block // 2, _OWN)
-        return _TORCH_MB + 4 * elements // _MB
+        shared = self.block + min(self.experts, _EXPERTS) + _STATES
+        elements = min(logits, _KEPT) + 2 * min(lanes * logits, _LOGITS)
+        elements += lanes * (computed + min(self.largest, _HEAD)) + min(lanes * self.block // 2, _OWN)
+        rounding = 4 * computed // _MB + self.rounding_mb
+        return _TORCH_MB + 4 * shared // _MB + max(4 * elements // _MB, rounding)
 
     @property
     def export_mb(self) -> int:
@@ -93,24 +111,34 @@ class StageNeed:
 def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
     """The sizes of a model by the shapes of its tensors."""
     blocks: dict[str, list[int]] = {}
-    vocabulary = largest = 0
+    widths: dict[str, list[int]] = {}
+    vocabulary = largest = widest = 0
     for name, shape in shapes.items():
         place = _BLOCK.fullmatch(name)
         largest = max(largest, math.prod(shape))
+        is_stack = len(shape) == 3 and shape[1] > 1  # a convolution has a single channel there
+        widest = max(widest, shape[-1] if len(shape) == 2 or is_stack else 0)
         if place is None:
             vocabulary = max(vocabulary, shape[0] if len(shape) == 2 else 0)
             continue
         parts = blocks.setdefault(place[1], [0, 0, 0])
-        # A convolution has three axes too, with a single channel on the second.
-        if ".experts." in name or (len(shape) == 3 and shape[1] > 1):
+        if ".experts." in name or is_stack:
             parts[1] += math.prod(shape)
         else:
             parts[0] += math.prod(shape)
             parts[2] += shape[0] if len(shape) == 2 else 0
+            widths.setdefault(place[1], []).extend(shape[1:] if len(shape) == 2 else ())
     block, experts, rows = (max((parts[at] for parts in blocks.values()), default=0) for at in range(3))
     # Of the two weights that the experts of a layer make, one may have twice the parameters of the other.
     largest = max(largest, 2 * experts // 3)
-    return Sizes(sum(map(math.prod, shapes.values())), block, experts, rows, vocabulary, largest)
+    inputs = max((_different(each) for each in widths.values()), default=0)
+    parameters = sum(map(math.prod, shapes.values()))
+    return Sizes(parameters, block, experts, rows, vocabulary, largest, widest, max(inputs, widest**2))
+
+
+def _different(widths: Sequence[int]) -> int:
+    """The squares of the widths of a block's matrices, of which some have the same inputs, added up."""
+    return sum(width**2 * min(widths.count(width), _ALIKE) for width in set(widths))
 
 
 def folder_sizes(folder: Path) -> Sizes:
@@ -142,7 +170,13 @@ def in_memory_mb(sizes: Sizes, stage: str) -> int:
     """At the peak of a stage that has all weights in memory, in float32."""
     # A whole plan is measured with its rounded weights beside the others.
     copies = 1 if stage == "analyze" else 2
-    return copies * 4 * sizes.parameters // _MB + _TORCH_MB + _ANALYSIS_SLICES_MB
+    beside = max(_ANALYSIS_SLICES_MB, sizes.rounding_mb)
+    return copies * 4 * sizes.parameters // _MB + _TORCH_MB + beside
+
+
+def rounding_bytes(channels: int) -> int:
+    """What rounding by data takes at its peak for weights that share so many inputs, beside these weights."""
+    return (_MOMENTS + _CURVATURE) * channels**2
 
 
 def fits(need: StageNeed, folder: Path) -> str:
@@ -171,9 +205,10 @@ def stage_needs(parameters: int, checkpoint_bytes: int, sizes: Sizes | None = No
     """Estimates from the number of parameters and, where they are known, the sizes of the parts.
 
     An analysis that rounds by the data keeps its integers, and writes them anew when there are more. Where
-    analysis and verification cannot have all weights in memory, they have those of one block. So does
-    an export always; it writes its weights twice, at most in FP16. A benchmark holds the FP16 variant and,
-    while compiling, the layout the device wants.
+    analysis and verification cannot have all weights in memory, they have those of one block. Both may round
+    by data, which takes much for weights with many inputs. An export has one block in memory always; it
+    writes its weights twice, at most in FP16. A benchmark holds the FP16 variant and, while compiling, the
+    layout the device wants.
     """
     sizes = sizes or _usual_sizes(parameters)
     full, half = 4 * parameters // _MB, 2 * parameters // _MB
@@ -195,4 +230,6 @@ def integers_bytes(parameters: int) -> int:
 
 def _usual_sizes(parameters: int) -> Sizes:
     """Of a model without experts of which nothing else is known."""
-    return Sizes(parameters, parameters // 24, 0, parameters // 24 // 2048, 2**17, parameters // 12)
+    widest = math.isqrt(parameters // 40)
+    block, rows, largest = parameters // 24, parameters // 24 // 2048, parameters // 12
+    return Sizes(parameters, block, 0, rows, 2**17, largest, widest, widest**2)

@@ -8,6 +8,7 @@ from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note
+from kl_lens_desktop.quant.growing import remove
 from kl_lens_desktop.quant.integers import SUFFIX, Pair
 from kl_lens_desktop.quant.roundings import Roundings
 from kl_lens_desktop.sensitivity.data_rounding import (
@@ -66,4 +67,4 @@ def plan_roundings(
             )
         )
     finally:
-        apart.unlink(missing_ok=True)
+        remove(apart)

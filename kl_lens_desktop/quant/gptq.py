@@ -21,6 +21,7 @@ _PART = 2**19  # elements of a weight at a time: enough to make little of the ca
 _SEARCHED = 2**16  # elements at a time in the search of scales: in a core's cache
 _FITTED = 2**18  # and in the fit of scales
 _SOLVED = 2**22  # elements of the systems that are solved at the same time
+_INVERTED = 512  # columns of a factor at a time
 _COLUMNS = 32  # between updates of the columns that follow
 _LEAST_SCALE = 2.0**-24  # the smallest number of FP16
 _FACTORS = (0.45, 0.55, 0.62, 0.68, 0.73, 0.77, 0.81, 0.85, 0.88, 0.91, 0.94, 0.97, 1.0, 1.04)
@@ -48,32 +49,67 @@ class Curvature:
     factor: Tensor
 
 
-def curvature(moment: Tensor, damp: float) -> Curvature | None:
+def curvature(moment: Tensor, damp: float, cancel: Cancel | None = None) -> Curvature | None:
     """What `gptq` needs of a second moment XᵀX / tokens (channels, channels); None if it has no use.
+
+    Beside the moment this takes 15 bytes for each of its elements at its peak, what it returns included: see
+    `model.fit.rounding_bytes`.
 
     Parameters
     ----------
     damp : float
         Share of the mean of the diagonal that is added to it.
     """
-    damped = moment.double()
-    mean = float(damped.diagonal().mean())
-    if not math.isfinite(float(damped.sum())) or mean <= 0:
+    channels = len(moment)
+    # With a stride, as the diagonal of a matrix has it: torch sums in another order without.
+    diagonal = torch.empty(channels, 2, dtype=torch.float64)[:, 0].copy_(moment.diagonal())
+    mean = float(diagonal.mean())
+    if not math.isfinite(float(moment.sum(dtype=torch.float64))) or mean <= 0:
         return None
-    damped.diagonal().add_(damp * mean)
-    order = torch.argsort(damped.diagonal(), descending=True, stable=True)
+    diagonal.add_(damp * mean)
+    order = torch.argsort(diagonal, descending=True, stable=True)
     # With all axes turned round, the inverse of the lower factor is the upper factor of the inverse.
     turned = order.flip(0)
+    lower = torch.empty(channels, channels, dtype=torch.float64).mT  # as LAPACK has it, to work in place
+    failed = torch.empty((), dtype=torch.int32)
     for _ in range(4):
-        lower, failed = torch.linalg.cholesky_ex(damped[turned][:, turned])
+        _fill(lower, moment, turned, diagonal)
+        if cancel:
+            cancel.check()
+        torch.linalg.cholesky_ex(lower, out=(lower, failed))
         if not failed:
             break
-        damped.diagonal().add_(10 * damp * mean)  # of moments of few tokens, summed in float32
+        diagonal.add_(10 * damp * mean)  # of moments of few tokens, summed in float32
     else:
         return None
-    one = torch.eye(len(lower), dtype=lower.dtype)
-    factor = torch.linalg.solve_triangular(lower, one, upper=False).flip(0, 1).float()
-    return Curvature(damped.float(), order, factor)
+    factor = _inverse_turned(lower, cancel)
+    del lower
+    damped = moment.clone()
+    damped.diagonal().copy_(diagonal)
+    return Curvature(damped, order, factor)
+
+
+def _fill(into: Tensor, moment: Tensor, turned: Tensor, diagonal: Tensor) -> None:
+    """The moment in that order of channels, with another diagonal."""
+    for columns, part in zip(into.mT.split(_INVERTED), turned.split(_INVERTED), strict=True):
+        columns.copy_(moment.mT[part][:, turned])
+    into.diagonal().copy_(diagonal[turned])
+
+
+def _inverse_turned(lower: Tensor, cancel: Cancel | None) -> Tensor:
+    """The inverse of a lower triangle with its axes turned round, float32, some columns at a time."""
+    size = len(lower)
+    found = torch.zeros(size, size).mT
+    for start in range(0, size, _INVERTED):
+        if cancel:
+            cancel.check()
+        stop = min(start + _INVERTED, size)
+        first = start if 2 * start >= size else 0  # torch copies a part of a matrix, so only a small one
+        columns = torch.zeros(stop - start, size - first, dtype=lower.dtype).mT
+        columns[start - first : stop - first].fill_diagonal_(1)
+        torch.linalg.solve_triangular(lower[first:, first:], columns, upper=False, out=columns)
+        found[: size - start, size - stop : size - start] = columns[start - first :].flip(0, 1)
+    return found
 
 
 def gptq(weight: Tensor, about: Curvature, fmt: Format, cancel: Cancel, threads: Threads = map) -> Quantized:

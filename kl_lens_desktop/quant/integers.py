@@ -185,6 +185,15 @@ def open_integers(path: Path) -> Integers:
         ) from error
 
 
+def held_integers(path: Path, model_sha256: str, record: Mapping[str, Any]) -> Integers | None:
+    """The file at `path`, if it is of these weights and of a rounding of that record."""
+    with contextlib.suppress(InputError):
+        held = open_integers(path)
+        if held.model_sha256 == model_sha256 and held.record == record:
+            return held
+    return None
+
+
 def _opened(path: Path, header: dict[str, Any], start: int, size: int) -> Integers:
     about = header.pop("__metadata__")
     if about["schema"] != SCHEMA:
@@ -237,18 +246,26 @@ class Writer:
         self._end = 0
         file.seek(8 + reserved)
 
+    @property
+    def pairs(self) -> set[Pair]:
+        """What it has, rounded or noted as better rounded to nearest."""
+        return {_pair(key) for key in (*self._sha256, *self._nearest)}
+
     def add(self, pair: Pair, packed: Packed) -> None:
         """A weight in a format."""
-        self._sha256["|".join(pair)] = packed_sha256(packed)
+        tensors, end = {}, self._end
         for name, part in packed.parts.items():
             data = np.ascontiguousarray(part).view(np.uint8).reshape(-1).data
             self._file.write(data)
             dtype = "F16" if part.dtype == np.float16 else "U8"
-            offsets = [self._end, self._end + len(data)]
-            self._tensors["|".join((*pair, name))] = {
+            offsets = [end, end + len(data)]
+            tensors["|".join((*pair, name))] = {
                 "dtype": dtype, "shape": list(part.shape), "data_offsets": offsets
             }  # fmt: skip
-            self._end += len(data)
+            end += len(data)
+        self._sha256["|".join(pair)] = packed_sha256(packed)
+        self._tensors |= tensors
+        self._end = end
 
     def add_nearest(self, pair: Pair) -> None:
         """Note that nearest rounding is better for a pair."""
@@ -268,11 +285,11 @@ class Writer:
 
 @contextlib.contextmanager
 def writing(
-    path: Path, model_sha256: str, record: Mapping[str, Any], sizes: Sequence[int]
+    path: Path, model_sha256: str, record: Mapping[str, Any], sizes: Sequence[int], *, whole: bool = False
 ) -> Iterator[Writer]:
     """Write a file for pairs of at most those `sizes` in bytes; what was added by the end of the block stays.
 
-    That is so if the block ends by an exception, too: a cancelled job goes on where it was.
+    That is so if the block ends by an exception, too, but not where the file is wanted `whole`.
 
     Raises
     ------
@@ -292,13 +309,16 @@ def writing(
             contextlib.closing(partial.open("xb", _BUFFER)) as file,
         ):
             writer = Writer(file, reserved, about)
+            ended = False
             try:
                 yield writer
+                ended = True
             finally:
-                writer.finish()  # raises where the disk is full, and then the old file stays
-                file.close()  # Windows renames no open file
-                with temporary.placing():
-                    rename(partial, place)
+                if ended or not whole:
+                    writer.finish()  # raises where the disk is full, and then the old file stays
+                    file.close()  # Windows renames no open file
+                    with temporary.placing():
+                        rename(partial, place)
     except OSError as error:
         raise InputError(f"Cannot write {path}", reason(error), "Choose another folder") from error
 

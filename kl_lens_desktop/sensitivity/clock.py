@@ -3,6 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
+from kl_lens_desktop.process.cancel import Cancel
+
 ROUNDING = "rounding by data"
 _MARGIN_S = 1.0  # for what is written at the end
 
@@ -39,3 +41,25 @@ class Clock:
         now = time.monotonic()
         self.spent_s[what] = self.spent_s.get(what, 0.0) + now - self._last
         self._last = now
+
+
+class TimeUp(Exception):
+    """What was begun has had its share of the time."""
+
+
+class InTime(Cancel):
+    """A cancel that raises `TimeUp`, too, once a share of the time that a clock has left is spent."""
+
+    def __init__(self, cancel: Cancel, clock: Clock, share: float) -> None:
+        super().__init__()
+        self._cancel, self._clock = cancel, clock
+        self._enough = (1 - share) * clock.left
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancel.cancelled
+
+    def check(self) -> None:
+        self._cancel.check()
+        if self._clock.left <= self._enough:
+            raise TimeUp

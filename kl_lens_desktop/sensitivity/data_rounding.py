@@ -5,6 +5,7 @@ others than those on which sensitivity is measured.
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,17 +25,27 @@ from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import Format, parse_format
 from kl_lens_desktop.quant.gptq import Curvature, Threads, gptq
+from kl_lens_desktop.quant.growing import Growing
 from kl_lens_desktop.quant.integers import (
-    Integers,
     Pair,
-    Writer,
+    held_integers,
     open_integers,
     packed_bytes,
-    writing,
 )
 from kl_lens_desktop.quant.rounding import Quantized, combined, fake_quantize
 from kl_lens_desktop.quant.roundings import NEAREST, KeptRounding, Roundings, kept_in, packed
-from kl_lens_desktop.sensitivity.moments import DAMP, DAMP_TIED, Moment, Remembered, Seen, weighted_error
+from kl_lens_desktop.quantities import size
+from kl_lens_desktop.sensitivity.clock import TimeUp
+from kl_lens_desktop.sensitivity.moments import (
+    DAMP,
+    DAMP_TIED,
+    Moment,
+    Remembered,
+    Seen,
+    Unseen,
+    moments_at_once,
+    weighted_error,
+)
 from kl_lens_desktop.text.bundled import calibration_text, text_sha256
 from kl_lens_desktop.text.windows import calibration_windows
 
@@ -141,28 +152,30 @@ def round_by_data(
 
     Formats of more than `MOST_BITS` bits are left out. A pair for which nearest rounding has the smaller
     weighted error on the judging windows is noted and rounded so, unless `judged` is false. `noticed` is
-    called with what these weights have seen, as far as they have to be rounded.
+    called with what these weights have seen, as far as they have to be rounded. Where `cancel` says that the
+    time is up (see `clock.InTime`), what is not rounded by then stays as the nearest until another run.
 
     Yields
     ------
-    Progress, with the time left.
+    Progress, with the time left. Note, of what stays as the nearest for want of time or memory.
     """
     shapes = {weight.name: weight.shape for weight in weights}
     pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if is_fitted(parse_format(fmt))]
-    held = held_integers(path, model_sha256, by.record)
-    known = {pair for pair in held.pairs if held.fits(pair, shapes[pair[0]])} if held else set()
-    left = [pair for pair in pairs if not held or pair not in known | held.nearest]
-    if left:
-        sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in (*left, *known)]
-        with writing(path, model_sha256, by.record, sizes) as writer:
-            if held:
-                for pair in sorted(known):
-                    cancel.check()
-                    writer.add(pair, held.whole(pair))
-                for pair in sorted(held.nearest):
-                    writer.add_nearest(pair)
-            yield from _fitted(loaded, left, by, writer, cancel, stage, judged, noticed)
-    if not pairs:
+    grown = Growing(path, model_sha256, by.record, shapes)
+    left = [pair for pair in pairs if pair not in grown.pairs]
+    if left or grown.is_in_parts:
+        sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in left]
+        with grown.by(sizes) as writer:
+            try:
+                if left:
+                    yield from _fitted(loaded, left, by, writer, cancel, stage, judged, noticed)
+            except TimeUp:
+                rest = sum(pair not in writer.pairs for pair in left)
+                yield Note(
+                    f"Rounding by {by.record['text']} has had its part of the time: {rest} of {len(left)} "
+                    "roundings stay those to nearest"
+                )
+    if not (pairs and grown.pairs):
         return NEAREST
     integers = open_integers(path)
     kept = kept_in(integers, shapes)
@@ -245,15 +258,6 @@ def named(of_file: Mapping[Pair, Path]) -> str:
     return " and ".join(sorted({file.name for file in of_file.values()}))
 
 
-def held_integers(path: Path, model_sha256: str, record: Mapping[str, Any]) -> Integers | None:
-    """The file at `path`, if it is of these weights and of a rounding of that record."""
-    with contextlib.suppress(InputError):
-        held = open_integers(path)
-        if held.model_sha256 == model_sha256 and held.record == record:
-            return held
-    return None
-
-
 def is_fitted(fmt: Format) -> bool:
     """Whether weights in a format are rounded by data at all."""
     return fmt.bits <= MOST_BITS
@@ -263,7 +267,7 @@ def _fitted(
     loaded: LoadedModel,
     pairs: Sequence[Pair],
     by: Calibration,
-    writer: Writer,
+    writer: Growing,
     cancel: Cancel,
     stage: str,
     judged: bool,
@@ -273,6 +277,7 @@ def _fitted(
     for name, fmt in pairs:
         formats.setdefault(name, []).append(parse_format(fmt))
     done, started = 0, time.monotonic()
+    unseen: list[Unseen] = []
     message = f"Rounding by {by.record['text']}"
     yield Progress(stage, 0, len(pairs), message, "roundings")
     parameters = weight_parameters(loaded.model)  # before stand-ins take their places
@@ -283,11 +288,38 @@ def _fitted(
                 _round_seen(parameters, seen, formats, pool, writer, cancel, judged)
                 if noticed:
                     noticed(seen)
+            elif isinstance(seen, Unseen):
+                if not judged:
+                    raise _no_memory(seen)
+                done += sum(len(formats[weight.name]) for weight in seen.weights)
+                unseen.append(seen)
             spent = time.monotonic() - started
             left = spent / done * (len(pairs) - done) if done else None
             yield Progress(stage, done, len(pairs), message, "roundings", left)
             if done == len(pairs):
                 break
+    if unseen:
+        yield lack_of_memory(unseen, "rounded to nearest", "rounding by data")
+
+
+def lack_of_memory(unseen: Sequence[Unseen], stay: str, instead: str) -> Note:
+    """What is said of weights that memory does not suffice for: how they stay, and instead of what."""
+    widest = max(unseen, key=lambda each: each.needed)
+    weights = [weight.name for each in unseen for weight in each.weights]
+    names = f"{len(weights)} weights are" if len(weights) > 1 else f"{weights[0]} is"
+    return Note(
+        f"{names} {stay}: {instead} would take {size(widest.needed)} of memory, and "
+        f"{size(widest.free)} is free",
+        "warning",
+    )
+
+
+def _no_memory(unseen: Unseen) -> InputError:
+    return InputError(
+        "Cannot compute the rounded weights again",
+        f"{unseen.weights[0].name} takes {size(unseen.needed)} of memory, and {size(unseen.free)} is free",
+        "Close other programs, or copy the .safetensors file that was written beside the scores or the plan",
+    )
 
 
 @contextlib.contextmanager
@@ -305,7 +337,7 @@ def _round_seen(
     seen: Seen,
     formats: Mapping[str, Sequence[Format]],
     pool: ThreadPoolExecutor,
-    writer: Writer,
+    writer: Growing,
     cancel: Cancel,
     judged: bool,
 ) -> None:
@@ -314,7 +346,7 @@ def _round_seen(
         stored = parameters[weight.name]
         for fmt in formats[weight.name]:
             if stored.dim() == 2:
-                matrices = [_round_matrix(stored, *seen.about(), fmt, cancel, pool.map)]
+                matrices = [_round_matrix(stored, *seen.about(0, cancel), fmt, cancel, pool.map)]
             else:
                 matrices = _round_experts(stored, seen, fmt, cancel, pool)
             usable = [each.stored for each in matrices if each.stored is not None]
@@ -338,10 +370,12 @@ class _Fit:
 def _round_experts(
     stack: Tensor, seen: Seen, fmt: Format, cancel: Cancel, pool: ThreadPoolExecutor
 ) -> list[_Fit]:
-    """Experts are small and many: a thread for each."""
+    """Experts are small and many: a thread for each, as far as memory takes them side by side."""
+    lanes = threading.Semaphore(moments_at_once(stack.shape[-1]))
 
     def run(place: int) -> _Fit:
-        return _round_matrix(stack[place], *seen.about(place), fmt, cancel, map)
+        with lanes:
+            return _round_matrix(stack[place], *seen.about(place, cancel), fmt, cancel, map)
 
     return list(pool.map(run, range(len(stack))))
 
@@ -354,7 +388,7 @@ def _round_matrix(
     if about is None:
         return _Fit(None)
     rounded = gptq(matrix, about, fmt, cancel, threads)
-    return _Fit(rounded, *_errors(matrix, rounded, judge))
+    return _Fit(rounded, *_errors(matrix, rounded, judge, cancel))
 
 
 def errors_by_data(
@@ -372,11 +406,12 @@ def errors_by_data(
     return found
 
 
-def _errors(matrix: Tensor, rounded: Quantized, judge: Moment) -> tuple[float, float]:
+def _errors(matrix: Tensor, rounded: Quantized, judge: Moment, cancel: Cancel) -> tuple[float, float]:
     """The weighted error of a rounded matrix and that of nearest rounding."""
     ours = nearest = 0.0
     rows = max(1, _ERROR_ELEMENTS // matrix.shape[-1])
     for start in range(0, len(matrix), rows):
+        cancel.check()
         cut = slice(start, start + rows)
         piece = matrix[cut].float().cpu()
         ours += weighted_error(_rows(rounded, cut).dequantize() - piece, judge)

@@ -37,11 +37,11 @@ from kl_lens_desktop.quant.roundings import NEAREST, Roundings, changed_values
 from kl_lens_desktop.quantities import duration
 from kl_lens_desktop.sensitivity import race
 from kl_lens_desktop.sensitivity.calibrate import calibrate
-from kl_lens_desktop.sensitivity.clock import ROUNDING, Clock
+from kl_lens_desktop.sensitivity.clock import ROUNDING, Clock, InTime
 from kl_lens_desktop.sensitivity.cluster import Cluster, joined
-from kl_lens_desktop.sensitivity.data_rounding import Calibration, calibration, round_by_data
+from kl_lens_desktop.sensitivity.data_rounding import Calibration, calibration, is_fitted, round_by_data
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
-from kl_lens_desktop.sensitivity.estimate import MOMENT_WINDOWS
+from kl_lens_desktop.sensitivity.estimate import MOMENT_WINDOWS, rounding_seconds
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, Analysis
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
@@ -59,7 +59,7 @@ from kl_lens_desktop.text.bundled import calibration_text, remarks
 from kl_lens_desktop.text.calibration import source_text
 from kl_lens_desktop.text.windows import FIT_TOKENS, JUDGE_TOKENS, TextIdentity, windows
 
-_ROUNDING_SHARE = 0.15  # of the minutes, for one run of the text that weights are rounded by
+_ROUNDING_SHARE = 0.4  # of the time left, for rounding by data
 
 
 def analyze(
@@ -104,7 +104,7 @@ def analyze(
     yield Weights([weight.as_dict() for weight in weights], chosen)
     ids, text, sources = yield from _text(loaded, out, how, cancel)
     by = None
-    if how.rounding != "nearest" and (yield from _has_time_to_round(local, out, how, cancel)):
+    if how.rounding != "nearest" and (yield from _has_time_to_round(local, out, how, weights, cancel)):
         by = yield from _calibration(loaded, out, how, sources)
     wish = Wish(in_forward_order(quantizable(weights)), wanted, how.bits)
     check_size(len(wish.weights), len(wanted), len(ids))
@@ -221,14 +221,15 @@ class _Measurement:
         """What rounds these, computed where it is not kept yet."""
         if self._by is None:
             return NEAREST
+        limited = self._clock.is_limited
         found = yield from round_by_data(
             self._loaded,
             self._ledger.model_sha256,
             self._out.with_suffix(SUFFIX),
             self._wish.weights,
-            pairs,
+            [pair for pair in pairs if not self._ledger.is_nearest(pair)],
             self._by,
-            self._cancel,
+            InTime(self._cancel, self._clock, _ROUNDING_SHARE) if limited else self._cancel,
             STAGE,
             noticed=self._noticed,
         )
@@ -297,9 +298,9 @@ def _calibration(
 
 
 def _has_time_to_round(
-    local: LocalModel, out: Path, how: Analysis, cancel: Cancel
+    local: LocalModel, out: Path, how: Analysis, weights: Sequence[Weight], cancel: Cancel
 ) -> Generator[Event, None, bool]:
-    """Whether the minutes suffice to round by data, which has the model read a text of its own.
+    """Whether the minutes suffice to round by data, for which the model reads a text of its own first.
 
     What was begun goes on as it was.
     """
@@ -309,10 +310,12 @@ def _has_time_to_round(
         return load_scores(out).rounding is not None
     yield Progress(STAGE, 0, 0, "Timing this computer")
     pass_s = (FIT_TOKENS + JUDGE_TOKENS) * sum(calibrate(local.folder, cancel).block_s)
-    if pass_s <= _ROUNDING_SHARE * 60 * how.minutes:
+    formats = sum(is_fitted(parse_format(name)) for name in how.formats) if how.formats else 1
+    rounding_s = pass_s + rounding_seconds([weight.as_dict() for weight in weights], formats)
+    if rounding_s <= _ROUNDING_SHARE * 60 * how.minutes:
         return True
     yield Note(
-        f"Rounding to nearest: rounding by data takes {duration(pass_s)}, more than a part of "
+        f"Rounding to nearest: rounding by data takes {duration(rounding_s)}, more than its part of "
         f"{how.minutes:g} minutes"
     )
     return False

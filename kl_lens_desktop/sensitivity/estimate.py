@@ -1,6 +1,7 @@
 """How long an analysis will take on this computer, from a short calibration. Needs no torch."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ MOMENT_WINDOWS = 4  # of the text, from which second moments come
 MOST_ROWS, LEAST_ROWS, ROW_WORK = 512, 64, 2**28  # of a weight, by which formats are compared
 _FURTHER = 0.6  # entries of a menu that are measured beside the anchors, for each of these
 _BRIEF = race.FIRST_LOOK
+_COLUMN_S, _INTEGER_S = 2e-3, 1e-6  # rounding by the data, as on the models tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,18 @@ def seconds(costs: Costs, weights: Sequence[Mapping[str, Any]], analysis: Analys
     if by_menu:
         found += MOMENT_WINDOWS * 2 * clean + _comparing(costs, matrices, analysis)
     return float(found if analysis.minutes is None else min(found, 60 * analysis.minutes))
+
+
+def rounding_seconds(weights: Sequence[Mapping[str, Any]], formats: int = 1) -> float:
+    """Seconds for integers chosen by the data, for all weights that a format applies to, in so many formats.
+
+    Parameters
+    ----------
+    weights : sequence of mapping
+        The inventory: the rows of ``kl-lens inspect``.
+    """
+    matrices = [weight["shape"] for weight in weights if weight["kind"] != "conv"]
+    return formats * float(sum(_COLUMN_S * shape[-1] + _INTEGER_S * math.prod(shape) for shape in matrices))
 
 
 def _from(trunk: Sequence[float], weight: Mapping[str, Any]) -> float:

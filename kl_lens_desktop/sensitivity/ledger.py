@@ -79,6 +79,11 @@ class Ledger:
         """On how many windows."""
         return len(self._samples.get(pair, ()))
 
+    def is_nearest(self, pair: Pair) -> bool:
+        """Whether an entry was measured as rounded to nearest, and so is not to be rounded otherwise now."""
+        entry = self._entries.get(pair)
+        return entry is not None and not entry.is_predicted and entry.rounding == "nearest"
+
     def samples(self, pair: Pair) -> Samples:
         return self._samples.get(pair, Samples())
 

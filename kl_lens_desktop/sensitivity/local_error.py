@@ -84,7 +84,7 @@ class LocalErrors:
         for seen in inputs.seen(self._model, cancel, self.lacking):
             if isinstance(seen, float):
                 yield seen
-            else:
+            elif isinstance(seen, Seen):
                 self.note(seen, cancel)
 
     def note(self, seen: Seen, cancel: Cancel) -> None:
@@ -94,7 +94,8 @@ class LocalErrors:
         abouts: dict[int, tuple[Curvature | None, Moment]] = {}
         if lacking:  # once for all weights with these inputs, and for all formats
             abouts = {
-                place: seen.about(place) if self._by_data else (None, seen.judge[place]) for place in places
+                place: seen.about(place, cancel) if self._by_data else (None, seen.judge[place])
+                for place in places
             }
         # Operations on so few rows take ten times as long where threads share each of them.
         with ThreadPoolExecutor(usable_cores(), "local-error", partial(torch.set_num_threads, 1)) as pool:

@@ -5,6 +5,7 @@ mean square is tr(δW·H·δWᵀ). A rounding that looks at the data minimises i
 """
 
 import math
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,9 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kl_lens_desktop.kernels.replace import fast_kernels
+from kl_lens_desktop.model import fit as memory
 from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.quant.gptq import Curvature, curvature
 from kl_lens_desktop.sensitivity.forward import Beside, head_input, observed, trunk
 from kl_lens_desktop.sensitivity.products import Products
@@ -27,6 +30,8 @@ DAMP_TIED = 1.0  # the head's inputs say nothing of the look-up that shares its 
 BATCH_TOKENS = 512
 _HELD_MATRICES = 4  # of a Seen: both moments, the damped one and its factor
 HELD_ELEMENTS = 2**26  # of moments and curvatures that are kept for the next time, 256 MB
+ALWAYS_ELEMENTS = 2**22  # of a second moment for which memory is not asked
+_SPARE = 0.9  # of the free memory is what may be planned with
 _LEAST_TOKENS = 16  # of its layer's mean that an expert's own tokens are mixed with
 
 
@@ -58,13 +63,13 @@ class Seen:
     damp: float = DAMP
     _made: dict[int, tuple[Curvature | None, Moment]] = field(default_factory=dict, repr=False)
 
-    def about(self, place: int = 0) -> tuple[Curvature | None, Moment]:
+    def about(self, place: int = 0, cancel: Cancel | None = None) -> tuple[Curvature | None, Moment]:
         """The curvature to fit to, which is None if it has no use, and the moment to judge by.
 
         They are made once, for as many experts of a stack as fit in memory.
         """
         if (found := self._made.get(place)) is None:
-            found = curvature(self.fit[place].matrix, self.damp), self.judge[place]
+            found = curvature(self.fit[place].matrix, self.damp, cancel), self.judge[place]
             if len(self._made) * self._elements < HELD_ELEMENTS:
                 self._made[place] = found
         return found
@@ -79,6 +84,43 @@ class Seen:
         return self.weights[0].shape[-1] ** 2
 
 
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Weights with so many inputs that their second moments, and what is made of them, do not fit in memory.
+
+    Attributes
+    ----------
+    weights : tuple of Weight
+    needed, free : int
+        Bytes.
+    """
+
+    weights: tuple[Weight, ...]
+    needed: int
+    free: int
+
+
+def lacking_memory(channels: int, promised: int = 0) -> tuple[int, int] | None:
+    """Bytes needed and free where memory does not take the rounding of weights with so many inputs.
+
+    Parameters
+    ----------
+    promised : int
+        Bytes that are asked for already and not taken yet.
+    """
+    if channels**2 <= ALWAYS_ELEMENTS:
+        return None
+    needed, free = memory.rounding_bytes(channels) + promised, memory.free_mb() * 2**20
+    return (needed, free) if needed > _SPARE * free else None
+
+
+def moments_at_once(channels: int) -> int:
+    """For how many weights with so many inputs memory takes their rounding side by side, one at least."""
+    if channels**2 <= ALWAYS_ELEMENTS:
+        return usable_cores()
+    return max(1, int(_SPARE * memory.free_mb() * 2**20) // memory.rounding_bytes(channels))
+
+
 def weighted_error(error: Tensor, moment: Moment) -> float:
     """tr(δW·H·δWᵀ), the mean over tokens of |δW·x|², of an error (rows, channels) of a matrix."""
     total = sum(float(((part @ moment.matrix) * part).sum()) for part in error.split(2**12))
@@ -87,7 +129,7 @@ def weighted_error(error: Tensor, moment: Moment) -> float:
 
 def second_moments(
     model: PreTrainedModel, fit: Tensor, judge: Tensor, cancel: Cancel, names: set[str] | None = None
-) -> Iterator[Seen | float]:
+) -> Iterator[Seen | Unseen | float]:
     """The inputs of every quantizable weight, block by block; those of the embedding and the head last.
 
     The second moments of one block are in memory at a time, and those of blocks that share a weight until the
@@ -106,7 +148,7 @@ def second_moments(
 
     Yields
     ------
-    Seen, and in between the share of the work that is done.
+    Seen, or Unseen where memory does not take it, and in between the share of the work that is done.
     """
     weights = [each for each in quantizable(inventory(model)) if names is None or each.name in names]
     with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel) as streamed:
@@ -137,7 +179,9 @@ class Remembered:
         """Whether these weights are known without another run."""
         return names <= {weight.name for seen in self._held for weight in seen.weights}
 
-    def seen(self, model: PreTrainedModel, cancel: Cancel, names: set[str]) -> Iterator[Seen | float]:
+    def seen(
+        self, model: PreTrainedModel, cancel: Cancel, names: set[str]
+    ) -> Iterator[Seen | Unseen | float]:
         """What weights have seen, and in between the share of the work done, as `second_moments` gives it."""
         if self.holds(names):
             for held in self._held:
@@ -178,7 +222,7 @@ class _Pass:
         # Of weights that several blocks share, some have the same inputs in one block and not in another.
         self._watch = _Watch(self._weights, {key for key, found in readers.items() if len(found) == 1})
 
-    def events(self) -> Iterator[Seen | float]:
+    def events(self) -> Iterator[Seen | Unseen | float]:
         depth = len(self._streamed.blocks)
         states: list[Tensor | None] = [None] * len(self._ids)
         beside: list[Beside] = []
@@ -206,12 +250,15 @@ class _Pass:
         final: Tensor = reached.last_hidden_state
         return final
 
-    def _ends(self, states: Sequence[Tensor | None]) -> Iterator[Seen | float]:
+    def _ends(self, states: Sequence[Tensor | None]) -> Iterator[Seen | Unseen | float]:
         model = self._streamed.model
         ends = {id(self._streamed.embedding), id(self._streamed.stored_head)}
         for key in (key for key in self._weights if key in ends):
             weight = self._weights[key]
             tied = len(ends) == 1
+            if lacking := lacking_memory(weight.shape[-1]):
+                yield Unseen((weight,), *lacking)
+                continue
             if key == id(self._streamed.embedding) and not tied:
                 one = Moment(torch.eye(weight.shape[-1]), 0)
                 yield Seen((weight,), (one,), (one,))
@@ -231,13 +278,18 @@ class _Sum:
     def __init__(self, channels: int) -> None:
         self._total, self._tokens = torch.zeros(channels, channels), 0
 
+    @property
+    def bytes(self) -> int:
+        return self._total.nbytes
+
     def add(self, rows: Tensor) -> None:
         rows = rows.float().cpu()
         self._total.addmm_(rows.t(), rows)
         self._tokens += len(rows)
 
     def moment(self) -> Moment:
-        return Moment(self._total / max(self._tokens, 1), self._tokens)
+        """Of all that was added; nothing can be added after."""
+        return Moment(self._total.div_(max(self._tokens, 1)), self._tokens)
 
 
 @dataclass(slots=True)
@@ -251,6 +303,7 @@ class _OfExperts(Sequence[Moment]):
     channels: int
     rows: dict[int, list[Tensor]] = field(default_factory=dict)
     mean: Tensor | None = None
+    _making: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __len__(self) -> int:
         return self.experts
@@ -264,8 +317,9 @@ class _OfExperts(Sequence[Moment]):
             return [self[each] for each in range(self.experts)[place]]
         if not 0 <= place < self.experts:
             raise IndexError(place)
-        if self.mean is None:
-            self.mean = self._sum(row for rows in self.rows.values() for row in rows).matrix
+        with self._making:  # once, and not in each of the threads that round experts
+            if self.mean is None:
+                self.mean = self._sum(row for rows in self.rows.values() for row in rows).matrix
         found = self._sum(self.rows.get(place, []))
         share = _LEAST_TOKENS / (found.tokens + _LEAST_TOKENS)
         return Moment(found.matrix.lerp_(self.mean, share), found.tokens)
@@ -285,33 +339,49 @@ class _Watch:
         self._sums: dict[int, tuple[_Sum, _Sum]] = {}
         self._owner: dict[int, int] = {}
         self._experts: dict[int, tuple[_OfExperts, _OfExperts]] = {}
+        self._lacking: dict[int, tuple[int, int]] = {}  # what there is no memory for
 
     def add(self, half: int, key: int, rows: Tensor, first: int) -> None:
         """Inputs (tokens, channels) of a weight, of which `first` was the first in this batch to get them."""
         owner = self._owner.setdefault(
             key, self._owner.get(first, key) if {key, first} <= self._sharing else key
         )
-        if owner == key:
-            channels = rows.shape[-1]
-            sums = self._sums.setdefault(key, (_Sum(channels), _Sum(channels)))
-            sums[half].add(rows)
+        if owner == key and self._has_room(key, channels := rows.shape[-1]):
+            if key not in self._sums:
+                self._sums[key] = _Sum(channels), _Sum(channels)
+            self._sums[key][half].add(rows)
+
+    def _has_room(self, key: int, channels: int) -> bool:
+        """Whether memory takes the moments of a weight's inputs: asked once, before there are any."""
+        if key not in self._sums and key not in self._experts and key not in self._lacking:
+            # The half to judge by of those that there are is zeros yet: the system takes no memory for it.
+            promised = sum(judge.bytes for _, judge in self._sums.values())
+            if lacking := lacking_memory(channels, promised):
+                self._lacking[key] = lacking
+        return key not in self._lacking
 
     def add_expert(self, half: int, stored: Tensor, expert: int, rows: Tensor) -> None:
         if (weight := self._weights.get(key := id(stored))) is None:
             return
         count, _, channels = weight.shape
+        if not self._has_room(key, channels):
+            return
         if key not in self._experts:
             self._experts[key] = _OfExperts(count, channels), _OfExperts(count, channels)
         self._experts[key][half].rows.setdefault(expert, []).append(rows.float())
 
-    def taken(self, keys: Sequence[int]) -> Iterator[Seen]:
+    def taken(self, keys: Sequence[int]) -> Iterator[Seen | Unseen]:
         """What those weights have seen; it is forgotten when the caller is done with it."""
         groups: dict[int, list[Weight]] = {}
         for key in (key for key in keys if key in self._owner):
             groups.setdefault(self._owner[key], []).append(self._weights[key])
+        for owner in [owner for owner in groups if owner in self._lacking]:
+            yield Unseen(tuple(groups.pop(owner)), *self._lacking[owner])
         for owner, weights in groups.items():
             fit, judge = (each.moment() for each in self._sums.pop(owner))
             yield Seen(tuple(sorted(weights, key=lambda weight: weight.name)), (fit,), (judge,))
+        for key in (key for key in keys if key in self._lacking and key not in self._owner):
+            yield Unseen((self._weights[key],), *self._lacking[key])
         for key in (key for key in keys if key in self._experts):
             fit_to, judge_by = self._experts.pop(key)
             yield Seen((self._weights[key],), fit_to, judge_by)

@@ -26,6 +26,7 @@ from kl_lens_desktop.sensitivity.walk import CACHE_ELEMENTS
 
 PIECE_TOKENS = 1024  # walked at a time: a step that can be repeated, in a moderate peak of memory
 STAGE = "analyze"
+_FIRST = 3  # candidates that are measured whatever the time
 
 
 class Scan:
@@ -111,16 +112,22 @@ class Scan:
         self._ledger.save(now=True)
 
     def coarse(self, candidates: Sequence[Candidate], windows: int) -> Iterator[Event]:
-        """Measure candidates on the first windows, in that order, some at a time, while there is time."""
+        """Measure candidates on the first windows, in that order, some at a time, while there is time.
+
+        The very first are measured however late it is: all predictions, and so a plan, come from them.
+        """
         todo = [each for each in candidates if self._ledger.measured(each.pair) < windows]
         text, count = None, 1
-        while todo and not self.is_over:
+        while todo and (self._lacks_first(candidates) or not self.is_over):
             if text is None:
                 text = self._opened(list(self._ledger.order[:windows]))
             some, todo = todo[:count], todo[count:]
             some = [each for each in some if self._is_wanted(each)]
-            yield from self._measured(text, in_order(some), [windows])
+            yield from self._measured(text, in_order(some), [windows], whole=self._lacks_first(candidates))
             count = self._fitting(todo, windows, 4 * count)
+
+    def _lacks_first(self, candidates: Sequence[Candidate]) -> bool:
+        return sum(self._ledger.measured(each.pair) > 0 for each in candidates) < min(_FIRST, len(candidates))
 
     def coarse_to(self, candidates: Sequence[Candidate], targets: Mapping[Pair, int]) -> Iterator[Event]:
         """As `further`, the most worthwhile first, while there is time."""
@@ -201,7 +208,10 @@ class Scan:
             yield todo[:count]
             todo = todo[count:]
 
-    def _measured(self, text: Text, todo: Sequence[Candidate], bounds: Sequence[int]) -> Iterator[Event]:
+    def _measured(
+        self, text: Text, todo: Sequence[Candidate], bounds: Sequence[int], *, whole: bool = False
+    ) -> Iterator[Event]:
+        """Measure these; with `whole` to their end, and otherwise until the time is up."""
         place = 0
         with contextlib.closing(self._measuring.found(text, todo)) as results:
             for found in results:
@@ -214,7 +224,7 @@ class Scan:
                 yield self._progress(
                     f"{candidate.weight.name} in {candidate.format.label}", self._left(todo[place:], bounds)
                 )
-                if self.is_over:
+                if self.is_over and not whole:
                     return
 
     def _progress(self, message: str, left: float | None = None) -> Progress:

@@ -25,22 +25,23 @@ from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.quant.formats import parse_format
-from kl_lens_desktop.quant.gptq import curvature, gptq
+from kl_lens_desktop.quant.gptq import Curvature, curvature, gptq
+from kl_lens_desktop.quant.growing import Growing
 from kl_lens_desktop.quant.integers import (
     BY_DATA,
     IN_SEQUENCE,
     Integers,
     Pair,
-    Writer,
     open_integers,
     packed_bytes,
-    writing,
 )
 from kl_lens_desktop.quant.roundings import Change, KeptRounding, Roundings, kept_in, packed
-from kl_lens_desktop.sensitivity.data_rounding import held_integers, is_fitted, threads
+from kl_lens_desktop.sensitivity.data_rounding import is_fitted, lack_of_memory, threads
 from kl_lens_desktop.sensitivity.forward import Beside, head_input, observed, trunk
-from kl_lens_desktop.sensitivity.moments import BATCH_TOKENS, DAMP
+from kl_lens_desktop.sensitivity.moments import BATCH_TOKENS, DAMP, Unseen, lacking_memory
 from kl_lens_desktop.sensitivity.products import Place, Products
+
+_MOVED = 2**26  # elements of a weight at a time
 
 
 def record_of(base: Mapping[str, Any], formats: str) -> dict[str, Any]:
@@ -113,22 +114,24 @@ def round_in_sequence(
     """
     weights = {weight.name: weight for weight in quantizable(inventory(loaded.model))}
     shapes = {name: weight.shape for name, weight in weights.items()}
-    held = held_integers(path, model_sha256, record)
+    grown = Growing(path, model_sha256, record, shapes)
     pairs = [pair for pair in assignments.items() if is_fitted(parse_format(pair[1]))]
     apart = without_place(loaded, assignments)  # before stand-ins take the places of weights
     sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in pairs]
     with (
-        writing(path, model_sha256, record, sizes) as writer,
+        grown.by(sizes) as writer,
         threads() as pool,
         torch.no_grad(),
         fast_kernels(loaded.model),
         ByBlock(loaded.model, cancel) as streamed,
     ):
-        sequence = _Sequence(streamed, weights, assignments, apart, base, fit, pool, writer, held, cancel)
+        sequence = _Sequence(streamed, weights, assignments, apart, base, fit, pool, writer, cancel)
         yield Progress(stage, 0, sequence.count, "Rounding in sequence", "blocks")
         for done in sequence.steps():
             yield Progress(stage, done, sequence.count, "Rounding in sequence", "blocks")
-    kept = kept_in(open_integers(path), shapes)
+        if sequence.unseen:
+            yield lack_of_memory(sequence.unseen, "not rounded in sequence", "that")
+    kept = kept_in(open_integers(path), shapes) if grown.pairs else {}
     return Roundings({pair: kept[pair] for pair in pairs if pair in kept})
 
 
@@ -144,14 +147,17 @@ class _Sequence:
         base: Roundings,
         fit: Tensor,
         pool: ThreadPoolExecutor,
-        writer: Writer,
-        held: Integers | None,
+        writer: Growing,
         cancel: Cancel,
     ) -> None:
         self._streamed, self._weights, self._assignments = streamed, weights, assignments
         self._pool, self._writer, self._cancel = pool, writer, cancel
         self._ids = list(fit.to(streamed.model.device).split(max(1, BATCH_TOKENS // fit.shape[1])))
-        self._known = {} if held is None else kept_in(held, {n: w.shape for n, w in weights.items()})
+        self._base = base
+        self.unseen: list[Unseen] = []  # what memory does not suffice for
+        self._known = {
+            pair: KeptRounding(held, pair, weights[pair[0]].shape) for pair, held in writer.held.items()
+        }
         self._beside: list[Beside] = []
         self._output: type[Any] | None = None
         self.count = len(streamed.blocks) + 1
@@ -177,9 +183,9 @@ class _Sequence:
             groups, rows = self._full_precision(block, places, full)
             before = dict(self._changes)
             for owner, names in groups.items():
-                if not self._take_known(names):
+                if not (self._take_known(names) or self._lacks_memory(names)):
                     some = [place for place in places if place[2] == owner]
-                    self._round(names, *self._moments(block, some, rows.pop(owner), rounded))
+                    self._round(names, self._moments(block, some, rows.pop(owner), rounded))
             for name in {self._keys[place[2]] for place in places} - self._changes.keys():
                 self._changes[name] = parse_format(self._assignments[name])  # never multiplied
             for batch in range(len(self._ids)):
@@ -211,8 +217,8 @@ class _Sequence:
 
     def _moments(
         self, block: int, places: Sequence[Place], full: list[Tensor], states: Sequence[Tensor | None]
-    ) -> tuple[Tensor, Tensor]:
-        """X̃ᵀX̃ and XᵀX̃ per token of the inputs X̃ of a weight as it is reached by what was rounded so far."""
+    ) -> "_Pair":
+        """X̃ᵀX̃ and XᵀX̃ of the inputs X̃ of a weight as it is reached by what was rounded so far."""
         pair = _Pair(full[0].shape[-1])
         given = iter(full)
 
@@ -221,7 +227,7 @@ class _Sequence:
 
         for batch in range(len(self._ids)):
             self._through(block, batch, states[batch], self._changes, Products(places, note))
-        return pair.means()
+        return pair
 
     def _through(
         self,
@@ -248,12 +254,12 @@ class _Sequence:
 
     def _round_head(self, full: Sequence[Tensor | None], rounded: Sequence[Tensor | None]) -> None:
         names = [name for name in self._todo if self._streamed.stored[name] is self._streamed.stored_head]
-        if not names or self._take_known(names):
+        if not names or self._take_known(names) or self._lacks_memory(names):
             return
         pair = _Pair(self._weights[names[0]].shape[-1])
         for right, off in zip(full, rounded, strict=True):
             pair.add(self._head_input(right), self._head_input(off))
-        self._round(names, *pair.means())
+        self._round(names, pair)
 
     def _head_input(self, hidden: Tensor | None) -> Tensor:
         assert hidden is not None
@@ -271,33 +277,47 @@ class _Sequence:
             self._keep(self._known[pair])
         return True
 
-    def _round(self, names: Sequence[str], moment: Tensor, cross: Tensor) -> None:
-        about = curvature(moment, DAMP)
+    def _lacks_memory(self, names: Sequence[str]) -> bool:
+        """Whether memory does not take the moments of weights, which keep their integers then."""
+        weights = tuple(self._weights[name] for name in names)
+        lacking = lacking_memory(weights[0].shape[-1])
+        if lacking:
+            self.unseen.append(Unseen(weights, *lacking))
+            for name in names:
+                self._changes[name] = change = self._base.change(name, self._assignments[name])
+                if isinstance(change, KeptRounding):
+                    self._keep(change)
+        return lacking is not None
+
+    def _round(self, names: Sequence[str], pair: "_Pair") -> None:
+        about = curvature(pair.own(), DAMP, self._cancel)
         if about is None:  # inputs of no use
             self._changes |= {name: parse_format(self._assignments[name]) for name in names}
             return
-        damped = about.damped.double()
-        cross = cross.double()
-        cross.diagonal().add_((damped.diagonal() - moment.double().diagonal()).mean())
-        moved = torch.linalg.solve(damped, cross.mT).mT
+        moved = pair.moved(about)
         for name in names:
+            self._cancel.check()
             fmt = parse_format(self._assignments[name])
-            target = (self._streamed.stored[name].cpu().double() @ moved).float()
+            # Some rows at a time: in float64 a head alone may take more than there is.
+            rows = self._streamed.stored[name].split(max(1, _MOVED // len(moved)))
+            target = torch.cat([(part.cpu().double() @ moved).float() for part in rows])
             stored = gptq(target, about, fmt, self._cancel, self._pool.map)
             kept = KeptRounding(packed(stored), (name, fmt.name), self._weights[name].shape)
             self._changes[name] = kept
             self._keep(kept)
 
     def _keep(self, kept: KeptRounding) -> None:
+        if kept.pair in self._writer.held:
+            return
         whole = kept.integers.whole(kept.pair) if isinstance(kept.integers, Integers) else kept.integers
         self._writer.add(kept.pair, whole)
 
 
 class _Pair:
-    """Sums of X̃ᵀX̃ and XᵀX̃."""
+    """Sums of X̃ᵀX̃ and XᵀX̃, each of which can be taken once."""
 
     def __init__(self, channels: int) -> None:
-        self._own, self._cross = torch.zeros(2, channels, channels)
+        self._own, self._cross = torch.zeros(channels, channels), torch.zeros(channels, channels)
         self._tokens = 0
 
     def add(self, right: Tensor, off: Tensor) -> None:
@@ -306,6 +326,21 @@ class _Pair:
         self._cross.addmm_(right.t(), off)
         self._tokens += len(off)
 
-    def means(self) -> tuple[Tensor, Tensor]:
-        count = max(self._tokens, 1)
-        return self._own / count, self._cross / count
+    def own(self) -> Tensor:
+        """X̃ᵀX̃ / tokens."""
+        return self._own.div_(max(self._tokens, 1))
+
+    def moved(self, about: Curvature) -> Tensor:
+        """C·H⁻¹ in float64, for C = XᵀX̃ / tokens and H = X̃ᵀX̃ / tokens, both with more on their diagonals."""
+        damped = torch.empty(self._own.shape, dtype=torch.float64).mT  # as LAPACK has it, to work in place
+        damped.copy_(about.damped)
+        added = (damped.diagonal() - self._own.diagonal().double()).mean()
+        del self._own
+        cross = self._cross.div_(max(self._tokens, 1)).double()
+        del self._cross
+        cross.diagonal().add_(added)
+        pivots, failed = torch.empty(len(damped), dtype=torch.int32), torch.empty((), dtype=torch.int32)
+        torch.linalg.lu_factor_ex(damped, out=(damped, pivots, failed))
+        moved = cross.mT
+        torch.linalg.lu_solve(damped, pivots, moved, out=moved)
+        return cross
