@@ -22,7 +22,7 @@ _SEARCHED = 2**16  # elements at a time in the search of scales: in a core's cac
 _FITTED = 2**18  # and in the fit of scales
 _SOLVED = 2**22  # elements of the systems that are solved at the same time
 _INVERTED = 512  # columns of a factor at a time
-_COLUMNS = 32  # between updates of the columns that follow
+_COLUMNS = 32  # between updates of the columns that follow, and that are put in order at a time
 _LEAST_SCALE = 2.0**-24  # the smallest number of FP16
 _FACTORS = (0.45, 0.55, 0.62, 0.68, 0.73, 0.77, 0.81, 0.85, 0.88, 0.91, 0.94, 0.97, 1.0, 1.04)
 _RIDGE = 1e-4
@@ -91,7 +91,7 @@ def curvature(moment: Tensor, damp: float, cancel: Cancel | None = None) -> Curv
 
 def _fill(into: Tensor, moment: Tensor, turned: Tensor, diagonal: Tensor) -> None:
     """The moment in that order of channels, with another diagonal."""
-    for columns, part in zip(into.mT.split(_INVERTED), turned.split(_INVERTED), strict=True):
+    for columns, part in zip(into.mT.split(_COLUMNS), turned.split(_COLUMNS), strict=True):
         columns.copy_(moment.mT[part][:, turned])
     into.diagonal().copy_(diagonal[turned])
 
