@@ -172,7 +172,7 @@ class PlanPage(Page):
             self.session.say_error(error)
             return
         plan = self._draft.plan(method, budget, limits, assignments)
-        known = next((p for p in self._measured if p.assignments == plan.assignments), None)
+        known = next((p for p in self._measured if p.is_same_as(plan) and not p.rounded_by), None)
         self._shown = plan.with_measured(known.measured) if known and known.measured else plan
         self.session.set_plan(self._shown)
 
@@ -421,9 +421,18 @@ class PlanPage(Page):
             self._shown = plan
             self.budget.set_bytes(int((plan.budget or {}).get("bytes") or plan.predicted["bytes"] or 0))
             self._note_change(tr("another plan"))
-        if plan.measured and all(p.assignments != plan.assignments for p in self._measured):
-            self._measured.append(plan)
+        if plan.measured:
+            self._keep_measured(plan)
         self._show(plan)
+
+    def _keep_measured(self, plan: Plan) -> None:
+        """Keep a measurement for when its formats and integers come again; a new one replaces the earlier."""
+        for place, known in enumerate(self._measured):
+            if known.is_same_as(plan) and known.rounded_by == plan.rounded_by:
+                if known.measured != plan.measured:
+                    self._measured[place] = plan
+                return
+        self._measured.append(plan)
 
     def _constraints_of(self, plan: Plan) -> Constraints:
         try:
