@@ -42,8 +42,11 @@ class Outcome:
 
     @property
     def pace(self) -> str:
-        """``1.3× as fast``, or that noise explains the difference."""
-        return f"{self.speed.ratio:.2g}× as fast" if self.speed.apart else "about as fast"
+        """``1.3× as fast``, or that noise explains the difference or there are too few rounds to say."""
+        if self.speed.apart is False:
+            return "about as fast"
+        doubt = "" if self.speed.apart else f" ({self.speed.measurements}: not certain)"
+        return f"{self.speed.ratio:.2g}× as fast{doubt}"
 
     @property
     def alike(self) -> str:

@@ -100,7 +100,8 @@ class ResultCard(QWidget):
                 tr("instead of {full_bytes}").format(full_bytes=quantities.size(found.full_bytes)),
             )
             value, _, words = found.pace.partition(" ")
-            speed.say(*((value, tr(words)) if found.speed.apart else ("≈ 1×", tr("as fast, within noise"))))
+            alike_fast = found.speed.apart is False
+            speed.say(*(("≈ 1×", tr("as fast, within noise")) if alike_fast else (value, tr(words))))
             share = found.alike.partition(" %")[0]
             alike.say(f"{share} %" if share else "–", tr("same next word"))
             self.about.set_text(
