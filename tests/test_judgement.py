@@ -119,6 +119,24 @@ def test_of_two_rounds_that_show_no_difference_nothing_is_said(tmp_path: Path) -
     assert [pair["verdict"] for pair in pairs(four)] == ["within noise"]
 
 
+def test_a_plan_has_an_outcome_where_fp16_did_not_run() -> None:
+    plan = row("plan", [20.0, 19.4], size_bytes=2e9)
+    failed = {"variant": "fp16", "device": "CPU", "status": "failed: memory", "size_bytes": 6e9}
+    found, alone = outcome([failed, plan]), outcome([plan])
+    assert found is not None
+    assert found.sentence == "2.00 GB instead of 6.00 GB · 19.7 tokens/s"
+    assert alone is not None
+    assert alone.sentence == "2.00 GB · 19.7 tokens/s"
+    both = [
+        row("fp16", [5.0] * 4, device="GPU", size_bytes=6e9),
+        row("plan", [9.0] * 4, device="GPU", size_bytes=2e9),
+    ]
+    beside = outcome([failed, plan, *both])
+    assert beside is not None
+    assert beside.pace == "1.8× as fast", "a device that ran both goes first"
+    assert outcome([failed]) is None
+
+
 def _file(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {**bench_document([]), "rows": rows}
 
