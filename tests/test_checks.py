@@ -149,6 +149,9 @@ def test_files_that_do_not_go_together_are_refused(
         save_plan(tmp_path / "seen.json", changed)
         for job, given in (("verify", {}), ("baselines", {"scores": scores, "out": out})):
             assert why in refused(job, plan=tmp_path / "seen.json", text=calibration_text(), **given)
+    assert "sensitivities were measured on that text" in refused(
+        "agree", scores=scores, text=calibration_text()
+    )
     assert "four windows of 256" in refused("verify", plan=plan, repair=RepairSettings(tokens=1023))
     assert "not a KL Lens scores file" in refused("analyze", out=plan)
     assert "contains something else" in refused("agree", scores=scores, out=plan)

@@ -265,10 +265,12 @@ class AgreeJob(Job[Agreed]):
     def check(self) -> None:
         from kl_lens_desktop.files import check_replaceable
         from kl_lens_desktop.sensitivity.scores import load_rankable
-        from kl_lens_desktop.text.bundled import check_held_out
+        from kl_lens_desktop.text.bundled import check_held_out, check_unseen
 
-        load_rankable(self.scores, self.formats)
-        check_held_out(self.text, self.tokens, self.window)
+        scores = load_rankable(self.scores, self.formats)
+        held_out = check_held_out(self.text, self.tokens, self.window)
+        scored = [scores.text.get("sha256"), *scores.text.get("files", ())]
+        check_unseen(held_out, scored, (scores.rounding or {}).get("sha256"))
         if self.out:
             check_replaceable(self.out, "agreement")
 
