@@ -45,6 +45,7 @@ from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.process.events import Finished, Measured
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.sensitivity.jobs import RELIABLE, highest_tau
 from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
 
 FAILED = 1
@@ -198,9 +199,6 @@ def _analyze(arguments: Arguments) -> None:
         print_table(["format", "measured / predicted, median", "spread", "weights"], held)
 
 
-RELIABLE = 0.8  # of perplexity's agreement with itself: below that, noise decides most ranks
-
-
 def _agree(arguments: Arguments) -> None:
     result = finish(agree_job(arguments), arguments.carry)
     if arguments.json:
@@ -209,9 +207,11 @@ def _agree(arguments: Arguments) -> None:
     if "ceiling_interval" in result:
         low, high = result["ceiling_interval"]
         ceiling = f"{result['ceiling']:.3f} ({low:.3f} … {high:.3f})"
+        highest = highest_tau(result["ceiling"])
         say(f"Perplexity agrees with itself, on two halves of the text, with τ = {ceiling}.")
+        say(f"On the whole text, a perfect metric could therefore reach about τ = {highest:.2f}.")
         if result["ceiling"] < RELIABLE:
-            say("That is mostly noise. Use more text (--tokens) or a smaller format (--formats).")
+            say("Noise limits every metric. Use more text (--tokens) or a smaller format (--formats).")
     rows = [
         [
             NAMES[name][0],
