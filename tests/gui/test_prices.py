@@ -1,9 +1,11 @@
 """What formats cost on a device, on the Plan page: shown, and a budget of its own."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PySide6.QtCore import Qt
 
@@ -15,7 +17,7 @@ from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.prices import DeviceKey, ModelPrices, Prices, Product, Whole, save_prices
 from kl_lens_desktop.plan.propose import propose
-from kl_lens_desktop.sensitivity.scores import Scores
+from kl_lens_desktop.sensitivity.scores import Estimate, Scores
 
 KEY = DeviceKey("CPU", "a processor", "", version("openvino"), 2)
 
@@ -110,12 +112,17 @@ def test_a_speed_that_no_plan_has_is_refused_in_words(priced: PlanPage) -> None:
 
 
 def test_a_quality_typed_is_kept_without_formats_that_only_save_disk(sample_scores: Scores) -> None:
-    draft = Draft(sample_scores)
-    every = draft.front().points
-    draft.costly = ("int4_sym_g64",)
-    for limit in (point.loss for point in every if point.loss > 0):
+    draw, entries = np.random.default_rng(0), []
+    for entry in (each for each in sample_scores.entries if each.format == "int8_sym"):
+        level = 2e-4 * np.exp(draw.normal(0, 1.5))
+        for name, share in (("int8_sym", 0.0055), ("int4_sym_g64", 1.0), ("int3_sym_g64", 4.5)):
+            entries.append(replace(entry, format=name, kl_pq=Estimate(share * level, 0.0, 4096)))
+    draft = Draft(replace(sample_scores, entries=entries))
+    assert "int3_sym_g64" in draft.costly
+    whole = draft.uniform("int4_sym_g64").kl
+    for limit in (share * whole for share in (0.2, 0.5, 1.0, 2.0)):
         size = draft.bytes_within(limit, "kl", Constraints())
-        assert draft.totals(draft.assign("kl", size, Constraints())).kl <= limit
+        assert draft.totals(draft.assign("kl", size, Constraints())).kl <= limit * (1 + 1e-9)
 
 
 def test_the_button_measures_the_model_on_this_computer(
