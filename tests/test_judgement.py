@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from kl_lens_desktop.bench.compare import compare
-from kl_lens_desktop.bench.figures import OF_TURN, spread
+from kl_lens_desktop.bench.figures import OF_TURN, over_batches, spread
 from kl_lens_desktop.bench.judgement import Rank, levelled
 from kl_lens_desktop.bench.judgement import standings as judged
-from kl_lens_desktop.bench.noise import difference
+from kl_lens_desktop.bench.noise import difference, estimates_apart
 from kl_lens_desktop.bench.outcome import outcome
 from kl_lens_desktop.bench.report import export_csv, pairs, table
 from tests.strangers import bench_document
@@ -65,6 +65,18 @@ def test_quality_is_judged_by_its_errors() -> None:
     assert standings(rows, "kl_to_fp16") == {"plan": BEST, "int4": WORSE}, "FP16 is its reference"
     without = [row("a", [1, 1], perplexity=quality(1, None)), row("b", [1, 1], perplexity=quality(2, None))]
     assert standings(without, "perplexity") == {}
+
+
+@pytest.mark.parametrize("batches", [4, 8])
+def test_errors_of_a_few_batches_find_no_difference_that_is_not_there(batches: int) -> None:
+    random, repetitions = np.random.default_rng(5), 2000
+    values = random.standard_normal((repetitions, 2, batches))
+    found = [[over_batches(list(each), [1] * batches) for each in pair] for pair in values]
+    wrong = sum(estimates_apart(*pair) is True for pair in found) / repetitions
+    assert 0.01 < wrong <= 0.055
+    assert estimates_apart(*(over_batches(list(each[:3]), [1] * 3) for each in values[0])) is None
+    assert estimates_apart(quality(1e250, 1e250), quality(0.0, 1e240)) is False
+    assert estimates_apart(quality(1.0, 0.0), quality(1.1, 0.0)) is True
 
 
 def test_memory_is_worse_beyond_two_per_cent() -> None:

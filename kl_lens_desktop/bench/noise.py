@@ -31,6 +31,7 @@ PRECISION = 0.05
 LOOKS = (4, 6, 8, 12, 16, 24, 32)
 QUANTILE = 0.1
 TRIM = 0.2
+_MANY = 10**6  # batches, of which an error is as good as known
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +127,23 @@ def unpaired(first: tuple[float, float, int], second: tuple[float, float, int]) 
 
 
 def estimates_apart(first: dict[str, Any] | None, second: dict[str, Any] | None) -> bool | None:
-    """Whether two ``{mean, se, n}`` differ by more than their errors; None where that cannot be said.
+    """Whether two ``{mean, se, n, batches}`` differ by more than their errors; None where that is not known.
 
-    The errors are taken as independent: on one text, which is hard for both where it is hard, that says
-    “apart” too seldom rather than too often.
+    By Welch's t, for an error from a few batches is itself uncertain; of fewer than `LEAST_SAMPLES` nothing
+    is said. Without ``batches``, as in older files, there are taken to be many. The errors are taken as
+    independent: on one text, which is hard for both where it is hard, that says “apart” too seldom rather
+    than too often.
     """
     if not first or not second or first["se"] is None or second["se"] is None:
         return None
-    from scipy.special import ndtri
-
-    error = math.hypot(first["se"], second["se"])
-    return bool(abs(first["mean"] - second["mean"]) > ndtri((1 + CONFIDENCE) / 2) * error)
+    batches = [each.get("batches", _MANY) for each in (first, second)]
+    if min(batches) < LEAST_SAMPLES:
+        return None
+    error = math.hypot(first["se"], second["se"]) or 1.0
+    shares = [(each["se"] / error) ** 2 for each in (first, second)]
+    below = math.fsum(share**2 / (count - 1) for share, count in zip(shares, batches, strict=True))
+    quantile = _quantile_of_t(1 / below if below else _MANY, (1 + CONFIDENCE) / 2)
+    return bool(abs(first["mean"] - second["mean"]) > quantile * math.hypot(first["se"], second["se"]))
 
 
 def looks(rounds: int) -> list[int]:
