@@ -275,6 +275,22 @@ def test_a_text_too_short_to_round_by_gives_way_to_the_bundled_one(small: LocalM
     assert record["text"] == calibration_text().name
 
 
+def test_more_text_than_was_left_for_scoring_is_said(small: LocalModel, tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text(held_out_text().read_text(encoding="utf-8")[:4000], encoding="utf-8")
+
+    def said(tokens: int) -> list[str]:
+        how = replace(_how(), text=(text,), tokens=tokens)
+        events = list(analyze(small, tmp_path / "scores.json", how, Cancel()))
+        return [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
+
+    assert not any("fitted to windows that are scored now" in each for each in said(64))
+    record = load_scores(tmp_path / "scores.json").rounding
+    assert record is not None
+    more = 32 * (int(record["skip"]) // 32 + 2)
+    assert any("fitted to windows that are scored now" in each for each in said(more))
+
+
 def _motley(local: LocalModel, folder: Path, formats: list[str] | None = None) -> tuple[Plan, Roundings]:
     """A plan of every low format by turns, its integers beside it."""
     scores = _analyze(local, folder / "scores.json", tokens=64)
