@@ -533,6 +533,8 @@ def test_a_verified_plan_stands_beside_its_nearest_rounding_on_two_texts(
     assert elsewhere["text"] == there["text"]
     assert elsewhere["nearest"]["kl_pq"]["mean"] == pytest.approx(there["kl_pq"]["mean"], rel=1e-6)
     assert elsewhere["kl_pq"]["mean"] < elsewhere["nearest"]["kl_pq"]["mean"]
+    assert measured["nearest"]["kl_pq"]["n"] == 128
+    assert measured["nearest"]["delta_ce"]["n"] == 128 - 4, "a window's last token has no next one"
 
 
 def test_a_loss_elsewhere_counts_beyond_its_error() -> None:

@@ -5,8 +5,9 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.cli.arguments import empty_argument, parser
@@ -47,6 +48,9 @@ from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity.jobs import RELIABLE, highest_tau
 from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.sensitivity.scores import Held
 
 FAILED = 1
 Arguments = argparse.Namespace
@@ -192,11 +196,16 @@ def _analyze(arguments: Arguments) -> None:
     predicted = f", {foretold} of them predicted (≈) from other formats" if foretold else ""
     say(f"{len(rows)} entries in {arguments.out}{predicted}{settled}; text: {scores.text['name']}")
     if scores.prediction:
-        held = [
-            [parse_format(name).label, f"{of.ratio:.2f}", f"{of.spread:.0%}", of.n]
-            for name, of in scores.prediction.items()
-        ]
-        print_table(["format", "measured / predicted, median", "spread", "weights"], held)
+        header = ["format", "measured / predicted, median", "spread", "weights"]
+        print_table(header, held_lines(scores.prediction))
+
+
+def held_lines(prediction: "Mapping[str, Held]") -> list[list[object]]:
+    """How well predictions held, by format; one weight has no spread."""
+    return [
+        [parse_format(name).label, f"{of.ratio:.2f}", f"{of.spread:.0%}" if of.n > 1 else "–", of.n]
+        for name, of in prediction.items()
+    ]
 
 
 def _agree(arguments: Arguments) -> None:
