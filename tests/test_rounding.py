@@ -42,7 +42,7 @@ from kl_lens_desktop.sensitivity import data_rounding, moments
 from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
-from kl_lens_desktop.text.bundled import calibration_text, dialogue_text, held_out_text
+from kl_lens_desktop.text.bundled import calibration_text, dialogue_text, held_out_text, text_sha256
 from tests.models import build_bf16_folder, build_folder
 
 LOW = [name for name in all_formats() if parse_format(name).bits <= 4]
@@ -273,6 +273,21 @@ def test_a_text_too_short_to_round_by_gives_way_to_the_bundled_one(small: LocalM
     record = load_scores(tmp_path / "scores.json").rounding
     assert record is not None
     assert record["text"] == calibration_text().name
+
+
+def test_each_of_several_texts_is_remembered_as_seen(small: LocalModel, tmp_path: Path) -> None:
+    texts = (calibration_text(), tmp_path / "own.txt")
+    texts[1].write_text(held_out_text().read_text(encoding="utf-8")[:4000], encoding="utf-8")
+    how = replace(_how(rounding="nearest"), text=texts)
+    for _ in analyze(small, tmp_path / "scores.json", how, Cancel()):
+        pass
+    scores = load_scores(tmp_path / "scores.json")
+    assert scores.text["files"] == [text_sha256(text) for text in texts]
+    plan = propose(scores, bits=6)
+    for text in texts:
+        with pytest.raises(InputError, match="were measured on that text"):
+            plan.check_unseen(text)
+    plan.check_unseen(held_out_text())
 
 
 def test_more_text_than_was_left_for_scoring_is_said(small: LocalModel, tmp_path: Path) -> None:
