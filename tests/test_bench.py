@@ -494,10 +494,13 @@ def test_divergences_keep_their_digits(seed: int, distance: float) -> None:
 
 def test_standard_errors_come_from_the_spread_between_windows() -> None:
     nats = over_batches([200.0, 220.0, 180.0, 200.0], [100] * 4)
-    assert nats == {"mean": 2.0, "se": pytest.approx(statistics.stdev([2.0, 2.2, 1.8, 2.0]) / 2), "n": 400}
+    se = pytest.approx(statistics.stdev([2.0, 2.2, 1.8, 2.0]) / 2)
+    assert nats == {"mean": 2.0, "se": se, "n": 400, "batches": 4}
     ppl = perplexity(nats)
-    assert ppl == {"mean": np.exp(2.0), "se": pytest.approx(np.exp(2.0) * nats["se"]), "n": 400}
-    assert over_batches([200.0], [100]) == {"mean": 2.0, "se": None, "n": 100}
+    assert ppl == {
+        "mean": np.exp(2.0), "se": pytest.approx(np.exp(2.0) * nats["se"]), "n": 400, "batches": 4
+    }  # fmt: skip
+    assert over_batches([200.0], [100]) == {"mean": 2.0, "se": None, "n": 100, "batches": 1}
     assert over_batches([200.0, float("nan")], [100, 100]) is None
     uneven = over_batches([100.0, 600.0], [100, 300])
     assert (uneven["mean"], uneven["n"]) == (1.75, 400)

@@ -18,8 +18,13 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores
-from kl_lens_desktop.text.bundled import calibration_text, held_out_text
+from kl_lens_desktop.text.bundled import calibration_text, held_out_text, text_sha256
 
+NOVELS = text_sha256(calibration_text())
+ROUNDING = {
+    "method": "gptq", "text": "novels.txt", "tokens": 640, "window": 64, "skip": 0, "seed": 0,
+    "damp": 0.01, "damp_tied": 1.0,
+}  # fmt: skip
 ELSEWHERE = "nobody/has-pulled-this"
 BAD_TEXTS = {
     "missing.txt": "there is no such file",
@@ -130,7 +135,23 @@ def test_files_that_do_not_go_together_are_refused(
     )
     for job, given in (("verify", {}), ("baselines", {"scores": scores, "out": out})):
         seen = refused(job, plan=plan, text=calibration_text(), **given)
-        assert "its sensitivities were measured on that text" in seen
+        assert "the sensitivities were measured on that text" in seen
+    one_of_two = {**made.provenance, "scored_sha256": "0" * 64, "scored_files": f"{'1' * 16} {NOVELS[:16]}"}
+    fitted = {**ROUNDING, "sha256": NOVELS}
+    rounded = dict.fromkeys(list(made.assignments)[:1], "gptq")
+    for changed, why in (
+        (replace(made, provenance=one_of_two), "the sensitivities were measured on that text"),
+        (
+            replace(made, provenance={}, roundings=rounded, rounding=fitted),
+            "the integers were fitted to that text",
+        ),
+    ):
+        save_plan(tmp_path / "seen.json", changed)
+        for job, given in (("verify", {}), ("baselines", {"scores": scores, "out": out})):
+            assert why in refused(job, plan=tmp_path / "seen.json", text=calibration_text(), **given)
+    assert "sensitivities were measured on that text" in refused(
+        "agree", scores=scores, text=calibration_text()
+    )
     assert "four windows of 256" in refused("verify", plan=plan, repair=RepairSettings(tokens=1023))
     assert "not a KL Lens scores file" in refused("analyze", out=plan)
     assert "contains something else" in refused("agree", scores=scores, out=plan)

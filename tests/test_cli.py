@@ -16,14 +16,14 @@ import pytest
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.cli.arguments import SHELLS, parser
-from kl_lens_desktop.cli.commands import run
+from kl_lens_desktop.cli.commands import held_lines, run
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.run import is_exported
 from kl_lens_desktop.sensitivity.labels import with_unit
-from kl_lens_desktop.sensitivity.scores import Scores, load_scores
+from kl_lens_desktop.sensitivity.scores import Held, Scores, load_scores
 from tests.models import build_folder
 
 COMMANDS = [
@@ -315,3 +315,8 @@ def test_bash_takes_its_completions_and_completes(capsys: pytest.CaptureFixture[
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["analyze"], done.stderr
+
+
+def test_one_pair_has_no_spread() -> None:
+    lines = held_lines({"int8_sym": Held(1.1, 0.0, 1), "int2_sym_g64": Held(0.9, 0.35, 3)})
+    assert [line[2] for line in lines] == ["–", "35%"]

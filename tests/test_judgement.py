@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kl_lens_desktop.bench.figures import OF_TURN, spread
+from kl_lens_desktop.bench.compare import compare
+from kl_lens_desktop.bench.figures import OF_TURN, over_batches, spread
 from kl_lens_desktop.bench.judgement import Rank, levelled
 from kl_lens_desktop.bench.judgement import standings as judged
-from kl_lens_desktop.bench.noise import difference
-from kl_lens_desktop.bench.report import export_csv, table
+from kl_lens_desktop.bench.noise import difference, estimates_apart
+from kl_lens_desktop.bench.outcome import outcome
+from kl_lens_desktop.bench.report import export_csv, pairs, table
 from tests.strangers import bench_document
 
 BEST, ALIKE, WORSE = Rank.BEST, Rank.ALIKE, Rank.WORSE
@@ -65,6 +67,18 @@ def test_quality_is_judged_by_its_errors() -> None:
     assert standings(without, "perplexity") == {}
 
 
+@pytest.mark.parametrize("batches", [4, 8])
+def test_errors_of_a_few_batches_find_no_difference_that_is_not_there(batches: int) -> None:
+    random, repetitions = np.random.default_rng(5), 2000
+    values = random.standard_normal((repetitions, 2, batches))
+    found = [[over_batches(list(each), [1] * batches) for each in pair] for pair in values]
+    wrong = sum(estimates_apart(*pair) is True for pair in found) / repetitions
+    assert 0.01 < wrong <= 0.055
+    assert estimates_apart(*(over_batches(list(each[:3]), [1] * 3) for each in values[0])) is None
+    assert estimates_apart(quality(1e250, 1e250), quality(0.0, 1e240)) is False
+    assert estimates_apart(quality(1.0, 0.0), quality(1.1, 0.0)) is True
+
+
 def test_memory_is_worse_beyond_two_per_cent() -> None:
     rows = [row("a", [1, 1], peak_rss_mb=440.0), row("b", [1, 1], peak_rss_mb=442.0)]
     assert standings(rows, "peak_rss_mb") == {"a": ALIKE, "b": ALIKE}
@@ -98,6 +112,45 @@ def test_what_is_shown_has_the_ratio_that_is_said() -> None:
 def test_where_they_beat_each_other_in_a_circle_nobody_is_slower_who_is_faster() -> None:
     rows = [row("a", [100.0] * 4), row("b", [110.0] * 4 + [70.0] * 28), row("c", [90.0] * 4 + [85.0] * 28)]
     assert standings(rows, "tokens_per_s") == {"a": BEST, "b": ALIKE, "c": WORSE}
+
+
+def test_of_two_rounds_that_show_no_difference_nothing_is_said(tmp_path: Path) -> None:
+    """At twice the speed, two rounds are "apart" only where they hardly differ from one another."""
+    rows = [row("fp16", [10.0, 10.6]), row("plan", [20.0, 19.4])]
+    for each in rows:
+        each.update(size_bytes=1e6, reason=None, by_context=None, raw=None, model=None, plan_sha256=None)
+    assert standings(rows, "tokens_per_s") == {}
+    assert [line["speed"] for line in table(rows)] == ["", ""]
+    assert [pair["verdict"] for pair in pairs(rows)] == ["not certain"]
+    found = outcome(rows)
+    assert found is not None
+    assert found.pace == "1.9× as fast (2 rounds: not certain)"
+    (match,) = compare(_file(rows[:1]), _file([row("fp16", [20.0, 12.0], session="t")])).matches
+    assert {change.apart for change in match.changes if change.n} == {None}
+    four = [row("fp16", [10.0, 10.6, 10.1, 10.4]), row("plan", [10.2, 10.4, 10.3, 10.0])]
+    assert [pair["verdict"] for pair in pairs(four)] == ["within noise"]
+
+
+def test_a_plan_has_an_outcome_where_fp16_did_not_run() -> None:
+    plan = row("plan", [20.0, 19.4], size_bytes=2e9)
+    failed = {"variant": "fp16", "device": "CPU", "status": "failed: memory", "size_bytes": 6e9}
+    found, alone = outcome([failed, plan]), outcome([plan])
+    assert found is not None
+    assert found.sentence == "2.00 GB instead of 6.00 GB · 19.7 tokens/s"
+    assert alone is not None
+    assert alone.sentence == "2.00 GB · 19.7 tokens/s"
+    both = [
+        row("fp16", [5.0] * 4, device="GPU", size_bytes=6e9),
+        row("plan", [9.0] * 4, device="GPU", size_bytes=2e9),
+    ]
+    beside = outcome([failed, plan, *both])
+    assert beside is not None
+    assert beside.pace == "1.8× as fast", "a device that ran both goes first"
+    assert outcome([failed]) is None
+
+
+def _file(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**bench_document([]), "rows": rows}
 
 
 def test_rows_of_other_sessions_and_devices_are_left_alone() -> None:

@@ -22,17 +22,17 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Note, Scored
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
-from kl_lens_desktop.sensitivity import clock, decision
+from kl_lens_desktop.sensitivity import clock, decision, local_error
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.estimate import Costs, seconds
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, MENU, Analysis
 from kl_lens_desktop.sensitivity.local_error import LocalErrors
-from kl_lens_desktop.sensitivity.moments import Remembered
+from kl_lens_desktop.sensitivity.moments import Remembered, Seen, _OfExperts
 from kl_lens_desktop.sensitivity.prediction import Place, predict
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
 from kl_lens_desktop.text.bundled import calibration_text
 from kl_lens_desktop.text.windows import windows
-from tests.models import build_folder
+from tests.models import build, build_folder
 
 NAMES = ("int8_sym", ANCHOR, "nf4_g64", "int2_sym_g64")
 SMALL = Analysis((calibration_text(),), tokens=256, window=64, menu=NAMES, rounding="nearest")
@@ -119,14 +119,22 @@ def test_a_measurement_is_worth_what_it_gains_on_average() -> None:
 
 
 class _Kept(dict[tuple[str, str], float]):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fitted: set[tuple[str, str]] = set()
+
     def lacks_error(self, pair: tuple[str, str]) -> bool:
         return pair not in self
 
     def local_error(self, pair: tuple[str, str]) -> float:
         return self[pair]
 
+    def is_fitted(self, pair: tuple[str, str]) -> bool:
+        return pair in self.fitted
+
     def add_local_error(self, pair: tuple[str, str], error: float, *, nearest: bool) -> None:
-        assert nearest
+        if not nearest:
+            self.fitted.add(pair)
         self[pair] = error
 
 
@@ -149,6 +157,53 @@ def test_a_local_error_is_the_mean_square_of_what_the_outputs_change_by(small: L
     stored = weight_parameters(loaded.model)[weight.name].detach()
     change = inputs[0].flatten(0, -2) @ (fake_quantize(stored, fmt) - stored).T
     assert kept == {(weight.name, fmt.name): pytest.approx(float(change.square().sum(-1).mean()), rel=1e-3)}
+    assert not kept.fitted
+
+
+def test_a_guess_takes_from_its_neighbour_what_each_format_gains_by_data(small: LocalModel) -> None:
+    loaded = load_model(small.folder)
+    weights = [
+        each
+        for each in quantizable(inventory(loaded.model))
+        if each.name.endswith(("shared_mlp.output_linear.weight", "shared_mlp.input_linear.weight"))
+    ]
+    known, alike, other = weights[0], weights[2], weights[1]
+    formats = [parse_format(name) for name in ("int4_sym_g64", "int8_sym", "int2_sym_g64")]
+    kept, stored = _Kept(), weight_parameters(loaded.model)
+    gains = {"int4_sym_g64": 0.5, "int8_sym": 1.0, "int2_sym_g64": 0.3}
+
+    def plain(name: str, fmt: str) -> float:
+        values = stored[name].detach()
+        return float((fake_quantize(values, parse_format(fmt)) - values).square().sum())
+
+    for name, gain in gains.items():
+        kept.add_local_error((known.name, name), gain * plain(known.name, name), nearest=name == "int8_sym")
+    LocalErrors(loaded.model, [known, alike, other], formats, kept, by_data=True).guess()
+    for weight in (alike, other):
+        for name, gain in gains.items():
+            assert kept[weight.name, name] == pytest.approx(gain * plain(weight.name, name), rel=1e-3)
+            assert kept.is_fitted((weight.name, name)) is (name != "int8_sym")
+
+
+def test_experts_that_no_judging_token_chose_still_lose_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A skewed router may leave all experts on which formats are compared without a token."""
+    monkeypatch.setattr(local_error, "_EXPERTS", 2)  # the first and the last
+    model, names = build("granitemoehybrid with experts"), ("int4_sym_g64", "int2_sym_g64")
+    stack = next(each for each in quantizable(inventory(model)) if len(each.shape) == 3)
+    count, _, channels = stack.shape
+    rows = {place: [torch.randn(16, channels)] for place in range(1, count - 1)}
+    assert rows
+    seen, kept = Seen((stack,), _OfExperts(count, channels, rows), _OfExperts(count, channels, rows)), _Kept()
+    formats = [parse_format(name) for name in names]
+    LocalErrors(model, [stack], formats, kept, by_data=False).note(seen, Cancel())
+    assert 0 < kept[stack.name, names[0]] < kept[stack.name, names[1]]
+
+
+def test_an_error_of_nothing_is_not_believed_where_the_anchor_loses_something() -> None:
+    errors = dict.fromkeys([("w0", name) for name in NAMES], 0.0)
+    assert not predict(errors, {("w0", ANCHOR): [0.01, 0.012]}, PLACES).found
+    told = predict(errors, {("w0", ANCHOR): [0.0, 0.0]}, PLACES).found
+    assert {each.mean for each in told.values()} == {0.0}, "a weight that every format holds exactly"
 
 
 @pytest.fixture(scope="module", params=["weights in memory", "weights on disk"])

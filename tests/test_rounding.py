@@ -48,7 +48,7 @@ from kl_lens_desktop.sensitivity.engine import analyze, measure_plan
 from kl_lens_desktop.sensitivity.estimate import Costs, rounding_seconds
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
-from kl_lens_desktop.text.bundled import calibration_text, dialogue_text, held_out_text
+from kl_lens_desktop.text.bundled import calibration_text, dialogue_text, held_out_text, text_sha256
 from tests.models import build_bf16_folder, build_folder
 
 LOW = [name for name in all_formats() if parse_format(name).bits <= 4]
@@ -446,6 +446,37 @@ def test_a_text_too_short_to_round_by_gives_way_to_the_bundled_one(small: LocalM
     assert record["text"] == calibration_text().name
 
 
+def test_each_of_several_texts_is_remembered_as_seen(small: LocalModel, tmp_path: Path) -> None:
+    texts = (calibration_text(), tmp_path / "own.txt")
+    texts[1].write_text(held_out_text().read_text(encoding="utf-8")[:4000], encoding="utf-8")
+    how = replace(_how(rounding="nearest"), text=texts)
+    for _ in analyze(small, tmp_path / "scores.json", how, Cancel()):
+        pass
+    scores = load_scores(tmp_path / "scores.json")
+    assert scores.text["files"] == [text_sha256(text) for text in texts]
+    plan = propose(scores, bits=6)
+    for text in texts:
+        with pytest.raises(InputError, match="were measured on that text"):
+            plan.check_unseen(text)
+    plan.check_unseen(held_out_text())
+
+
+def test_more_text_than_was_left_for_scoring_is_said(small: LocalModel, tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text(held_out_text().read_text(encoding="utf-8")[:4000], encoding="utf-8")
+
+    def said(tokens: int) -> list[str]:
+        how = replace(_how(), text=(text,), tokens=tokens)
+        events = list(analyze(small, tmp_path / "scores.json", how, Cancel()))
+        return [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
+
+    assert not any("fitted to windows that are scored now" in each for each in said(64))
+    record = load_scores(tmp_path / "scores.json").rounding
+    assert record is not None
+    more = 32 * (int(record["skip"]) // 32 + 2)
+    assert any("fitted to windows that are scored now" in each for each in said(more))
+
+
 def _motley(local: LocalModel, folder: Path, formats: list[str] | None = None) -> tuple[Plan, Roundings]:
     """A plan of every low format by turns, its integers beside it."""
     scores = _analyze(local, folder / "scores.json", tokens=64)
@@ -688,6 +719,8 @@ def test_a_verified_plan_stands_beside_its_nearest_rounding_on_two_texts(
     assert elsewhere["text"] == there["text"]
     assert elsewhere["nearest"]["kl_pq"]["mean"] == pytest.approx(there["kl_pq"]["mean"], rel=1e-6)
     assert elsewhere["kl_pq"]["mean"] < elsewhere["nearest"]["kl_pq"]["mean"]
+    assert measured["nearest"]["kl_pq"]["n"] == 128
+    assert measured["nearest"]["delta_ce"]["n"] == 128 - 4, "a window's last token has no next one"
 
 
 @pytest.mark.parametrize("place", [walk, stream], ids=["memory", "disk"])

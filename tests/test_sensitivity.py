@@ -32,7 +32,7 @@ from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import metrics, walk
 from kl_lens_desktop.sensitivity.agreement import agree, agreement
 from kl_lens_desktop.sensitivity.engine import analyze, bf16_bound
-from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis
+from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, highest_tau
 from kl_lens_desktop.sensitivity.metrics import Tally, reference
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
@@ -446,6 +446,7 @@ def test_agreement_is_scipys_and_perplexity_is_plain(
     )
     low, high = result[-1].result["ceiling_interval"]
     assert -1 <= low <= result[-1].result["ceiling"] <= high <= 1
+
     points = result[-1].result["points"]
     assert len(points) == len(chosen)
     base = result[-1].result["perplexity_full"]
@@ -453,6 +454,18 @@ def test_agreement_is_scipys_and_perplexity_is_plain(
         # On the text of the scores, ln(perplexity ratio) is the ΔCE that the score file holds.
         assert math.log(point["perplexity"] / base) == pytest.approx(entry.delta_ce.mean, abs=2e-6)
     assert (tmp_path / "agree.json").exists()
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 1.5])
+def test_the_highest_tau_is_that_of_a_metric_without_noise(noise: float) -> None:
+    from scipy.stats import kendalltau  # takes two seconds to load
+
+    random = np.random.default_rng(1)
+    true = random.standard_normal(4000)
+    halves = true + noise * random.standard_normal((2, 4000))
+    found = highest_tau(kendalltau(*halves).statistic)
+    assert found == pytest.approx(kendalltau(true, halves.mean(axis=0)).statistic, abs=0.02)
+    assert highest_tau(-0.1) == 0.0
 
 
 def test_agreement_knows_its_limits() -> None:

@@ -32,7 +32,7 @@ from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.sensitivity.sequential import round_in_sequence, without_place
-from kl_lens_desktop.text.bundled import calibration_text
+from kl_lens_desktop.text.bundled import calibration_text, held_out_text, read_text
 from tests.models import build_folder
 
 RECORD = {"method": IN_SEQUENCE, "text": "a book"}
@@ -222,6 +222,20 @@ def test_a_plan_in_sequence_ships_as_it_was_measured_and_can_be_computed_again(
     assert any("Rounding the plan in sequence again" in text for text in said)
     assert elsewhere.measured is not None
     assert elsewhere.measured["kl_pq"]["mean"] == pytest.approx(plan.measured["kl_pq"]["mean"], rel=0.02)
+
+
+def test_a_held_out_text_too_short_to_judge_integers_is_not_said_to_have_judged_them(
+    small: tuple[LocalModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local, root = small
+    monkeypatch.setattr(refine, "is_better", lambda *_: True)
+    monkeypatch.setattr(refine, "ERRORS", 1e9)
+    path, text = _saved(root, tmp_path / "a"), tmp_path / "short.txt"
+    text.write_text(read_text(held_out_text())[:600], encoding="utf-8")
+    plan, _, said = _verified(local, path, refine=True, text=text)
+    assert plan.rounding is not None
+    assert plan.provenance["refined_on"] == plan.rounding["text"] != text.name
+    assert any("short.txt has too little text" in note for note in said)
 
 
 def test_integers_that_are_no_better_are_not_kept(

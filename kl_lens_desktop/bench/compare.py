@@ -194,9 +194,8 @@ def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> 
 
 
 def _of_speed(figure: str, first: float, second: float, found: Difference) -> FigureChange:
-    apart = None if found.low is None else found.apart  # of single measurements nothing can be said
     low, high = (found.low, found.high) if found.n >= LEAST_SAMPLES else (None, None)
-    return FigureChange(figure, first, second, found.ratio, low, high, apart, found.n)
+    return FigureChange(figure, first, second, found.ratio, low, high, found.apart, found.n)
 
 
 def _text(bench: dict[str, Any]) -> tuple[Any, ...]:

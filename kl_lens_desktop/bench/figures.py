@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 OF_TURN = ("tokens_per_s", "ttft_ms", "prefill_tokens_per_s")
 OF_TOKEN = ("nats_per_token", "kl_to_fp16", "kl_reverse", "delta_ce", "top1_agreement")
@@ -11,11 +11,12 @@ OF_TEXT = ("perplexity", "word_perplexity", *OF_TOKEN)
 
 
 class Mean(TypedDict):
-    """A mean over predicted tokens, and its standard error where it is known."""
+    """A mean over predicted tokens, its standard error where it is known, and the batches that gave it."""
 
     mean: float
     se: float | None
     n: int
+    batches: NotRequired[int]  # files of older versions lack it
 
 
 def allocated(kinds: dict[str, float] | None) -> float | None:
@@ -34,7 +35,7 @@ def spread(samples: Sequence[float]) -> dict[str, Any]:
 
 
 def over_batches(sums: Sequence[float], counts: Sequence[int]) -> Mean | None:
-    """``{mean, se, n}`` from a batch's sum and number of values: windows of text, or documents.
+    """``{mean, se, n, batches}`` from a batch's sum and number of values: windows of text, or documents.
 
     Values of one batch depend on each other, so the standard error comes from the spread between batches
     (that of a ratio estimate, where they are of different size); it is None for a single batch. The whole is
@@ -46,7 +47,7 @@ def over_batches(sums: Sequence[float], counts: Sequence[int]) -> Mean | None:
     mean = math.fsum(sums) / n
     squares = math.fsum((each - mean * count) ** 2 for each, count in zip(sums, counts, strict=True))
     se = math.sqrt(squares * k / (k - 1)) / n if k > 1 else None
-    return {"mean": mean, "se": se, "n": n}
+    return {"mean": mean, "se": se, "n": n, "batches": k}
 
 
 def perplexity(nats: Mean | None) -> Mean | None:
@@ -54,7 +55,7 @@ def perplexity(nats: Mean | None) -> Mean | None:
     if nats is None or nats["mean"] > math.log(1e300):
         return None
     value = math.exp(nats["mean"])
-    return {"mean": value, "se": None if nats["se"] is None else value * nats["se"], "n": nats["n"]}
+    return {**nats, "mean": value, "se": None if nats["se"] is None else value * nats["se"]}
 
 
 def value_of(row: dict[str, Any], key: str) -> Any:

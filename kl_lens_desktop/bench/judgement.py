@@ -83,7 +83,7 @@ def is_worse(row: Row, other: Row, key: str) -> bool | None:
         apart = estimates_apart(value, against)
         return None if apart is None else apart and better(value["mean"], against["mean"]) == against["mean"]
     found = difference(_flat(other, key), _flat(row, key), key)
-    if found is None or found.low is None:
+    if found is None or found.apart is None:
         return None
     return found.apart and (found.ratio < 1) == (better is max)
 

@@ -23,12 +23,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from kl_lens_desktop.quantities import LEAST_SAMPLES, plural
+
 CONFIDENCE = 0.95
 MARGIN = 0.04
 PRECISION = 0.05
 LOOKS = (4, 6, 8, 12, 16, 24, 32)
 QUANTILE = 0.1
 TRIM = 0.2
+_MANY = 10**6  # batches, of which an error is as good as known
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Difference:
         Ends of the interval; None where there are too few measurements for one.
     n : int
         Pairs of rounds or, unpaired, measurements of the side with fewer.
-    apart : bool
-        Whether it is more than noise.
+    apart : bool or None
+        Whether it is more than noise; None where too few measurements show neither.
     settled : bool
         Whether more rounds are pointless.
     paired : bool
@@ -55,14 +58,19 @@ class Difference:
     low: float | None
     high: float | None
     n: int
-    apart: bool
+    apart: bool | None
     settled: bool
     paired: bool
 
     @property
     def slower(self) -> bool:
         """Whether the second is told apart as the lower one."""
-        return self.apart and self.ratio < 1
+        return bool(self.apart) and self.ratio < 1
+
+    @property
+    def measurements(self) -> str:
+        """``2 rounds``, ``1 measurement``."""
+        return plural(self.n, "round" if self.paired else "measurement")
 
 
 def difference(
@@ -97,7 +105,7 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Compare positive figures of rounds taken in turn; the longer side's last rounds have no partner."""
     logs = [math.log(b / a) for a, b in zip(first, second, strict=False)]
     if len(logs) < 2:
-        return Difference(math.exp(logs[0]), None, None, len(logs), False, False, True)
+        return Difference(math.exp(logs[0]), None, None, len(logs), None, False, True)
     found = []
     for look, count in enumerate(looks(len(logs)), 1):
         mean, error, freedom = _trimmed(logs[:count])
@@ -111,7 +119,7 @@ def unpaired(first: tuple[float, float, int], second: tuple[float, float, int]) 
     (mean_a, variance_a, n_a), (mean_b, variance_b, n_b) = first, second
     mean, n = mean_b - mean_a, min(n_a, n_b)
     if n < 2:
-        return Difference(math.exp(mean), None, None, n, False, False, False)
+        return Difference(math.exp(mean), None, None, n, None, False, False)
     error_a, error_b = variance_a / n_a, variance_b / n_b
     error = error_a + error_b
     freedom = error**2 / (error_a**2 / (n_a - 1) + error_b**2 / (n_b - 1)) if error else float(n - 1)
@@ -119,17 +127,23 @@ def unpaired(first: tuple[float, float, int], second: tuple[float, float, int]) 
 
 
 def estimates_apart(first: dict[str, Any] | None, second: dict[str, Any] | None) -> bool | None:
-    """Whether two ``{mean, se, n}`` differ by more than their errors; None where that cannot be said.
+    """Whether two ``{mean, se, n, batches}`` differ by more than their errors; None where that is not known.
 
-    The errors are taken as independent: on one text, which is hard for both where it is hard, that says
-    “apart” too seldom rather than too often.
+    By Welch's t, for an error from a few batches is itself uncertain; of fewer than `LEAST_SAMPLES` nothing
+    is said. Without ``batches``, as in older files, there are taken to be many. The errors are taken as
+    independent: on one text, which is hard for both where it is hard, that says “apart” too seldom rather
+    than too often.
     """
     if not first or not second or first["se"] is None or second["se"] is None:
         return None
-    from scipy.special import ndtri
-
-    error = math.hypot(first["se"], second["se"])
-    return bool(abs(first["mean"] - second["mean"]) > ndtri((1 + CONFIDENCE) / 2) * error)
+    batches = [each.get("batches", _MANY) for each in (first, second)]
+    if min(batches) < LEAST_SAMPLES:
+        return None
+    error = math.hypot(first["se"], second["se"]) or 1.0
+    shares = [(each["se"] / error) ** 2 for each in (first, second)]
+    below = math.fsum(share**2 / (count - 1) for share, count in zip(shares, batches, strict=True))
+    quantile = _quantile_of_t(1 / below if below else _MANY, (1 + CONFIDENCE) / 2)
+    return bool(abs(first["mean"] - second["mean"]) > quantile * math.hypot(first["se"], second["se"]))
 
 
 def looks(rounds: int) -> list[int]:
@@ -147,7 +161,9 @@ def _interval(mean: float, error: float, freedom: float, level: float, n: int, *
     apart = abs(mean) - half > math.log1p(MARGIN)
     # the largest ratio that a file may hold, for two rounds far apart say nothing
     low, high = (math.exp(max(-600.0, min(600.0, mean + side * half))) for side in (-1, 1))
-    return Difference(math.exp(mean), low, high, n, apart, apart or half <= math.log1p(PRECISION), paired)
+    known = apart or (None if n < LEAST_SAMPLES else False)
+    settled = apart or half <= math.log1p(PRECISION)
+    return Difference(math.exp(mean), low, high, n, known, settled, paired)
 
 
 @lru_cache(1024)

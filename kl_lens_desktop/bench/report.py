@@ -31,6 +31,7 @@ _PLAIN = (
     "system_used_change_mb", "backend", "precision", "quality_precision", "kv_cache_precision",
     "dynamic_quantization_group_size", "threads", "core_type", "performance_hint", "power",
 )  # fmt: skip
+UNCERTAIN = "not certain"  # of two rows that took too few turns
 MOST_IN_PAIRS = 8  # variants of a device of which every two are compared; of more, each with the fastest
 
 
@@ -137,7 +138,8 @@ def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         if found and found.paired:
             lines.append({
                 "first": first["variant"], "second": second["variant"], "device": first["device"],
-                "ratio": ratio(found.ratio, found.low, found.high, found.n), "verdict": verdict(found.apart),
+                "ratio": ratio(found.ratio, found.low, found.high, found.n),
+                "verdict": UNCERTAIN if found.apart is None else verdict(found.apart),
                 "rounds": str(found.n),
             })  # fmt: skip
     return lines

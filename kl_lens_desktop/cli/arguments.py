@@ -388,7 +388,7 @@ def _add_verify(commands: Commands) -> None:
         "--repair-text",
         type=Path,
         metavar="FILE",
-        help="text for the repair (default: calibration text that was not used for scoring)",
+        help="text for the repair (default: the bundled novels, without what was scored of them)",
     )
     tokens, minutes = _usual(RepairSettings, "tokens"), _usual(RepairSettings, "minutes")
     command.add_argument("--repair-tokens", type=_tokens, help=f"tokens of that text (default {tokens})")

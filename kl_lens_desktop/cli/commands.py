@@ -5,8 +5,9 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.cli.arguments import empty_argument, parser
@@ -45,7 +46,11 @@ from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.process.events import Finished, Measured
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.sensitivity.jobs import RELIABLE, highest_tau
 from kl_lens_desktop.sensitivity.labels import NAMES, with_unit
+
+if TYPE_CHECKING:
+    from kl_lens_desktop.sensitivity.scores import Held
 
 FAILED = 1
 Arguments = argparse.Namespace
@@ -191,14 +196,16 @@ def _analyze(arguments: Arguments) -> None:
     predicted = f", {foretold} of them predicted (≈) from other formats" if foretold else ""
     say(f"{len(rows)} entries in {arguments.out}{predicted}{settled}; text: {scores.text['name']}")
     if scores.prediction:
-        held = [
-            [parse_format(name).label, f"{of.ratio:.2f}", f"{of.spread:.0%}", of.n]
-            for name, of in scores.prediction.items()
-        ]
-        print_table(["format", "measured / predicted, median", "spread", "weights"], held)
+        header = ["format", "measured / predicted, median", "spread", "weights"]
+        print_table(header, held_lines(scores.prediction))
 
 
-RELIABLE = 0.8  # of perplexity's agreement with itself: below that, noise decides most ranks
+def held_lines(prediction: "Mapping[str, Held]") -> list[list[object]]:
+    """How well predictions held, by format; one weight has no spread."""
+    return [
+        [parse_format(name).label, f"{of.ratio:.2f}", f"{of.spread:.0%}" if of.n > 1 else "–", of.n]
+        for name, of in prediction.items()
+    ]
 
 
 def _agree(arguments: Arguments) -> None:
@@ -209,9 +216,11 @@ def _agree(arguments: Arguments) -> None:
     if "ceiling_interval" in result:
         low, high = result["ceiling_interval"]
         ceiling = f"{result['ceiling']:.3f} ({low:.3f} … {high:.3f})"
+        highest = highest_tau(result["ceiling"])
         say(f"Perplexity agrees with itself, on two halves of the text, with τ = {ceiling}.")
+        say(f"On the whole text, a perfect metric could therefore reach about τ = {highest:.2f}.")
         if result["ceiling"] < RELIABLE:
-            say("That is mostly noise. Use more text (--tokens) or a smaller format (--formats).")
+            say("Noise limits every metric. Use more text (--tokens) or a smaller format (--formats).")
     rows = [
         [
             NAMES[name][0],

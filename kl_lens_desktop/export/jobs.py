@@ -66,12 +66,12 @@ class BaselinesJob(Job[Baselines]):
         from kl_lens_desktop.plan.baselines import check_families
         from kl_lens_desktop.plan.document import load_plan
         from kl_lens_desktop.plan.jobs import check_same_model
-        from kl_lens_desktop.text.bundled import check_held_out, check_unseen
+        from kl_lens_desktop.text.bundled import check_held_out
 
         check_families(self.only)
         check_same_model(self.scores, self.plan)
         held_out = check_held_out(self.text, self.tokens, self.window)
-        check_unseen(held_out, load_plan(self.plan).provenance.get("scored_sha256"))
+        load_plan(self.plan).check_unseen(held_out)
         check_writable(self.out.absolute())
 
     def run(self, cancel: Cancel) -> Iterator[Event]:

@@ -14,6 +14,7 @@ from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.quant.integers import BY_DATA, IN_SEQUENCE
 from kl_lens_desktop.schema import check_schema
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
+from kl_lens_desktop.text.bundled import check_unseen
 
 SCHEMA = "kl-lens/plan/1"
 FILE_LIMIT = 2 * 2**20  # twenty thousand weights; what a stranger can make of more would take 100 MB to read
@@ -21,6 +22,8 @@ NAME_LIMIT = 300
 MOST_BITS, MOST_BYTES, MOST_KL = 16.0, 10**12, 1000.0  # of a budget
 ROUNDED_BY = "rounded_by"
 """Of a plan's provenance: whose integers its figures are of, where a plan cannot hold them."""
+SCORED_FILES = "scored_files"
+"""Of a plan's provenance: the texts that were scored, if several were: see `propose.scored_files`."""
 _WEIGHT = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\.weight")
 
 
@@ -74,6 +77,12 @@ class Plan:
     def is_improved(self) -> bool:
         """Whether measurements of whole plans have changed it since it was made: a repair, or a sequence."""
         return bool(self.provenance.keys() & {"repaired_on", "refined_on"})
+
+    def check_unseen(self, text: Path) -> None:
+        """Raise `InputError` if `text` was scored on or fitted to, and can no longer judge the plan."""
+        scored = str(self.provenance.get(SCORED_FILES) or "").split()
+        fitted = (self.rounding or {}).get("sha256")
+        check_unseen(text, [self.provenance.get("scored_sha256"), *scored], fitted)
 
     @property
     def rounded_by(self) -> str:

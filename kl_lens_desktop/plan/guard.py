@@ -88,9 +88,9 @@ def worse_elsewhere(home: Joint, plain_home: Joint, there: Joint, plain_there: J
 
 
 def _figures(joint: Joint, window: int) -> dict[str, Any]:
-    count = len(joint.kl) * window
+    windows = len(joint.kl)
     added, error = joint.perplexity_over()
     return {
-        "kl_pq": {"mean": float(np.mean(joint.kl)), "se": standard_error(joint.kl), "n": count},
-        "delta_ce": {"mean": added, "se": error, "n": count},
+        "kl_pq": {"mean": float(np.mean(joint.kl)), "se": standard_error(joint.kl), "n": windows * window},
+        "delta_ce": {"mean": added, "se": error, "n": windows * (window - 1)},  # the last has no next token
     }

@@ -115,7 +115,7 @@ class VerifyJob(Job[VerifiedPlan]):
         plan = load_plan(self.plan)
         check_writable(self.plan.absolute().parent)
         held_out = bundled.check_held_out(self.text, self.tokens, self.window)
-        bundled.check_unseen(held_out, plan.provenance.get("scored_sha256"))
+        plan.check_unseen(held_out)
         if self.refine_text:
             bundled.check_text(self.refine_text)
         if self.repair is None:

@@ -11,12 +11,14 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.baselines import paper_greedy
 from kl_lens_desktop.plan.constraints import Constraints, parse_limits
-from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL, Plan
+from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL, SCORED_FILES, Plan
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.plan.prices import ModelPrices
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
+from kl_lens_desktop.text.bundled import HEAD
 
+_MOST_FILES = 200  # whose digits fit into what a plan file may hold of provenance
 METRIC_OF_METHOD = {"kl": "kl", "sqnr": "sqnr", "mse": "mse", "delta-ce": "delta_ce", "paper": "kl_qp"}
 
 
@@ -291,9 +293,16 @@ def provenance(scores: Scores) -> dict[str, str | float | None]:
         "kl_lens_desktop": __version__,
         "scored_on": scores.text.get("name"),
         "scored_sha256": scores.text.get("sha256"),
+        **scored_files(scores),
         "scored_tokens": scores.text.get("tokens"),
         "scored_formats": " ".join(sorted({entry.format for entry in scores.entries})),
     }
+
+
+def scored_files(scores: Scores) -> dict[str, str | float | None]:
+    """Of provenance: where several texts were scored, the first digits of each one's SHA-256."""
+    heads = [str(each)[:HEAD] for each in scores.text.get("files", ())][:_MOST_FILES]
+    return {SCORED_FILES: " ".join(heads)} if heads else {}
 
 
 def constraints_of(plan: Plan) -> Constraints:

@@ -48,8 +48,9 @@ def refined(
 ) -> Generator[Event, None, Refined]:
     """Round a plan in sequence, and write it to `path` if that lowers its joint KL by more than its error.
 
-    What judges is the part of the held-out text behind the first `tokens`, which give the verdict. On text of
-    another kind, KL must not rise by more than two errors. After a cancel, the same call goes on at the block
+    What judges is the part of the held-out text behind the first `tokens`, which give the verdict, or where
+    that is too short, the judging windows of the calibration text. On text of another kind, KL must not rise
+    by more than two errors. After a cancel, the same call goes on at the block
     where it was.
 
     Parameters
@@ -73,7 +74,11 @@ def refined(
         yield Note(f"Not rounded in sequence: {plan.rounding['text']}, which the weights were fitted to, is "
                    "not here", "warning")  # fmt: skip
         return Refined(plan, roundings)
-    judging = _judging(loaded, held_out, tokens, window, by.judge)
+    judging, judged_on = _judging(loaded, held_out, tokens, window, by.judge), held_out.name
+    if judging is by.judge:
+        judged_on = str(plan.rounding["text"])
+        yield Note(f"{held_out.name} has too little text beyond the verdict's. The new integers are judged "
+                   f"on windows of {judged_on} that they are not fitted to")  # fmt: skip
     record, work = record_of(plan.rounding, plan.sha256), path.with_name(f"{path.stem}.sequence{SUFFIX}")
     sequential = yield from round_in_sequence(
         loaded, plan.model.sha256, work, plan.assignments, roundings, by.fit, record, cancel, stage
@@ -98,7 +103,7 @@ def refined(
         "kept": kept,
     }
     if kept:
-        plan = _with_integers(plan, sequential, record, held_out, gain, gain_se)
+        plan = _with_integers(plan, sequential, record, judged_on, gain, gain_se)
         roundings = sequential
         save_plan(path, plan)
         if save_integers(path, plan, work):
@@ -116,13 +121,13 @@ def _with_integers(
     plan: Plan,
     sequential: Roundings,
     record: Mapping[str, Any],
-    held_out: Path,
+    judged_on: str,
     gain: float,
     gain_se: float,
 ) -> Plan:
     """The plan with other integers, which nobody has measured on the text of its verdict yet."""
     notes: dict[str, str | float | None] = {
-        "refined_on": held_out.name,
+        "refined_on": judged_on,
         "refine_gain": gain,
         "refine_gain_se": gain_se,
     }
@@ -136,7 +141,7 @@ def _with_integers(
 
 
 def _judging(loaded: LoadedModel, held_out: Path, skip: int, window: int, judge: Tensor) -> Tensor:
-    """Windows that nothing was fitted to and that the verdict does not read, of a long enough text."""
+    """Held-out windows that the verdict does not read; `judge`, of the calibration text, if none are left."""
     try:
         return spread_windows(loaded, held_out, REFINE_TOKENS, window, skip)[0]
     except InputError:

@@ -284,6 +284,9 @@ def _calibration(
     skip = int(earlier["skip"]) if earlier else None
     scored = how.tokens // len(sources)
     found = calibration(loaded, sources, how.window, skip=skip, scored=scored, seed=how.seed)
+    if found is not None and skip is not None and scored > skip:
+        yield Note(f"From token {skip:,} on, the weights were fitted to windows that are scored now, and "
+                   "score too well there. For more text, choose another file name", "warning")  # fmt: skip
     if found is None:
         yield Note("The text is too short to round by it as well: rounding by the bundled novels")
         bundled = [(calibration_text(), calibration_text().name)]

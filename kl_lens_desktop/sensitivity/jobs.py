@@ -1,5 +1,6 @@
 """The jobs that measure every weight, and how: needs no torch until they run."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ class Agreed(TypedDict):
     """What `AgreeJob` found, as the file at its `out` holds it.
 
     ``ceiling`` is τ between the perplexities of two halves of the text, and ``ceiling_interval`` its 95 %
-    interval: where noise keeps it low, it keeps every metric's low. ``points`` hold weight, format,
+    interval: what a metric can reach follows from it by `highest_tau`. ``points`` hold weight, format,
     perplexity and every metric's mean.
     """
 
@@ -221,6 +222,20 @@ class Agreed(TypedDict):
     points: list[dict[str, Any]]
     text: dict[str, Any]
     perplexity_full: float
+
+
+RELIABLE = 0.5  # τ of perplexity between halves; from 0.5 on, a perfect metric can reach 0.73
+
+
+def highest_tau(halves: float) -> float:
+    """The τ that a metric without any noise would have with perplexity on the whole text.
+
+    `halves` is τ between the perplexities of two halves of it. For normal values a correlation is
+    r = sin(πτ/2) (Kendall 1949). The whole text is twice as long as a half, so its perplexities correlate
+    with what they estimate by √(2r/(1 + r)) (Spearman and Brown 1910).
+    """
+    r = max(math.sin(math.pi * halves / 2), 0.0)
+    return 2 / math.pi * math.asin(math.sqrt(2 * r / (1 + r)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,10 +280,12 @@ class AgreeJob(Job[Agreed]):
     def check(self) -> None:
         from kl_lens_desktop.files import check_replaceable
         from kl_lens_desktop.sensitivity.scores import load_rankable
-        from kl_lens_desktop.text.bundled import check_held_out
+        from kl_lens_desktop.text.bundled import check_held_out, check_unseen
 
-        load_rankable(self.scores, self.formats)
-        check_held_out(self.text, self.tokens, self.window)
+        scores = load_rankable(self.scores, self.formats)
+        held_out = check_held_out(self.text, self.tokens, self.window)
+        scored = [scores.text.get("sha256"), *scores.text.get("files", ())]
+        check_unseen(held_out, scored, (scores.rounding or {}).get("sha256"))
         if self.out:
             check_replaceable(self.out, "agreement")
 

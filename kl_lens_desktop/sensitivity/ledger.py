@@ -93,6 +93,9 @@ class Ledger:
     def local_error(self, pair: Pair) -> float:
         return self._errors[pair]
 
+    def is_fitted(self, pair: Pair) -> bool:
+        return pair in self._fitted
+
     def add_local_error(self, pair: Pair, error: float, *, nearest: bool) -> None:
         """`nearest` says that the weight ships rounded to nearest."""
         self._errors[pair] = error

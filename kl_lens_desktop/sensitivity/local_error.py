@@ -4,9 +4,11 @@ import math
 import re
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -26,6 +28,7 @@ from kl_lens_desktop.sensitivity.scores import Pair
 _EXPERTS = 4  # of a stack, on which its formats are compared
 _DIGITS = 6  # in the file
 _FEWER = 4  # times, where there is little time
+_STRANGERS = 8  # weights of other parts, that a weight without its like is compared with
 _NUMBER = re.compile(r"\d+")
 
 
@@ -36,8 +39,19 @@ class Known(Protocol):
 
     def local_error(self, pair: Pair) -> float: ...
 
+    def is_fitted(self, pair: Pair) -> bool:
+        """Whether the weight ships rounded by data in this format."""
+
     def add_local_error(self, pair: Pair, error: float, *, nearest: bool) -> None:
         """`nearest` says that the weight ships rounded to nearest."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """A local error over the plain squared error, and whether the weight ships rounded to nearest."""
+
+    ratio: float
+    nearest: bool
 
 
 class LocalErrors:
@@ -117,19 +131,35 @@ class LocalErrors:
 
     @torch.no_grad()
     def guess(self) -> None:
-        """What still lacks, as if all inputs were alike: in the scale of the same part of another block."""
+        """What still lacks, as if all inputs were alike: in the scale of the same part of another block.
+
+        Each format has a scale of its own, for rounding by data helps some more than others. Where no block
+        has that part, it is the median of a few weights of other parts.
+        """
         if not (lacking := self.lacking):
             return
-        first, scales = self._formats[0], dict[str, float]()
-        for name in sorted(self._weights - lacking):
-            if (plain := self._plain(name, first)) > 0:
-                scales[_part(name)] = self._known.local_error((name, first.name)) / plain
+        known = sorted(self._weights - lacking)
+        alike = {_part(name): name for name in known}
+        places = np.linspace(0, len(known) - 1, min(_STRANGERS, len(known))).astype(int)
+        scales: dict[tuple[str, ...], dict[Format, _Scale]] = {}
         for name in sorted(lacking):
-            for fmt in self._formats:
-                error = scales.get(_part(name), 1.0) * self._plain(name, fmt)
+            others = (alike[_part(name)],) if _part(name) in alike else tuple(known[p] for p in places)
+            if others not in scales:
+                scales[others] = {fmt: self._scale(others, fmt) for fmt in self._formats}
+            for fmt, scale in scales[others].items():
+                error = scale.ratio * self._plain(name, fmt)
                 if math.isfinite(error):
                     pair = name, fmt.name
-                    self._known.add_local_error(pair, float(f"{error:.{_DIGITS}g}"), nearest=True)
+                    self._known.add_local_error(pair, float(f"{error:.{_DIGITS}g}"), nearest=scale.nearest)
+
+    def _scale(self, others: Sequence[str], fmt: Format) -> _Scale:
+        """What the errors of other weights in a format are of their plain ones, and how those ship."""
+        plain = {name: self._plain(name, fmt) for name in others}
+        ratios = [
+            self._known.local_error((name, fmt.name)) / each for name, each in plain.items() if each > 0
+        ]
+        fitted = sum(self._known.is_fitted((name, fmt.name)) for name in others)
+        return _Scale(float(np.median(ratios)) if ratios else 1.0, nearest=2 * fitted <= len(others))
 
     def _plain(self, name: str, fmt: Format) -> float:
         stored = self._stored[name].detach()
@@ -151,7 +181,8 @@ class LocalErrors:
         if stored.dim() == 3:
             stored = stored[place]
         rows = self._some(stored)
-        share = float(judge.tokens) if len(seen.fit) > 1 else 1.0
+        # An expert that no judging token chose is judged by its layer's mean, and counts as one token.
+        share = float(judge.tokens or 1) if len(seen.fit) > 1 else 1.0
         if self._by_data:
             found = errors_by_data(about, judge, rows, formats, cancel)
             return [(fmt, share * error, nearest) for fmt, (error, nearest) in found.items()]

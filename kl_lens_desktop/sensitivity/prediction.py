@@ -32,6 +32,7 @@ _SPREADS = {
 }
 _GROUPS, _NEIGHBOURS, _STRANGERS = 0.08, 0.7, 1.2
 _PRIOR = 4  # pairs that those count for
+_NOTHING = 1e-6  # nats per token: of a weight that loses more, a local error of 0 says nothing
 _BRIEF = 0.3  # relative error of what was measured on a single window
 
 
@@ -103,9 +104,14 @@ def predict(
     gauges, groups = _gauges(ratios.values()), _gauge_of_groups(ratios.values())
     gains = _Gains(errors, known, places, gauges)
     found = {}
+    silent = {
+        weight
+        for (weight, name), values in series.items()
+        if len(values) and errors.get((weight, name), 1.0) <= 0 and np.mean(values) > _NOTHING
+    }
     for pair, error in errors.items():
         weight, name = pair
-        if len(series.get(pair, ())) > 1:
+        if len(series.get(pair, ())) > 1 or (error <= 0 and weight in silent):
             continue
         if error <= 0:
             found[pair] = Foretold(0.0, 0.0, max(map(len, known[weight].values()), default=0), 0.0)

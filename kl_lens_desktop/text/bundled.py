@@ -2,7 +2,7 @@
 
 import codecs
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ SCORED_TOKENS = 4096
 HELD_OUT_TOKENS = 8192
 REPAIR_TOKENS = 4096
 REFINE_TOKENS = 4096  # that judge a plan rounded in sequence
+HEAD = 16  # digits of a SHA-256 that tell texts apart
 REPAIR_WINDOWS = 4  # at least: two to choose exchanges and two to judge them
 
 
@@ -100,14 +101,23 @@ def check_held_out(text: Path | None, tokens: int, window: int) -> Path:
     return held_out
 
 
-def check_unseen(text: Path, scored_sha256: object) -> None:
-    """Raise `InputError` if a plan would be judged by the text that its sensitivities were measured on."""
-    if text_sha256(text) == scored_sha256:
-        raise InputError(
-            f"Cannot measure the plan on {text}",
-            "its sensitivities were measured on that text",
-            "Choose another text",
-        )
+def check_unseen(text: Path, scored: Iterable[object], fitted: object = None) -> None:
+    """Raise `InputError` if scores or a plan would be judged by a text that made them.
+
+    Parameters
+    ----------
+    scored : iterable
+        SHA-256 of the texts that sensitivities were measured on, or the first `HEAD` digits.
+    fitted
+        SHA-256 of the text that integers were fitted to.
+    """
+    head = text_sha256(text)[:HEAD]
+    for why, seen in (
+        ("the sensitivities were measured on that text", scored),
+        ("the integers were fitted to that text", [fitted]),
+    ):
+        if head in (str(each)[:HEAD] for each in seen):
+            raise InputError(f"Cannot use {text}", why, "Choose another text")
 
 
 def check_windows(tokens: int, window: int, files: int = 1) -> None:

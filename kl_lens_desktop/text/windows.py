@@ -22,15 +22,23 @@ _SPARE_TOKENS = 64  # behind the last that is used: where a text is cut, its las
 
 @dataclass(frozen=True, slots=True)
 class TextIdentity:
-    """What was read: `sha256` is over the texts as `read_text` gives them, `tokens` what was used of them."""
+    """What was read: `sha256` is over the texts as `read_text` gives them, `tokens` what was used of them.
+
+    `files` are the same of each text alone, where there are several.
+    """
 
     name: str
     sha256: str
     tokens: int
     window: int
+    files: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For files, which name `files` only where there are several."""
+        about = {**asdict(self), "files": list(self.files)}
+        if not self.files:
+            del about["files"]
+        return about
 
 
 def windows(
@@ -61,10 +69,11 @@ def windows(
         from which no standard error can be told, or one contains a token that the model has no embedding for.
     """
     check_windows(tokens, window, len(files))
-    digest, pieces = hashlib.sha256(), []
+    digest, pieces, alone = hashlib.sha256(), [], []
     for file in files:
         text = read_text(file)
         digest.update(text.encode("utf-8"))
+        alone.append(hashlib.sha256(text.encode("utf-8")).hexdigest())
         read = first_ids(loaded, text, tokens // len(files), str(file))
         if len(read) < window:
             raise InputError(
@@ -83,7 +92,8 @@ def windows(
             "Choose a longer text or a shorter window",
         )
     name = name or " + ".join(file.name for file in files)
-    return rows, TextIdentity(name[:300], digest.hexdigest(), rows.numel(), window)
+    several = tuple(alone) if len(alone) > 1 else ()
+    return rows, TextIdentity(name[:300], digest.hexdigest(), rows.numel(), window, several)
 
 
 def calibration_windows(

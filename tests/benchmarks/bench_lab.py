@@ -118,8 +118,8 @@ def measure_noise(folder: Path, root: Path, repetitions: int, products: int | No
             [turn["round"]["tokens_per_s"] for turn in run.turns[settings.prompt_tokens]] for run in runs
         ]
         same, slower = noise.paired(speeds[0], speeds[1]), noise.paired(speeds[0], speeds[2])
-        alike += not same.apart
-        apart += slower.apart and slower.ratio < 1
+        alike += same.apart is False
+        apart += slower.slower
         rounds.append(max(map(len, speeds)))
         spreads.append(same.ratio)
         print(

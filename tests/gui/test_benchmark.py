@@ -620,12 +620,25 @@ def test_what_the_exported_folder_is_used_with_can_be_copied(page: BenchmarkPage
     assert "benchmark.py -m" in card.lines.toPlainText()
 
 
-def test_without_both_there_is_no_result(page: BenchmarkPage) -> None:
-    page.session.bench = [row for row in page.session.bench if row["variant"] != "fp16"]
+def test_where_fp16_does_not_fit_the_plan_still_has_a_result(page: BenchmarkPage) -> None:
+    full = next(row for row in page.session.bench if row["variant"] == "fp16" and row["status"] == "ok")
+    figures = dict.fromkeys(("tokens_per_s", "ttft_ms", "prefill_tokens_per_s"))
+    others = [row for row in page.session.bench if row["variant"] != "fp16"]
+    page.session.bench = [{**full, **figures, "status": "failed: it needs more memory"}, *others]
+    page.session.bench_changed.emit()
+    shown = [(figure.value.text(), figure.words.text()) for figure in page.result.figures]
+    assert shown[0][1] == f"instead of {size(full['size_bytes'])}"
+    assert shown[1] == ("150", "tokens/s")
+    assert page.result.taken.isEnabled()
+    assert "150 tokens/s" in page.sentence.text()
+
+
+def test_without_the_plan_there_is_no_result(page: BenchmarkPage) -> None:
+    page.session.bench = [row for row in page.session.bench if row["variant"] != "plan"]
     page.session.bench_changed.emit()
     assert page.result.figures[1].value.text() == "–"
     assert not page.result.taken.isEnabled()
-    assert "Benchmark the plan and FP16" in page.result.about.text()
+    assert "Benchmark the plan" in page.result.about.text()
 
 
 def test_the_result_leads_to_the_chat(page: BenchmarkPage) -> None:

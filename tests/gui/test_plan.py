@@ -268,6 +268,34 @@ def test_formats_measured_before_bring_their_figures_and_not_their_method(
     assert page.budget.slider.isEnabled()
 
 
+def test_the_figures_of_other_integers_are_no_measurement_of_the_plan(scored: Window) -> None:
+    page = page_of(scored)
+    plan = scored.session.plan
+    assert plan is not None
+    record = {"method": "gptaq", "text": "novels.txt", "sha256": "0" * 64, "tokens": 640, "window": 64}
+    in_sequence = replace(plan, roundings=dict.fromkeys(plan.assignments, "gptaq"), rounding=record)
+    scored.session.set_plan(in_sequence.with_measured(_measured(0.01)))
+    assert not page.verify.isEnabled()
+    page.replan()
+    assert scored.session.plan.assignments == plan.assignments  # type: ignore[union-attr]
+    assert scored.session.plan.measured is None, "these integers were not measured"  # type: ignore[union-attr]
+    assert page.verify.isEnabled()
+
+    scored.session.set_plan(replace(plan, provenance={"rounded_by": "NNCF"}).with_measured(_measured(0.03)))
+    page.replan()
+    assert scored.session.plan.measured is None, "nor are another program's these"  # type: ignore[union-attr]
+
+
+def test_a_plan_measured_again_shows_the_latest_figures(scored: Window) -> None:
+    page = page_of(scored)
+    plan = scored.session.plan
+    assert plan is not None
+    for kl in (0.01, 0.02):
+        scored.session.set_plan(plan.with_measured(_measured(kl)))
+    page.replan()
+    assert scored.session.plan.measured == _measured(0.02)  # type: ignore[union-attr]
+
+
 def test_scores_of_other_formats_leave_the_plan_and_say_so(scored: Window, sample_scores: Scores) -> None:
     page = page_of(scored)
     page.set_budget(4.5, "bits")

@@ -1,9 +1,11 @@
 """What formats cost on a device, on the Plan page: shown, and a budget of its own."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PySide6.QtCore import Qt
 
@@ -14,7 +16,8 @@ from kl_lens_desktop.gui.plan.table import FORMAT
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.prices import DeviceKey, ModelPrices, Prices, Product, Whole, save_prices
-from kl_lens_desktop.sensitivity.scores import Scores
+from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.sensitivity.scores import Estimate, Scores
 
 KEY = DeviceKey("CPU", "a processor", "", version("openvino"), 2)
 
@@ -72,6 +75,54 @@ def test_a_budget_can_be_a_speed_or_an_amount_of_memory(priced: PlanPage) -> Non
     smaller = priced.session.plan
     assert smaller is not None
     assert (smaller.predicted["memory_bytes"] or 0) <= (plan.predicted["memory_bytes"] or 0) - 1e6
+
+
+def test_a_speed_typed_gives_the_plan_of_the_command_line(priced: PlanPage) -> None:
+    scores, draft = priced.session.scores, priced._draft
+    assert scores is not None
+    assert draft is not None
+    slowest, fastest = (draft.uniform(name).in_unit("speed") for name in ("fp16", "int4_sym_g64"))
+    for share in (0.3, 0.6, 0.9):
+        wanted = slowest + share * (fastest - slowest)
+        priced.set_budget(wanted, "speed")
+        plan = priced.session.plan
+        assert plan is not None
+        asked = propose(scores, min_tokens_per_s=wanted, prices=_prices(scores))
+        assert plan.assignments == asked.assignments
+        assert plan.budget == {"tokens_per_s": wanted}
+    weight = next(w for w, name in plan.assignments.items() if name != "int8_sym")
+    priced.pin({weight: "int8_sym"})
+    assert (priced.session.plan.predicted["tokens_per_s"] or 0) >= wanted, "a pin keeps the speed"  # type: ignore[union-attr]
+    priced.budget.slider.setValue(500)
+    priced._replan_for_size()
+    assert list(priced.session.plan.budget or {}) == ["bytes"]  # type: ignore[union-attr]
+
+
+def test_a_speed_that_no_plan_has_is_refused_in_words(priced: PlanPage) -> None:
+    before = priced.session.plan
+    unit = priced.budget.unit
+    unit.setCurrentIndex(unit.findData("speed"))
+    shown = priced.budget.exact.text()
+    priced.budget.exact.setText("1000000")
+    priced.budget.exact.editingFinished.emit()
+    assert "No plan decodes 1e+06 tokens/s on CPU" in priced._window.banner.text.text()  # type: ignore[attr-defined]
+    assert priced.session.plan is before
+    assert priced.budget.exact.text() == shown
+    assert not priced.undo.canUndo()
+
+
+def test_a_quality_typed_is_kept_without_formats_that_only_save_disk(sample_scores: Scores) -> None:
+    draw, entries = np.random.default_rng(0), []
+    for entry in (each for each in sample_scores.entries if each.format == "int8_sym"):
+        level = 2e-4 * np.exp(draw.normal(0, 1.5))
+        for name, share in (("int8_sym", 0.0055), ("int4_sym_g64", 1.0), ("int3_sym_g64", 4.5)):
+            entries.append(replace(entry, format=name, kl_pq=Estimate(share * level, 0.0, 4096)))
+    draft = Draft(replace(sample_scores, entries=entries))
+    assert "int3_sym_g64" in draft.costly
+    whole = draft.uniform("int4_sym_g64").kl
+    for limit in (share * whole for share in (0.2, 0.5, 1.0, 2.0)):
+        size = draft.bytes_within(limit, "kl", Constraints())
+        assert draft.totals(draft.assign("kl", size, Constraints())).kl <= limit * (1 + 1e-9)
 
 
 def test_the_button_measures_the_model_on_this_computer(

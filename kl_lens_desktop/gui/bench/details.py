@@ -117,7 +117,7 @@ def _against(row: Row, other: str, rows: Sequence[Row]) -> str:
     if found is None:
         return "–"
     between = quantities.interval(found.low, found.high, found.n)
-    return f"{'' if found.apart else '≈ '}{found.ratio:.3g} ({between})"
+    return f"{'≈ ' if found.apart is False else ''}{found.ratio:.3g} ({between})"
 
 
 def _place(environment: dict[str, Any] | None) -> str:

@@ -16,7 +16,7 @@ from kl_lens_desktop.gui.kit.share import ShareButton
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
 
-NOTHING = tr("Benchmark the plan and FP16 to see here what compression came to.")
+NOTHING = tr("Benchmark the plan to see here what compression came to.")
 _PICTURE_SCALE = 2  # pixels of the picture for each of the card, which may stand on a sharper screen
 _SHARPEST = 4
 
@@ -97,10 +97,15 @@ class ResultCard(QWidget):
             size, speed, alike = self.figures
             size.say(
                 quantities.size(found.size_bytes),
-                tr("instead of {full_bytes}").format(full_bytes=quantities.size(found.full_bytes)),
+                tr("instead of {full_bytes}").format(full_bytes=quantities.size(found.full_bytes))
+                if found.full_bytes
+                else tr("size of the weights"),
             )
             value, _, words = found.pace.partition(" ")
-            speed.say(*((value, tr(words)) if found.speed.apart else ("≈ 1×", tr("as fast, within noise"))))
+            if found.speed is not None and found.speed.apart is False:
+                speed.say("≈ 1×", tr("as fast, within noise"))
+            else:
+                speed.say(value or "–", tr(words or "speed"))
             share = found.alike.partition(" %")[0]
             alike.say(f"{share} %" if share else "–", tr("same next word"))
             self.about.set_text(

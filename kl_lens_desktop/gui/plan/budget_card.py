@@ -254,7 +254,7 @@ class BudgetCard(QWidget):
             self._session.say(
                 "warning", tr("{text!r} is not a budget. Enter a number of 0 or more.").format(text=text)
             )
-            self._show_exact()
+        self._show_exact()
 
     def _show_exact(self) -> None:
         """The plan in the unit chosen, until a person types something else."""

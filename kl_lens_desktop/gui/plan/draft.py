@@ -14,7 +14,14 @@ from kl_lens_desktop.plan.device_limits import only_small
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.prices import ModelPrices, Price
-from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, fixed_bytes, on_device, provenance, rounded
+from kl_lens_desktop.plan.propose import (
+    METRIC_OF_METHOD,
+    fixed_bytes,
+    on_device,
+    propose,
+    provenance,
+    rounded,
+)
 from kl_lens_desktop.plan.verdict import change_rate
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.sensitivity.scores import Scores
@@ -23,7 +30,6 @@ from kl_lens_desktop.sensitivity.scores import Scores
 UNITS = (("MB", "mb"), (tr("bits"), "bits"), (tr("nats of KL"), "kl"), (tr("% perplexity"), "perplexity"))
 # Where a device was measured: at least so fast, at most so much memory.
 DEVICE_UNITS = (("tokens/s", "speed"), (tr("MB of memory"), "memory"))
-_HALVINGS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,46 +161,57 @@ class Draft:
         return None if self.prices is None else self.prices.of(self._weights[weight], name)
 
     def _sparing(self, metric: str, budget: int, constraints: Constraints) -> Constraints:
-        names = {choice.format for option in self.options for choice in option.choices}
-        costly = [("*", name) for name in self.costly if name in names]
-        if not costly:
-            return constraints
-        stricter = replace(constraints, forbidden=(*constraints.forbidden, *costly))
+        stricter = self._without_costly(constraints)
         try:
             enough = self.front(metric, stricter).smallest <= budget - self.fixed
         except InputError:  # nothing else was measured for some weight
             return constraints
         return stricter if enough else constraints
 
-    def bytes_within(self, budget: float, unit: str, constraints: Constraints) -> int:
-        """Bytes of all exported weights that a budget in one of `UNITS` or `DEVICE_UNITS` allows.
+    def _without_costly(self, constraints: Constraints) -> Constraints:
+        names = {choice.format for option in self.options for choice in option.choices}
+        costly = tuple(("*", name) for name in self.costly if name in names)
+        return replace(constraints, forbidden=(*constraints.forbidden, *costly)) if costly else constraints
 
-        For a budget of quality they are those of the smallest plan that is predicted to keep it; for one of
-        speed or memory, of the largest.
+    def bytes_within(self, budget: float, unit: str, constraints: Constraints) -> int:
+        """Bytes of all exported weights that a budget in one of `UNITS` allows.
+
+        For a budget of quality they are those of the smallest plan that is predicted to keep it, of the
+        formats that `assign` chooses from at that size.
         """
-        if unit in ("speed", "memory"):
-            return self._largest(budget, unit, constraints)
         if unit == "mb":
             return int(budget * 1e6)
         if unit == "bits":
             return self.bytes_of_bits(budget)
         limit = budget if unit == "kl" else math.log1p(budget / 100)
-        return self.totals(self.front("kl", constraints).within_loss(limit)).bytes
+        sparing = self._sparing("kl", self.largest, constraints)
+        return self.totals(self.front("kl", sparing).within_loss(limit)).bytes
 
-    def _largest(self, budget: float, unit: str, constraints: Constraints) -> int:
-        """The most bytes whose plan is predicted so fast, or to take so little memory, else the fewest."""
-        low, high = self.smallest, self.largest
+    def plan_on_device(self, budget: float, unit: str, method: str, constraints: Constraints) -> Plan:
+        """The plan of least loss that keeps a budget in one of `DEVICE_UNITS`, as the command line makes it.
 
-        def fits(size: int) -> bool:
-            value = self.totals(self.assign("kl", size, constraints)).in_unit(unit)
-            return value >= budget if unit == "speed" else value <= budget
+        Raises
+        ------
+        InputError
+            If no plan is predicted so fast, or to take so little memory.
+        """
+        speed, memory = (budget, None) if unit == "speed" else (None, int(budget * 1e6))
 
-        if fits(high):
-            return high
-        for _ in range(_HALVINGS):
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
+        def under(limits: Constraints) -> Plan:
+            return propose(
+                self.scores,
+                min_tokens_per_s=speed,
+                memory_bytes=memory,
+                method=method,
+                constraints=limits,
+                prices=self.prices,
+            )
+
+        try:
+            made = under(self._without_costly(constraints))
+        except InputError:
+            made = under(constraints)
+        return replace(self.plan(method, 0, constraints, made.assignments), budget=made.budget)
 
     def bytes_of_bits(self, bits: float) -> int:
         """Bytes of all exported weights at so many bits per quantizable parameter."""

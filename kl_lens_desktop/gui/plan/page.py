@@ -31,7 +31,7 @@ from kl_lens_desktop.gui.kit.share import choose_and_share
 from kl_lens_desktop.gui.kit.words import explain_action, message_box
 from kl_lens_desktop.gui.plan.budget_card import BudgetCard
 from kl_lens_desktop.gui.plan.difference import DifferenceDialog, titled
-from kl_lens_desktop.gui.plan.draft import Draft, summary
+from kl_lens_desktop.gui.plan.draft import DEVICE_UNITS, Draft, summary
 from kl_lens_desktop.gui.plan.measured_card import MeasuredCard
 from kl_lens_desktop.gui.plan.pareto import FAMILIES, ParetoChart
 from kl_lens_desktop.gui.plan.verdict_line import VerdictLine
@@ -62,6 +62,7 @@ class PlanPage(Page):
         self._measured: list[Plan] = []
         self.pins: dict[str, str] = {}
         self.limits = Constraints()
+        self._on_device: tuple[float, str] | None = None  # a budget of speed or memory, until another is set
         self.undo = QUndoStack(self)
         self._last: _State | None = None  # what the next change begins with
         self.stack = QStackedWidget()
@@ -159,22 +160,34 @@ class PlanPage(Page):
 
     # What a person does.
 
-    def replan(self) -> None:
-        """Make the plan anew from method, budget and pins; under 50 ms."""
+    def replan(self) -> bool:
+        """Make the plan anew from method, budget and pins; under 50 ms for a budget of size.
+
+        False, and the plan stays, where there is none: an error was shown.
+        """
         if self._draft is None:
-            return
-        method, budget, limits = self.budget.method.currentData(), self.budget.bytes, self.constraints
+            return True
+        method = self.budget.method.currentData()
         if not self._draft.plans_by(method):  # of a plan from elsewhere, which ends here
             method = "kl"
         try:
-            assignments = self._draft.assign(method, budget, limits)
+            plan = self._planned(self._draft, method)
         except InputError as error:
             self.session.say_error(error)
-            return
-        plan = self._draft.plan(method, budget, limits, assignments)
-        known = next((p for p in self._measured if p.assignments == plan.assignments), None)
+            return False
+        known = next((p for p in self._measured if p.is_same_as(plan) and not p.rounded_by), None)
         self._shown = plan.with_measured(known.measured) if known and known.measured else plan
         self.session.set_plan(self._shown)
+        return True
+
+    def _planned(self, draft: Draft, method: str) -> Plan:
+        limits = self.constraints
+        if self._on_device and draft.prices is not None and not method.startswith("uniform-"):
+            plan = draft.plan_on_device(*self._on_device, method, limits)
+            self.budget.set_bytes(int(plan.predicted["bytes"] or 0))
+            return plan
+        assignments = draft.assign(method, self.budget.bytes, limits)
+        return draft.plan(method, self.budget.bytes, limits, assignments)
 
     def pin(self, formats: dict[str, str | None]) -> None:
         """Decide the format of some weights by hand, or (None) leave them to the algorithm; can be undone."""
@@ -196,13 +209,16 @@ class PlanPage(Page):
     def restore(self, state: "_State") -> None:
         """Show an earlier or later state of this page again."""
         self.pins, self.limits, self._shown, self._last = dict(state.pins), state.limits, state.plan, state
+        self._on_device = state.on_device
         self.budget.limits_button.show_limits(self.limits)
         self.budget.set_bytes(state.bytes)
         self.session.set_plan(state.plan)
 
     def _replan_with(self, pins: dict[str, str]) -> None:
-        self.pins = dict(pins)
-        self.replan()
+        before, self.pins = self.pins, dict(pins)
+        if not self.replan():
+            self.pins = before
+            self._take_plan()
 
     def _edit(self, words: str, change: Callable[[], object], merge_id: int = -1) -> None:
         """Make a change that can be undone, and merged with one of the same id before it."""
@@ -213,7 +229,7 @@ class PlanPage(Page):
         before, plan = self._last, self.session.plan
         if plan is None:
             return
-        self._last = after = _State(dict(self.pins), self.limits, self.budget.bytes, plan)
+        self._last = after = _State(dict(self.pins), self.limits, self.budget.bytes, self._on_device, plan)
         if before is not None and not before.looks_like(after):
             self.undo.push(_Change(self, before, after, words, merge_id))
 
@@ -238,18 +254,45 @@ class PlanPage(Page):
             except InputError as error:
                 self.limits = before
                 self.session.say_error(error)
+        if not self.replan():
+            self.limits = before
         self.budget.limits_button.show_limits(self.limits)
-        self.replan()
 
     def set_budget(self, value: float, unit: str) -> None:
-        """Spend a budget in ``mb``, ``bits``, ``kl`` (nats per token) or ``perplexity`` (per cent more)."""
-        if (draft := self._draft) is not None:
+        """Spend a budget in ``mb``, ``bits``, ``kl`` (nats per token) or ``perplexity`` (per cent more).
 
-            def spend() -> None:
-                self.budget.set_bytes(draft.bytes_within(value, unit, self.constraints))
-                self.replan()
+        Where the device was measured also in ``speed`` (tokens/s, at least) or ``memory`` (MB, at most).
+        """
+        if (draft := self._draft) is None:
+            return
+        if any(unit == of_device for _, of_device in DEVICE_UNITS):
+            self._edit("budget", lambda: self._spend_on_device(draft, value, unit))
+        else:
+            size = draft.bytes_within(value, unit, self.constraints)
+            self._edit("budget", lambda: self._spend_bytes(size))
 
-            self._edit("budget", spend)
+    def _spend_bytes(self, size: int) -> None:
+        self._on_device = None
+        self.budget.set_bytes(size)
+        self.replan()
+
+    def _spend_on_device(self, draft: Draft, value: float, unit: str) -> None:
+        """Refused in words where no plan is so fast or so small; then the budget before stays."""
+        method = self.budget.method.currentData()
+        if not draft.plans_by(method) or method.startswith("uniform-"):  # which has a speed of its own
+            method = "kl"
+        try:
+            draft.plan_on_device(value, unit, method, self.constraints)
+        except InputError as error:
+            self.session.say_error(error)
+            return
+        self._on_device = value, unit
+        self.budget.take_method(method)
+        self.replan()
+
+    def _replan_for_size(self) -> None:
+        self._on_device = None
+        self.replan()
 
     def spend(self, size: int, gesture: int) -> None:
         """Plan for a size that was pointed at on the front, by KL as the front is; a drag is one change."""
@@ -257,8 +300,7 @@ class PlanPage(Page):
         def spend() -> None:
             if (self.budget.method.currentData() or "").startswith("uniform-"):
                 self.budget.take_method("kl")
-            self.budget.set_bytes(size)
-            self.replan()
+            self._spend_bytes(size)
 
         if self._draft is not None:
             self._edit("budget", spend, _BUDGET + gesture)
@@ -301,7 +343,7 @@ class PlanPage(Page):
 
     def _make_body(self) -> QWidget:
         self.budget = BudgetCard(self.session)
-        self.budget.changed.connect(lambda: self._edit("budget", self.replan, _BUDGET))
+        self.budget.changed.connect(lambda: self._edit("budget", self._replan_for_size, _BUDGET))
         self.budget.typed.connect(self.set_budget)
         self.budget.limits_button.chosen.connect(self.set_limits)
         self.budget.prices_wanted.connect(self._measure_prices)
@@ -418,12 +460,21 @@ class PlanPage(Page):
             )
             return
         if opened:
-            self._shown = plan
+            self._shown, self._on_device = plan, None
             self.budget.set_bytes(int((plan.budget or {}).get("bytes") or plan.predicted["bytes"] or 0))
             self._note_change(tr("another plan"))
-        if plan.measured and all(p.assignments != plan.assignments for p in self._measured):
-            self._measured.append(plan)
+        if plan.measured:
+            self._keep_measured(plan)
         self._show(plan)
+
+    def _keep_measured(self, plan: Plan) -> None:
+        """Keep a measurement for when its formats and integers come again; a new one replaces the earlier."""
+        for place, known in enumerate(self._measured):
+            if known.is_same_as(plan) and known.rounded_by == plan.rounded_by:
+                if known.measured != plan.measured:
+                    self._measured[place] = plan
+                return
+        self._measured.append(plan)
 
     def _constraints_of(self, plan: Plan) -> Constraints:
         try:
@@ -580,6 +631,7 @@ class _State:
     pins: dict[str, str]
     limits: Constraints
     bytes: int
+    on_device: tuple[float, str] | None
     plan: Plan
 
     def looks_like(self, other: "_State") -> bool:

@@ -15,7 +15,7 @@ from kl_lens_desktop.gui.sensitivity.measures import Measure, measure
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.gui.state.translation import tr
-from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob
+from kl_lens_desktop.sensitivity.jobs import Agreed, AgreeJob, highest_tau
 
 
 class _Scatter(Chart):
@@ -147,13 +147,13 @@ class AgreementView(QWidget):
 
 
 def _ceiling(result: Agreed) -> str:
-    """How far noise in perplexity itself limits every measure; results of older versions lack it."""
+    """How far noise in perplexity limits every measure; results of older versions lack it."""
     if "ceiling" not in result:
         return ""
     return tr(
-        " Two halves of the text agree with each other at τ = {ceiling:.2f}. If "
-        "noise keeps that low, it keeps every measure low."
-    ).format(ceiling=result["ceiling"])
+        " Two halves of the text agree with each other at τ = {ceiling:.2f}. On the whole text, a perfect "
+        "measure could therefore reach about {highest:.2f}."
+    ).format(ceiling=result["ceiling"], highest=highest_tau(result["ceiling"]))
 
 
 def _ranks(harms: list[float]) -> list[float]:
