@@ -1,6 +1,10 @@
 """What is measured with the weights on disk is what is measured with them in memory."""
 
+import contextlib
+import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +21,7 @@ from kl_lens_desktop.kernels.experts.forms import holds_experts
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model import by_block, fit
 from kl_lens_desktop.model.by_block import ByBlock
+from kl_lens_desktop.model.head_parts import HeadParts
 from kl_lens_desktop.model.inventory import blocks, inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model, load_or_open, open_model
 from kl_lens_desktop.plan.document import load_plan, save_plan
@@ -167,6 +172,66 @@ def test_little_at_a_time_and_much_are_the_same(with_experts: Path, monkeypatch:
     found, little = compared()
     assert found == 1  # lane, for experts take turns
     assert little == pytest.approx(much, rel=SAME)
+
+
+def test_lanes_at_the_head_at_the_same_time_share_what_is_widened(
+    with_experts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(by_block, "HEAD_ELEMENTS", 500 * 64)
+    loaded = open_model(with_experts)
+    main = ByBlock(loaded.model, Cancel())
+    lanes, together = [main.beside() for _ in range(3)], threading.Barrier(3)
+    head = next(name for name, each in main.stored.items() if each is main.stored_head)
+    rows, begun, states = list[int](), set[int](), torch.randn(3, 2, 64)
+
+    def doubled(part: torch.Tensor) -> torch.Tensor:
+        if threading.get_ident() not in begun:
+            begun.add(threading.get_ident())
+            together.wait(60)
+        rows.append(len(part))
+        return 2 * part
+
+    def logits(place: int) -> torch.Tensor:
+        with torch.no_grad(), lanes[place].changed({head: doubled}):
+            found: torch.Tensor = lanes[place].model.get_output_embeddings()(states[place])
+            return found
+
+    with contextlib.ExitStack() as stack:
+        for lane in lanes:
+            stack.enter_context(lane)
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(logits, range(3)))
+    assert sum(rows) == len(main.stored_head), "each part once for all three"
+    for mine, given in zip(found, states, strict=True):
+        assert torch.allclose(mine, given @ (2 * main.stored_head.float()).t(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_lane_that_fails_at_the_head_holds_no_other_up() -> None:
+    parts, waiting, seen = HeadParts(), threading.Event(), list[int]()
+
+    def run(number: int) -> None:
+        def fill(place: int, into: torch.Tensor) -> None:
+            if number:
+                waiting.wait(60)
+                raise InterruptedError
+            into.fill_(place)
+
+        with contextlib.closing(parts.each("head", 1 + number, 4, fill)) as each:
+            for place, values in each:
+                assert values.tolist() == [place] * 4
+                seen.append(place)
+
+    with ThreadPoolExecutor(2) as pool:
+        failing = pool.submit(run, 1)
+        while not parts._parts:
+            time.sleep(0.001)
+        going = pool.submit(run, 0)
+        time.sleep(0.05)  # the other waits for the part that this one never finishes
+        waiting.set()
+        going.result(60)
+        with pytest.raises(InterruptedError):
+            failing.result(60)
+    assert seen == [0]
 
 
 def test_an_exchange_in_a_plan_is_measured_as_in_memory(with_experts: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kl_lens_desktop.kernels.experts.forms import holds_experts
+from kl_lens_desktop.model.head_parts import HeadParts
 from kl_lens_desktop.model.inventory import blocks, weight_parameters
 from kl_lens_desktop.model.mapped import Stack, pieces
 from kl_lens_desktop.process.cancel import Cancel
@@ -79,6 +80,7 @@ class ByBlock:
         self._readers = [{id(parameter) for parameter in block.parameters()} for block in self.blocks]
         self._changes: dict[int, Change] = {}
         self._widened: dict[tuple[str, torch.Size], _Slots] = {}
+        self._head = HeadParts()
         self._filling = threading.Lock()
         self._apart: int | None = None
         self._own = torch.empty(0)
@@ -95,7 +97,7 @@ class ByBlock:
         shared: dict[int, object] = {id(each): each for each in self.model.parameters()}
         shared |= {id(each): each for each in self.model.buffers()}
         made = type(self)(copy.deepcopy(self.model, shared), self._cancel)
-        made._widened, made._filling = self._widened, self._filling
+        made._widened, made._head, made._filling = self._widened, self._head, self._filling
         return made
 
     @property
@@ -123,6 +125,7 @@ class ByBlock:
     def __exit__(self, *_: object) -> None:
         self._undo.close()
         self._widened.clear()
+        self._head.clear()
         self._own, self._own_holds = torch.empty(0), None
 
     @contextlib.contextmanager
@@ -246,11 +249,17 @@ class ByBlock:
         flat = hidden.reshape(-1, hidden.shape[-1])
         logits = flat.new_empty(len(flat), len(stored))
         rows = max(1, HEAD_ELEMENTS // stored.shape[1])
-        widened = torch.empty(min(rows, len(stored)), stored.shape[1])
-        for number, (part, into) in enumerate(zip(stored.split(rows), logits.split(rows, 1), strict=True)):
-            cut = slice(number * rows, number * rows + len(part))
-            self._fill(widened[: len(part)], part, change, cut)
-            torch.mm(flat, widened[: len(part)].t(), out=into)
+        parts, columns = stored.split(rows), logits.split(rows, 1)
+
+        def fill(number: int, into: Tensor) -> None:
+            part, first = parts[number], number * rows
+            self._fill(into[: part.numel()].view_as(part), part, change, slice(first, first + len(part)))
+
+        filled = self._head.each((id(stored), change), len(parts), parts[0].numel(), fill)
+        with contextlib.closing(filled) as each:
+            for number, values in each:
+                part = values[: parts[number].numel()].view_as(parts[number])
+                torch.mm(flat, part.t(), out=columns[number])
         bias = self.model.get_output_embeddings().bias
         if bias is not None:
             logits += bias

@@ -1733,6 +1733,10 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Benchmarking the full-precision model takes {needed} of memory. This computer has {total}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>✗ too large</source>
         <translation type="unfinished"></translation>
     </message>
@@ -3536,6 +3540,10 @@ Pinned to {label} by hand</source>
     </message>
     <message>
         <source>Delete those first</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The scores cannot be set aside</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
