@@ -864,10 +864,6 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Benchmark the plan and FP16 to see here what compression came to.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>Picture</source>
         <translation type="unfinished"></translation>
     </message>
@@ -908,6 +904,10 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Benchmark the plan to see here what compression came to.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Copy these lines</source>
         <translation type="unfinished"></translation>
     </message>
@@ -917,6 +917,10 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
     </message>
     <message>
         <source>instead of {full_bytes}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>size of the weights</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1101,6 +1105,10 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
     </message>
     <message>
         <source>within noise</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>not certain</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2879,7 +2887,7 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source> Two halves of the text agree with each other at τ = {ceiling:.2f}. If noise keeps that low, it keeps every measure low.</source>
+        <source> Two halves of the text agree with each other at τ = {ceiling:.2f}. On the whole text, a perfect measure could therefore reach about {highest:.2f}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
