@@ -4,12 +4,10 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from kl_lens_desktop.bench.devices import Device, list_devices
 from kl_lens_desktop.bench.fidelity import judged, truth_of, wrong_words
 from kl_lens_desktop.bench.jobs import AnswersJob, Asked
-from kl_lens_desktop.bench.memory import MEMORY_SHARE
+from kl_lens_desktop.bench.memory import limit_mb
 from kl_lens_desktop.bench.static_model import has_graph_for_npu, needs_fixed_shapes, open_model
 from kl_lens_desktop.errors import ChildError
 from kl_lens_desktop.export import proof
@@ -49,8 +47,7 @@ def check_answers(folder: Path, cancel: Cancel, listed: list[Device] | None = No
         status, gate = "failed: it did not answer", None
         job = AnswersJob(folder.absolute(), device.name)
         try:
-            limit_mb = MEMORY_SHARE * psutil.virtual_memory().available / 2**20
-            child = Child(job, time_limit_s=TIME_LIMIT_S, memory_limit_mb=limit_mb)
+            child = Child(job, time_limit_s=TIME_LIMIT_S, memory_limit_mb=limit_mb())
             for event in child.events(cancel):
                 if isinstance(event, Finished):
                     gate = job.result(event)["fidelity"]

@@ -7,7 +7,7 @@ float32, the weights of a model of three billion parameters take more than a lap
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,15 +50,6 @@ def exact_answers(
         pieces = InPieces(core.read_model(folder / MODEL_XML), calls, proof.PIECE)
         yield from pieces.prepare(cancel)
     return _last(pieces.answers(cancel), folder)
-
-
-def prepared(answers: Generator[float, None, Iterator[Logits]]) -> Iterator[Logits]:
-    """The logits of `exact_answers`, prepared without a word."""
-    while True:
-        try:
-            next(answers)
-        except StopIteration as end:
-            return cast(Iterator[Logits], end.value)
 
 
 def _whole(model: StatefulModel, calls: Sequence[Call], cancel: Cancel) -> Iterator[Logits]:

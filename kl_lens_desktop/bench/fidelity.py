@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kl_lens_desktop.bench import divergence
-from kl_lens_desktop.bench.exact import Logits, exact_answers, prepared
+from kl_lens_desktop.bench.exact import Logits, exact_answers
 from kl_lens_desktop.bench.jobs import Gate
 from kl_lens_desktop.bench.memory import holds
 from kl_lens_desktop.bench.static_model import LoadedModel
@@ -20,6 +20,7 @@ from kl_lens_desktop.export import proof
 from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.files import WEIGHTS
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import returned
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN
 from kl_lens_desktop.text.passage import token_ids
 
@@ -60,7 +61,7 @@ def truth_of(core: Any, folder: Path, text: str, cancel: Cancel) -> Truth:
     """
     said = proof.load_reference(folder)
     ids = said.ids if said else token_ids(folder, text[: CHARACTERS_PER_TOKEN * proof.TOKENS])[: proof.TOKENS]
-    answers = prepared(exact_answers(core, folder, list(proof.pieces(ids)), cancel))
+    answers = returned(exact_answers(core, folder, list(proof.pieces(ids)), cancel))
     return Truth(ids, [logits.copy() for logits in answers], said)
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import uuid4
 
-import psutil
-
 from kl_lens_desktop.bench import noise
 from kl_lens_desktop.bench.devices import Device, device_named, list_devices
 from kl_lens_desktop.bench.environment import environment
@@ -29,7 +27,7 @@ from kl_lens_desktop.bench.jobs import (
     TimedRound,
 )
 from kl_lens_desktop.bench.llama import llama_row
-from kl_lens_desktop.bench.memory import MEMORY_SHARE, fit_together
+from kl_lens_desktop.bench.memory import fit_together, limit_mb
 from kl_lens_desktop.bench.model_card import fill
 from kl_lens_desktop.bench.rows import SCHEMA, Run, check_rows, row
 from kl_lens_desktop.bench.settings import Benchmark
@@ -196,11 +194,10 @@ class BenchCourse:
 
     def start(self, job: Job[Any], run: Run) -> Child:
         settings = self.settings
-        limit_mb = settings.memory_limit_mb or MEMORY_SHARE * psutil.virtual_memory().available / 2**20
         return Child(
             job,
             time_limit_s=settings.time_limit_s,
-            memory_limit_mb=limit_mb,
+            memory_limit_mb=settings.memory_limit_mb or limit_mb(),
             label=self.name(run),
         )
 

@@ -10,7 +10,7 @@ import psutil
 from kl_lens_desktop.bench.devices import device_properties
 from kl_lens_desktop.process.memory import private_bytes
 
-MEMORY_SHARE = 0.9  # of what is free when a process starts; beyond it the computer would swap
+_LIMIT_SHARE = 0.9  # of what is free when a process starts; beyond it the computer would swap
 # Models stay loaded beside one another if they are expected to take no more of what is free: twice the
 # weights, which a plugin may lay out anew, and the libraries' own.
 _TOGETHER_SHARE, _WEIGHTS_FACTOR, _LIBRARIES_MB = 0.7, 2.0, 400.0
@@ -38,6 +38,11 @@ def peak_rss_mb() -> float | None:
 def private_mb() -> float:
     """Memory of this process now that the system cannot drop, in MB: without pages of mapped files."""
     return private_bytes(psutil.Process().memory_info()) / 2**20
+
+
+def limit_mb() -> float:
+    """Private memory that a process started now may take, in MB."""
+    return _LIMIT_SHARE * float(psutil.virtual_memory().available) / 2**20
 
 
 def fit_together(weights: Iterable[int]) -> bool:

@@ -21,7 +21,7 @@ from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.model.mapped import pieces
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Progress
+from kl_lens_desktop.process.events import Event, Progress, returned
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.quant.roundings import NEAREST, Change, Roundings, changed_values
@@ -129,7 +129,7 @@ class Bench:
         """The whole plan against the full-precision model."""
         if (known := self._known.get(self._key(assignments))) is not None:
             return known
-        return self._keep(assignments, _returned(self.tallying(assignments)))
+        return self._keep(assignments, returned(self.tallying(assignments)))
 
     def measure_nearest(self, assignments: Mapping[str, str]) -> Joint:
         """The same formats, every weight rounded to nearest."""
@@ -139,7 +139,7 @@ class Bench:
 
     def measure_rounded(self, assignments: Mapping[str, str], roundings: Roundings) -> Joint:
         """The same formats with other integers; it is not remembered."""
-        return joint_of(_returned(self.tallying(assignments, roundings)))
+        return joint_of(returned(self.tallying(assignments, roundings)))
 
     def tallying(
         self, assignments: Mapping[str, str], roundings: Roundings | None = None
@@ -267,15 +267,6 @@ def tallies(
 def joint_of(tally: Tally) -> Joint:
     """What a plan's measurement says, window by window."""
     return Joint(*(tuple(tally.by_window(column)) for column in ("kl_pq", "ce", "ce_full")))
-
-
-def _returned(steps: Generator[object, None, T]) -> T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: T = end.value
-            return found
 
 
 def _tally_of(

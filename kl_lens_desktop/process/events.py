@@ -1,8 +1,11 @@
 """The typed events that stages yield, and their JSON lines between processes."""
 
 import json
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +153,13 @@ def from_line(line: str) -> Event:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an event: {line[:200]}") from error
     return event
+
+
+def returned(steps: Generator[object, None, T]) -> T:
+    """What a stage comes to, whatever it yields on the way."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found

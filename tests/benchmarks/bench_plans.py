@@ -21,7 +21,7 @@ own size (uniform formats, the paper's prefixes) stands beside the plan if it ta
 
 import argparse
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from kl_lens_desktop.plan.joint import Bench, Joint, joint_of, spread_windows
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
 from kl_lens_desktop.plan.repair import NEAREST, Repair, repair
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Repaired
+from kl_lens_desktop.process.events import Repaired, returned
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.quant.integers import open_integers
 from kl_lens_desktop.quant.roundings import NEAREST as NEAREST_ROUNDING
@@ -406,7 +406,7 @@ def compare_sequence(
             cancel,
             "",
         )
-        sequential = _result(steps)
+        sequential = returned(steps)
         for name, ids in texts.items():
             bench = Bench(loaded, ids, cancel, roundings=fitted.roundings)
             before, after = bench.measure(plan), bench.measure_rounded(plan, sequential)
@@ -415,15 +415,6 @@ def compare_sequence(
             means = f"{before.mean:<10.5f}{after.mean:<10.5f}{after.mean / before.mean:<8.3f}"
             gained = f"{gain:+.6f} ± {gain_se:.6f}"
             print(f"{each:5g}  {name:<28}{means}{gained:<24}{added:+.5f} ± {error:.5f}", flush=True)
-
-
-def _result(steps: Generator[Event, None, Roundings]) -> Roundings:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: Roundings = end.value
-            return found
 
 
 def _fitted(local: LocalModel, loaded: LoadedModel, kept: Path, menu: Sequence[str], tokens: int) -> Fitted:
