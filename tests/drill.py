@@ -6,6 +6,7 @@ every drill and a table at the end, and fails on any traceback, orphan, leftover
 
 import argparse
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
@@ -48,6 +49,8 @@ class Stage:
         What the folder holds before.
     out : str
         What the command makes: nothing else may be left.
+    kept : str
+        What it may leave besides, as a pattern, when it is ended and means to go on: work of hours.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Stage:
     result: Callable[[Path], Any]
     out: str
     given: tuple[str, ...] = ()
+    kept: str = ""
 
 
 @dataclass
@@ -294,7 +298,8 @@ def drill_endings(
         if orphans := run.orphans():
             faults.append(f"leaves {orphans}")
         if how != "kill":
-            if left := sorted(_names(folder) - ground.names[stage.name]):
+            left = _names(folder) - ground.names[stage.name]
+            if left := sorted(name for name in left if not fnmatch.fnmatch(name, stage.kept)):
                 faults.append(f"half done: {', '.join(left[:5])}")
             if temporary := _temporary(folder):
                 faults.append(f"leaves in the temporary folder {', '.join(temporary[:5])}")
@@ -420,6 +425,7 @@ def stages_of(model: Path) -> list[Stage]:
             of("analyze", "{model}", "--out", scores, "--tokens", "1024", "--window", "64"),
             lambda folder: _sha256(folder / "scores.json"),
             "scores.json",
+            kept="scores.part*.safetensors",
         ),
         Stage("plan", of("plan", scores, "--out", plan, "--bits", "5"),
               lambda folder: _json(folder / "plan.json")["assignments"], "plan.json", ("scores.json",)),
@@ -447,7 +453,7 @@ def stages_of(model: Path) -> list[Stage]:
         Stage("pull", of("pull", "drill/model"), pulled, "home"),
         # No ``--minutes`` here: in `run` it bounds the measuring, and who is interrupted has more of them.
         Stage("run", of("run", "{model}", "--out", "{folder}/out", *measuring, "--bench-minutes", "1", *text),
-              whole, "out"),
+              whole, "out", kept="out/scores.part*.safetensors"),
     ]  # fmt: skip
 
 

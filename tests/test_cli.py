@@ -296,6 +296,14 @@ def test_what_was_exported_whole_is_not_exported_again(short_ir: dict[str, Path]
     assert not is_exported(tmp_path, plans["int4"])
 
 
+def test_the_command_line_starts_without_what_takes_long_to_load() -> None:
+    """Scipy's arithmetic besides never returns where a process may take 150 MB, so no word would be said."""
+    heavy = ("torch", "transformers", "openvino", "nncf", "scipy.special")
+    code = f"import sys, kl_lens_desktop.cli.arguments; print([n for n in {heavy!r} if n in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_gets_completions(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -14,8 +14,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
-
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.constraints import Constraints, Item, items
@@ -127,6 +125,8 @@ def repair(
 
 def is_better(one: Joint, other: Joint) -> bool:
     """Whether one plan has less KL beyond the paired error: few windows must differ more to count."""
+    from scipy.special import stdtrit  # takes half a second to load
+
     gain, error = one.less_than(other)
     return bool(gain > error * stdtrit(len(one.kl) - 1, (1 + CONFIDENCE) / 2))
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
 
 from kl_lens_desktop.sensitivity.race import CONFIDENCE, level
 
@@ -67,6 +66,8 @@ def worth_measuring(sizes: Array, means: Array, spreads: Array, limit: float) ->
     limit : float
         Bytes of the plan.
     """
+    from scipy.special import ndtr  # takes half a second to load
+
     gains = np.zeros_like(means)
     for budget in (limit * (1 + SLACK), limit, limit * (1 - SLACK)):
         price = price_of_a_byte(means, sizes, budget)
@@ -111,6 +112,8 @@ def price_of_a_byte(means: Array, sizes: Array, limit: float) -> float | None:
 
 
 def _is_ahead(formats: Sequence[Sequence[float]], sizes: Array, chosen: int, price: float, look: int) -> bool:
+    from scipy.special import stdtrit
+
     count = min(len(values) for values in formats)
     kl = np.vstack([np.zeros(count), *(np.array(values[:count]) for values in formats)])
     behind = kl - kl[chosen] + price * (sizes - sizes[chosen])[:, None]

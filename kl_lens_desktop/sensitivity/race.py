@@ -19,7 +19,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 FIRST_LOOK = 4  # windows: the fewest from which a spread can be told
@@ -96,6 +95,8 @@ def interval(a: Array, b: Array, look: int, confidence: float = CONFIDENCE) -> t
 
     Columns are windows, the same in both; the result is (rows of `a`, rows of `b`).
     """
+    from scipy.special import stdtrit  # takes half a second to load
+
     a, b = np.maximum(a, _NOTHING), np.maximum(b, _NOTHING)
     means = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
     x, y = a / means[0] - 1, b / means[1] - 1
