@@ -92,7 +92,9 @@ def test_the_paged_runtime_takes_a_small_hybrid_of_mamba2() -> None:
     assert runs_paged(graph)
 
 
-@pytest.mark.parametrize("family", ["mamba2", "jamba", "kimi_linear", "recurrent_gemma"])
+@pytest.mark.parametrize(
+    "family", ["mamba2", "jamba", "kimi_linear", "recurrent_gemma", "lfm3 with a window"]
+)
 def test_what_the_paged_runtime_does_not_know_is_said(family: str) -> None:
     graph, states = trace(build(family), paged=True)
     make_stateful(graph, states)
