@@ -82,6 +82,19 @@ def test_steps_are_bounded_as_the_configuration_says(tmp_path: Path) -> None:
         assert not torch.allclose(bounded(ids).logits, plain(ids).logits, atol=1e-2)
 
 
+@pytest.mark.parametrize("family", ["zamba2", "bamba"])
+def test_steps_are_not_bounded_where_the_configuration_says_null(family: str, tmp_path: Path) -> None:
+    """As published checkpoints of them do: kernels then bound nothing, but transformers does."""
+    folder = build_folder(family, tmp_path / "model", time_step_min=10.0)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "time_step_limit": None}), encoding="utf-8")
+    plain = build(family, time_step_min=1e-9)
+    ids = torch.arange(1, 40)[None]
+    with torch.no_grad():
+        assert torch.allclose(load_model(folder).model(ids).logits, plain(ids).logits, atol=1e-4)
+    exported(folder, tmp_path / "out")  # which compares the graph with what `open_model` gives
+
+
 def test_a_batch_of_unequal_prompts_is_right_whatever_side_the_tokenizer_pads(tmp_path: Path) -> None:
     sample = resources.path("sample-hybrid")
     folder = tmp_path / "model"

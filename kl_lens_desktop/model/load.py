@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import sys
 from collections.abc import Generator, Iterator
@@ -286,15 +287,16 @@ def _as_named(tensors: dict[str, Value], config: Any) -> dict[str, Value]:
 
 
 def _limit_steps(model: PreTrainedModel) -> None:
-    """Bound the time steps of Mamba-2 as the configuration says.
+    """Bound the time steps of Mamba-2 as the configuration says: without a word, not at all.
 
-    The code that NVIDIA published with Nemotron-H clamps to ``time_step_limit``; transformers 5.23 has
-    ``time_step_min`` in its place, from which weights are only initialized (transformers#48989).
+    That is what its authors' kernels do, with which these models were trained. For Nemotron-H and Zamba2,
+    transformers 5.23 raises the steps of a prompt, and not those of single tokens, to ``time_step_min``, from
+    which weights are only initialized (transformers#48989).
     """
-    if limit := getattr(model.config, "time_step_limit", None):
-        for module in model.modules():
-            if hasattr(module, "time_step_limit"):
-                module.time_step_limit = tuple(limit)
+    limit = tuple(getattr(model.config, "time_step_limit", None) or (0.0, math.inf))
+    for module in model.modules():
+        if hasattr(module, "time_step_limit"):
+            module.time_step_limit = limit
 
 
 def _check_recurrence(folder: Path, config: Any) -> None:
