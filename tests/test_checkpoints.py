@@ -158,10 +158,36 @@ def test_an_adapter_alone_is_refused(folder: Path) -> None:
         load_model(folder)
 
 
-def test_a_tokenizer_that_only_sentencepiece_reads_is_named(folder: Path) -> None:
-    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
-    with pytest.raises(ModelError, match=r"only in the format of SentencePiece or tiktoken"):
+@pytest.mark.parametrize("name", ["tokenizer.model", "tiktoken.model"])
+def test_a_tokenizer_that_only_other_packages_read_is_named(name: str, folder: Path) -> None:
+    (folder / "tokenizer.json").rename(folder / name)
+    with pytest.raises(ModelError, match=rf"only in the format of SentencePiece or tiktoken \({name}\)"):
         load_model(folder)
+
+
+def _said_to_be(folder: Path, *architectures: str) -> Path:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["architectures"] = architectures
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_a_model_that_judges_texts_is_refused_before_its_weights_are_read(folder: Path) -> None:
+    _said_to_be(folder, "BambaForSequenceClassification")
+    with pytest.raises(ModelError, match="it predicts no text: it is a BambaForSequenceClassification"):
+        load_model(folder)
+
+
+def test_a_model_without_a_head_is_told(tmp_path: Path) -> None:
+    """As published models for search are: their tensors lack a prefix, and embeddings pass for a head."""
+    folder = build_folder("lfm2", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("model."): t for name, t in tensors.items() if not name.startswith("lm_head")}
+    save_file(bare, folder / "model.safetensors", metadata={"format": "pt"})
+    for loaded in (load_model(_said_to_be(folder, "Lfm2Model")), open_model(folder)):
+        (note,) = warnings(loaded)
+        assert note.text.startswith("The files hold Lfm2Model, which has no head")
+    assert list(warnings(load_model(_said_to_be(folder, "Lfm2ForCausalLM")))) == []
 
 
 @pytest.mark.parametrize("name", ["quantization_config", "compression_config"])
