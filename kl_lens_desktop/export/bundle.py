@@ -253,6 +253,8 @@ def _trace(work: _Work, shared: Traced, ids: list[int], paged: bool) -> Iterator
     """Trace the model for this and later exports, and compare the graph with it."""
     yield work.step("Tracing the graph")
     shared.graph, shared.states = stateful_graph(work.loaded.model, paged=paged)
+    if paged and not runs_paged(shared.graph):  # a part of it would, and answer wrongly
+        shared.graph, shared.states = stateful_graph(work.loaded.model)
     yield work.step("Comparing the graph with the model")
     with _scratch(work.out) as file:
         weights = HollowWeights(work.tensors, file)
