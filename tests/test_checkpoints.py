@@ -20,6 +20,7 @@ from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.load import load_model, open_model, warnings
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.repository.model_files import strict_json
 from tests.models import build, build_bf16_folder, build_folder
 
@@ -234,6 +235,21 @@ def test_what_is_no_weight_and_beyond_fp16_stays_in_f32(folder: Path, tmp_path: 
     _rewritten(folder, **{name: norm})
     out = exported(folder, tmp_path / "out")
     assert any((values == norm[7].item()).any() for values in _constants(out)[ov.Type.f32])
+
+
+def test_an_odd_number_of_tokens_has_zero_points_that_end_in_half_a_byte(tmp_path: Path) -> None:
+    """As Falcon-H1's 65,537 and Hymba's 32,001 do; the other half held what the memory did."""
+    folder = build_folder("lfm2", tmp_path / "model", vocab_size=4097)
+    first, second = (exported(folder, tmp_path / name, "int4_asym_pc") for name in ("first", "second"))
+    assert (first / "openvino_model.bin").read_bytes() == (second / "openvino_model.bin").read_bytes()
+
+
+def test_rotary_frequencies_that_change_with_the_length_are_told(tmp_path: Path) -> None:
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+    folder = build_folder("granite", tmp_path / "model", rope_parameters=rope, max_position_embeddings=512)
+    events = export_model(LocalModel("it", folder), "fp16", tmp_path / "out", Cancel())
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("more than 512 tokens, this model changes its rotary frequencies" in text for text in notes)
 
 
 @pytest.mark.parametrize("family", ["mamba", "zamba", "bamba"])
