@@ -29,9 +29,8 @@ def check_architecture(config: dict[str, Any]) -> None:
     """
     kind = config.get("model_type")
     if isinstance(kind, str) and kind in FAMILIES:
-        named = config.get("architectures")
-        if isinstance(named, list) and named and all(_NO_TEXT.fullmatch(str(name)) for name in named):
-            raise UnusableError(f"it predicts no text: it is a {named[0][:80]}", "Choose a language model")
+        if other := other_head(config):
+            raise UnusableError(f"it predicts no text: it is a {other[:80]}", "Choose a language model")
         return
     if code := remote_code(config):
         raise UnusableError(
@@ -44,6 +43,13 @@ def check_architecture(config: dict[str, Any]) -> None:
         f"the architecture {kind[:80]!r} is not supported; these are: {', '.join(FAMILIES)}",
         "Choose another model",
     )
+
+
+def other_head(config: dict[str, Any]) -> str:
+    """The class that a configuration names, if that is one with another head than a language model's."""
+    named = config.get("architectures")
+    found = list(map(str, named)) if isinstance(named, list) else []
+    return found[0] if found and all(map(_NO_TEXT.fullmatch, found)) else ""
 
 
 def remote_code(config: dict[str, Any]) -> list[str]:
