@@ -23,6 +23,7 @@ _SMALL: dict[str, Any] = {
     "pad_token_id": 0,
 }
 IN_FLOAT32 = ("A_log", "dt_bias", ".D")  # in files whose matrices are in bfloat16
+ROUTING = ("e_score_correction_bias", "expert_bias")  # by which experts are chosen, and not weighted
 CONFIGURATIONS: dict[str, Mapping[str, Any]] = {
     f"{family.model_type} {apart}".strip(): sizes
     for family in FAMILIES.values()
@@ -48,6 +49,9 @@ def build(family: str, **changes: Any) -> PreTrainedModel:
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         _make_random(parameter.data, name, generator)
+    for name, buffer in model.named_buffers():
+        if name.endswith(ROUTING):
+            buffer.normal_(0, 0.3, generator=generator)
     return model
 
 

@@ -1282,6 +1282,29 @@ def test_a_chat_template_is_used_where_it_works(
     assert "".join(pieces) == pipeline.generate(prompt, max_new_tokens=12, do_sample=False)
 
 
+def test_an_answer_ends_with_any_of_the_tokens_that_end_one(
+    short_ir: dict[str, Path], tmp_path: Path
+) -> None:
+    """Published models give several: one ends a text, another a turn of a chat."""
+    import openvino_genai
+
+    pipeline = openvino_genai.LLMPipeline(str(short_ir["int4"]), "CPU")
+    ids = pipeline.get_tokenizer().encode("The captain").input_ids
+    said = pipeline.generate(ids, max_new_tokens=12, do_sample=False, ignore_eos=True).tokens[0]
+    folder = tmp_path / "chatty"
+    shutil.copytree(short_ir["int4"], folder)
+    settings = {"bos_token_id": 0, "eos_token_id": [0, said[4]]}
+    (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    child, cancel = Child(ChatJob(folder, "CPU")), Cancel()
+    try:
+        list(child.answer(cancel))
+        turn = list(child.answer(cancel, ChatOrder((Message("user", "The captain"),), 12)))[-1]
+    finally:
+        child.close()
+    assert isinstance(turn, Answer)
+    assert len(turn.result["tokens"]) == said.index(said[4]) + 1
+
+
 def test_an_answer_is_stopped_and_the_model_stays(short_ir: dict[str, Path]) -> None:
     child, cancel = Child(ChatJob(short_ir["int4"], "CPU")), Cancel()
     order = ChatOrder((Message("user", "The captain"),), 100_000)

@@ -20,6 +20,7 @@ from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.load import load_model, open_model, warnings
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.repository.model_files import strict_json
 from tests.models import build, build_bf16_folder, build_folder
 
@@ -80,6 +81,19 @@ def test_steps_are_bounded_as_the_configuration_says(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.allclose(free(ids).logits, plain(ids).logits, atol=1e-4)
         assert not torch.allclose(bounded(ids).logits, plain(ids).logits, atol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["zamba2", "bamba"])
+def test_steps_are_not_bounded_where_the_configuration_says_null(family: str, tmp_path: Path) -> None:
+    """As published checkpoints of them do: kernels then bound nothing, but transformers does."""
+    folder = build_folder(family, tmp_path / "model", time_step_min=10.0)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "time_step_limit": None}), encoding="utf-8")
+    plain = build(family, time_step_min=1e-9)
+    ids = torch.arange(1, 40)[None]
+    with torch.no_grad():
+        assert torch.allclose(load_model(folder).model(ids).logits, plain(ids).logits, atol=1e-4)
+    exported(folder, tmp_path / "out")  # which compares the graph with what `open_model` gives
 
 
 def test_a_batch_of_unequal_prompts_is_right_whatever_side_the_tokenizer_pads(tmp_path: Path) -> None:
@@ -145,10 +159,36 @@ def test_an_adapter_alone_is_refused(folder: Path) -> None:
         load_model(folder)
 
 
-def test_a_tokenizer_that_only_sentencepiece_reads_is_named(folder: Path) -> None:
-    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
-    with pytest.raises(ModelError, match=r"only in the format of SentencePiece or tiktoken"):
+@pytest.mark.parametrize("name", ["tokenizer.model", "tiktoken.model"])
+def test_a_tokenizer_that_only_other_packages_read_is_named(name: str, folder: Path) -> None:
+    (folder / "tokenizer.json").rename(folder / name)
+    with pytest.raises(ModelError, match=rf"only in the format of SentencePiece or tiktoken \({name}\)"):
         load_model(folder)
+
+
+def _said_to_be(folder: Path, *architectures: str) -> Path:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["architectures"] = architectures
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_a_model_that_judges_texts_is_refused_before_its_weights_are_read(folder: Path) -> None:
+    _said_to_be(folder, "BambaForSequenceClassification")
+    with pytest.raises(ModelError, match="it predicts no text: it is a BambaForSequenceClassification"):
+        load_model(folder)
+
+
+def test_a_model_without_a_head_is_told(tmp_path: Path) -> None:
+    """As published models for search are: their tensors lack a prefix, and embeddings pass for a head."""
+    folder = build_folder("lfm2", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("model."): t for name, t in tensors.items() if not name.startswith("lm_head")}
+    save_file(bare, folder / "model.safetensors", metadata={"format": "pt"})
+    for loaded in (load_model(_said_to_be(folder, "Lfm2Model")), open_model(folder)):
+        (note,) = warnings(loaded)
+        assert note.text.startswith("The files hold Lfm2Model, which has no head")
+    assert list(warnings(load_model(_said_to_be(folder, "Lfm2ForCausalLM")))) == []
 
 
 @pytest.mark.parametrize("name", ["quantization_config", "compression_config"])
@@ -195,6 +235,21 @@ def test_what_is_no_weight_and_beyond_fp16_stays_in_f32(folder: Path, tmp_path: 
     _rewritten(folder, **{name: norm})
     out = exported(folder, tmp_path / "out")
     assert any((values == norm[7].item()).any() for values in _constants(out)[ov.Type.f32])
+
+
+def test_an_odd_number_of_tokens_has_zero_points_that_end_in_half_a_byte(tmp_path: Path) -> None:
+    """As Falcon-H1's 65,537 and Hymba's 32,001 do; the other half held what the memory did."""
+    folder = build_folder("lfm2", tmp_path / "model", vocab_size=4097)
+    first, second = (exported(folder, tmp_path / name, "int4_asym_pc") for name in ("first", "second"))
+    assert (first / "openvino_model.bin").read_bytes() == (second / "openvino_model.bin").read_bytes()
+
+
+def test_rotary_frequencies_that_change_with_the_length_are_told(tmp_path: Path) -> None:
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+    folder = build_folder("granite", tmp_path / "model", rope_parameters=rope, max_position_embeddings=512)
+    events = export_model(LocalModel("it", folder), "fp16", tmp_path / "out", Cancel())
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("more than 512 tokens, this model changes its rotary frequencies" in text for text in notes)
 
 
 @pytest.mark.parametrize("family", ["mamba", "zamba", "bamba"])

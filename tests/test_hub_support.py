@@ -211,6 +211,17 @@ def test_search_lists_models_and_narrows_them(hub: Hub, capsys: pytest.CaptureFi
     assert [row["id"] for row in json.loads(said(capsys, "search", "--json"))] == ["LiquidAI/LFM2-350M"]
 
 
+def test_a_search_says_which_models_predict_no_text(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("JambaForSequenceClassification", "JambaForCausalLM"):
+        config = {"model_type": "jamba", "architectures": [name]}
+        hub.repositories[f"a/{name}"] = Repository({}, config=config)
+    rows = json.loads(said(capsys, "search", "jamba", "--json"))
+    assert {row["id"].rpartition("For")[2]: row["obstacle"] for row in rows} == {
+        "SequenceClassification": "no language model",
+        "CausalLM": "",
+    }
+
+
 def test_suggestions_are_published_models_of_families_that_are_known() -> None:
     assert set(SUGGESTED) <= {name for family in FAMILIES.values() for name in family.checkpoints}
 

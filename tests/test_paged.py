@@ -92,7 +92,9 @@ def test_the_paged_runtime_takes_a_small_hybrid_of_mamba2() -> None:
     assert runs_paged(graph)
 
 
-@pytest.mark.parametrize("family", ["mamba2", "jamba", "kimi_linear", "recurrent_gemma"])
+@pytest.mark.parametrize(
+    "family", ["mamba2", "jamba", "kimi_linear", "recurrent_gemma", "lfm3 with a window"]
+)
 def test_what_the_paged_runtime_does_not_know_is_said(family: str) -> None:
     graph, states = trace(build(family), paged=True)
     make_stateful(graph, states)
@@ -124,3 +126,18 @@ def test_what_cannot_run_there_is_exported_and_said(tmp_path: Path) -> None:
     events = list(export_model(LocalModel("it", folder), "fp16", tmp_path / "out", Cancel(), paged=True))
     notes = [event.text for event in events if isinstance(event, Note)]
     assert "OpenVINO's paged backend has no kernels for this architecture." in notes
+
+
+def test_what_would_run_there_in_part_is_exported_for_the_other_backend(tmp_path: Path) -> None:
+    """With a group of B and C for each head, 2026.4 knows the convolution and leaves the scan alone."""
+    graph, states = trace(build("nemotron_h", n_groups=8), paged=True)
+    make_stateful(graph, states)
+    assert not runs_paged(graph)
+    folder, out = build_folder("nemotron_h", tmp_path / "model", n_groups=8), tmp_path / "out"
+    events = list(export_model(LocalModel("it", folder), "fp16", out, Cancel(), paged=True))
+    assert any(isinstance(event, Note) and "paged backend" in event.text for event in events)
+    with pytest.raises(RuntimeError):
+        genai.LLMPipeline(str(out), "CPU", ATTENTION_BACKEND="PA", **F32)
+    either = genai.LLMPipeline(str(out), "CPU", **F32)
+    plain = genai.LLMPipeline(str(out), "CPU", ATTENTION_BACKEND="SDPA", **F32)
+    assert asked(either, prompt(20), 16) == asked(plain, prompt(20), 16)

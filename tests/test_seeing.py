@@ -16,6 +16,8 @@ from transformers import (
     Lfm2VlConfig,
     Lfm2VlForConditionalGeneration,
     PreTrainedModel,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
 )
 
 from kl_lens_desktop import resources
@@ -181,3 +183,18 @@ def test_analyzed_planned_and_exported_it_answers_as_the_model(folder: Path, tmp
     how: dict[str, Any] = {"max_new_tokens": 12, "apply_chat_template": False, "ignore_eos": True}
     assert [pipe.generate(prompt, **how) for prompt in PROMPTS] == wanted
     assert pipe.generate(list(PROMPTS), **how).texts == wanted
+
+
+def test_a_head_that_only_the_whole_calls_the_embedding_is_it(tmp_path: Path) -> None:
+    sizes = {"num_heads": 2, "hidden_size": 32, "intermediate_size": 32, "depth": 1, "out_hidden_size": 64}
+    described = build("qwen3_5_text").config.to_dict() | {"tie_word_embeddings": False}
+    config = Qwen3_5Config(text_config=described, vision_config=sizes, tie_word_embeddings=True)
+    torch.manual_seed(0)
+    whole = Qwen3_5ForConditionalGeneration(config).float().eval()
+    whole.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(resources.path("sample-hybrid", name), tmp_path / name)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    ids = torch.arange(1, 20)[None]
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path).model(ids).logits, whole(input_ids=ids).logits)

@@ -69,7 +69,9 @@ def _answer(pipeline: Any, inputs: Any, new_tokens: int, variant: str, cancel: C
     import openvino_genai
 
     settings = openvino_genai.GenerationConfig(max_new_tokens=new_tokens, do_sample=False)
-    settings.set_eos_token_id(pipeline.get_generation_config().eos_token_id)
+    own = pipeline.get_generation_config()
+    settings.set_eos_token_id(own.eos_token_id)
+    settings.stop_token_ids = own.stop_token_ids  # a turn may end with another token than a text
     pieces: queue.Queue[str | None] = queue.Queue()
     stopped = False
 

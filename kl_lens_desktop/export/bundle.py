@@ -185,6 +185,7 @@ def export_model(
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         npu = npu and (yield from _takes_npu(family_of(loaded.model.config.model_type)))
         yield from _warnings(plan, npu)
+        yield from _frozen(loaded.model.config.get_text_config())
         plan = plan.without_strange_figures
         yield from warnings(loaded)
         roundings = yield from _roundings(loaded, plan, source or out.with_name("plan.json"), cancel)
@@ -253,6 +254,8 @@ def _trace(work: _Work, shared: Traced, ids: list[int], paged: bool) -> Iterator
     """Trace the model for this and later exports, and compare the graph with it."""
     yield work.step("Tracing the graph")
     shared.graph, shared.states = stateful_graph(work.loaded.model, paged=paged)
+    if paged and not runs_paged(shared.graph):  # a part of it would, and answer wrongly
+        shared.graph, shared.states = stateful_graph(work.loaded.model)
     yield work.step("Comparing the graph with the model")
     with _scratch(work.out) as file:
         weights = HollowWeights(work.tensors, file)
@@ -412,6 +415,18 @@ def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
         yield Note(
             "This plan was measured with integers that NNCF chose. A plan does not hold them, so its weights "
             "are rounded to nearest",
+            "warning",
+        )
+
+
+def _frozen(config: Any) -> Iterator[Note]:
+    """What a model does otherwise in longer texts, and its graph does not."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)]
+    if any("dynamic" in str(kind) for kind in kinds):
+        yield Note(
+            f"In texts of more than {config.max_position_embeddings:,} tokens, this model changes its rotary "
+            "frequencies (rope_type dynamic). The exported graph does not: it is right up to that length.",
             "warning",
         )
 

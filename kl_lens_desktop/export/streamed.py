@@ -145,5 +145,8 @@ def _joined(parts: list[NNCFTensor]) -> NNCFTensor:
         return NNCFTensor(np.concatenate([part.data for part in parts]))
     shape = [sum(part.shape[0] for part in parts), *parts[0].shape[1:]]
     joined = ov.Tensor(parts[0].data.get_element_type(), shape)  # which owns its memory
-    np.concatenate([part.data.data.reshape(-1) for part in parts], out=joined.data.reshape(-1))
+    held = joined.data.reshape(-1)
+    np.concatenate([part.data.data.reshape(-1) for part in parts], out=held)
+    if joined.get_element_type().bitwidth == 4 and joined.get_size() % 2:
+        held[-1] &= 0x0F  # OpenVINO leaves in the other half what the memory held before
     return NNCFTensor(joined)

@@ -45,6 +45,7 @@ Value = TypeVar("Value")
 COMPUTED = "computed"  # marks constants that are to stay in FP32
 MODEL_ATTRIBUTE = "model"
 CONSTANT_PREFIX = f"self.{MODEL_ATTRIBUTE}."  # before the state-dict name in a constant's
+_SLIDING = ("sliding_attention", "hybrid_sliding")  # layers that see a window of the last tokens
 _MASKED = torch.finfo(torch.float16).min  # of float32's a device that computes in float16 makes infinity
 _PREFIX, _STEP = 5, 7  # tokens before and in the traced call: unequal, so that no size is taken for another
 
@@ -108,7 +109,8 @@ def trace(
     hollow : bool
         Leave the model's weights where they are, and out of the graph: see `export.hollow`.
     paged : bool
-        Let OpenVINO's paged runtime take the graph, where it can: see `kernels.parts.paged`.
+        Let OpenVINO's paged runtime take the graph, where it can: see `kernels.parts.paged`. Layers with a
+        window it would let see all tokens, without a word.
 
     Returns
     -------
@@ -121,7 +123,8 @@ def trace(
     ids = torch.arange(1, _PREFIX + _STEP + 1)[None]
     family = family_of(model.config.model_type)
     kernels = [KERNELS[name] for name in family.kernels]
-    call = (FixedCall if fixed else Call)(kernels, paged and family.attends)
+    paged = paged and family.attends and not _slides(model.config)
+    call = (FixedCall if fixed else Call)(kernels, paged)
     with (
         torch.no_grad(),
         hollowed(model, CONSTANT_PREFIX) if hollow else _in_float32(model) as constants,
@@ -349,7 +352,7 @@ class _Step(nn.Module):
             # kernels pass padding by.
             masks: defaultdict[str, Tensor | None] = defaultdict(lambda: None)
             masks |= dict.fromkeys(("full_attention", "attention", "hybrid"), mask)
-            for kind in ("sliding_attention", "hybrid_sliding"):
+            for kind in _SLIDING:
                 masks[kind] = _sliding(mask, attention_mask, model.config)
             logits = model(
                 input_ids=input_ids,
@@ -412,6 +415,11 @@ def _sliding(mask: Tensor, attention_mask: Tensor, config: Any) -> Tensor | None
     position = attention_mask.cumsum(1)
     age = position[:, None, -mask.shape[2] :, None] - position[:, None, None]
     return torch.where(age < window, mask, _MASKED)
+
+
+def _slides(config: Any) -> bool:
+    """Whether a model has layers that see a window of the last tokens."""
+    return not set(_SLIDING).isdisjoint(getattr(config, "layer_types", None) or ())
 
 
 def _empty_cache(model: PreTrainedModel) -> DynamicCache:

@@ -40,5 +40,17 @@ FAMILY = Family(
             "moe_intermediate_size": 32,
         },
     },
-    variations={"with an unbounded gate": {**_TINY, "kda_safe_gate": False}},
+    variations={
+        "with an unbounded gate": {**_TINY, "kda_safe_gate": False},
+        "with groups of experts": {
+            **_TINY,
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "n_group": 4,
+            "topk_group": 2,
+            "n_shared_experts": 1,
+            "moe_intermediate_size": 32,
+        },
+    },
 )

@@ -55,6 +55,7 @@ FAMILY = Family(
         },
     },
     variations={
+        "with attention alone": {**_TINY, "layer_types": ["full_attention"] * 4},
         "with groups, scaled, untied": {
             **_TINY,
             "mamba_n_groups": 4,

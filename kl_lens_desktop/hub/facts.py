@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import ModelInfo
 
 from kl_lens_desktop.families import FAMILIES
-from kl_lens_desktop.repository.support import quantization, remote_code
+from kl_lens_desktop.repository.support import other_head, quantization, remote_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ def _obstacle(config: dict[str, Any], tags: list[str]) -> str:
     kind = config.get("model_type")
     if kind is not None and kind not in FAMILIES:
         return "its own code" if remote_code(config) or "custom_code" in tags else "not supported"
+    if other_head(config):
+        return "no language model"
     return "quantized" if quantization(config) else ""
 
 

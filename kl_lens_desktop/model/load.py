@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import sys
 from collections.abc import Generator, Iterator
@@ -81,6 +82,11 @@ class LoadedModel:
         """How many token ids, from 0, the model has embeddings for."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
+    @property
+    def borrows_head(self) -> bool:
+        """Whether its head is its embedding."""
+        return self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight
+
     def ids(self, text: str, source: str) -> list[int]:
         """Token ids of `text`, no special tokens added; `source` is what a message calls it.
 
@@ -111,6 +117,13 @@ def warnings(loaded: LoadedModel) -> Iterator[Note]:
         yield Note(
             f"The model has no embedding for these tokens of its tokenizer: {_named(tokenizer, beyond)}. "
             "Texts and prompts that contain them cannot be used.",
+            "warning",
+        )
+    named = loaded.model.config.architectures or []
+    if loaded.borrows_head and named and all(name.endswith("Model") for name in named):
+        yield Note(
+            f"The files hold {listed(named)}, which has no head, as models for search do. Its embeddings "
+            "take the place of the head. If it was not made to predict text, the figures mean nothing.",
             "warning",
         )
     seeing = [name for name in loaded.unused if is_for_seeing(name)]
@@ -286,15 +299,16 @@ def _as_named(tensors: dict[str, Value], config: Any) -> dict[str, Value]:
 
 
 def _limit_steps(model: PreTrainedModel) -> None:
-    """Bound the time steps of Mamba-2 as the configuration says.
+    """Bound the time steps of Mamba-2 as the configuration says: without a word, not at all.
 
-    The code that NVIDIA published with Nemotron-H clamps to ``time_step_limit``; transformers 5.23 has
-    ``time_step_min`` in its place, from which weights are only initialized (transformers#48989).
+    That is what its authors' kernels do, with which these models were trained. For Nemotron-H and Zamba2,
+    transformers 5.23 raises the steps of a prompt, and not those of single tokens, to ``time_step_min``, from
+    which weights are only initialized (transformers#48989).
     """
-    if limit := getattr(model.config, "time_step_limit", None):
-        for module in model.modules():
-            if hasattr(module, "time_step_limit"):
-                module.time_step_limit = tuple(limit)
+    limit = tuple(getattr(model.config, "time_step_limit", None) or (0.0, math.inf))
+    for module in model.modules():
+        if hasattr(module, "time_step_limit"):
+            module.time_step_limit = limit
 
 
 def _check_recurrence(folder: Path, config: Any) -> None:
@@ -343,7 +357,7 @@ def _check_fit(folder: Path, model: PreTrainedModel, shapes: dict[str, tuple[int
 def _tokenizer(files: ModelFiles, small: Path) -> Any:
     folder, names = files.folder, {file.name for file in files.small}
     try:
-        check_tokenizer_files(names)
+        check_tokenizer_files({path.name for path in folder.iterdir()})
     except UnusableError as error:
         raise ModelError(f"Cannot open {folder}", error.why, error.next_step) from error
     named = " or ".join(name for name in (TOKENIZER, TOKENIZER_CONFIG) if name in names) or "its vocabulary"

@@ -3,6 +3,7 @@
 Needs no torch.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -10,6 +11,10 @@ from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.repository.model_files import TOKENIZER, TOKENIZER_CONFIG, UnusableError, listed
 
 _TOKENIZERS = (TOKENIZER, "vocab.json", "vocab.txt")  # that are read without further packages
+# Those of SentencePiece and tiktoken, which are not.
+_OTHERS = ("tokenizer.model", "spiece.model", "tiktoken.model", "tokenizer.tiktoken", "tekken.json")
+# How transformers calls models with heads that predict no tokens.
+_NO_TEXT = re.compile(r"\w+For\w*(Classification|QuestionAnswering|MultipleChoice|Retrieval|Regression)")
 TOKENIZER_FILES = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json")
 # What tools that quantize leave beside the weights, and what their methods are called.
 _LEFT = {"hf_quant_config.json": "ModelOpt", "quantize_config.json": "GPTQ", "quant_config.json": "AWQ"}
@@ -19,10 +24,13 @@ _METHODS = {"gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8", "fbgemm_fp8": "FP8", "mo
 def check_architecture(config: dict[str, Any]) -> None:
     """Raise `UnusableError` unless a configuration names an architecture that is known here.
 
-    Code that lies in the repository is never run, so what needs it is refused, and the files are named.
+    Code that lies in the repository is never run, so what needs it is refused, and the files are named. So
+    is a model of a known architecture with another head than a language model's.
     """
     kind = config.get("model_type")
     if isinstance(kind, str) and kind in FAMILIES:
+        if other := other_head(config):
+            raise UnusableError(f"it predicts no text: it is a {other[:80]}", "Choose a language model")
         return
     if code := remote_code(config):
         raise UnusableError(
@@ -35,6 +43,13 @@ def check_architecture(config: dict[str, Any]) -> None:
         f"the architecture {kind[:80]!r} is not supported; these are: {', '.join(FAMILIES)}",
         "Choose another model",
     )
+
+
+def other_head(config: dict[str, Any]) -> str:
+    """The class that a configuration names, if that is one with another head than a language model's."""
+    named = config.get("architectures")
+    found = list(map(str, named)) if isinstance(named, list) else []
+    return found[0] if found and all(map(_NO_TEXT.fullmatch, found)) else ""
 
 
 def remote_code(config: dict[str, Any]) -> list[str]:
@@ -87,9 +102,9 @@ def check_tokenizer_files(names: Collection[str]) -> None:
     """Raise `UnusableError` if no file of a tokenizer is there that can be read."""
     if has_tokenizer(names):
         return
-    if "tokenizer.model" in names:
+    if other := next((name for name in _OTHERS if name in names), None):
         raise UnusableError(
-            "its tokenizer is only in the format of SentencePiece or tiktoken (tokenizer.model)",
+            f"its tokenizer is only in the format of SentencePiece or tiktoken ({other})",
             "Add the tokenizer.json of another copy of the model, or choose such a copy",
         )
     raise UnusableError(

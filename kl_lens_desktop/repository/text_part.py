@@ -31,7 +31,7 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
     """
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None or not family.text:
-        return in_transformers(config)
+        return in_transformers(_tied_as_a_whole(config))
     part = config.get("text_config")
     if not isinstance(part, dict):
         raise UnusableError("its config.json has no text_config", "Download the model again")
@@ -44,6 +44,15 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
         if name in config:
             made["tie_word_embeddings"] = config[name]
     return made
+
+
+def _tied_as_a_whole(config: dict[str, Any]) -> dict[str, Any]:
+    """The same, with a text part whose head is its embedding too: text models ask only that."""
+    part = config.get("text_config")
+    tied = config.get("tie_word_embeddings") is True
+    if not tied or not isinstance(part, dict) or part.get("tie_word_embeddings"):
+        return config
+    return {**config, "text_config": {**part, "tie_word_embeddings": True}}
 
 
 def text_name(tensor: str) -> str:
