@@ -64,18 +64,22 @@ def _build(shape: str, folder: Path) -> None:
     config.write_text(text, encoding="utf-8")
 
 
-def _llama(folder: Path, model: Path) -> dict[str, list[str]]:
+def llama_library(folder: Path) -> Path:
+    """llama.cpp's libllama, fetched into a folder that keeps it."""
     npm = folder / "npm"
     if not (npm / "node_modules" / "node-llama-cpp").exists():
         npm.mkdir(exist_ok=True)
         fetch = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"]
         subprocess.run([*fetch, f"node-llama-cpp@{NODE_LLAMA}"], cwd=npm, check=True)
-    library = next(npm.glob("node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libllama*.so"))
-    commands = {}
+    return next(npm.glob("node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libllama.v*.so"))
+
+
+def _llama(folder: Path, model: Path) -> dict[str, list[str]]:
+    npm, library, commands = folder / "npm", llama_library(folder), {}
     for name, kind in (("llama.cpp, Q4_0", "q4"), ("llama.cpp, Q8_0", "q8")):
         gguf = model / f"{kind}.gguf"
         if not gguf.exists():
-            script = [str(_peer_python(folder)), str(HERE / "gguf_of.py")]
+            script = [str(peer_python(folder)), str(HERE / "gguf_of.py")]
             part = gguf.with_name(f"part-{gguf.name}")
             subprocess.run([*script, str(model), str(part), str(library)], check=True, capture_output=True)
             part.rename(gguf)
@@ -84,7 +88,7 @@ def _llama(folder: Path, model: Path) -> dict[str, list[str]]:
 
 
 def _optimum(folder: Path, model: Path) -> dict[str, list[str]]:
-    python, out = _peer_python(folder), model / "optimum-int4"
+    python, out = peer_python(folder), model / "optimum-int4"
     if not out.exists():
         part = model / "part"
         cli = [str(python.with_name("optimum-cli")), "export", "openvino", "--model", str(model)]
@@ -123,7 +127,7 @@ def _pipeline(python: Path, folder: Path) -> list[str]:
     return [str(python), str(HERE / "pipeline_times.py"), str(folder), properties]
 
 
-def _peer_python(folder: Path) -> Path:
+def peer_python(folder: Path) -> Path:
     """An environment of its own, for optimum-intel pins another transformers."""
     home = folder / "optimum"
     python = home / "bin" / "python"

@@ -417,7 +417,8 @@ def compare_sequence(
             print(f"{each:5g}  {name:<28}{means}{gained:<24}{added:+.5f} ± {error:.5f}", flush=True)
 
 
-def _fitted(local: LocalModel, loaded: LoadedModel, kept: Path, menu: Sequence[str], tokens: int) -> Fitted:
+def fitted_of(local: LocalModel, loaded: LoadedModel, kept: Path, menu: Sequence[str], tokens: int) -> Fitted:
+    """Scores of weights rounded by data, made or found in the folder `kept`."""
     scores = scores_of(local, kept / "data.json", tokens, menu, "data")
     integers = Roundings(kept_in(open_integers(kept / "data.safetensors"), scores.shapes))
     assert scores.rounding is not None
@@ -476,11 +477,11 @@ def main() -> None:
             compare_roundings(local, loaded, kept, menu, arguments.bits, arguments)
             return
         if arguments.sequence:
-            by_data = _fitted(local, loaded, kept, menu, arguments.tokens)
+            by_data = fitted_of(local, loaded, kept, menu, arguments.tokens)
             compare_sequence(loaded, by_data, kept, arguments.bits, arguments.final_tokens)
             return
         scores = scores_of(local, kept / "scores.json", arguments.tokens, menu)
-        fitted = _fitted(local, loaded, kept, menu, arguments.tokens) if arguments.by_data else None
+        fitted = fitted_of(local, loaded, kept, menu, arguments.tokens) if arguments.by_data else None
         parameters = sum(option.parameters for option in weight_options(scores))
         done = []
         for comparison in compare(

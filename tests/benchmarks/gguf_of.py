@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _Q4_0, _Q8_0 = 2, 7  # of llama.h's enum llama_ftype
-_PARAMETERS = 512  # bytes; larger than llama_model_quantize_params, of which two fields are known
+_PARAMETERS = 512  # bytes; more than what follows the known fields of llama_model_quantize_params
 _ARCHITECTURES = {"granitemoehybrid": "granitehybrid", "mamba2": "mamba2"}
 
 
@@ -30,15 +30,12 @@ def write(folder: Path, out: Path) -> None:
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     name = _ARCHITECTURES[config["model_type"]]
-    architecture = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == name)
-    blocks = config["num_hidden_layers"]
     writer = gguf.GGUFWriter(out, name)
     _describe(writer, config)
     _add_tokens(writer, gguf, config["vocab_size"])
-    names = gguf.get_tensor_name_map(architecture, blocks)
-    groups = config.get("mamba_n_groups", config.get("n_groups"))
+    names, groups = names_of(config), groups_of(config)
     for key, tensor in load_file(folder / "model.safetensors").items():
-        for part, values in _parts(key, tensor.float().numpy(), groups):
+        for part, values in parts(key, tensor.float().numpy(), groups):
             target = names.get_name(part, try_suffixes=(".weight", ".bias"))
             if target is None:
                 raise KeyError(part)
@@ -48,6 +45,20 @@ def write(folder: Path, out: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def names_of(config: dict[str, Any]) -> Any:
+    """What llama.cpp calls the tensors of a model."""
+    import gguf
+
+    name = _ARCHITECTURES[config["model_type"]]
+    architecture = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == name)
+    return gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
+
+
+def groups_of(config: dict[str, Any]) -> int:
+    """The groups of Mamba-2's B and C."""
+    return int(config.get("mamba_n_groups") or config["n_groups"])
 
 
 def _describe(writer: Any, config: dict[str, Any]) -> None:
@@ -92,7 +103,7 @@ def _add_tokens(writer: Any, gguf: Any, size: int) -> None:
     writer.add_token_merges(["t 0"])
 
 
-def _parts(key: str, values: Any, groups: int) -> list[tuple[str, Any]]:
+def parts(key: str, values: Any, groups: int) -> list[tuple[str, Any]]:
     """A tensor as llama.cpp holds it, under the names that its converter knows."""
     import numpy as np
 
@@ -114,20 +125,41 @@ def _parts(key: str, values: Any, groups: int) -> list[tuple[str, Any]]:
     return [(key, values)]
 
 
-def quantize(source: Path, out: Path, library: Path, kind: int) -> None:
+class _Importance(ctypes.Structure):
+    """``llama_model_imatrix_data``."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("data", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+class _Parameters(ctypes.Structure):
+    """``llama_model_quantize_params``."""
+
+    _fields_ = (
+        ("threads", ctypes.c_int32),
+        ("kind", ctypes.c_int32),
+        ("types", ctypes.c_int32 * 2),
+        ("switches", ctypes.c_bool * 6),
+        ("importance", ctypes.c_void_p),
+        ("rest", ctypes.c_byte * _PARAMETERS),
+    )
+
+
+def quantize(
+    source: Path, out: Path, library: Path, kind: int, importance: dict[str, Any] | None = None
+) -> None:
+    """Have libllama quantize a file; `importance` is mean squares of input channels by GGUF tensor."""
     llama = ctypes.CDLL(str(library))
-
-    class Parameters(ctypes.Structure):
-        _fields_ = (
-            ("threads", ctypes.c_int32),
-            ("kind", ctypes.c_int32),
-            ("rest", ctypes.c_byte * _PARAMETERS),
-        )
-
-    llama.llama_model_quantize_default_params.restype = Parameters
+    llama.llama_model_quantize_default_params.restype = _Parameters
     llama.llama_model_quantize.restype = ctypes.c_uint32
     parameters = llama.llama_model_quantize_default_params()
     parameters.kind = kind
+    table = [
+        _Importance(name.encode(), values.ctypes.data, values.size)
+        for name, values in (importance or {}).items()
+    ]
+    listed = (_Importance * (len(table) + 1))(*table)  # which ends with one without a name
+    if table:
+        parameters.importance = ctypes.addressof(listed)
     failed = llama.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(parameters))
     if failed:
         raise OSError(f"libllama did not quantize {source} ({failed}).")
