@@ -253,28 +253,6 @@ def test_a_plan_opened_or_a_uniform_one_ends_what_was_typed(
     assert page.budget.bytes == uniform.predicted["bytes"]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(
-    ("method", "budget", "unit"),
-    [("sqnr", 0.01, "kl"), ("delta-ce", 1.0, "perplexity"), ("uniform-int8_sym", 5.0, "bits")],
-)
-def test_a_budget_that_a_method_does_not_know_is_spent_by_kl(
-    scored: Window, method: str, budget: float, unit: str
-) -> None:
-    page = page_of(scored)
-    page.budget.method.setCurrentIndex(page.budget.method.findData(method))
-    before = scored.session.plan
-    assert before is not None
-    assert before.method == method
-    page.set_budget(budget, unit)
-    plan = scored.session.plan
-    assert plan is not None
-    assert plan.method == page.budget.method.currentData() == "kl"
-    spent = page.budget._draft.totals(plan.assignments).in_unit(unit)  # type: ignore[union-attr]
-    assert 0.8 * budget < spent <= budget
-    page.undo.undo()
-    assert scored.session.plan.method == page.budget.method.currentData() == method  # type: ignore[union-attr]
-
-
 def test_formats_measured_before_bring_their_figures_and_not_their_method(
     scored: Window, plan_of: Callable[..., Any]
 ) -> None:

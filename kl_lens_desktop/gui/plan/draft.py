@@ -28,7 +28,6 @@ from kl_lens_desktop.sensitivity.scores import Scores
 
 # Of a budget: perplexity counts as per cent more than in full precision.
 UNITS = (("MB", "mb"), (tr("bits"), "bits"), (tr("nats of KL"), "kl"), (tr("% perplexity"), "perplexity"))
-QUALITY_UNITS = ("kl", "perplexity")
 # Where a device was measured: at least so fast, at most so much memory.
 DEVICE_UNITS = (("tokens/s", "speed"), (tr("MB of memory"), "memory"))
 

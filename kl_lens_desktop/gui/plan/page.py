@@ -31,7 +31,7 @@ from kl_lens_desktop.gui.kit.share import choose_and_share
 from kl_lens_desktop.gui.kit.words import explain_action, message_box
 from kl_lens_desktop.gui.plan.budget_card import BudgetCard
 from kl_lens_desktop.gui.plan.difference import DifferenceDialog, titled
-from kl_lens_desktop.gui.plan.draft import DEVICE_UNITS, QUALITY_UNITS, Draft, summary
+from kl_lens_desktop.gui.plan.draft import DEVICE_UNITS, Draft, summary
 from kl_lens_desktop.gui.plan.measured_card import MeasuredCard
 from kl_lens_desktop.gui.plan.pareto import FAMILIES, ParetoChart
 from kl_lens_desktop.gui.plan.verdict_line import VerdictLine
@@ -43,7 +43,7 @@ from kl_lens_desktop.plan.constraints import Constraints, overruled
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.plan.prices import known_prices
-from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, constraints_of
+from kl_lens_desktop.plan.propose import constraints_of
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
 from kl_lens_desktop.sensitivity.scores import Scores
@@ -262,8 +262,6 @@ class PlanPage(Page):
         """Spend a budget in ``mb``, ``bits``, ``kl`` (nats per token) or ``perplexity`` (per cent more).
 
         Where the device was measured also in ``speed`` (tokens/s, at least) or ``memory`` (MB, at most).
-        A method that knows no such budget gives way to KL: a uniform format to any, other metrics to those
-        of quality.
         """
         if (draft := self._draft) is None:
             return
@@ -271,12 +269,9 @@ class PlanPage(Page):
             self._edit("budget", lambda: self._spend_on_device(draft, value, unit))
         else:
             size = draft.bytes_within(value, unit, self.constraints)
-            self._edit("budget", lambda: self._spend_bytes(size, of_quality=unit in QUALITY_UNITS))
+            self._edit("budget", lambda: self._spend_bytes(size))
 
-    def _spend_bytes(self, size: int, *, of_quality: bool = False) -> None:
-        method = self.budget.method.currentData() or ""
-        if method.startswith("uniform-") or (of_quality and METRIC_OF_METHOD.get(method) != "kl"):
-            self.budget.take_method("kl")
+    def _spend_bytes(self, size: int) -> None:
         self._on_device = None
         self.budget.set_bytes(size)
         self.replan()
@@ -301,8 +296,14 @@ class PlanPage(Page):
 
     def spend(self, size: int, gesture: int) -> None:
         """Plan for a size that was pointed at on the front, by KL as the front is; a drag is one change."""
+
+        def spend() -> None:
+            if (self.budget.method.currentData() or "").startswith("uniform-"):
+                self.budget.take_method("kl")
+            self._spend_bytes(size)
+
         if self._draft is not None:
-            self._edit("budget", lambda: self._spend_bytes(size), _BUDGET + gesture)
+            self._edit("budget", spend, _BUDGET + gesture)
 
     def compare(self) -> None:
         """Show this plan beside another."""
