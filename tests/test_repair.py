@@ -24,7 +24,7 @@ from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.plan.repair import Repair, repair
 from kl_lens_desktop.plan.verify import verify
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Repaired
+from kl_lens_desktop.process.events import Event, Finished, Progress, Repaired
 from kl_lens_desktop.run import improved_before
 from kl_lens_desktop.sensitivity.scores import Scores
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
@@ -95,6 +95,20 @@ def test_a_repair_lowers_the_joint_kl_in_no_more_bytes(
     for event in said:
         assert event.gain > event.gain_se
         assert event.changes
+
+
+def test_a_repair_says_how_far_its_first_measurement_is(
+    loaded: LoadedModel, bench: Bench, poor: Plan, sample_scores: Scores
+) -> None:
+    fresh = Bench(loaded, bench._ids, Cancel())
+    events = repair(fresh, poor.assignments, weight_options(sample_scores), Constraints(), seconds=0)
+    first = [e for e in events if isinstance(e, Progress) and e.message == "Measuring the plan"]
+    done = [event.done for event in first]
+    assert len(first) > 2
+    assert done[0] == 0
+    assert done == sorted(done)
+    assert first[-1].done <= first[-1].total == 2 * fresh.tokens
+    assert all(event.eta_s is not None for event in first if event.done)
 
 
 def _how(scores: Path) -> RepairSettings:

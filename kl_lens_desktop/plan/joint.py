@@ -125,11 +125,20 @@ class Bench:
         self._known = _remembered(memory, self._about)
         self._written = time.monotonic()
 
+    @property
+    def tokens(self) -> int:
+        """Of the text that plans are measured on."""
+        return self._ids.numel()
+
     def measure(self, assignments: Mapping[str, str]) -> Joint:
         """The whole plan against the full-precision model."""
+        return returned(self.measuring(assignments))
+
+    def measuring(self, assignments: Mapping[str, str]) -> Generator[float, None, Joint]:
+        """As `measure`; on the way, how many times the text has passed a model."""
         if (known := self._known.get(self._key(assignments))) is not None:
             return known
-        return self._keep(assignments, returned(self.tallying(assignments)))
+        return self._keep(assignments, (yield from self.tallying(assignments)))
 
     def measure_nearest(self, assignments: Mapping[str, str]) -> Joint:
         """The same formats, every weight rounded to nearest."""

@@ -11,13 +11,13 @@ halves change places.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.plan.allocate import Front
 from kl_lens_desktop.plan.constraints import Constraints, Item, items
-from kl_lens_desktop.plan.joint import Bench, Joint
+from kl_lens_desktop.plan.joint import Bench, Joint, Passes
 from kl_lens_desktop.plan.options import Choice, WeightOptions
 from kl_lens_desktop.process.events import Event, Progress, Repaired
 
@@ -92,12 +92,11 @@ def repair(
         )
     size = search.size(now)
     limit = size if budget is None else budget
-    yield Progress(STAGE, 0, ROUNDS, "Measuring the plan")
-    joint = start = bench.measure(now)
+    joint = start = yield from _measured(bench, now, "Measuring the plan")
     for other in starts:
         other = {option.weight: other.get(option.weight, "fp16") for option in options}
         if other != now and search.keeps(other) and search.size(other) <= limit:
-            joint_there = bench.measure(other)
+            joint_there = yield from _measured(bench, other, "Measuring plans by other metrics")
             if is_better(joint_there, joint):
                 yield _repaired(now, other, joint, joint_there)
                 now, joint = other, joint_there
@@ -129,6 +128,12 @@ def is_better(one: Joint, other: Joint) -> bool:
 
     gain, error = one.less_than(other)
     return bool(gain > error * stdtrit(len(one.kl) - 1, (1 + CONFIDENCE) / 2))
+
+
+def _measured(bench: Bench, assignments: Assignment, message: str) -> Generator[Event, None, Joint]:
+    """A whole plan before the first round; full precision and the plan read the text once each."""
+    steps = Passes(STAGE, 2 * bench.tokens)
+    return (yield from steps.of(bench.measuring(assignments), bench.tokens, message))
 
 
 class _Search:

@@ -235,6 +235,21 @@ def test_a_budget_is_typed_in_any_unit(scored: Window) -> None:
             assert page.budget.readings["bits"].text().startswith(("5.9", "6.0"))
 
 
+@pytest.mark.parametrize("method", ["sqnr", "mse", "delta-ce", "paper", "uniform-int4_sym_g64"])
+@pytest.mark.parametrize(("unit", "value"), [("kl", 0.002), ("perplexity", 0.5)])
+def test_a_typed_quality_is_kept_whatever_the_method(
+    scored: Window, method: str, unit: str, value: float
+) -> None:
+    page = page_of(scored)
+    page.budget.method.setCurrentIndex(page.budget.method.findData(method))
+    page.set_budget(value, unit)
+    plan = scored.session.plan
+    assert plan is not None
+    limit = value if unit == "kl" else math.log1p(value / 100)
+    assert 0 < (plan.predicted["kl"] or 0) <= limit + 1e-12
+    assert plan.method == ("kl" if method.startswith("uniform-") else method)
+
+
 def test_a_plan_opened_or_a_uniform_one_ends_what_was_typed(
     scored: Window, plan_of: Callable[..., Any]
 ) -> None:

@@ -121,7 +121,7 @@ def test_a_quality_typed_is_kept_without_formats_that_only_save_disk(sample_scor
     assert "int3_sym_g64" in draft.costly
     whole = draft.uniform("int4_sym_g64").kl
     for limit in (share * whole for share in (0.2, 0.5, 1.0, 2.0)):
-        size = draft.bytes_within(limit, "kl", Constraints())
+        size = draft.bytes_within(limit, "kl", "kl", Constraints())
         assert draft.totals(draft.assign("kl", size, Constraints())).kl <= limit * (1 + 1e-9)
 
 

@@ -30,6 +30,7 @@ from kl_lens_desktop.sensitivity.scores import Scores
 UNITS = (("MB", "mb"), (tr("bits"), "bits"), (tr("nats of KL"), "kl"), (tr("% perplexity"), "perplexity"))
 # Where a device was measured: at least so fast, at most so much memory.
 DEVICE_UNITS = (("tokens/s", "speed"), (tr("MB of memory"), "memory"))
+_SIZES = 4000  # how finely a size is looked for that keeps a budget of quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,19 +174,27 @@ class Draft:
         costly = tuple(("*", name) for name in self.costly if name in names)
         return replace(constraints, forbidden=(*constraints.forbidden, *costly)) if costly else constraints
 
-    def bytes_within(self, budget: float, unit: str, constraints: Constraints) -> int:
-        """Bytes of all exported weights that a budget in one of `UNITS` allows.
+    def bytes_within(self, budget: float, unit: str, method: str, constraints: Constraints) -> int:
+        """Bytes of all exported weights that a budget in one of `UNITS` allows a method.
 
         For a budget of quality they are those of the smallest plan that is predicted to keep it, of the
-        formats that `assign` chooses from at that size.
+        formats that `assign` chooses from at that size. The KL of other methods than ``kl`` may rise with the
+        size here and there: for them it is a plan that keeps the budget, found by bisection.
         """
         if unit == "mb":
             return int(budget * 1e6)
         if unit == "bits":
             return self.bytes_of_bits(budget)
         limit = budget if unit == "kl" else math.log1p(budget / 100)
-        sparing = self._sparing("kl", self.largest, constraints)
-        return self.totals(self.front("kl", sparing).within_loss(limit)).bytes
+        if method == "kl":
+            sparing = self._sparing("kl", self.largest, constraints)
+            return self.totals(self.front("kl", sparing).within_loss(limit)).bytes
+        low, size = self.smallest, self.largest
+        while size - low > self.largest // _SIZES:
+            middle = (low + size) // 2
+            keeps = self.totals(self.assign(method, middle, constraints)).kl <= limit
+            low, size = (low, middle) if keeps else (middle, size)
+        return size
 
     def plan_on_device(self, budget: float, unit: str, method: str, constraints: Constraints) -> Plan:
         """The plan of least loss that keeps a budget in one of `DEVICE_UNITS`, as the command line makes it.

@@ -268,19 +268,31 @@ class PlanPage(Page):
         if any(unit == of_device for _, of_device in DEVICE_UNITS):
             self._edit("budget", lambda: self._spend_on_device(draft, value, unit))
         else:
-            size = draft.bytes_within(value, unit, self.constraints)
-            self._edit("budget", lambda: self._spend_bytes(size))
+            self._edit("budget", lambda: self._spend_within(draft, value, unit))
 
     def _spend_bytes(self, size: int) -> None:
         self._on_device = None
         self.budget.set_bytes(size)
         self.replan()
 
+    def _spend_within(self, draft: Draft, value: float, unit: str) -> None:
+        method = self._method_for_budget(draft)
+        try:
+            size = draft.bytes_within(value, unit, method, self.constraints)
+        except InputError as error:
+            self.session.say_error(error)
+            return
+        self.budget.take_method(method)
+        self._spend_bytes(size)
+
+    def _method_for_budget(self, draft: Draft) -> str:
+        """The chosen one; KL instead of a uniform format, which has a size and a speed of its own."""
+        method: str = self.budget.method.currentData()
+        return method if draft.plans_by(method) and not method.startswith("uniform-") else "kl"
+
     def _spend_on_device(self, draft: Draft, value: float, unit: str) -> None:
         """Refused in words where no plan is so fast or so small; then the budget before stays."""
-        method = self.budget.method.currentData()
-        if not draft.plans_by(method) or method.startswith("uniform-"):  # which has a speed of its own
-            method = "kl"
+        method = self._method_for_budget(draft)
         try:
             draft.plan_on_device(value, unit, method, self.constraints)
         except InputError as error:
