@@ -1,6 +1,7 @@
 """After a crash the next window says what was not finished, and goes on with it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,11 +12,13 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui.more.log import LogPage
 from kl_lens_desktop.gui.shell import application, crash
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state import unfinished
 from kl_lens_desktop.gui.state.job import Step
+from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
 from tests.gui.conftest import JOB_MS
@@ -24,6 +27,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from kl_lens_desktop.gui.state import unfinished
+from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
 formats = ("int4_sym_g64", "int8_sym")
 how = Analysis(tokens=512, window=128, formats=formats, rounding="nearest")
@@ -61,6 +65,32 @@ def test_what_a_killed_window_was_doing_is_offered_and_goes_on(
     assert len(load_scores(scores).entries) == len(sample_scores.entries)
     assert list((home / "running").iterdir()) == [], "nothing is unfinished now"
     window.close()
+
+
+def test_what_was_to_follow_an_opening_that_failed_follows_no_other(
+    window: Window, qtbot: QtBot, tmp_path: Path, short_sample: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, gone, export = window.session, tmp_path / "gone", tmp_path / "int4"
+    export.mkdir()
+    (export / MODEL_XML).touch()
+    monkeypatch.setattr("kl_lens_desktop.gui.state.session._model_of_export", lambda *_: str(gone))
+    ends: list[str] = []
+    session.job.ended.connect(ends.append)
+    session.open_path(export)
+    qtbot.waitUntil(lambda: ends == ["failed"], timeout=JOB_MS)
+    session.go_on(unfinished.Unfinished(str(gone), (AnalyzeJob(str(gone), tmp_path / "scores.json"),)))
+    qtbot.waitUntil(lambda: ends == ["failed"] * 2, timeout=JOB_MS)
+
+    shutil.copytree(short_sample.folder, gone)
+    steps: list[Step] = []
+    session.job.step_finished.connect(lambda step, _: steps.append(step))
+    with qtbot.waitSignal(session.exports_changed, timeout=JOB_MS):
+        session.open_model(str(gone))
+    qtbot.waitUntil(lambda: len(ends) == 3 and not session.job.running, timeout=JOB_MS)
+    qtbot.wait(100)
+    assert [step.name for step in steps] == ["inspect"]
+    assert session.exports == {}
+    assert not session.job.running
 
 
 def test_what_runs_in_another_window_is_not_offered(home: Path) -> None:

@@ -708,6 +708,8 @@ class Session(QObject):
     def _job_ended(self, how: str) -> None:
         if self.opening is not None and how == "finished":
             self._soon.start()
+        elif self.opening is not None:  # what was to follow would follow another model's opening
+            self._plan_to_apply = self._export_to_show = self._to_go_on = None
         self.opening = self.course = None
         unfinished.forget()
         written, self._written = self._written, []
@@ -721,9 +723,8 @@ class Session(QObject):
             )
         if self._to_go_on and self.model and self.model.reference == self._to_go_on.reference:
             jobs, self._to_go_on = self._to_go_on.jobs, None
-            if how == "finished":
-                # once all have heard that the job ended
-                QTimer.singleShot(0, self, lambda: self.start(*map(Step, jobs)))
+            # once all have heard that the job ended
+            QTimer.singleShot(0, self, lambda: self.start(*map(Step, jobs)))
         if self.model is not None and how != "finished":
             self.workspace.sweep()
             self.reload()
