@@ -1,7 +1,6 @@
 """Models that see too: their text part is a model of its own, checked against transformers' whole one."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from transformers import (
     Qwen3_5ForConditionalGeneration,
 )
 
-from kl_lens_desktop import resources
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.files import read_json
@@ -35,7 +33,7 @@ from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.repository.text_part import is_for_seeing
 from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import load_scores
-from tests.models import CONFIGURATIONS, build
+from tests.models import CONFIGURATIONS, build, copy_tokenizer
 
 PROMPTS = ("The ship", "He looked at the house for a long while and then went", "It was")
 _EYES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -98,8 +96,7 @@ def whole(request: pytest.FixtureRequest) -> PreTrainedModel:
 def folder(whole: PreTrainedModel, tmp_path: Path) -> Path:
     folder = tmp_path / "seeing"
     whole.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(resources.path("sample-hybrid", name), folder / name)
+    copy_tokenizer(folder)
     return folder
 
 
@@ -192,8 +189,7 @@ def test_a_head_that_only_the_whole_calls_the_embedding_is_it(tmp_path: Path) ->
     torch.manual_seed(0)
     whole = Qwen3_5ForConditionalGeneration(config).float().eval()
     whole.save_pretrained(tmp_path)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(resources.path("sample-hybrid", name), tmp_path / name)
+    copy_tokenizer(tmp_path)
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
     ids = torch.arange(1, 20)[None]
     with torch.no_grad():

@@ -13,10 +13,12 @@ which libllama takes larger types.
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -97,22 +99,16 @@ def _importance(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
     """Mean squares of the input channels of every matrix of a block, by its name."""
     sums: dict[str, Tensor] = {}
 
-    def watched(name: str, module: nn.Module) -> None:
-        def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            squares = inputs[0].double().square().flatten(0, -2).sum(0)
-            sums[name] = sums.get(name, torch.zeros_like(squares)) + squares
+    def add(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        squares = inputs[0].double().square().flatten(0, -2).sum(0)
+        sums[name] = sums.get(name, torch.zeros_like(squares)) + squares
 
-        module.register_forward_pre_hook(add)
-
-    watching = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    for name, module in watching.items():
-        if ".layers." in name:
-            watched(f"{name}.weight", module)
-    with torch.no_grad():
+    with torch.no_grad(), contextlib.ExitStack() as watching:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear) and ".layers." in name:
+                watching.enter_context(module.register_forward_pre_hook(partial(add, f"{name}.weight")))
         for one in ids:
             model(one[None])
-    for module in watching.values():
-        module._forward_pre_hooks.clear()
     return {name: (each / ids.numel()).float() for name, each in sums.items()}
 
 

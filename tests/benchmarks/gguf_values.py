@@ -24,49 +24,51 @@ _KINDS = {
 }  # fmt: skip  # of llama.h's enum llama_ftype
 
 
+Targets = dict[str, list[tuple[str, tuple[int, ...]]]]  # of each matrix, its tensors in GGUF and their shapes
+
+
 def main(folder: Path, out: Path, library: Path, importance: Path, types: list[str]) -> None:
     plain = out / "plain.gguf"
     write(folder, plain)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tensors = load_file(folder / "model.safetensors")
-    given = _by_gguf_name(load_numpy(importance), tensors, config)
+    targets = _targets(folder)
+    given = {
+        target: np.ascontiguousarray(squares, "float32")
+        for key, squares in load_numpy(importance).items()
+        for target, _ in targets[key]
+    }
     for name in types:
         made = out / "quantized.gguf"
         quantize(plain, made, library, _KINDS[name.rstrip("+")], given if name.endswith("+") else None)
-        values, sizes = _read(made, tensors, config)
+        values, sizes = _read(made, targets)
         save_file(values, out / f"{name}.safetensors", {"bytes": json.dumps(sizes)})
         made.unlink()
     plain.unlink()
 
 
-def _by_gguf_name(
-    importance: dict[str, Any], tensors: dict[str, Any], config: dict[str, Any]
-) -> dict[str, Any]:
+def _targets(folder: Path) -> Targets:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names, groups = names_of(config), groups_of(config)
     return {
-        target: np.ascontiguousarray(importance[key], "float32")
-        for key in importance
-        for target, _ in _targets(key, tensors[key], config)
+        key: [
+            (names.get_name(name, try_suffixes=(".weight", ".bias")), values.shape)
+            for name, values in parts(key, tensor.float().numpy(), groups)
+        ]
+        for key, tensor in load_file(folder / "model.safetensors").items()
+        if tensor.dim() == 2
     }
 
 
-def _read(
-    file: Path, tensors: dict[str, Any], config: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, int]]:
+def _read(file: Path, targets: Targets) -> tuple[dict[str, Any], dict[str, int]]:
     held = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
     values, sizes = {}, {}
-    for key, tensor in tensors.items():
-        if tensor.dim() == 2:
-            found = [(held[target], part.shape) for target, part in _targets(key, tensor, config)]
-            rows = [gguf.quants.dequantize(t.data, t.tensor_type).reshape(shape) for t, shape in found]
-            values[key] = torch.from_numpy(np.concatenate(rows).astype("float32"))
-            sizes[key] = sum(int(t.n_bytes) for t, _ in found)
+    for key, found in targets.items():
+        rows = [
+            gguf.quants.dequantize(held[name].data, held[name].tensor_type).reshape(shape)
+            for name, shape in found
+        ]
+        values[key] = torch.from_numpy(np.concatenate(rows).astype("float32"))
+        sizes[key] = sum(int(held[name].n_bytes) for name, _ in found)
     return values, sizes
-
-
-def _targets(key: str, tensor: Any, config: dict[str, Any]) -> list[tuple[str, Any]]:
-    names = names_of(config)
-    made = parts(key, tensor.float().numpy(), groups_of(config))
-    return [(names.get_name(name, try_suffixes=(".weight", ".bias")), values) for name, values in made]
 
 
 if __name__ == "__main__":
