@@ -209,6 +209,9 @@ def test_step_by_step(sample_scores_path: Path, tmp_path: Path) -> None:
     kl_lens("plan", sample_scores_path, "--out", finer, "--max-perplexity-increase", "0.4", *limits)
     formats = load_plan(finer).assignments
     assert {name for weight, name in formats.items() if "mamba" in weight} <= {"int8_sym", "fp16"}
+    pinned = ("--pin", "model.embed_tokens.weight=int4_sym_g64", "--max-kl", "1e-6", "--method", "mse")
+    told = kl_lens("plan", sample_scores_path, "--out", tmp_path / "pinned.json", *pinned).stderr
+    assert "No plan keeps a KL of 1e-06" in told
     said = kl_lens("plan", "--diff", plan, finer).stdout
     assert "of 37 weights differ" in said
     assert json.loads(kl_lens("plan", "--diff", plan, finer, "--json").stdout)["changes"]

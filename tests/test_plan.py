@@ -30,7 +30,7 @@ from kl_lens_desktop.plan.device_limits import distrusted_words, is_distrusted, 
 from kl_lens_desktop.plan.document import Plan, adapted, check_applies, load_plan, natural_order, save_plan
 from kl_lens_desktop.plan.knapsack import Knapsack
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
-from kl_lens_desktop.plan.propose import average_bits, constraints_of, predicted, propose
+from kl_lens_desktop.plan.propose import average_bits, beyond, constraints_of, predicted, propose
 from kl_lens_desktop.plan.verdict import STEPS, WORST, change_rate, unchanged_share, verdict
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
@@ -246,6 +246,33 @@ def test_a_kl_limit_is_kept(sample_scores: Scores) -> None:
     for size in range(plan.predicted["bytes"] - 200_000, plan.predicted["bytes"], 50_000):  # type: ignore[operator]
         smaller = propose(sample_scores, size_bytes=size)
         assert (smaller.predicted["kl"] or 0) > 2e-3 * 0.9, "no much smaller plan keeps the limit"
+
+
+@pytest.mark.parametrize("method", ["sqnr", "mse", "delta-ce", "paper"])
+def test_a_kl_limit_is_kept_by_plans_of_other_metrics(sample_scores: Scores, method: str) -> None:
+    plan = propose(sample_scores, max_kl=2e-3, method=method)
+    assert 0 < (plan.predicted["kl"] or 0) <= 2e-3
+    assert plan.method == method
+    assert plan.budget == {"max_kl": 2e-3}
+    best = propose(sample_scores, max_kl=2e-3).predicted["bytes"] or 0
+    assert (
+        best
+        <= (plan.predicted["bytes"] or 0)
+        < 0.8 * (propose(sample_scores, bits=16).predicted["bytes"] or 0)
+    )
+
+
+def test_the_mildest_plan_is_made_where_pins_alone_lose_more(sample_scores: Scores) -> None:
+    pins = {"model.embed_tokens.weight": "int4_sym_g64"}
+    for method in ("kl", "sqnr"):
+        plan = propose(sample_scores, max_kl=1e-5, method=method, constraints=Constraints(pins=pins))
+        rest = {name for weight, name in plan.assignments.items() if weight not in pins}
+        kl = plan.predicted["kl"] or 0
+        assert rest == {"fp16"}
+        assert kl > 1e-5
+        assert "1e-05" in beyond(1e-5, kl)
+        assert f"{kl:.3g}" in beyond(1e-5, kl)
+        assert not beyond(kl, kl)
 
 
 def test_the_papers_walk_keeps_pins(sample_scores: Scores) -> None:

@@ -1,6 +1,7 @@
 """The commands that make plans, and tell what formats cost on a device."""
 
 import argparse
+import math
 from collections import Counter
 from dataclasses import asdict, replace
 
@@ -14,7 +15,7 @@ from kl_lens_desktop.plan.device_limits import only_small
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.integers import save_integers
 from kl_lens_desktop.plan.prices import ModelPrices, known_prices
-from kl_lens_desktop.plan.propose import average_bits, propose
+from kl_lens_desktop.plan.propose import average_bits, beyond, propose
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.integers import SUFFIX
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
@@ -64,6 +65,8 @@ def make_plan(arguments: Arguments) -> None:
     plan, limits = _proposed(arguments, scores, limits, prices)
     for conflict in overruled(plan.assignments, {w["name"]: w["kind"] for w in weights}, limits):
         tell(conflict)
+    if sentence := beyond((plan.budget or {}).get("max_kl", math.inf), plan.predicted["kl"] or 0):
+        tell(sentence)
     save_plan(arguments.out, plan)
     save_integers(arguments.out, plan, arguments.scores.with_suffix(SUFFIX))
     if arguments.json:

@@ -1,7 +1,7 @@
 """From a score file and a wish to a plan."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 from kl_lens_desktop.text.bundled import HEAD
 
+_SIZES = 4000  # how finely a size is looked for that keeps a KL
 _MOST_FILES = 200  # whose digits fit into what a plan file may hold of provenance
 METRIC_OF_METHOD = {"kl": "kl", "sqnr": "sqnr", "mse": "mse", "delta-ce": "delta_ce", "paper": "kl_qp"}
 
@@ -45,7 +46,8 @@ def propose(
     bits : float, optional
         Average bits per parameter of the quantizable weights, scales and zero points included.
     max_kl : float, optional
-        Limit on the summed KL(full‖quantized), nats per token.
+        Limit on the summed KL(full‖quantized), nats per token. Where pins and limits alone lose more, the
+        plan of least loss is made.
     max_perplexity_increase : float, optional
         Limit on the predicted perplexity over that of full precision, less 1: 0.01 is one per cent.
     min_tokens_per_s : float, optional
@@ -107,14 +109,20 @@ def propose(
         return _plan(scores, assignments, budget, method, constraints, prices)
     options = _options(scores, method, prices if fastest else None)
     front = Front(options, constraints, "seconds" if fastest else "bytes")
-    if max_kl is not None:
+
+    def in_bytes(limit: int) -> dict[str, str]:
+        return paper_greedy(options, limit, constraints) if method == "paper" else front.within_bytes(limit)
+
+    if max_kl is None:
+        limit, budget = _room(scores, options, front.smallest, size_bytes, bits)
+        assignments = in_bytes(limit)
+    elif method == "kl":
         assignments, budget = front.within_loss(max_kl), {"max_kl": max_kl}
     else:
-        limit, budget = _room(scores, options, front.smallest, size_bytes, bits)
-        if method == "paper":
-            assignments = paper_greedy(options, limit, constraints)
-        else:
-            assignments = front.within_bytes(limit)
+        in_kl, budget = weight_options(scores), {"max_kl": max_kl}
+        largest = sum(option.choices[0].bytes for option in options)
+        size = size_that_keeps(max_kl, front.smallest, largest, lambda size: total(in_kl, in_bytes(size))[1])
+        assignments = in_bytes(size)
     plan = _plan(scores, assignments, budget, method, constraints, prices)
     return replace(plan, provenance={**plan.provenance, "fastest": "yes"}) if fastest else plan
 
@@ -131,15 +139,35 @@ def _check_goes_together(
         )
     if method.startswith("uniform-"):
         return
-    if max_kl is not None and METRIC_OF_METHOD.get(method, "kl") != "kl":
-        raise InputError(
-            "Cannot make a plan",
-            f"the method {method} does not support a KL limit",
-            "Use the method kl, or a size",
-        )
+    if fastest and max_kl is not None and method != "kl":
+        why = f"the fastest plan is looked for by KL, not by {method}"
+        raise InputError("Cannot make a plan", why, "Use the method kl, or leave out fastest")
     if fastest and max_kl is None and not of_device:
         why = "the fastest plan is looked for within a KL or a perplexity"
         raise InputError("Cannot make a plan", why, "Set a largest KL instead of a size")
+
+
+def size_that_keeps(max_kl: float, smallest: int, largest: int, kl_at: Callable[[int], float]) -> int:
+    """The bytes at which a method's plan keeps a KL, where the method minimizes something else.
+
+    Its KL may rise with the size here and there; so this is a size that keeps it, found by bisection, and not
+    always the smallest. `largest` if that is the only one.
+    """
+    low, size = smallest, largest
+    while size - low > largest // _SIZES:
+        middle = (low + size) // 2
+        low, size = (low, middle) if kl_at(middle) <= max_kl else (middle, size)
+    return size
+
+
+def beyond(limit: float, kl: float) -> str:
+    """Why a plan loses more than the KL that was asked for, as a sentence; empty if it does not."""
+    if kl <= limit * (1 + 1e-9):
+        return ""
+    return (
+        f"No plan keeps a KL of {limit:.3g} nats per token under these pins and limits; "
+        f"this one, the mildest, is predicted to lose {kl:.3g}."
+    )
 
 
 def _on_device(

@@ -293,22 +293,24 @@ def _paper(
     return rows
 
 
-def print_table(comparisons: Sequence[Comparison], parameters: int) -> None:
-    """All rows of all budgets, and the verdicts."""
-    print(f"{'bits':>5}  {'plan':<34}{'bits now':>9}  {'KL ± se':<20}{'repaired is better by':<24}in se")
-    for one in comparisons:
-        print(f"{one.bits:5g}  {_cells(one.plan, parameters)}")
-        for row in sorted(one.baselines, key=lambda r: r.joint.mean):
-            gain, error = one.plan.joint.less_than(row.joint)
-            ratio = f"{gain / error:+.1f}" if error else "same plan"
-            print(f"       {_cells(row, parameters)}{f'{gain:+.5f} ± {error:.5f}':<24}{ratio}")
-    for one in comparisons:
-        if one.elsewhere:
-            ours, theirs = one.elsewhere
-            added, error = ours.perplexity_over(theirs)
-            home, there = one.plan.joint.mean / one.baselines[0].joint.mean, ours.mean / theirs.mean
-            print(f"{one.bits:5g}  KL over that of the repaired plan: {home:.3f}, on the play {there:.3f}; "
-                  f"ΔCE there {added:+.5f} ± {error:.5f}")  # fmt: skip
+def print_comparison(one: Comparison, parameters: int) -> None:
+    """All rows of one budget."""
+    print(f"{'bits':>5}  {'plan':<34}{'bits now':>9}  {'KL ± se':<20}{'the plan is better by':<24}in se")
+    print(f"{one.bits:5g}  {_cells(one.plan, parameters)}")
+    for row in sorted(one.baselines, key=lambda r: r.joint.mean):
+        gain, error = one.plan.joint.less_than(row.joint)
+        ratio = f"{gain / error:+.1f}" if error else "same plan"
+        print(f"       {_cells(row, parameters)}{f'{gain:+.5f} ± {error:.5f}':<24}{ratio}")
+    if one.elsewhere:
+        ours, theirs = one.elsewhere
+        added, error = ours.perplexity_over(theirs)
+        home, there = one.plan.joint.mean / one.baselines[0].joint.mean, ours.mean / theirs.mean
+        print(f"{one.bits:5g}  KL over that of the repaired plan: {home:.3f}, on the play {there:.3f}; "
+              f"ΔCE there {added:+.5f} ± {error:.5f}")  # fmt: skip
+
+
+def print_verdicts(comparisons: Sequence[Comparison]) -> None:
+    """At how many budgets the plan is better than what."""
     for words, holds in (
         ("better than every baseline by two paired standard errors", lambda c: c.beats("")),
         ("no worse than any baseline (two paired standard errors)", Comparison.is_no_worse),
@@ -498,8 +500,9 @@ def main() -> None:
             algorithms=arguments.algorithms,
         ):
             done.append(comparison)
+            print_comparison(comparison, parameters)
             print(f"{comparison.bits:g} bits are done", flush=True)
-        print_table(done, parameters)
+        print_verdicts(done)
         print_small_loss(loaded, scores, arguments.final_tokens)
 
 

@@ -250,6 +250,15 @@ def test_a_typed_quality_is_kept_whatever_the_method(
     assert plan.method == ("kl" if method.startswith("uniform-") else method)
 
 
+def test_a_typed_quality_that_pins_alone_miss_is_said(scored: Window) -> None:
+    page = page_of(scored)
+    page.pin({"model.embed_tokens.weight": "int4_sym_g64"})
+    page.set_budget(0.05, "kl")
+    assert not any("No plan keeps" in line.text for line in scored.session.log)
+    page.set_budget(1e-6, "kl")
+    assert "No plan keeps a KL of 1e-06" in scored.session.log[-1].text
+
+
 def test_a_plan_opened_or_a_uniform_one_ends_what_was_typed(
     scored: Window, plan_of: Callable[..., Any]
 ) -> None:

@@ -21,6 +21,7 @@ from kl_lens_desktop.plan.propose import (
     propose,
     provenance,
     rounded,
+    size_that_keeps,
 )
 from kl_lens_desktop.plan.verdict import change_rate
 from kl_lens_desktop.quant.formats import all_formats, parse_format
@@ -30,7 +31,6 @@ from kl_lens_desktop.sensitivity.scores import Scores
 UNITS = (("MB", "mb"), (tr("bits"), "bits"), (tr("nats of KL"), "kl"), (tr("% perplexity"), "perplexity"))
 # Where a device was measured: at least so fast, at most so much memory.
 DEVICE_UNITS = (("tokens/s", "speed"), (tr("MB of memory"), "memory"))
-_SIZES = 4000  # how finely a size is looked for that keeps a budget of quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +178,7 @@ class Draft:
         """Bytes of all exported weights that a budget in one of `UNITS` allows a method.
 
         For a budget of quality they are those of the smallest plan that is predicted to keep it, of the
-        formats that `assign` chooses from at that size. The KL of other methods than ``kl`` may rise with the
-        size here and there: for them it is a plan that keeps the budget, found by bisection.
+        formats that `assign` chooses from at that size; for other methods than ``kl`` see `size_that_keeps`.
         """
         if unit == "mb":
             return int(budget * 1e6)
@@ -189,12 +188,12 @@ class Draft:
         if method == "kl":
             sparing = self._sparing("kl", self.largest, constraints)
             return self.totals(self.front("kl", sparing).within_loss(limit)).bytes
-        low, size = self.smallest, self.largest
-        while size - low > self.largest // _SIZES:
-            middle = (low + size) // 2
-            keeps = self.totals(self.assign(method, middle, constraints)).kl <= limit
-            low, size = (low, middle) if keeps else (middle, size)
-        return size
+        return size_that_keeps(
+            limit,
+            self.smallest,
+            self.largest,
+            lambda size: self.totals(self.assign(method, size, constraints)).kl,
+        )
 
     def plan_on_device(self, budget: float, unit: str, method: str, constraints: Constraints) -> Plan:
         """The plan of least loss that keeps a budget in one of `DEVICE_UNITS`, as the command line makes it.

@@ -1,5 +1,6 @@
 """Plan: a budget slider, the weights with overrides, the Pareto front, and the measurement of the whole."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ from kl_lens_desktop.plan.constraints import Constraints, overruled
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.plan.prices import known_prices
-from kl_lens_desktop.plan.propose import constraints_of
+from kl_lens_desktop.plan.propose import beyond, constraints_of
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
 from kl_lens_desktop.sensitivity.scores import Scores
@@ -244,7 +245,7 @@ class PlanPage(Page):
 
     def set_limits(self, limits: Constraints) -> None:
         """Plan under other limits; refused in words where they leave a weight no format."""
-        self._edit("limits", lambda: self._replan_under(limits))
+        self._edit(tr("limits"), lambda: self._replan_under(limits))
 
     def _replan_under(self, limits: Constraints) -> None:
         before, self.limits = self.limits, replace(limits, pins={})
@@ -266,9 +267,9 @@ class PlanPage(Page):
         if (draft := self._draft) is None:
             return
         if any(unit == of_device for _, of_device in DEVICE_UNITS):
-            self._edit("budget", lambda: self._spend_on_device(draft, value, unit))
+            self._edit(tr("budget"), lambda: self._spend_on_device(draft, value, unit))
         else:
-            self._edit("budget", lambda: self._spend_within(draft, value, unit))
+            self._edit(tr("budget"), lambda: self._spend_within(draft, value, unit))
 
     def _spend_bytes(self, size: int) -> None:
         self._on_device = None
@@ -284,6 +285,11 @@ class PlanPage(Page):
             return
         self.budget.take_method(method)
         self._spend_bytes(size)
+        plan = self.session.plan
+        if unit in ("kl", "perplexity") and plan is not None:
+            limit = value if unit == "kl" else math.log1p(value / 100)
+            if sentence := beyond(limit, plan.predicted["kl"] or 0):
+                self.session.say("warning", sentence)
 
     def _method_for_budget(self, draft: Draft) -> str:
         """The chosen one; KL instead of a uniform format, which has a size and a speed of its own."""
@@ -315,7 +321,7 @@ class PlanPage(Page):
             self._spend_bytes(size)
 
         if self._draft is not None:
-            self._edit("budget", spend, _BUDGET + gesture)
+            self._edit(tr("budget"), spend, _BUDGET + gesture)
 
     def compare(self) -> None:
         """Show this plan beside another."""
@@ -355,7 +361,7 @@ class PlanPage(Page):
 
     def _make_body(self) -> QWidget:
         self.budget = BudgetCard(self.session)
-        self.budget.changed.connect(lambda: self._edit("budget", self._replan_for_size, _BUDGET))
+        self.budget.changed.connect(lambda: self._edit(tr("budget"), self._replan_for_size, _BUDGET))
         self.budget.typed.connect(self.set_budget)
         self.budget.limits_button.chosen.connect(self.set_limits)
         self.budget.prices_wanted.connect(self._measure_prices)

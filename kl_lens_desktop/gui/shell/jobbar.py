@@ -134,8 +134,10 @@ class JobBar(QStackedWidget):
         if whole:
             self._show_course()
         elif not self._job.paused:
-            known = progress.eta_s is not None
-            self._left.setText(f"{quantities.duration(progress.eta_s)} left" if known else "")  # type: ignore[arg-type]
+            left = progress.eta_s
+            self._left.setText(
+                "" if left is None else tr("{left} left").format(left=quantities.duration(left))
+            )
 
     def _show_paused(self, paused: bool) -> None:
         self.pause.setText(tr("Resume") if paused else tr("Pause"))

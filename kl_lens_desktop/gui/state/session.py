@@ -94,11 +94,10 @@ class Model:
         """The header's line: name, size, blocks, revision."""
         about = self.about
         mixing = {kind: count for kind, count in about["block_kinds"].items() if kind != "mlp"}
-        blocks = (
-            " + ".join(f"{count:,} {BLOCK_NAMES.get(kind, kind)}" for kind, count in mixing.items())
-            + " blocks"
-        )
-        revision = f"rev {about['revision'][:7]}" if about["revision"] else "local"
+        kinds = " + ".join(f"{count:,} {BLOCK_NAMES.get(kind, kind)}" for kind, count in mixing.items())
+        blocks = tr("{kinds} blocks").format(kinds=kinds)
+        revision = about["revision"]
+        revision = tr("rev {revision}").format(revision=revision[:7]) if revision else tr("local")
         return " · ".join((str(about["id"]), quantities.parameters(about["parameters"]), blocks, revision))
 
     @property
