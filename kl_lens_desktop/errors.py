@@ -45,7 +45,15 @@ class ExportError(KLLensError):
 
 
 class ChildError(KLLensError):
-    """A child process crashed, hung, ran out of memory or was ended from outside."""
+    """A child process crashed, hung, ran out of memory, was ended from outside, or says what went wrong.
+
+    Attributes
+    ----------
+    kind : str
+        Name of the class of the error in the child, if it said one.
+    """
+
+    kind = "ChildError"
 
 
 class Cancelled(Exception):

@@ -3,8 +3,8 @@
     python -m tests.contact_sheet FOLDER [--pages Plan,Export] [--language pseudo]
 
 Writes a picture of each page in each state, in light and dark at 100 and 200 %, and a sheet of all for each
-of these four. The states are real: an analysis that runs and is cancelled, a job that fails, a plan that is
-measured. Only the benchmark's figures are made up. It takes four minutes.
+of these four. The states are real: an analysis that runs and is cancelled, a job that fails, and what a whole
+job with a quick look's text leaves. It takes ten minutes, and four in a folder that has that job's results.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from typing import Any
 SCALES = (1, 2)
 THEMES = ("light", "dark")
 STATES = ("empty", "running", "partial", "failed", "done")
+WORK = "work"  # in the folder: what the whole job left
 SIZE = (1280, 800)
 CELL = 420  # pixels that a picture is wide on a sheet
 HEAD = 28
@@ -58,23 +59,13 @@ def main() -> int:
 
 
 def prepare(folder: Path) -> None:
-    """The sample's scores on little text, and a plan that was measured: made once for a folder."""
-    from kl_lens_desktop.plan.document import save_plan
-    from kl_lens_desktop.plan.jobs import VerifyJob
-    from kl_lens_desktop.plan.propose import propose
+    """A whole job on the sample, with a quick look's text: made once for a folder."""
     from kl_lens_desktop.process.child import Child
-    from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
-    from kl_lens_desktop.sensitivity.scores import load_scores
+    from kl_lens_desktop.run import RunJob
 
-    scores, plan = folder / "scores.json", folder / "plan.json"
-    if plan.exists():
-        return
-    little = Analysis(tokens=512, window=128, formats=("int4_sym_g64", "int8_sym"), rounding="nearest")
-    list(Child(AnalyzeJob("sample", scores, little)).events())
-    unmeasured = folder / "unmeasured.json"
-    save_plan(unmeasured, propose(load_scores(scores), bits=5))
-    list(Child(VerifyJob("sample", unmeasured, tokens=2048)).events())
-    unmeasured.rename(plan)
+    work = folder / WORK
+    if not (work / "bench.json").exists():
+        list(Child(RunJob("sample", work).quick).events())
 
 
 def draw(folder: Path, pages: list[str] | None, scale: int) -> None:
@@ -147,30 +138,14 @@ def fail(session: Any, folder: Path) -> None:
 
 def finish(session: Any, folder: Path) -> None:
     """What a whole job leaves in the work folder."""
-    little = {"tokens": 512, "window": 128, "formats": ("int4_sym_g64", "int8_sym"), "rounding": "nearest"}
-    session.set_analysis(replace(session.analysis, **little))
-    shutil.copy(folder / "scores.json", session.workspace.scores)
-    shutil.copy(folder / "plan.json", session.workspace.plan)
+    session.set_analysis(replace(session.analysis, tokens=session.analysis.quick.tokens))
+    shutil.copytree(folder / WORK, session.workspace.folder, dirs_exist_ok=True)
     session.failures.clear()
     session.forget_results()
-    leave_results(session)
-
-
-def leave_results(session: Any) -> None:
-    """Put exports that are names alone, and a made-up benchmark, beside the scores of the open model."""
-    from kl_lens_desktop.files import MODEL_XML, WEIGHTS, write_json
-    from tests.gui.test_benchmark import TABLE, bench_document
-
-    workspace = session.workspace
-    for name in TABLE:
-        variant = workspace.variant(name)
-        variant.mkdir(parents=True)
-        (variant / MODEL_XML).write_text("<net/>", encoding="utf-8")
-        (variant / WEIGHTS).touch()
-    write_json(workspace.bench, bench_document())
-    session.devices = bench_document()["environment"]["devices"]
     session.reload()
     wait(lambda: bool(session.bench))
+    session.devices = session.bench_environment["devices"]
+    session.devices_changed.emit()
 
 
 def dress(window: Any, theme: str) -> None:

@@ -244,6 +244,7 @@ class Child:
         status = self._process.wait()
         if failed:
             error = ChildError(failed.what, failed.why, failed.next_step)
+            error.kind = failed.kind
             error.add_note(failed.traceback)
             raise error
         if status:

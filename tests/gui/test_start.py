@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.gui.model.page import ModelPage
 from kl_lens_desktop.gui.more.help import HelpPage
+from kl_lens_desktop.gui.more.log import LogPage
 from kl_lens_desktop.gui.shell import application
 from kl_lens_desktop.gui.shell.window import PAGES, Window
 
@@ -73,6 +75,12 @@ def test_a_folder_that_is_no_model_is_refused_in_one_sentence(
     assert str(tmp_path) in window.banner.text.text()
     assert "Traceback" not in window.banner.text.text()
     assert window.session.log[-1].level == "error"
+    log = window.page("Log")
+    assert isinstance(log, LogPage)
+    assert str(tmp_path) in log.text.toPlainText()
+    assert "Traceback" not in log.text.toPlainText()
+    log.copy_diagnostics()
+    assert "Traceback" in QGuiApplication.clipboard().text(), "a report has it all the same"
 
 
 def test_while_another_model_is_read_nothing_claims_to_be_done(

@@ -80,7 +80,7 @@ class LogPage(Page):
 
     def _add(self, line: LogLine) -> None:
         wanted = self.search.text().lower()
-        if RANK.get(line.level, 0) < RANK[self.level.currentData()] or wanted not in _words(line).lower():
+        if RANK.get(line.level, 0) < RANK[self.level.currentData()] or wanted not in _shown(line).lower():
             return
         colours = theme.colours()
         colour = {"error": colours.danger, "warning": colours.warning}.get(line.level, colours.text)
@@ -91,15 +91,23 @@ class LogPage(Page):
         if not self.text.document().isEmpty():
             cursor.insertBlock()
         cursor.insertText(_sentence(line), style)
-        if line.details:
+        if details := _shown_details(line):
             style.setFontFamilies([QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont).family()])
-            cursor.insertText(_details(line), style)
+            cursor.insertText(details, style)
         bar = self.text.verticalScrollBar()
         bar.setValue(bar.maximum())
 
 
 def _words(line: LogLine) -> str:
     return _sentence(line) + _details(line)
+
+
+def _shown(line: LogLine) -> str:
+    return _sentence(line) + _shown_details(line)
+
+
+def _shown_details(line: LogLine) -> str:
+    return "" if line.routine else _details(line)
 
 
 def _sentence(line: LogLine) -> str:

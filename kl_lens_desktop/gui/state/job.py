@@ -13,7 +13,7 @@ from typing import Any
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from kl_lens_desktop.errors import Cancelled, KLLensError
+from kl_lens_desktop.errors import Cancelled, ChildError, KLLensError
 from kl_lens_desktop.exclusive import exclusive
 from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.process.awake import awake, battery_notes
@@ -247,7 +247,8 @@ def _listen(
         queue.append((step, _Outcome("cancelled")))
     except KLLensError as error:
         details = "\n".join(getattr(error, "__notes__", []))
-        queue.append((step, Failed(error.what, error.why, error.next_step, type(error).__name__, details)))
+        kind = error.kind if isinstance(error, ChildError) else type(error).__name__
+        queue.append((step, Failed(error.what, error.why, error.next_step, kind, details)))
         queue.append((step, _Outcome("failed")))
     except OSError as error:
         queue.append(

@@ -12,7 +12,7 @@ from PySide6.QtCore import QObject, QTimer, Signal, SignalInstance
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.jobs import BenchJob, DevicesJob
-from kl_lens_desktop.errors import Cancelled, InputError, KLLensError
+from kl_lens_desktop.errors import Cancelled, HubError, InputError, KLLensError, ModelError
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportJob
@@ -65,6 +65,7 @@ BLOCK_NAMES = {"ssm": "SSM", "attention": tr("attention"), "mlp": "MLP"}
 THOROUGH, QUICK = tr("Thorough"), tr("Quick look")  # how much patience there is
 EFFORTS = (THOROUGH, QUICK)
 MISSING = tr("Choose a model on the Model page")
+_ROUTINE = {each.__name__ for each in (InputError, ModelError, HubError)}  # what was asked for cannot be done
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,17 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
+    """A line of the log.
+
+    `details` is a traceback. `routine` says that the sentence is enough on the Log page, as where a name was
+    mistyped; the file and the diagnostics have the details all the same.
+    """
+
     when: float
     level: str
     text: str
     details: str = ""
+    routine: bool = False
 
 
 class Session(QObject):
@@ -538,8 +546,8 @@ class Session(QObject):
     def say_error(self, error: KLLensError) -> None:
         self.say("error", str(error))
 
-    def write_log(self, level: str, text: str, details: str = "") -> None:
-        line = LogLine(time.time(), level, text, details)
+    def write_log(self, level: str, text: str, details: str = "", *, routine: bool = False) -> None:
+        line = LogLine(time.time(), level, text, details, routine)
         self.log.append(line)
         self.logged.emit(line)
 
@@ -691,7 +699,7 @@ class Session(QObject):
         if page := self.running_page:
             self.failures.add(page)
         self.said.emit("error", sentence)
-        self.write_log("error", sentence, failure.traceback)
+        self.write_log("error", sentence, failure.traceback, routine=failure.kind in _ROUTINE)
 
     def _step_cancelled(self, step: Step) -> None:
         kept = (
