@@ -14,7 +14,7 @@ def main() -> int:
 
         return serve(from_line)
     try:
-        signals.answer(signals.stop)
+        signals.stop_when_asked()
         from multiprocessing import freeze_support
 
         freeze_support()

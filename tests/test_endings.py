@@ -179,6 +179,35 @@ def test_a_signal_in_the_midst_of_reading_a_model_is_not_a_damaged_model() -> No
         raise PanicException
 
 
+_SWALLOWED = """
+import signal, sys, time
+from kl_lens_desktop.process import signals
+
+class Finalizer:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        for _ in range(10):  # the exception comes with one of the next lines
+            time.sleep(0)
+
+signals.stop_when_asked()
+try:
+    Finalizer()
+    time.sleep(0.01)
+    for _ in range(6000):
+        time.sleep(0.01)
+except signals.Stopped as stopped:
+    sys.exit(stopped.status)
+"""
+
+
+def test_a_signal_is_heard_where_python_ignores_exceptions() -> None:
+    """As when a module's lock is let go: pressed while libraries are imported, Ctrl-C did nothing."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _SWALLOWED], capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
 def test_a_second_signal_gives_no_time(
     stuck: Callable[[str], None], tmp_path: Path, temp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,14 @@ def test_where_they_beat_each_other_in_a_circle_nobody_is_slower_who_is_faster()
     assert standings(rows, "tokens_per_s") == {"a": BEST, "b": ALIKE, "c": WORSE}
 
 
+def test_beside_a_best_what_two_rounds_leave_open_is_alike() -> None:
+    """No mark at all would say that it is worse: see what the window's table says of its marks."""
+    rows = [row("fp16", [10.0, 18.0]), row("plan", [20.0, 21.0]), row("int4", [16.0, 16.8])]
+    assert difference(rows[2], rows[1]).apart, "these two differ by the same factor twice"  # type: ignore[union-attr]
+    assert difference(rows[0], rows[1]).apart is None  # type: ignore[union-attr]
+    assert standings(rows, "tokens_per_s") == {"plan": BEST, "fp16": ALIKE, "int4": WORSE}
+
+
 def test_of_two_rounds_that_show_no_difference_nothing_is_said(tmp_path: Path) -> None:
     """At twice the speed, two rounds are "apart" only where they hardly differ from one another."""
     rows = [row("fp16", [10.0, 10.6]), row("plan", [20.0, 19.4])]

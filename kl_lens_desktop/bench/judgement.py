@@ -1,7 +1,7 @@
 """Which variant is better: one judgement for the window's table and charts, the sentences and all files.
 
-A row is worse than the best only where noise does not explain it; otherwise it is alike. Where no row is
-worse, all are alike and none is the best.
+A row is worse than the best only where noise does not explain it; otherwise, and where it took too few turns
+to say, it is alike. Where no row is worse, all are alike and none is the best.
 """
 
 import math
@@ -41,7 +41,7 @@ def standings(rows: Sequence[Row], key: str) -> list[Rank | None]:
     -------
     list of Rank or None
         Of each row. None for those that failed, for FP16 where it is the reference of the figure, and for all
-        where neither end of the figure is better, or where noise cannot be told.
+        where neither end of the figure is better, or where noise cannot be told for any of them.
     """
     better = _better(key)
     held = [
@@ -62,10 +62,10 @@ def standings(rows: Sequence[Row], key: str) -> list[Rank | None]:
 
     top = next((place for place in first if not is_beaten(place)), held[0])
     against = {place: is_worse(rows[place], rows[top], key) for place in held if place != top}
-    for place, worse in against.items():
-        found[place] = None if worse is None else Rank.WORSE if worse else Rank.ALIKE
-    known = [worse for worse in against.values() if worse is not None]
-    found[top] = Rank.BEST if any(known) else Rank.ALIKE if known else None
+    if any(worse is not None for worse in against.values()):
+        for place, worse in against.items():
+            found[place] = Rank.WORSE if worse else Rank.ALIKE
+        found[top] = Rank.BEST if any(against.values()) else Rank.ALIKE
     return found
 
 

@@ -1,12 +1,20 @@
 """The signals by which a system or a person asks a program to end: each where the system has it."""
 
+import _thread
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 # A console on Windows that is closed, and the system when it shuts down, send SIGBREAK.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 STOPPING = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
+_AGAIN_S = 0.05
 
 
 class Stopped(BaseException):
@@ -14,13 +22,33 @@ class Stopped(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.status = 128 + number
+        self.number, self.status = number, 128 + number
 
 
-def stop(number: int) -> None:
-    """Raise `Stopped` where the program is now; the next signal ends it as if nobody answered."""
+def stop_when_asked() -> None:
+    """Raise `Stopped` wherever the program is when a signal comes; a second one ends it without an answer.
+
+    Where Python ignores exceptions, as in a finalizer or when the lock of a module is let go, it is raised
+    again a moment later.
+    """
+    sys.unraisablehook = _not_lost
+    answer(_stop)
+
+
+def _stop(number: int) -> None:
     default()
     raise Stopped(number)
+
+
+def _not_lost(lost: "UnraisableHookArgs") -> None:
+    if not isinstance(lost.exc_value, Stopped):
+        sys.__unraisablehook__(lost)
+        return
+    number = lost.exc_value.number
+    signal.signal(number, lambda got, _: _stop(got))
+    again = threading.Timer(_AGAIN_S, _thread.interrupt_main, (number,))
+    again.daemon = True
+    again.start()
 
 
 def default() -> None:

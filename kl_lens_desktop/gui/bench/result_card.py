@@ -101,11 +101,11 @@ class ResultCard(QWidget):
                 if found.full_bytes
                 else tr("size of the weights"),
             )
-            value, _, words = found.pace.partition(" ")
+            value, _, words = found.pace.removesuffix(f" ({found.doubt})").partition(" ")
             if found.speed is not None and found.speed.apart is False:
                 speed.say("≈ 1×", tr("as fast, within noise"))
             else:
-                speed.say(value or "–", tr(words or "speed"))
+                speed.say(value or "–", tr(words or "speed"), found.doubt)
             share = found.alike.partition(" %")[0]
             alike.say(f"{share} %" if share else "–", tr("same next word"))
             self.about.set_text(
@@ -171,17 +171,22 @@ class ResultCard(QWidget):
 
 
 class _Figure(QWidget):
-    """A large value, and what it is."""
+    """A large value, what it is, and a doubt about it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.value, self.words = label("", "large"), Elided("", "secondary")
-        self.setLayout(column(None, self.value, self.words, None, spacing=0))
+        self.value, self.words, self.doubt = (
+            label("", "large"),
+            Elided("", "secondary"),
+            Elided("", "secondary"),
+        )
+        self.setLayout(column(None, self.value, self.words, self.doubt, None, spacing=0))
 
-    def say(self, value: str, words: str) -> None:
+    def say(self, value: str, words: str, doubt: str = "") -> None:
         self.value.setText(value)
         self.words.set_text(words)
-        self.setAccessibleName(f"{value} {words}")
+        self.doubt.set_text(doubt)
+        self.setAccessibleName(" ".join(filter(None, (value, words, doubt))))
 
 
 def _in_python(folder: Path, device: str) -> str:

@@ -4,11 +4,37 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
-from kl_lens_desktop.gui.kit.controls import card, column, label
+from kl_lens_desktop.gui.kit.controls import card, column, hint, label, row
 from kl_lens_desktop.gui.kit.words import explain
 from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.plan.document import Plan
 from kl_lens_desktop.quant.integers import IN_SEQUENCE
+
+# Of each figure: its key, its words, and what it is.
+_ROWS = (
+    ("predicted", tr("KL predicted"), tr("The sum of the KLs of the single weights, in nats per token")),
+    (
+        "kl",
+        tr("KL measured"),
+        tr(
+            "How far this plan's predictions are from the original's, in nats per token. "
+            "0 is identical; 0.01 is hard to notice."
+        ),
+    ),
+    ("nearest", tr("… rounded to nearest"), tr("The same formats with every integer the nearest one")),
+    ("there", tr("KL on other text"), ""),  # which text, a plan says
+    ("there_nearest", tr("… rounded to nearest"), tr("The same formats rounded to nearest, on that text")),
+    ("top1", tr("Top-1 agreement"), tr("Share of tokens whose most likely next token stays the same")),
+    (
+        "perplexity",
+        tr("Perplexity"),
+        tr("Roughly, how many words the model hesitates between at each step. Lower is better."),
+    ),
+    ("full", tr("… in full precision"), tr("Perplexity of the original model on the same text")),
+)
+_MEASURED = {"kl": "kl_pq", "top1": "top1_agreement", "perplexity": "perplexity", "full": "perplexity_full"}
+_BY_DATA = ("nearest", "there", "there_nearest")  # seen only where they were measured
+_KL = ("predicted", "kl", *_BY_DATA)
 
 
 class MeasuredCard(QWidget):
@@ -16,103 +42,78 @@ class MeasuredCard(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._figures: dict[str, QLabel] = {}
+        self.figures: dict[str, QLabel] = {}
+        self._names: dict[str, QLabel] = {}
         grid = QGridLayout()
         grid.setHorizontalSpacing(16)
         grid.setVerticalSpacing(4)
         grid.setColumnStretch(1, 1)
-        for index, (key, words, tip) in enumerate(
-            (
-                (
-                    "predicted",
-                    tr("KL predicted"),
-                    tr("The sum of the KLs of the single weights, in nats per token"),
-                ),
-                (
-                    "kl",
-                    tr("KL measured"),
-                    tr(
-                        "How far this plan's predictions are from the original's, in nats per token. "
-                        "0 is identical; 0.01 is hard to notice."
-                    ),
-                ),
-                (
-                    "top1",
-                    tr("Top-1 agreement"),
-                    tr("Share of tokens whose most likely next token stays the same"),
-                ),
-                (
-                    "perplexity",
-                    tr("Perplexity"),
-                    tr("Roughly, how many words the model hesitates between at each step. Lower is better."),
-                ),
-                ("full", tr("… in full precision"), tr("Perplexity of the original model on the same text")),
-            )
-        ):
-            self._figures[key] = label("–", select=True)
-            self._figures[key].setFont(theme.text_font())
-            name = label(words, "secondary")
-            for widget in (name, self._figures[key]):
+        for index, (key, words, tip) in enumerate(_ROWS):
+            self.figures[key], self._names[key] = label("–", select=True), label(words, "secondary")
+            self.figures[key].setFont(theme.text_font())
+            for column_index, widget in enumerate((self._names[key], self.figures[key])):
                 explain(widget, tip)
-            grid.addWidget(name, index, 0)
-            grid.addWidget(self._figures[key], index, 1)
+                grid.addWidget(widget, index, column_index)
         self._words = label("", "secondary", wrap=True)
-        frame = card(column(label(tr("On held-out text"), "heading"), grid, self._words))
+        self._rounding = hint("")
+        self._rounding.setAccessibleName(tr("Explanation of the rounding"))
+        head = row(label(tr("On held-out text"), "heading"), None, self._rounding)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(frame)
+        layout.addWidget(card(column(head, grid, self._words)))
 
     def show_plan(self, plan: Plan) -> None:
-        kl = plan.predicted.get("kl")
-        texts = {
-            "predicted": "–"
-            if kl is None
-            else quantities.plus_minus(kl, plan.predicted.get("se") or 0.0, "nats")
-        }
-        measured = plan.measured or {}
-        for key, name, unit in (
-            ("kl", "kl_pq", "nats"),
-            ("top1", "top1_agreement", ""),
-            ("perplexity", "perplexity", ""),
-            ("full", "perplexity_full", ""),
-        ):
-            value = measured.get(name)
-            texts[key] = (
-                quantities.plus_minus(value["mean"], value["se"], unit) if value else tr("not measured yet")
-            )
-        for key, text in texts.items():
-            self._figures[key].setText(text)
-        read = measured.get("text")
+        figures = _figures(plan)
+        powers = quantities.need_powers(figures[key][0] for key in _KL if key in figures)
+        for key, shown in self.figures.items():
+            known = figures.get(key)
+            absent = "–" if key == "predicted" else tr("not measured yet")
+            shown.setText(absent if known is None else _in_words(key, *known, powers=powers))
+            for widget in (self._names[key], shown):
+                widget.setVisible(known is not None or key not in _BY_DATA)
+        read = (plan.measured or {}).get("text")
         words = (
-            tr("{tokens:,} tokens of {name}").format(tokens=read["tokens"], name=read["name"])
+            tr("{tokens:,} tokens of {name}.").format(tokens=read["tokens"], name=read["name"])
             if read
             else tr("Verify measures the whole plan on text that was not used for scoring.")
         )
-        self._words.setText(" ".join([words + "." * bool(read), *rounding_words(plan)]).strip())
+        rounded, sentences = len(plan.roundings), rounding_words(plan)
+        if rounded:
+            words += " " + tr("{count} weights are rounded by data.").format(count=rounded)
+        self._words.setText(words)
+        if "there" in figures:
+            other = tr("On {name}: is the rounding as good on another kind of text?").format(
+                name=(plan.measured or {})["elsewhere"]["text"]["name"]
+            )
+            for widget in (self._names["there"], self.figures["there"]):
+                explain(widget, other)
+        explain(self._rounding, sentences)
+        self._rounding.setVisible(bool(sentences))
 
 
-def rounding_words(plan: Plan) -> list[str]:
-    """How a plan is rounded, in sentences, and what that gains where it was measured."""
+def _figures(plan: Plan) -> dict[str, tuple[float, float]]:
+    """Mean and standard error of what is known of a plan, by the keys of `_ROWS`."""
+    measured, kl = plan.measured or {}, plan.predicted.get("kl")
+    found = {key: measured.get(name) for key, name in _MEASURED.items()}
+    found["nearest"] = (measured.get("nearest") or {}).get("kl_pq")
+    if elsewhere := measured.get("elsewhere"):
+        found |= {"there": elsewhere["kl_pq"], "there_nearest": elsewhere["nearest"]["kl_pq"]}
+    known = {key: (each["mean"], each["se"]) for key, each in found.items() if each}
+    return known if kl is None else {**known, "predicted": (kl, plan.predicted.get("se") or 0.0)}
+
+
+def _in_words(key: str, mean: float, se: float, *, powers: bool) -> str:
+    """All KLs in one notation, to be compared."""
+    return quantities.plus_minus(mean, se, powers=powers) if key in _KL else quantities.plus_minus(mean, se)
+
+
+def rounding_words(plan: Plan) -> str:
+    """How a plan is rounded, in two sentences; empty where every weight is rounded to nearest."""
     if not plan.roundings or plan.rounding is None:
-        return []
+        return ""
     one_by_one = plan.rounding["method"] == IN_SEQUENCE
     how = tr(", each making up for the errors of those before it") if one_by_one else ""
-    words = [
-        tr(
-            "Rounding: the integers of {count} weights were chosen to keep what they "
-            "compute on {text}{how}. Size and speed are those of rounding to nearest."
-        ).format(count=len(plan.roundings), text=plan.rounding["text"], how=how)
-    ]
-    measured = plan.measured or {}
-    if nearest := measured.get("nearest"):
-        loss = quantities.plus_minus(nearest["kl_pq"]["mean"], nearest["kl_pq"]["se"])
-        words.append(tr("Rounded to nearest, the same plan has KL {loss}.").format(loss=loss))
-    if elsewhere := measured.get("elsewhere"):
-        here, there = (quantities.plus_minus(each["kl_pq"]["mean"], each["kl_pq"]["se"])
-                       for each in (elsewhere, elsewhere["nearest"]))  # fmt: skip
-        words.append(
-            tr("On {name}: {here}, and {there} rounded to nearest.").format(
-                name=elsewhere["text"]["name"], here=here, there=there
-            )
-        )
-    return words
+    return tr(
+        "Rounding: the integers of {count} weights were chosen to keep what they "
+        "compute on {text}{how}. Size and speed are those of rounding to nearest."
+    ).format(count=len(plan.roundings), text=plan.rounding["text"], how=how)

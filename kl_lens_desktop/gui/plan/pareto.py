@@ -127,7 +127,7 @@ class ParetoChart(Chart):
             return
         x, y = np.array([p[0] for p in points]) / 1e6, np.log10([p[1] for p in points])
         self.addItem(pg.PlotDataItem(x, y, pen=pg.mkPen(colours.accent, width=1.5)))
-        self._draw_threshold(float(x.min()), float(y.min()), float(y.max()))
+        self._draw_threshold(float(x.max()), float(y.min()), float(y.max()))
         # A label keeps as clear of the ones before it as its own size is, in the chart's units.
         room = 0.4 * (x.max() - x.min()), 0.07 * (y.max() - y.min())
         named: list[tuple[float, float]] = []
@@ -247,17 +247,17 @@ class ParetoChart(Chart):
             Qt.Key.Key_End: draft.largest,
         }.get(key)
 
-    def _draw_threshold(self, left: float, low: float, high: float) -> None:
+    def _draw_threshold(self, right: float, low: float, high: float) -> None:
         """Below this line, a plan is hard to tell from the original; only where the front crosses it."""
         threshold = float(np.log10(HARD_TO_NOTICE.kl))
         if low < threshold < high:
             colours = theme.colours()
             pen = pg.mkPen(colours.edge, width=1, style=Qt.PenStyle.DashLine)
             self.addItem(pg.InfiniteLine(threshold, angle=0, pen=pen))
-            words = pg.TextItem(tr("hard to notice below"), color=colours.secondary, anchor=(0, 0))
+            words = pg.TextItem(tr("hard to notice below"), color=colours.secondary, anchor=(1, 1))
             words.setFont(theme.text_font(9))
             self.addItem(words)
-            words.setPos(left, threshold)
+            words.setPos(right, threshold)  # where no mark is
 
     def _draw_baselines(self) -> None:
         """All points of a family at once, each named when it is pointed at."""
