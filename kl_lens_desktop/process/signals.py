@@ -3,7 +3,6 @@
 import _thread
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -44,9 +43,11 @@ def _not_lost(lost: "UnraisableHookArgs") -> None:
     if not isinstance(lost.exc_value, Stopped):
         sys.__unraisablehook__(lost)
         return
+    from threading import Timer  # not before signals are answered
+
     number = lost.exc_value.number
     signal.signal(number, lambda got, _: _stop(got))
-    again = threading.Timer(_AGAIN_S, _thread.interrupt_main, (number,))
+    again = Timer(_AGAIN_S, _thread.interrupt_main, (number,))
     again.daemon = True
     again.start()
 

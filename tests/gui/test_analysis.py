@@ -13,8 +13,10 @@ from kl_lens_desktop.gui.sensitivity.heatmap import Heatmap, Legend
 from kl_lens_desktop.gui.sensitivity.measures import measure
 from kl_lens_desktop.gui.sensitivity.page import SensitivityPage
 from kl_lens_desktop.gui.shell.window import Window
-from kl_lens_desktop.sensitivity.scores import load_scores
-from tests.gui.conftest import JOB_MS, leftovers
+from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.sensitivity.jobs import MENU
+from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
+from tests.gui.conftest import JOB_MS, SMALL, leftovers
 from tests.machine import slowness
 
 BLOCKED_MS = 100
@@ -153,6 +155,33 @@ def test_other_settings_start_over_and_keep_the_earlier_scores(scored: Window, q
     session.set_analysis(page.settings_row.analysis)
     assert session.workspace.scores.with_name("scores-before.json").is_file()
     assert not session.entries
+
+
+def test_what_a_whole_job_leaves_out_is_not_called_missing(
+    opened: Window, sample_scores: Scores, qtbot: QtBot
+) -> None:
+    """INT3 saves disk only on a CPU: after Compress the page said Continue beside a step that was done."""
+    session, page = opened.session, opened.page("Sensitivity")
+    assert isinstance(page, SensitivityPage)
+    measured = [name for name in MENU if not name.startswith("int3")]
+    assert len(measured) < len(MENU)
+    like = {name: "int8_sym" if name.startswith("int8") else "int4_sym_g64" for name in measured}
+    shapes = {weight["name"]: weight["shape"] for weight in sample_scores.weights}
+    entries = [
+        replace(entry, format=name, bytes=stored_bytes(shapes[entry.weight], parse_format(name)))
+        for name, known in like.items()
+        for entry in sample_scores.entries
+        if entry.format == known
+    ]
+    session.set_analysis(replace(SMALL, formats=()))
+    save_scores(session.workspace.scores, replace(sample_scores, entries=entries))
+    with qtbot.waitSignal(session.scores_changed):
+        session.reload()
+    assert "Everything is measured" in page.run_button.toolTip()
+    assert page.run_button.text() == "Start"
+    page.settings_row._actions["int3_sym_g64"].trigger()
+    assert page.run_button.isEnabled(), "who asks for it gets it"
+    assert page.run_button.text() == "Continue"
 
 
 def test_the_heatmap_is_driven_from_the_keyboard(scored: Window, qtbot: QtBot) -> None:

@@ -158,9 +158,9 @@ class ExportPage(Page):
         self.table = QTableWidget(0, len(HEADINGS))
         self.table.setHorizontalHeaderLabels(HEADINGS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        set_up_table(self.table, tr("Models to write"), stretch=4)
+        set_up_table(self.table, tr("Models to write"), stretch=1)
         numbers = NumberDelegate(self.table)
-        for place, width in ((0, 112), (1, 204), (2, 116), (3, 84)):
+        for place, width in ((0, 112), (2, 116), (3, 84), (4, 264)):
             self.table.setColumnWidth(place, with_heading(self.table, place, width))
         for place in (2, 3):
             self.table.setItemDelegateForColumn(place, numbers)

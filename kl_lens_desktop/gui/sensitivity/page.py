@@ -42,9 +42,10 @@ from kl_lens_desktop.gui.sensitivity.measures import (
 from kl_lens_desktop.gui.sensitivity.weight_detail import WeightDetail
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.gui.state.translation import tr
+from kl_lens_desktop.plan.device_limits import only_small
 from kl_lens_desktop.quant.formats import all_formats, parse_format
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import ANCHOR, AnalyzeJob
+from kl_lens_desktop.sensitivity.jobs import ANCHOR, Analysis, AnalyzeJob
 
 if TYPE_CHECKING:
     import numpy as np
@@ -284,7 +285,7 @@ class SensitivityPage(Page):
         if model is None:
             return 0
         analysis, entries = self.settings_row.analysis, self.session.entries
-        wanted = {(w["name"], name) for w in model.matrices for name in analysis.offered}
+        wanted = {(w["name"], name) for w in model.matrices for name in self._offered(analysis)}
         if not analysis.continues(self.session.analysis):
             return len(wanted)
         scores = self.session.scores
@@ -302,6 +303,13 @@ class SensitivityPage(Page):
         if analysis.exhaustive or analysis.formats:  # those are measured, whatever was predicted of them
             unfinished |= {pair for pair, entry in entries.items() if entry.is_predicted}
         return len((wanted - entries.keys()) | (wanted & unfinished))
+
+    def _offered(self, analysis: Analysis) -> set[str]:
+        """The formats to measure, but for those that a whole job leaves out and nobody asked for by name."""
+        devices = self.session.chosen_devices or ("CPU",)
+        spared = {name for device in devices for name in only_small(device, None)}
+        measured = {name for _, name in self.session.entries}
+        return set(analysis.offered) - (set() if analysis.formats or not measured else spared - measured)
 
     def _missing(self) -> str:
         if self.session.model is None:

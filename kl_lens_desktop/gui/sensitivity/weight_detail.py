@@ -42,7 +42,7 @@ class WeightDetail(QWidget):
     VIEWS = (tr("Figures"), tr("Values"), tr("By text"))
     turned = Signal(int)
 
-    WIDTHS = (80, 78, 66, 144, 144, 132, 84, 144, 138)
+    WIDTHS = (116, 74, 62, 134, 134, 128, 72, 138, 134)
     COLUMNS = (tr("Format"), tr("Size"), tr("Tokens"), *(each.label for each in MEASURES))
 
     def __init__(self, session: Session) -> None:
