@@ -14,7 +14,7 @@ from kl_lens_desktop.hub import store
 from kl_lens_desktop.hub.candidate import examine
 from kl_lens_desktop.hub.client import SUGGESTED, repository
 from kl_lens_desktop.hub.download import pull
-from kl_lens_desktop.model.fit import rounding_bytes, sizes_of, stage_needs
+from kl_lens_desktop.model.fit import BENCH_FP16, rounding_bytes, sizes_of, stage_needs
 from kl_lens_desktop.process.job import perform
 from tests import hub_server
 from tests.hub_server import Hub, Repository
@@ -224,6 +224,13 @@ def test_a_search_says_which_models_predict_no_text(hub: Hub, capsys: pytest.Cap
 
 def test_suggestions_are_published_models_of_families_that_are_known() -> None:
     assert set(SUGGESTED) <= {name for family in FAMILIES.values() for name in family.checkpoints}
+
+
+def test_seven_billion_parameters_fit_sixteen_gigabytes_but_for_fp16s_benchmark() -> None:
+    needs = {need.stage: need.ram_mb * 2**20 for need in stage_needs(7_000_000_000, 14_000_000_000)}
+    too_large = {stage for stage, needed in needs.items() if needed > 16e9}
+    assert too_large == {BENCH_FP16}
+    assert needs["bench"] > 7e9 * 5 / 8, "the plan's weights, at the least"
 
 
 def test_an_analysis_is_said_to_take_what_rounding_by_data_takes() -> None:

@@ -24,7 +24,7 @@ from kl_lens_desktop.gui.kit.controls import (
 )
 from kl_lens_desktop.gui.state.session import BLOCK_NAMES, STAGE_NAMES, Model
 from kl_lens_desktop.gui.state.translation import tr
-from kl_lens_desktop.model.fit import StageNeed, fits, stage_needs
+from kl_lens_desktop.model.fit import BENCH_FP16, StageNeed, fits, stage_needs
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.facts import Facts
@@ -227,5 +227,7 @@ def _fit_table(needs: list[StageNeed], work_folder: Path) -> QGridLayout:
     words = tr("This computer has {ram} of memory and {disk} of free disk space.").format(
         ram=quantities.size(ram), disk=quantities.size(disk)
     )
+    if any(need.stage == BENCH_FP16 and fits(need, work_folder) != "yes" for need in needs):
+        words += " " + tr("Without FP16, a benchmark still compares the others.")
     grid.addWidget(label(words, "secondary", wrap=True), len(needs) + 1, 0, 1, 4)
     return grid

@@ -21,7 +21,7 @@ from kl_lens_desktop.gui.kit.controls import column, combo, label, set_up_table,
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
-from kl_lens_desktop.model.fit import stage_needs
+from kl_lens_desktop.model.fit import BENCH_FP16, stage_needs
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.facts import Facts
@@ -163,7 +163,7 @@ def _verdict(hit: "Facts") -> tuple[str, str]:
         return "–", ""
     total = psutil.virtual_memory().total
     needs = {need.stage: 2**20 * need.ram_mb for need in stage_needs(hit.parameters, 2 * hit.parameters)}
-    bench = needs.pop("bench")
+    bench = needs.pop(BENCH_FP16)
     if max(needs.values()) > total:
         return tr("✗ too large"), ""
     if bench <= total:

@@ -822,6 +822,7 @@ STAGE_NAMES = {
     "export": tr("Exporting"),
     "push": tr("Uploading"),
     "bench": tr("Benchmarking"),
+    "bench-fp16": tr("Benchmarking FP16 too"),
     "devices": tr("Looking for devices"),
     "prices": tr("Measuring what formats cost"),
     "agree": tr("Measuring each weight's perplexity"),
