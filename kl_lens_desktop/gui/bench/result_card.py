@@ -39,8 +39,8 @@ class ResultCard(QWidget):
         self.model = Elided("", "heading", Qt.TextElideMode.ElideMiddle)
         self.about = Elided("", "secondary")
         across = row(*self.figures, spacing=16)
-        for place, share in enumerate((5, 4, 6)):
-            across.setStretch(place, share)
+        for place in range(3):
+            across.setStretch(place, 1)
         head = row(self.model, self.about, spacing=16)
         head.setStretch(0, 1)
         head.setStretch(1, 2)

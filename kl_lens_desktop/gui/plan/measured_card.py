@@ -21,9 +21,7 @@ _ROWS = (
             "0 is identical; 0.01 is hard to notice."
         ),
     ),
-    ("nearest", tr("… rounded to nearest"), tr("The same formats with every integer the nearest one")),
     ("there", tr("KL on other text"), ""),  # which text, a plan says
-    ("there_nearest", tr("… rounded to nearest"), tr("The same formats rounded to nearest, on that text")),
     ("top1", tr("Top-1 agreement"), tr("Share of tokens whose most likely next token stays the same")),
     (
         "perplexity",
@@ -33,8 +31,7 @@ _ROWS = (
     ("full", tr("… in full precision"), tr("Perplexity of the original model on the same text")),
 )
 _MEASURED = {"kl": "kl_pq", "top1": "top1_agreement", "perplexity": "perplexity", "full": "perplexity_full"}
-_BY_DATA = ("nearest", "there", "there_nearest")  # seen only where they were measured
-_KL = ("predicted", "kl", *_BY_DATA)
+_KL = ("predicted", "kl", "there")
 
 
 class MeasuredCard(QWidget):
@@ -70,7 +67,7 @@ class MeasuredCard(QWidget):
             absent = "–" if key == "predicted" else tr("not measured yet")
             shown.setText(absent if known is None else _in_words(key, *known, powers=powers))
             for widget in (self._names[key], shown):
-                widget.setVisible(known is not None or key not in _BY_DATA)
+                widget.setVisible(known is not None or key != "there")  # seen only where it was measured
         read = (plan.measured or {}).get("text")
         words = (
             tr("{tokens:,} tokens of {name}.").format(tokens=read["tokens"], name=read["name"])
@@ -87,7 +84,7 @@ class MeasuredCard(QWidget):
             )
             for widget in (self._names["there"], self.figures["there"]):
                 explain(widget, other)
-        explain(self._rounding, sentences)
+        explain(self._rounding, *sentences)
         self._rounding.setVisible(bool(sentences))
 
 
@@ -95,9 +92,7 @@ def _figures(plan: Plan) -> dict[str, tuple[float, float]]:
     """Mean and standard error of what is known of a plan, by the keys of `_ROWS`."""
     measured, kl = plan.measured or {}, plan.predicted.get("kl")
     found = {key: measured.get(name) for key, name in _MEASURED.items()}
-    found["nearest"] = (measured.get("nearest") or {}).get("kl_pq")
-    if elsewhere := measured.get("elsewhere"):
-        found |= {"there": elsewhere["kl_pq"], "there_nearest": elsewhere["nearest"]["kl_pq"]}
+    found["there"] = (measured.get("elsewhere") or {}).get("kl_pq")
     known = {key: (each["mean"], each["se"]) for key, each in found.items() if each}
     return known if kl is None else {**known, "predicted": (kl, plan.predicted.get("se") or 0.0)}
 
@@ -107,13 +102,30 @@ def _in_words(key: str, mean: float, se: float, *, powers: bool) -> str:
     return quantities.plus_minus(mean, se, powers=powers) if key in _KL else quantities.plus_minus(mean, se)
 
 
-def rounding_words(plan: Plan) -> str:
-    """How a plan is rounded, in two sentences; empty where every weight is rounded to nearest."""
+def rounding_words(plan: Plan) -> list[str]:
+    """How a plan is rounded, in two sentences, and what that gains where it was measured."""
     if not plan.roundings or plan.rounding is None:
-        return ""
+        return []
     one_by_one = plan.rounding["method"] == IN_SEQUENCE
     how = tr(", each making up for the errors of those before it") if one_by_one else ""
-    return tr(
-        "Rounding: the integers of {count} weights were chosen to keep what they "
-        "compute on {text}{how}. Size and speed are those of rounding to nearest."
-    ).format(count=len(plan.roundings), text=plan.rounding["text"], how=how)
+    words = [
+        tr(
+            "Rounding: the integers of {count} weights were chosen to keep what they "
+            "compute on {text}{how}. Size and speed are those of rounding to nearest."
+        ).format(count=len(plan.roundings), text=plan.rounding["text"], how=how)
+    ]
+    measured = plan.measured or {}
+    of_texts = [(measured.get("text"), measured, measured.get("nearest"))]
+    if elsewhere := measured.get("elsewhere"):
+        of_texts.append((elsewhere["text"], elsewhere, elsewhere["nearest"]))
+    for text, ours, nearest in of_texts:
+        if text and nearest:
+            means = [each["kl_pq"] for each in (ours, nearest)]
+            powers = quantities.need_powers(each["mean"] for each in means)
+            here, there = (quantities.plus_minus(each["mean"], each["se"], powers=powers) for each in means)
+            words.append(
+                tr("On {name}: KL {here}. Rounded to nearest, the same formats have {there}.").format(
+                    name=text["name"], here=here, there=there
+                )
+            )
+    return words

@@ -23,6 +23,7 @@ from kl_lens_desktop.plan.verdict import HARD_TO_NOTICE
 from kl_lens_desktop.quant.formats import parse_format
 
 _LABEL, _AXIS = 20, 60  # pixels that a mark's name takes, and the axis below
+_NAMED_LABELS = 5  # for which there must be room before the threshold is named too
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,8 @@ class ParetoChart(Chart):
         self.addItem(pg.PlotDataItem(x, y, pen=pg.mkPen(colours.accent, width=1.5)))
         self._draw_threshold(float(x.max()), float(y.min()), float(y.max()))
         # A label keeps as clear of the ones before it as its own size is, in the chart's units.
-        room = 0.4 * (x.max() - x.min()), 0.07 * (y.max() - y.min())
+        share = max(_LABEL / max(self.height() - _AXIS, _LABEL), 0.07)
+        room = 0.4 * (x.max() - x.min()), share * (y.max() - y.min())
         named: list[tuple[float, float]] = []
         marked: list[float] = []
         measured_too = {plan.method for plan in self._beside}
@@ -173,8 +175,10 @@ class ParetoChart(Chart):
             padding=0.05,
         )
 
-    def resizeEvent(self, event: QResizeEvent) -> None:
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # pyqtgraph calls it without one
         super().resizeEvent(event)
+        if event is not None and event.size().height() != event.oldSize().height():
+            self.redraw()  # as many labels as there is room for
         self._show_all()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
@@ -254,6 +258,8 @@ class ParetoChart(Chart):
             colours = theme.colours()
             pen = pg.mkPen(colours.edge, width=1, style=Qt.PenStyle.DashLine)
             self.addItem(pg.InfiniteLine(threshold, angle=0, pen=pen))
+            if self.height() < _AXIS + _NAMED_LABELS * _LABEL:
+                return
             words = pg.TextItem(tr("hard to notice below"), color=colours.secondary, anchor=(1, 1))
             words.setFont(theme.text_font(9))
             self.addItem(words)

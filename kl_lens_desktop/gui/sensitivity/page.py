@@ -315,7 +315,7 @@ class SensitivityPage(Page):
         if self.session.model is None:
             return MISSING
         if not self._left():
-            return tr("Everything is measured. Choose another text, more tokens or more formats.")
+            return tr("Everything is measured. Choose more text or formats.")
         return ""
 
     def _start(self) -> None:

@@ -47,7 +47,7 @@ class WeightDetail(QWidget):
 
     def __init__(self, session: Session) -> None:
         super().__init__()
-        self.setMinimumHeight(96)
+        self.setMinimumHeight(124)  # a line of figures above the scroll bar
         self._kind = Picture("ssm", "secondary", 14)
         self._name = Elided(tr("Nothing selected"), "heading", Qt.TextElideMode.ElideMiddle)
         self._facts = label("", "secondary")
