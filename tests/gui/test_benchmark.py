@@ -30,6 +30,7 @@ from kl_lens_desktop.gui.kit.charts import spread_labels, stack_labels
 from kl_lens_desktop.gui.kit.controls import Elided
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state import bench_history
+from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.home import home
 from kl_lens_desktop.process.events import Memory
 from kl_lens_desktop.process.job import Job
@@ -587,6 +588,21 @@ def test_earlier_benchmarks_are_kept_and_compared(page: BenchmarkPage, opened: W
         bench_history.keep(workspace)
     assert len(list(workspace.benchmarks.iterdir())) == bench_history.KEPT
     assert "29" in max(path.stem for path in workspace.benchmarks.iterdir())
+
+
+def test_a_cancelled_benchmark_says_which_figures_are_left(page: BenchmarkPage, opened: Window) -> None:
+    session = opened.session
+    step = Step(BenchJob((), session.workspace.bench))
+
+    def said_of(*rows: dict[str, Any]) -> str:
+        session.bench = list(rows)
+        session.job.cancelled.emit(step)
+        return opened.banner.text.text()
+
+    assert "The earlier benchmark is kept" in said_of(bench_row("plan", status="failed: ended"))
+    assert "Its finished rows are kept. An earlier benchmark is under" in said_of(bench_row("fp16"))
+    session.workspace.bench.unlink()
+    assert "No row was finished" in said_of()
 
 
 def test_the_result_is_told_in_three_figures_and_as_a_picture(page: BenchmarkPage, tmp_path: Path) -> None:
