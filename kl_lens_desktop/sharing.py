@@ -31,8 +31,13 @@ FILE_LIMIT = 64 * 2**20
 PARTS: dict[str, Callable[[Path], Any]] = {"plan": load_plan, "scores": load_scores, "bench": load_bench}
 _START = 200  # bytes in which a file of ours has said what it is
 _CARD_LIMIT = 20_000
-# What a path looks like on either system: on Windows with spaces in the names of folders, and to a server.
-_WINDOWS = re.compile(r"(?:\b[A-Za-z]:|\\\\[\w.$-]+)[\\/](?:[^\\/:*?\"<>|\r\n]+[\\/])*([^\\/:*?\"<>|\s]*)")
+# What a path looks like on either system: on Windows with spaces in the names of folders, to a server, and
+# with each \ twice as Python's errors write it; on POSIX with spaces where it stands in quotes.
+_WINDOWS = re.compile(
+    r"(?:\b[A-Za-z]:|\\{2,}[\w.$-]+)[\\/]+(?:[^\\/:*?\"<>|\r\n]+[\\/]+)*([^\\/:*?\"<>|\s]*)"
+)
+_QUOTED = re.compile(r"(?<=['\"])(?:~|/[^/:'\"<>\r\n]+)/(?:[^/:'\"<>\r\n]+/)*([^/:'\"<>\r\n]*)(?=['\"])")
+_FILE_URL = re.compile(r"\bfile://(?=/)")
 _POSIX = re.compile(r"(?<![\w/.:])(?:~|/[^\s/:'\"<>]+)/(?:[^\s/:'\"<>]+/)*([^\s/:'\"<>]*)")
 
 
@@ -249,7 +254,8 @@ def without_paths(value: Any) -> Any:
         for root in (Path.home(), Path(tempfile.gettempdir())):
             if len(str(root)) > 1:  # and not the root of everything
                 value = value.replace(str(root), "~").replace(root.as_posix(), "~")
-        return _POSIX.sub(r"\1", _WINDOWS.sub(r"\1", value))
+        value = _WINDOWS.sub(r"\1", _FILE_URL.sub("", value))
+        return _POSIX.sub(r"\1", _QUOTED.sub(r"\1", value))
     if isinstance(value, list):
         return [without_paths(each) for each in value]
     if isinstance(value, dict):

@@ -76,6 +76,13 @@ def test_a_bundle_tells_no_paths(results: Path, tmp_path: Path) -> None:
         ("cannot open /home/jo/models/x.bin: gone", "cannot open x.bin: gone"),
         (r"cannot open C:\Users\Jo Smith\my models\x.bin: gone", "cannot open x.bin: gone"),
         (r"\\server\share\jo\x.bin", "x.bin"),
+        (
+            r"[WinError 5] Access is denied: 'C:\\Users\\Jo Smith\\x.bin'",
+            "[WinError 5] Access is denied: 'x.bin'",
+        ),
+        (r"'\\\\server\\share\\jo\\x.bin'", "'x.bin'"),
+        ("[Errno 13] Permission denied: '/media/My Disk/jo/x.bin'", "[Errno 13] Permission denied: 'x.bin'"),
+        ("file:///data/jo/x.bin", "x.bin"),
         ("see D:/work/jo/x.bin", "see x.bin"),
         ("~/jo/x.bin", "x.bin"),
         ("12 tokens/s, kl-lens/plan/1 and 3/4", "12 tokens/s, kl-lens/plan/1 and 3/4"),
