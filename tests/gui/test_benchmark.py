@@ -624,6 +624,19 @@ def test_the_result_is_told_in_three_figures_and_as_a_picture(page: BenchmarkPag
     assert not QGuiApplication.clipboard().pixmap().isNull()
 
 
+def test_a_doubt_about_the_speed_is_whole_in_the_picture(page: BenchmarkPage, opened: Window) -> None:
+    def timed(name: str, *rounds: float) -> dict[str, Any]:
+        return bench_row(name, tokens_per_s=spread(sum(rounds) / 2) | {"rounds": list(rounds)})
+
+    opened.session.bench = [timed("fp16", 90.0, 110.0), timed("plan", 180.0, 140.0)]
+    opened.resize(opened.minimumSize())
+    opened.show_page("Benchmark")
+    opened.session.bench_changed.emit()
+    QApplication.processEvents()
+    value, words = page.result.figures[1].value.text(), page.result.figures[1].words.text()
+    assert (value, words) == ("1.6×", "as fast, not certain")
+
+
 def test_what_the_exported_folder_is_used_with_can_be_copied(page: BenchmarkPage, tmp_path: Path) -> None:
     page.session.exports = {"plan": tmp_path / "plan", "fp16": tmp_path / "fp16"}
     page.session.exports_changed.emit()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kl_lens_desktop.errors import KLLensError
 from kl_lens_desktop.files import write_json
 from kl_lens_desktop.gui.sensitivity.page import SensitivityPage
 from kl_lens_desktop.gui.shell.window import Window
@@ -21,12 +22,17 @@ class Held:
     """Questions to the background that wait until a test lets each be read and answered, in any order."""
 
     def __init__(self, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.asked: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
-        monkeypatch.setattr(session.background, "run", lambda ask, done, _: self.asked.append((ask, done)))
+        self.asked: list[tuple[Callable[[], Any], Callable[[Any], None], Callable[[KLLensError], None]]] = []
+        monkeypatch.setattr(session.background, "run", lambda *question: self.asked.append(question))
 
     def answer(self, place: int = 0) -> None:
-        ask, done = self.asked.pop(place)
-        done(ask())
+        ask, done, failed = self.asked.pop(place)
+        try:
+            found = ask()
+        except KLLensError as error:
+            failed(error)
+        else:
+            done(found)
 
 
 def open_another(session: Session) -> None:
@@ -55,7 +61,7 @@ def test_of_two_readings_of_the_work_folder_the_later_one_counts(
     place = session.workspace.bench
     write_json(place, bench_document())
     session.reload()
-    before, done = held.asked.pop()
+    before, done, _ = held.asked.pop()
     earlier = before()
     write_json(place, bench_document() | {"rows": [bench_row("plan")]})
     session.reload()
@@ -110,7 +116,7 @@ def test_values_of_a_weight_are_of_the_model_that_is_open(
     page.detail.tabs.setCurrentIndex(1)
     held.asked.clear()
     page.choose(weight)
-    (_, show), values = held.asked.pop(), page.detail.values
+    (_, show, _), values = held.asked.pop(), page.detail.values
     show(np.arange(7, dtype=np.float32))
     assert values.accessibleDescription().startswith("7 values")
     open_another(opened.session)

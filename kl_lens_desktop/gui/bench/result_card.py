@@ -39,8 +39,8 @@ class ResultCard(QWidget):
         self.model = Elided("", "heading", Qt.TextElideMode.ElideMiddle)
         self.about = Elided("", "secondary")
         across = row(*self.figures, spacing=16)
-        for place, share in enumerate((5, 4, 6)):
-            across.setStretch(place, share)
+        for place in range(len(self.figures)):
+            across.setStretch(place, 1)
         head = row(self.model, self.about, spacing=16)
         head.setStretch(0, 1)
         head.setStretch(1, 2)
@@ -104,6 +104,8 @@ class ResultCard(QWidget):
             value, _, words = found.pace.partition(" ")
             if found.speed is not None and found.speed.apart is False:
                 speed.say("≈ 1×", tr("as fast, within noise"))
+            elif found.speed is not None and found.speed.apart is None:
+                speed.say(value, tr("as fast, not certain"))  # all of it is seen in the picture
             else:
                 speed.say(value or "–", tr(words or "speed"))
             share = found.alike.partition(" %")[0]
@@ -150,7 +152,7 @@ class ResultCard(QWidget):
 
     def _open(self) -> None:
         if folder := self._folder():
-            open_folder(folder)
+            open_folder(self._session, folder)
 
     def _show_use(self) -> None:
         folder, found = self._folder(), self._shown
