@@ -96,6 +96,7 @@ class SensitivityPage(Page):
         self.why = self.add_reason()
         self.foot.addWidget(self.next)
         self.measure.currentIndexChanged.connect(self._show)
+        self.measure.currentIndexChanged.connect(self._show_agreement)
         self.format.currentIndexChanged.connect(self._show)
         self.heatmap.selected.connect(self.choose)
         self.bars.selected.connect(self.choose)
@@ -374,7 +375,7 @@ class SensitivityPage(Page):
     def _zoom(self, step: int) -> None:
         self.heatmap.zoom += step
 
-    def _show_agreement(self) -> None:
+    def _show_agreement(self, *_: object) -> None:
         self.agreement.show_result(self.session.agreement, self.current[0])
 
 
