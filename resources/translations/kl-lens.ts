@@ -319,6 +319,14 @@ The other: {second}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Pages (*.html)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Tables (*.csv)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Save the comparison</source>
         <translation type="unfinished"></translation>
     </message>
@@ -860,10 +868,6 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>*{suffix};;All files (*)</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>Picture</source>
         <translation type="unfinished"></translation>
     </message>
@@ -948,15 +952,7 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Cannot write {path}: choose a folder that you may write to.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>Save the picture</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>*.png;;All files (*)</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1365,14 +1361,6 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
     </message>
     <message>
         <source>Copied the figures.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>Cannot write {path}</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>the folder refuses it</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3872,6 +3860,10 @@ Pinned to {label} by hand</source>
     </message>
     <message>
         <source>Cannot open {folder}: {why}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} exists already. Do you want to replace it?</source>
         <translation type="unfinished"></translation>
     </message>
 </context>

@@ -15,6 +15,7 @@ from PySide6.QtGui import QColor, QGuiApplication, QImage
 from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QTableView
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.bench import report
 from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.judgement import Rank
 from kl_lens_desktop.bench.report import load_bench
@@ -362,6 +363,13 @@ def test_memory_is_shown_while_a_child_works_and_its_ends_until_the_next_run(pag
     assert "480" not in strip.process.text() + strip.process.toolTip()
 
 
+def test_memory_of_another_model_is_not_shown(page: BenchmarkPage, opened: Window) -> None:
+    opened.session.job.memory.emit(Memory("plan on CPU", 300.0, 400.0, 8000.0, 16000.0))
+    assert not page.memory.isHidden()
+    opened.session.forget_results()
+    assert page.memory.isHidden()
+
+
 @given(st.integers(1, 4 * CAPACITY), st.integers(0, 4 * CAPACITY))
 def test_a_long_run_is_thinned_without_losing_its_peak(count: int, peak: int) -> None:
     series = Series()
@@ -559,7 +567,9 @@ def test_the_menu_of_columns_opens_by_the_header_and_stays_while_one_chooses(
 
 
 @pytest.mark.qt_log_ignore("This plugin does not support")
-def test_earlier_benchmarks_are_kept_and_compared(page: BenchmarkPage, opened: Window, qtbot: QtBot) -> None:
+def test_earlier_benchmarks_are_kept_and_compared(
+    page: BenchmarkPage, opened: Window, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = opened.session.workspace
     assert bench_history.earlier(workspace) == []
     with qtbot.waitSignal(opened.session.job.ended, timeout=JOB_MS):
@@ -574,7 +584,9 @@ def test_earlier_benchmarks_are_kept_and_compared(page: BenchmarkPage, opened: W
     (kept,) = bench_history.earlier(workspace)
     assert load_bench(kept.path) == bench_document()
     assert kept.words.endswith("4 models on CPU, HETERO:CPU · prompts of 256 tokens")
-    page._offer_others()
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "load_bench", lambda _: pytest.fail("the menu waits for files that it knows"))
+        page._offer_others()
     first, *_, last = page._others.actions()
     assert first.text() == kept.words
     assert last.text() == "Another file…"
@@ -588,6 +600,17 @@ def test_earlier_benchmarks_are_kept_and_compared(page: BenchmarkPage, opened: W
         bench_history.keep(workspace)
     assert len(list(workspace.benchmarks.iterdir())) == bench_history.KEPT
     assert "29" in max(path.stem for path in workspace.benchmarks.iterdir())
+
+
+def test_a_table_is_saved_as_a_table_whatever_its_name(
+    page: BenchmarkPage, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "granite-4.0-h"), ""))
+    with qtbot.waitSignal(page.session.said, timeout=30_000):
+        page._choose_file("bench.csv")
+    (written,) = tmp_path.glob("granite*")
+    assert written.name == "granite-4.0-h.csv"
+    assert written.read_text(encoding="utf-8-sig").startswith("variant,")
 
 
 def test_a_cancelled_benchmark_says_which_figures_are_left(page: BenchmarkPage, opened: Window) -> None:

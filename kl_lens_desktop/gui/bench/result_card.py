@@ -5,13 +5,15 @@ from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QColor, QFontDatabase, QGuiApplication, QPixmap
-from PySide6.QtWidgets import QFileDialog, QMenu, QPlainTextEdit, QSizePolicy, QWidget
+from PySide6.QtWidgets import QMenu, QPlainTextEdit, QSizePolicy, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.outcome import PLAN, Outcome, outcome
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Elided, button, card, column, combo, label, row
 from kl_lens_desktop.gui.kit.desktop import open_folder
+from kl_lens_desktop.gui.kit.saving import ask_where, save_png
 from kl_lens_desktop.gui.kit.share import ShareButton
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
@@ -133,19 +135,17 @@ class ResultCard(QWidget):
 
     def save_picture(self, path: Path) -> None:
         """Write the card as a PNG."""
-        if self.picture().save(str(path), "PNG"):
-            self._session.say("info", tr("Saved the picture as {path}.").format(path=path))
+        try:
+            save_png(self.picture(), path)
+        except InputError as error:
+            self._session.say_error(error)
         else:
-            self._session.say(
-                "error", tr("Cannot write {path}: choose a folder that you may write to.").format(path=path)
-            )
+            self._session.say("info", tr("Saved the picture as {path}.").format(path=path))
 
     def _choose_file(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, tr("Save the picture"), "result.png", tr("*.png;;All files (*)")
-        )
-        if path:
-            self.save_picture(Path(path) if Path(path).suffix else Path(path).with_suffix(".png"))
+        kinds = {tr("Pictures (*.png)"): ".png"}
+        if path := ask_where(self, tr("Save the picture"), "result.png", kinds):
+            self.save_picture(path)
 
     def _folder(self) -> Path | None:
         return self._session.exports.get(PLAN)
