@@ -126,3 +126,23 @@ def test_values_of_a_weight_are_of_the_model_that_is_open(
     assert values.accessibleDescription() == "Select a weight", "those of the model before"
     held.answer()
     assert values.accessibleDescription().startswith("1,")
+
+
+def test_scores_that_were_set_aside_do_not_come_back_and_nor_does_their_agreement(
+    scored: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, held = scored.session, Held(scored.session, monkeypatch)
+    assert session.scores is not None
+    write_json(session.workspace.agree, {"points": []})
+    session.agreement = {"points": []}  # type: ignore[typeddict-item]
+    session.reload()
+    ask, done, _ = held.asked.pop()
+    earlier = ask()
+    session.set_analysis(replace(session.analysis, tokens=1024, text=(Path("other.txt"),)))
+    done(earlier)
+    session.reload()
+    held.answer()
+    assert session.scores is None
+    assert not session.entries
+    assert session.agreement is None
+    assert session.workspace.agree.with_name("agree-before.json").exists()

@@ -395,18 +395,25 @@ class Session(QObject):
         return replace(kept, rounding="nearest") if older else kept
 
     def set_analysis(self, analysis: Analysis) -> None:
-        """Measure so from now on; scores measured otherwise are set aside as ``scores-before.json``."""
+        """Measure so from now on; scores measured otherwise are set aside as ``scores-before.json``.
+
+        So is their agreement with perplexity.
+        """
         workspace = self.workspace
         if workspace.scores.exists() and not analysis.continues(self.analysis):
             try:
-                rename(workspace.scores, workspace.scores.with_name("scores-before.json"), patience_s=1.0)
+                for path in (workspace.scores, workspace.agree):
+                    if path.exists():
+                        rename(path, path.with_stem(f"{path.stem}-before"), patience_s=1.0)
             except OSError as error:
                 step = tr("Close the programs that use it, and try again")
                 self.say_error(InputError(tr("The scores cannot be set aside"), reason(error), step))
                 return
-            self.scores, self.entries = None, {}
+            self.scores, self.entries, self.agreement = None, {}, None
+            self._taken = self._asked
             self.scores_changed.emit()
             self.entries_changed.emit()
+            self.agreement_changed.emit()
         self.settings.keep_analysis(workspace, analysis)
 
     def time_computer(self) -> None:
