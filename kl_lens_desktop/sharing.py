@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop import __version__, quantities
-from kl_lens_desktop.bench.outcome import outcome
+from kl_lens_desktop.bench.outcome import PLAN, outcome
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import check_replaceable, read_json, read_start, write_json, write_text
@@ -219,9 +219,15 @@ def card(model: ModelIdentity, plan: Plan | None, bench: dict[str, Any] | None) 
                 f"token, {quantities.unchanged(same)} of next words unchanged, on {text}"
             )
     if bench is not None and (found := outcome(bench["rows"])):
-        lines.append(f"On {found.device}: {found.sentence}")
+        lines.append(f"On {found.device}{_other_plan(plan, bench)}: {found.sentence}")
         lines.append(f"Measured on {bench['environment']['cpu']}")
     return "\n".join(lines)[:_CARD_LIMIT]
+
+
+def _other_plan(plan: Plan | None, bench: dict[str, Any]) -> str:
+    """Words for figures that were measured of another plan than the one beside them."""
+    measured = {row.get("plan_sha256") for row in bench["rows"] if row["variant"] == PLAN}
+    return ", with another plan" if plan is not None and measured - {None, plan.sha256} else ""
 
 
 def check_one_model(model: ModelIdentity, read: dict[str, Any], path: Path) -> None:

@@ -100,6 +100,15 @@ def test_texts_never_grow_longer_by_that(text: str) -> None:
     assert len(without_paths(text)) <= len(text)
 
 
+def test_figures_of_another_plan_are_told_as_such(results: Path, tmp_path: Path) -> None:
+    plan, bench = load_plan(results / "plan.json"), read_json(results / "bench.json")
+    assert "\nOn CPU, with another plan: 8.00 MB" in share(results, tmp_path / "a.json").card
+    for row in bench["rows"]:
+        row["plan_sha256"] = plan.sha256 if row["variant"] == "plan" else row["plan_sha256"]
+    write_json(results / "bench.json", bench)
+    assert "\nOn CPU: 8.00 MB" in share(results, tmp_path / "b.json").card
+
+
 def test_parts_of_two_models_are_not_shared_together(results: Path, tmp_path: Path) -> None:
     plan = read_json(results / "plan.json")
     plan["model"]["sha256"] = "b" * 64

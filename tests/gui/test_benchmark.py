@@ -696,3 +696,31 @@ def test_without_the_plan_there_is_no_result(page: BenchmarkPage) -> None:
 def test_the_result_leads_to_the_chat(page: BenchmarkPage) -> None:
     page.result.chat.click()
     assert page.tabs.tabText(page.tabs.currentIndex()) == "Chat"
+
+
+def test_a_folder_that_is_not_there_is_not_opened(page: BenchmarkPage) -> None:
+    assert page.result.folder.isEnabled()
+    page.session.exports = {}
+    page.session.exports_changed.emit()
+    assert not page.result.folder.isEnabled()
+
+
+def test_an_answer_takes_the_keyboard_from_nobody(
+    page: BenchmarkPage, opened: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.show_page("Benchmark")
+    page.result.chat.click()
+    assert opened.focusWidget() is page.chat.prompt
+
+    def turn(*, busy: bool) -> None:
+        monkeypatch.setattr(type(opened.session.chat), "busy", property(lambda _: busy))
+        opened.session.chat.changed.emit()
+
+    turn(busy=True)
+    assert opened.focusWidget() is page.chat.stop
+    turn(busy=False)
+    assert opened.focusWidget() is page.chat.prompt
+    turn(busy=True)
+    page.view.setFocus()
+    turn(busy=False)
+    assert opened.focusWidget() is page.view

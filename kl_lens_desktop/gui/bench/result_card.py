@@ -117,6 +117,7 @@ class ResultCard(QWidget):
             )
         for each in self._buttons:
             each.setEnabled(found is not None)
+        self.folder.setEnabled(found is not None and self._folder() is not None)
         self._show_use()
 
     def picture(self) -> QPixmap:
