@@ -35,15 +35,20 @@ def write_text(path: Path, text: str) -> None:
     InputError
         If the folder cannot be written.
     """
+    # Names may hold lone surrogates, which UTF-8 does not have; escaped so, JSON reads them back.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` as `write_text` does a text."""
     _check_file_name(path)
     place = behind_links(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary.sweep_partials(place.parent)
         with temporary.partial_of(place) as partial:
-            # Names may hold lone surrogates, which UTF-8 does not have; escaped so, JSON reads them back.
-            with partial.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-                file.write(text)
+            with partial.open("xb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             with temporary.placing():

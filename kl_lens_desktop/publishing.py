@@ -1,6 +1,6 @@
 """An exported folder on the Hub: what would be uploaded, its model card, and the upload, which is private."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -142,12 +142,43 @@ def _original(about: dict[str, Any]) -> Path | None:
     return stored.folder if stored else None
 
 
+def has_figures(folder: Path, bench: Path) -> bool:
+    """Whether a bench file measured this folder, and not another export of its name.
+
+    Raises
+    ------
+    InputError
+        If either cannot be read.
+    """
+    from kl_lens_desktop.bench.model_card import figures
+    from kl_lens_desktop.bench.report import load_bench
+
+    return bool(figures(_rows_of(folder, load_bench(bench)["rows"]), folder.name))
+
+
 def _figures(folder: Path, bench: Path) -> str:
     from kl_lens_desktop.bench.model_card import figures
     from kl_lens_desktop.bench.report import load_bench
 
-    found = figures(load_bench(bench)["rows"], folder.name)
-    if not found:
-        why = f"it has no figures of {folder.name}"
-        raise InputError(f"Cannot use {bench}", why, "Choose its benchmark")
-    return found
+    rows = load_bench(bench)["rows"]
+    if found := figures(_rows_of(folder, rows), folder.name):
+        return found
+    what = f"Cannot use {bench}"
+    if figures(rows, folder.name):
+        raise InputError(what, f"it measured another export called {folder.name}", "Benchmark this one")
+    raise InputError(what, f"it has no figures of {folder.name}", "Choose its benchmark")
+
+
+def _rows_of(folder: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that may be of the folder as it is: its plan and its model, as far as a row tells them."""
+    from kl_lens_desktop.plan.document import load_plan
+
+    if not (folder / "plan.json").is_file():
+        return list(rows)
+    plan = load_plan(folder / "plan.json")
+    own = (None, plan.sha256), (None, plan.model.sha256)
+    return [
+        row
+        for row in rows
+        if row.get("plan_sha256") in own[0] and (row.get("model") or {}).get("sha256") in own[1]
+    ]

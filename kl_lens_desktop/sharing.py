@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop import __version__, quantities
-from kl_lens_desktop.bench.outcome import outcome
+from kl_lens_desktop.bench.outcome import PLAN, outcome
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import check_replaceable, read_json, read_start, write_json, write_text
@@ -31,8 +31,13 @@ FILE_LIMIT = 64 * 2**20
 PARTS: dict[str, Callable[[Path], Any]] = {"plan": load_plan, "scores": load_scores, "bench": load_bench}
 _START = 200  # bytes in which a file of ours has said what it is
 _CARD_LIMIT = 20_000
-# What a path looks like on either system: on Windows with spaces in the names of folders, and to a server.
-_WINDOWS = re.compile(r"(?:\b[A-Za-z]:|\\\\[\w.$-]+)[\\/](?:[^\\/:*?\"<>|\r\n]+[\\/])*([^\\/:*?\"<>|\s]*)")
+# What a path looks like on either system: on Windows with spaces in the names of folders, to a server, and
+# with each \ twice as Python's errors write it; on POSIX with spaces where it stands in quotes.
+_WINDOWS = re.compile(
+    r"(?:\b[A-Za-z]:|\\{2,}[\w.$-]+)[\\/]+(?:[^\\/:*?\"<>|\r\n]+[\\/]+)*([^\\/:*?\"<>|\s]*)"
+)
+_QUOTED = re.compile(r"(?<=['\"])(?:~|/[^/:'\"<>\r\n]+)/(?:[^/:'\"<>\r\n]+/)*([^/:'\"<>\r\n]*)(?=['\"])")
+_FILE_URL = re.compile(r"\bfile://(?=/)")
 _POSIX = re.compile(r"(?<![\w/.:])(?:~|/[^\s/:'\"<>]+)/(?:[^\s/:'\"<>]+/)*([^\s/:'\"<>]*)")
 
 
@@ -214,9 +219,15 @@ def card(model: ModelIdentity, plan: Plan | None, bench: dict[str, Any] | None) 
                 f"token, {quantities.unchanged(same)} of next words unchanged, on {text}"
             )
     if bench is not None and (found := outcome(bench["rows"])):
-        lines.append(f"On {found.device}: {found.sentence}")
+        lines.append(f"On {found.device}{_other_plan(plan, bench)}: {found.sentence}")
         lines.append(f"Measured on {bench['environment']['cpu']}")
     return "\n".join(lines)[:_CARD_LIMIT]
+
+
+def _other_plan(plan: Plan | None, bench: dict[str, Any]) -> str:
+    """Words for figures that were measured of another plan than the one beside them."""
+    measured = {row.get("plan_sha256") for row in bench["rows"] if row["variant"] == PLAN}
+    return ", with another plan" if plan is not None and measured - {None, plan.sha256} else ""
 
 
 def check_one_model(model: ModelIdentity, read: dict[str, Any], path: Path) -> None:
@@ -249,7 +260,8 @@ def without_paths(value: Any) -> Any:
         for root in (Path.home(), Path(tempfile.gettempdir())):
             if len(str(root)) > 1:  # and not the root of everything
                 value = value.replace(str(root), "~").replace(root.as_posix(), "~")
-        return _POSIX.sub(r"\1", _WINDOWS.sub(r"\1", value))
+        value = _WINDOWS.sub(r"\1", _FILE_URL.sub("", value))
+        return _POSIX.sub(r"\1", _QUOTED.sub(r"\1", value))
     if isinstance(value, list):
         return [without_paths(each) for each in value]
     if isinstance(value, dict):

@@ -11,8 +11,11 @@ from huggingface_hub import ModelCard, constants
 from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.hub.download import pull
+from kl_lens_desktop.plan.document import Plan, save_plan
+from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.job import perform
-from kl_lens_desktop.publishing import publish_plan
+from kl_lens_desktop.publishing import has_figures, publish_plan
+from kl_lens_desktop.sensitivity.scores import Scores
 from tests import hub_server
 from tests.hub_server import Hub, Repository
 from tests.strangers import bench_document, bench_row
@@ -163,3 +166,26 @@ def test_the_card_shows_the_figures_of_this_folder(hub: Hub, folder: Path) -> No
     folder.rename(folder.with_name("other"))
     with pytest.raises(InputError, match="it has no figures of other"):
         publish_plan(folder.with_name("other"), path)
+
+
+def test_figures_of_an_earlier_export_are_not_published(
+    hub: Hub, folder: Path, sample_scores: Scores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, before = propose(sample_scores, bits=9), propose(sample_scores, bits=6)
+    save_plan(folder / "plan.json", now)
+    path = folder.parent / "bench.json"
+
+    def measured(plan: Plan, **model: str) -> None:
+        about = {"id": plan.model.id, "revision": None, "sha256": plan.model.sha256} | model
+        row = bench_row("plan") | {"plan_sha256": plan.sha256, "model": about}
+        path.write_text(json.dumps(bench_document([row])), encoding="utf-8")
+
+    measured(now)
+    assert has_figures(folder, path)
+    assert "| CPU | 8.00 MB" in publish_plan(folder, path).card
+    for plan, model in ((before, {}), (now, {"sha256": "b" * 64})):
+        measured(plan, **model)
+        assert not has_figures(folder, path)
+        push(folder, "--bench", str(path), "--yes", status=1)
+        assert "it measured another export called plan. Benchmark this one" in capsys.readouterr().err
+    assert TARGET not in hub.repositories

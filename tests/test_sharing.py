@@ -76,6 +76,13 @@ def test_a_bundle_tells_no_paths(results: Path, tmp_path: Path) -> None:
         ("cannot open /home/jo/models/x.bin: gone", "cannot open x.bin: gone"),
         (r"cannot open C:\Users\Jo Smith\my models\x.bin: gone", "cannot open x.bin: gone"),
         (r"\\server\share\jo\x.bin", "x.bin"),
+        (
+            r"[WinError 5] Access is denied: 'C:\\Users\\Jo Smith\\x.bin'",
+            "[WinError 5] Access is denied: 'x.bin'",
+        ),
+        (r"'\\\\server\\share\\jo\\x.bin'", "'x.bin'"),
+        ("[Errno 13] Permission denied: '/media/My Disk/jo/x.bin'", "[Errno 13] Permission denied: 'x.bin'"),
+        ("file:///data/jo/x.bin", "x.bin"),
         ("see D:/work/jo/x.bin", "see x.bin"),
         ("~/jo/x.bin", "x.bin"),
         ("12 tokens/s, kl-lens/plan/1 and 3/4", "12 tokens/s, kl-lens/plan/1 and 3/4"),
@@ -91,6 +98,15 @@ def test_of_a_path_the_name_is_left(text: str, left: str) -> None:
 @given(st.text(max_size=200))
 def test_texts_never_grow_longer_by_that(text: str) -> None:
     assert len(without_paths(text)) <= len(text)
+
+
+def test_figures_of_another_plan_are_told_as_such(results: Path, tmp_path: Path) -> None:
+    plan, bench = load_plan(results / "plan.json"), read_json(results / "bench.json")
+    assert "\nOn CPU, with another plan: 8.00 MB" in share(results, tmp_path / "a.json").card
+    for row in bench["rows"]:
+        row["plan_sha256"] = plan.sha256 if row["variant"] == "plan" else row["plan_sha256"]
+    write_json(results / "bench.json", bench)
+    assert "\nOn CPU: 8.00 MB" in share(results, tmp_path / "b.json").card
 
 
 def test_parts_of_two_models_are_not_shared_together(results: Path, tmp_path: Path) -> None:

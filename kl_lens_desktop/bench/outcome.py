@@ -55,13 +55,8 @@ class Outcome:
             return f"{quantities.significant(self.tokens_per_s)} tokens/s" if self.tokens_per_s else ""
         if self.speed.apart is False:
             return "about as fast"
-        return f"{self.speed.ratio:.2g}× as fast" + (f" ({self.doubt})" if self.doubt else "")
-
-    @property
-    def doubt(self) -> str:
-        """``2 rounds: not certain``, where these are too few to say whether the speeds differ."""
-        unknown = self.speed is not None and self.speed.apart is None
-        return f"{self.speed.measurements}: not certain" if unknown and self.speed else ""
+        doubt = "" if self.speed.apart else f" ({self.speed.measurements}: not certain)"
+        return f"{self.speed.ratio:.2g}× as fast{doubt}"
 
     @property
     def alike(self) -> str:

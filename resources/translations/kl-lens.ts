@@ -319,6 +319,14 @@ The other: {second}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Pages (*.html)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Tables (*.csv)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Save the comparison</source>
         <translation type="unfinished"></translation>
     </message>
@@ -860,10 +868,6 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>*{suffix};;All files (*)</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>Picture</source>
         <translation type="unfinished"></translation>
     </message>
@@ -928,6 +932,10 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>as fast, not certain</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>same next word</source>
         <translation type="unfinished"></translation>
     </message>
@@ -944,15 +952,7 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Cannot write {path}: choose a folder that you may write to.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>Save the picture</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>*.png;;All files (*)</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1320,11 +1320,19 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>to</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Reading the folder …</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
         <source>{bytes} in {count}:</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The benchmark measured an earlier export. For figures in the card, run it again.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1353,14 +1361,6 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
     </message>
     <message>
         <source>Copied the figures.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>Cannot write {path}</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>the folder refuses it</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1886,6 +1886,14 @@ Or drag this button to a folder, a mail or a chat.</source>
     </message>
     <message>
         <source>This cannot be undone.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Cannot list {folder}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Check the folder, or choose another in Settings</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2534,6 +2542,14 @@ Or drag this button to a folder, a mail or a chat.</source>
     </message>
     <message>
         <source>removal of all pins</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>limits</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>budget</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3395,6 +3411,10 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>{left} left</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Resume</source>
         <translation type="unfinished"></translation>
     </message>
@@ -3591,7 +3611,31 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>{kinds} blocks</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>rev {revision}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>local</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{path} was not applied: another model was opened meanwhile.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>{stage}: cancelled. {kept}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Its finished rows are kept. An earlier benchmark is under “Compare with”.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>No row was finished.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3808,6 +3852,18 @@ Pinned to {label} by hand</source>
     </message>
     <message>
         <source>{done:,} of {count} are measured.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>there is no such folder</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Cannot open {folder}: {why}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{name} exists already. Do you want to replace it?</source>
         <translation type="unfinished"></translation>
     </message>
 </context>

@@ -266,3 +266,27 @@ def test_rounding_is_chosen_beside_the_formats(opened: Window, qtbot: QtBot) -> 
         row.by_data.setChecked(False)
     assert row.analysis == replace(before, rounding="nearest")
     assert not row.analysis.continues(before)
+
+
+def test_the_agreement_is_drawn_by_the_measure_that_is_chosen(opened: Window) -> None:
+    page = opened.page("Sensitivity")
+    assert isinstance(page, SensitivityPage)
+    points = [
+        {"weight": f"{place}", "format": "int8_sym", "kl_pq": 1.0 * place, "mse": -1.0 * place,
+         "perplexity": 10.0 + place}
+        for place in range(3)
+    ]  # fmt: skip
+    metrics = {key: {"tau": tau, "low": -1.0, "high": 1.0} for key, tau in (("kl_pq", 1.0), ("mse", -1.0))}
+    result = {
+        "points": points, "metrics": metrics, "perplexity_full": 9.0, "text": {"name": "t", "tokens": 512},
+    }  # fmt: skip
+    opened.session.agreement = result  # type: ignore[assignment]
+    opened.session.agreement_changed.emit()
+
+    def drawn() -> tuple[str, list[float]]:
+        chart = page.agreement.scatter
+        return chart.getAxis("bottom").labelText, [x for _, x, _ in chart._points]
+
+    assert drawn() == ("rank by KL full‖quantized (1 = worst)", [3.0, 2.0, 1.0])
+    page.measure.setCurrentIndex(page.measure.findData("mse"))
+    assert drawn() == ("rank by Logit error (MSE) (1 = worst)", [1.0, 2.0, 3.0])

@@ -15,6 +15,7 @@ from PySide6.QtGui import QColor, QGuiApplication, QImage
 from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QTableView
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.bench import report
 from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.judgement import Rank
 from kl_lens_desktop.bench.report import load_bench
@@ -30,6 +31,7 @@ from kl_lens_desktop.gui.kit.charts import spread_labels, stack_labels
 from kl_lens_desktop.gui.kit.controls import Elided
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state import bench_history
+from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.home import home
 from kl_lens_desktop.process.events import Memory
 from kl_lens_desktop.process.job import Job
@@ -361,6 +363,13 @@ def test_memory_is_shown_while_a_child_works_and_its_ends_until_the_next_run(pag
     assert "480" not in strip.process.text() + strip.process.toolTip()
 
 
+def test_memory_of_another_model_is_not_shown(page: BenchmarkPage, opened: Window) -> None:
+    opened.session.job.memory.emit(Memory("plan on CPU", 300.0, 400.0, 8000.0, 16000.0))
+    assert not page.memory.isHidden()
+    opened.session.forget_results()
+    assert page.memory.isHidden()
+
+
 @given(st.integers(1, 4 * CAPACITY), st.integers(0, 4 * CAPACITY))
 def test_a_long_run_is_thinned_without_losing_its_peak(count: int, peak: int) -> None:
     series = Series()
@@ -558,7 +567,9 @@ def test_the_menu_of_columns_opens_by_the_header_and_stays_while_one_chooses(
 
 
 @pytest.mark.qt_log_ignore("This plugin does not support")
-def test_earlier_benchmarks_are_kept_and_compared(page: BenchmarkPage, opened: Window, qtbot: QtBot) -> None:
+def test_earlier_benchmarks_are_kept_and_compared(
+    page: BenchmarkPage, opened: Window, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = opened.session.workspace
     assert bench_history.earlier(workspace) == []
     with qtbot.waitSignal(opened.session.job.ended, timeout=JOB_MS):
@@ -573,7 +584,9 @@ def test_earlier_benchmarks_are_kept_and_compared(page: BenchmarkPage, opened: W
     (kept,) = bench_history.earlier(workspace)
     assert load_bench(kept.path) == bench_document()
     assert kept.words.endswith("4 models on CPU, HETERO:CPU · prompts of 256 tokens")
-    page._offer_others()
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "load_bench", lambda _: pytest.fail("the menu waits for files that it knows"))
+        page._offer_others()
     first, *_, last = page._others.actions()
     assert first.text() == kept.words
     assert last.text() == "Another file…"
@@ -587,6 +600,32 @@ def test_earlier_benchmarks_are_kept_and_compared(page: BenchmarkPage, opened: W
         bench_history.keep(workspace)
     assert len(list(workspace.benchmarks.iterdir())) == bench_history.KEPT
     assert "29" in max(path.stem for path in workspace.benchmarks.iterdir())
+
+
+def test_a_table_is_saved_as_a_table_whatever_its_name(
+    page: BenchmarkPage, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "granite-4.0-h"), ""))
+    with qtbot.waitSignal(page.session.said, timeout=30_000):
+        page._choose_file("bench.csv")
+    (written,) = tmp_path.glob("granite*")
+    assert written.name == "granite-4.0-h.csv"
+    assert written.read_text(encoding="utf-8-sig").startswith("variant,")
+
+
+def test_a_cancelled_benchmark_says_which_figures_are_left(page: BenchmarkPage, opened: Window) -> None:
+    session = opened.session
+    step = Step(BenchJob((), session.workspace.bench))
+
+    def said_of(*rows: dict[str, Any]) -> str:
+        session.bench = list(rows)
+        session.job.cancelled.emit(step)
+        return opened.banner.text.text()
+
+    assert "The earlier benchmark is kept" in said_of(bench_row("plan", status="failed: ended"))
+    assert "Its finished rows are kept. An earlier benchmark is under" in said_of(bench_row("fp16"))
+    session.workspace.bench.unlink()
+    assert "No row was finished" in said_of()
 
 
 def test_the_result_is_told_in_three_figures_and_as_a_picture(page: BenchmarkPage, tmp_path: Path) -> None:
@@ -606,6 +645,19 @@ def test_the_result_is_told_in_three_figures_and_as_a_picture(page: BenchmarkPag
     assert len(colours) > 3, "words are on it"
     card.copy_picture()
     assert not QGuiApplication.clipboard().pixmap().isNull()
+
+
+def test_a_doubt_about_the_speed_is_whole_in_the_picture(page: BenchmarkPage, opened: Window) -> None:
+    def timed(name: str, *rounds: float) -> dict[str, Any]:
+        return bench_row(name, tokens_per_s=spread(sum(rounds) / 2) | {"rounds": list(rounds)})
+
+    opened.session.bench = [timed("fp16", 90.0, 110.0), timed("plan", 180.0, 140.0)]
+    opened.resize(opened.minimumSize())
+    opened.show_page("Benchmark")
+    opened.session.bench_changed.emit()
+    QApplication.processEvents()
+    value, words = page.result.figures[1].value.text(), page.result.figures[1].words.text()
+    assert (value, words) == ("1.6×", "as fast, not certain")
 
 
 def test_what_the_exported_folder_is_used_with_can_be_copied(page: BenchmarkPage, tmp_path: Path) -> None:
@@ -644,3 +696,31 @@ def test_without_the_plan_there_is_no_result(page: BenchmarkPage) -> None:
 def test_the_result_leads_to_the_chat(page: BenchmarkPage) -> None:
     page.result.chat.click()
     assert page.tabs.tabText(page.tabs.currentIndex()) == "Chat"
+
+
+def test_a_folder_that_is_not_there_is_not_opened(page: BenchmarkPage) -> None:
+    assert page.result.folder.isEnabled()
+    page.session.exports = {}
+    page.session.exports_changed.emit()
+    assert not page.result.folder.isEnabled()
+
+
+def test_an_answer_takes_the_keyboard_from_nobody(
+    page: BenchmarkPage, opened: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.show_page("Benchmark")
+    page.result.chat.click()
+    assert opened.focusWidget() is page.chat.prompt
+
+    def turn(*, busy: bool) -> None:
+        monkeypatch.setattr(type(opened.session.chat), "busy", property(lambda _: busy))
+        opened.session.chat.changed.emit()
+
+    turn(busy=True)
+    assert opened.focusWidget() is page.chat.stop
+    turn(busy=False)
+    assert opened.focusWidget() is page.chat.prompt
+    turn(busy=True)
+    page.view.setFocus()
+    turn(busy=False)
+    assert opened.focusWidget() is page.view

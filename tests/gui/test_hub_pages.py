@@ -1,24 +1,38 @@
 """Searching, downloading, the library and the token, against a small Hub on loopback."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import keyring
 import pytest
 from keyring.backend import KeyringBackend
+from PySide6.QtCore import QCoreApplication, QEvent
+from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop import resources
+from kl_lens_desktop.files import write_json
 from kl_lens_desktop.gui.export.upload import UploadDialog
+from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.model.page import ModelPage
 from kl_lens_desktop.gui.more.library import LibraryPage
 from kl_lens_desktop.gui.more.settings import SettingsPage
 from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.gui.state import settings
+from kl_lens_desktop.gui.state.workspace import folder_size
 from kl_lens_desktop.hub.facts import Facts
+from kl_lens_desktop.plan.document import save_plan
+from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.sensitivity.scores import Scores
 from tests import hub_server
+from tests.gui.test_benchmark import bench_document, bench_row
+from tests.gui.test_late_answers import Held
 from tests.hub_server import Hub, Repository, make_old_folder
 
 ID = "tiny/hybrid"
@@ -253,3 +267,130 @@ def test_a_model_is_usable_where_it_can_be_compressed(
     assert cell.text() == verdict
     assert remark in cell.toolTip()
     assert bool(remark) == (cell.toolTip() != verdict)
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")
+def test_the_dialog_shows_the_folder_that_is_chosen_and_figures_of_its_export_alone(
+    opened: Window, sample_scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, folders = opened.session, {name: tmp_path / name for name in ("plan", "damaged")}
+    plan = propose(sample_scores, bits=9)
+    for name, folder in folders.items():
+        folder.mkdir()
+        (folder / "openvino_model.xml").write_bytes(b"<net/>")
+        (folder / "openvino_model.bin").write_bytes(name.encode())
+        write_json(folder / "kl_lens.json", {"files": ["openvino_model.xml", "openvino_model.bin"]})
+        save_plan(folder / "plan.json", plan)
+    (folders["damaged"] / "openvino_model.bin").unlink()
+    held = Held(session, monkeypatch)
+    session.bench = [bench_row("plan") | {"plan_sha256": "0" * 64}]
+    write_json(session.workspace.bench, bench_document() | {"rows": session.bench})
+    page = opened.page("Export")
+    session.exports = dict(folders)
+    page._upload()  # type: ignore[attr-defined]
+    (dialog,) = page.findChildren(UploadDialog)
+    dialog.repository.setText("me/hybrid")
+    held.answer()
+    assert "The benchmark measured an earlier export" in dialog.shown.toPlainText()
+    assert dialog.job.bench is None
+    session.bench = [bench_row("plan") | {"plan_sha256": plan.sha256, "model": None}]
+    write_json(session.workspace.bench, bench_document() | {"rows": session.bench})
+    dialog.model.setCurrentIndex(1)
+    dialog.model.setCurrentIndex(0)
+    held.answer(1)
+    assert "## Measured" in dialog.shown.toPlainText()
+    assert dialog.job.bench == session.workspace.bench
+    held.answer()
+    assert "## Measured" in dialog.shown.toPlainText(), "the answer for the other folder came late"
+    session.job.occupy("A chat is being answered.")
+    assert not dialog.upload.isEnabled()
+    assert dialog.why.text() == "A chat is being answered."
+    session.job.occupy("")
+    assert dialog.upload.isEnabled()
+    dialog.model.setCurrentIndex(1)
+    dialog.reject()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    assert not page.findChildren(UploadDialog), "it stayed for as long as the window"
+    held.answer()
+
+
+def test_a_folder_is_sized_while_its_files_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").write_bytes(b"12345")
+    (tmp_path / "going").write_bytes(b"1")
+    stat = os.stat
+
+    def going(path: Any, *rest: Any, **more: Any) -> os.stat_result:
+        found = stat(path, *rest, **more)
+        if os.fspath(path).endswith("going"):
+            os.unlink(path)
+        return found
+
+    monkeypatch.setattr(os, "stat", going)
+    assert 5 <= folder_size(tmp_path) <= 6
+    monkeypatch.undo()
+    assert folder_size(tmp_path) == 5
+
+
+def test_a_work_folder_that_cannot_be_listed_is_said(
+    window: Window, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(window.session.settings), "work_folder", tmp_path)
+
+    def refuse(_: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
+    with qtbot.waitSignal(window.session.said, timeout=30_000):
+        window.show_page("Library")
+    assert window.banner.text.text() == (
+        f"Cannot list {tmp_path}: permission is denied. Check the folder, or choose another in Settings."
+    )
+
+
+def test_a_mirror_of_the_environment_stays_unless_another_address_is_entered(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
+    monkeypatch.setattr(settings, "FROM_ENVIRONMENT", "https://mirror.example")
+    page = window.page("Settings")
+    assert isinstance(page, SettingsPage)
+    for entered, used in (
+        ("", "https://mirror.example"),
+        ("https://other.example/", "https://other.example"),
+        ("", "https://mirror.example"),
+    ):
+        page.endpoint.setText(entered)
+        page.endpoint.editingFinished.emit()
+        assert os.environ["HF_ENDPOINT"] == used
+    page.restore_defaults()
+    assert os.environ["HF_ENDPOINT"] == "https://mirror.example"
+
+
+def test_a_folder_that_is_gone_is_said_and_not_made_anew(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", lambda url: opened.append(url.toLocalFile()))
+    open_folder(window.session, tmp_path / "gone")
+    assert window.banner.text.text() == f"Cannot open {tmp_path / 'gone'}: there is no such folder."
+    assert not (tmp_path / "gone").exists()
+    (tmp_path / "file").touch()
+    open_folder(window.session, tmp_path / "file" / "below", make=True)
+    assert "a part of its path is a file" in window.banner.text.text()
+    assert not opened
+    open_folder(window.session, tmp_path / "new", make=True)
+    assert opened == [(tmp_path / "new").as_posix()]
+
+
+def test_a_model_is_not_opened_beside_a_job_and_that_is_one_sentence(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(window.session.job), "running", property(lambda _: True))
+    page = window.page("Model")
+    assert isinstance(page, ModelPage)
+    for ask in (page.choose_folder, lambda: page.open("sample")):
+        ask()
+        assert window.banner.text.text() == "A job is running. Wait for it or cancel it."
+    monkeypatch.undo()

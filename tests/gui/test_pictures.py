@@ -1,7 +1,9 @@
 """Charts are taken along as pictures and figures, and the weight's own charts show what is in its file."""
 
 import csv
+import errno
 import io
+import os
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QGuiApplication, QImage, QWheelEvent
-from PySide6.QtWidgets import QApplication, QScrollArea, QToolButton
+from PySide6.QtWidgets import QApplication, QFileDialog, QMessageBox, QScrollArea, QToolButton
 from pytestqt.qtbot import QtBot
 from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_tensors
@@ -19,6 +21,7 @@ from safetensors.torch import load_file as load_tensors
 from kl_lens_desktop import resources
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.gui.kit.pictures import Taken
+from kl_lens_desktop.gui.kit.saving import ask_where
 from kl_lens_desktop.gui.plan.page import PlanPage
 from kl_lens_desktop.gui.sensitivity.bars import Bar, Bars
 from kl_lens_desktop.gui.sensitivity.heatmap import ZOOMS, Heatmap
@@ -74,6 +77,51 @@ def test_every_chart_is_copied_and_saved_in_three_ways(
     assert [action.text() for action in taken.menu().actions() if action.text()] == [
         "Copy picture", "Copy figures", "Save as PNG, SVG or CSV…",
     ]  # fmt: skip
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_earlier_one(
+    scored: Window, page: SensitivityPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, path = Taken(scored.session, page.bars, "bars", page.bars.rows), tmp_path / "bars.png"
+    path.write_bytes(b"earlier")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    taken.save_to(path)
+    assert "the disk is full" in scored.banner.text.text()
+    assert path.read_bytes() == b"earlier"
+    monkeypatch.undo()
+    taken.save_to(path)
+    assert QImage(str(path)).width() > 0
+
+
+def test_a_name_gets_its_ending_and_nothing_is_replaced_unasked(
+    scored: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {"Pages (*.html)": ".html", "Tables (*.csv)": ".csv", "Bundles (*.kl-lens.json)": ".kl-lens.json"}
+    asked: list[str] = []
+
+    def where(typed: str, kind: str = "", *, replace: bool = False) -> str:
+        answer = QMessageBox.StandardButton.Yes if replace else QMessageBox.StandardButton.No
+        monkeypatch.setattr(QMessageBox, "exec", lambda box: asked.append(box.text()) or answer)
+        chosen = str(tmp_path / typed) if typed else "", kind
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: chosen)
+        found = ask_where(scored, "Save", "a", kinds)
+        return found.name if found else ""
+
+    assert where("granite-4.0-h", "Tables (*.csv)") == "granite-4.0-h.csv"
+    assert where("granite-4.0-h") == "granite-4.0-h.html"
+    assert where("mine.JSON", "Tables (*.csv)") == "mine.JSON"
+    assert where("") == ""
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).touch()
+    assert where("a.csv", "Tables (*.csv)") == "a.csv", "the dialog asked itself"
+    assert not asked
+    assert where("a", "Tables (*.csv)") == ""
+    assert where("b", "Tables (*.csv)", replace=True) == "b.csv"
+    assert asked == [f"{name} exists already. Do you want to replace it?" for name in ("a.csv", "b.csv")]
 
 
 def test_what_cannot_be_saved_is_said(scored: Window, page: SensitivityPage, tmp_path: Path) -> None:

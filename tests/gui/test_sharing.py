@@ -239,3 +239,20 @@ def test_the_results_are_saved_and_dragged_as_one_file(
     qtbot.waitUntil(lambda: bool(dragged), timeout=60_000)
     assert dragged == [["sample.kl-lens.json"]]
     qtbot.mouseRelease(button, Qt.MouseButton.LeftButton, pos=QPoint(60, 5))
+
+
+def test_a_card_of_any_length_leaves_the_buttons_on_the_screen(
+    opened: Window, theirs: Path, qtbot: QtBot
+) -> None:
+    value = json.loads(theirs.read_text(encoding="utf-8"))
+    value["card"] = "line\n" * 3_000 + "x" * 4_000
+    value["model"]["id"], value["bench"]["environment"]["cpu"] = 300 * "m", 300 * "p"
+    theirs.write_text(json.dumps(value), encoding="utf-8")
+    opened.session.open_path(theirs)
+    dialog = dialog_of(opened, qtbot)
+    qtbot.waitExposed(dialog)
+    room = dialog.screen().availableSize()
+    assert dialog.height() <= room.height()
+    assert dialog.minimumSizeHint().width() <= 980
+    assert dialog.use_plan.mapTo(dialog, QPoint(0, 0)).y() < dialog.height()
+    assert dialog.table.height() > 60

@@ -23,6 +23,7 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.kit.words import caption, message_box, plain_tip, wrapped_tip
+from kl_lens_desktop.gui.sensitivity.weight_charts import TextSpread, ValueHistogram
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.printable import is_steering
 from kl_lens_desktop.sensitivity.jobs import Analysis
@@ -126,3 +127,13 @@ def _item_tips(widget: QWidget) -> Iterator[str]:
             tip: Any = model.index(row, column).data(Qt.ItemDataRole.ToolTipRole)
             if isinstance(tip, str):
                 yield tip
+
+
+def test_why_a_weight_has_no_values_is_no_markup(qtbot: QtBot) -> None:
+    for chart in (ValueHistogram(), TextSpread()):
+        qtbot.addWidget(chart)
+        if isinstance(chart, ValueHistogram):
+            chart.show_words(f"Cannot read {TAG}")
+        else:
+            chart.show_windows([], 0.0, 0.0, f"Cannot read {TAG}")
+        assert chart.plotItem.titleLabel.item.toPlainText() == f"Cannot read {TAG}"

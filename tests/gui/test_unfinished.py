@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 from PySide6.QtGui import QGuiApplication
@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.gui.more.about import diagnostics
 from kl_lens_desktop.gui.more.log import LogPage
 from kl_lens_desktop.gui.shell import application, crash
 from kl_lens_desktop.gui.shell.window import Window
@@ -142,3 +143,14 @@ def test_a_crash_of_native_code_is_told_with_diagnostics_that_hold_no_secret(
     assert "Fatal Python error: Aborted in ~/x with hf_…" in text
     assert "torch " in text
     assert "a" * 30 not in text
+
+
+def test_diagnostics_name_no_home_however_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: PureWindowsPath(r"C:\Users\Jo Smith"))
+    written = (
+        r"open C:\Users\Jo Smith\x: [Errno 2] No such file: 'C:\\Users\\Jo Smith\\x'",
+        "C:/Users/Jo Smith/x, c:\\users\\jo smith\\x",
+    )
+    assert "jo smith" not in diagnostics("\n".join(written)).lower()
+    monkeypatch.setattr(Path, "home", lambda: PurePosixPath("/"))
+    assert "/data/x" in diagnostics("/data/x"), "there is nobody's folder to hide"

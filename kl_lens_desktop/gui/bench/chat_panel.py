@@ -130,9 +130,10 @@ class ChatPanel(QWidget):
 
     def _show_busy(self) -> None:
         busy = self._chat.busy
+        held = self.window().focusWidget() in (self.prompt, self.go, self.stop)
         self.go.setVisible(not busy)
         self.stop.setVisible(busy)
-        if self.isVisible():
+        if held and self.isVisible():  # one who reads an answer or a table meanwhile is left there
             (self.stop if busy else self.prompt).setFocus()
 
     def _compare(self) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from PySide6.QtGui import QBrush, QColor
 from PySide6.QtWidgets import (
     QDialog,
-    QFileDialog,
     QHeaderView,
     QTableWidget,
     QTableWidgetItem,
@@ -33,6 +32,7 @@ from kl_lens_desktop.gui.kit.controls import (
     set_up_table,
     with_heading,
 )
+from kl_lens_desktop.gui.kit.saving import ask_where
 from kl_lens_desktop.gui.kit.words import plain_tip, wrapped_tip
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
@@ -141,13 +141,9 @@ class BenchDifferenceDialog(QDialog):
             self._session.say("info", tr("Saved the comparison as {path}.").format(path=path))
 
     def _choose_file(self) -> None:
-        kinds = {"Pages (*.html)": ".html", "Tables (*.csv)": ".csv"}
-        path, kind = QFileDialog.getSaveFileName(
-            self, tr("Save the comparison"), "comparison", ";;".join(kinds)
-        )
-        if path:
-            named = Path(path).suffix.lower() in kinds.values()
-            self.save_to(Path(path if named else path + kinds.get(kind, ".html")))
+        kinds = {tr("Pages (*.html)"): ".html", tr("Tables (*.csv)"): ".csv"}
+        if path := ask_where(self, tr("Save the comparison"), "comparison", kinds):
+            self.save_to(path)
 
     def _fill_changes(self) -> None:
         from kl_lens_desktop.bench.report import ratio, standing

@@ -50,7 +50,7 @@ class Series:
 class MemoryStrip(QWidget):
     """Two strips with their figures in words; nothing before the first run.
 
-    What is shown stays after a run until the next one sends its first sample.
+    What is shown stays after a run until the next one sends its first sample, or until it is forgotten.
     """
 
     def __init__(self, job: Runner) -> None:
@@ -103,6 +103,11 @@ class MemoryStrip(QWidget):
         self._strips[1].show_values(self._samples[1].values, sample.system_total_mb)
         self._explain()
         self.show()
+
+    def forget(self) -> None:
+        """Another model is open: what the last run of the one before took says nothing of it."""
+        self._fresh = True
+        self.hide()
 
     def _begin(self) -> None:
         self._fresh = True

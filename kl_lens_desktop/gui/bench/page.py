@@ -51,6 +51,7 @@ from kl_lens_desktop.gui.kit.controls import (
     row,
 )
 from kl_lens_desktop.gui.kit.pictures import Taken
+from kl_lens_desktop.gui.kit.saving import ask_where
 from kl_lens_desktop.gui.kit.share import choose_and_share
 from kl_lens_desktop.gui.kit.words import caption, explain, plain_tip
 from kl_lens_desktop.gui.state import bench_history
@@ -128,6 +129,7 @@ class BenchmarkPage(Page):
         self.foot.addWidget(self.effort)
         self.foot.addWidget(self.run)
         session.model_changed.connect(self._show)
+        session.model_changed.connect(self.memory.forget)
         session.exports_changed.connect(self._show)
         session.bench_changed.connect(self._show)
         session.devices_changed.connect(self._show_devices)
@@ -157,7 +159,12 @@ class BenchmarkPage(Page):
         self.run.click()
 
     def opened(self) -> None:
-        """Look for devices the first time, if nothing else runs."""
+        """Look for devices the first time, if nothing else runs; read what “Compare with” will offer."""
+        if self.session.bench_environment:
+            workspace = self.session.workspace
+            self.session.background.run(
+                lambda: bench_history.earlier(workspace), lambda _: None, self.session.say_error
+            )
         if not self.session.devices and not self.session.job.running and self.session.exports:
             self._find()
 
@@ -185,9 +192,10 @@ class BenchmarkPage(Page):
     def compare_with(self, path: Path) -> None:
         """Show this bench file beside the one at `path`."""
         mine = self.session.workspace.bench
+        names = f"{mine.parent.name}/{mine.name}", path.name
         self.session.background.run(
             lambda: read_both(mine, path),
-            lambda comparison: self._show_comparison(comparison, path),
+            lambda comparison: self._show_comparison(comparison, names),
             self.session.say_error,
         )
 
@@ -438,8 +446,7 @@ class BenchmarkPage(Page):
         self.session.settings.columns = None
         self._show()
 
-    def _show_comparison(self, comparison: Comparison, path: Path) -> None:
-        names = f"{self.session.workspace.folder.name}/{self.session.workspace.bench.name}", path.name
+    def _show_comparison(self, comparison: Comparison, names: tuple[str, str]) -> None:
         self.comparison = BenchDifferenceDialog(self.session, comparison, names, self)
         self.comparison.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.comparison.finished.connect(lambda _: setattr(self, "comparison", None))
@@ -515,14 +522,10 @@ class BenchmarkPage(Page):
             self.compare_with(Path(path))
 
     def _choose_file(self, name: str) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self,
-            tr("Save the benchmark"),
-            name,
-            tr("*{suffix};;All files (*)").format(suffix=Path(name).suffix),
-        )
-        if path:
-            self.save_to(Path(path) if Path(path).suffix else Path(path).with_suffix(Path(name).suffix))
+        ending = Path(name).suffix
+        kinds = {f"*{ending}": ending}
+        if path := ask_where(self, tr("Save the benchmark"), name, kinds):
+            self.save_to(path)
 
 
 def _device_words(device: dict[str, Any]) -> str:

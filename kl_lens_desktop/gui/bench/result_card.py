@@ -5,13 +5,15 @@ from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QColor, QFontDatabase, QGuiApplication, QPixmap
-from PySide6.QtWidgets import QFileDialog, QMenu, QPlainTextEdit, QSizePolicy, QWidget
+from PySide6.QtWidgets import QMenu, QPlainTextEdit, QSizePolicy, QWidget
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.bench.outcome import PLAN, Outcome, outcome
+from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Elided, button, card, column, combo, label, row
 from kl_lens_desktop.gui.kit.desktop import open_folder
+from kl_lens_desktop.gui.kit.saving import ask_where, save_png
 from kl_lens_desktop.gui.kit.share import ShareButton
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
@@ -39,7 +41,7 @@ class ResultCard(QWidget):
         self.model = Elided("", "heading", Qt.TextElideMode.ElideMiddle)
         self.about = Elided("", "secondary")
         across = row(*self.figures, spacing=16)
-        for place in range(3):
+        for place in range(len(self.figures)):
             across.setStretch(place, 1)
         head = row(self.model, self.about, spacing=16)
         head.setStretch(0, 1)
@@ -101,11 +103,13 @@ class ResultCard(QWidget):
                 if found.full_bytes
                 else tr("size of the weights"),
             )
-            value, _, words = found.pace.removesuffix(f" ({found.doubt})").partition(" ")
+            value, _, words = found.pace.partition(" ")
             if found.speed is not None and found.speed.apart is False:
                 speed.say("≈ 1×", tr("as fast, within noise"))
+            elif found.speed is not None and found.speed.apart is None:
+                speed.say(value, tr("as fast, not certain"))  # all of it is seen in the picture
             else:
-                speed.say(value or "–", tr(words or "speed"), found.doubt)
+                speed.say(value or "–", tr(words or "speed"))
             share = found.alike.partition(" %")[0]
             alike.say(f"{share} %" if share else "–", tr("same next word"))
             self.about.set_text(
@@ -113,6 +117,7 @@ class ResultCard(QWidget):
             )
         for each in self._buttons:
             each.setEnabled(found is not None)
+        self.folder.setEnabled(found is not None and self._folder() is not None)
         self._show_use()
 
     def picture(self) -> QPixmap:
@@ -131,26 +136,24 @@ class ResultCard(QWidget):
 
     def save_picture(self, path: Path) -> None:
         """Write the card as a PNG."""
-        if self.picture().save(str(path), "PNG"):
-            self._session.say("info", tr("Saved the picture as {path}.").format(path=path))
+        try:
+            save_png(self.picture(), path)
+        except InputError as error:
+            self._session.say_error(error)
         else:
-            self._session.say(
-                "error", tr("Cannot write {path}: choose a folder that you may write to.").format(path=path)
-            )
+            self._session.say("info", tr("Saved the picture as {path}.").format(path=path))
 
     def _choose_file(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, tr("Save the picture"), "result.png", tr("*.png;;All files (*)")
-        )
-        if path:
-            self.save_picture(Path(path) if Path(path).suffix else Path(path).with_suffix(".png"))
+        kinds = {tr("Pictures (*.png)"): ".png"}
+        if path := ask_where(self, tr("Save the picture"), "result.png", kinds):
+            self.save_picture(path)
 
     def _folder(self) -> Path | None:
         return self._session.exports.get(PLAN)
 
     def _open(self) -> None:
         if folder := self._folder():
-            open_folder(folder)
+            open_folder(self._session, folder)
 
     def _show_use(self) -> None:
         folder, found = self._folder(), self._shown
@@ -171,22 +174,17 @@ class ResultCard(QWidget):
 
 
 class _Figure(QWidget):
-    """A large value, what it is, and a doubt about it."""
+    """A large value, and what it is."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.value, self.words, self.doubt = (
-            label("", "large"),
-            Elided("", "secondary"),
-            Elided("", "secondary"),
-        )
-        self.setLayout(column(None, self.value, self.words, self.doubt, None, spacing=0))
+        self.value, self.words = label("", "large"), Elided("", "secondary")
+        self.setLayout(column(None, self.value, self.words, None, spacing=0))
 
-    def say(self, value: str, words: str, doubt: str = "") -> None:
+    def say(self, value: str, words: str) -> None:
         self.value.setText(value)
         self.words.set_text(words)
-        self.doubt.set_text(doubt)
-        self.setAccessibleName(" ".join(filter(None, (value, words, doubt))))
+        self.setAccessibleName(f"{value} {words}")
 
 
 def _in_python(folder: Path, device: str) -> str:

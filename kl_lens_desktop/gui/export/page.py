@@ -328,7 +328,9 @@ class ExportPage(Page):
         session.start(*steps)
 
     def _upload(self) -> None:
-        UploadDialog(self, self.session, self.session.exports).open()
+        dialog = UploadDialog(self, self.session, self.session.exports)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, tr("Write the models into"), str(self.folder))
@@ -337,7 +339,7 @@ class ExportPage(Page):
             self._show()
 
     def _open_folder(self) -> None:
-        open_folder(self.folder)
+        open_folder(self.session, self.folder, make=True)
 
 
 def weight_bytes(model: Model, assignments: Mapping[str, str]) -> int:

@@ -1,6 +1,7 @@
 """Uploading an exported model: what would go to the Hub is shown first, and it is private by default."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,22 @@ from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.printable import printable_lines
-from kl_lens_desktop.publishing import PushJob, publish_plan
+from kl_lens_desktop.publishing import PushJob, has_figures, publish_plan
 from kl_lens_desktop.repository.names import is_model_id
 
 if TYPE_CHECKING:
     from kl_lens_desktop.publishing import Publication
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What a folder would come to on the Hub; `is_stale` if the benchmark is of an earlier export."""
+
+    folder: Path
+    found: "Publication"
+    sizes: list[tuple[str, int]]
+    bench: Path | None
+    is_stale: bool
 
 
 class UploadDialog(QDialog):
@@ -44,48 +56,67 @@ class UploadDialog(QDialog):
         self.why = label("", "secondary", wrap=True)
         self.upload = button(tr("Upload"), self._upload, "primary")
         self._ready = False
-        where = row(label("Model", "secondary"), self.model, label("to", "secondary"), self.repository)
+        self._bench: Path | None = None  # whose figures the card shows
+        self._wanted: Path | None = None  # the folder that is read; none once the dialog is closed
+        where = row(
+            label(tr("Model"), "secondary"), self.model, label(tr("to"), "secondary"), self.repository
+        )
         where.setStretch(3, 1)
         foot = row(None, button(tr("Cancel"), self.reject), self.upload)
         self.setLayout(column(where, self.public, self.shown, self.why, foot, spacing=12))
         self.layout().setContentsMargins(16, 16, 16, 16)  # type: ignore[union-attr]
+        for signal in (session.job.started, session.job.ended, session.job.occupied_changed):
+            signal.connect(self._refresh)
         self._look()
 
     @property
     def job(self) -> PushJob:
-        folder: Path = self.model.currentData()
-        measured = any(row["variant"] == folder.name for row in self._session.bench)
-        bench = self._session.workspace.bench if measured else None
-        return PushJob(folder, self.repository.text().strip(), bench, self.public.isChecked())
+        folder, repository = self.model.currentData(), self.repository.text().strip()
+        return PushJob(folder, repository, self._bench, self.public.isChecked())
+
+    def done(self, result: int) -> None:
+        self._wanted = None
+        super().done(result)
 
     def _look(self) -> None:
         """Show what would be uploaded, read outside the window's thread."""
-        job = self.job
-        self._ready = False
+        session, folder = self._session, self.model.currentData()
+        self._ready, self._bench, self._wanted = False, None, folder
         self.shown.setPlainText(tr("Reading the folder …"))
-        self._session.background.run(
-            lambda: publish_plan(job.folder, job.bench), lambda found: self._show(job, found), self._refuse
-        )
+        measured = any(row["variant"] == folder.name for row in session.bench)
+        bench = session.workspace.bench if measured else None
+
+        def read() -> _Looked:
+            fits = bench is not None and has_figures(folder, bench)
+            found = publish_plan(folder, bench if fits else None)
+            sizes = sorted((name, path.stat().st_size) for name, path in found.files.items())
+            return _Looked(folder, found, sizes, bench if fits else None, bench is not None and not fits)
+
+        def refuse(error: KLLensError) -> None:
+            if self._wanted == folder:
+                self.shown.setPlainText(printable_lines(str(error)))
+
+        session.background.run(read, self._show, refuse)
         self._refresh()
 
-    def _show(self, job: PushJob, found: "Publication") -> None:
-        if job.folder != self.model.currentData():
+    def _show(self, looked: "_Looked") -> None:
+        if self._wanted != looked.folder:
             return
-        sizes = sorted((name, path.stat().st_size) for name, path in found.files.items())
+        found, sizes = looked.found, looked.sizes
         lines = [
             tr("{bytes} in {count}:").format(
                 bytes=quantities.size(found.bytes), count=quantities.plural(len(sizes) + 1, "file")
             )
         ]
         lines += [f"  {name}, {quantities.size(size)}" for name, size in sizes]
+        if looked.is_stale:
+            words = tr("The benchmark measured an earlier export. For figures in the card, run it again.")
+            lines += ["", words]
         self.shown.setPlainText(printable_lines("\n".join([*lines, "", f"{README}:", "", found.card])))
-        self._ready = True
+        self._ready, self._bench = True, looked.bench
         self._refresh()
 
-    def _refuse(self, error: KLLensError) -> None:
-        self.shown.setPlainText(str(error))
-
-    def _refresh(self) -> None:
+    def _refresh(self, *_: object) -> None:
         name = self.repository.text().strip()
         named = "/" in name and is_model_id(name)
         reason = self._session.job.reason or (

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PySide6.QtWidgets import QWidget
 from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.words import plain_tip
+from kl_lens_desktop.printable import printable
 
 pg.setConfigOptions(antialias=True)
 _TICK, _MOST_TICKS = 17, 7  # pixels that a label takes, and how many are enough
@@ -93,6 +95,11 @@ class Chart(pg.PlotWidget):
             axis.setStyle(tickFont=font, tickLength=-4)
             axis.setLabel(words, color=colours.secondary, **{"font-size": "9pt"})
             axis.enableAutoSIPrefix(False)
+
+    def show_title(self, words: str) -> None:
+        """Words above the chart, as they are; none where `words` is empty."""
+        title = escape(printable(words)) or None
+        self.plotItem.setTitle(title, color=theme.colours().secondary, size="9pt")
 
     def label_at(self, x: float, y: float, text: str, anchor: tuple[float, float] = (0.5, 1.2)) -> None:
         """A small label beside a mark."""

@@ -7,12 +7,13 @@ from typing import Any
 from PySide6.QtCore import QBuffer, QIODevice, QPoint, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QGuiApplication, QPainter, QPixmap
 from PySide6.QtSvg import QSvgGenerator
-from PySide6.QtWidgets import QFileDialog, QGraphicsView, QMenu, QToolButton, QWidget
+from PySide6.QtWidgets import QGraphicsView, QMenu, QToolButton, QWidget
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import write_text
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import tool
+from kl_lens_desktop.gui.kit.saving import ask_where, save_png
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.spreadsheet import csv_text, write_csv
@@ -105,12 +106,8 @@ class Taken:
                 write_csv(path, self._rows())
             elif path.suffix.lower() == ".svg":
                 write_text(path, self.svg())
-            elif not self.pixmap().save(str(path), "PNG"):
-                raise InputError(
-                    tr("Cannot write {path}").format(path=path),
-                    tr("the folder refuses it"),
-                    tr("Choose another folder"),
-                )
+            else:
+                save_png(self.pixmap(), path)
         except InputError as error:
             self._session.say_error(error)
         else:
@@ -129,9 +126,5 @@ class Taken:
         self.menu().popup(where())
 
     def _choose_file(self) -> None:
-        path, kind = QFileDialog.getSaveFileName(
-            self._chart, tr("Save the chart"), f"{self._name}.png", ";;".join(_KINDS)
-        )
-        if path:
-            named = Path(path).suffix.lower() in _KINDS.values()
-            self.save_to(Path(path) if named else Path(path + _KINDS.get(kind, ".png")))
+        if path := ask_where(self._chart, tr("Save the chart"), f"{self._name}.png", _KINDS):
+            self.save_to(path)

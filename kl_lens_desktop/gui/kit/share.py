@@ -4,8 +4,9 @@ from pathlib import Path
 
 from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDrag, QGuiApplication, QMouseEvent
-from PySide6.QtWidgets import QApplication, QFileDialog, QPushButton, QWidget
+from PySide6.QtWidgets import QApplication, QPushButton, QWidget
 
+from kl_lens_desktop.gui.kit.saving import ask_where
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
@@ -15,11 +16,9 @@ from kl_lens_desktop.sharing import SUFFIX
 
 def choose_and_share(session: Session, parent: QWidget) -> None:
     """Ask for a name and save the open model's results as a bundle."""
-    path, _ = QFileDialog.getSaveFileName(
-        parent, tr("Share the results"), file_name(session), tr("Bundles (*{SUFFIX})").format(SUFFIX=SUFFIX)
-    )
-    if path:
-        session.share(Path(path if path.endswith(".json") else path + SUFFIX))
+    kinds = {tr("Bundles (*{SUFFIX})").format(SUFFIX=SUFFIX): SUFFIX}
+    if path := ask_where(parent, tr("Share the results"), file_name(session), kinds):
+        session.share(path)
 
 
 def file_name(session: Session) -> str:

@@ -79,7 +79,7 @@ class ModelPage(Page):
     def choose_folder(self) -> None:
         """Ask for a model folder and open it."""
         if self.session.job.running:
-            self.session.say("warning", self.session.job.reason + ".")
+            self.session.say("warning", self.session.job.reason)
             return
         folder = QFileDialog.getExistingDirectory(self, tr("Open a model folder"))
         if folder:
@@ -87,7 +87,7 @@ class ModelPage(Page):
 
     def open(self, reference: str) -> None:
         if self.session.job.running:
-            self.session.say("warning", self.session.job.reason + ".")
+            self.session.say("warning", self.session.job.reason)
             return
         self._hit = self._hub = None
         self.session.open_model(reference)

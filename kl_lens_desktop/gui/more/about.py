@@ -32,4 +32,13 @@ def diagnostics(log: str) -> str:
     """What a bug report needs, without secrets: no token, and not where the user's folder is."""
     memory = quantities.size(psutil.virtual_memory().total)
     text = f"KL Lens Desktop {__version__}\n{system()}, {memory} of memory\n{packages()}\n\n{log}\n"
-    return _TOKEN.sub("hf_…", text.replace(str(Path.home()), "~"))
+    return _TOKEN.sub("hf_…", _without_home(text))
+
+
+def _without_home(text: str) -> str:
+    """The home folder as ``~``, in letters of any case and as Python's errors write it."""
+    home = Path.home()
+    if len(str(home)) < 2:  # the root of everything
+        return text
+    written = (str(home), home.as_posix(), repr(str(home))[1:-1])
+    return re.sub("|".join(map(re.escape, written)), "~", text, flags=re.IGNORECASE)

@@ -105,7 +105,7 @@ class LibraryPage(Page):
     def refresh(self) -> None:
         """Look through the folders, outside the window's thread."""
         work = self.session.settings.work_folder
-        self.session.background.run(lambda: _look(work), self._show, self.session.say_error)
+        self.session.background.run(lambda: _looked(work), self._show, self.session.say_error)
 
     def _refresh_if_shown(self) -> None:
         if self.isVisible():
@@ -167,7 +167,7 @@ class LibraryPage(Page):
 
     def _open_folder(self) -> None:
         if holding := self._chosen():
-            open_folder(holding.folder)
+            open_folder(self.session, holding.folder)
 
     def _ask(self) -> None:
         if holding := self._chosen():
@@ -198,6 +198,18 @@ class LibraryPage(Page):
         if model is not None and holding.folder == self.session.workspace.folder:
             self.session.forget_results()
         self.refresh()
+
+
+def _looked(work_folder: Path) -> list[Holding]:
+    """What there is; `InputError` where the work folder cannot be listed."""
+    try:
+        return _look(work_folder)
+    except OSError as error:
+        raise InputError(
+            tr("Cannot list {folder}").format(folder=work_folder),
+            reason(error),
+            tr("Check the folder, or choose another in Settings"),
+        ) from error
 
 
 def _look(work_folder: Path) -> list[Holding]:

@@ -52,7 +52,7 @@ class LogPage(Page):
                     tip=tr("Copy the log and all versions for a bug report, without any token"),
                 ),
                 button(tr("Copy"), self.copy, tip=tr("Copy the lines shown")),
-                button(tr("Open log folder"), lambda: open_folder(log_folder())),
+                button(tr("Open log folder"), lambda: open_folder(session, log_folder(), make=True)),
             )
         )
         self.level.currentIndexChanged.connect(self._show)

@@ -26,6 +26,7 @@ from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.words import message_box, plain_tip
 from kl_lens_desktop.gui.more.about import packages, system
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.settings import FROM_ENVIRONMENT, use_endpoint
 from kl_lens_desktop.gui.state.translation import tr
 
 WIDTH = 880
@@ -54,7 +55,7 @@ class SettingsPage(Page):
             tr("Remove"), self._forget_token, tip=tr("Remove the token from the system's keyring")
         )
         self.endpoint = QLineEdit(settings.endpoint)
-        self.endpoint.setPlaceholderText("https://huggingface.co")
+        self.endpoint.setPlaceholderText(FROM_ENVIRONMENT or "https://huggingface.co")
         self.endpoint.setAccessibleName(tr("Hub address"))
         self.endpoint.editingFinished.connect(self._change_endpoint)
         self.work = QLineEdit(str(settings.work_folder))
@@ -82,7 +83,9 @@ class SettingsPage(Page):
         self._lock()
 
     def _make_sections(self) -> QWidget:
-        open_work = button(tr("Open"), lambda: open_folder(self.session.settings.work_folder))
+        open_work = button(
+            tr("Open"), lambda: open_folder(self.session, self.session.settings.work_folder, make=True)
+        )
         inside = QWidget()
         inside.setMaximumWidth(WIDTH)  # not each card's: its height would be reckoned for a wider one
         inside.setLayout(
@@ -200,10 +203,7 @@ class SettingsPage(Page):
             )
             return
         self.session.settings.endpoint = address
-        if address:
-            os.environ["HF_ENDPOINT"] = address
-        else:
-            os.environ.pop("HF_ENDPOINT", None)
+        use_endpoint(address)
 
     def _choose_work(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, tr("Keep work in"), self.work.text())

@@ -28,6 +28,7 @@ from kl_lens_desktop.gui.kit.controls import (
     row,
 )
 from kl_lens_desktop.gui.kit.pictures import Taken
+from kl_lens_desktop.gui.kit.saving import ask_where
 from kl_lens_desktop.gui.kit.share import choose_and_share
 from kl_lens_desktop.gui.kit.words import explain_action, message_box
 from kl_lens_desktop.gui.plan.budget_card import BudgetCard
@@ -344,9 +345,8 @@ class PlanPage(Page):
             self.session.say("warning", tr("There is no plan to save. Measure sensitivity first."))
             return
         name = f"{Path(str(self.session.model.about['id'])).name}-plan.json"
-        path, _ = QFileDialog.getSaveFileName(self, tr("Save the plan"), name, tr("Plans (*.json)"))
-        if path:
-            self.save_to(Path(path))
+        if path := ask_where(self, tr("Save the plan"), name, {tr("Plans (*.json)"): ".json"}):
+            self.save_to(path)
 
     def save_to(self, path: Path) -> None:
         assert self.session.plan is not None

@@ -63,7 +63,7 @@ class SensitivityPage(Page):
         super().__init__(session, tr("Which weights matter"))
         self._window = window
         self._chosen = ""
-        self._values_of = ""  # whose values the histogram shows
+        self._values_of = ("", "")  # the model and the weight whose values the histogram shows
         self.measure = combo(tr("Measure"), [(each.label, each.key) for each in MEASURES])
         self.format = combo(tr("Format"), [])
         self.format.setMinimumContentsLength(12)
@@ -97,6 +97,7 @@ class SensitivityPage(Page):
         self.why = self.add_reason()
         self.foot.addWidget(self.next)
         self.measure.currentIndexChanged.connect(self._show)
+        self.measure.currentIndexChanged.connect(self._show_agreement)
         self.format.currentIndexChanged.connect(self._show)
         self.heatmap.selected.connect(self.choose)
         self.bars.selected.connect(self.choose)
@@ -175,7 +176,8 @@ class SensitivityPage(Page):
     def _show_model(self) -> None:
         model = self.session.model
         self.stack.setCurrentIndex(1 if model else 0)
-        self._chosen = self._values_of = ""
+        self._chosen, self._values_of = "", ("", "")
+        self.detail.values.show_words(tr("Select a weight"))
         if model:
             self.settings_row.show_analysis(self.session.analysis)
         self._take_weights()
@@ -340,9 +342,9 @@ class SensitivityPage(Page):
     def _show_values(self) -> None:
         """Read the selected weight's values in the background, once for each weight."""
         model, weight = self.session.model, self._chosen
-        if model is None or not weight or self._values_of == weight:
+        if model is None or not weight or self._values_of == (model.reference, weight):
             return
-        self._values_of = weight
+        self._values_of = wanted = model.reference, weight
         folder = Path(str(model.about["folder"]))
 
         def read() -> "NDArray[np.float32]":
@@ -351,11 +353,11 @@ class SensitivityPage(Page):
             return sample_values(folder, weight)
 
         def show(values: "NDArray[np.float32]") -> None:
-            if weight == self._chosen:
+            if self._values_of == wanted:
                 self.detail.values.show_values(values)
 
         def say(error: KLLensError) -> None:
-            if weight == self._chosen:
+            if self._values_of == wanted:
                 self.detail.values.show_words(f"{error.what}: {error.why}.")
 
         self.session.background.run(read, show, say)
@@ -381,7 +383,7 @@ class SensitivityPage(Page):
     def _zoom(self, step: int) -> None:
         self.heatmap.zoom += step
 
-    def _show_agreement(self) -> None:
+    def _show_agreement(self, *_: object) -> None:
         self.agreement.show_result(self.session.agreement, self.current[0])
 
 

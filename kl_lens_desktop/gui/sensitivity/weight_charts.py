@@ -60,7 +60,7 @@ class ValueHistogram(Chart):
     def redraw(self) -> None:
         self.clear()
         colours = theme.colours()
-        self.getPlotItem().setTitle(self._words or None, color=colours.secondary, size="9pt")
+        self.show_title(self._words)
         if not self._counts.size:
             return
         heights = np.log10(np.maximum(self._counts, 0.5)) - math.log10(0.5)
@@ -123,7 +123,7 @@ class TextSpread(Chart):
     def redraw(self) -> None:
         self.clear()
         colours = theme.colours()
-        self.getPlotItem().setTitle(self._words or None, color=colours.secondary, size="9pt")
+        self.show_title(self._words)
         positive = [(place, kl) for place, kl in self._windows if kl > 0]
         if not positive:
             return

@@ -1,6 +1,5 @@
 """Start the window and stay until it closes."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from kl_lens_desktop.gui.kit import icons, theme
 from kl_lens_desktop.gui.kit.words import message_box
 from kl_lens_desktop.gui.shell import crash
 from kl_lens_desktop.gui.shell.window import Window
-from kl_lens_desktop.gui.state.settings import Settings
+from kl_lens_desktop.gui.state.settings import Settings, use_endpoint
 from kl_lens_desktop.process.signals import answered
 
 BASE_POINTS = 10
@@ -101,7 +100,7 @@ def make_window() -> Window:
     assert isinstance(app, QApplication)
     settings = Settings()
     if settings.endpoint:
-        os.environ["HF_ENDPOINT"] = settings.endpoint
+        use_endpoint(settings.endpoint)
     theme.apply(app, settings.theme)
     window = Window(settings)
     app.styleHints().colorSchemeChanged.connect(window.follow_scheme)

@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtWidgets import QDialog, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QDialog,
+    QFrame,
+    QHeaderView,
+    QScrollArea,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
 
 from kl_lens_desktop.bench.compare import compare
 from kl_lens_desktop.bench.labels import LABELS
@@ -13,6 +23,7 @@ from kl_lens_desktop.gui.bench.figures import variant_title
 from kl_lens_desktop.gui.kit.controls import (
     LEFT,
     RIGHT,
+    Elided,
     NumberDelegate,
     align_heading,
     button,
@@ -27,6 +38,7 @@ from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.sharing import Bundle
 
+_WIDTH, _CARD_HEIGHT = 980, 140
 _SHOWN = ("tokens_per_s", "ttft_ms", "perplexity", "peak_rss_mb")
 _BOTH: tuple[str, ...] = (
     tr("Variant"),
@@ -54,22 +66,22 @@ class BundleDialog(QDialog):
         super().__init__(parent)
         self._session, self._bundle = session, bundle
         self.setWindowTitle(tr("A result that was shared"))
-        self.resize(980, 560)
+        self.resize(_WIDTH, 560)
         model = session.model
         self.is_open = model is not None and model.about["id"] == bundle.model.id
         when = bundle.created[:10]
-        about = label(
+        about = Elided(
             tr("Shared on {when}: {words}, from {name}").format(
                 when=when, words=bundle.words, name=bundle.path.name
             ),
             "secondary",
-            wrap=True,
         )
         self.card = label(bundle.card, wrap=True, select=True)
         self.table = QTableWidget()
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.heading = label("", "heading")
         self.note = label("", "secondary", wrap=True)
+        self.note.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.use_plan = button(
             tr("Use its plan"),
             self._use_plan,
@@ -87,9 +99,9 @@ class BundleDialog(QDialog):
         self._show_bench()
         self._show_actions()
         whole = column(
-            label(bundle.model.id, "title", wrap=True),
+            Elided(bundle.model.id, "title", Qt.TextElideMode.ElideMiddle),
             about,
-            card(column(self.card)),
+            card(column(_scrolled(self.card))),
             self.heading,
             self.table,
             self.note,
@@ -192,3 +204,13 @@ class BundleDialog(QDialog):
         names = "yours", Path(self._bundle.path).name
         self._whole = BenchDifferenceDialog(self._session, self._comparison, names, self)
         self._whole.open()
+
+
+def _scrolled(words: QWidget) -> QScrollArea:
+    """Words of a stranger, as high as they are and no higher than leaves room for what stands below."""
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setWidget(words)
+    area.setFixedHeight(min(words.heightForWidth(_WIDTH - 80), _CARD_HEIGHT))
+    return area

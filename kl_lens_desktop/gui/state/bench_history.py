@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,28 +41,43 @@ def keep(workspace: Workspace) -> None:
 
 def earlier(workspace: Workspace) -> list[EarlierBench]:
     """Those that can be read, newest first, without a copy of the latest."""
-    from kl_lens_desktop.bench.report import load_bench
-
-    latest, found = _created(workspace.bench), list[EarlierBench]()
-    for path in _files(workspace):
-        with contextlib.suppress(KLLensError):
-            bench = load_bench(path)
-            if bench["environment"]["created"] != latest:
-                found.append(EarlierBench(path, _words(bench)))
-    return found
+    latest = _read(workspace.bench)
+    found = ((path, _read(path)) for path in _files(workspace))
+    return [
+        EarlierBench(path, each.words)
+        for path, each in found
+        if each is not None and (latest is None or each.created != latest.created)
+    ]
 
 
 def _files(workspace: Workspace) -> list[Path]:
     return sorted(workspace.benchmarks.glob("[0-9]*.json"), reverse=True)
 
 
-def _created(path: Path) -> str:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    created: str
+    words: str
+
+
+def _read(path: Path) -> _Read | None:
+    """What a bench file is of; None if it cannot be read."""
+    try:
+        return _read_once(path, path.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=4 * KEPT)
+def _read_once(path: Path, _changed_ns: int) -> _Read | None:
+    """Each file is read and checked once: a menu that lists twenty must open at once."""
     from kl_lens_desktop.bench.report import load_bench
 
     try:
-        return str(load_bench(path)["environment"]["created"])
+        bench = load_bench(path)
     except KLLensError:
-        return ""
+        return None
+    return _Read(str(bench["environment"]["created"]), _words(bench))
 
 
 def _words(bench: dict[str, Any]) -> str:

@@ -187,6 +187,7 @@ class Session(QObject):
         self.devices: list[dict[str, Any]] = []
         self.effort = THOROUGH
         self.chosen_devices: tuple[str, ...] | None = None  # on the Benchmark page; None for all there are
+        self._asked = self._taken = 0  # of the readings of the work folder: the last one, the last one shown
         self._forget_results()
         self._plan_to_apply: Path | None = None
         self._export_to_show: Path | None = None
@@ -243,7 +244,9 @@ class Session(QObject):
         self.exports: dict[str, Path] = {}
         self.bench: list[dict[str, Any]] = []
         self.bench_environment: dict[str, Any] | None = None
+        self._measures_anew = False  # the bench file is an earlier run's, or holds what is shown already
         self.agreement: Agreed | None = None
+        self._taken = self._asked
 
     @property
     def workspace(self) -> Workspace:
@@ -259,6 +262,7 @@ class Session(QObject):
         unfinished.note(self.model.reference, [step.job for step in steps])
         if any(isinstance(step.job, (BenchJob, RunJob)) for step in steps):
             bench_history.keep(self.workspace)
+            self._forget_bench()
         self.job.start(*steps, place=self.workspace.folder)
 
     def open_model(self, reference: str, *, pull: bool = False) -> None:
@@ -391,18 +395,25 @@ class Session(QObject):
         return replace(kept, rounding="nearest") if older else kept
 
     def set_analysis(self, analysis: Analysis) -> None:
-        """Measure so from now on; scores measured otherwise are set aside as ``scores-before.json``."""
+        """Measure so from now on; scores measured otherwise are set aside as ``scores-before.json``.
+
+        So is their agreement with perplexity.
+        """
         workspace = self.workspace
         if workspace.scores.exists() and not analysis.continues(self.analysis):
             try:
-                rename(workspace.scores, workspace.scores.with_name("scores-before.json"), patience_s=1.0)
+                for path in (workspace.scores, workspace.agree):
+                    if path.exists():
+                        rename(path, path.with_stem(f"{path.stem}-before"), patience_s=1.0)
             except OSError as error:
                 step = tr("Close the programs that use it, and try again")
                 self.say_error(InputError(tr("The scores cannot be set aside"), reason(error), step))
                 return
-            self.scores, self.entries = None, {}
+            self.scores, self.entries, self.agreement = None, {}, None
+            self._taken = self._asked
             self.scores_changed.emit()
             self.entries_changed.emit()
+            self.agreement_changed.emit()
         self.settings.keep_analysis(workspace, analysis)
 
     def time_computer(self) -> None:
@@ -454,7 +465,6 @@ class Session(QObject):
             benchmark=self.settings.benchmark,
         )
         job = job.quick if self.effort == QUICK else job
-        self._forget_bench()
         # the text to measure on is as long as chosen, quick look or not: scores are only ever added to
         job = replace(job, analysis=self.analysis)
         self.course = Course(self._expected(job), self.settings.paces)
@@ -494,12 +504,17 @@ class Session(QObject):
         benchmark = self.settings.benchmark
         benchmark = benchmark.quick if self.effort == QUICK else benchmark
         named = None if devices is None else tuple(devices)
-        self._forget_bench()
         self.start(Step(BenchJob(tuple(folders), self.workspace.bench, named, benchmark)))
 
     def _forget_bench(self) -> None:
         self.bench, self.bench_environment = [], None
+        self._measures_anew = True
         self.bench_changed.emit()
+
+    def _read_bench_again(self) -> None:
+        """The benchmark is over: from the next reading on, its file counts."""
+        self._measures_anew = False
+        self._taken = self._asked
 
     def set_plan(self, plan: "Plan | None") -> None:
         self.plan = plan
@@ -532,7 +547,12 @@ class Session(QObject):
 
         def take(found: "tuple[Plan, str]") -> None:
             plan, differs = found
-            if differs:
+            if self.model is None or self.model.reference != model.reference:
+                self.say(
+                    "warning",
+                    tr("{path} was not applied: another model was opened meanwhile.").format(path=path),
+                )
+            elif differs:
                 self.consent_wanted.emit(path, differs)
             else:
                 self.set_plan(plan)
@@ -555,8 +575,12 @@ class Session(QObject):
         """Read again what the work folder of the open model holds, outside the window's thread."""
         if self.model is not None:
             model, workspace, exports = self.model, self.workspace, dict(self.exports)
+            self._asked += 1
+            asked = self._asked
             self.background.run(
-                lambda: _read_results(model, workspace, exports), self._take_results, self.say_error
+                lambda: _read_results(model, workspace, exports),
+                lambda results: self._take_results(results, asked),
+                self.say_error,
             )
 
     def forget_results(self) -> None:
@@ -675,6 +699,7 @@ class Session(QObject):
             self.agreement = job.result(finished)
             self.agreement_changed.emit()
         elif isinstance(job, (AnalyzeJob, VerifyJob, BaselinesJob, BenchJob, RunJob)):
+            self._read_bench_again()
             self.reload()
 
     def _say_verified(self, found: Verified) -> None:
@@ -702,15 +727,19 @@ class Session(QObject):
         self.write_log("error", sentence, failure.traceback, routine=failure.kind in _ROUTINE)
 
     def _step_cancelled(self, step: Step) -> None:
-        kept = (
-            tr("The earlier benchmark is kept: timings compare only within one run.")
-            if isinstance(step.job, BenchJob)
-            else tr("What was measured is kept.")
-        )
+        kept = self._kept_of_bench() if isinstance(step.job, BenchJob) else tr("What was measured is kept.")
         self.say(
             "warning",
             tr("{stage}: cancelled. {kept}").format(stage=STAGE_NAMES.get(step.name, step.name), kept=kept),
         )
+
+    def _kept_of_bench(self) -> str:
+        """Which figures are left of a cancelled benchmark: its first good row replaces the earlier file."""
+        if any(row["status"] == "ok" for row in self.bench):
+            return tr("Its finished rows are kept. An earlier benchmark is under “Compare with”.")
+        if self.workspace.bench.exists():
+            return tr("The earlier benchmark is kept: timings compare only within one run.")
+        return tr("No row was finished.")
 
     def _job_ended(self, how: str) -> None:
         if self.opening is not None and how == "finished":
@@ -733,6 +762,7 @@ class Session(QObject):
             # once all have heard that the job ended
             QTimer.singleShot(0, self, lambda: self.start(*map(Step, jobs)))
         if self.model is not None and how != "finished":
+            self._read_bench_again()
             self.workspace.sweep()
             self.reload()
 
@@ -759,11 +789,11 @@ class Session(QObject):
         for signal in self._all_changed():
             signal.emit()
 
-    def _take_results(self, results: "_Results") -> None:
-        if self.model is None or (
-            results.model is not self.model and results.reference != self.model.reference
-        ):
+    def _take_results(self, results: "_Results", asked: int) -> None:
+        """Show what was read, unless something else is open or a later reading is shown already."""
+        if asked <= self._taken or self.model is None or results.reference != self.model.reference:
             return
+        self._taken = asked
         for problem in results.problems:
             self.say("warning", problem)
         if results.scores is not None and results.scores != self.scores:
@@ -779,7 +809,7 @@ class Session(QObject):
         if (results.exports, results.audits) != (self.exports, self.audits):
             self.exports, self.audits = results.exports, results.audits
             self.exports_changed.emit()
-        bench = results.bench
+        bench = None if self._measures_anew else results.bench
         if bench and (bench["rows"], bench["environment"]) != (self.bench, self.bench_environment):
             self.bench, self.bench_environment = bench["rows"], bench["environment"]
             self.bench_changed.emit()

@@ -24,6 +24,7 @@ from kl_lens_desktop.process.record import decode_known, encode
 from kl_lens_desktop.sensitivity.jobs import Analysis
 
 VERSION = 1
+FROM_ENVIRONMENT = os.environ.get("HF_ENDPOINT", "")  # the Hub's address, until the settings say another
 THEMES = ("system", "light", "dark")
 RECENT_LIMIT = 8
 _LEARNT = 0.7  # of a job's pace: it may have been an odd one
@@ -39,7 +40,7 @@ class Kept:
     theme : str
         One of `THEMES`.
     endpoint : str
-        The Hub's address; empty for the default.
+        The Hub's address; empty for the environment's or the default.
     work_folder : str
         Empty for the usual place.
     stay_awake : bool
@@ -262,3 +263,11 @@ def _parsed(value: object) -> object:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+def use_endpoint(address: str) -> None:
+    """Ask the Hub at `address`; where that is empty, at the one that the environment named at the start."""
+    if address or FROM_ENVIRONMENT:
+        os.environ["HF_ENDPOINT"] = address or FROM_ENVIRONMENT
+    else:
+        os.environ.pop("HF_ENDPOINT", None)

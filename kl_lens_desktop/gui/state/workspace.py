@@ -1,5 +1,6 @@
 """Where things lie on disk: the logs, and one work folder for each model."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -72,5 +73,10 @@ def workspace_of(work_folder: Path, reference: str) -> Workspace:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files below `folder`; of those that come and go while it looks, what it meets."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
