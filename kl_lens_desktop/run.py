@@ -11,7 +11,7 @@ from kl_lens_desktop.disk_space import check_room
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
-from kl_lens_desktop.files import CARD, check_replaceable, check_writable
+from kl_lens_desktop.files import CARD, check_replaceable, check_writable, rename
 from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel
 from kl_lens_desktop.model.fit import folder_sizes, integers_bytes
 from kl_lens_desktop.plan.constraints import Constraints
@@ -208,6 +208,8 @@ def _planned(
     prices = known_prices(names[0], scores.model.sha256, scores.weights) if names else None
     proposed = propose(scores, bits=job.analysis.bits, constraints=limits, prices=prices)
     plan = _with_what_is_known(path, proposed)
+    if kept := _set_aside(path, plan):
+        yield Note(f"The plan that was here is another one. It is kept as {kept.name}")
     save_plan(path, plan)
     save_integers(path, plan, scores_path.with_suffix(SUFFIX))
     yield Progress("plan", 1, 1, "Made the plan")
@@ -270,6 +272,20 @@ def _with_what_is_known(path: Path, plan: Plan) -> Plan:
     if earlier := _held(path, plan):
         return replace(plan, measured=earlier.measured)
     return improved_before(path, plan) or plan
+
+
+def _set_aside(path: Path, plan: Plan) -> Path | None:
+    """Keep a plan made for this place by hand or under another budget, when another replaces it."""
+    try:
+        earlier = load_plan(path)
+    except InputError:
+        return None
+    own = earlier.method == plan.method and earlier.budget == plan.budget and not earlier.pins
+    if own or earlier.assignments == plan.assignments:
+        return None
+    kept = path.with_stem(f"{path.stem}-before")
+    rename(path, kept)
+    return kept
 
 
 def _held(path: Path, plan: Plan) -> Plan | None:

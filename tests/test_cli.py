@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 
+from kl_lens_desktop import run as run_module
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.cli.arguments import SHELLS, parser
 from kl_lens_desktop.cli.commands import held_lines, run
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
+from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.process.job import perform
-from kl_lens_desktop.run import is_exported
+from kl_lens_desktop.run import RunJob, is_exported
 from kl_lens_desktop.sensitivity.labels import with_unit
 from kl_lens_desktop.sensitivity.scores import Held, Scores, load_scores
 from tests.models import build_folder
@@ -297,6 +300,26 @@ def test_what_was_exported_whole_is_not_exported_again(short_ir: dict[str, Path]
     assert is_exported(short_ir["int4"], plans["int4"])
     assert not is_exported(short_ir["int4"], plans["fp16"])
     assert not is_exported(tmp_path, plans["int4"])
+
+
+def test_a_plan_made_by_hand_is_kept_when_a_whole_job_makes_its_own(
+    sample_scores_path: Path, sample_scores: Scores, tmp_path: Path
+) -> None:
+    path, job = tmp_path / "plan.json", RunJob("sample", tmp_path)
+    pins = {"model.embed_tokens.weight": "int4_sym_g64"}
+    by_hand = propose(sample_scores, bits=5, constraints=Constraints(pins=pins))
+    save_plan(path, by_hand)
+
+    def notes() -> list[str]:
+        events = run_module._planned(sample_scores, sample_scores_path, path, job, Constraints(), [])
+        return [event.text for event in events if isinstance(event, Note)]
+
+    (said,) = notes()
+    assert "kept as plan-before.json" in said
+    assert load_plan(path.with_stem("plan-before")) == by_hand
+    assert load_plan(path).assignments == propose(sample_scores, bits=5).assignments
+    assert notes() == [], "its own plan is no other one"
+    assert load_plan(path.with_stem("plan-before")) == by_hand
 
 
 def test_the_command_line_starts_without_what_takes_long_to_load() -> None:
