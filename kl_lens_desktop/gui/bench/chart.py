@@ -40,7 +40,7 @@ SPEED = Scale("tokens_per_s", tr("decode, tokens/s"))
 SIZE = Scale("size_bytes", tr("weights, MB"), 1e-6)
 MEMORY = Scale("peak_rss_mb", tr("peak RSS of the process, MiB"))
 QUALITIES = (
-    Scale("perplexity", "perplexity"),
+    Scale("perplexity", tr("perplexity")),
     Scale("kl_to_fp16", tr("KL to FP16, nats per token"), log=True),
     Scale("top1_agreement", tr("same top token as FP16, %"), 100.0),
 )
@@ -51,12 +51,12 @@ BY_LENGTH = (
 )
 # By name: what goes across, and what may go up; across None is the length of the prompt.
 VIEWS: dict[str, tuple[Scale | None, tuple[Scale, ...]]] = {
-    "Speed against quality": (SPEED, QUALITIES),
-    "Size against quality": (SIZE, QUALITIES),
-    "Memory against quality": (MEMORY, QUALITIES),
-    "Speed against size": (SIZE, (SPEED,)),
-    "Speed against memory": (MEMORY, (SPEED,)),
-    "Speed by prompt length": (None, BY_LENGTH),
+    tr("Speed against quality"): (SPEED, QUALITIES),
+    tr("Size against quality"): (SIZE, QUALITIES),
+    tr("Memory against quality"): (MEMORY, QUALITIES),
+    tr("Speed against size"): (SIZE, (SPEED,)),
+    tr("Speed against memory"): (MEMORY, (SPEED,)),
+    tr("Speed by prompt length"): (None, BY_LENGTH),
 }
 HINT = tr(
     "Colours are variants; shapes are devices. For speed, bars show the standard "

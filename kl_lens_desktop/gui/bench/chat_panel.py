@@ -46,7 +46,7 @@ class ChatPanel(QWidget):
         self.sides = (Side(tr("First variant")), Side(tr("Second variant")))
         self.prompt = Prompt()
         self.tokens = spin(tr("Maximum number of new tokens"), 8, 1024, 128)
-        self.tokens.setSuffix(" tokens")
+        self.tokens.setSuffix(tr(" tokens"))
         self.tokens.setToolTip(tr("An answer has at most this many tokens"))
         self.at_once = QCheckBox(tr("Both at once"))
         explain(self.at_once, tr("Both sides answer at the same time. Cleared, they answer in turn."))
@@ -199,7 +199,7 @@ class Side(QWidget):
         self.text.setTabChangesFocus(True)
         self.text.setMinimumHeight(48)
         self.figures = Elided("", "secondary")
-        head = row(self.variant, label("on", "secondary"), self.device, self.how)
+        head = row(self.variant, label(tr("on"), "secondary"), self.device, self.how)
         head.setStretch(3, 1)
         whole = column(head, self.text, self.figures, spacing=4)
         whole.setStretch(1, 1)
@@ -265,7 +265,7 @@ class Side(QWidget):
             f"{quantities.significant(speed)} tokens/s" if speed else tr("too short to time"),
             quantities.plural(len(turn["tokens"]), "token"),
             tr("first after {ttft_ms} ms").format(ttft_ms=quantities.significant(turn["ttft_ms"])),
-            *(["stopped"] if turn["stopped"] else []),
+            *([tr("stopped")] if turn[tr("stopped")] else []),
             *([how] if how else []),
         ]
         self.say(" · ".join(words))

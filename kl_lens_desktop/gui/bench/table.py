@@ -85,7 +85,7 @@ class BenchTable(QAbstractTableModel):
             return ""
         between = quantities.interval(found.low, found.high, found.n, ".2f")
         rounds = quantities.plural(found.n, tr("paired round") if found.paired else "round")
-        said = "slower" if found.slower else "faster" if found.apart else tr("within noise")
+        said = tr("slower") if found.slower else tr("faster") if found.apart else tr("within noise")
         if found.apart is None:
             said = tr("not certain")
         return tr("{ratio:.2f}× {variant_title} ({between}) after {rounds}: {said}").format(

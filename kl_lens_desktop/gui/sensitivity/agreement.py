@@ -73,7 +73,7 @@ class AgreementView(QWidget):
         self.scatter = _Scatter()
         self.read_on = label("", "secondary", wrap=True)
         self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels(["Measure", tr("Kendall τ"), tr("95 % interval")])
+        self.table.setHorizontalHeaderLabels([tr("Measure"), tr("Kendall τ"), tr("95 % interval")])
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         set_up_table(self.table, tr("Agreement of each measure with perplexity"))
         for place, width in ((1, 90), (2, 140)):

@@ -241,7 +241,7 @@ class Heatmap(QWidget):
             text = metrics.elidedText(name, Qt.TextElideMode.ElideMiddle, int(area.width()))
             painter.drawText(area, Qt.AlignmentFlag.AlignVCenter, text)
         painter.setPen(QColor(colours.secondary))
-        painter.drawText(QRectF(18, 0, label_width - 26, TOP), Qt.AlignmentFlag.AlignVCenter, "block")
+        painter.drawText(QRectF(18, 0, label_width - 26, TOP), Qt.AlignmentFlag.AlignVCenter, tr("block"))
         painter.restore()
 
     def _paint_blocks(self, painter: QPainter) -> None:
@@ -458,7 +458,7 @@ class Legend(QWidget):
         before = tr("not yet measured")
         for shown, mark, words in (
             (self._settled, dot, tr("settled early")),
-            (self._predicted, ring, "predicted"),
+            (self._predicted, ring, tr("predicted")),
         ):
             if shown:
                 x += 26 + self.fontMetrics().horizontalAdvance(before) + 20
