@@ -16,6 +16,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>perplexity</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>KL to FP16, nats per token</source>
         <translation type="unfinished"></translation>
     </message>
@@ -29,6 +33,26 @@
     </message>
     <message>
         <source>prefill, tokens/s</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Speed against quality</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Memory against quality</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Speed against size</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Speed against memory</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Speed by prompt length</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -79,6 +103,10 @@ When both answer at once, each is slower than alone. Clear the box to have them 
     </message>
     <message>
         <source>Maximum number of new tokens</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source> tokens</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -142,6 +170,10 @@ When both answer at once, each is slower than alone. Clear the box to have them 
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>on</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>loading …</source>
         <translation type="unfinished"></translation>
     </message>
@@ -159,6 +191,10 @@ When both answer at once, each is slower than alone. Clear the box to have them 
     </message>
     <message>
         <source>first after {ttft_ms} ms</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>stopped</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1108,6 +1144,14 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>slower</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>faster</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>not certain</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1514,6 +1558,10 @@ Or drag this button to a folder, a mail or a chat.</source>
     </message>
     <message>
         <source>open</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Without FP16, a benchmark still compares the others.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2413,6 +2461,10 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>KL on other text</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Top-1 agreement</source>
         <translation type="unfinished"></translation>
     </message>
@@ -2433,6 +2485,10 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Explanation of the rounding</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>On held-out text</source>
         <translation type="unfinished"></translation>
     </message>
@@ -2441,11 +2497,23 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>{tokens:,} tokens of {name}</source>
+        <source>{tokens:,} tokens of {name}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>On {name}: KL {here}. Rounded to nearest, the same formats have {there}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
         <source>Verify measures the whole plan on text that was not used for scoring.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{count} weights are rounded by data.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>On {name}: is the rounding as good on another kind of text?</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2454,14 +2522,6 @@ Or drag this button to a folder, a mail or a chat.</source>
     </message>
     <message>
         <source>Rounding: the integers of {count} weights were chosen to keep what they compute on {text}{how}. Size and speed are those of rounding to nearest.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>Rounded to nearest, the same plan has KL {loss}.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>On {name}: {here}, and {there} rounded to nearest.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3031,6 +3091,10 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>block</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>{text} (the worst of {more} experts)</source>
         <translation type="unfinished"></translation>
     </message>
@@ -3052,6 +3116,10 @@ Pinned to {label} by hand</source>
     </message>
     <message>
         <source>settled early</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>predicted</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3147,7 +3215,7 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Everything is measured. Choose another text, more tokens or more formats.</source>
+        <source>Everything is measured. Choose more text or formats.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3696,6 +3764,10 @@ Pinned to {label} by hand</source>
     </message>
     <message>
         <source>Benchmarking</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Benchmarking FP16 too</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
