@@ -118,7 +118,7 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     KLLensError
         As the stages do; what can be refused before any of them is (`RunJob.check`).
     """
-    from kl_lens_desktop.bench.devices import list_devices
+    from kl_lens_desktop.bench.devices import behind, list_devices
     from kl_lens_desktop.bench.lab import bench
     from kl_lens_desktop.bench.static_model import has_graph_for_npu
     from kl_lens_desktop.plan.device_limits import menu, strictest_device
@@ -128,14 +128,15 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     model = SAMPLE if local.id == SAMPLE else str(local.folder)
     scores_path, plan_path, bench_path = (out / f"{kind}.json" for kind in ("scores", "plan", "bench"))
     listed = list_devices(cancel)
-    names = job.devices or [device.name for device in listed if device.available]
+    available = [device.name for device in listed if device.available]
+    names = behind(job.devices or available, available)
     limits, analysis = Constraints(device=strictest_device(names)), job.analysis
     if not analysis.formats:
         saves_disk_only = yield from _saving_disk_only(model, names, cancel)
         analysis = replace(analysis, menu=menu(names, analysis.bits, saves_disk_only))
         avoided = tuple(("*", name) for name in MENU if name not in analysis.menu)
         limits = replace(limits, forbidden=avoided)
-    npu = any("NPU" in name.upper() for name in names)
+    npu = any(name.startswith("NPU") for name in names)
     room = _room_needed(folder_sizes(local.folder).parameters, out, analysis, npu=npu)
     check_room(f"compressing {local.id}", room, out)
     yield from _stage(AnalyzeJob(model, scores_path, analysis), cancel)

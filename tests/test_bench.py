@@ -27,11 +27,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
+from kl_lens_desktop import run as whole_job
+from kl_lens_desktop.bench import devices as bench_devices
 from kl_lens_desktop.bench import divergence, labels, memory, noise, report, static_model
 from kl_lens_desktop.bench import quality as quality_module
 from kl_lens_desktop.bench.chat import pieces_of
 from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
-from kl_lens_desktop.bench.devices import list_devices
+from kl_lens_desktop.bench.devices import Device, behind, device_names, list_devices
 from kl_lens_desktop.bench.fidelity import Truth, fidelity
 from kl_lens_desktop.bench.figures import over_batches, perplexity
 from kl_lens_desktop.bench.jobs import (
@@ -60,6 +62,7 @@ from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.files import NPU_MODEL, read_json, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.process import child as child_module
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
@@ -75,6 +78,7 @@ from kl_lens_desktop.process.events import (
 )
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.process.memory import private_bytes
+from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
 from kl_lens_desktop.text import passage as text_module
 from kl_lens_desktop.text import wikitext
 from kl_lens_desktop.text.bundled import held_out_text, read_text
@@ -311,6 +315,46 @@ def test_combinations_of_devices_stand_side_by_side(short_ir: dict[str, Path], t
     page = (tmp_path / "b.html").read_text(encoding="utf-8")
     assert all(f"fp16 · {row['device']}" in page for row in rows[:2])
     assert len({group.partition('"')[0] for group in page.split('<g stroke="')[1:]}) == 2, "a colour each"
+
+
+def test_a_device_that_is_named_twice_is_measured_once(short_ir: dict[str, Path], tmp_path: Path) -> None:
+    rows = rows_of(run([short_ir["fp16"]], [ABSENT, f" {ABSENT.lower()}"], tmp_path / "b.json"))
+    assert [row["device"] for row in rows] == [ABSENT]
+    assert report.load_bench(tmp_path / "b.json")["rows"] == rows
+
+
+def test_a_list_of_devices_may_end_in_combinations() -> None:
+    assert device_names("CPU, gpu,CPU") == ("CPU", "GPU")
+    assert device_names("cpu,auto:gpu, cpu,HETERO:GPU,CPU") == ("CPU", "AUTO:GPU,CPU", "HETERO:GPU,CPU")
+    here = ("CPU", "GPU", "NPU")
+    assert behind(["cpu", "MULTI:GPU(2),CPU(1)"], here) == ("CPU", "GPU")
+    assert behind(["AUTO"], here) == here
+    assert behind(["AUTO:-NPU", "GPU.1"], here) == ("CPU", "GPU", "GPU.1")
+
+
+@pytest.mark.parametrize("name", ["gpu", " GPU", "AUTO:GPU,CPU", "AUTO"])
+def test_a_plan_for_a_gpu_avoids_what_it_computes_wrongly_however_it_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[AnalyzeJob] = []
+
+    def no_prices(*_: object) -> Iterator[Event]:
+        yield from ()
+        return {}
+
+    def stage(job: AnalyzeJob, _: Cancel) -> Iterator[Event]:
+        asked.append(job)
+        raise Cancelled
+        yield
+
+    here = [Device("CPU", "a CPU", True), Device("GPU", "a GPU", True)]
+    monkeypatch.setattr(bench_devices, "list_devices", lambda _: here)
+    monkeypatch.setattr(whole_job, "_saving_disk_only", no_prices)
+    monkeypatch.setattr(whole_job, "_stage", stage)
+    with pytest.raises(Cancelled):
+        list(whole_job.RunJob("sample", tmp_path, devices=(name,)).run(Cancel()))
+    (job,) = asked
+    assert not [each for each in job.analysis.menu if is_distrusted("GPU", each)]
 
 
 def test_every_kind_of_device_is_listed_with_its_name_or_the_reason() -> None:

@@ -27,6 +27,7 @@ MOST_PERCENT = 1e12
 MOST_HITS = 500
 LONGEST_S = 7 * 24 * 3600
 LARGEST_SEED = 2**32 - 1
+COMBINED = ", a combination such as AUTO:GPU,CPU last"
 OTHER_REVISION = (
     "apply a plan made for another model or revision whose weights have the same names and shapes"
 )
@@ -487,7 +488,9 @@ def _add_bench(commands: Commands) -> None:
 def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
     """What to measure, and on what: none of it goes with ``--compare``."""
     return [
-        command.add_argument("--devices", help="comma-separated OpenVINO devices (default: all available)"),
+        command.add_argument(
+            "--devices", help=f"comma-separated OpenVINO devices{COMBINED} (default: all available)"
+        ),
         *_add_quality(command),
         *_add_timing(command),
         command.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
@@ -582,7 +585,9 @@ def _add_run(commands: Commands) -> None:
     command.add_argument(
         "--quick", action="store_true", help="less text and fewer repetitions, with wider errors"
     )
-    command.add_argument("--devices", help="devices to benchmark, comma-separated (default: all available)")
+    command.add_argument(
+        "--devices", help=f"devices to benchmark, comma-separated{COMBINED} (default: all available)"
+    )
     minutes = RunJob("", Path()).benchmark.speed_minutes
     command.add_argument(
         "--bench-minutes",

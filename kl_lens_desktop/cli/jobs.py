@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from kl_lens_desktop.bench.devices import device_names
 from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.export.jobs import BaselinesJob
@@ -86,7 +87,7 @@ def bench_job(arguments: Arguments) -> BenchJob:
     )
     out = arguments.out or BENCH_FILE
     gguf = tuple(arguments.gguf or ())
-    folders, devices = tuple(arguments.folders), _names(arguments.devices)
+    folders, devices = tuple(arguments.folders), _devices(arguments.devices)
     return BenchJob(folders, out, devices, benchmark, gguf, arguments.llama_bench)
 
 
@@ -102,7 +103,7 @@ def run_job(arguments: Arguments) -> RunJob:
         speed_minutes=_given(arguments.bench_minutes, usual.benchmark.speed_minutes),
     )
     analysis = _analysis(arguments, usual.analysis)
-    return replace(usual, analysis=analysis, devices=_names(arguments.devices), benchmark=benchmark)
+    return replace(usual, analysis=analysis, devices=_devices(arguments.devices), benchmark=benchmark)
 
 
 def _repair(arguments: Arguments) -> RepairSettings:
@@ -135,6 +136,10 @@ def _analysis(arguments: Arguments, usual: Analysis) -> Analysis:
 
 def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(text.split(","))
+
+
+def _devices(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else device_names(text)
 
 
 def _given(value: Value | None, usual: Value) -> Value:
