@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kl_lens_desktop import __version__, quantities
-from kl_lens_desktop.bench.outcome import outcome
+from kl_lens_desktop.bench.outcome import PLAN, outcome
 from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import check_replaceable, read_json, read_start, write_json, write_text
@@ -215,8 +215,16 @@ def card(model: ModelIdentity, plan: Plan | None, bench: dict[str, Any] | None) 
             )
     if bench is not None and (found := outcome(bench["rows"])):
         lines.append(f"On {found.device}: {found.sentence}")
+        if plan is not None and not _is_of(bench, plan):
+            lines.append("This benchmark is of another plan of the model, not of the one in this file")
         lines.append(f"Measured on {bench['environment']['cpu']}")
     return "\n".join(lines)[:_CARD_LIMIT]
+
+
+def _is_of(bench: dict[str, Any], plan: Plan) -> bool:
+    """Whether a benchmark's plan is this one, as far as its rows say which they are of."""
+    measured = {row.get("plan_sha256") for row in bench["rows"] if row["variant"] == PLAN}
+    return measured <= {None, plan.sha256}
 
 
 def check_one_model(model: ModelIdentity, read: dict[str, Any], path: Path) -> None:

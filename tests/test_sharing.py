@@ -93,6 +93,15 @@ def test_texts_never_grow_longer_by_that(text: str) -> None:
     assert len(without_paths(text)) <= len(text)
 
 
+def test_a_card_says_that_the_benchmark_was_of_another_plan(results: Path, tmp_path: Path) -> None:
+    bench, plan = read_json(results / "bench.json"), load_plan(results / "plan.json")
+    for sha256, other in ((None, False), (plan.sha256, False), ("0" * 64, True)):
+        for row in bench["rows"]:
+            row["plan_sha256"] = sha256
+        write_json(results / "bench.json", bench)
+        assert ("benchmark is of another plan" in share(results, tmp_path / "b.json").card) is other
+
+
 def test_parts_of_two_models_are_not_shared_together(results: Path, tmp_path: Path) -> None:
     plan = read_json(results / "plan.json")
     plan["model"]["sha256"] = "b" * 64
