@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from kl_lens_desktop.cli.commands import held_lines, run
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
-from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Measured
+from kl_lens_desktop.process.job import Job, perform
 from kl_lens_desktop.run import is_exported
 from kl_lens_desktop.sensitivity.labels import with_unit
 from kl_lens_desktop.sensitivity.scores import Held, Scores, load_scores
@@ -97,12 +100,45 @@ def test_every_command_has_help_with_examples(command: str) -> None:
                 ("--out", "c"),
             )
         ),
+        ["verify", "sample", "--plan", "p", "--minutes", "10"],
+        ["verify", "sample", "--plan", "p", "--refine", "--scores", "s.json"],
+        ["verify", "sample", "--plan", "p", "--repair", "--refine-text", "t.txt"],
         ["plan", "s.json", "--out", "p", "--bits", "4", "--pin", "a.weight"],
         ["plan", "s.json", "--out", "p", "--bits", "4", "--device", "TPU"],
     ],
 )
 def test_usage_errors_are_status_2(arguments: list[str]) -> None:
     assert "--help" in kl_lens(*arguments, status=2).stderr
+
+
+def test_a_reader_of_the_completion_may_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("kl_lens_desktop.cli.arguments.print_script", gone)
+    assert kl_lens("--print-completion", "bash", status=1).stderr == ""
+
+
+def test_a_job_that_measured_nothing_is_a_failure_and_json_stays_json(tmp_path: Path) -> None:
+    failed = {"variant": "plan", "device": "GPU", "status": "unavailable"}
+
+    def carry(job: Job[Any], _: Cancel) -> Iterator[Event]:
+        yield Measured(failed)
+        yield Finished({"scores": "s", "plan": "p", "bench": "b", "folders": {}, "path": "b", "rows": 1})
+
+    for command in (("run", "sample", "--out", tmp_path), ("bench", tmp_path, "--out", tmp_path / "b.json")):
+        said, complained = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            assert run([*map(str, command), "--json"], carry) == 1
+        assert json.loads(said.getvalue())["rows"] == [failed]
+        assert "Cannot measure anything: every row failed" in complained.getvalue()
+
+
+def test_a_model_that_is_here_is_checked_without_the_hub() -> None:
+    said = kl_lens("pull", "sample", "--check").stdout
+    assert "is on this computer" in said
+    assert "verify" in said
+    assert "download" not in said
 
 
 def test_inspect_as_json() -> None:

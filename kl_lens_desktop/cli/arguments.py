@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -54,6 +54,15 @@ class _PrintCompletion(argparse.Action):
 
         print_script(shtab.complete(parser, shell))
         parser.exit(0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Idle:
+    """Options that would change nothing, `why`, and whether that is `now` so."""
+
+    why: str
+    now: Callable[[argparse.Namespace], bool]
+    options: Sequence[argparse.Action]
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
@@ -277,7 +286,7 @@ def _add_plan(commands: Commands) -> None:
         "plan scores.json --out plan.json --max-kl 0.02 --fastest",
         "plan --diff plan.json other.json",
     )
-    command.add_argument("scores", type=Path, nargs="?")
+    command.add_argument("scores", type=Path, nargs="?", help="the score file that `analyze` wrote")
     command.add_argument("--out", type=Path, metavar="plan.json")
     command.add_argument(
         "--diff", type=Path, nargs=2, metavar=("A", "B"), help="show how two plans differ; makes no plan"
@@ -379,32 +388,42 @@ def _add_verify(commands: Commands) -> None:
             "it again to resume"
         ),
     )
-    command.add_argument(
-        "--scores",
-        type=Path,
-        metavar="scores.json",
-        help="formats to try (default: scores.json next to the plan)",
-    )
-    command.add_argument(
-        "--repair-text",
-        type=Path,
-        metavar="FILE",
-        help="text for the repair (default: the bundled novels, without what was scored of them)",
-    )
     tokens, minutes = _usual(RepairSettings, "tokens"), _usual(RepairSettings, "minutes")
-    command.add_argument("--repair-tokens", type=_tokens, help=f"tokens of that text (default {tokens})")
-    command.add_argument("--minutes", type=_minutes, help=f"longest time for the repair (default {minutes})")
+    repairing = [
+        command.add_argument(
+            "--scores",
+            type=Path,
+            metavar="scores.json",
+            help="formats that the repair tries (default: scores.json next to the plan)",
+        ),
+        command.add_argument(
+            "--repair-text",
+            type=Path,
+            metavar="FILE",
+            help="text for the repair (default: the bundled novels, without what was scored of them)",
+        ),
+        command.add_argument("--repair-tokens", type=_tokens, help=f"tokens of that text (default {tokens})"),
+        command.add_argument(
+            "--minutes", type=_minutes, help=f"longest time for the repair (default {minutes})"
+        ),
+    ]
     command.add_argument(
         "--refine",
         action="store_true",
         help="round the weights again, one after the other, so that each makes up for the errors of those "
         "before it; kept if the joint KL falls by more than its error",
     )
-    command.add_argument(
+    refining = command.add_argument(
         "--refine-text",
         type=Path,
         metavar="FILE",
         help="the text that the weights were rounded by (default: the bundled novels)",
+    )
+    command.set_defaults(
+        idle=[
+            Idle("verify exchanges no formats without --repair", lambda a: not a.repair, repairing),
+            Idle("verify rounds nothing again without --refine", lambda a: not a.refine, [refining]),
+        ]
     )
     command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
 
@@ -480,7 +499,10 @@ def _add_bench(commands: Commands) -> None:
         metavar=("A", "B"),
         help="compare two bench files; measures nothing",
     )
-    command.set_defaults(measuring=_add_benchmark(command))
+    measuring = _add_benchmark(command)
+    command.set_defaults(
+        idle=[Idle("bench --compare measures nothing", lambda a: bool(a.compare), measuring)]
+    )
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write the table as CSV")
     command.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from kl_lens_desktop.cli.console import finish, print_json, print_table, say
 from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.export.model_card import README
 from kl_lens_desktop.hub.jobs import VerifyFilesJob
-from kl_lens_desktop.model.fit import fits, stage_needs
+from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
+from kl_lens_desktop.model.fit import StageNeed, fits, folder_sizes, stage_needs
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.publishing import PushJob, publish_plan
 
@@ -56,8 +58,12 @@ def check(arguments: argparse.Namespace) -> None:
     from kl_lens_desktop.hub import client
     from kl_lens_desktop.hub.candidate import examine
     from kl_lens_desktop.hub.facts import facts
+    from kl_lens_desktop.hub.obtain import is_on_the_hub
     from kl_lens_desktop.hub.store import cache
 
+    if not is_on_the_hub(arguments.model):
+        _check_here(resolve_model(arguments.model))
+        return
     candidate = examine(client.repository(arguments.model, arguments.revision))
     about = facts(candidate.of.about)
     weights_bytes = sum(file.size for file in candidate.weights)
@@ -67,15 +73,25 @@ def check(arguments: argparse.Namespace) -> None:
         f"{quantities.parameters(parameters)} weights, licence {about.licence or 'not stated'}"
     )
     print_table(["file", "size"], [[file.name, quantities.size(file.size)] for file in candidate.files])
+    _print_needs(stage_needs(parameters, candidate.bytes), cache())
+
+
+def _check_here(local: LocalModel) -> None:
+    sizes = folder_sizes(local.folder)
+    say(f"{local.folder} is on this computer: {quantities.parameters(sizes.parameters)} weights")
+    needs = stage_needs(sizes.parameters, 0, sizes)
+    _print_needs([need for need in needs if need.stage != "download"], Path.cwd())
+
+
+def _print_needs(needs: Sequence[StageNeed], cache: Path) -> None:
     rows = [
         [
             need.stage,
             quantities.size(need.ram_mb * 2**20),
             quantities.size(need.disk_mb * 2**20),
-            fits(need, place),
+            fits(need, cache if need.stage == "download" else Path.cwd()),
         ]
-        for need in stage_needs(parameters, candidate.bytes)
-        for place in [cache() if need.stage == "download" else Path.cwd()]
+        for need in needs
     ]
     print_table(["stage", "peak RAM", "disk", "fits this computer"], rows)
 
