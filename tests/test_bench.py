@@ -34,6 +34,7 @@ from kl_lens_desktop.bench import quality as quality_module
 from kl_lens_desktop.bench.chat import pieces_of
 from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
 from kl_lens_desktop.bench.devices import Device, behind, device_names, list_devices
+from kl_lens_desktop.bench.environment import power
 from kl_lens_desktop.bench.fidelity import Truth, fidelity
 from kl_lens_desktop.bench.figures import over_batches, perplexity
 from kl_lens_desktop.bench.jobs import (
@@ -315,6 +316,15 @@ def test_combinations_of_devices_stand_side_by_side(short_ir: dict[str, Path], t
     page = (tmp_path / "b.html").read_text(encoding="utf-8")
     assert all(f"fp16 · {row['device']}" in page for row in rows[:2])
     assert len({group.partition('"')[0] for group in page.split('<g stroke="')[1:]}) == 2, "a colour each"
+
+
+@pytest.mark.parametrize(("plugged", "said"), [(True, "mains"), (False, "battery"), (None, "unknown")])
+def test_how_a_computer_is_fed_is_said_only_where_the_system_says(
+    plugged: bool | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    battery = SimpleNamespace(percent=80, power_plugged=plugged)
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: battery, raising=False)
+    assert power() == said
 
 
 def test_a_device_that_is_named_twice_is_measured_once(short_ir: dict[str, Path], tmp_path: Path) -> None:
