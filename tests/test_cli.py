@@ -205,6 +205,13 @@ def test_what_can_be_refused_at_once_is(
     assert "the smallest format takes 2 bits" in fails("run", "sample", "--out", out, "--bits", "0.5")
     assert "'CPUX' is not one of" in fails("run", "sample", "--out", out, "--devices", "CPUX")
     assert list(out.iterdir()) == []
+    few = ("--bench-tokens", "100", "--formats", "int4_sym_g64")
+    assert "100 tokens in windows of 256 leave nothing" in fails("run", "sample", "--out", out, *few)
+    (out / "fp16").mkdir()
+    (out / "fp16" / "notes.txt").touch()
+    assert "fp16: it contains other files" in fails("run", "sample", "--out", out)
+    assert not (out / "scores.json").exists()
+    shutil.rmtree(out / "fp16")
     assert "it is an exported OpenVINO model" in fails("inspect", short_ir["int4"])
     config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
     for changes, words in (
