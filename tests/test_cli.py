@@ -18,6 +18,8 @@ from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.cli.arguments import SHELLS, parser
 from kl_lens_desktop.cli.commands import held_lines, run
+from kl_lens_desktop.cli.jobs import bench_job
+from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
@@ -132,6 +134,21 @@ def test_a_job_that_measured_nothing_is_a_failure_and_json_stays_json(tmp_path: 
             assert run([*map(str, command), "--json"], carry) == 1
         assert json.loads(said.getvalue())["rows"] == [failed]
         assert "Cannot measure anything: every row failed" in complained.getvalue()
+
+
+def test_a_folder_of_exported_models_stands_for_them(tmp_path: Path) -> None:
+    for name in ("plan", "fp16"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / MODEL_XML).touch()
+    (tmp_path / "out" / "scores.json").touch()
+    fp16, plan = tmp_path / "out" / "fp16", tmp_path / "out" / "plan"
+
+    def folders(*given: Path) -> tuple[Path, ...]:
+        return bench_job(parser().parse_args(["bench", *map(str, given)])).folders
+
+    assert folders(tmp_path / "out") == (fp16, plan)
+    assert folders(plan, tmp_path / "out") == (plan, fp16)
+    assert folders(tmp_path, tmp_path / "none") == (tmp_path, tmp_path / "none")
 
 
 def test_a_model_that_is_here_is_checked_without_the_hub() -> None:

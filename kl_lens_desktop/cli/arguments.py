@@ -487,11 +487,17 @@ def _add_bench(commands: Commands) -> None:
         "bench",
         "Measure exported folders side by side.",
         "bench out/fp16 out/plan --out bench.json",
-        "bench out/* --devices CPU,GPU",
-        "bench out/* --text wikitext-2-raw-test.txt --tokens 1000000 --html bench.html",
+        "bench out --devices CPU,GPU",
+        "bench out --text wikitext-2-raw-test.txt --tokens 1000000 --html bench.html",
         "bench --compare mine.json yours.json",
     )
-    command.add_argument("folders", type=Path, nargs="*", metavar="DIR")
+    command.add_argument(
+        "folders",
+        type=Path,
+        nargs="*",
+        metavar="DIR",
+        help="exported models, or a folder with several, such as `run` writes",
+    )
     command.add_argument(
         "--compare",
         type=Path,

@@ -10,6 +10,7 @@ from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exporting import ExportJob
+from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, AnalyzeJob
@@ -87,7 +88,8 @@ def bench_job(arguments: Arguments) -> BenchJob:
     )
     out = arguments.out or BENCH_FILE
     gguf = tuple(arguments.gguf or ())
-    folders, devices = tuple(arguments.folders), _devices(arguments.devices)
+    folders = tuple(dict.fromkeys(each for folder in arguments.folders for each in _exported(folder)))
+    devices = _devices(arguments.devices)
     return BenchJob(folders, out, devices, benchmark, gguf, arguments.llama_bench)
 
 
@@ -132,6 +134,13 @@ def _analysis(arguments: Arguments, usual: Analysis) -> Analysis:
         rounding=_given(arguments.rounding, usual.rounding),
         cluster=arguments.cluster,
     )
+
+
+def _exported(folder: Path) -> list[Path]:
+    """The folder or, where it is no exported model, those in it: no shell of Windows knows ``out/*``."""
+    if not folder.is_dir() or (folder / MODEL_XML).is_file():
+        return [folder]
+    return sorted(each for each in folder.iterdir() if (each / MODEL_XML).is_file()) or [folder]
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
