@@ -10,6 +10,7 @@ from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.export.model_card import README, base_model, model_card, read_card, with_figures
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.files import CARD, read_json
+from kl_lens_desktop.plan.document import load_plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.process.job import Job
@@ -128,7 +129,7 @@ def publish_plan(folder: Path, bench: Path | None = None) -> Publication:
     files |= {path.name: path for path in licences if path.name not in files}
     card = read_card(folder) or model_card(folder.name, about, original)
     if bench:
-        card = with_figures(card, _figures(folder, bench))
+        card = with_figures(card, _figures(folder, bench, about))
     return Publication(card, files, base)
 
 
@@ -142,12 +143,25 @@ def _original(about: dict[str, Any]) -> Path | None:
     return stored.folder if stored else None
 
 
-def _figures(folder: Path, bench: Path) -> str:
+def _figures(folder: Path, bench: Path, about: dict[str, Any]) -> str:
     from kl_lens_desktop.bench.model_card import figures
     from kl_lens_desktop.bench.report import load_bench
 
-    found = figures(load_bench(bench)["rows"], folder.name)
+    rows = load_bench(bench)["rows"]
+    if any(row["variant"] == folder.name and not _is_of(row, folder, about) for row in rows):
+        why = f"its {folder.name} is of another model or plan than {folder}"
+        raise InputError(f"Cannot use {bench}", why, "Choose the benchmark of this folder")
+    found = figures(rows, folder.name)
     if not found:
         why = f"it has no figures of {folder.name}"
         raise InputError(f"Cannot use {bench}", why, "Choose its benchmark")
     return found
+
+
+def _is_of(row: dict[str, Any], folder: Path, about: dict[str, Any]) -> bool:
+    """Whether a row of a bench file is of the model and the plan of a folder, as far as both say."""
+    model, plan = row.get("model"), row.get("plan_sha256")
+    if model and model["sha256"] != about["model"].get("sha256"):
+        return False
+    path = folder / "plan.json"
+    return not (plan and path.is_file()) or load_plan(path).sha256 == plan

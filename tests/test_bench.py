@@ -36,7 +36,7 @@ from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_
 from kl_lens_desktop.bench.devices import Device, behind, device_names, list_devices
 from kl_lens_desktop.bench.environment import power
 from kl_lens_desktop.bench.fidelity import Truth, fidelity
-from kl_lens_desktop.bench.figures import over_batches, perplexity
+from kl_lens_desktop.bench.figures import over_batches, perplexity, spread
 from kl_lens_desktop.bench.jobs import (
     BenchJob,
     ChatJob,
@@ -49,7 +49,7 @@ from kl_lens_desktop.bench.jobs import (
 )
 from kl_lens_desktop.bench.lab import BenchCourse, take_turns
 from kl_lens_desktop.bench.labels import LABELS
-from kl_lens_desktop.bench.model_card import fill
+from kl_lens_desktop.bench.model_card import figures, fill
 from kl_lens_desktop.bench.page import export_comparison_html, export_html
 from kl_lens_desktop.bench.report import around_table, comparison_table, table
 from kl_lens_desktop.bench.rows import Run
@@ -89,6 +89,7 @@ from tests.changed_export import save_changed
 from tests.dequantized import dequantized_sample, window_nats
 from tests.machine import slowness
 from tests.odd_worker import WORKER, odd_folder
+from tests.strangers import bench_row
 
 QUICK = Benchmark(
     tokens=512, window=128, prompt_tokens=32, new_tokens=8, repeats=2, rounds=2, max_rounds=2, contexts=(),
@@ -271,13 +272,23 @@ def test_the_figures_of_a_folder_are_in_its_model_card(benched: Path, short_ir: 
         _, _, measured = card.partition("## Measured")
         lines = [line for line in measured.splitlines() if line.startswith("| CPU")]
         assert len(lines) == 1
-        (said,) = table([row])
+        (said,) = (line for line in table(rows) if line["variant"] == row["variant"])
         assert said["perplexity"] in lines[0]
         assert said["tokens_per_s"] in lines[0]
         fill(folder, rows, name)
         assert (folder / "README.md").read_text(encoding="utf-8") == card
         fill(folder, rows, "another")
         assert (folder / "README.md").read_text(encoding="utf-8") == card
+
+
+def test_a_model_card_has_the_speeds_of_the_table() -> None:
+    """The second took more rounds, of which the later ones were slower for both."""
+    rows = [
+        {**bench_row(name), "tokens_per_s": {**spread(rounds), "rounds": rounds}}
+        for name, rounds in (("fp16", [100.0] * 4), ("plan", [150.0] * 4 + [75.0] * 4))
+    ]
+    for line in table(rows):
+        assert f"| {line['tokens_per_s']} |" in figures(rows, line["variant"])
 
 
 def test_variants_take_turns_and_progress_never_goes_back(events: list[Event]) -> None:
