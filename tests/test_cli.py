@@ -154,8 +154,11 @@ def test_a_folder_of_exported_models_stands_for_them(tmp_path: Path) -> None:
 def test_a_model_that_is_here_is_checked_without_the_hub() -> None:
     said = kl_lens("pull", "sample", "--check").stdout
     assert "is on this computer" in said
-    assert "verify" in said
-    assert "download" not in said
+    found = json.loads(kl_lens("pull", "sample", "--check", "--json").stdout)
+    assert found["id"] == "sample"
+    assert [each["stage"] for each in found["stages"]] == ["analyze", "verify", "export", "bench"]
+    assert all(each["stage"] in said and each["ram_bytes"] > 0 for each in found["stages"])
+    assert json.loads(kl_lens("pull", "sample", "--json").stdout)["folder"] == found["folder"]
 
 
 def test_inspect_as_json() -> None:

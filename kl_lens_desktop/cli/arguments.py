@@ -175,7 +175,6 @@ def _add_pull(commands: Commands) -> None:
         "Download a model. Run it again to resume.",
         "pull ibm-granite/granite-4.0-h-350m",
         "pull ibm-granite/granite-4.0-h-350m --check",
-        table=False,
     )
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--revision", help="branch, tag or commit")

@@ -150,7 +150,10 @@ def _pull(arguments: Arguments) -> None:
     result = finish(
         PullJob(arguments.model, arguments.revision, arguments.move, arguments.with_tokenizer), perform
     )
-    say(result["folder"])
+    if arguments.json:
+        print_json(result)
+    else:
+        say(result["folder"])
 
 
 def _inspect(arguments: Arguments) -> None:
