@@ -27,6 +27,7 @@ MOST_PERCENT = 1e12
 MOST_HITS = 500
 LONGEST_S = 7 * 24 * 3600
 LARGEST_SEED = 2**32 - 1
+MODEL = "a Hub id, a local folder, or `sample`"
 COMBINED = ", a combination such as AUTO:GPU,CPU last"
 OTHER_REVISION = (
     "apply a plan made for another model or revision whose weights have the same names and shapes"
@@ -176,7 +177,7 @@ def _add_pull(commands: Commands) -> None:
         "pull ibm-granite/granite-4.0-h-350m",
         "pull ibm-granite/granite-4.0-h-350m --check",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--revision", help="branch, tag or commit")
     command.add_argument(
         "--check",
@@ -201,7 +202,7 @@ def _add_verify_files(commands: Commands) -> None:
         "verify-files ibm-granite/granite-4.0-h-350m",
         "verify-files ibm-granite/granite-4.0-h-350m --repair",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--revision", help="branch, tag or commit that was downloaded")
     command.add_argument("--repair", action="store_true", help="download damaged files again")
 
@@ -210,7 +211,7 @@ def _add_inspect(commands: Commands) -> None:
     command = _command(
         commands, "inspect", "List a model's weight matrices.", "inspect sample", "inspect sample --json"
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
 
 
 def _add_analyze(commands: Commands) -> None:
@@ -221,7 +222,7 @@ def _add_analyze(commands: Commands) -> None:
         "analyze sample --out scores.json",
         "analyze sample --out scores.json --formats int4_sym_g64,int4_sym_g128,int8_sym --tokens 16384",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--out", type=Path, required=True, metavar="scores.json")
     _add_measuring(command)
     bits = _usual(Analysis, "bits")
@@ -245,7 +246,7 @@ def _add_agree(commands: Commands) -> None:
         "agree sample --scores scores.json --out agree.json",
         "agree sample --scores scores.json --formats int2_sym_g32 --tokens 16384",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--scores", type=Path, required=True, metavar="scores.json")
     command.add_argument("--out", type=Path, metavar="agree.json")
     command.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
@@ -267,7 +268,7 @@ def _add_prices(commands: Commands) -> None:
         "prices sample",
         "prices ibm-granite/granite-4.0-h-350m --device GPU",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--device", type=_device, default="CPU", help="CPU (default) or GPU")
     command.add_argument("--again", action="store_true", help="measure what is known too")
 
@@ -371,13 +372,13 @@ def _add_verify(commands: Commands) -> None:
         "verify sample --plan plan.json --repair --scores scores.json --minutes 10",
         "verify sample --plan plan.json --refine",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--plan", type=Path, required=True, metavar="plan.json")
-    command.add_argument("--text", type=Path, metavar="FILE")
+    command.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
     command.add_argument(
         "--tokens",
         type=_tokens,
-        help=f"tokens of text (default {_usual(VerifyJob, 'tokens')})",
+        help=f"tokens of that text (default {_usual(VerifyJob, 'tokens')})",
     )
     command.add_argument(
         "--repair",
@@ -434,7 +435,7 @@ def _add_baselines(commands: Commands) -> None:
         "Make baseline plans of a plan's size, and measure them on the same held-out text.",
         "baselines sample --scores scores.json --plan plan.json --out baselines",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--scores", type=Path, required=True, metavar="scores.json")
     command.add_argument("--plan", type=Path, required=True, metavar="plan.json")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -456,7 +457,7 @@ def _add_export(commands: Commands) -> None:
         "export sample --format int8_sym --out sample-int8",
         "export sample --format int4_sym_pc --npu --out sample-npu",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--plan", type=Path, metavar="plan.json")
     source.add_argument("--format", help="use this one format for every weight")
@@ -601,7 +602,7 @@ def _add_run(commands: Commands) -> None:
         "run sample --out kl-lens-out",
         "run ./my-model --out out --bits 4.5",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     bits = _usual(Analysis, "bits")
     command.add_argument(
@@ -628,8 +629,10 @@ def _add_run(commands: Commands) -> None:
     command.add_argument(
         "--bench-text", type=Path, metavar="FILE", help="held-out text for the benchmark, as in bench"
     )
-    command.add_argument("--bench-tokens", type=_tokens, metavar="N", help="tokens of it")
-    command.add_argument("--bench-precision", choices=("user", "f32"), help="of the quality run, as in bench")
+    command.add_argument("--bench-tokens", type=_tokens, metavar="N", help="tokens of that text, as in bench")
+    command.add_argument(
+        "--bench-precision", choices=("user", "f32"), help="precision of the quality run, as in bench"
+    )
     _add_measuring(command)
 
 
