@@ -10,6 +10,7 @@ from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.export.model_card import README, base_model, model_card, read_card, with_figures
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.files import CARD, read_json
+from kl_lens_desktop.plan.document import load_plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.process.job import Job
@@ -171,8 +172,6 @@ def _figures(folder: Path, bench: Path) -> str:
 
 def _rows_of(folder: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows that may be of the folder as it is: its plan and its model, as far as a row tells them."""
-    from kl_lens_desktop.plan.document import load_plan
-
     if not (folder / "plan.json").is_file():
         return list(rows)
     plan = load_plan(folder / "plan.json")

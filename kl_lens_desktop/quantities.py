@@ -90,10 +90,14 @@ def percent(fraction: float) -> str:
 
 
 def unchanged(fraction: float) -> str:
-    """``96 %``, ``99.7 %``: as many digits as show what is missing."""
+    """``96 %``, ``99.7 %``: as many digits as show what is missing.
+
+    Cut off, not rounded: beside a verdict that takes 97 %, 96.7 % is no 97 %.
+    """
     changed = 100 * (1 - fraction)
     digits = 0 if changed >= 1 else 1 if changed >= 0.1 else 2
-    return f"{100 - changed:.{digits}f} %"
+    steps = 10**digits
+    return f"{math.floor((100 - changed) * steps + 1e-6) / steps:.{digits}f} %"
 
 
 def shape(sizes: tuple[int, ...] | list[int]) -> str:

@@ -11,7 +11,7 @@ from kl_lens_desktop.disk_space import check_room
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
-from kl_lens_desktop.files import CARD, check_replaceable, check_writable, rename
+from kl_lens_desktop.files import CARD, check_folder, check_replaceable, check_writable, rename
 from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel
 from kl_lens_desktop.model.fit import folder_sizes, integers_bytes
 from kl_lens_desktop.plan.constraints import Constraints
@@ -22,9 +22,10 @@ from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.repository.model_files import TOKENIZER
 from kl_lens_desktop.sensitivity.jobs import MENU, Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
-from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, check_text
+from kl_lens_desktop.text.bundled import HELD_OUT_TOKENS, check_text, held_out_text, read_text
 
 BASELINES = ("fp16", "int8_sym", "int4_sym_g64")
 _WITH_SCALES = 1.05  # and everything else in a file of weights
@@ -95,6 +96,9 @@ class RunJob(Job[Compressed]):
         AnalyzeJob(self.model, out / "scores.json", self.analysis).check()
         for kind in ("plan", "bench"):
             check_replaceable(out / f"{kind}.json", kind)
+        for name in (*BASELINES, "plan"):
+            if damage(out / name):  # and so will be written
+                check_folder(out / name, CARD)
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.obtain import obtain
@@ -118,7 +122,7 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     KLLensError
         As the stages do; what can be refused before any of them is (`RunJob.check`).
     """
-    from kl_lens_desktop.bench.devices import list_devices
+    from kl_lens_desktop.bench.devices import behind, list_devices
     from kl_lens_desktop.bench.lab import bench
     from kl_lens_desktop.bench.static_model import has_graph_for_npu
     from kl_lens_desktop.plan.device_limits import menu, strictest_device
@@ -128,16 +132,18 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     model = SAMPLE if local.id == SAMPLE else str(local.folder)
     scores_path, plan_path, bench_path = (out / f"{kind}.json" for kind in ("scores", "plan", "bench"))
     listed = list_devices(cancel)
-    names = job.devices or [device.name for device in listed if device.available]
+    available = [device.name for device in listed if device.available]
+    names = behind(job.devices or available, available)
     limits, analysis = Constraints(device=strictest_device(names)), job.analysis
     if not analysis.formats:
         saves_disk_only = yield from _saving_disk_only(model, names, cancel)
         analysis = replace(analysis, menu=menu(names, analysis.bits, saves_disk_only))
         avoided = tuple(("*", name) for name in MENU if name not in analysis.menu)
         limits = replace(limits, forbidden=avoided)
-    npu = any("NPU" in name.upper() for name in names)
+    npu = any(name.startswith("NPU") for name in names)
     room = _room_needed(folder_sizes(local.folder).parameters, out, analysis, npu=npu)
     check_room(f"compressing {local.id}", room, out)
+    _check_benchmark_text(local.folder, job.benchmark, cancel)
     yield from _stage(AnalyzeJob(model, scores_path, analysis), cancel)
     scores = load_scores(scores_path)
     plan = yield from _planned(scores, scores_path, plan_path, job, limits, names)
@@ -176,6 +182,15 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
             "folders": {name: str(folder) for name, folder in folders.items()},
         }
     )
+
+
+def _check_benchmark_text(folder: Path, settings: Benchmark, cancel: Cancel) -> None:
+    """Raise `InputError` now if the benchmark, hours later, could not cut its text into windows."""
+    from kl_lens_desktop.text.passage import passage
+
+    if (folder / TOKENIZER).is_file():  # else an export makes one
+        text = read_text(settings.text or held_out_text())
+        passage(folder, text, settings.tokens, settings.window, settings.stride, cancel)
 
 
 def _room_needed(parameters: int, out: Path, analysis: Analysis, *, npu: bool) -> int:

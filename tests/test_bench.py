@@ -27,13 +27,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kl_lens_desktop import resources
+from kl_lens_desktop import run as whole_job
+from kl_lens_desktop.bench import devices as bench_devices
 from kl_lens_desktop.bench import divergence, labels, memory, noise, report, static_model
 from kl_lens_desktop.bench import quality as quality_module
 from kl_lens_desktop.bench.chat import pieces_of
 from kl_lens_desktop.bench.compare import PLAIN_FIGURES, QUALITY_FIGURES, SPEED_FIGURES, compare
-from kl_lens_desktop.bench.devices import list_devices
+from kl_lens_desktop.bench.devices import Device, behind, device_names, list_devices
+from kl_lens_desktop.bench.environment import power
 from kl_lens_desktop.bench.fidelity import Truth, fidelity
-from kl_lens_desktop.bench.figures import over_batches, perplexity
+from kl_lens_desktop.bench.figures import over_batches, perplexity, spread
 from kl_lens_desktop.bench.jobs import (
     BenchJob,
     ChatJob,
@@ -46,7 +49,7 @@ from kl_lens_desktop.bench.jobs import (
 )
 from kl_lens_desktop.bench.lab import BenchCourse, take_turns
 from kl_lens_desktop.bench.labels import LABELS
-from kl_lens_desktop.bench.model_card import fill
+from kl_lens_desktop.bench.model_card import figures, fill
 from kl_lens_desktop.bench.page import export_comparison_html, export_html
 from kl_lens_desktop.bench.report import around_table, comparison_table, table
 from kl_lens_desktop.bench.rows import Run
@@ -60,6 +63,7 @@ from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.calls import FULL_PRECISION
 from kl_lens_desktop.files import NPU_MODEL, read_json, write_json
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.process import child as child_module
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
@@ -75,6 +79,7 @@ from kl_lens_desktop.process.events import (
 )
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.process.memory import private_bytes
+from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
 from kl_lens_desktop.text import passage as text_module
 from kl_lens_desktop.text import wikitext
 from kl_lens_desktop.text.bundled import held_out_text, read_text
@@ -84,6 +89,7 @@ from tests.changed_export import save_changed
 from tests.dequantized import dequantized_sample, window_nats
 from tests.machine import slowness
 from tests.odd_worker import WORKER, odd_folder
+from tests.strangers import bench_row
 
 QUICK = Benchmark(
     tokens=512, window=128, prompt_tokens=32, new_tokens=8, repeats=2, rounds=2, max_rounds=2, contexts=(),
@@ -266,13 +272,23 @@ def test_the_figures_of_a_folder_are_in_its_model_card(benched: Path, short_ir: 
         _, _, measured = card.partition("## Measured")
         lines = [line for line in measured.splitlines() if line.startswith("| CPU")]
         assert len(lines) == 1
-        (said,) = table([row])
+        (said,) = (line for line in table(rows) if line["variant"] == row["variant"])
         assert said["perplexity"] in lines[0]
         assert said["tokens_per_s"] in lines[0]
         fill(folder, rows, name)
         assert (folder / "README.md").read_text(encoding="utf-8") == card
         fill(folder, rows, "another")
         assert (folder / "README.md").read_text(encoding="utf-8") == card
+
+
+def test_a_model_card_has_the_speeds_of_the_table() -> None:
+    """The second took more rounds, of which the later ones were slower for both."""
+    rows = [
+        {**bench_row(name), "tokens_per_s": {**spread(rounds), "rounds": rounds}}
+        for name, rounds in (("fp16", [100.0] * 4), ("plan", [150.0] * 4 + [75.0] * 4))
+    ]
+    for line in table(rows):
+        assert f"| {line['tokens_per_s']} |" in figures(rows, line["variant"])
 
 
 def test_variants_take_turns_and_progress_never_goes_back(events: list[Event]) -> None:
@@ -311,6 +327,55 @@ def test_combinations_of_devices_stand_side_by_side(short_ir: dict[str, Path], t
     page = (tmp_path / "b.html").read_text(encoding="utf-8")
     assert all(f"fp16 · {row['device']}" in page for row in rows[:2])
     assert len({group.partition('"')[0] for group in page.split('<g stroke="')[1:]}) == 2, "a colour each"
+
+
+@pytest.mark.parametrize(("plugged", "said"), [(True, "mains"), (False, "battery"), (None, "unknown")])
+def test_how_a_computer_is_fed_is_said_only_where_the_system_says(
+    plugged: bool | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    battery = SimpleNamespace(percent=80, power_plugged=plugged)
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: battery, raising=False)
+    assert power() == said
+
+
+def test_a_device_that_is_named_twice_is_measured_once(short_ir: dict[str, Path], tmp_path: Path) -> None:
+    rows = rows_of(run([short_ir["fp16"]], [ABSENT, f" {ABSENT.lower()}"], tmp_path / "b.json"))
+    assert [row["device"] for row in rows] == [ABSENT]
+    assert report.load_bench(tmp_path / "b.json")["rows"] == rows
+
+
+def test_a_list_of_devices_may_end_in_combinations() -> None:
+    assert device_names("CPU, gpu,CPU") == ("CPU", "GPU")
+    assert device_names("cpu,auto:gpu, cpu,HETERO:GPU,CPU") == ("CPU", "AUTO:GPU,CPU", "HETERO:GPU,CPU")
+    here = ("CPU", "GPU", "NPU")
+    assert behind(["cpu", "MULTI:GPU(2),CPU(1)"], here) == ("CPU", "GPU")
+    assert behind(["AUTO"], here) == here
+    assert behind(["AUTO:-NPU", "GPU.1"], here) == ("CPU", "GPU", "GPU.1")
+
+
+@pytest.mark.parametrize("name", ["gpu", " GPU", "AUTO:GPU,CPU", "AUTO"])
+def test_a_plan_for_a_gpu_avoids_what_it_computes_wrongly_however_it_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[AnalyzeJob] = []
+
+    def no_prices(*_: object) -> Iterator[Event]:
+        yield from ()
+        return {}
+
+    def stage(job: AnalyzeJob, _: Cancel) -> Iterator[Event]:
+        asked.append(job)
+        raise Cancelled
+        yield
+
+    here = [Device("CPU", "a CPU", True), Device("GPU", "a GPU", True)]
+    monkeypatch.setattr(bench_devices, "list_devices", lambda _: here)
+    monkeypatch.setattr(whole_job, "_saving_disk_only", no_prices)
+    monkeypatch.setattr(whole_job, "_stage", stage)
+    with pytest.raises(Cancelled):
+        list(whole_job.RunJob("sample", tmp_path, devices=(name,)).run(Cancel()))
+    (job,) = asked
+    assert not [each for each in job.analysis.menu if is_distrusted("GPU", each)]
 
 
 def test_every_kind_of_device_is_listed_with_its_name_or_the_reason() -> None:

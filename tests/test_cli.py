@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from kl_lens_desktop.bench.report import load_bench
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.cli.arguments import SHELLS, parser
 from kl_lens_desktop.cli.commands import held_lines, run
+from kl_lens_desktop.cli.jobs import bench_job
+from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.propose import propose
-from kl_lens_desktop.process.events import Note
-from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Event, Finished, Measured, Note
+from kl_lens_desktop.process.job import Job, perform
 from kl_lens_desktop.run import RunJob, is_exported
 from kl_lens_desktop.sensitivity.labels import with_unit
 from kl_lens_desktop.sensitivity.scores import Held, Scores, load_scores
@@ -100,12 +104,63 @@ def test_every_command_has_help_with_examples(command: str) -> None:
                 ("--out", "c"),
             )
         ),
+        ["verify", "sample", "--plan", "p", "--minutes", "10"],
+        ["verify", "sample", "--plan", "p", "--refine", "--scores", "s.json"],
+        ["verify", "sample", "--plan", "p", "--repair", "--refine-text", "t.txt"],
         ["plan", "s.json", "--out", "p", "--bits", "4", "--pin", "a.weight"],
         ["plan", "s.json", "--out", "p", "--bits", "4", "--device", "TPU"],
     ],
 )
 def test_usage_errors_are_status_2(arguments: list[str]) -> None:
     assert "--help" in kl_lens(*arguments, status=2).stderr
+
+
+def test_a_reader_of_the_completion_may_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("kl_lens_desktop.cli.arguments.print_script", gone)
+    assert kl_lens("--print-completion", "bash", status=1).stderr == ""
+
+
+def test_a_job_that_measured_nothing_is_a_failure_and_json_stays_json(tmp_path: Path) -> None:
+    failed = {"variant": "plan", "device": "GPU", "status": "unavailable"}
+
+    def carry(job: Job[Any], _: Cancel) -> Iterator[Event]:
+        yield Measured(failed)
+        yield Finished({"scores": "s", "plan": "p", "bench": "b", "folders": {}, "path": "b", "rows": 1})
+
+    for command in (("run", "sample", "--out", tmp_path), ("bench", tmp_path, "--out", tmp_path / "b.json")):
+        said, complained = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            assert run([*map(str, command), "--json"], carry) == 1
+        assert json.loads(said.getvalue())["rows"] == [failed]
+        assert "Cannot measure anything: every row failed" in complained.getvalue()
+
+
+def test_a_folder_of_exported_models_stands_for_them(tmp_path: Path) -> None:
+    for name in ("plan", "fp16"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / MODEL_XML).touch()
+    (tmp_path / "out" / "scores.json").touch()
+    fp16, plan = tmp_path / "out" / "fp16", tmp_path / "out" / "plan"
+
+    def folders(*given: Path) -> tuple[Path, ...]:
+        return bench_job(parser().parse_args(["bench", *map(str, given)])).folders
+
+    assert folders(tmp_path / "out") == (fp16, plan)
+    assert folders(plan, tmp_path / "out") == (plan, fp16)
+    assert folders(tmp_path, tmp_path / "none") == (tmp_path, tmp_path / "none")
+
+
+def test_a_model_that_is_here_is_checked_without_the_hub() -> None:
+    said = kl_lens("pull", "sample", "--check").stdout
+    assert "is on this computer" in said
+    found = json.loads(kl_lens("pull", "sample", "--check", "--json").stdout)
+    assert found["id"] == "sample"
+    assert [each["stage"] for each in found["stages"]] == ["analyze", "verify", "export", "bench"]
+    assert all(each["stage"] in said and each["ram_bytes"] > 0 for each in found["stages"])
+    assert json.loads(kl_lens("pull", "sample", "--json").stdout)["folder"] == found["folder"]
 
 
 def test_inspect_as_json() -> None:
@@ -172,6 +227,13 @@ def test_what_can_be_refused_at_once_is(
     assert "the smallest format takes 2 bits" in fails("run", "sample", "--out", out, "--bits", "0.5")
     assert "'CPUX' is not one of" in fails("run", "sample", "--out", out, "--devices", "CPUX")
     assert list(out.iterdir()) == []
+    few = ("--bench-tokens", "100", "--formats", "int4_sym_g64")
+    assert "100 tokens in windows of 256 leave nothing" in fails("run", "sample", "--out", out, *few)
+    (out / "fp16").mkdir()
+    (out / "fp16" / "notes.txt").touch()
+    assert "fp16: it contains other files" in fails("run", "sample", "--out", out)
+    assert not (out / "scores.json").exists()
+    shutil.rmtree(out / "fp16")
     assert "it is an exported OpenVINO model" in fails("inspect", short_ir["int4"])
     config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
     for changes, words in (

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import kl_lens_desktop
+from kl_lens_desktop.plan import verdict
 from tests import tiers
 from tests.benchmarks import tables
 
@@ -38,6 +39,26 @@ def test_a_changed_figure_changes_the_page() -> None:
     assert "| another |" in tables.markdown(found)
     with pytest.raises(ValueError, match="has not one cell for each of"):
         tables.markdown({**found, "rows": [["one cell"]]})
+
+
+@pytest.mark.parametrize("name", ["method", "questions"])
+def test_documents_have_the_verdicts_of_the_program(name: str) -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in (tables.DOCS / f"{name}.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("|")
+    ]
+    for step in verdict.STEPS:
+        (row,) = (row for row in rows if step.words in row)
+        figures = [float(found) for found in re.findall(r"\d+(?:\.\d+)?", " ".join(row))]
+        assert figures == [step.kl, 100 * step.unchanged][: 2 if name == "method" else 1]
+    assert any(verdict.WORST in row for row in rows)
+
+
+def test_documents_have_no_gaps_left_to_fill() -> None:
+    for path in [ROOT / "README.md", *tables.DOCS.rglob("*.md")]:
+        text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert not re.findall(r"\b[A-Z]{2,}_[A-Z_]+\b|\bTODO\b|\bTBD\b", text), path.name
 
 
 def test_the_version_stands_once() -> None:

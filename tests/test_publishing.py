@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.publishing import has_figures, publish_plan
-from kl_lens_desktop.sensitivity.scores import Scores
+from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 from tests import hub_server
 from tests.hub_server import Hub, Repository
 from tests.strangers import bench_document, bench_row
@@ -157,12 +158,25 @@ def test_the_card_that_is_uploaded_is_the_one_in_the_folder(hub: Hub, folder: Pa
 
 def test_the_card_shows_the_figures_of_this_folder(hub: Hub, folder: Path) -> None:
     path = folder.parent / "bench.json"
-    rows = [bench_row("plan"), bench_row("int8_sym", speed=50.0)]
+    weights = {"model.layers.0.mlp.weight": "int8_sym"}
+    identity = ModelIdentity(BASE, None, "0" * 64)
+    plan = Plan(identity, weights, None, "kl", {"kl": None, "se": None, "bytes": 1})
+    save_plan(folder / "plan.json", plan)
+    mine = {"model": asdict(identity), "plan_sha256": plan.sha256}
+    rows = [{**bench_row("plan"), **mine}, bench_row("int8_sym", speed=50.0)]
     path.write_text(json.dumps(bench_document(rows)), encoding="utf-8")
     text = publish_plan(folder, path).card
     (line,) = [line for line in text.splitlines() if line.startswith("| CPU")]
     assert [cell.strip() for cell in line.split("|")][1:3] == ["CPU", "8.00 MB"]
     assert "100 ± 5" in line
+    for strange in (
+        {"model": {"id": BASE, "revision": None, "sha256": "1" * 64}},
+        {"plan_sha256": "1" * 64},
+    ):
+        rows[0] = {**bench_row("plan"), **strange}
+        path.write_text(json.dumps(bench_document(rows)), encoding="utf-8")
+        with pytest.raises(InputError, match="it measured another export called plan"):
+            publish_plan(folder, path)
     folder.rename(folder.with_name("other"))
     with pytest.raises(InputError, match="it has no figures of other"):
         publish_plan(folder.with_name("other"), path)

@@ -3,6 +3,7 @@
 import pytest
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.plan.verdict import STEPS, Threshold, verdict
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,18 @@ def test_sizes_have_decimal_units(size: float, text: str) -> None:
 def test_counts_of_parameters() -> None:
     assert quantities.parameters(7_970_000) == "7.97 M"
     assert quantities.parameters(1_200_000_000) == "1.20 B"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_share_is_not_rounded_up_to_a_verdict_that_it_misses(step: Threshold) -> None:
+    just, below = step.unchanged, step.unchanged - 0.004
+    assert quantities.unchanged(just) == f"{100 * just:.0f} %"
+    assert quantities.unchanged(below) == f"{100 * just - 1:.0f} %"
+    assert verdict(0.0, below) != step.words
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.9, "90 %"), (0.997, "99.7 %"), (0.99996, "99.99 %"), (1, "100.00 %")]
+)
+def test_a_share_has_as_many_digits_as_show_what_is_missing(share: float, text: str) -> None:
+    assert quantities.unchanged(share) == text

@@ -3,7 +3,7 @@
 import functools
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -96,6 +96,39 @@ def check_device_name(name: str) -> None:
         raise InputError("Cannot measure", why, "Name devices as OpenVINO does")
     for part in filter(None, parts.split(",")):
         check_device_name(part.partition("(")[0].removeprefix("-"))
+
+
+def device_names(text: str) -> tuple[str, ...]:
+    """The devices of a list with commas: a combination takes the names behind it, up to the next one.
+
+    ``CPU,AUTO:GPU,CPU`` is CPU, and AUTO of GPU and CPU.
+    """
+    names: list[str] = []
+    for part in text.split(","):
+        if names and ":" in names[-1] and ":" not in part:
+            names[-1] += f",{part}"
+        else:
+            names.append(part)
+    return as_listed(names)
+
+
+def as_listed(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of devices as OpenVINO writes them, each once."""
+    return tuple(dict.fromkeys("".join(name.split()).upper() for name in names))
+
+
+def behind(names: Iterable[str], available: Sequence[str]) -> tuple[str, ...]:
+    """The devices behind names: of a combination those that it names, or may take of those available."""
+    found: list[str] = []
+    for name in as_listed(names):
+        kind, _, given = name.partition(":")
+        if kind not in _COMPOSED:
+            found.append(name)
+            continue
+        parts = [part.partition("(")[0] for part in given.split(",") if part]
+        chosen = [part for part in parts if not part.startswith("-")]
+        found += chosen or [each for each in available if f"-{each}" not in parts]
+    return tuple(dict.fromkeys(found))
 
 
 def device_named(name: str, devices: list[Device], cancel: Cancel | None = None) -> Device:

@@ -40,7 +40,8 @@ def environment(
 def power() -> str:
     """``mains``, ``battery`` or ``unknown``."""
     battery = _battery()
-    return "unknown" if battery is None else "mains" if battery.power_plugged else "battery"
+    plugged = None if battery is None else battery.power_plugged  # None too where nobody says how it is fed
+    return "unknown" if plugged is None else "mains" if plugged else "battery"
 
 
 def _battery() -> Any:

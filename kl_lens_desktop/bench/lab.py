@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 from kl_lens_desktop.bench import noise
-from kl_lens_desktop.bench.devices import Device, device_named, list_devices
+from kl_lens_desktop.bench.devices import Device, as_listed, device_named, list_devices
 from kl_lens_desktop.bench.environment import environment
 from kl_lens_desktop.bench.fidelity import wrong_words
 from kl_lens_desktop.bench.jobs import (
@@ -88,7 +88,7 @@ def bench(job: BenchJob, cancel: Cancel, listed: list[Device] | None = None) -> 
     listed = list_devices(cancel) if listed is None else listed
     usual = (*(device.name for device in listed), *settings.combinations)
     wanted = usual if job.devices is None else job.devices
-    chosen = [device_named(name, listed, cancel) for name in dict.fromkeys(wanted)]
+    chosen = [device_named(name, listed, cancel) for name in as_listed(wanted)]
     check_rows(len(variants) * len(chosen) + len(job.gguf))
     once = len(variants) * (1 + settings.raw + 2 * settings.cache)
     devices = sum(device.available for device in chosen)

@@ -21,12 +21,15 @@ _COLUMNS = {
 
 
 def figures(rows: Sequence[dict[str, Any]], variant: str) -> str:
-    """The rows of a variant that were measured, as a table in Markdown; empty if there is none."""
-    measured = [row for row in rows if row["variant"] == variant and row["status"] == "ok"]
+    """The rows of a variant that were measured, as a table in Markdown; empty if there is none.
+
+    `rows` are all of the benchmark: speeds are shown in the proportions of the rounds that variants took.
+    """
+    measured = [line for line in table(rows) if line["variant"] == variant and line["status"] == "ok"]
     if not measured:
         return ""
     head = f"| {' | '.join(_COLUMNS.values())} |\n|{'---|' * len(_COLUMNS)}\n"
-    lines = (f"| {' | '.join(plain(line[name]) for name in _COLUMNS)} |" for line in table(measured))
+    lines = (f"| {' | '.join(plain(line[name]) for name in _COLUMNS)} |" for line in measured)
     return "## Measured\n\n" + head + "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,8 @@ MOST_PERCENT = 1e12
 MOST_HITS = 500
 LONGEST_S = 7 * 24 * 3600
 LARGEST_SEED = 2**32 - 1
+MODEL = "a Hub id, a local folder, or `sample`"
+COMBINED = ", a combination such as AUTO:GPU,CPU last"
 OTHER_REVISION = (
     "apply a plan made for another model or revision whose weights have the same names and shapes"
 )
@@ -53,6 +55,15 @@ class _PrintCompletion(argparse.Action):
 
         print_script(shtab.complete(parser, shell))
         parser.exit(0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Idle:
+    """Options that would change nothing, `why`, and whether that is `now` so."""
+
+    why: str
+    now: Callable[[argparse.Namespace], bool]
+    options: Sequence[argparse.Action]
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
@@ -165,9 +176,8 @@ def _add_pull(commands: Commands) -> None:
         "Download a model. Run it again to resume.",
         "pull ibm-granite/granite-4.0-h-350m",
         "pull ibm-granite/granite-4.0-h-350m --check",
-        table=False,
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--revision", help="branch, tag or commit")
     command.add_argument(
         "--check",
@@ -192,7 +202,7 @@ def _add_verify_files(commands: Commands) -> None:
         "verify-files ibm-granite/granite-4.0-h-350m",
         "verify-files ibm-granite/granite-4.0-h-350m --repair",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--revision", help="branch, tag or commit that was downloaded")
     command.add_argument("--repair", action="store_true", help="download damaged files again")
 
@@ -201,7 +211,7 @@ def _add_inspect(commands: Commands) -> None:
     command = _command(
         commands, "inspect", "List a model's weight matrices.", "inspect sample", "inspect sample --json"
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
 
 
 def _add_analyze(commands: Commands) -> None:
@@ -212,7 +222,7 @@ def _add_analyze(commands: Commands) -> None:
         "analyze sample --out scores.json",
         "analyze sample --out scores.json --formats int4_sym_g64,int4_sym_g128,int8_sym --tokens 16384",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--out", type=Path, required=True, metavar="scores.json")
     _add_measuring(command)
     bits = _usual(Analysis, "bits")
@@ -236,7 +246,7 @@ def _add_agree(commands: Commands) -> None:
         "agree sample --scores scores.json --out agree.json",
         "agree sample --scores scores.json --formats int2_sym_g32 --tokens 16384",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--scores", type=Path, required=True, metavar="scores.json")
     command.add_argument("--out", type=Path, metavar="agree.json")
     command.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
@@ -258,7 +268,7 @@ def _add_prices(commands: Commands) -> None:
         "prices sample",
         "prices ibm-granite/granite-4.0-h-350m --device GPU",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--device", type=_device, default="CPU", help="CPU (default) or GPU")
     command.add_argument("--again", action="store_true", help="measure what is known too")
 
@@ -276,7 +286,7 @@ def _add_plan(commands: Commands) -> None:
         "plan scores.json --out plan.json --max-kl 0.02 --fastest",
         "plan --diff plan.json other.json",
     )
-    command.add_argument("scores", type=Path, nargs="?")
+    command.add_argument("scores", type=Path, nargs="?", help="the score file that `analyze` wrote")
     command.add_argument("--out", type=Path, metavar="plan.json")
     command.add_argument(
         "--diff", type=Path, nargs=2, metavar=("A", "B"), help="show how two plans differ; makes no plan"
@@ -362,13 +372,13 @@ def _add_verify(commands: Commands) -> None:
         "verify sample --plan plan.json --repair --scores scores.json --minutes 10",
         "verify sample --plan plan.json --refine",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--plan", type=Path, required=True, metavar="plan.json")
-    command.add_argument("--text", type=Path, metavar="FILE")
+    command.add_argument("--text", type=Path, metavar="FILE", help="held-out text")
     command.add_argument(
         "--tokens",
         type=_tokens,
-        help=f"tokens of text (default {_usual(VerifyJob, 'tokens')})",
+        help=f"tokens of that text (default {_usual(VerifyJob, 'tokens')})",
     )
     command.add_argument(
         "--repair",
@@ -378,32 +388,42 @@ def _add_verify(commands: Commands) -> None:
             "it again to resume"
         ),
     )
-    command.add_argument(
-        "--scores",
-        type=Path,
-        metavar="scores.json",
-        help="formats to try (default: scores.json next to the plan)",
-    )
-    command.add_argument(
-        "--repair-text",
-        type=Path,
-        metavar="FILE",
-        help="text for the repair (default: the bundled novels, without what was scored of them)",
-    )
     tokens, minutes = _usual(RepairSettings, "tokens"), _usual(RepairSettings, "minutes")
-    command.add_argument("--repair-tokens", type=_tokens, help=f"tokens of that text (default {tokens})")
-    command.add_argument("--minutes", type=_minutes, help=f"longest time for the repair (default {minutes})")
+    repairing = [
+        command.add_argument(
+            "--scores",
+            type=Path,
+            metavar="scores.json",
+            help="formats that the repair tries (default: scores.json next to the plan)",
+        ),
+        command.add_argument(
+            "--repair-text",
+            type=Path,
+            metavar="FILE",
+            help="text for the repair (default: the bundled novels, without what was scored of them)",
+        ),
+        command.add_argument("--repair-tokens", type=_tokens, help=f"tokens of that text (default {tokens})"),
+        command.add_argument(
+            "--minutes", type=_minutes, help=f"longest time for the repair (default {minutes})"
+        ),
+    ]
     command.add_argument(
         "--refine",
         action="store_true",
         help="round the weights again, one after the other, so that each makes up for the errors of those "
         "before it; kept if the joint KL falls by more than its error",
     )
-    command.add_argument(
+    refining = command.add_argument(
         "--refine-text",
         type=Path,
         metavar="FILE",
         help="the text that the weights were rounded by (default: the bundled novels)",
+    )
+    command.set_defaults(
+        idle=[
+            Idle("verify exchanges no formats without --repair", lambda a: not a.repair, repairing),
+            Idle("verify rounds nothing again without --refine", lambda a: not a.refine, [refining]),
+        ]
     )
     command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
 
@@ -415,7 +435,7 @@ def _add_baselines(commands: Commands) -> None:
         "Make baseline plans of a plan's size, and measure them on the same held-out text.",
         "baselines sample --scores scores.json --plan plan.json --out baselines",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--scores", type=Path, required=True, metavar="scores.json")
     command.add_argument("--plan", type=Path, required=True, metavar="plan.json")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -437,7 +457,7 @@ def _add_export(commands: Commands) -> None:
         "export sample --format int8_sym --out sample-int8",
         "export sample --format int4_sym_pc --npu --out sample-npu",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--plan", type=Path, metavar="plan.json")
     source.add_argument("--format", help="use this one format for every weight")
@@ -467,11 +487,17 @@ def _add_bench(commands: Commands) -> None:
         "bench",
         "Measure exported folders side by side.",
         "bench out/fp16 out/plan --out bench.json",
-        "bench out/* --devices CPU,GPU",
-        "bench out/* --text wikitext-2-raw-test.txt --tokens 1000000 --html bench.html",
+        "bench out --devices CPU,GPU",
+        "bench out --text wikitext-2-raw-test.txt --tokens 1000000 --html bench.html",
         "bench --compare mine.json yours.json",
     )
-    command.add_argument("folders", type=Path, nargs="*", metavar="DIR")
+    command.add_argument(
+        "folders",
+        type=Path,
+        nargs="*",
+        metavar="DIR",
+        help="exported models, or a folder with several, such as `run` writes",
+    )
     command.add_argument(
         "--compare",
         type=Path,
@@ -479,7 +505,10 @@ def _add_bench(commands: Commands) -> None:
         metavar=("A", "B"),
         help="compare two bench files; measures nothing",
     )
-    command.set_defaults(measuring=_add_benchmark(command))
+    measuring = _add_benchmark(command)
+    command.set_defaults(
+        idle=[Idle("bench --compare measures nothing", lambda a: bool(a.compare), measuring)]
+    )
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write the table as CSV")
     command.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
 
@@ -487,7 +516,9 @@ def _add_bench(commands: Commands) -> None:
 def _add_benchmark(command: argparse.ArgumentParser) -> list[argparse.Action]:
     """What to measure, and on what: none of it goes with ``--compare``."""
     return [
-        command.add_argument("--devices", help="comma-separated OpenVINO devices (default: all available)"),
+        command.add_argument(
+            "--devices", help=f"comma-separated OpenVINO devices{COMBINED} (default: all available)"
+        ),
         *_add_quality(command),
         *_add_timing(command),
         command.add_argument("--out", type=Path, metavar="FILE", help="the bench file (default bench.json)"),
@@ -571,7 +602,7 @@ def _add_run(commands: Commands) -> None:
         "run sample --out kl-lens-out",
         "run ./my-model --out out --bits 4.5",
     )
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     bits = _usual(Analysis, "bits")
     command.add_argument(
@@ -582,7 +613,9 @@ def _add_run(commands: Commands) -> None:
     command.add_argument(
         "--quick", action="store_true", help="less text and fewer repetitions, with wider errors"
     )
-    command.add_argument("--devices", help="devices to benchmark, comma-separated (default: all available)")
+    command.add_argument(
+        "--devices", help=f"devices to benchmark, comma-separated{COMBINED} (default: all available)"
+    )
     minutes = RunJob("", Path()).benchmark.speed_minutes
     command.add_argument(
         "--bench-minutes",
@@ -596,8 +629,10 @@ def _add_run(commands: Commands) -> None:
     command.add_argument(
         "--bench-text", type=Path, metavar="FILE", help="held-out text for the benchmark, as in bench"
     )
-    command.add_argument("--bench-tokens", type=_tokens, metavar="N", help="tokens of it")
-    command.add_argument("--bench-precision", choices=("user", "f32"), help="of the quality run, as in bench")
+    command.add_argument("--bench-tokens", type=_tokens, metavar="N", help="tokens of that text, as in bench")
+    command.add_argument(
+        "--bench-precision", choices=("user", "f32"), help="precision of the quality run, as in bench"
+    )
     _add_measuring(command)
 
 

@@ -72,11 +72,10 @@ def run(argv: list[str], carry: Carry = in_child) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")  # Windows consoles default to a legacy code page
-    whole = parser()
-    if (empty := empty_argument(argv)) is not None:
-        whole.error(f"{empty} is empty")
-    arguments = whole.parse_args(argv or ["app"])
-    _check_usage(whole, arguments)
+    try:
+        arguments = _parsed(argv)
+    except BrokenPipeError:  # whoever read the help or the completion has gone
+        return FAILED
     arguments.carry = carry
     try:
         return int(COMMANDS[arguments.command](arguments) or 0)
@@ -96,6 +95,16 @@ def run(argv: list[str], carry: Carry = in_child) -> int:
         return FAILED
 
 
+def _parsed(argv: list[str]) -> Arguments:
+    """The arguments; a usage error, or a request for help, ends the program."""
+    whole = parser()
+    if (empty := empty_argument(argv)) is not None:
+        whole.error(f"{empty} is empty")
+    arguments = whole.parse_args(argv or ["app"])
+    _check_usage(whole, arguments)
+    return arguments
+
+
 def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
     """End with a usage error where arguments do not go together."""
     if (arguments.command == "self-test") == (arguments.self_test is None):
@@ -108,10 +117,10 @@ def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
             whole.error(f"{weight} is pinned to {pinned[weight]} and to {name}")
     if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
         whole.error("bench needs exported folders, or --compare and two bench files")
-    if getattr(arguments, "compare", None):
-        given = [o.option_strings[0] for o in arguments.measuring if getattr(arguments, o.dest) is not None]
-        if given:
-            whole.error(f"bench --compare measures nothing; remove {', '.join(given)}")
+    for idle in getattr(arguments, "idle", ()):
+        given = [o.option_strings[0] for o in idle.options if getattr(arguments, o.dest) is not None]
+        if given and idle.now(arguments):
+            whole.error(f"{idle.why}; remove {', '.join(given)}")
 
 
 def _app(arguments: Arguments) -> int:
@@ -141,7 +150,10 @@ def _pull(arguments: Arguments) -> None:
     result = finish(
         PullJob(arguments.model, arguments.revision, arguments.move, arguments.with_tokenizer), perform
     )
-    say(result["folder"])
+    if arguments.json:
+        print_json(result)
+    else:
+        say(result["folder"])
 
 
 def _inspect(arguments: Arguments) -> None:
@@ -318,8 +330,11 @@ def _bench(arguments: Arguments) -> None:
 
     rows = [event.row for event in events(job, arguments.carry) if isinstance(event, Measured)]
     if not any(row["status"] == "ok" for row in rows):
-        print_bench(rows)
-        raise ChildError("Cannot measure anything", "every row failed", "See the reasons above")
+        if arguments.json:
+            print_json({"rows": rows})
+        else:
+            print_bench(rows)
+        raise _nothing_measured()
     bench = load_bench(job.out)
     if arguments.csv:
         export_csv(bench, arguments.csv)
@@ -356,11 +371,18 @@ def _run(arguments: Arguments) -> None:
     rows, result = [event.row for event in stages if isinstance(event, Measured)], job.result(last)
     if arguments.json:
         print_json({**result, "rows": rows})
-        return
-    from kl_lens_desktop.bench.report import load_bench
+    else:
+        from kl_lens_desktop.bench.report import load_bench
 
-    print_bench(rows, load_bench(Path(result["bench"]))["environment"]["devices"])
-    say(f"Wrote scores.json, plan.json, bench.json and {', '.join(result['folders'])} to {arguments.out}")
+        print_bench(rows, load_bench(Path(result["bench"]))["environment"]["devices"])
+        names = ", ".join(result["folders"])
+        say(f"Wrote scores.json, plan.json, bench.json and {names} to {arguments.out}")
+    if not any(row["status"] == "ok" for row in rows):
+        raise _nothing_measured()
+
+
+def _nothing_measured() -> ChildError:
+    return ChildError("Cannot measure anything", "every row failed", "See the reasons above")
 
 
 def _shape(shape: list[int]) -> str:

@@ -2,15 +2,18 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.cli.console import finish, print_json, print_table, say
 from kl_lens_desktop.errors import HubError, InputError
 from kl_lens_desktop.export.model_card import README
 from kl_lens_desktop.hub.jobs import VerifyFilesJob
-from kl_lens_desktop.model.fit import fits, stage_needs
+from kl_lens_desktop.hub.resolve import resolve_model
+from kl_lens_desktop.model.fit import StageNeed, fits, folder_sizes, stage_needs
 from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.publishing import PushJob, publish_plan
 
@@ -56,26 +59,57 @@ def check(arguments: argparse.Namespace) -> None:
     from kl_lens_desktop.hub import client
     from kl_lens_desktop.hub.candidate import examine
     from kl_lens_desktop.hub.facts import facts
+    from kl_lens_desktop.hub.obtain import is_on_the_hub
     from kl_lens_desktop.hub.store import cache
 
+    if not is_on_the_hub(arguments.model):
+        local = resolve_model(arguments.model)
+        sizes = folder_sizes(local.folder)
+        needs = [need for need in stage_needs(sizes.parameters, 0, sizes) if need.stage != "download"]
+        stages = _stages(needs, Path.cwd())
+        if arguments.json:
+            about = {"id": local.id, "folder": str(local.folder), "parameters": sizes.parameters}
+            print_json({**about, "stages": stages})
+            return
+        say(f"{local.folder} is on this computer: {quantities.parameters(sizes.parameters)} weights")
+        _print_stages(stages)
+        return
     candidate = examine(client.repository(arguments.model, arguments.revision))
-    about = facts(candidate.of.about)
+    found = facts(candidate.of.about)
     weights_bytes = sum(file.size for file in candidate.weights)
-    parameters = about.parameters or weights_bytes // 2  # nearly all are published with two bytes a weight
+    parameters = found.parameters or weights_bytes // 2  # nearly all are published with two bytes a weight
+    stages = _stages(stage_needs(parameters, candidate.bytes), cache())
+    architecture, commit = candidate.config["model_type"], candidate.of.commit
+    if arguments.json:
+        about = {"id": found.id, "revision": commit, "architecture": architecture, "parameters": parameters}
+        files = [{"name": file.name, "bytes": file.size} for file in candidate.files]
+        print_json({**about, "licence": found.licence or None, "files": files, "stages": stages})
+        return
     say(
-        f"{about.id} at {candidate.of.commit[:7]}: {candidate.config['model_type']}, "
-        f"{quantities.parameters(parameters)} weights, licence {about.licence or 'not stated'}"
+        f"{found.id} at {commit[:7]}: {architecture}, "
+        f"{quantities.parameters(parameters)} weights, licence {found.licence or 'not stated'}"
     )
     print_table(["file", "size"], [[file.name, quantities.size(file.size)] for file in candidate.files])
+    _print_stages(stages)
+
+
+def _stages(needs: Sequence[StageNeed], cache: Path) -> list[dict[str, Any]]:
+    """What each stage takes at its peak, in bytes, and whether that fits; downloads go to `cache`."""
+    return [
+        {
+            "stage": need.stage,
+            "ram_bytes": need.ram_mb * 2**20,
+            "disk_bytes": need.disk_mb * 2**20,
+            "fits": fits(need, cache if need.stage == "download" else Path.cwd()),
+        }
+        for need in needs
+    ]
+
+
+def _print_stages(stages: Sequence[dict[str, Any]]) -> None:
     rows = [
-        [
-            need.stage,
-            quantities.size(need.ram_mb * 2**20),
-            quantities.size(need.disk_mb * 2**20),
-            fits(need, place),
-        ]
-        for need in stage_needs(parameters, candidate.bytes)
-        for place in [cache() if need.stage == "download" else Path.cwd()]
+        [each["stage"], quantities.size(each["ram_bytes"]), quantities.size(each["disk_bytes"]), each["fits"]]
+        for each in stages
     ]
     print_table(["stage", "peak RAM", "disk", "fits this computer"], rows)
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from kl_lens_desktop.bench.devices import device_names
 from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exporting import ExportJob
+from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, AnalyzeJob
@@ -86,7 +88,8 @@ def bench_job(arguments: Arguments) -> BenchJob:
     )
     out = arguments.out or BENCH_FILE
     gguf = tuple(arguments.gguf or ())
-    folders, devices = tuple(arguments.folders), _names(arguments.devices)
+    folders = tuple(dict.fromkeys(each for folder in arguments.folders for each in _exported(folder)))
+    devices = _devices(arguments.devices)
     return BenchJob(folders, out, devices, benchmark, gguf, arguments.llama_bench)
 
 
@@ -102,7 +105,7 @@ def run_job(arguments: Arguments) -> RunJob:
         speed_minutes=_given(arguments.bench_minutes, usual.benchmark.speed_minutes),
     )
     analysis = _analysis(arguments, usual.analysis)
-    return replace(usual, analysis=analysis, devices=_names(arguments.devices), benchmark=benchmark)
+    return replace(usual, analysis=analysis, devices=_devices(arguments.devices), benchmark=benchmark)
 
 
 def _repair(arguments: Arguments) -> RepairSettings:
@@ -133,8 +136,19 @@ def _analysis(arguments: Arguments, usual: Analysis) -> Analysis:
     )
 
 
+def _exported(folder: Path) -> list[Path]:
+    """The folder or, where it is no exported model, those in it: no shell of Windows knows ``out/*``."""
+    if not folder.is_dir() or (folder / MODEL_XML).is_file():
+        return [folder]
+    return sorted(each for each in folder.iterdir() if (each / MODEL_XML).is_file()) or [folder]
+
+
 def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(text.split(","))
+
+
+def _devices(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else device_names(text)
 
 
 def _given(value: Value | None, usual: Value) -> Value:

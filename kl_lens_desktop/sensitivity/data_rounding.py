@@ -34,7 +34,7 @@ from kl_lens_desktop.quant.integers import (
 )
 from kl_lens_desktop.quant.rounding import Quantized, combined, fake_quantize
 from kl_lens_desktop.quant.roundings import NEAREST, KeptRounding, Roundings, kept_in, packed
-from kl_lens_desktop.quantities import size
+from kl_lens_desktop.quantities import plural, size
 from kl_lens_desktop.sensitivity.clock import TimeUp
 from kl_lens_desktop.sensitivity.moments import (
     DAMP,
@@ -219,7 +219,8 @@ def roundings_of(
     if not left:
         yield Note(f"Using the integers kept in {named(of_file)}")
         return Roundings(found)
-    yield Note(f"Computing the integers of {len(left)} weights again: {files[0].name} does not hold them")
+    count = plural(len(left), "weight")
+    yield Note(f"Computing the integers of {count}, which {files[0].name} does not hold")
     by = calibration_of(loaded, record, texts)
     weights = quantizable(inventory(loaded.model))
     shapes = {weight.name: weight.shape for weight in weights}
