@@ -265,7 +265,7 @@ class Side(QWidget):
             f"{quantities.significant(speed)} tokens/s" if speed else tr("too short to time"),
             quantities.plural(len(turn["tokens"]), "token"),
             tr("first after {ttft_ms} ms").format(ttft_ms=quantities.significant(turn["ttft_ms"])),
-            *([tr("stopped")] if turn[tr("stopped")] else []),
+            *([tr("stopped")] if turn["stopped"] else []),
             *([how] if how else []),
         ]
         self.say(" · ".join(words))
