@@ -618,7 +618,12 @@ def test_no_memory_is_known_by_what_libraries_say() -> None:
         wrapped = InputError("Cannot open the model", "it is damaged")
         wrapped.__cause__ = none.value
         assert is_out_of_memory(wrapped), "however it was taken for something else"
-    for words in ("std::bad_alloc", "x.so: failed to map segment from shared object", "MatMul' can't alloc"):
+    for words in (
+        "std::bad_alloc",
+        "x.so: failed to map segment from shared object",
+        "MatMul' can't alloc",
+        "Exception ignored in sys.unraisablehookMemoryErrorException ignored in sys.unraisablehook",
+    ):
         assert is_out_of_memory(RuntimeError(words))
     assert is_out_of_memory(SystemError("error return without exception set")), "no room for it"
     assert is_out_of_memory(OSError(errno.ENOMEM, "no"))

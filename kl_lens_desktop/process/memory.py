@@ -9,6 +9,7 @@ from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.quantities import size
 
 _SIGNS = (
+    "MemoryError",  # Python, where it cannot even be raised, in the last words of a process
     "bad_alloc",  # C++
     "can't alloc",  # OpenVINO and torch, whose sentence goes on
     "Failed to allocate",  # OpenVINO
