@@ -215,6 +215,13 @@ def _listed(manifest: Path) -> set[str]:
         return set()
 
 
+def set_aside(path: Path, patience_s: float | None = None) -> Path:
+    """Keep a file that another will replace as ``NAME-before``, patient as `rename`; return its place."""
+    kept = path.with_stem(f"{path.stem}-before")
+    rename(path, kept, patience_s)
+    return kept
+
+
 def rename(source: Path, target: Path, patience_s: float | None = None) -> None:
     """`os.replace`, tried again on Windows, where a virus scanner or a reader may hold a file.
 

@@ -171,7 +171,10 @@ def _figures(folder: Path, bench: Path) -> str:
 
 
 def _rows_of(folder: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that may be of the folder as it is: its plan and its model, as far as a row tells them."""
+    """The rows without those of another export of the folder's name, by plan and model as far as a row tells.
+
+    Rows of other variants stay: speeds are shown in the proportions of the rounds that all took in turn.
+    """
     if not (folder / "plan.json").is_file():
         return list(rows)
     plan = load_plan(folder / "plan.json")
@@ -179,5 +182,6 @@ def _rows_of(folder: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any
     return [
         row
         for row in rows
-        if row.get("plan_sha256") in own[0] and (row.get("model") or {}).get("sha256") in own[1]
+        if row["variant"] != folder.name
+        or (row.get("plan_sha256") in own[0] and (row.get("model") or {}).get("sha256") in own[1])
     ]

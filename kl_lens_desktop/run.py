@@ -11,7 +11,7 @@ from kl_lens_desktop.disk_space import check_room
 from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
-from kl_lens_desktop.files import CARD, check_folder, check_replaceable, check_writable, rename
+from kl_lens_desktop.files import CARD, check_folder, check_replaceable, check_writable, set_aside
 from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel
 from kl_lens_desktop.model.fit import folder_sizes, integers_bytes
 from kl_lens_desktop.plan.constraints import Constraints
@@ -291,6 +291,8 @@ def _with_what_is_known(path: Path, plan: Plan) -> Plan:
 
 def _set_aside(path: Path, plan: Plan) -> Path | None:
     """Keep a plan made for this place by hand or under another budget, when another replaces it."""
+    from kl_lens_desktop.quant.integers import SUFFIX
+
     try:
         earlier = load_plan(path)
     except InputError:
@@ -298,9 +300,11 @@ def _set_aside(path: Path, plan: Plan) -> Path | None:
     own = earlier.method == plan.method and earlier.budget == plan.budget and not earlier.pins
     if own or earlier.assignments == plan.assignments:
         return None
-    kept = path.with_stem(f"{path.stem}-before")
-    rename(path, kept)
-    return kept
+    if (
+        integers := path.with_suffix(SUFFIX)
+    ).is_file():  # of a plan rounded in sequence they are nowhere else
+        set_aside(integers)
+    return set_aside(path)
 
 
 def _held(path: Path, plan: Plan) -> Plan | None:

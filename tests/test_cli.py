@@ -373,6 +373,7 @@ def test_a_plan_made_by_hand_is_kept_when_a_whole_job_makes_its_own(
     pins = {"model.embed_tokens.weight": "int4_sym_g64"}
     by_hand = propose(sample_scores, bits=5, constraints=Constraints(pins=pins))
     save_plan(path, by_hand)
+    path.with_suffix(".safetensors").write_bytes(b"its integers")
 
     def notes() -> list[str]:
         events = run_module._planned(sample_scores, sample_scores_path, path, job, Constraints(), [])
@@ -381,6 +382,7 @@ def test_a_plan_made_by_hand_is_kept_when_a_whole_job_makes_its_own(
     (said,) = notes()
     assert "kept as plan-before.json" in said
     assert load_plan(path.with_stem("plan-before")) == by_hand
+    assert path.with_name("plan-before.safetensors").read_bytes() == b"its integers"
     assert load_plan(path).assignments == propose(sample_scores, bits=5).assignments
     assert notes() == [], "its own plan is no other one"
     assert load_plan(path.with_stem("plan-before")) == by_hand

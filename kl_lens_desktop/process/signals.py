@@ -45,9 +45,8 @@ def _not_lost(lost: "UnraisableHookArgs") -> None:
         return
     from threading import Timer  # not before signals are answered
 
-    number = lost.exc_value.number
-    signal.signal(number, lambda got, _: _stop(got))
-    again = Timer(_AGAIN_S, _thread.interrupt_main, (number,))
+    answer(_stop)
+    again = Timer(_AGAIN_S, _thread.interrupt_main, (lost.exc_value.number,))
     again.daemon = True
     again.start()
 

@@ -16,7 +16,7 @@ from kl_lens_desktop.errors import Cancelled, HubError, InputError, KLLensError,
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportJob
-from kl_lens_desktop.files import MODEL_XML, reason, rename
+from kl_lens_desktop.files import MODEL_XML, reason, set_aside
 from kl_lens_desktop.gui.state import bench_history, unfinished
 from kl_lens_desktop.gui.state.background import Background
 from kl_lens_desktop.gui.state.chat import Chat
@@ -404,7 +404,7 @@ class Session(QObject):
             try:
                 for path in (workspace.scores, workspace.agree):
                     if path.exists():
-                        rename(path, path.with_stem(f"{path.stem}-before"), patience_s=1.0)
+                        set_aside(path, patience_s=1.0)
             except OSError as error:
                 step = tr("Close the programs that use it, and try again")
                 self.say_error(InputError(tr("The scores cannot be set aside"), reason(error), step))
