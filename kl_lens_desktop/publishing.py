@@ -49,6 +49,34 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
+class Existing:
+    """A repository that is on the Hub already.
+
+    Attributes
+    ----------
+    files : frozenset of str
+        The names of its files.
+    is_public : bool
+        Whether everybody can see it.
+    commit : str
+        Its newest commit.
+    """
+
+    files: frozenset[str]
+    is_public: bool
+    commit: str
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it holds an earlier upload of KL Lens, so that a newer one belongs there."""
+        return CARD in self.files
+
+    def replaced(self, publication: Publication) -> list[str]:
+        """The names of the files that an upload would replace."""
+        return sorted(self.files & {README, *publication.files})
+
+
+@dataclass(frozen=True, slots=True)
 class PushJob(Job[Pushed]):
     """Upload an exported folder.
 
@@ -60,7 +88,9 @@ class PushJob(Job[Pushed]):
     bench : Path, optional
         A bench file whose rows of this folder the card shows.
     public : bool
-        Whether a repository that is made can be seen by all.
+        Whether everybody may see the repository. One that exists keeps its visibility.
+    replace : bool
+        Whether files that KL Lens did not write may be replaced.
     """
 
     NAME: ClassVar[str] = "push"
@@ -70,6 +100,7 @@ class PushJob(Job[Pushed]):
     repository: str
     bench: Path | None = None
     public: bool = False
+    replace: bool = False
 
     def check(self) -> None:
         if not is_model_id(self.repository) or "/" not in self.repository:
@@ -84,6 +115,18 @@ class PushJob(Job[Pushed]):
         yield Progress("push", 0, 0, f"uploading {size} to {self.repository}")
         yield self.finished(answer(lambda: self._upload(publication), cancel))
 
+    def check_existing(self, there: Existing, publication: Publication) -> None:
+        """Raise `InputError` where the upload would do more to a repository than was agreed to."""
+        what = f"Cannot push to {self.repository}"
+        if there.is_public and not self.public:
+            raise InputError(
+                what, "everybody can see it", "If that is what you want, push as public (--public)"
+            )
+        replaced = there.replaced(publication)
+        if replaced and not there.is_ours and not self.replace:
+            why = f"it holds {', '.join(replaced)}, which KL Lens did not write"
+            raise InputError(what, why, "Choose another repository, or let them be replaced (--replace)")
+
     def _upload(self, publication: Publication) -> Pushed:
         from huggingface_hub import CommitOperationAdd
 
@@ -97,13 +140,41 @@ class PushJob(Job[Pushed]):
             raise HubError(what, "there is no token", step)
         operations = [CommitOperationAdd(name, str(path)) for name, path in publication.files.items()]
         operations.append(CommitOperationAdd(README, publication.card.encode()))
+        there = existing(self.repository)
+        if there:
+            self.check_existing(there, publication)
         with worded(what, self.repository):
             asked = api()
-            asked.create_repo(self.repository, private=not self.public, exist_ok=True)
+            if not there:
+                asked.create_repo(self.repository, private=not self.public)
             made = asked.create_commit(
-                self.repository, operations, commit_message="Exported by KL Lens Desktop"
+                self.repository,
+                operations,
+                commit_message="Exported by KL Lens Desktop",
+                parent_commit=there.commit if there else None,
             )
         return {"url": f"{endpoint()}/{self.repository}", "commit": made.oid}
+
+
+def existing(repository: str) -> Existing | None:
+    """What is on the Hub under a name already, as far as the token may see it; asks the Hub.
+
+    Raises
+    ------
+    HubError
+        If the Hub cannot be reached or does not accept the token.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from kl_lens_desktop.hub import client
+
+    try:
+        found = client.repository(repository)
+    except HubError as error:
+        if isinstance(error.__cause__, RepositoryNotFoundError):
+            return None
+        raise
+    return Existing(frozenset(file.name for file in found.files), not found.about.private, found.commit)
 
 
 def publish_plan(folder: Path, bench: Path | None = None) -> Publication:

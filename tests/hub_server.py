@@ -187,6 +187,7 @@ def _facts(name: str, repository: Repository) -> dict[str, Any]:
         "id": name,
         "downloads": 1200,
         "likes": 7,
+        "private": repository.private,
         "gated": "auto" if repository.gated else False,
         "tags": ["safetensors", *repository.tags],
         "library_name": "transformers",
@@ -274,6 +275,9 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.hub.repositories[name].files
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
+            if value.get("parentCommit") not in (None, self.hub.repositories[name].commit):
+                self._refuse(412, "PreconditionFailed")
+                return
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, constants
 
+from kl_lens_desktop import publishing
 from kl_lens_desktop.bench.figures import spread
 from kl_lens_desktop.bench.report import table
 from kl_lens_desktop.cli.commands import run
@@ -17,7 +18,7 @@ from kl_lens_desktop.hub.download import pull
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.job import perform
-from kl_lens_desktop.publishing import has_figures, publish_plan
+from kl_lens_desktop.publishing import existing, has_figures, publish_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 from tests import hub_server
 from tests.hub_server import Hub, Repository
@@ -86,6 +87,52 @@ def test_a_folder_is_uploaded_private_with_card_and_licence_and_nothing_else(hub
     assert "12 weights in int4\\_sym\\_g64, 3 weights in int8\\_sym" in card.text
     push(folder, "--yes", "--public")
     assert hub.repositories[TARGET].private, "what exists keeps its visibility"
+
+
+def test_files_of_something_else_are_replaced_only_by_consent(
+    hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = {"README.md": b"My model.", "config.json": b"{}", "model.safetensors": b"weights"}
+    hub.repositories[TARGET] = Repository(dict(theirs), private=True)
+    push(folder, "--yes", status=1)
+    assert f"Cannot push to {TARGET}: it holds README.md, config.json, which KL Lens did not write" in (
+        capsys.readouterr().err
+    )
+    assert hub.repositories[TARGET].files == theirs
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda: "y")
+    push(folder, "--replace")
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if "config.json" in line]
+    assert "replaces one" in line
+    assert f"to {TARGET} (private)? [y/N]" in said
+    there = hub.repositories[TARGET].files
+    assert there["model.safetensors"] == b"weights"
+    assert there["README.md"] != b"My model."
+    push(folder, "--yes")  # an upload of ours is followed by the next
+
+
+def test_a_repository_that_everybody_sees_is_not_taken_for_a_private_one(
+    hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.repositories[TARGET] = Repository({".gitattributes": b""})
+    push(folder, "--yes", status=1)
+    assert f"Cannot push to {TARGET}: everybody can see it" in capsys.readouterr().err
+    assert set(hub.repositories[TARGET].files) == {".gitattributes"}
+    push(folder, "--yes", "--public")
+    assert set(hub.repositories[TARGET].files) > {".gitattributes", *WRITTEN}
+
+
+def test_what_others_change_in_between_is_not_written_over(
+    hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(folder, "--yes")
+    seen = existing(TARGET)
+    assert seen
+    hub.repositories[TARGET].commit = "b" * 40
+    monkeypatch.setattr(publishing, "existing", lambda _: seen)
+    push(folder, "--yes", status=1)
+    assert "412" in capsys.readouterr().err
 
 
 def test_public_only_if_it_is_wished(hub: Hub, folder: Path) -> None:

@@ -647,7 +647,12 @@ def _add_push(commands: Commands) -> None:
     command.add_argument("folder", type=Path, metavar="DIR", help="a folder that `export` or `run` wrote")
     command.add_argument("repository", metavar="OWNER/NAME")
     command.add_argument("--bench", type=Path, metavar="bench.json", help="figures for the model card")
-    command.add_argument("--public", action="store_true", help="let everybody see a repository that is made")
+    command.add_argument(
+        "--public", action="store_true", help="let everybody see it; a repository that exists stays as it is"
+    )
+    command.add_argument(
+        "--replace", action="store_true", help="let it replace files that KL Lens did not write"
+    )
     command.add_argument("--yes", action="store_true", help="upload without asking")
 
 

@@ -15,7 +15,7 @@ from kl_lens_desktop.hub.jobs import VerifyFilesJob
 from kl_lens_desktop.hub.resolve import resolve_model
 from kl_lens_desktop.model.fit import StageNeed, fits, folder_sizes, stage_needs
 from kl_lens_desktop.process.job import perform
-from kl_lens_desktop.publishing import PushJob, publish_plan
+from kl_lens_desktop.publishing import PushJob, existing, publish_plan
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -142,19 +142,31 @@ def push(arguments: argparse.Namespace) -> None:
     InputError
         If there is nobody to ask.
     """
-    job = PushJob(arguments.folder, arguments.repository, arguments.bench, arguments.public)
+    job = PushJob(
+        arguments.folder, arguments.repository, arguments.bench, arguments.public, arguments.replace
+    )
     job.check()
     publication = publish_plan(job.folder, job.bench)
     if not arguments.yes:
+        there = existing(job.repository)
+        replaced = there.replaced(publication) if there else []
         sizes = {name: path.stat().st_size for name, path in publication.files.items()}
-        rows = [[name, quantities.size(size)] for name, size in sorted(sizes.items())]
-        print_table(["file", "size"], [*rows, [README, quantities.size(len(publication.card))]])
+        sizes[README] = len(publication.card.encode())
+        rows = [
+            [name, quantities.size(size), "replaces one" if name in replaced else "new"]
+            for name, size in sorted(sizes.items())
+        ]
+        print_table(["file", "size", "there"], rows)
         for line in publication.card.splitlines():
             say(line)
+        if there:
+            job.check_existing(there, publication)
         if not sys.stdin.isatty():
             raise InputError("Nothing was uploaded", "nobody can be asked here", "Add --yes if you agree")
-        kind = "public" if job.public else "private"
-        say(f"Upload {quantities.size(publication.bytes)} to {job.repository} ({kind} if it is new)? [y/N]")
+        is_public = there.is_public if there else job.public
+        what = f"{'' if there else 'the new repository '}{job.repository}"
+        who = "everybody can see it" if is_public else "private"
+        say(f"Upload {quantities.size(publication.bytes)} to {what} ({who})? [y/N]")
         if input().strip().lower() not in ("y", "yes"):
             say("Nothing was uploaded.")
             return

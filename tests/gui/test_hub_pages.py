@@ -197,6 +197,25 @@ def test_an_exported_model_is_shown_and_uploaded(
     assert opened.banner.text.text() == f"Uploaded to {hub.url}/me/hybrid."
     assert hub.repositories["me/hybrid"].private
     assert set(hub.repositories["me/hybrid"].files) == {*about["files"], "README.md"}
+    hub.repositories["me/other"] = Repository({"README.md": b"My model."})
+    dialog = UploadDialog(opened, opened.session, {"plan": folder})
+    qtbot.addWidget(dialog)
+    dialog.repository.setText("me/other")
+    qtbot.waitUntil(lambda: "The upload replaces README.md" in dialog.there.text(), timeout=10_000)
+    assert dialog.there.text().startswith("me/other exists (everybody can see it).")
+    assert dialog.why.text().startswith("Everybody can see this repository")
+    dialog.public.setChecked(True)
+    assert dialog.why.text().startswith("The repository holds files of something else")
+    assert not dialog.upload.isEnabled()
+    dialog.replace.setChecked(True)
+    assert dialog.upload.isEnabled()
+    assert dialog.job.replace
+    dialog.repository.setText("me/hybrid")
+    qtbot.waitUntil(lambda: dialog.there.text().startswith("me/hybrid exists (private)"), timeout=10_000)
+    assert not dialog.job.replace, "what is replaced there is our own"
+    dialog.repository.setText("me/new")
+    assert dialog.there.isHidden()
+    assert dialog.upload.isEnabled()
 
 
 def test_no_network_is_said_in_words_beside_the_search(

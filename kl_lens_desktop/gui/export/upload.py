@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QCheckBox, QDialog, QLineEdit, QPlainTextEdit, QWidget
 
 from kl_lens_desktop import quantities
@@ -14,13 +15,14 @@ from kl_lens_desktop.gui.kit.controls import button, column, combo, label, row
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import Session
+from kl_lens_desktop.gui.state.stages import PLAN
 from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.printable import printable_lines
-from kl_lens_desktop.publishing import PushJob, has_figures, publish_plan
+from kl_lens_desktop.publishing import PushJob, existing, has_figures, publish_plan
 from kl_lens_desktop.repository.names import is_model_id
 
 if TYPE_CHECKING:
-    from kl_lens_desktop.publishing import Publication
+    from kl_lens_desktop.publishing import Existing, Publication
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,9 @@ class _Looked:
     is_stale: bool
 
 
+ASK_MS = 600  # after the last key, so that the Hub is asked for names that are finished
+
+
 class UploadDialog(QDialog):
     """Which exported model goes where, and every file of it with the model card."""
 
@@ -43,19 +48,30 @@ class UploadDialog(QDialog):
         self.resize(680, 560)
         self._session = session
         self.model = combo(tr("Model to upload"), [(name, folder) for name, folder in folders.items()])
+        self.model.setCurrentIndex(max(0, self.model.findText(PLAN)))
         self.model.currentIndexChanged.connect(self._look)
         self.repository = QLineEdit()
         self.repository.setPlaceholderText("owner/name")
         self.repository.setAccessibleName(tr("Repository on the Hub"))
-        self.repository.textChanged.connect(self._refresh)
+        self.repository.textChanged.connect(self._rename)
+        self._ask_soon = QTimer(self, interval=ASK_MS, singleShot=True)
+        self._ask_soon.timeout.connect(self._ask)
         self.public = QCheckBox(tr("Everybody can see it"))
         self.public.setToolTip(plain_tip(tr("A new repository is private unless you tick this")))
+        self.replace = QCheckBox(tr("Replace files that KL Lens did not write"))
+        self.replace.hide()
+        for box in (self.public, self.replace):
+            box.toggled.connect(self._refresh)
+        self.there = label("", "secondary", wrap=True)
+        self.there.hide()
         self.shown = QPlainTextEdit()
         self.shown.setReadOnly(True)
         self.shown.setAccessibleName(tr("What will be uploaded"))
         self.why = label("", "secondary", wrap=True)
         self.upload = button(tr("Upload"), self._upload, "primary")
-        self._ready = False
+        self._publication: Publication | None = None
+        self._asked = ""  # the repository that `_existing` is about
+        self._existing: Existing | None = None
         self._bench: Path | None = None  # whose figures the card shows
         self._wanted: Path | None = None  # the folder that is read; none once the dialog is closed
         where = row(
@@ -63,7 +79,9 @@ class UploadDialog(QDialog):
         )
         where.setStretch(3, 1)
         foot = row(None, button(tr("Cancel"), self.reject), self.upload)
-        self.setLayout(column(where, self.public, self.shown, self.why, foot, spacing=12))
+        self.setLayout(
+            column(where, self.public, self.there, self.replace, self.shown, self.why, foot, spacing=12)
+        )
         self.layout().setContentsMargins(16, 16, 16, 16)  # type: ignore[union-attr]
         for signal in (session.job.started, session.job.ended, session.job.occupied_changed):
             signal.connect(self._refresh)
@@ -72,7 +90,8 @@ class UploadDialog(QDialog):
     @property
     def job(self) -> PushJob:
         folder, repository = self.model.currentData(), self.repository.text().strip()
-        return PushJob(folder, repository, self._bench, self.public.isChecked())
+        may_replace = self.replace.isVisibleTo(self) and self.replace.isChecked()
+        return PushJob(folder, repository, self._bench, self.public.isChecked(), may_replace)
 
     def done(self, result: int) -> None:
         self._wanted = None
@@ -81,7 +100,7 @@ class UploadDialog(QDialog):
     def _look(self) -> None:
         """Show what would be uploaded, read outside the window's thread."""
         session, folder = self._session, self.model.currentData()
-        self._ready, self._bench, self._wanted = False, None, folder
+        self._publication, self._bench, self._wanted = None, None, folder
         self.shown.setPlainText(tr("Reading the folder …"))
         measured = any(row["variant"] == folder.name for row in session.bench)
         bench = session.workspace.bench if measured else None
@@ -113,19 +132,62 @@ class UploadDialog(QDialog):
             words = tr("The benchmark measured an earlier export. For figures in the card, run it again.")
             lines += ["", words]
         self.shown.setPlainText(printable_lines("\n".join([*lines, "", f"{README}:", "", found.card])))
-        self._ready, self._bench = True, looked.bench
+        self._publication, self._bench = found, looked.bench
         self._refresh()
 
-    def _refresh(self, *_: object) -> None:
+    def _rename(self) -> None:
+        """Ask for the repository once its name has been written."""
+        self._asked, self._existing = "", None
+        self._ask_soon.start()
+        self._refresh()
+
+    def _ask(self) -> None:
+        """Look at what the Hub has under the name, outside the window's thread."""
         name = self.repository.text().strip()
-        named = "/" in name and is_model_id(name)
+        if not _is_named(name):
+            return
+
+        def take(found: "Existing | None") -> None:
+            if self._wanted and self.repository.text().strip() == name:
+                self._asked, self._existing = name, found
+                self._refresh()
+
+        # What keeps the Hub from answering is said by the upload, which looks again.
+        self._session.background.run(lambda: existing(name), take, lambda _: take(None))
+
+    def _refresh(self, *_: object) -> None:
+        named = _is_named(self.repository.text().strip())
         reason = self._session.job.reason or (
             "" if named else tr("Enter a repository, such as your-name/model")
         )
-        self.upload.setEnabled(self._ready and not reason)
+        reason = reason or self._show_existing()
+        self.upload.setEnabled(self._publication is not None and not reason)
         self.why.setText(reason)
+
+    def _show_existing(self) -> str:
+        """Say what an upload does to the repository that is there; returns what keeps it from being done."""
+        there, publication = self._existing, self._publication
+        replaced = there.replaced(publication) if there and publication else []
+        self.there.setVisible(there is not None)
+        self.replace.setVisible(bool(replaced) and there is not None and not there.is_ours)
+        if there is None or publication is None:
+            return ""
+        who = tr("everybody can see it") if there.is_public else tr("private")
+        words = tr("{repository} exists ({who}).").format(repository=self._asked, who=who)
+        if replaced:
+            words += " " + tr("The upload replaces {files}.").format(files=", ".join(replaced))
+        self.there.setText(words)
+        if there.is_public and not self.public.isChecked():
+            return tr("Everybody can see this repository. Tick “Everybody can see it” if you want that")
+        if self.replace.isVisibleTo(self) and not self.replace.isChecked():
+            return tr("The repository holds files of something else. Choose another, or let them be replaced")
+        return ""
 
     def _upload(self) -> None:
         job = self.job
         self._session.start(Step(job, job.repository))
         self.accept()
+
+
+def _is_named(name: str) -> bool:
+    return "/" in name and is_model_id(name)
