@@ -94,6 +94,9 @@ def test_every_command_has_help_with_examples(command: str) -> None:
         ["plan", "s.json", "--out", "p", "--bits", "nan"],
         ["plan", "s.json", "--bits", "4"],
         ["plan", "--diff", "a.json"],
+        ["plan", "--diff", "a.json", "b.json", "--bits", "4"],
+        ["plan", "s.json", "--diff", "a.json", "b.json"],
+        ["plan", "--diff", "a.json", "b.json", "--fused"],
         ["bench", "folder", "--compare", "a.json", "b.json"],
         *(
             ["bench", "--compare", "a.json", "b.json", option, value]

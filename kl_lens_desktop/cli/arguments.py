@@ -286,81 +286,96 @@ def _add_plan(commands: Commands) -> None:
         "plan scores.json --out plan.json --max-kl 0.02 --fastest",
         "plan --diff plan.json other.json",
     )
-    command.add_argument("scores", type=Path, nargs="?", help="the score file that `analyze` wrote")
-    command.add_argument("--out", type=Path, metavar="plan.json")
+    making = [
+        command.add_argument(
+            "scores", type=Path, nargs="?", metavar="SCORES", help="the score file that `analyze` wrote"
+        ),
+        command.add_argument("--out", type=Path, metavar="plan.json"),
+    ]
     command.add_argument(
         "--diff", type=Path, nargs=2, metavar=("A", "B"), help="show how two plans differ; makes no plan"
     )
-    _add_budget(command)
-    _add_limits(command)
+    making += [*_add_budget(command), *_add_limits(command)]
+    command.set_defaults(idle=[Idle("plan --diff makes no plan", lambda a: bool(a.diff), making)])
 
 
-def _add_budget(command: argparse.ArgumentParser) -> None:
+def _add_budget(command: argparse.ArgumentParser) -> list[argparse.Action]:
+    """How large, good or fast a plan is to be."""
     budget = command.add_mutually_exclusive_group()
-    budget.add_argument(
-        "--size-mb",
-        type=_megabytes,
-        help="size of all exported weights in MB (10^6 bytes), without the tokenizer",
-    )
-    budget.add_argument("--bits", type=_bits, help="average bits per quantizable weight, scales included")
-    budget.add_argument("--max-kl", type=_kl, help="largest summed KL(full‖quantized), nats per token")
-    budget.add_argument(
-        "--max-perplexity-increase",
-        type=_percent,
-        metavar="PERCENT",
-        help="largest predicted increase",
-    )
-    budget.add_argument(
-        "--min-tokens-per-s",
-        type=_speed,
-        metavar="SPEED",
-        help="least speed of decoding on the device (CPU without --device)",
-    )
-    budget.add_argument(
-        "--memory-mb", type=_megabytes, help="memory on the device in MB (10^6 bytes), weights and all else"
-    )
-    command.add_argument(
-        "--fastest",
-        action="store_true",
-        help="with --max-kl or --max-perplexity-increase: the fastest plan on the device, not the smallest",
-    )
-    command.add_argument(
-        "--model",
-        metavar="MODEL",
-        help="where the model is that the scores are of, if the plan needs prices that are not measured yet",
-    )
+    return [
+        budget.add_argument(
+            "--size-mb",
+            type=_megabytes,
+            help="size of all exported weights in MB (10^6 bytes), without the tokenizer",
+        ),
+        budget.add_argument(
+            "--bits", type=_bits, help="average bits per quantizable weight, scales included"
+        ),
+        budget.add_argument("--max-kl", type=_kl, help="largest summed KL(full‖quantized), nats per token"),
+        budget.add_argument(
+            "--max-perplexity-increase",
+            type=_percent,
+            metavar="PERCENT",
+            help="largest predicted increase",
+        ),
+        budget.add_argument(
+            "--min-tokens-per-s",
+            type=_speed,
+            metavar="SPEED",
+            help="least speed of decoding on the device (CPU without --device)",
+        ),
+        budget.add_argument(
+            "--memory-mb",
+            type=_megabytes,
+            help="memory on the device in MB (10^6 bytes), weights and all else",
+        ),
+        command.add_argument(
+            "--fastest",
+            action="store_true",
+            help="with --max-kl or --max-perplexity-increase: the fastest plan there, not the smallest",
+        ),
+        command.add_argument(
+            "--model",
+            metavar="MODEL",
+            help="where the scored model is, if the plan needs prices that are not measured yet",
+        ),
+    ]
 
 
-def _add_limits(command: argparse.ArgumentParser) -> None:
+def _add_limits(command: argparse.ArgumentParser) -> list[argparse.Action]:
     """How a plan is made, and what may be in it."""
-    command.add_argument(
-        "--method", default="kl", help="kl (default), sqnr, mse, delta-ce, paper, or uniform-FORMAT"
-    )
-    command.add_argument(
-        "--pin",
-        type=_pin,
-        action="append",
-        default=[],
-        metavar="WEIGHT=FORMAT",
-        help="fix the format of one weight",
-    )
-    command.add_argument(
-        "--limit",
-        action="append",
-        default=[],
-        help=("ssm>=8: at least 8 bits in weights of a kind; mlp!=nf4_g64 or !=nf4_g64: never that format"),
-    )
-    command.add_argument(
-        "--fused",
-        action="store_true",
-        help="use one format for q, k, v and one for gate, up, so they can be fused",
-    )
-    command.add_argument(
-        "--device",
-        type=_device,
-        help="CPU, GPU or NPU: leave out formats that it computes wrongly, or that save "
-        "disk and cost time there",
-    )
+    return [
+        command.add_argument(
+            "--method", default="kl", help="kl (default), sqnr, mse, delta-ce, paper, or uniform-FORMAT"
+        ),
+        command.add_argument(
+            "--pin",
+            type=_pin,
+            action="append",
+            default=[],
+            metavar="WEIGHT=FORMAT",
+            help="fix the format of one weight",
+        ),
+        command.add_argument(
+            "--limit",
+            action="append",
+            default=[],
+            help=(
+                "ssm>=8: at least 8 bits in weights of a kind; mlp!=nf4_g64 or !=nf4_g64: never that format"
+            ),
+        ),
+        command.add_argument(
+            "--fused",
+            action="store_true",
+            help="use one format for q, k, v and one for gate, up, so they can be fused",
+        ),
+        command.add_argument(
+            "--device",
+            type=_device,
+            help="CPU, GPU or NPU: leave out formats that it computes wrongly, or that save "
+            "disk and cost time there",
+        ),
+    ]
 
 
 def _add_verify(commands: Commands) -> None:

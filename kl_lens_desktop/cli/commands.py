@@ -118,7 +118,11 @@ def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
     if hasattr(arguments, "compare") and bool(arguments.folders) == bool(arguments.compare):
         whole.error("bench needs exported folders, or --compare and two bench files")
     for idle in getattr(arguments, "idle", ()):
-        given = [o.option_strings[0] for o in idle.options if getattr(arguments, o.dest) is not None]
+        given = [
+            (option.option_strings or [option.metavar or option.dest])[0]
+            for option in idle.options
+            if getattr(arguments, option.dest) != option.default
+        ]
         if given and idle.now(arguments):
             whole.error(f"{idle.why}; remove {', '.join(given)}")
 
