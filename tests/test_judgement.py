@@ -109,6 +109,22 @@ def test_what_is_shown_has_the_ratio_that_is_said() -> None:
     assert {each["variant"]: each["tokens_per_s"]["rounds"] for each in levelled(rows)}["fp16"] == slow
 
 
+def test_two_files_are_compared_by_the_speeds_that_their_tables_show() -> None:
+    """The computer slowed down after FP16 had settled: plainly, FP16 would look as fast as the plan."""
+    mine = [row("fp16", [100.0] * 6), row("plan", [130.0] * 6 + [91.0] * 10)]
+    yours = [row("fp16", [200.0, 202.0] * 3, session="t"), row("plan", [260.0, 262.0] * 3, session="t")]
+    shown = {each["variant"]: each["tokens_per_s"]["mean"] for each in levelled(mine)}
+    for match in compare(_file(mine), _file(yours)).matches:
+        name = match.first["variant"]
+        (change,) = [each for each in match.changes if each.figure == "tokens_per_s"]
+        assert change.first == shown[name]
+        assert change.ratio == pytest.approx(change.second / change.first, rel=1e-3)
+        assert change.low is not None
+        assert change.high is not None
+        assert change.low < change.ratio < change.high
+    assert shown["fp16"] < 85
+
+
 def test_where_they_beat_each_other_in_a_circle_nobody_is_slower_who_is_faster() -> None:
     rows = [row("a", [100.0] * 4), row("b", [110.0] * 4 + [70.0] * 28), row("c", [90.0] * 4 + [85.0] * 28)]
     assert standings(rows, "tokens_per_s") == {"a": BEST, "b": ALIKE, "c": WORSE}

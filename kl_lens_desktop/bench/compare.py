@@ -1,9 +1,11 @@
 """Two bench files, from two laptops or two days, side by side: what matches, what differs, what is noise."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from kl_lens_desktop.bench.judgement import levelled
 from kl_lens_desktop.bench.noise import Difference, difference, estimates_apart
 from kl_lens_desktop.quantities import LEAST_SAMPLES
 
@@ -93,13 +95,14 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
     """Compare two bench files as `load_bench` returns them.
 
     Rows match if they are of the same model, the same plan and the same kind of device; the first of several
-    with a partner takes it. Speeds are compared by Welch's t interval over rounds, quality by its standard
-    errors if both read the same text, memory and size without a verdict.
+    with a partner takes it. Speeds are those of each file's own table, compared by Welch's t interval over
+    rounds; quality is compared by its standard errors if both read the same text, memory and size without a
+    verdict.
     """
     same_text = _text(first) == _text(second)
-    partners = _Partners(second["rows"])
+    partners = _Partners(levelled(second["rows"]))
     matches, only_first = [], []
-    for row in first["rows"]:
+    for row in levelled(first["rows"]):
         partner, by = partners.take(row)
         if partner is None:
             only_first.append(row)
@@ -178,7 +181,8 @@ def _kind(device: str) -> str:
 def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> Sequence[FigureChange]:
     changes = []
     for figure in SPEED_FIGURES:
-        if found := difference({**first, "session": None}, second, figure):
+        a, b = ({**row, "session": None, figure: _about_its_mean(row.get(figure))} for row in (first, second))
+        if found := difference(a, b, figure):
             changes.append(_of_speed(figure, first[figure]["mean"], second[figure]["mean"], found))
     for figure in QUALITY_FIGURES:
         a, b = first.get(figure), second.get(figure)
@@ -191,6 +195,14 @@ def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> 
         if a and b:
             changes.append(FigureChange(figure, a, b, b / a, None, None, None))
     return changes
+
+
+def _about_its_mean(speed: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A levelled speed with its rounds levelled too, so that their ratio is that of the means."""
+    if not speed or not speed.get("rounds"):
+        return speed
+    factor = speed["mean"] / statistics.geometric_mean(speed["rounds"])
+    return {**speed, "rounds": [value * factor for value in speed["rounds"]]}
 
 
 def _of_speed(figure: str, first: float, second: float, found: Difference) -> FigureChange:
