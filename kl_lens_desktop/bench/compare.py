@@ -181,8 +181,8 @@ def _kind(device: str) -> str:
 def _changes(first: dict[str, Any], second: dict[str, Any], same_text: bool) -> Sequence[FigureChange]:
     changes = []
     for figure in SPEED_FIGURES:
-        a, b = ({**row, "session": None, figure: _about_its_mean(row.get(figure))} for row in (first, second))
-        if found := difference(a, b, figure):
+        rows = [{"session": None, figure: _about_its_mean(row.get(figure))} for row in (first, second)]
+        if found := difference(rows[0], rows[1], figure):
             changes.append(_of_speed(figure, first[figure]["mean"], second[figure]["mean"], found))
     for figure in QUALITY_FIGURES:
         a, b = first.get(figure), second.get(figure)

@@ -536,6 +536,13 @@ def test_compress_measures_as_the_pages_say(
     job = started_job(opened, qtbot, page.start)
     assert isinstance(job, BenchJob)
     assert job.benchmark == chosen.quick
+    boxes = [box for box in page.findChildren(QCheckBox) if box.text() in ("CPU", "AUTO:CPU")]
+    for box in boxes:
+        box.setChecked(False)
+    assert not opened.compress.isEnabled()
+    assert opened.compress.reason == "Choose at least one device on the Benchmark page"
+    boxes[0].setChecked(True)
+    assert opened.compress.isEnabled()
 
 
 def test_wikitext_is_offered_where_it_is(page: BenchmarkPage, qtbot: QtBot) -> None:

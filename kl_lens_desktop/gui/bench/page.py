@@ -472,7 +472,7 @@ class BenchmarkPage(Page):
     def _choose_devices(self) -> None:
         here = {name: box.isChecked() for name, box in self._boxes.items() if box.isEnabled()}
         chosen = tuple(name for name, wanted in here.items() if wanted)
-        self.session.chosen_devices = None if all(here.values()) else chosen or None
+        self.session.choose_devices(None if all(here.values()) else chosen)
         self.run.refresh()
 
     def _choose_effort(self, words: str) -> None:

@@ -92,7 +92,7 @@ class Window(QMainWindow):
         self.compress = JobButton(
             tr("Compress"),
             self.session,
-            self._missing_model,
+            self._missing_for_compress,
             self._start_compress,
             tr("Measure, plan, export and benchmark this model with default settings (Ctrl+Enter)"),
             "compress",
@@ -218,6 +218,7 @@ class Window(QMainWindow):
         # That of the longest reason: so nothing jumps.
         words.setText(MISSING)
         self.compress.explained.connect(self._tell_compress)
+        self.session.devices_chosen.connect(self.compress.refresh)
         self.session.costs_changed.connect(self._tell_compress)
         self.session.stages_changed.connect(self._tell_compress)
         layout.addWidget(words)
@@ -305,8 +306,12 @@ class Window(QMainWindow):
             partial(self.show_page, "Log"),
         )
 
-    def _missing_model(self) -> str:
-        return "" if self.session.model else MISSING
+    def _missing_for_compress(self) -> str:
+        if self.session.model is None:
+            return MISSING
+        if self.session.chosen_devices == ():
+            return tr("Choose at least one device on the Benchmark page")
+        return ""
 
     def _start_compress(self) -> None:
         self.session.compress()

@@ -165,6 +165,7 @@ class Session(QObject):
     exports_changed = Signal()
     bench_changed = Signal()
     devices_changed = Signal()
+    devices_chosen = Signal()
     agreement_changed = Signal()
     bundle_opened = Signal(object)
     bench_opened = Signal(object)
@@ -452,6 +453,11 @@ class Session(QObject):
         """Measure every weight, going on where an earlier analysis stopped."""
         assert self.model is not None
         self.start(Step(AnalyzeJob(self.model.reference, self.workspace.scores, self.analysis)))
+
+    def choose_devices(self, names: tuple[str, ...] | None) -> None:
+        """Benchmark on these from now on; None for all there are."""
+        self.chosen_devices = names
+        self.devices_chosen.emit()
 
     def compress(self) -> None:
         """All stages, as the Sensitivity and Benchmark pages say; what was measured already is used."""
