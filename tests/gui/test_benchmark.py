@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PySide6.QtCore import QPoint, QRectF, QSizeF, Qt
 from PySide6.QtGui import QColor, QGuiApplication, QImage
-from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QTableView
+from PySide6.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QSplitter, QTableView
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench import report
@@ -189,6 +189,8 @@ def test_the_smallest_window_shows_the_usual_variants_and_the_whole_conclusion(
 ) -> None:
     opened.show_page("Benchmark")
     opened.resize(1024, 680)
+    (panes,) = page.findChildren(QSplitter)
+    panes.setSizes([1, 1000])
     view, sentence = page.view, page.sentence
     bottom = view.rowViewportPosition(len(TABLE) - 1) + view.rowHeight(len(TABLE) - 1)
     qtbot.waitUntil(lambda: view.viewport().height() >= bottom)

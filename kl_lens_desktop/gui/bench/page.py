@@ -66,6 +66,7 @@ UNMEASURED = tr(
     "Not measured yet. “Benchmark” times each model on the selected devices and checks its answers."
 )
 LEGEND = tr("Bold: the best. ≈: not shown to differ from the best. KL leaves out FP16, its reference.")
+USUAL_ROWS = 4  # of a whole job: the plan and its three baselines
 # The menu of columns, side by side.
 COLUMN_GROUPS = (
     (tr("Speed"), tr("By prompt length")),
@@ -251,7 +252,6 @@ class BenchmarkPage(Page):
         self.view.selectionModel().currentChanged.connect(lambda now, _: self._choose(now.row()))
         self.reason = label("", "secondary", wrap=True, select=True)
         self.reason.setMinimumHeight(self.reason.fontMetrics().height())
-        self.view.setMinimumHeight(96)
         self.notes = label("", "secondary", wrap=True, select=True)
         self.notes.setVisible(False)
         above = column(device_row, self.notes, self.view, self.reason)
@@ -313,6 +313,7 @@ class BenchmarkPage(Page):
         self.table.show_rows(
             names, list(dict.fromkeys(tried)), rows, self.columns, environment.get("memory_read_gb_s")
         )
+        self._keep_rows_in_view(len(names))
         self.chart.show_rows(levelled(rows))
         self.details.show_rows(names, levelled(rows), session.bench_environment)
         self.result.show_result()
@@ -320,6 +321,13 @@ class BenchmarkPage(Page):
         self._choose_again()
         self._show_sentence()
         self._show_tools()
+
+    def _keep_rows_in_view(self, rows: int) -> None:
+        """However small the window, the usual variants are seen without scrolling."""
+        view = self.view
+        heights = (view.rowHeight(place) for place in range(min(rows, USUAL_ROWS)))
+        bar = view.horizontalScrollBar().sizeHint().height()
+        view.setMinimumHeight(view.horizontalHeader().sizeHint().height() + sum(heights) + bar)
 
     def _show_sentence(self, *_: object) -> None:
         """What was found or, as long as nothing is, why nothing can be measured."""
