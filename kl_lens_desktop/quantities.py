@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from datetime import datetime
 
 LEAST_SAMPLES = 4  # of fewer, an interval is so wide that it says nothing
 
@@ -82,6 +83,14 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def local_time(moment: str) -> str:
+    """A point in time in ISO 8601 by this computer's clock; anything else as it is."""
+    try:
+        return datetime.fromisoformat(moment).astimezone().strftime("%d %b %Y, %H:%M")
+    except (ValueError, OverflowError, OSError):  # no such time, or a year that the system cannot place
+        return moment
 
 
 def percent(fraction: float) -> str:

@@ -1,5 +1,7 @@
 """Numbers as the window writes them."""
 
+import time
+
 import pytest
 
 from kl_lens_desktop import quantities
@@ -72,3 +74,16 @@ def test_a_share_is_not_rounded_up_to_a_verdict_that_it_misses(step: Threshold) 
 )
 def test_a_share_has_as_many_digits_as_show_what_is_missing(share: float, text: str) -> None:
     assert quantities.unchanged(share) == text
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the system's time zone cannot be changed here")
+def test_times_are_told_by_this_computers_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert quantities.local_time("2026-11-25T16:33:32+00:00") == "26 Nov 2026, 01:33"
+        assert quantities.local_time("<b>soon</b>") == "<b>soon</b>"
+        assert quantities.local_time("0001-01-01T00:00:00+23:59") == "0001-01-01T00:00:00+23:59"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -127,7 +127,7 @@ def _place(environment: dict[str, Any] | None) -> str:
     text = environment["text"]
     apart = text.get("stride") or text["window"]
     parts = [
-        environment["created"][:16].replace("T", " ") + " UTC",
+        quantities.local_time(environment["created"]),
         f"{environment['cpu']}, {quantities.plural(environment['cores'] or 1, 'core')}",
         {"mains": tr("on mains"), "battery": tr("on battery")}.get(
             environment["power"], tr("power source unknown")

@@ -4,7 +4,6 @@ import contextlib
 import re
 import shutil
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -82,9 +81,7 @@ def _read_once(path: Path, _changed_ns: int) -> _Read | None:
 
 def _words(bench: dict[str, Any]) -> str:
     environment, rows = bench["environment"], [r for r in bench["rows"] if r["status"] != "unavailable"]
-    when = environment["created"]
-    with contextlib.suppress(ValueError):
-        when = datetime.fromisoformat(when).astimezone().strftime("%d %b %Y, %H:%M")
+    when = quantities.local_time(environment["created"])
     devices = ", ".join(dict.fromkeys(row["device"] for row in rows))
     variants = quantities.plural(len({row["variant"] for row in rows}), "model")
     prompt = environment["settings"].get("prompt_tokens")
