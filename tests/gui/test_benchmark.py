@@ -542,7 +542,7 @@ def test_compress_measures_as_the_pages_say(
     for box in boxes:
         box.setChecked(False)
     assert not opened.compress.isEnabled()
-    assert opened.compress.reason == "Choose at least one device on the Benchmark page"
+    assert opened.compress.reason == "Choose a device on the Benchmark page"
     boxes[0].setChecked(True)
     assert opened.compress.isEnabled()
 

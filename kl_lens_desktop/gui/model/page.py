@@ -1,5 +1,6 @@
 """Model: choose what to work on, and see before starting what it is and whether it fits."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from kl_lens_desktop.gui.model.details import ModelDetails
 from kl_lens_desktop.gui.model.search import Results
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
+from kl_lens_desktop.gui.state.workspace import model_title
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.facts import Facts
@@ -59,9 +61,15 @@ class ModelPage(Page):
             tr("Download this model's files, verify them, and open it"),
             "primary",
         )
+        self.later = button(
+            tr("Compress later"),
+            self._queue_hit,
+            tip=tr("Download this model and compress it when nothing else runs"),
+        )
         self.next = button(tr("Measure sensitivity →"), lambda: window.show_page("Sensitivity"), "primary")
         self.why = self.add_reason()
         self.download.explained.connect(lambda _: self._explain())
+        self.foot.addWidget(self.later)
         self.foot.addWidget(self.download)
         self.foot.addWidget(self.next)
         session.model_changed.connect(self._show_model)
@@ -78,16 +86,20 @@ class ModelPage(Page):
 
     def choose_folder(self) -> None:
         """Ask for a model folder and open it."""
-        if self.session.job.running:
-            self.session.say("warning", self.session.job.reason)
-            return
         folder = QFileDialog.getExistingDirectory(self, tr("Open a model folder"))
         if folder:
             self.open(str(Path(folder)))  # a dialog writes / on Windows too
 
     def open(self, reference: str) -> None:
-        if self.session.job.running:
-            self.session.say("warning", self.session.job.reason)
+        """Open a model or, while a job runs, offer to compress it afterwards."""
+        session = self.session
+        if session.opening:
+            session.say("warning", session.job.reason)
+            return
+        if session.job.running:
+            words = tr("A job is running. {name} can be compressed after it.")
+            add = partial(session.queue.add, reference)
+            session.offered.emit(words.format(name=model_title(reference)), tr("Compress later"), add)
             return
         self._hit = self._hub = None
         self.session.open_model(reference)
@@ -122,7 +134,7 @@ class ModelPage(Page):
 
     def _make_starts(self) -> QWidget:
         starts = QWidget()
-        self._starts = [
+        choices = [
             _start(
                 "sample",
                 tr("Try the sample"),
@@ -153,7 +165,7 @@ class ModelPage(Page):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(8)
         layout.addWidget(self.refusal)
-        for start in self._starts:
+        for start in choices:
             layout.addWidget(start)
         layout.addSpacing(12)
         layout.addWidget(self.recent_title)
@@ -222,6 +234,10 @@ class ModelPage(Page):
         if self._hub:
             self.session.open_model(self._hub.of.id, pull=True)
 
+    def _queue_hit(self) -> None:
+        if self._hub:
+            self.session.queue.add(self._hub.of.id, pull=True)
+
     def _show_model(self) -> None:
         self._hit = self._hub = None
         self._refresh()
@@ -232,13 +248,13 @@ class ModelPage(Page):
         choosing = self._hit is not None
         self.download.setVisible(choosing)
         self.download.refresh()
+        self.later.setVisible(choosing and session.job.running)
+        self.later.setEnabled(self._hub is not None)
         self.next.setVisible(not choosing)
         reading = tr("Reading {opening} …").format(opening=session.opening) if session.opening else ""
         self.next.setEnabled(session.model is not None and not reading)
         self.next.setToolTip(plain_tip(reading or ("" if session.model else tr("Choose a model first"))))
         self._explain()
-        for start in self._starts[:2]:
-            start.setEnabled(not session.job.running)
         if choosing:
             return
         if reading:

@@ -40,11 +40,13 @@ from kl_lens_desktop.gui.shell.attention import NAME, Attention
 from kl_lens_desktop.gui.shell.banner import Banner
 from kl_lens_desktop.gui.shell.header import Header
 from kl_lens_desktop.gui.shell.jobbar import JobBar, about
+from kl_lens_desktop.gui.shell.queue_button import QueueButton
 from kl_lens_desktop.gui.state.session import MISSING, Session
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import STAGES, Stage, Standing
 from kl_lens_desktop.gui.state.translation import mark, tr
 from kl_lens_desktop.gui.state.unfinished import Unfinished
+from kl_lens_desktop.gui.state.workspace import model_title
 
 if TYPE_CHECKING:
     from kl_lens_desktop.sharing import Bundle
@@ -102,6 +104,8 @@ class Window(QMainWindow):
         self.setAcceptDrops(True)
         self._make_shortcuts()
         self.session.said.connect(self.banner.say)
+        self.session.offered.connect(self.banner.offer)
+        self.session.queue.emptied.connect(self._sum_up)
         self.session.job.started.connect(self.banner.hide)
         self.session.unfinished_found.connect(self._offer_to_go_on)
         self.session.bundle_opened.connect(self._show_bundle)
@@ -222,6 +226,8 @@ class Window(QMainWindow):
         self.session.costs_changed.connect(self._tell_compress)
         self.session.stages_changed.connect(self._tell_compress)
         layout.addWidget(words)
+        self.queue_button = QueueButton(self.session)
+        layout.addWidget(self.queue_button)
         layout.addSpacing(8)
         for index, (name, _, _) in enumerate(PAGES):
             if index == STEPS:
@@ -310,7 +316,7 @@ class Window(QMainWindow):
         if self.session.model is None:
             return MISSING
         if self.session.chosen_devices == ():
-            return tr("Choose at least one device on the Benchmark page")
+            return tr("Choose a device on the Benchmark page")
         return ""
 
     def _start_compress(self) -> None:
@@ -324,6 +330,15 @@ class Window(QMainWindow):
             # once all have heard that the job ended: the page may start another, to look for devices
             QTimer.singleShot(0, self, partial(self.show_page, "Benchmark"))
         self._at_compress = False
+
+    def _sum_up(self, compressed: list[str], failed: list[str]) -> None:
+        """What came of the models that waited, once none does any more."""
+        parts = [
+            tr("{state}: {names}.").format(state=state, names=", ".join(map(model_title, references)))
+            for state, references in ((tr("Compressed"), compressed), (tr("Failed, see the log"), failed))
+            if references
+        ]
+        self.session.say("warning" if failed else "info", " ".join(parts))
 
     def _mark_stages(self) -> None:
         found = self.session.stages

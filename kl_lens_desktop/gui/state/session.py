@@ -21,11 +21,12 @@ from kl_lens_desktop.gui.state import bench_history, unfinished
 from kl_lens_desktop.gui.state.background import Background
 from kl_lens_desktop.gui.state.chat import Chat
 from kl_lens_desktop.gui.state.job import Runner, Step
+from kl_lens_desktop.gui.state.job_queue import JobQueue
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import PAGE_OF, Stage, measured_weights, stages
 from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.gui.state.unfinished import Unfinished
-from kl_lens_desktop.gui.state.workspace import Workspace, workspace_of
+from kl_lens_desktop.gui.state.workspace import Workspace, model_title, workspace_of
 from kl_lens_desktop.hub.jobs import PullJob, Verified, VerifyFilesJob
 from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
 from kl_lens_desktop.plan.jobs import VerifyJob
@@ -153,6 +154,8 @@ class Session(QObject):
     logged(LogLine)
     said(str level, str sentence)
         Something the person should read now: ``error``, ``warning`` or ``info``.
+    offered(str sentence, str words, callable)
+        Something the person may want: the words of a button, and what it does.
     """
 
     model_changed = Signal()
@@ -173,6 +176,7 @@ class Session(QObject):
     unfinished_found = Signal(object, str)
     stages_changed = Signal()
     logged = Signal(object)
+    offered = Signal(str, str, object)
     said = Signal(str, str)
 
     def __init__(self, settings: Settings, parent: QObject | None = None) -> None:
@@ -218,6 +222,7 @@ class Session(QObject):
         job.ended.connect(self._job_ended)
         for signal in (*self._all_changed(), job.started, job.ended):
             signal.connect(self._stages_may_differ)
+        self.queue = JobQueue(self)
 
     def _stages_may_differ(self, *_: object) -> None:
         self.stages_changed.emit()
@@ -600,8 +605,8 @@ class Session(QObject):
         def look() -> "tuple[Unfinished, str] | None":
             if (found := unfinished.take()) is None or not found.jobs:
                 return None
-            title = tr("the sample") if found.reference == "sample" else Path(found.reference).name
-            return found, unfinished.words(found, title, STAGE_NAMES[found.jobs[0].NAME].lower())
+            stage = STAGE_NAMES[found.jobs[0].NAME].lower()
+            return found, unfinished.words(found, model_title(found.reference), stage)
 
         def tell(found: "tuple[Unfinished, str] | None") -> None:
             if found is not None:
@@ -618,6 +623,7 @@ class Session(QObject):
         """End everything that runs; the work folder keeps only whole files."""
         unfinished.forget()
         self._soon.stop()
+        self.queue.close()
         self._timing.cancel()
         self.job.close()
         self.chat.close()

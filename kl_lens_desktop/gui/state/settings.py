@@ -32,6 +32,14 @@ _SHOWN = 4  # names of settings in a sentence
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A model that waits to be compressed; `pull` if it is to be downloaded first."""
+
+    reference: str
+    pull: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """The file's content; paths and geometries are texts in it.
 
@@ -49,6 +57,8 @@ class Kept:
         Tell when a long job ends while another window is in front.
     recent : tuple of str
         References of the models opened last, newest first.
+    waiting : tuple of Waiting
+        Models to be compressed, the next one first: see `job_queue`.
     columns : tuple of str, optional
         Keys of the benchmark's columns that the person chose; None for the usual ones.
     benchmark : Benchmark
@@ -68,6 +78,7 @@ class Kept:
     stay_awake: bool = True
     notify: bool = True
     recent: tuple[str, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
     columns: tuple[str, ...] | None = None
     benchmark: Benchmark = field(default_factory=Benchmark)
     analyses: dict[str, Analysis] = field(default_factory=dict)
@@ -148,6 +159,14 @@ class Settings:
     def forget(self, reference: str) -> None:
         self._change(lambda kept: replace(kept, recent=_without(kept, reference)))
 
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        return self._kept.waiting
+
+    @waiting.setter
+    def waiting(self, value: tuple[Waiting, ...]) -> None:
+        self._change(lambda kept: replace(kept, waiting=value))
+
     def analysis(self, workspace: Workspace) -> Analysis:
         """How the model of `workspace` was or is to be measured."""
         return self._kept.analyses.get(workspace.folder.name, Analysis())
@@ -195,9 +214,12 @@ class Settings:
         self._change(lambda kept: kept)
 
     def restore(self) -> None:
-        """Everything as on the first start, but for the models opened last; the file is kept."""
+        """Everything as on the first start, but for the models opened last and those that wait.
+
+        The file is kept.
+        """
         self._set_aside()
-        self._kept = Kept(recent=self._kept.recent)
+        self._kept = Kept(recent=self._kept.recent, waiting=self._kept.waiting)
         self.flush()
 
     def _change(self, change: Callable[[Kept], Kept]) -> None:

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.home import home
 from kl_lens_desktop.temporary import sweep_partials
 
 
 def log_folder() -> Path:
     return home() / "logs"
+
+
+def model_title(reference: str) -> str:
+    """What a model is called in a sentence: its name without the folder or the owner."""
+    return tr("the sample") if reference == "sample" else Path(reference).name
 
 
 @dataclass(frozen=True, slots=True)
