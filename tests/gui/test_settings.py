@@ -1,16 +1,19 @@
 """What is remembered between starts: whole, of earlier versions, and of files with something odd in them."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtCore import QByteArray, QSettings, QTimer
+from PySide6.QtCore import QByteArray, QSettings, QSize, QTimer
 from PySide6.QtWidgets import QApplication, QMessageBox
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench.settings import Benchmark
-from kl_lens_desktop.gui.more.settings import SettingsPage
+from kl_lens_desktop.gui.more.settings import SettingsPage, sizes_that_fit
 from kl_lens_desktop.gui.shell import application
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state.settings import Settings
@@ -19,7 +22,7 @@ from kl_lens_desktop.sensitivity.jobs import Analysis
 
 
 def keep_all(settings: Settings) -> None:
-    settings.theme, settings.endpoint = "dark", "https://mirror.example"
+    settings.theme, settings.endpoint, settings.size = "dark", "https://mirror.example", 125
     settings.work_folder = Path("elsewhere")
     for reference in ("a", "b", "a"):
         settings.remember(reference)
@@ -46,6 +49,45 @@ def check_all(settings: Settings) -> None:
 def test_what_is_kept_comes_back(home: Path) -> None:
     keep_all(Settings())
     check_all(Settings())
+    assert Settings().size == 125
+
+
+@pytest.mark.parametrize(("given", "ratio"), [("", 1.5), ("2", 2.0)])
+def test_the_window_is_as_large_as_was_chosen(home: Path, given: str, ratio: float) -> None:
+    """Qt reads the size when it starts, so this one starts in a process of its own."""
+    Settings().size = 150
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    environment.pop("QT_SCALE_FACTOR", None)
+    if given:
+        environment["QT_SCALE_FACTOR"] = given
+    code = (
+        "from kl_lens_desktop.gui.shell.application import make_application;"
+        "from kl_lens_desktop.gui.state.settings import Settings;"
+        "print(make_application(Settings().size).devicePixelRatio())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) == ratio
+
+
+def test_no_size_is_offered_at_which_the_window_exceeds_the_screen() -> None:
+    assert sizes_that_fit(100, QSize(1920, 1160)) == [100, 110, 125, 150]
+    assert sizes_that_fit(150, QSize(1280, 773)) == [100, 110, 125, 150]
+    assert sizes_that_fit(100, QSize(1280, 752)) == [100, 110]
+    assert sizes_that_fit(200, QSize(400, 300)) == [100, 200], "what is in force can be kept"
+
+
+def test_a_size_is_chosen_for_the_next_start(window: Window) -> None:
+    page = window.page("Settings")
+    assert isinstance(page, SettingsPage)
+    page.scale.addItem("150 %", 150)  # the screen of this test is small
+    page.scale.setCurrentIndex(page.scale.findData(150))
+    assert Settings().size == 150
+    assert page.scale_state.text() == "From the next start of KL Lens on"
+    page.restore_defaults()
+    assert Settings().size == 100
+    assert page.scale_state.text() == ""
 
 
 def test_settings_of_versions_with_an_ini_file_come_over(home: Path) -> None:
@@ -69,6 +111,7 @@ def test_settings_of_versions_with_an_ini_file_come_over(home: Path) -> None:
     ("strange", "named"),
     [
         ({"theme": "sepia"}, "theme"),
+        ({"size": 10_000}, "size"),
         ({"version": 2, "tabs": ["x"]}, "tabs"),
         ({"recent": "a"}, "recent"),
         ({"columns": 3}, "columns"),

@@ -47,6 +47,7 @@ from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.printable import printable, printable_lines
 
 ERROR_ROLE = Qt.ItemDataRole.UserRole + 10
+LEAST_WINDOW = QSize(1024, 680)
 ROW_HEIGHT = 28
 HEADING_PADDING = 16
 SIDE = 24  # of a page, left and right

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -21,19 +21,29 @@ from kl_lens_desktop import __version__
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import check_writable
 from kl_lens_desktop.gui.kit import theme
-from kl_lens_desktop.gui.kit.controls import Frame, Page, button, card, column, combo, label, row
+from kl_lens_desktop.gui.kit.controls import (
+    LEAST_WINDOW,
+    Frame,
+    Page,
+    button,
+    card,
+    column,
+    combo,
+    label,
+    row,
+)
 from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.words import message_box, plain_tip
 from kl_lens_desktop.gui.more.about import packages, system
 from kl_lens_desktop.gui.state.session import Session
-from kl_lens_desktop.gui.state.settings import FROM_ENVIRONMENT, use_endpoint
+from kl_lens_desktop.gui.state.settings import FROM_ENVIRONMENT, SIZES, use_endpoint
 from kl_lens_desktop.gui.state.translation import tr
 
 WIDTH = 880
 
 
 class SettingsPage(Page):
-    """Everything takes effect at once."""
+    """Everything takes effect at once, but for the size, which Qt reads at the start."""
 
     def __init__(self, session: Session, window: Frame) -> None:
         super().__init__(session, tr("Settings"))
@@ -42,6 +52,12 @@ class SettingsPage(Page):
         self.theme = combo(tr("Look"), [(words, value) for value, words in theme.CHOICES.items()])
         self.theme.setCurrentIndex(self.theme.findData(settings.theme))
         self.theme.currentIndexChanged.connect(self._change_theme)
+        room = self.screen().availableSize()
+        self.scale = combo(tr("Size"), [(f"{each} %", each) for each in sizes_that_fit(settings.size, room)])
+        self.scale.setCurrentIndex(self.scale.findData(settings.size))
+        self.scale.currentIndexChanged.connect(self._change_size)
+        self.scale_state = label("", "secondary")
+        self._scale_at_start = settings.size
         self.token = QLineEdit()
         self.token.setEchoMode(QLineEdit.EchoMode.Password)
         self.token.setPlaceholderText(tr("hf_…"))
@@ -90,7 +106,12 @@ class SettingsPage(Page):
         inside.setMaximumWidth(WIDTH)  # not each card's: its height would be reckoned for a wider one
         inside.setLayout(
             column(
-                _section(tr("Look"), "", (tr("Theme"), row(self.theme, None))),
+                _section(
+                    tr("Look"),
+                    "",
+                    (tr("Theme"), row(self.theme, None)),
+                    (tr("Size"), row(self.scale, self.scale_state, None)),
+                ),
                 _section(
                     tr("Hugging Face Hub"),
                     tr(
@@ -156,6 +177,11 @@ class SettingsPage(Page):
     def _change_theme(self) -> None:
         self.session.settings.theme = self.theme.currentData()
         self._window.follow_scheme()
+
+    def _change_size(self) -> None:
+        size = self.session.settings.size = self.scale.currentData()
+        waits = size != self._scale_at_start
+        self.scale_state.setText(tr("From the next start of KL Lens on") if waits else "")
 
     def _change_awake(self, wanted: bool) -> None:
         self.session.settings.stay_awake = self.session.job.stay_awake = wanted
@@ -235,6 +261,7 @@ class SettingsPage(Page):
         work_folder = settings.work_folder
         settings.restore()
         self.theme.setCurrentIndex(self.theme.findData(settings.theme))
+        self.scale.setCurrentIndex(self.scale.findData(settings.size))
         self.awake.setChecked(settings.stay_awake)
         self.notify.setChecked(settings.notify)
         self.endpoint.clear()
@@ -252,6 +279,19 @@ class SettingsPage(Page):
         self.restore.setToolTip(plain_tip(reason or tr("Give every setting its usual value")))
         self.choose_work.setEnabled(not reason)
         self.choose_work.setToolTip(plain_tip(reason or tr("Store results in another folder from now on")))
+
+
+def sizes_that_fit(now: int, room: QSize) -> list[int]:
+    """Those at which the smallest window is no larger than the screen, which has `room` at the size `now`."""
+    return [
+        size
+        for size in SIZES
+        if size in (now, 100)
+        or (
+            LEAST_WINDOW.width() * size <= room.width() * now
+            and LEAST_WINDOW.height() * size <= room.height() * now
+        )
+    ]
 
 
 def _box(words: str, on: bool, on_change: Callable[[bool], None]) -> QCheckBox:

@@ -1,5 +1,6 @@
 """Start the window and stay until it closes."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from kl_lens_desktop.gui.state.settings import Settings, use_endpoint
 from kl_lens_desktop.process.signals import answered
 
 BASE_POINTS = 10
+SCALE = "QT_SCALE_FACTOR"
 _NAME = "kl-lens"
 
 
@@ -55,8 +57,9 @@ def run(open_path: str | None = None) -> int:
     told = _Told()
     crashed = crash.install(told.sentence.emit)
     try:
-        app = make_application()
-        window = make_window()
+        settings = Settings()
+        app = make_application(settings.size)
+        window = make_window(settings)
         window.show()
         if crashed:
             window.tell_crash(crashed)
@@ -69,10 +72,15 @@ def run(open_path: str | None = None) -> int:
         crash.uninstall()
 
 
-def make_application() -> QApplication:
-    """The QApplication with its names, style and theme."""
+def make_application(size: int = 100) -> QApplication:
+    """The QApplication with its names, style and theme; all it shows is `size` percent as large.
+
+    Qt reads the size once, and a person who has set ``QT_SCALE_FACTOR`` has the last word.
+    """
     existing = QApplication.instance()
     if not isinstance(existing, QApplication):
+        if size != 100:
+            os.environ.setdefault(SCALE, str(size / 100))
         QGuiApplication.setHighDpiScaleFactorRoundingPolicy(Qt.HighDpiScaleFactorRoundingPolicy.PassThrough)
         if sys.platform == "win32":  # the taskbar groups by this and shows our icon, not Python's
             import ctypes
@@ -94,11 +102,11 @@ def make_application() -> QApplication:
     return app
 
 
-def make_window() -> Window:
+def make_window(settings: Settings | None = None) -> Window:
     """The window, dressed in the chosen theme and following the system's where that is the choice."""
     app = QApplication.instance()
     assert isinstance(app, QApplication)
-    settings = Settings()
+    settings = settings or Settings()
     if settings.endpoint:
         use_endpoint(settings.endpoint)
     theme.apply(app, settings.theme)

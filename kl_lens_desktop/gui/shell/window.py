@@ -33,7 +33,7 @@ from PySide6.QtWidgets import (
 )
 
 from kl_lens_desktop.gui.kit import icons, theme
-from kl_lens_desktop.gui.kit.controls import JobButton, Page, label, rule
+from kl_lens_desktop.gui.kit.controls import LEAST_WINDOW, JobButton, Page, label, rule
 from kl_lens_desktop.gui.kit.words import plain_tip
 from kl_lens_desktop.gui.more.help import HelpPage
 from kl_lens_desktop.gui.shell.attention import NAME, Attention
@@ -76,7 +76,7 @@ class Window(QMainWindow):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.setWindowTitle(NAME)
-        self.setMinimumSize(1024, 680)
+        self.setMinimumSize(LEAST_WINDOW)
         room = self.screen().availableSize() - FRAME
         self.resize(QSize(1280, 800).boundedTo(room).expandedTo(self.minimumSize()))
         self.session = Session(settings, self)

@@ -26,6 +26,7 @@ from kl_lens_desktop.sensitivity.jobs import Analysis
 VERSION = 1
 FROM_ENVIRONMENT = os.environ.get("HF_ENDPOINT", "")  # the Hub's address, until the settings say another
 THEMES = ("system", "light", "dark")
+SIZES = (100, 110, 125, 150, 175, 200)  # percent of the system's size
 RECENT_LIMIT = 8
 _LEARNT = 0.7  # of a job's pace: it may have been an odd one
 _SHOWN = 4  # names of settings in a sentence
@@ -47,6 +48,8 @@ class Kept:
     ----------
     theme : str
         One of `THEMES`.
+    size : int
+        Of text and everything else in the window, one of `SIZES`.
     endpoint : str
         The Hub's address; empty for the environment's or the default.
     work_folder : str
@@ -74,6 +77,7 @@ class Kept:
     version: int = VERSION
     theme: str = "system"
     endpoint: str = ""
+    size: int = 100
     work_folder: str = ""
     stay_awake: bool = True
     notify: bool = True
@@ -114,6 +118,14 @@ class Settings:
     @theme.setter
     def theme(self, value: str) -> None:
         self._change(lambda kept: replace(kept, theme=value))
+
+    @property
+    def size(self) -> int:
+        return self._kept.size
+
+    @size.setter
+    def size(self, value: int) -> None:
+        self._change(lambda kept: replace(kept, size=value))
 
     @property
     def endpoint(self) -> str:
@@ -241,6 +253,9 @@ class Settings:
         if kept.theme not in THEMES:
             strange.append("theme")
             kept = replace(kept, theme="system")
+        if kept.size not in SIZES:
+            strange.append("size")
+            kept = replace(kept, size=100)
         return replace(kept, version=VERSION), strange
 
     def _set_aside(self) -> Path:
