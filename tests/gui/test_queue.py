@@ -84,6 +84,23 @@ def test_models_that_wait_take_their_turn(opened: Window, played: Played, qtbot:
     assert opened.queue_button.isHidden()
 
 
+def test_wherever_a_model_is_chosen_during_a_job_it_can_wait(
+    opened: Window, played: Played, tmp_path: Path
+) -> None:
+    session = opened.session
+    session.compress()
+    session.open_path(tmp_path)
+    assert opened.banner.text.text() == f"A job is running. {tmp_path.name} can be compressed after it."
+    opened.banner.action.click()
+    assert [each.reference for each in session.queue.waiting] == [str(tmp_path)]
+    opened.banner.hide()
+    played.end("cancelled")
+    session.open_model("other")
+    session.choose_model("third")
+    assert opened.banner.action.isHidden(), "who is opening a model has only to wait for that"
+    assert "A job is running" in opened.banner.text.text()
+
+
 def test_a_person_who_cancels_or_holds_is_not_overrun(opened: Window, played: Played, qtbot: QtBot) -> None:
     queue = opened.session.queue
     opened.session.compress()

@@ -1,6 +1,5 @@
 """Model: choose what to work on, and see before starting what it is and whether it fits."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,6 @@ from kl_lens_desktop.gui.model.details import ModelDetails
 from kl_lens_desktop.gui.model.search import Results
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
-from kl_lens_desktop.gui.state.workspace import model_title
 
 if TYPE_CHECKING:
     from kl_lens_desktop.hub.facts import Facts
@@ -92,17 +90,9 @@ class ModelPage(Page):
 
     def open(self, reference: str) -> None:
         """Open a model or, while a job runs, offer to compress it afterwards."""
-        session = self.session
-        if session.opening:
-            session.say("warning", session.job.reason)
-            return
-        if session.job.running:
-            words = tr("A job is running. {name} can be compressed after it.")
-            add = partial(session.queue.add, reference)
-            session.offered.emit(words.format(name=model_title(reference)), tr("Compress later"), add)
-            return
-        self._hit = self._hub = None
-        self.session.open_model(reference)
+        if not self.session.job.running:
+            self._hit = self._hub = None
+        self.session.choose_model(reference)
 
     def search(self) -> None:
         """Show what the Hub has for the words in the search field."""

@@ -141,7 +141,7 @@ class LibraryPage(Page):
         self.open_button.setVisible(model is not None)
         self.verify_button.setVisible(model is not None and model.complete and not model.old)
         self.move_button.setVisible(model is not None and model.complete and model.old)
-        for action in (self.open_button, self.verify_button, self.move_button):
+        for action in (self.verify_button, self.move_button):
             action.setEnabled(not self.session.job.running)
         self.folder_button.setEnabled(holding is not None)
         self.delete_button.setEnabled(holding is not None and not self.session.job.running)
@@ -151,9 +151,10 @@ class LibraryPage(Page):
 
     def _open(self) -> None:
         holding = self._chosen()
-        if holding is not None and holding.model is not None and not self.session.job.running:
-            self.session.open_model(holding.model.id)
-            self._window.show_page("Model")
+        if holding is not None and holding.model is not None:
+            if not self.session.job.running:
+                self._window.show_page("Model")
+            self.session.choose_model(holding.model.id)
 
     def _verify(self) -> None:
         if (holding := self._chosen()) and holding.model and not self.session.job.running:

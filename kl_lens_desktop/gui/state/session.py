@@ -280,6 +280,17 @@ class Session(QObject):
         self.opening = reference
         self.job.start(*steps)
 
+    def choose_model(self, reference: str) -> None:
+        """Open a model or, while a job runs, offer to compress it afterwards."""
+        if not self.job.running:
+            self.open_model(reference)
+        elif self.opening:
+            self.say("warning", self.job.reason)
+        else:
+            sentence = tr("A job is running. {name} can be compressed after it.")
+            sentence = sentence.format(name=model_title(reference))
+            self.offered.emit(sentence, tr("Compress later"), lambda: self.queue.add(reference))
+
     def open_path(self, path: Path) -> None:
         """Open what a person named or dropped.
 
@@ -288,13 +299,7 @@ class Session(QObject):
         if (path / MODEL_XML).is_file():
             self._open_export(path)
         elif path.is_dir():
-            if self.job.running:
-                self.say(
-                    "warning",
-                    tr("Cannot open {path}: a job is running. Wait for it or cancel it.").format(path=path),
-                )
-            else:
-                self.open_model(str(path))
+            self.choose_model(str(path))
         else:
             self.background.run(lambda: _read_file(path, self.settings), self._open_file, self.say_error)
 
