@@ -172,7 +172,9 @@ def watched_blocks(stack: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
 
     def keep(block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         given = inputs[0] if inputs else named["hidden_states"]
-        seen.append((output[0] if isinstance(output, tuple) else output) - given)
+        left = output[0] if isinstance(output, tuple) else output
+        channels = min(left.shape[-1], given.shape[-1])  # some blocks begin or end what others read
+        seen.append(torch.cat([left[..., :channels] - given[..., :channels], left[..., channels:]], -1))
 
     hooks = [block.register_forward_hook(keep, with_kwargs=True) for block in stack]
     try:

@@ -223,7 +223,7 @@ class Phi4FlashMamba(nn.Module):
             return one[:, None]
         scanned = mamba_selective_scan(
             x, dt, rates, B.transpose(1, 2), C.transpose(1, 2), D=skip, z=None,
-            delta_bias=step, delta_softplus=True, return_last_state=cache is not None,
+            delta_bias=step, delta_softplus=True, return_last_state=cache is not None, initial_state=state,
         )  # fmt: skip
         y: Tensor = scanned if cache is None else scanned[0]
         if cache is not None:
