@@ -512,7 +512,7 @@ def test_llm_pipeline_generates_what_transformers_does(
         assert result.tokens[0] == expected
 
 
-@pytest.mark.parametrize("family", ["mamba", "mamba2", "lfm2", "qwen3_next"])
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "lfm2", "qwen3_next", "phi4flash"])
 def test_llm_pipeline_takes_prompts_of_unequal_length(family: str, tmp_path: Path) -> None:
     local = LocalModel(family, build_folder(family, tmp_path / "source"))
     list(export_model(local, "fp16", tmp_path / "ir", Cancel()))
@@ -538,6 +538,7 @@ def test_llm_pipeline_takes_prompts_of_unequal_length(family: str, tmp_path: Pat
         ("olmo_hybrid", "int8_sym"),
         ("recurrent_gemma", "int4_sym_pc"),
         ("granite", "int4_sym_g64"),
+        ("phi4flash", "int4_sym_g32"),
     ],
 )
 def test_llm_pipeline_for_an_npu(family: str, fmt: str, tmp_path: Path) -> None:

@@ -31,7 +31,11 @@ from kl_lens_desktop.families import Family, family_of
 from kl_lens_desktop.kernels.call import Call, FixedCall
 from kl_lens_desktop.kernels.chunk_scan.graph import remove_views
 from kl_lens_desktop.kernels.experts.forms import dense_experts, grouped_experts
-from kl_lens_desktop.kernels.parts.layout import remove_single_groups, remove_turns_back
+from kl_lens_desktop.kernels.parts.layout import (
+    remove_single_groups,
+    remove_splits_of_joins,
+    remove_turns_back,
+)
 from kl_lens_desktop.kernels.parts.paged import settle
 from kl_lens_desktop.kernels.replace import replaced_functions
 from kl_lens_desktop.kernels.short_convolution.taps import remove_cuts
@@ -259,6 +263,7 @@ def _converted(step: nn.Module, example: tuple[Any, ...], call: Call, constants:
     remove_turns_back(graph)
     remove_views(graph)
     remove_single_groups(graph)
+    remove_splits_of_joins(graph)
     apply_moc_transformations(graph, cf=False, smart_reshape=False)
     _end_with_the_head(graph)
     return graph
