@@ -1,4 +1,4 @@
-"""Phi-4-mini-flash (Mamba and differential attention, read again by gated memory units)."""
+"""Phi-4-mini-flash (Mamba and differential attention, whose values later blocks share)."""
 
 from kl_lens_desktop.families.family import Family
 
@@ -14,7 +14,7 @@ _TINY = {
 }
 FAMILY = Family(
     model_type="phi4flash",
-    title="Phi-4-mini-flash (Mamba and differential attention, whose outputs later blocks share)",
+    title="Phi-4-mini-flash (Mamba and differential attention, whose values later blocks share)",
     kernels=("short_convolution", "selective_scan"),
     mixers={
         "Phi4FlashMamba": "ssm",

@@ -1,4 +1,4 @@
-"""Phi-4-mini-flash: Mamba and differential attention, whose outputs later blocks share (SambaY).
+"""Phi-4-mini-flash: Mamba and differential attention, whose values later blocks share (SambaY).
 
 Ren et al., "Decoder-Hybrid-Decoder Architecture for Efficient Reasoning with Long Generation", arXiv
 2507.06607; Ye et al., "Differential Transformer", arXiv 2410.05258. Names of the tensors and what the papers
@@ -93,7 +93,9 @@ class Phi4FlashConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers h
             "lm_head_bias": False,
         }
         if odd := [name for name, value in assumed.items() if getattr(self, name) != value]:
-            raise _refused(f"sets {odd[0]} to {getattr(self, odd[0])!r}, which its authors' code does not use")
+            raise _refused(
+                f"sets {odd[0]} to {getattr(self, odd[0])!r}, which its authors' code does not use"
+            )
         if self.num_hidden_layers % 4 or self.num_hidden_layers < 4:
             raise _refused(f"asks for {self.num_hidden_layers} layers, which are not a multiple of four")
         heads, keys = self.num_attention_heads, self.num_key_value_heads
@@ -107,7 +109,7 @@ class Phi4FlashConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers h
 
     @property
     def last_mamba(self) -> int:
-        """The layer whose scan is the memory. The next one computes the keys and values of all that follow."""
+        """The layer whose scan is the memory; the next one computes the keys and values of later ones."""
         return self.num_hidden_layers // 2
 
     @property
@@ -192,7 +194,9 @@ class Phi4FlashMamba(nn.Module):
         self.A_log, self.D = nn.Parameter(rates.log()), nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, config.hidden_size, bias=False)
 
-    def forward(self, u: Tensor, shared: list[Tensor], masks: _Masks, cache: Any) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, u: Tensor, shared: list[Tensor], masks: _Masks, cache: Any
+    ) -> tuple[Tensor, list[Tensor]]:
         del shared, masks
         x, z = self.in_proj(u).chunk(2, -1)
         y = self._scan(x, cache)
@@ -239,7 +243,9 @@ class Phi4FlashMemoryUnit(nn.Module):
         self.in_proj = nn.Linear(config.hidden_size, config.intermediate, bias=False)
         self.out_proj = nn.Linear(config.intermediate, config.hidden_size, bias=False)
 
-    def forward(self, u: Tensor, shared: list[Tensor], masks: _Masks, cache: Any) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, u: Tensor, shared: list[Tensor], masks: _Masks, cache: Any
+    ) -> tuple[Tensor, list[Tensor]]:
         del masks, cache
         return self.out_proj(F.silu(self.in_proj(u)) * shared[0]), []
 
@@ -278,7 +284,9 @@ class Phi4FlashAttention(nn.Module):
         self.inner_cross_attn = Phi4FlashDifference(config.head_dim, layer)
         self.out_proj = nn.Linear(hidden, hidden)
 
-    def forward(self, u: Tensor, shared: list[Tensor], masks: _Masks, cache: Any) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, u: Tensor, shared: list[Tensor], masks: _Masks, cache: Any
+    ) -> tuple[Tensor, list[Tensor]]:
         query, *own = self.Wqkv(u).split(self.cuts, -1)
         if self.crosses and cache is not None:
             held = cache.layers[self.source]
@@ -333,7 +341,7 @@ class Phi4FlashDecoderLayer(nn.Module):
         self.mlp = Phi4FlashMLP(config)
 
     def forward(self, hidden_states: Tensor, masks: _Masks, cache: Any = None) -> Tensor:
-        hidden, *shared = hidden_states.split(self.channels, -1)
+        hidden, *shared = torch.split(hidden_states, self.channels, -1)
         mixed, made = self.attn(self.input_layernorm(hidden), shared, masks, cache)
         hidden = hidden + mixed
         hidden = hidden + self.mlp(self.post_attention_layernorm(hidden))
@@ -437,7 +445,7 @@ def register() -> None:
 
 
 def _by_half(x: Tensor, heads: int) -> Tensor:
-    """(batch, tokens, heads · size) to (batch, heads, tokens, size): the first of each pair, then the others."""
+    """(batch, tokens, heads · size) to (batch, heads, tokens, size), the first of all pairs first."""
     batch, tokens, channels = x.shape
     paired = x.reshape(batch, tokens, heads // 2, 2, channels // heads)
     return paired.permute(0, 3, 2, 1, 4).reshape(batch, heads, tokens, channels // heads)

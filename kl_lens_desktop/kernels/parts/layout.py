@@ -51,7 +51,9 @@ def remove_splits_of_joins(graph: ov.Model) -> None:
             continue
         joined = op.input_value(0).get_node()
         parts = joined.input_values() if joined.get_type_name() == "Concat" else op.input_values()[:1]
-        if [part.get_partial_shape() for part in parts] == [part.get_partial_shape() for part in op.outputs()]:
+        if [part.get_partial_shape() for part in parts] == [
+            part.get_partial_shape() for part in op.outputs()
+        ]:
             for before, after in zip(parts, op.outputs(), strict=True):
                 after.replace(before)
 
