@@ -23,9 +23,10 @@ Phi-4-mini-flash, which are implementations of our own. They are checked against
 published formulas and the published sizes and names of tensors. Their published weights have not been tried.
 Checkpoints of mamba-ssm are checked against transformers and the published numbers of parameters.
 
-Phi-4-mini-flash was also compared with its authors' code, in which plain formulas in float32 took the place of
-the CUDA kernels. With random weights, 8 to 32 layers and up to 200 tokens, the logits differ by less than
-0.00002. The authors' code rounds queries, keys and values to bfloat16 for its CUDA kernel; this program does not.
+Phi-4-mini-flash was also compared with its authors' code, in which plain formulas in float32 replaced the
+CUDA kernels. With random weights, 8 to 32 layers and up to 200 tokens, the logits differ by less than
+0.00002. The authors' code rounds queries, keys and values to bfloat16 for its CUDA kernel; this program does
+not.
 
 Of models that see too, only the text part is used, and the weights of the vision part are left out. The text
 part is checked against the whole model of transformers: the same logits, and the same words after an export.
