@@ -301,24 +301,13 @@ class Phi4FlashAttention(nn.Module):
             mask = masks.local
             if mask is not None and mask.shape[-1] > keys.shape[2]:  # a cache of the window's tokens alone
                 mask = mask[..., -keys.shape[2] :]
-        both = self._attend(_by_half(query, self.heads), keys, values, mask)
+        times = self.heads // self.key_heads
+        both = F.scaled_dot_product_attention(
+            _by_half(query, self.heads), _repeated(keys, times), _repeated(values, times),
+            attn_mask=mask, is_causal=mask is None and query.shape[1] > 1,
+        )  # fmt: skip
         seen = self.inner_cross_attn(*both.chunk(2, 1))
         return self.out_proj(seen.transpose(1, 2).flatten(-2)), own if self.layer == self.source else []
-
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """(batch, heads, tokens, 2 · head size)."""
-        times = self.heads // self.key_heads
-        if self.local or mask is None:
-            return F.scaled_dot_product_attention(
-                query, _repeated(keys, times), _repeated(values, times),
-                attn_mask=mask, is_causal=mask is None and query.shape[2] > 1,
-            )  # fmt: skip
-        # Heads with the same keys as further tokens: of keys that several layers read, OpenVINO would write
-        # out a copy for each head.
-        batch, _, _, size = query.shape
-        rows = query.reshape(batch, self.key_heads, -1, size)
-        seen = F.scaled_dot_product_attention(rows, keys, values, attn_mask=torch.cat(times * [mask], 2))
-        return seen.reshape(batch, self.heads, -1, 2 * size)
 
 
 class Phi4FlashDecoderLayer(nn.Module):
