@@ -36,7 +36,7 @@ from kl_lens_desktop.export.proof import pieces
 from kl_lens_desktop.export.stateful import begin, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
 from kl_lens_desktop.export.streamed import HollowWeights, weights_of
-from kl_lens_desktop.export.trace import INPUT_NAMES, trace
+from kl_lens_desktop.export.trace import INPUT_NAMES, all_ops, trace
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.families import family_of
@@ -300,6 +300,21 @@ def test_far_positions_are_exact_in_fp16(family: str) -> None:
         expected = model(ids, **options).logits.numpy()
     logits = Client(graph)(ids.numpy(), positions=places.numpy())
     assert np.abs(logits - expected).max() < 2e-3 * expected.std()
+
+
+@pytest.mark.parametrize("family", ["mamba", "phi4flash"])
+def test_decay_rates_stay_in_float32_inside_loops_too(family: str) -> None:
+    model, graph = traced(family)[0], traced(family)[1].clone()
+    to_fp16(graph)
+    parameters = {name: p.numpy(force=True) for name, p in model.named_parameters()}
+    rates = {name: np.exp(value) for name, value in parameters.items() if name.endswith("A_log")}
+    constants = [op for op in all_ops(graph) if op.get_type_name() == "Constant"]
+    for name, rate in rates.items():
+        alike = [op.data for op in constants if op.data.size == rate.size and op.data.dtype.kind == "f"]
+        signless = [np.abs(each).reshape(rate.shape) for each in alike]
+        held = [each for each in signless if np.allclose(each, rate, rtol=1e-2)]
+        assert len(held) == 2, name  # for the last token and in the loop for those before it
+        assert all(np.allclose(each, rate, rtol=1e-6) for each in held), name
 
 
 @pytest.mark.parametrize("family", [*CONFIGURATIONS, *VARIATIONS])

@@ -284,11 +284,21 @@ def _mark_computed(graph: ov.Model, model: PreTrainedModel) -> None:
     )  # no stack of a file's experts
     stored = (each for each in plain if each.dtype == torch.float32)
     held = {_digest(form.numpy(force=True)) for each in stored for form in _forms(each)}
-    for op in graph.get_ops():
+    for op in all_ops(graph):
         if op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.f32:
             value = op.data
             if value.size > 1 and (_digest(value) not in held or not _fits_fp16(value)):
                 op.get_rt_info()[COMPUTED] = True
+
+
+def all_ops(graph: ov.Model) -> Iterator[ov.Node]:
+    """The operations of a graph and those inside its branches and loops, where constants may end up too."""
+    for op in graph.get_ops():
+        yield op
+        kind = op.get_type_name()
+        bodies = [op.get_function(n) for n in (0, 1)] if kind == "If" else []
+        for body in [op.get_function()] if kind == "TensorIterator" else bodies:
+            yield from all_ops(body)
 
 
 def _digest(values: NDArray[np.float32]) -> bytes:
