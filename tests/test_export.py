@@ -36,7 +36,7 @@ from kl_lens_desktop.export.proof import pieces
 from kl_lens_desktop.export.stateful import begin, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, static_variant
 from kl_lens_desktop.export.streamed import HollowWeights, weights_of
-from kl_lens_desktop.export.trace import INPUT_NAMES, trace
+from kl_lens_desktop.export.trace import INPUT_NAMES, all_ops, trace
 from kl_lens_desktop.exported import damage
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.families import family_of
@@ -302,6 +302,21 @@ def test_far_positions_are_exact_in_fp16(family: str) -> None:
     assert np.abs(logits - expected).max() < 2e-3 * expected.std()
 
 
+@pytest.mark.parametrize("family", ["mamba", "phi4flash"])
+def test_decay_rates_stay_in_float32_inside_loops_too(family: str) -> None:
+    model, graph = traced(family)[0], traced(family)[1].clone()
+    to_fp16(graph)
+    parameters = {name: p.numpy(force=True) for name, p in model.named_parameters()}
+    rates = {name: np.exp(value) for name, value in parameters.items() if name.endswith("A_log")}
+    constants = [op for op in all_ops(graph) if op.get_type_name() == "Constant"]
+    for name, rate in rates.items():
+        alike = [op.data for op in constants if op.data.size == rate.size and op.data.dtype.kind == "f"]
+        signless = [np.abs(each).reshape(rate.shape) for each in alike]
+        held = [each for each in signless if np.allclose(each, rate, rtol=1e-2)]
+        assert len(held) == 2, name  # for the last token and in the loop for those before it
+        assert all(np.allclose(each, rate, rtol=1e-6) for each in held), name
+
+
 @pytest.mark.parametrize("family", [*CONFIGURATIONS, *VARIATIONS])
 def test_a_prompt_passes_the_head_with_its_last_token_only(family: str) -> None:
     """Where `find_llm_matmul` of openvino_genai looks for the head: last, or before a soft cap."""
@@ -512,7 +527,7 @@ def test_llm_pipeline_generates_what_transformers_does(
         assert result.tokens[0] == expected
 
 
-@pytest.mark.parametrize("family", ["mamba", "mamba2", "lfm2", "qwen3_next"])
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "lfm2", "qwen3_next", "phi4flash"])
 def test_llm_pipeline_takes_prompts_of_unequal_length(family: str, tmp_path: Path) -> None:
     local = LocalModel(family, build_folder(family, tmp_path / "source"))
     list(export_model(local, "fp16", tmp_path / "ir", Cancel()))
@@ -538,6 +553,7 @@ def test_llm_pipeline_takes_prompts_of_unequal_length(family: str, tmp_path: Pat
         ("olmo_hybrid", "int8_sym"),
         ("recurrent_gemma", "int4_sym_pc"),
         ("granite", "int4_sym_g64"),
+        ("phi4flash", "int4_sym_g32"),
     ],
 )
 def test_llm_pipeline_for_an_npu(family: str, fmt: str, tmp_path: Path) -> None:

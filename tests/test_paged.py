@@ -93,7 +93,7 @@ def test_the_paged_runtime_takes_a_small_hybrid_of_mamba2() -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["mamba2", "jamba", "kimi_linear", "recurrent_gemma", "lfm3 with a window"]
+    "family", ["mamba2", "jamba", "kimi_linear", "recurrent_gemma", "lfm3 with a window", "phi4flash"]
 )
 def test_what_the_paged_runtime_does_not_know_is_said(family: str) -> None:
     graph, states = trace(build(family), paged=True)

@@ -20,7 +20,7 @@ from openvino._offline_transformations import compress_model_transformation
 
 from kl_lens_desktop.errors import ExportError
 from kl_lens_desktop.export.streamed import HollowWeights, piece_by_piece
-from kl_lens_desktop.export.trace import COMPUTED, CONSTANT_PREFIX
+from kl_lens_desktop.export.trace import COMPUTED, CONSTANT_PREFIX, all_ops
 from kl_lens_desktop.export.values import found_sha256, given
 from kl_lens_desktop.model.inventory import weight_name
 from kl_lens_desktop.process.cancel import Cancel
@@ -61,7 +61,7 @@ def to_fp16(graph: ov.Model) -> None:
     """
     kept = [
         (op.output(0).get_target_inputs(), ops.constant(op.data.copy()))
-        for op in graph.get_ops()
+        for op in all_ops(graph)
         if COMPUTED in op.get_rt_info()
     ]
     with _hidden(graph):

@@ -31,7 +31,11 @@ from kl_lens_desktop.families import Family, family_of
 from kl_lens_desktop.kernels.call import Call, FixedCall
 from kl_lens_desktop.kernels.chunk_scan.graph import remove_views
 from kl_lens_desktop.kernels.experts.forms import dense_experts, grouped_experts
-from kl_lens_desktop.kernels.parts.layout import remove_single_groups, remove_turns_back
+from kl_lens_desktop.kernels.parts.layout import (
+    remove_single_groups,
+    remove_splits_of_joins,
+    remove_turns_back,
+)
 from kl_lens_desktop.kernels.parts.paged import settle
 from kl_lens_desktop.kernels.replace import replaced_functions
 from kl_lens_desktop.kernels.short_convolution.taps import remove_cuts
@@ -172,7 +176,9 @@ def watched_blocks(stack: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
 
     def keep(block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         given = inputs[0] if inputs else named["hidden_states"]
-        seen.append((output[0] if isinstance(output, tuple) else output) - given)
+        left = output[0] if isinstance(output, tuple) else output
+        channels = min(left.shape[-1], given.shape[-1])  # some blocks begin or end what others read
+        seen.append(torch.cat([left[..., :channels] - given[..., :channels], left[..., channels:]], -1))
 
     hooks = [block.register_forward_hook(keep, with_kwargs=True) for block in stack]
     try:
@@ -257,6 +263,7 @@ def _converted(step: nn.Module, example: tuple[Any, ...], call: Call, constants:
     remove_turns_back(graph)
     remove_views(graph)
     remove_single_groups(graph)
+    remove_splits_of_joins(graph)
     apply_moc_transformations(graph, cf=False, smart_reshape=False)
     _end_with_the_head(graph)
     return graph
@@ -277,11 +284,21 @@ def _mark_computed(graph: ov.Model, model: PreTrainedModel) -> None:
     )  # no stack of a file's experts
     stored = (each for each in plain if each.dtype == torch.float32)
     held = {_digest(form.numpy(force=True)) for each in stored for form in _forms(each)}
-    for op in graph.get_ops():
+    for op in all_ops(graph):
         if op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.f32:
             value = op.data
             if value.size > 1 and (_digest(value) not in held or not _fits_fp16(value)):
                 op.get_rt_info()[COMPUTED] = True
+
+
+def all_ops(graph: ov.Model) -> Iterator[ov.Node]:
+    """The operations of a graph and those inside its branches and loops, where constants may end up too."""
+    for op in graph.get_ops():
+        yield op
+        kind = op.get_type_name()
+        bodies = [op.get_function(n) for n in (0, 1)] if kind == "If" else []
+        for body in [op.get_function()] if kind == "TensorIterator" else bodies:
+            yield from all_ops(body)
 
 
 def _digest(values: NDArray[np.float32]) -> bytes:

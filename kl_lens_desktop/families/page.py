@@ -18,10 +18,15 @@ _FOOT = """
 OpenVINO's GPU plugin runs all of them with the CPU's answers. This was tested with the plugin on an emulated
 GPU. NPU: whether OpenVINO's NPU plugin accepts the graph. This was tested with the plugin but without an NPU.
 
-The models are those of transformers, and every export is compared with them. Hymba, which transformers lacks,
-is an implementation of our own. It is checked against a plain computation of the published formulas, the
-published number of parameters and names of tensors; its published weights have not been tried. Checkpoints of
-mamba-ssm are checked against transformers and the published numbers of parameters.
+The models are those of transformers, and every export is compared with them. Transformers lacks Hymba and
+Phi-4-mini-flash, which are implementations of our own. They are checked against a plain computation of the
+published formulas and the published sizes and names of tensors. Their published weights have not been tried.
+Checkpoints of mamba-ssm are checked against transformers and the published numbers of parameters.
+
+Phi-4-mini-flash was also compared with its authors' code, in which plain formulas in float32 replaced the
+CUDA kernels. With random weights, 8 to 32 layers and up to 200 tokens, the logits differ by less than
+0.00002. The authors' code rounds queries, keys and values to bfloat16 for its CUDA kernel; this program does
+not.
 
 Of models that see too, only the text part is used, and the weights of the vision part are left out. The text
 part is checked against the whole model of transformers: the same logits, and the same words after an export.

@@ -52,6 +52,13 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
     return stack
 
 
+def input_channels(model: PreTrainedModel) -> list[int]:
+    """Of what each block is given: the hidden state and, in some architectures, what later blocks read."""
+    config = model.config.get_text_config()
+    found: list[int] = getattr(config, "block_channels", None) or [config.hidden_size] * len(blocks(model))
+    return found
+
+
 def weight_name(parameter: str) -> str:
     """What inventories, scores and plans call the weight in a parameter of that state-dict name.
 

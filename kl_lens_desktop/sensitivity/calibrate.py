@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.fit import folder_sizes, too_large
+from kl_lens_desktop.model.inventory import input_channels
 from kl_lens_desktop.model.load import open_model
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
@@ -61,8 +62,10 @@ class _Blocks:
 
     def __init__(self, lanes: DiskLanes) -> None:
         self._lanes = lanes
-        size = lanes.main.model.config.get_text_config().hidden_size
-        self.hidden = torch.randn(1, _TOKENS, size, generator=torch.Generator().manual_seed(0))
+        self._channels = input_channels(lanes.main.model)
+        most = max(self._channels)
+        self._noise = torch.randn(1, _TOKENS, most, generator=torch.Generator().manual_seed(0))
+        self.hidden = self._noise[..., : self._channels[0]]
         self.ids = torch.zeros(1, _TOKENS, dtype=torch.long)
         self.forms: list[object] = []
         self._beside: list[Beside] = []
@@ -88,7 +91,7 @@ class _Blocks:
 
     def _run(self, lane: ByBlock, place: int) -> Tensor:
         stop = place + 1 if place + 1 < len(lane.blocks) else None
-        hidden = self.hidden if place else None
+        hidden = self._noise[..., : self._channels[place]] if place else None
         reached = trunk(lane.model, lane.blocks, self.ids, place, hidden, stop, self._beside)
         if isinstance(reached, Tensor):
             return reached

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kl_lens_desktop.model.by_block import ByBlock, Change
-from kl_lens_desktop.model.inventory import Weight
+from kl_lens_desktop.model.inventory import Weight, input_channels
 from kl_lens_desktop.sensitivity.disk_lanes import BATCH_TOKENS, DiskLanes
 from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
@@ -118,7 +118,7 @@ class Stream:
         self._tokens = ids.numel()
         config = lanes.main.model.config.get_text_config()
         self._keeps = self._tokens * config.vocab_size <= KEPT_ELEMENTS
-        held = HELD_ELEMENTS // config.hidden_size
+        held = HELD_ELEMENTS // max(input_channels(lanes.main.model))
         self._together = max(1, min(held, TOGETHER_TOKENS) // self._tokens)
         self._slice = max(1, LOGIT_ELEMENTS // lanes.count // config.vocab_size)  # tokens
         most = HELD_WEIGHTS // lanes.count

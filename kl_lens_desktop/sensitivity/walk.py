@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kl_lens_desktop.model.inventory import input_channels
 from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Reference, Tally, next_token_nats, reference
@@ -81,19 +82,19 @@ class Walk:
         self._labels = list(labels.to(lane.model.device).split(per_batch))
         self._shape = (count, window)
         self._start = self.position = Position(0, None)
-        config = lane.model.config.get_text_config()
-        elements = self.depth * ids.numel() * config.hidden_size
+        elements = ids.numel() * sum(input_channels(lane.model))
         self._inputs: list[list[Tensor]] | None = [] if not plan and elements <= INPUT_ELEMENTS else None
         self._beside: list[Beside] = []
         self._head_output: type[Any] | None = None
         self._final: list[Tensor] = []
         lanes = max(lanes, 2)
         elements = max(SLICE_ELEMENTS - (lanes - 2) * PASS_ELEMENTS, SLICE_ELEMENTS * 2 // 3)
-        self._slice = max(1, elements // lanes // config.vocab_size)  # tokens
+        vocabulary = lane.model.config.get_text_config().vocab_size
+        self._slice = max(1, elements // lanes // vocabulary)  # tokens
         self._full: list[list[Reference]] | None = None
         self.signal: list[float] = []
         self.finite = True
-        self._keeps = ids.numel() * config.vocab_size <= CACHE_ELEMENTS
+        self._keeps = ids.numel() * vocabulary <= CACHE_ELEMENTS
         if begun:
             for _ in self.begin():
                 pass

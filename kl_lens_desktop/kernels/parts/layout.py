@@ -44,6 +44,20 @@ def remove_single_groups(graph: ov.Model) -> None:
                 op.output(0).replace(op.input_value(0))
 
 
+def remove_splits_of_joins(graph: ov.Model) -> None:
+    """Let what is split again as it was joined, or not at all, be read where it was before, in place."""
+    for op in graph.get_ordered_ops():
+        if op.get_type_name() != "VariadicSplit":
+            continue
+        joined = op.input_value(0).get_node()
+        parts = joined.input_values() if joined.get_type_name() == "Concat" else op.input_values()[:1]
+        if [part.get_partial_shape() for part in parts] == [
+            part.get_partial_shape() for part in op.outputs()
+        ]:
+            for before, after in zip(parts, op.outputs(), strict=True):
+                after.replace(before)
+
+
 def _turned_back(value: ov.Output) -> ov.Output | None:
     """What `value` is the transpose of, directly or through a split of the channels or a matrix product."""
     node = value.get_node()

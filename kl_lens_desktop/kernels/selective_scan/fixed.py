@@ -19,7 +19,7 @@ def traced(
     C: Tensor,
     D: Tensor | None = None,
     *,
-    z: Tensor,
+    z: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     return_last_state: bool = False,

@@ -37,6 +37,7 @@ class SelectiveScan(nn.Module):
         one: Tensor,
         mask: Tensor,
         softplus: Tensor,
+        gate: Tensor,
     ) -> Tensor:
         return torch.zeros_like(x)
 
@@ -64,7 +65,7 @@ def traced(
     C: Tensor,
     D: Tensor | None = None,
     *,
-    z: Tensor,
+    z: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     return_last_state: bool = False,
@@ -74,8 +75,9 @@ def traced(
     past = call.past_or(x.new_zeros(x.shape[0], x.shape[1], A.shape[1]))
     bias, skip = (x.new_zeros(x.shape[1]) if value is None else value for value in (delta_bias, D))
     shared = call.parts.length, call.parts.batch, call.parts.one, call.attention_mask
-    softplus = torch.tensor(int(delta_softplus))
-    y = call.stand_in(SelectiveScan)(x, dt, A, B, C, skip, z, bias, past, *shared, softplus)
+    softplus, gate = (torch.tensor(int(value)) for value in (delta_softplus, z is not None))
+    z = x if z is None else z
+    y = call.stand_in(SelectiveScan)(x, dt, A, B, C, skip, z, bias, past, *shared, softplus, gate)
     state = call.stand_in(SelectiveState)(y, past)
     return (y, state) if return_last_state else y
 
@@ -95,7 +97,7 @@ class SelectiveScans:
     def build(self, context: Any) -> list[ov.Output]:
         """The operations of a `SelectiveScan`, for OpenVINO's converter."""
         x, dt, A, B, C, D, z, bias, past, length, batch, one, mask = (context.get_input(i) for i in range(13))
-        x, dt, B, C, z = (tokens_first(value) for value in (x, dt, B, C, z))
+        x, dt, B, C = (tokens_first(value) for value in (x, dt, B, C))
         steps: Any = ops.add(dt, bias)
         if context.get_values_from_const_input(13):
             steps = ops.softplus(steps)
@@ -104,8 +106,10 @@ class SelectiveScans:
         tokens = Tokens(length, batch, one, mask)
         y, state = token_by_token([steps, ops.multiply(steps, x), B, C], [A], past, tokens, _recurrence(A))
         self._states.keep(y, state)
-        gated = ops.multiply(ops.add(y, ops.multiply(x, D)), ops.swish(z))
-        return [ops.transpose(gated, ops.constant(CHANNELS_FIRST)).output(0)]
+        y = ops.add(y, ops.multiply(x, D))
+        if context.get_values_from_const_input(14):
+            y = ops.multiply(y, ops.swish(tokens_first(z)))
+        return [ops.transpose(y, ops.constant(CHANNELS_FIRST)).output(0)]
 
     def state(self, context: Any) -> list[ov.Output]:
         """The operation of a `SelectiveState`: a part of its scan."""
