@@ -1,5 +1,6 @@
 """The scores are what a dozen lines of plain torch say, and nothing measured is lost or measured twice."""
 
+import functools
 import json
 import math
 import os
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from kl_lens_desktop.errors import Cancelled, InputError, ModelError
 from kl_lens_desktop.hub.resolve import LocalModel
@@ -61,17 +62,26 @@ def _run(local: LocalModel, out: Path, cancel: Cancel | None = None, **options: 
     return list(analyze(local, out, _how(**options), cancel or Cancel()))
 
 
-def _plainly(folder: Path, weight: str, name: str, tokens: int, window: int) -> dict[str, float]:
-    """Every metric from two full forwards of the stock model, in float64."""
+@functools.lru_cache(1)  # a test measures several entries of one model
+def _loaded(folder: Path, tokens: int, window: int) -> tuple[PreTrainedModel, Tensor, Tensor]:
+    """The stock model, token ids by window and its logits of them in float64."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     text = calibration_text().read_bytes().decode("utf-8")
     ids = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"][:tokens]
     ids = torch.tensor(ids).view(-1, window)
     with torch.no_grad():
-        z = model(ids).logits.double()
-        parameter = weight_parameters(model)[weight]
+        return model, ids, model(ids).logits.double()
+
+
+def _plainly(folder: Path, weight: str, name: str, tokens: int, window: int) -> dict[str, float]:
+    """Every metric from two full forwards of the stock model, in float64."""
+    model, ids, z = _loaded(folder, tokens, window)
+    parameter = weight_parameters(model)[weight]
+    with torch.no_grad():
+        whole = parameter.clone()
         parameter.copy_(fake_quantize(parameter, parse_format(name)))
         y = model(ids).logits.double()
+        parameter.copy_(whole)
     log_p, log_q = z.log_softmax(-1), y.log_softmax(-1)
     target = ids[:, 1:, None]
     ce_p, ce_q = (-log[:, :-1].gather(-1, target).mean() for log in (log_p, log_q))
