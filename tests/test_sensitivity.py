@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.errors import Cancelled, InputError, ModelError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model import fit
@@ -28,6 +29,7 @@ from kl_lens_desktop.model.inventory import weight_parameters
 from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Note, Progress, Scored, Weights
+from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import metrics, walk
@@ -195,15 +197,14 @@ def test_killed_at_random_moments_the_file_is_the_same_to_the_last_bit(
     """KL_LENS_KILLS sets how often; the suite has time for two."""
     whole, killed = tmp_path / "whole" / "scores.json", tmp_path / "killed" / "scores.json"
     options = ["--tokens", "1024", "--window", "64", "--formats", "int4_sym_g64,int8_sym", "--json"]
-    command = [sys.executable, "-m", "kl_lens_desktop", "analyze", str(small.folder), *options, "--out"]
-    subprocess.run([*command, str(whole)], capture_output=True, check=True)
+    arguments = ["analyze", str(small.folder), *options, "--out"]
+    assert run([*arguments, str(whole)], carry=perform) == 0
     moments, held = random.Random(int(os.environ.get("KL_LENS_SEED", "6"))), 0
     total = len(load_scores(whole).entries)
     for _ in range(int(os.environ.get("KL_LENS_KILLS", "2"))):
         killed.unlink(missing_ok=True)
-        process = subprocess.Popen(
-            [*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = [sys.executable, "-m", "kl_lens_desktop", *arguments, str(killed)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while not killed.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -213,7 +214,7 @@ def test_killed_at_random_moments_the_file_is_the_same_to_the_last_bit(
         before = load_scores(killed)
         assert before.windows is not None
         held += len(before.entries) < total or any(entry.kl_pq.n < 1024 for entry in before.entries)
-        subprocess.run([*command, str(killed)], capture_output=True, check=True)
+        assert run([*arguments, str(killed)], carry=perform) == 0
         after = load_scores(killed).windows
         assert after is not None
         for pair, samples in before.windows.samples.items():
