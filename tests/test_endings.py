@@ -277,7 +277,7 @@ def test_a_child_whose_parent_is_killed_ends_and_cleans_up(
 
 def test_an_analysis_that_was_ended_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     model = str(build_folder("mamba", tmp_path / "mamba", num_hidden_layers=6))
-    settings = ("--tokens", "2048", "--window", "64", "--exhaustive", "--formats", "int4_sym_g64,int8_sym")
+    settings = ("--tokens", "1024", "--window", "64", "--exhaustive", "--formats", "int4_sym_g64,int8_sym")
     settings += ("--rounding", "nearest")  # `test_rounding` ends one by data
     whole, part = tmp_path / "whole.json", tmp_path / "part.json"
     assert run(["analyze", model, "--out", str(whole), *settings], carry=perform) == 0

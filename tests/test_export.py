@@ -67,8 +67,10 @@ F32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_
 class Client:
     """A loop that feeds the four inputs, as any client of the folder does."""
 
-    def __init__(self, graph: ov.Model) -> None:
-        self._request = ov.Core().compile_model(graph, "CPU", F32).create_infer_request()
+    def __init__(self, graph: ov.Model | ov.CompiledModel) -> None:
+        if isinstance(graph, ov.Model):
+            graph = ov.Core().compile_model(graph, "CPU", F32)
+        self._request = graph.create_infer_request()
         self.past = 0
 
     def reset(self) -> None:
@@ -120,6 +122,11 @@ def traced(family: str) -> tuple[PreTrainedModel, ov.Model]:
     return model, graph
 
 
+@functools.lru_cache(1)
+def compiled(family: str) -> ov.CompiledModel:
+    return ov.Core().compile_model(traced(family)[1], "CPU", F32)
+
+
 @pytest.mark.parametrize("family", [*CONFIGURATIONS, *VARIATIONS])
 def test_logits_for_any_feeding(family: str) -> None:
     model, graph = traced(family)
@@ -132,7 +139,12 @@ def test_logits_for_any_feeding(family: str) -> None:
     ]
     assert {port.get_any_name() for port in graph.inputs} == set(INPUT_NAMES)
     assert [port.get_any_name() for port in graph.outputs] == ["logits"]
-    client, ids, bound = Client(graph), ids.numpy(), 2e-3 * expected.std()
+    compiled.cache_clear()  # no call has come before
+    client, ids, bound = Client(compiled(family)), ids.numpy(), 2e-3 * expected.std()
+    # In a call with more tokens than any before, the CPU plugin has been seen to lose what a branch gave.
+    for sizes in ([1, 8], [9, 1, 30], [1, 89]):
+        logits = client.pieces(ids[:1], sizes)
+        assert np.abs(logits - expected[:1, : sum(sizes)]).max() < bound, sizes
     for sizes in ([150], [7, 13, 1, 1, 128], [1] * 40, [65, 64]):
         logits = client.pieces(ids, sizes)
         assert np.abs(logits - expected[:, : sum(sizes)]).max() < bound, sizes
@@ -151,13 +163,13 @@ def test_logits_for_any_feeding(family: str) -> None:
 
 @pytest.mark.parametrize("family", CONFIGURATIONS)
 def test_padding_is_as_if_it_were_not_there(family: str) -> None:
-    model, graph = traced(family)
+    model = traced(family)[0]
     ids = torch.randint(1, 4000, (3, 80), generator=torch.Generator().manual_seed(3))
     own = [70, 41, 2]  # tokens of each row's prompt, before which it is padded
     with torch.no_grad():
         expected = [model(ids[row : row + 1, 70 - own[row] :]).logits[0].numpy() for row in range(3)]
     mask = np.array([[0] * (70 - n) + [1] * (n + 10) for n in own])
-    client, bound = Client(graph), 2e-3 * expected[0].std()
+    client, bound = Client(compiled(family)), 2e-3 * expected[0].std()
     for sizes in ([70, *[1] * 10], [30, 39, 1, 10], [60, 10, 10]):
         client.reset()
         ends = np.cumsum([0, *sizes])
@@ -165,19 +177,6 @@ def test_padding_is_as_if_it_were_not_there(family: str) -> None:
         for row, alone in enumerate(expected):
             difference = np.concatenate(logits, 1)[row, 70 - own[row] :] - alone
             assert np.abs(difference).max() < bound, (sizes, row)
-
-
-@pytest.mark.parametrize("family", CONFIGURATIONS)
-def test_a_call_with_more_tokens_than_any_before_is_right(family: str) -> None:
-    """The CPU plugin has been seen to lose what a branch gave, in such a call only."""
-    model, graph = traced(family)
-    ids = torch.randint(1, 4000, (1, 90), generator=torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        expected = model(ids).logits.numpy()
-    client = Client(graph)
-    for sizes in ([1, 8], [9, 1, 30], [1, 89]):
-        logits = client.pieces(ids.numpy(), sizes)
-        assert np.abs(logits - expected[:, : sum(sizes)]).max() < 2e-3 * expected.std(), sizes
 
 
 @pytest.fixture

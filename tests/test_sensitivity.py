@@ -1,5 +1,6 @@
 """The scores are what a dozen lines of plain torch say, and nothing measured is lost or measured twice."""
 
+import functools
 import json
 import math
 import os
@@ -18,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from kl_lens_desktop.cli.commands import run
 from kl_lens_desktop.errors import Cancelled, InputError, ModelError
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model import fit
@@ -27,6 +29,7 @@ from kl_lens_desktop.model.inventory import weight_parameters
 from kl_lens_desktop.model.load import load_model
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Note, Progress, Scored, Weights
+from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity import metrics, walk
@@ -61,17 +64,26 @@ def _run(local: LocalModel, out: Path, cancel: Cancel | None = None, **options: 
     return list(analyze(local, out, _how(**options), cancel or Cancel()))
 
 
-def _plainly(folder: Path, weight: str, name: str, tokens: int, window: int) -> dict[str, float]:
-    """Every metric from two full forwards of the stock model, in float64."""
+@functools.lru_cache(1)  # a test measures several entries of one model
+def _loaded(folder: Path, tokens: int, window: int) -> tuple[PreTrainedModel, Tensor, Tensor]:
+    """The stock model, token ids by window and its logits of them in float64."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     text = calibration_text().read_bytes().decode("utf-8")
     ids = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"][:tokens]
     ids = torch.tensor(ids).view(-1, window)
     with torch.no_grad():
-        z = model(ids).logits.double()
-        parameter = weight_parameters(model)[weight]
+        return model, ids, model(ids).logits.double()
+
+
+def _plainly(folder: Path, weight: str, name: str, tokens: int, window: int) -> dict[str, float]:
+    """Every metric from two full forwards of the stock model, in float64."""
+    model, ids, z = _loaded(folder, tokens, window)
+    parameter = weight_parameters(model)[weight]
+    with torch.no_grad():
+        whole = parameter.clone()
         parameter.copy_(fake_quantize(parameter, parse_format(name)))
         y = model(ids).logits.double()
+        parameter.copy_(whole)
     log_p, log_q = z.log_softmax(-1), y.log_softmax(-1)
     target = ids[:, 1:, None]
     ce_p, ce_q = (-log[:, :-1].gather(-1, target).mean() for log in (log_p, log_q))
@@ -185,15 +197,14 @@ def test_killed_at_random_moments_the_file_is_the_same_to_the_last_bit(
     """KL_LENS_KILLS sets how often; the suite has time for two."""
     whole, killed = tmp_path / "whole" / "scores.json", tmp_path / "killed" / "scores.json"
     options = ["--tokens", "1024", "--window", "64", "--formats", "int4_sym_g64,int8_sym", "--json"]
-    command = [sys.executable, "-m", "kl_lens_desktop", "analyze", str(small.folder), *options, "--out"]
-    subprocess.run([*command, str(whole)], capture_output=True, check=True)
+    arguments = ["analyze", str(small.folder), *options, "--out"]
+    assert run([*arguments, str(whole)], carry=perform) == 0
     moments, held = random.Random(int(os.environ.get("KL_LENS_SEED", "6"))), 0
     total = len(load_scores(whole).entries)
     for _ in range(int(os.environ.get("KL_LENS_KILLS", "2"))):
         killed.unlink(missing_ok=True)
-        process = subprocess.Popen(
-            [*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = [sys.executable, "-m", "kl_lens_desktop", *arguments, str(killed)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while not killed.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -203,7 +214,7 @@ def test_killed_at_random_moments_the_file_is_the_same_to_the_last_bit(
         before = load_scores(killed)
         assert before.windows is not None
         held += len(before.entries) < total or any(entry.kl_pq.n < 1024 for entry in before.entries)
-        subprocess.run([*command, str(killed)], capture_output=True, check=True)
+        assert run([*arguments, str(killed)], carry=perform) == 0
         after = load_scores(killed).windows
         assert after is not None
         for pair, samples in before.windows.samples.items():

@@ -77,7 +77,8 @@ def window(qapp: QApplication, qtbot: QtBot, home: Path) -> Iterator[Window]:
     yield made
     closing = time.monotonic()
     made.close()
-    assert time.monotonic() - closing < 2 * slowness()
+    took = time.monotonic() - closing
+    assert took < 2 or took < 2 * slowness()  # which takes a while to tell
     made.deleteLater()
     qapp.processEvents()
     # A thread that asks the network may take longer than closing does, and then just ends.

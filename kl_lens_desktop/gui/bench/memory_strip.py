@@ -147,7 +147,7 @@ class _Strip(pg.PlotWidget):
     """An area over time, without axes: what it is stands beside it."""
 
     def __init__(self, name: str) -> None:
-        super().__init__()
+        super().__init__(enableMenu=False)
         self.setAccessibleName(name)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)

@@ -61,7 +61,8 @@ class Chart(pg.PlotWidget):
         parent: QWidget | None = None,
     ) -> None:
         self._x, self._y, self._ready = x, y, False  # Qt sends changes while it is still being made
-        super().__init__(parent, axisItems=axes or ({"left": LogAxis("left")} if log_y else {}))
+        axes = axes or ({"left": LogAxis("left")} if log_y else {})
+        super().__init__(parent, axisItems=axes, enableMenu=False)
         self.setAccessibleName(name)
         take_menu_away(self)
         self.hideButtons()
@@ -78,11 +79,16 @@ class Chart(pg.PlotWidget):
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
-        if event.type() == QEvent.Type.PaletteChange and self._ready:
+        if event.type() == QEvent.Type.PaletteChange and self._ready and self._look() != self._worn:
             self.recolour()
             self.redraw()
 
+    def _look(self) -> tuple[theme.Colours, str]:
+        """What a change of palette may change; Qt also sends one whenever a widget finds another parent."""
+        return theme.colours(), self.font().toString()
+
     def recolour(self) -> None:
+        self._worn = self._look()
         colours = theme.colours()
         self.setBackground(colours.surface)
         font = QFont(self.font())
