@@ -1356,6 +1356,10 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Replace files that KL Lens did not write</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>What will be uploaded</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1381,6 +1385,30 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
     </message>
     <message>
         <source>Enter a repository, such as your-name/model</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>everybody can see it</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>private</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{repository} exists ({who}).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The upload replaces {files}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Everybody can see this repository. Tick “Everybody can see it” if you want that</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The repository holds files of something else. Choose another, or let them be replaced</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1622,6 +1650,14 @@ Or drag this button to a folder, a mail or a chat.</source>
     </message>
     <message>
         <source>Download this model&apos;s files, verify them, and open it</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Compress later</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Download this model and compress it when nothing else runs</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2057,7 +2093,48 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Next in {seconds} s</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>On hold: {count}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Next: {count}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Waiting to be compressed:
+{names}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Models waiting to be compressed: {words}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Compressed next</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Move to the front</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Remove</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Start now</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Hold</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Remove all</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2158,6 +2235,10 @@ Or drag this button to a folder, a mail or a chat.</source>
     </message>
     <message>
         <source>hf auth login</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>From the next start of KL Lens on</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3543,6 +3624,22 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Choose a device on the Benchmark page</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{state}: {names}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Compressed</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Failed, see the log</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source> · prompts of {prompt:,} tokens</source>
         <translation type="unfinished"></translation>
     </message>
@@ -3604,10 +3701,6 @@ Pinned to {label} by hand</source>
     </message>
     <message>
         <source>Choose a model on the Model page</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>Cannot open {path}: a job is running. Wait for it or cancel it.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3688,6 +3781,10 @@ Pinned to {label} by hand</source>
     </message>
     <message>
         <source>local</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>A job is running. {name} can be compressed after it.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -3936,6 +4033,10 @@ Pinned to {label} by hand</source>
     </message>
     <message>
         <source>{name} exists already. Do you want to replace it?</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The queue is on hold. Choose a device on the Benchmark page, then start it.</source>
         <translation type="unfinished"></translation>
     </message>
 </context>
