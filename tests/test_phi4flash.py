@@ -186,7 +186,7 @@ def small() -> PreTrainedModel:
     return livelier(build("phi4flash"))
 
 
-@pytest.mark.parametrize("family", ["phi4flash", "phi4flash with two heads to a key, untied"])
+@pytest.mark.parametrize("family", ["phi4flash", "phi4flash with four heads to a key, untied"])
 def test_it_computes_what_the_papers_say(family: str) -> None:
     model = livelier(build(family, sliding_window=24))
     ids = torch.arange(7, 47)  # further than a local layer sees

@@ -26,7 +26,7 @@ Checkpoints of mamba-ssm are checked against transformers and the published numb
 Phi-4-mini-flash was also compared with its authors' code, in which plain formulas in float32 replaced the
 CUDA kernels. With random weights, 8 to 32 layers and up to 200 tokens, the logits differ by less than
 0.00002. The authors' code rounds queries, keys and values to bfloat16 for its CUDA kernel; this program does
-not.
+not. Its published tokenizer has not been tried.
 
 Of models that see too, only the text part is used, and the weights of the vision part are left out. The text
 part is checked against the whole model of transformers: the same logits, and the same words after an export.

@@ -29,7 +29,7 @@ FAMILY = Family(
         "": _TINY,
     },
     variations={
-        "with two heads to a key, untied": {
+        "with four heads to a key, untied": {
             **_TINY,
             "num_hidden_layers": 12,
             "num_key_value_heads": 2,
