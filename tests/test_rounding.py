@@ -65,7 +65,7 @@ def _read_little(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("kl_lens_desktop.text.windows.JUDGE_TOKENS", 128)
 
 
-@pytest.fixture(scope="session")  # tests of other files come between those of this one
+@pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
     return LocalModel("small", build_folder("lfm2", tmp_path_factory.mktemp("small") / "model"))
 
