@@ -139,7 +139,7 @@ def plain(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return logits
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small() -> PreTrainedModel:
     return build("hymba")
 

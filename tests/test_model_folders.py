@@ -34,7 +34,7 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 Damage = Callable[[Path], object]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_folder("lfm2", tmp_path_factory.mktemp("sound") / "tiny", hidden_size=32)
 

@@ -38,7 +38,7 @@ NAMES = ("int8_sym", ANCHOR, "nf4_g64", "int2_sym_g64")
 SMALL = Analysis((calibration_text(),), tokens=256, window=64, menu=NAMES, rounding="nearest")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
     return LocalModel("small", build_folder("granitemoehybrid", tmp_path_factory.mktemp("small") / "model"))
 

@@ -57,11 +57,15 @@ RECORD = {"text": "a book"}
 
 @pytest.fixture(autouse=True)
 def little_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kl_lens_desktop.text.windows.FIT_TOKENS", 512)
-    monkeypatch.setattr("kl_lens_desktop.text.windows.JUDGE_TOKENS", 128)
+    _read_little(monkeypatch)
 
 
-@pytest.fixture(scope="module")
+def _read_little(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("kl_lens_desktop.text.windows.FIT_TOKENS", 512)
+    patch.setattr("kl_lens_desktop.text.windows.JUDGE_TOKENS", 128)
+
+
+@pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
     return LocalModel("small", build_folder("lfm2", tmp_path_factory.mktemp("small") / "model"))
 
@@ -75,6 +79,24 @@ def _analyze(local: LocalModel, out: Path, **options: Any) -> Scores:
     for _ in analyze(local, out, _how(**options), Cancel()):
         pass
     return load_scores(out)
+
+
+@pytest.fixture(scope="session")
+def analyzed(small: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of that model's scores and integers."""
+    folder = tmp_path_factory.mktemp("analyzed")
+    with pytest.MonkeyPatch.context() as patch:
+        _read_little(patch)
+        _analyze(small, folder / "scores.json")
+    return folder
+
+
+@pytest.fixture
+def scores(analyzed: Path, tmp_path: Path) -> Scores:
+    """The scores, whose files lie in the test's own folder."""
+    for path in analyzed.iterdir():
+        shutil.copyfile(path, tmp_path / path.name)
+    return load_scores(tmp_path / "scores.json")
 
 
 @pytest.fixture
@@ -427,9 +449,9 @@ def test_weights_that_memory_does_not_take_stay_nearest_and_that_is_said(
 
 
 def test_a_plans_integers_are_not_replaced_by_others_where_memory_is_short(
-    small: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: LocalModel, scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_plan(tmp_path / "p.json", propose(_analyze(small, tmp_path / "scores.json"), bits=5))
+    save_plan(tmp_path / "p.json", propose(scores, bits=5))
     (tmp_path / "scores.safetensors").unlink()
     monkeypatch.setattr(moments, "lacking_memory", lambda *_: (4_000_000_000, 3_000_000_000))
     with pytest.raises(InputError, match=r"takes 4\.00 GB of memory, and 3\.00 GB is free"):
@@ -581,8 +603,9 @@ def _said(events: list[Event]) -> str:
     return " ".join(event.text for event in events if isinstance(event, Note))
 
 
-def test_a_plan_brings_its_integers_or_they_are_computed_again(small: LocalModel, tmp_path: Path) -> None:
-    scores = _analyze(small, tmp_path / "scores.json")
+def test_a_plan_brings_its_integers_or_they_are_computed_again(
+    small: LocalModel, scores: Scores, tmp_path: Path
+) -> None:
     plan = propose(scores, bits=5)
     (tmp_path / "sent").mkdir()
     sent = tmp_path / "sent" / "p.json"
@@ -609,8 +632,10 @@ def test_a_plan_brings_its_integers_or_they_are_computed_again(small: LocalModel
         assert np.mean(np.frombuffer(again, np.uint8) != np.frombuffer(weights, np.uint8)) < 1e-3
 
 
-def test_a_plan_whose_text_is_not_here_says_what_to_copy(small: LocalModel, tmp_path: Path) -> None:
-    plan = propose(_analyze(small, tmp_path / "scores.json"), bits=5)
+def test_a_plan_whose_text_is_not_here_says_what_to_copy(
+    small: LocalModel, scores: Scores, tmp_path: Path
+) -> None:
+    plan = propose(scores, bits=5)
     assert plan.rounding is not None
     strange = replace(plan, rounding={**plan.rounding, "sha256": "0" * 64})
     save_plan(tmp_path / "p.json", strange)
@@ -618,8 +643,7 @@ def test_a_plan_whose_text_is_not_here_says_what_to_copy(small: LocalModel, tmp_
         _exported(small, tmp_path / "p.json", tmp_path / "a")
 
 
-def test_a_plan_is_verified_with_its_integers(small: LocalModel, tmp_path: Path) -> None:
-    scores = _analyze(small, tmp_path / "scores.json")
+def test_a_plan_is_verified_with_its_integers(small: LocalModel, scores: Scores, tmp_path: Path) -> None:
     plan = propose(scores, bits=5)
     save_plan(tmp_path / "plan.json", plan)
     list(verify(small, VerifyJob("m", tmp_path / "plan.json", tokens=128, window=32), Cancel()))
@@ -682,10 +706,10 @@ def test_an_older_plan_means_nearest(small: LocalModel, tmp_path: Path) -> None:
     ],
 )
 def test_a_strangers_rounding_is_refused_in_one_sentence(
-    change: dict[str, Any], why: str, small: LocalModel, tmp_path: Path
+    change: dict[str, Any], why: str, scores: Scores, tmp_path: Path
 ) -> None:
     path = tmp_path / "plan.json"
-    save_plan(path, propose(_analyze(small, tmp_path / "scores.json"), bits=5))
+    save_plan(path, propose(scores, bits=5))
     value = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({**value, **change}), "utf-8")
     with pytest.raises(InputError, match=why):
@@ -704,9 +728,8 @@ def test_groups_share_what_their_size_says() -> None:
 
 
 def test_a_verified_plan_stands_beside_its_nearest_rounding_on_two_texts(
-    small: LocalModel, tmp_path: Path
+    small: LocalModel, scores: Scores, tmp_path: Path
 ) -> None:
-    scores = _analyze(small, tmp_path / "scores.json")
     plan = propose(scores, bits=5)
     save_plan(tmp_path / "plan.json", plan)
     list(verify(small, VerifyJob("m", tmp_path / "plan.json", tokens=128, window=32), Cancel()))
@@ -778,9 +801,9 @@ def test_a_loss_elsewhere_counts_beyond_its_error() -> None:
 
 
 def test_the_command_line_shows_both_roundings(
-    small: LocalModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: LocalModel, scores: Scores, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_plan(tmp_path / "plan.json", propose(_analyze(small, tmp_path / "scores.json"), bits=5))
+    save_plan(tmp_path / "plan.json", propose(scores, bits=5))
     argv = ["verify", str(small.folder), "--plan", str(tmp_path / "plan.json"), "--tokens", "512"]
     assert run(argv, carry=perform) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "KL full" in line]

@@ -43,7 +43,7 @@ from kl_lens_desktop.text.windows import windows
 from tests.models import CONFIGURATIONS, build_folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
     """A random hybrid of four blocks, for what does not depend on trained weights."""
     return LocalModel("small", build_folder("granitemoehybrid", tmp_path_factory.mktemp("small") / "model"))

@@ -1,7 +1,6 @@
 """A plan rounded in sequence: each weight makes of the inputs it will get the outputs it is to give."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,18 +166,28 @@ def test_a_cancelled_sequence_goes_on_at_its_block(tmp_path: Path) -> None:
     assert len(whole.kept) == len(plan) - 1  # all but the embedding
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalModel, Path]]:
-    """A model, and a folder with its scores, rounded by data."""
+@pytest.fixture(scope="session")
+def analyzed(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalModel, Path]:
     root = tmp_path_factory.mktemp("small")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kl_lens_desktop.text.windows.FIT_TOKENS", 512)
-        patch.setattr("kl_lens_desktop.text.windows.JUDGE_TOKENS", 128)
-        patch.setattr("kl_lens_desktop.plan.refine.REFINE_TOKENS", 256)
+        _read_little(patch)
         local = LocalModel("small", build_folder("lfm2", root / "model"))
         how = Analysis((calibration_text(),), tokens=128, window=32, formats=("int4_sym_g64", "int8_sym"))
         list(analyze(local, root / "scores.json", how, Cancel()))
-        yield local, root
+    return local, root
+
+
+@pytest.fixture
+def small(analyzed: tuple[LocalModel, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[LocalModel, Path]:
+    """A model, and a folder with its scores, rounded by data."""
+    _read_little(monkeypatch)
+    return analyzed
+
+
+def _read_little(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("kl_lens_desktop.text.windows.FIT_TOKENS", 512)
+    patch.setattr("kl_lens_desktop.text.windows.JUDGE_TOKENS", 128)
+    patch.setattr("kl_lens_desktop.plan.refine.REFINE_TOKENS", 256)
 
 
 def _saved(root: Path, folder: Path) -> Path:

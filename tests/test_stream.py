@@ -54,7 +54,7 @@ def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "free_mb", lambda: 0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def with_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_bf16_folder("granitemoehybrid with experts", tmp_path_factory.mktemp("experts") / "model")
 

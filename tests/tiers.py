@@ -19,8 +19,22 @@ PROPERTY = "processor_s"
 MOMENT_S = 0.2  # shorter ones are not recorded
 QUICK_SHARE = 0.012  # of the time of all tests: ``launch.py test --fast`` runs the shortest that take no more
 
-# Made once for a file and dear: all tests of the file that use one run on the same worker.
-TOGETHER = {"loaded", "bench", "poor", "events", "benched", "chooser", "stressed", "motley", "experts"}
+# Made once for a file and dear: all tests of the file that use one run on the same worker, one after another.
+# What else has the scope of a module is made again whenever tests of other files come between.
+TOGETHER = {
+    "loaded",
+    "bench",
+    "poor",
+    "events",
+    "benched",
+    "chooser",
+    "stressed",
+    "motley",
+    "experts",
+    "told",
+    "alone",
+    "walked",
+}
 
 # Whoever uses one of these first waits for an analysis, an export or the emulated GPU.
 DEAR = {
