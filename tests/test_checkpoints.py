@@ -12,17 +12,20 @@ import openvino_genai
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from kl_lens_desktop import resources
 from kl_lens_desktop.errors import ModelError
-from kl_lens_desktop.export.bundle import export_model
+from kl_lens_desktop.export.bundle import export_model, write_small_files, write_tokenizer
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.load import load_model, open_model, warnings
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.repository.model_files import strict_json
 from tests.models import build, build_bf16_folder, build_folder
+
+TEXT = "HELLO World: 1234567 ships"
 
 PROMPTS = ("The ship", "He looked at the house for a long while and then", "It was")
 
@@ -171,6 +174,41 @@ def _said_to_be(folder: Path, *architectures: str) -> Path:
     config["architectures"] = architectures
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+def with_rules_of_its_own(folder: Path, named: str) -> list[int]:
+    """Let tokenizer_config.json name a class whose rules tokenizer.json does not have; the tokens of TEXT."""
+    file, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    described = json.loads(file.read_text(encoding="utf-8"))
+    triples = {"type": "Split", "pattern": {"Regex": r"\d{1,3}|\D+"}, "behavior": "Isolated", "invert": False}
+    rest = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [triples, rest]}
+    file.write_text(json.dumps(described), encoding="utf-8")
+    said = {**json.loads(config.read_text(encoding="utf-8")), "tokenizer_class": named}
+    config.write_text(json.dumps(said), encoding="utf-8")
+    ids: list[int] = Tokenizer.from_file(str(file)).encode(TEXT, add_special_tokens=False).ids
+    return ids
+
+
+@pytest.mark.parametrize("family", ["mamba2", "zamba2", "falcon_h1", "lfm2", "phi4flash"])
+@pytest.mark.parametrize("named", ["GPT2Tokenizer", "GPTNeoXTokenizerFast", "LlamaTokenizer"])
+def test_a_text_is_cut_as_the_published_tokenizer_says(family: str, named: str, tmp_path: Path) -> None:
+    folder = build_folder(family, tmp_path / family)
+    wanted = with_rules_of_its_own(folder, named)
+    assert open_model(folder).ids(TEXT, "it") == wanted
+
+
+@pytest.mark.parametrize("named", ["GPT2Tokenizer", "PreTrainedTokenizerFast"])
+def test_whoever_reads_an_exported_folder_cuts_a_text_alike(named: str, folder: Path, tmp_path: Path) -> None:
+    wanted, out = with_rules_of_its_own(folder, named), tmp_path / "out"
+    out.mkdir()
+    loaded = load_model(folder)
+    write_small_files(folder, loaded.model.generation_config, out)
+    write_tokenizer(loaded.tokenizer, out)
+    assert AutoTokenizer.from_pretrained(out)(TEXT, add_special_tokens=False)["input_ids"] == wanted
+    found = openvino_genai.Tokenizer(str(out)).encode(TEXT, add_special_tokens=False)
+    assert found.input_ids.data[0].tolist() == wanted
+    assert json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))["padding_side"] == "left"
 
 
 def test_a_model_that_judges_texts_is_refused_before_its_weights_are_read(folder: Path) -> None:

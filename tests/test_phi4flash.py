@@ -11,9 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Tokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kl_lens_desktop.errors import ModelError
 from kl_lens_desktop.export import bundle, in_pieces
@@ -268,23 +267,6 @@ def test_a_published_folder_opens_in_memory_and_from_the_disk(folder: Path) -> N
         assert torch.equal(load_model(folder).model(ids, use_cache=False).logits, wanted)
     for name, parameter in open_model(folder).model.named_parameters():
         assert torch.equal(parameter, model.get_parameter(name)), name
-
-
-def test_its_tokenizer_is_the_one_in_its_tokenizer_file(folder: Path) -> None:
-    """Though tokenizer_config.json names GPT-2's, as the published one does, which has other rules."""
-    file = folder / "tokenizer.json"
-    described = json.loads(file.read_text(encoding="utf-8"))
-    triples = {"type": "Split", "pattern": {"Regex": r"\d{1,3}|\D+"}, "behavior": "Isolated", "invert": False}
-    rest = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [triples, rest]}
-    file.write_text(json.dumps(described), encoding="utf-8")
-    config = folder / "tokenizer_config.json"
-    said = {**json.loads(config.read_text(encoding="utf-8")), "tokenizer_class": "GPT2Tokenizer"}
-    config.write_text(json.dumps(said), encoding="utf-8")
-    text = "HELLO World: 1234567 ships"
-    wanted = Tokenizer.from_file(str(file)).encode(text, add_special_tokens=False).ids
-    assert load_model(folder).ids(text, "it") == wanted
-    assert GPT2Tokenizer.from_pretrained(folder)(text)["input_ids"] != wanted
 
 
 PROMPTS = ("The ship", "He looked at the house for a long while and then went", "It was")

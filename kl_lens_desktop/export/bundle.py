@@ -53,7 +53,7 @@ from kl_lens_desktop.files import CARD, NPU_MODEL, WEIGHTS, atomic_folder, behin
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
-from kl_lens_desktop.model.load import LoadedModel, open_model, warnings
+from kl_lens_desktop.model.load import LoadedModel, is_read_as, open_model, warnings
 from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
 from kl_lens_desktop.plan.integers import beside
@@ -66,6 +66,7 @@ from kl_lens_desktop.quant.roundings import Change, Roundings
 from kl_lens_desktop.repository.model_files import (
     CONFIG,
     GENERATION,
+    TOKENIZER,
     TOKENIZER_CONFIG,
     licence_files,
     model_files,
@@ -519,6 +520,10 @@ def write_tokenizer(tokenizer: Any, staging: Path) -> None:
         models = convert_tokenizer(tokenizer, with_detokenizer=True)
     for part, graph in zip(("tokenizer", "detokenizer"), models, strict=True):
         ov.save_model(graph, staging / f"openvino_{part}.xml")
+    if (staging / TOKENIZER).exists() and not is_read_as(tokenizer, staging):
+        path = staging / TOKENIZER_CONFIG
+        # What versions 4 and 5 of transformers both call the one that follows its file.
+        write_json(path, {**read_object(path), "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _write_card(

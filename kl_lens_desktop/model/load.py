@@ -19,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
+    TokenizersBackend,
 )
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
@@ -58,6 +59,10 @@ _AGAIN = "Download the model again"
 _CHANGES = re.compile(
     r"[._](weight_scales?(_inv|_\d)?|scale_weight|scale_inv|input_scale|qweight|qzeros|g_idx|absmax|quant_map"
     r"|quant_state|weight_packed|weight_zero_point|lora_[AB]|lora_magnitude_vector)\b"
+)
+# What tokenizers cut by different rules.
+_PROBE = (
+    "In 1999 there weren't 12345.67 CAFÉS:\n\n\tx_1 = 3.14;  naïve — “DON'T” 船は日本 😀 a.b/c?d=e\r\n  f()"
 )
 # Where a file of settings names others for newer programs, which would be read in its place.
 _OTHERS = {CONFIG: "configuration_files", TOKENIZER_CONFIG: "fast_tokenizer_files"}
@@ -363,10 +368,34 @@ def _tokenizer(files: ModelFiles, small: Path) -> Any:
     named = " or ".join(name for name in (TOKENIZER, TOKENIZER_CONFIG) if name in names) or "its vocabulary"
     with _words(folder, f"{named} is damaged, or needs the model's own code"):
         tokenizer = AutoTokenizer.from_pretrained(small, local_files_only=True, trust_remote_code=False)
+        if TOKENIZER in names and type(tokenizer) is not TokenizersBackend:
+            tokenizer = _as_published(tokenizer, small)
         if vocabulary := getattr(tokenizer, "vocab_file", None):
             tokenizer.vocab_file = str(folder / Path(vocabulary).name)
         tokenizer("a")
     return tokenizer
+
+
+def _as_published(tokenizer: Any, folder: Path) -> Any:
+    """The tokenizer, or that of ``tokenizer.json`` alone if it cuts a text otherwise.
+
+    Since version 5, transformers' classes for GPT-2, GPT-NeoX and others take their vocabulary from that file
+    and make the rules themselves. Often tokenizer_config.json names one of them, although the model was
+    trained with the rules of the file.
+    """
+    plain = TokenizersBackend.from_pretrained(folder, local_files_only=True)
+    return tokenizer if _cut(tokenizer) == _cut(plain) else plain
+
+
+def is_read_as(tokenizer: Any, folder: Path) -> bool:
+    """Whether transformers makes the same tokens of a text with a folder's files as `tokenizer` does."""
+    found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return _cut(found) == _cut(tokenizer)
+
+
+def _cut(tokenizer: Any) -> list[int]:
+    ids: list[int] = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def _generation(files: ModelFiles, small: Path) -> GenerationConfig:

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 from transformers.models.jamba.modeling_jamba import (
     causal_conv1d_fn,
     causal_conv1d_update,
@@ -429,14 +428,9 @@ def names(config: Phi4FlashConfig) -> Callable[[str], str]:
 
 
 def register() -> None:
-    """Let transformers find the architecture by its ``model_type``.
-
-    Its tokenizer is what its tokenizer.json says. The published tokenizer_config.json names GPT-2's, which
-    cuts words and numbers by other rules. Transformers sets that right for Phi-3 in the same way.
-    """
+    """Let transformers find the architecture by its ``model_type``."""
     AutoConfig.register(Phi4FlashConfig.model_type, Phi4FlashConfig, exist_ok=True)
     AutoModelForCausalLM.register(Phi4FlashConfig, Phi4FlashForCausalLM, exist_ok=True)
-    TOKENIZER_MAPPING_NAMES[Phi4FlashConfig.model_type] = "TokenizersBackend"
 
 
 def _by_half(x: Tensor, heads: int) -> Tensor:
