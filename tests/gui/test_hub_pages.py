@@ -13,7 +13,7 @@ import pytest
 from keyring.backend import KeyringBackend
 from PySide6.QtCore import QCoreApplication, QEvent
 from PySide6.QtGui import QDesktopServices
-from PySide6.QtWidgets import QPushButton
+from PySide6.QtWidgets import QFileDialog, QPushButton
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop import resources
@@ -407,9 +407,10 @@ def test_a_model_is_not_opened_beside_a_job_and_that_is_one_sentence(
     window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(window.session.job), "running", property(lambda _: True))
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: "/models/other")
     page = window.page("Model")
     assert isinstance(page, ModelPage)
-    for ask in (page.choose_folder, lambda: page.open("sample")):
+    for ask, name in ((page.choose_folder, "other"), (lambda: page.open("sample"), "the sample")):
         ask()
-        assert window.banner.text.text() == "A job is running. Wait for it or cancel it."
+        assert window.banner.text.text() == f"A job is running. {name} can be compressed after it."
     monkeypatch.undo()
