@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import openvino_genai
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,6 +31,7 @@ from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.sensitivity.forward import Beside, observed, trunk
 from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import load_scores
+from tests.answers import check_answers
 from tests.models import build, build_folder
 
 # config.json of microsoft/Phi-4-mini-flash-reasoning, but for what says how it is run.
@@ -269,17 +269,6 @@ def test_a_published_folder_opens_in_memory_and_from_the_disk(folder: Path) -> N
         assert torch.equal(parameter, model.get_parameter(name)), name
 
 
-PROMPTS = ("The ship", "He looked at the house for a long while and then went", "It was")
-
-
-def greedy(model: PreTrainedModel, ids: Tensor, count: int) -> list[int]:
-    made = ids
-    with torch.no_grad():
-        for _ in range(count):
-            made = torch.cat([made, model(made, use_cache=False).logits[:, -1:].argmax(-1)], 1)
-    return made[0, ids.shape[1] :].tolist()
-
-
 def exported(folder: Path, plan: Plan | str, out: Path) -> dict[str, Any]:
     *_, last = export_model(LocalModel("phi4flash", folder), plan, out, Cancel())
     assert isinstance(last, Finished)
@@ -303,17 +292,7 @@ def test_analyzed_planned_and_exported_it_answers_as_the_model(
     assert not proof["runs_paged"]
     out = tmp_path / "fp16"
     exported(folder, "fp16", out)
-    loaded = load_model(folder)
-    for parameter in loaded.model.parameters():
-        parameter.data = parameter.data.half().float()
-    wanted = []
-    for prompt in PROMPTS:
-        ids = loaded.tokenizer(prompt, return_tensors="pt")["input_ids"]
-        wanted.append(loaded.tokenizer.decode(greedy(loaded.model, ids, 12), skip_special_tokens=True))
-    pipe = openvino_genai.LLMPipeline(str(out), "CPU", INFERENCE_PRECISION_HINT="f32")
-    how: dict[str, Any] = {"max_new_tokens": 12, "apply_chat_template": False, "ignore_eos": True}
-    assert [pipe.generate(prompt, **how) for prompt in PROMPTS] == wanted
-    assert pipe.generate(list(PROMPTS), **how).texts == wanted
+    check_answers(folder, out)
 
 
 def test_a_large_one_is_compared_in_pieces(

@@ -2,9 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-import openvino_genai
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -33,9 +31,9 @@ from kl_lens_desktop.process.job import perform
 from kl_lens_desktop.repository.text_part import is_for_seeing
 from kl_lens_desktop.sensitivity.jobs import Analysis, AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import load_scores
+from tests.answers import check_answers
 from tests.models import CONFIGURATIONS, build, copy_tokenizer
 
-PROMPTS = ("The ship", "He looked at the house for a long while and then went", "It was")
 _EYES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 _PICTURES = {"image_size": 16, "patch_size": 4}
@@ -106,13 +104,6 @@ def logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return found
 
 
-def greedy(model: PreTrainedModel, ids: Tensor, count: int) -> list[int]:
-    made = ids
-    for _ in range(count):
-        made = torch.cat([made, logits(model, made)[:, -1:].argmax(-1)], 1)
-    return made[0, ids.shape[1] :].tolist()
-
-
 def test_the_text_part_answers_as_the_whole_does(folder: Path, whole: PreTrainedModel) -> None:
     ids = torch.arange(1, 60)[None]
     loaded = load_model(folder)
@@ -170,16 +161,7 @@ def test_analyzed_planned_and_exported_it_answers_as_the_model(folder: Path, tmp
     list(export_model(LocalModel("seeing", folder), "fp16", tmp_path / "fp16", Cancel()))
     loaded = load_model(folder)
     assert read_json(tmp_path / "fp16" / "config.json")["model_type"] == loaded.model.config.model_type
-    for parameter in loaded.model.parameters():
-        parameter.data = parameter.data.half().float()
-    wanted = []
-    for prompt in PROMPTS:
-        ids = loaded.tokenizer(prompt, return_tensors="pt")["input_ids"]
-        wanted.append(loaded.tokenizer.decode(greedy(loaded.model, ids, 12), skip_special_tokens=True))
-    pipe = openvino_genai.LLMPipeline(str(tmp_path / "fp16"), "CPU", INFERENCE_PRECISION_HINT="f32")
-    how: dict[str, Any] = {"max_new_tokens": 12, "apply_chat_template": False, "ignore_eos": True}
-    assert [pipe.generate(prompt, **how) for prompt in PROMPTS] == wanted
-    assert pipe.generate(list(PROMPTS), **how).texts == wanted
+    check_answers(folder, tmp_path / "fp16")
 
 
 def test_a_head_that_only_the_whole_calls_the_embedding_is_it(tmp_path: Path) -> None:

@@ -12,16 +12,15 @@ by the others, so that a block is still a function of its input.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.jamba.modeling_jamba import (
     causal_conv1d_fn,
     causal_conv1d_update,
@@ -30,6 +29,7 @@ from transformers.models.jamba.modeling_jamba import (
 )
 
 from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.families.own.parts import Masks, RMSNorm, WithHead, repeated
 
 _NTK_FACTOR = 2  # of the published code, whatever the configuration says
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.*)")
@@ -151,19 +151,6 @@ class HymbaConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers has n
         return None if self.sliding_window is None else self.sliding_window + 1
 
 
-class HymbaRMSNorm(nn.Module):
-    """Zhang and Sennrich, arXiv 1910.07467, in float32."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(x.dtype)
-
-
 class HymbaMLP(nn.Module):
     """A gated perceptron, arXiv 2002.05202."""
 
@@ -220,14 +207,14 @@ class HymbaMixer(nn.Module):
         self.A_log = nn.ParameterList([nn.Parameter(rates.log())])
         self.D = nn.ParameterList([nn.Parameter(torch.ones(self.inner))])
         eps = config.rms_norm_eps
-        self.dt_layernorm = HymbaRMSNorm(self.rank, eps)
-        self.B_layernorm, self.C_layernorm = HymbaRMSNorm(self.size, eps), HymbaRMSNorm(self.size, eps)
-        self.pre_avg_layernorm1 = HymbaRMSNorm(self.inner, eps)
-        self.pre_avg_layernorm2 = HymbaRMSNorm(self.inner, eps)
+        self.dt_layernorm = RMSNorm(self.rank, eps)
+        self.B_layernorm, self.C_layernorm = RMSNorm(self.size, eps), RMSNorm(self.size, eps)
+        self.pre_avg_layernorm1 = RMSNorm(self.inner, eps)
+        self.pre_avg_layernorm2 = RMSNorm(self.inner, eps)
         self.out_proj = nn.Linear(self.inner, config.hidden_size, bias=config.mamba_proj_bias)
 
     def forward(
-        self, u: Tensor, turn: Keys, masks: "_Masks", cache: Any, shared: Keys | None
+        self, u: Tensor, turn: Keys, masks: Masks, cache: Any, shared: Keys | None
     ) -> tuple[Tensor, Keys]:
         parts = self.in_proj(u).split(self.cuts, -1)
         query, x, z = parts[0], parts[-2], parts[-1]
@@ -240,8 +227,8 @@ class HymbaMixer(nn.Module):
         mixed = (self.pre_avg_layernorm1(seen) + self.pre_avg_layernorm2(scanned)) / 2
         return self.out_proj(mixed), shared
 
-    def _attend(self, query: Tensor, shared: Keys, masks: "_Masks") -> Tensor:
-        keys, values = (_repeated(each, self.heads // self.key_heads) for each in shared)
+    def _attend(self, query: Tensor, shared: Keys, masks: Masks) -> Tensor:
+        keys, values = (repeated(each, self.heads // self.key_heads) for each in shared)
         mask = masks.local if self.local else masks.every
         seen = F.scaled_dot_product_attention(
             query, keys, values, attn_mask=mask, is_causal=mask is None and query.shape[2] > 1
@@ -289,13 +276,13 @@ class HymbaDecoderLayer(nn.Module):
 
     def __init__(self, config: HymbaConfig, layer: int, *, shares: bool) -> None:
         super().__init__()
-        self.input_layernorm = HymbaRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mamba = HymbaMixer(config, layer, shares=shares)
-        self.pre_moe_layernorm = HymbaRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.pre_moe_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.moe = HymbaExperts(config)
 
     def forward(
-        self, hidden: Tensor, turn: Keys, masks: "_Masks", cache: Any, shared: Keys | None
+        self, hidden: Tensor, turn: Keys, masks: Masks, cache: Any, shared: Keys | None
     ) -> tuple[Tensor, Keys]:
         mixed, shared = self.mamba(self.input_layernorm(hidden), turn, masks, cache, shared)
         hidden = hidden + mixed
@@ -311,19 +298,11 @@ class HymbaGroup(nn.Module):
             [HymbaDecoderLayer(config, layer, shares=layer != layers[0]) for layer in layers]
         )
 
-    def forward(self, hidden_states: Tensor, turn: Keys, masks: "_Masks", cache: Any = None) -> Tensor:
+    def forward(self, hidden_states: Tensor, turn: Keys, masks: Masks, cache: Any = None) -> Tensor:
         shared: Keys | None = None
         for layer in self.parts:
             hidden_states, shared = layer(hidden_states, turn, masks, cache, shared)
         return hidden_states
-
-
-@dataclass(frozen=True, slots=True)
-class _Masks:
-    """What is added to the scores of global and of local layers, None where that is the causal mask alone."""
-
-    every: Tensor | None
-    local: Tensor | None
 
 
 class HymbaPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
@@ -351,7 +330,7 @@ class HymbaModel(HymbaPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.memory_tokens = nn.Parameter(torch.zeros(config.num_memory_tokens, config.hidden_size))
         self.layers = nn.ModuleList([HymbaGroup(config, layers) for layers in config.groups])
-        self.final_layernorm = HymbaRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.final_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_init()
 
     def forward(
@@ -371,7 +350,7 @@ class HymbaModel(HymbaPreTrainedModel):
         meta, hidden = self.config.num_memory_tokens, self.embed_tokens(input_ids)
         if isinstance(attention_mask, Mapping):  # ready ones, of the text: the meta tokens are seen by all
             every, local = (_with_meta(attention_mask[kind], meta) for kind in ("hybrid", "hybrid_sliding"))
-            masks = _Masks(every, local)
+            masks = Masks(every, local)
         else:
             masks = self._masks(hidden, attention_mask, past)
         if position_ids is None:
@@ -407,7 +386,7 @@ class HymbaModel(HymbaPreTrainedModel):
         angles = torch.cat([angles, angles], -1)
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
-    def _masks(self, hidden: Tensor, attention_mask: Tensor | None, past: int) -> _Masks:
+    def _masks(self, hidden: Tensor, attention_mask: Tensor | None, past: int) -> Masks:
         """Over all places, those of the meta tokens included; `past` of them are held already."""
         meta, window = self.config.num_memory_tokens, self.config.window_keys
         new = hidden.shape[1] + (0 if past else meta)
@@ -415,32 +394,22 @@ class HymbaModel(HymbaPreTrainedModel):
         if attention_mask is not None and not bool(attention_mask.all()):
             raise ValueError("rows of unequal length: give them one by one")
         if (not past or new == 1) and (window is None or total <= window):
-            return _Masks(None, None)
+            return Masks(None, None)
         place = torch.arange(total, device=hidden.device)
         age = place[total - new :, None] - place
         every = (age >= 0)[None, None]
         near = every if window is None else every & ((age < window) | (place < meta))
         low = torch.finfo(hidden.dtype).min
         added, nearby = (torch.where(each, 0.0, low).to(hidden.dtype) for each in (every, near))
-        return _Masks(added, nearby)
+        return Masks(added, nearby)
 
 
-class HymbaForCausalLM(HymbaPreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    _tied_weights_keys: ClassVar = {"lm_head.weight": "model.embed_tokens.weight"}
-
+class HymbaForCausalLM(WithHead, HymbaPreTrainedModel):
     def __init__(self, config: HymbaConfig) -> None:
         super().__init__(config)
         self.model = HymbaModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
-
-    def forward(
-        self, input_ids: Tensor, logits_to_keep: int | Tensor = 0, **kwargs: Any
-    ) -> CausalLMOutputWithPast:
-        outputs = self.model(input_ids=input_ids, **kwargs)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        return CausalLMOutputWithPast(logits=logits, past_key_values=outputs.past_key_values)
 
 
 def names(config: HymbaConfig) -> Callable[[str], str]:
@@ -469,12 +438,6 @@ def register() -> None:
 def _by_head(x: Tensor, heads: int) -> Tensor:
     """(batch, tokens, heads · size) to (batch, heads, tokens, size)."""
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
-
-
-def _repeated(x: Tensor, times: int) -> Tensor:
-    """Each head so many times after the other."""
-    batch, heads, tokens, size = x.shape
-    return x[:, :, None].expand(batch, heads, times, tokens, size).reshape(batch, heads * times, tokens, size)
 
 
 def _turned(x: Tensor, turn: Keys) -> Tensor:

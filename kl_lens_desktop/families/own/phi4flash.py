@@ -16,16 +16,15 @@ on, and later blocks read them from the cache.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.jamba.modeling_jamba import (
     causal_conv1d_fn,
     causal_conv1d_update,
@@ -34,6 +33,7 @@ from transformers.models.jamba.modeling_jamba import (
 )
 
 from kl_lens_desktop.errors import ModelError
+from kl_lens_desktop.families.own.parts import Masks, RMSNorm, WithHead, repeated
 
 _EPS = 1e-5  # of the norm after the difference, whatever the configuration says
 
@@ -144,19 +144,6 @@ def _refused(why: str) -> ModelError:
     )
 
 
-class Phi4FlashRMSNorm(nn.Module):
-    """Zhang and Sennrich, arXiv 1910.07467, in float32."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + _EPS)
-        return self.weight * wide.to(x.dtype)
-
-
 class Phi4FlashMLP(nn.Module):
     """A gated perceptron, arXiv 2002.05202; the gate's rows come first."""
 
@@ -169,14 +156,6 @@ class Phi4FlashMLP(nn.Module):
         gate, value = self.fc1(x).chunk(2, -1)
         y: Tensor = self.fc2(F.silu(gate) * value)
         return y
-
-
-@dataclass(frozen=True, slots=True)
-class _Masks:
-    """What is added to the scores of attention to all tokens and to a window, None for the causal mask."""
-
-    every: Tensor | None
-    local: Tensor | None
 
 
 class Phi4FlashMamba(nn.Module):
@@ -195,7 +174,7 @@ class Phi4FlashMamba(nn.Module):
         self.out_proj = nn.Linear(inner, config.hidden_size, bias=False)
 
     def forward(
-        self, u: Tensor, shared: list[Tensor], masks: _Masks, cache: Any
+        self, u: Tensor, shared: list[Tensor], masks: Masks, cache: Any
     ) -> tuple[Tensor, list[Tensor]]:
         del shared, masks
         x, z = self.in_proj(u).chunk(2, -1)
@@ -244,7 +223,7 @@ class Phi4FlashMemoryUnit(nn.Module):
         self.out_proj = nn.Linear(config.intermediate, config.hidden_size, bias=False)
 
     def forward(
-        self, u: Tensor, shared: list[Tensor], masks: _Masks, cache: Any
+        self, u: Tensor, shared: list[Tensor], masks: Masks, cache: Any
     ) -> tuple[Tensor, list[Tensor]]:
         del masks, cache
         return self.out_proj(F.silu(self.in_proj(u)) * shared[0]), []
@@ -262,7 +241,7 @@ class Phi4FlashDifference(nn.Module):
         self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2 = (
             nn.Parameter(torch.zeros(size)) for _ in range(4)
         )
-        self.subln = Phi4FlashRMSNorm(2 * size)
+        self.subln = RMSNorm(2 * size, _EPS)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         share = (self.lambda_q1 * self.lambda_k1).sum().exp() - (self.lambda_q2 * self.lambda_k2).sum().exp()
@@ -285,7 +264,7 @@ class Phi4FlashAttention(nn.Module):
         self.out_proj = nn.Linear(hidden, hidden)
 
     def forward(
-        self, u: Tensor, shared: list[Tensor], masks: _Masks, cache: Any
+        self, u: Tensor, shared: list[Tensor], masks: Masks, cache: Any
     ) -> tuple[Tensor, list[Tensor]]:
         query, *own = self.Wqkv(u).split(self.cuts, -1)
         if self.crosses and cache is not None:
@@ -303,7 +282,7 @@ class Phi4FlashAttention(nn.Module):
                 mask = mask[..., -keys.shape[2] :]
         times = self.heads // self.key_heads
         both = F.scaled_dot_product_attention(
-            _by_half(query, self.heads), _repeated(keys, times), _repeated(values, times),
+            _by_half(query, self.heads), repeated(keys, times), repeated(values, times),
             attn_mask=mask, is_causal=mask is None and query.shape[1] > 1,
         )  # fmt: skip
         seen = self.inner_cross_attn(*both.chunk(2, 1))
@@ -329,7 +308,7 @@ class Phi4FlashDecoderLayer(nn.Module):
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = Phi4FlashMLP(config)
 
-    def forward(self, hidden_states: Tensor, masks: _Masks, cache: Any = None) -> Tensor:
+    def forward(self, hidden_states: Tensor, masks: Masks, cache: Any = None) -> Tensor:
         hidden, *shared = torch.split(hidden_states, self.channels, -1)
         mixed, made = self.attn(self.input_layernorm(hidden), shared, masks, cache)
         hidden = hidden + mixed
@@ -377,7 +356,7 @@ class Phi4FlashModel(Phi4FlashPreTrainedModel):
         cache = past_key_values if use_cache else None
         hidden = self.embed_tokens(input_ids)
         if isinstance(attention_mask, Mapping):
-            masks = _Masks(attention_mask["full_attention"], attention_mask["sliding_attention"])
+            masks = Masks(attention_mask["full_attention"], attention_mask["sliding_attention"])
         else:
             past = 0 if cache is None else int(cache.get_seq_length(self.config.last_mamba + 1))
             masks = self._masks(hidden, attention_mask, past)
@@ -386,13 +365,13 @@ class Phi4FlashModel(Phi4FlashPreTrainedModel):
         hidden = self.final_layernorm(hidden)
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
 
-    def _masks(self, hidden: Tensor, attention_mask: Tensor | None, past: int) -> _Masks:
+    def _masks(self, hidden: Tensor, attention_mask: Tensor | None, past: int) -> Masks:
         """For new tokens behind `past` others."""
         new, window = hidden.shape[1], self.config.sliding_window
         if attention_mask is not None and not bool(attention_mask.all()):
             raise ValueError("rows of unequal length: give them one by one")
         if (not past or new == 1) and past + new <= window:
-            return _Masks(None, None)
+            return Masks(None, None)
         place = torch.arange(past + new, device=hidden.device)
         age = place[past:, None] - place
         low = torch.finfo(hidden.dtype).min
@@ -400,25 +379,15 @@ class Phi4FlashModel(Phi4FlashPreTrainedModel):
             torch.where(seen, 0.0, low).to(hidden.dtype)[None, None]
             for seen in (age >= 0, (age >= 0) & (age < window))
         )
-        return _Masks(every, local)
+        return Masks(every, local)
 
 
-class Phi4FlashForCausalLM(Phi4FlashPreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    _tied_weights_keys: ClassVar = {"lm_head.weight": "model.embed_tokens.weight"}
-
+class Phi4FlashForCausalLM(WithHead, Phi4FlashPreTrainedModel):
     def __init__(self, config: Phi4FlashConfig) -> None:
         super().__init__(config)
         self.model = Phi4FlashModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
-
-    def forward(
-        self, input_ids: Tensor, logits_to_keep: int | Tensor = 0, **kwargs: Any
-    ) -> CausalLMOutputWithPast:
-        outputs = self.model(input_ids=input_ids, **kwargs)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        return CausalLMOutputWithPast(logits=logits, past_key_values=outputs.past_key_values)
 
 
 def names(config: Phi4FlashConfig) -> Callable[[str], str]:
@@ -447,12 +416,6 @@ def _by_pair(x: Tensor, heads: int) -> Tensor:
     """
     pairs = x.reshape(*x.shape[:2], heads // 2, -1).transpose(1, 2)
     return torch.cat([pairs, pairs], 1)
-
-
-def _repeated(x: Tensor, times: int) -> Tensor:
-    """Each head so many times after the other."""
-    batch, heads, tokens, size = x.shape
-    return x[:, :, None].expand(batch, heads, times, tokens, size).reshape(batch, heads * times, tokens, size)
 
 
 register()
