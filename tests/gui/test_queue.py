@@ -127,6 +127,8 @@ def test_a_person_who_cancels_or_holds_is_not_overrun(opened: Window, played: Pl
     assert not opened.session.job.running
     queue.remove("a")
     assert opened.queue_button.isHidden()
+    queue.add("c")
+    assert not queue.held, "nothing was left that was on hold"
 
 
 def test_there_is_time_to_hold_the_next_one(opened: Window, played: Played, qtbot: QtBot) -> None:

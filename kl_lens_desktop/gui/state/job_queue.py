@@ -100,6 +100,7 @@ class JobQueue(QObject):
     def _keep(self, waiting: tuple[Waiting, ...]) -> None:
         self._session.settings.waiting = waiting
         if not waiting:
+            self.held = False
             self._stop_clock()
         self.changed.emit()
         self._announce()
@@ -160,13 +161,12 @@ class JobQueue(QObject):
         """A model of the queue is done with."""
         self._now = None
         if how == "cancelled":
-            self.held = True
+            self.held = bool(self.waiting)
         else:
             (self._compressed if how == "finished" else self._failed).append(ended.reference)
         if not self.waiting:
             compressed, self._compressed = self._compressed, []
             failed, self._failed = self._failed, []
-            self.held = False
             if compressed or failed:
                 self.emptied.emit(compressed, failed)
         self.changed.emit()
