@@ -15,7 +15,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.process.job import Job
 from kl_lens_desktop.repository.model_files import licence_files
-from kl_lens_desktop.repository.names import is_model_id
+from kl_lens_desktop.repository.names import is_owned_id
 
 
 class Pushed(TypedDict):
@@ -75,6 +75,10 @@ class Existing:
         """The names of the files that an upload would replace."""
         return sorted(self.files & {README, *publication.files})
 
+    def foreign(self, publication: Publication) -> list[str]:
+        """Those of them that KL Lens did not write."""
+        return [] if self.is_ours else self.replaced(publication)
+
 
 @dataclass(frozen=True, slots=True)
 class PushJob(Job[Pushed]):
@@ -103,7 +107,7 @@ class PushJob(Job[Pushed]):
     replace: bool = False
 
     def check(self) -> None:
-        if not is_model_id(self.repository) or "/" not in self.repository:
+        if not is_owned_id(self.repository):
             raise InputError(f"Cannot push to {self.repository}", "it is no Hub id", "Write owner/name")
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
@@ -115,16 +119,21 @@ class PushJob(Job[Pushed]):
         yield Progress("push", 0, 0, f"uploading {size} to {self.repository}")
         yield self.finished(answer(lambda: self._upload(publication), cancel))
 
-    def check_existing(self, there: Existing, publication: Publication) -> None:
-        """Raise `InputError` where the upload would do more to a repository than was agreed to."""
-        what = f"Cannot push to {self.repository}"
+    def missing_consent(self, there: Existing, publication: Publication) -> str:
+        """The field without which the upload would do more than was agreed to; empty if none is missing."""
         if there.is_public and not self.public:
+            return "public"
+        return "replace" if there.foreign(publication) and not self.replace else ""
+
+    def check_existing(self, there: Existing, publication: Publication) -> None:
+        """Raise `InputError` if a consent is missing."""
+        what, missing = f"Cannot push to {self.repository}", self.missing_consent(there, publication)
+        if missing == "public":
             raise InputError(
                 what, "everybody can see it", "If that is what you want, push as public (--public)"
             )
-        replaced = there.replaced(publication)
-        if replaced and not there.is_ours and not self.replace:
-            why = f"it holds {', '.join(replaced)}, which KL Lens did not write"
+        if missing == "replace":
+            why = f"it holds {', '.join(there.foreign(publication))}, which KL Lens did not write"
             raise InputError(what, why, "Choose another repository, or let them be replaced (--replace)")
 
     def _upload(self, publication: Publication) -> Pushed:

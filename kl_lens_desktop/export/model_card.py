@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kl_lens_desktop.repository.names import is_model_id
+from kl_lens_desktop.repository.names import is_owned_id
 
 README = "README.md"
 _BEGIN, _END = "<!-- measured by KL Lens -->", "<!-- end of what was measured -->"
@@ -14,7 +14,7 @@ def base_model(about: dict[str, Any]) -> str:
     """The Hub id of the original, as an exported folder's ``kl_lens.json`` says; empty if it has none."""
     model = about.get("model")
     name = str(model.get("id", "")) if isinstance(model, dict) else ""
-    return name if "/" in name and is_model_id(name) else ""
+    return name if is_owned_id(name) else ""
 
 
 def model_card(name: str, about: dict[str, Any], original: Path | None) -> str:

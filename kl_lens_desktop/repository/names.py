@@ -14,6 +14,11 @@ def is_model_id(text: str) -> bool:
     return bool(_MODEL_ID.fullmatch(text)) and ".." not in text and "--" not in text
 
 
+def is_owned_id(text: str) -> bool:
+    """Whether `text` has the form of a Hub id with its owner."""
+    return is_model_id(text) and "/" in text
+
+
 def is_safe_name(name: str) -> bool:
     """Whether `name` is that of a plain file in its folder on every system.
 

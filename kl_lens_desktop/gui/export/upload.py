@@ -19,7 +19,7 @@ from kl_lens_desktop.gui.state.stages import PLAN
 from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.printable import printable_lines
 from kl_lens_desktop.publishing import PushJob, existing, has_figures, publish_plan
-from kl_lens_desktop.repository.names import is_model_id
+from kl_lens_desktop.repository.names import is_owned_id
 
 if TYPE_CHECKING:
     from kl_lens_desktop.publishing import Existing, Publication
@@ -144,7 +144,7 @@ class UploadDialog(QDialog):
     def _ask(self) -> None:
         """Look at what the Hub has under the name, outside the window's thread."""
         name = self.repository.text().strip()
-        if not _is_named(name):
+        if not is_owned_id(name):
             return
 
         def take(found: "Existing | None") -> None:
@@ -156,7 +156,7 @@ class UploadDialog(QDialog):
         self._session.background.run(lambda: existing(name), take, lambda _: take(None))
 
     def _refresh(self, *_: object) -> None:
-        named = _is_named(self.repository.text().strip())
+        named = is_owned_id(self.repository.text().strip())
         reason = self._session.job.reason or (
             "" if named else tr("Enter a repository, such as your-name/model")
         )
@@ -167,27 +167,25 @@ class UploadDialog(QDialog):
     def _show_existing(self) -> str:
         """Say what an upload does to the repository that is there; returns what keeps it from being done."""
         there, publication = self._existing, self._publication
-        replaced = there.replaced(publication) if there and publication else []
         self.there.setVisible(there is not None)
-        self.replace.setVisible(bool(replaced) and there is not None and not there.is_ours)
         if there is None or publication is None:
+            self.replace.hide()
             return ""
+        self.replace.setVisible(bool(there.foreign(publication)))
         who = tr("everybody can see it") if there.is_public else tr("private")
         words = tr("{repository} exists ({who}).").format(repository=self._asked, who=who)
-        if replaced:
+        if replaced := there.replaced(publication):
             words += " " + tr("The upload replaces {files}.").format(files=", ".join(replaced))
         self.there.setText(words)
-        if there.is_public and not self.public.isChecked():
-            return tr("Everybody can see this repository. Tick “Everybody can see it” if you want that")
-        if self.replace.isVisibleTo(self) and not self.replace.isChecked():
-            return tr("The repository holds files of something else. Choose another, or let them be replaced")
-        return ""
+        return {
+            "": "",
+            "public": tr("Everybody can see this repository. Tick “Everybody can see it” if you want that"),
+            "replace": tr(
+                "The repository holds files of something else. Choose another, or let them be replaced"
+            ),
+        }[self.job.missing_consent(there, publication)]
 
     def _upload(self) -> None:
         job = self.job
         self._session.start(Step(job, job.repository))
         self.accept()
-
-
-def _is_named(name: str) -> bool:
-    return "/" in name and is_model_id(name)
