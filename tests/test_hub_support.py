@@ -45,10 +45,10 @@ CASES = {
     ),
     "its own code": (
         config(
-            model_type="phi4flash",
-            auto_map={"AutoConfig": "configuration_phi4flash.C", "AutoModel": "o/r--modeling_phi4flash.M"},
+            model_type="plamo2",
+            auto_map={"AutoConfig": "configuration_plamo.C", "AutoModel": "o/r--modeling_plamo.M"},
         ),
-        r"its architecture is code in the repository \(configuration_phi4flash.py, modeling_phi4flash.py\), "
+        r"its architecture is code in the repository \(configuration_plamo.py, modeling_plamo.py\), "
         r"which KL Lens never runs",
     ),
     "its own code, of another kind": (

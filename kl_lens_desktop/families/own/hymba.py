@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.jamba.modeling_jamba import (
@@ -404,7 +404,7 @@ class HymbaModel(HymbaPreTrainedModel):
         return Masks(added, nearby)
 
 
-class HymbaForCausalLM(WithHead, HymbaPreTrainedModel):
+class HymbaForCausalLM(WithHead, HymbaPreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def __init__(self, config: HymbaConfig) -> None:
         super().__init__(config)
         self.model = HymbaModel(config)

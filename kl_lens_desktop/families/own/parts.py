@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
@@ -30,8 +29,12 @@ class Masks:
     local: Tensor | None
 
 
-class WithHead(GenerationMixin):  # type: ignore[misc]  # transformers has no types
-    """For a class with the blocks in `model` and an output embedding in `lm_head`: logits, and generation."""
+class WithHead:
+    """
+    For a class with the blocks in `model` and an output embedding in `lm_head`: logits.
+
+    `GenerationMixin` stays among the class's own bases: transformers looks for it there, and nowhere else.
+    """
 
     _tied_weights_keys: ClassVar = {"lm_head.weight": "model.embed_tokens.weight"}
     model: nn.Module

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.jamba.modeling_jamba import (
@@ -382,7 +382,7 @@ class Phi4FlashModel(Phi4FlashPreTrainedModel):
         return Masks(every, local)
 
 
-class Phi4FlashForCausalLM(WithHead, Phi4FlashPreTrainedModel):
+class Phi4FlashForCausalLM(WithHead, Phi4FlashPreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def __init__(self, config: Phi4FlashConfig) -> None:
         super().__init__(config)
         self.model = Phi4FlashModel(config)
