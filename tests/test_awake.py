@@ -9,6 +9,7 @@ import psutil
 import pytest
 from wakepy import keep
 
+from kl_lens_desktop.bench.environment import power
 from kl_lens_desktop.bench.jobs import DevicesJob
 from kl_lens_desktop.cli.console import finish
 from kl_lens_desktop.hub.jobs import PullJob
@@ -80,6 +81,15 @@ def test_a_computer_without_a_battery_says_nothing(monkeypatch: pytest.MonkeyPat
     assert not list(battery_notes([PullJob("sample")]))
     monkeypatch.delattr(psutil, "sensors_battery")
     assert not list(battery_notes([PullJob("sample")]))
+
+
+def test_a_container_without_the_folder_of_batteries_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/sys/class/power_supply")
+
+    monkeypatch.setattr(psutil, "sensors_battery", refused, raising=False)
+    assert not list(battery_notes([PullJob("sample")]))
+    assert power() == "unknown"
 
 
 def test_without_a_service_of_the_desktop_work_goes_on(

@@ -10,6 +10,7 @@ import psutil
 
 from kl_lens_desktop.bench.devices import Device
 from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.process.battery import battery
 
 _PACKAGES = ("kl-lens-desktop", "openvino", "openvino-genai", "openvino-tokenizers", "nncf", "numpy")
 
@@ -18,7 +19,7 @@ def environment(
     devices: list[Device], text: dict[str, Any], settings: Benchmark, memory_read_gb_s: float | None
 ) -> dict[str, Any]:
     """Where and with what a bench was run, for a reader on another computer."""
-    battery = _battery()
+    fed_by = battery()
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "os": platform.platform(),
@@ -28,7 +29,7 @@ def environment(
         "ram_mb": psutil.virtual_memory().total / 2**20,
         "memory_read_gb_s": memory_read_gb_s,
         "power": power(),
-        "battery_percent": None if battery is None else float(battery.percent),
+        "battery_percent": None if fed_by is None else float(fed_by.percent),
         "python": platform.python_version(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "devices": [asdict(device) for device in devices],
@@ -39,13 +40,9 @@ def environment(
 
 def power() -> str:
     """``mains``, ``battery`` or ``unknown``."""
-    battery = _battery()
-    plugged = None if battery is None else battery.power_plugged  # None too where nobody says how it is fed
+    fed_by = battery()
+    plugged = None if fed_by is None else fed_by.power_plugged  # None too where nobody says how it is fed
     return "unknown" if plugged is None else "mains" if plugged else "battery"
-
-
-def _battery() -> Any:
-    return psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
 
 
 def _version(package: str) -> str | None:

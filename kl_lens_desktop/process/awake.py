@@ -10,8 +10,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import psutil
-
+from kl_lens_desktop.process.battery import battery
 from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.process.job import Job
 
@@ -38,8 +37,7 @@ def battery_notes(jobs: Iterable[Job[Any]]) -> Iterator[Note]:
     """What to tell a person who begins a long job on battery; nothing otherwise."""
     if not any(job.LONG for job in jobs):
         return
-    # Absent on some systems; None where there is no battery, and unknown where nobody says how it is fed.
-    battery = getattr(psutil, "sensors_battery", lambda: None)()
-    if battery is not None and battery.power_plugged is False:
+    found = battery()
+    if found is not None and found.power_plugged is False:  # None where nobody says how it is fed
         words = "This computer runs on battery and may sleep before the job ends. Plug it in for long jobs."
         yield Note(words, "warning")

@@ -31,13 +31,13 @@ class Pulse:
 
     def __init__(self) -> None:
         self.longest_ms, self.second_ms, self.longest_with_waiting_ms = 0.0, 0.0, 0.0
-        self._last = time.perf_counter(), _waited_for_a_core_s()
+        self._last = time.perf_counter(), waited_for_a_core_s()
         self._timer = QTimer(interval=5, timerType=Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._beat)
         self._timer.start()
 
     def _beat(self) -> None:
-        now = time.perf_counter(), _waited_for_a_core_s()
+        now = time.perf_counter(), waited_for_a_core_s()
         between, waited = now[0] - self._last[0], now[1] - self._last[1]
         self.longest_with_waiting_ms = max(self.longest_with_waiting_ms, 1000 * between)
         held = 1000 * (between - waited)
@@ -46,7 +46,7 @@ class Pulse:
         self._last = now
 
 
-def _waited_for_a_core_s() -> float:
+def waited_for_a_core_s() -> float:
     """How long this thread was ready to run and did not (Linux: the second field of schedstat, in ns)."""
     statistics = Path("/proc/thread-self/schedstat")
     return int(statistics.read_text(encoding="ascii").split()[1]) / 1e9 if statistics.exists() else 0.0

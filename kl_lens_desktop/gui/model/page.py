@@ -81,6 +81,7 @@ class ModelPage(Page):
 
     def opened(self) -> None:
         self._fill_recent()
+        self._show_details()
 
     def choose_folder(self) -> None:
         """Ask for a model folder and open it."""
@@ -241,14 +242,25 @@ class ModelPage(Page):
         self.later.setVisible(choosing and session.job.running)
         self.later.setEnabled(self._hub is not None)
         self.next.setVisible(not choosing)
-        reading = tr("Reading {opening} …").format(opening=session.opening) if session.opening else ""
+        reading = self._reading
         self.next.setEnabled(session.model is not None and not reading)
         self.next.setToolTip(plain_tip(reading or ("" if session.model else tr("Choose a model first"))))
         self._explain()
-        if choosing:
+        if self.isVisible():  # else `opened` will
+            self._show_details()
+
+    @property
+    def _reading(self) -> str:
+        opening = self.session.opening
+        return tr("Reading {opening} …").format(opening=opening) if opening else ""
+
+    def _show_details(self) -> None:
+        """The right pane, but for a model of the Hub, which is shown when it is chosen."""
+        session = self.session
+        if self._hit is not None:
             return
-        if reading:
-            self.details.show_words(reading)
+        if self._reading:
+            self.details.show_words(self._reading)
         elif session.model is not None:
             self.details.show_model(session.model, session.settings.work_folder)
         else:

@@ -356,8 +356,13 @@ class Window(QMainWindow):
                 self.page(name)
                 return
         self._idle.stop()
-        for module in ("kl_lens_desktop.plan.propose", "kl_lens_desktop.plan.document"):
-            import_module(module)
+        self.session.background.run(_import_ahead, lambda _: None, self.session.say_error)
+
+
+def _import_ahead() -> None:
+    """What the pages need with the first scores and figures, so that they do not wait for it then."""
+    for module in ("kl_lens_desktop.plan.propose", "kl_lens_desktop.plan.document", "scipy.special"):
+        import_module(module)
 
 
 def _dropped(event: QDropEvent) -> Path | None:
