@@ -567,14 +567,14 @@ def test_a_record_that_is_none_or_points_elsewhere_is_refused(bundle: tuple[Path
 
 
 def test_the_window_leaves_a_damaged_export_out_and_says_so(bundle: tuple[Path, Plan]) -> None:
-    from kl_lens_desktop.gui.state.session import Model, _read_results
+    from kl_lens_desktop.gui.state.results import ResultsReader
     from kl_lens_desktop.gui.state.workspace import Workspace
 
     folder, _ = bundle
-    model = Model("m", {}, [], 0, [])  # type: ignore[typeddict-item]
-    assert _read_results(model, Workspace(folder.parent), {}).exports == {"ir": folder}
+    reader = ResultsReader()
+    assert reader.read("m", [], Workspace(folder.parent), {}).exports == {"ir": folder}
     (folder / "openvino_model.bin").write_bytes(b"cut")
-    found = _read_results(model, Workspace(folder.parent), {})
+    found = reader.read("m", [], Workspace(folder.parent), {})
     assert found.exports == {}
     assert found.problems == [
         f"Cannot use {folder}: openvino_model.bin is damaged: it has 3 bytes, not 1,800. Export it again."

@@ -98,12 +98,12 @@ class BenchChart(Chart):
     def show_rows(self, rows: list[Row]) -> None:
         """Draw the rows that are all right."""
         self._rows = [row for row in rows if row["status"] == "ok"]
-        self.redraw()
+        self.redraw_soon()
 
     def show_view(self, view: str, up: Scale) -> None:
         """Draw one of `VIEWS`, with one of its scales upward."""
         self._view, self._up = view, up
-        self.redraw()
+        self.redraw_soon()
 
     def rows(self) -> list[Sequence[object]]:
         """What the chart shows: variant, device, and both figures of each mark, unscaled."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtCore import QEvent, QPointF, QRectF, QSizeF, Qt
+from PySide6.QtCore import QEvent, QPointF, QRectF, QSizeF, Qt, QTimer
 from PySide6.QtGui import QColor, QFont
 from PySide6.QtWidgets import QWidget
 
@@ -63,6 +63,8 @@ class Chart(pg.PlotWidget):
         self._x, self._y, self._ready = x, y, False  # Qt sends changes while it is still being made
         axes = axes or ({"left": LogAxis("left")} if log_y else {})
         super().__init__(parent, axisItems=axes, enableMenu=False)
+        self._soon = QTimer(self, interval=0, singleShot=True)
+        self._soon.timeout.connect(self.redraw)
         self.setAccessibleName(name)
         take_menu_away(self)
         self.hideButtons()
@@ -76,6 +78,10 @@ class Chart(pg.PlotWidget):
 
     def redraw(self) -> None:
         """Draw all items anew in the colours of the moment."""
+
+    def redraw_soon(self) -> None:
+        """Draw once all that happens now has happened, however often it asks, and in a turn of its own."""
+        self._soon.start()
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)

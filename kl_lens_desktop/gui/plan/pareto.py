@@ -82,8 +82,8 @@ class ParetoChart(Chart):
         self._throttle.timeout.connect(lambda: self.wanted.emit(self._asked, self._gesture))
 
     def show_draft(self, draft: Draft) -> None:
-        self._draft, self._plan = draft, None
-        self.redraw()
+        self._draft, self._plan, self._point = draft, None, None
+        self.redraw_soon()
 
     def show_plan(self, plan: Plan | None, measured: list[Plan], budget: int = 0) -> None:
         """Move this plan's point; draw the rest anew only if it changed, for the slider's sake.
@@ -96,13 +96,13 @@ class ParetoChart(Chart):
         if same and self._point is not None:
             self._place_point()
         else:
-            self.redraw()
+            self.redraw_soon()
 
     def show_baselines(self, plans: Sequence[Plan]) -> None:
         """Measured plans of other methods."""
         if list(plans) != self._beside:
             self._beside = list(plans)
-            self.redraw()
+            self.redraw_soon()
 
     def rows(self) -> list[Sequence[object]]:
         """What the chart shows: the front, this plan, and what was measured; bytes, and KL with its error."""
@@ -178,7 +178,7 @@ class ParetoChart(Chart):
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # pyqtgraph calls it without one
         super().resizeEvent(event)
         if event is not None and event.size().height() != event.oldSize().height():
-            self.redraw()  # as many labels as there is room for
+            self.redraw_soon()  # as many labels as there is room for
         self._show_all()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:

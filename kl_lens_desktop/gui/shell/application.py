@@ -19,6 +19,7 @@ from kl_lens_desktop.process.signals import answered
 BASE_POINTS = 10
 SCALE = "QT_SCALE_FACTOR"
 _NAME = "kl-lens"
+_SWITCH_S = 0.0001
 
 
 class _Told(QObject):
@@ -90,6 +91,8 @@ def make_application(size: int = 100) -> QApplication:
     app = existing
     if app.applicationName() == _NAME:  # set up already: a style is not set anew under widgets that have it
         return app
+    # A thread that reads a file in the background keeps the window waiting for so long at each system call.
+    sys.setswitchinterval(_SWITCH_S)
     app.setApplicationName(_NAME)
     app.setApplicationDisplayName("KL Lens")
     app.setApplicationVersion(__version__)

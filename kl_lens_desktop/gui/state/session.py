@@ -22,6 +22,7 @@ from kl_lens_desktop.gui.state.background import Background
 from kl_lens_desktop.gui.state.chat import Chat
 from kl_lens_desktop.gui.state.job import Runner, Step
 from kl_lens_desktop.gui.state.job_queue import JobQueue
+from kl_lens_desktop.gui.state.results import Results, ResultsReader
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import PAGE_OF, Stage, measured_weights, stages
 from kl_lens_desktop.gui.state.translation import tr
@@ -223,6 +224,7 @@ class Session(QObject):
         for signal in (*self._all_changed(), job.started, job.ended):
             signal.connect(self._stages_may_differ)
         self.queue = JobQueue(self)
+        self._results = ResultsReader()
 
     def _stages_may_differ(self, *_: object) -> None:
         self.stages_changed.emit()
@@ -590,11 +592,12 @@ class Session(QObject):
     def reload(self) -> None:
         """Read again what the work folder of the open model holds, outside the window's thread."""
         if self.model is not None:
-            model, workspace, exports = self.model, self.workspace, dict(self.exports)
+            reference, weights = self.model.reference, [weight["name"] for weight in self.model.weights]
+            workspace, exports = self.workspace, dict(self.exports)
             self._asked += 1
             asked = self._asked
             self.background.run(
-                lambda: _read_results(model, workspace, exports),
+                lambda: self._results.read(reference, weights, workspace, exports),
                 lambda results: self._take_results(results, asked),
                 self.say_error,
             )
@@ -806,7 +809,7 @@ class Session(QObject):
         for signal in self._all_changed():
             signal.emit()
 
-    def _take_results(self, results: "_Results", asked: int) -> None:
+    def _take_results(self, results: Results, asked: int) -> None:
         """Show what was read, unless something else is open or a later reading is shown already."""
         if asked <= self._taken or self.model is None or results.reference != self.model.reference:
             return
@@ -880,91 +883,6 @@ STAGE_NAMES = {
 def _step_words(step: Step) -> str:
     words = STAGE_NAMES.get(step.name, step.name)
     return f"{words} ({step.about})" if step.about else words
-
-
-@dataclass(frozen=True, slots=True)
-class _Results:
-    model: Model
-    scores: "Scores | None"
-    plan: "Plan | None"
-    baselines: "list[Plan]"
-    exports: dict[str, Path]
-    audits: dict[str, dict[str, Any]]
-    bench: dict[str, Any] | None
-    agreement: Agreed | None
-    problems: list[str]
-
-    @property
-    def reference(self) -> str:
-        return self.model.reference
-
-
-def _read_results(model: Model, workspace: Workspace, known_exports: dict[str, Path]) -> _Results:
-    from kl_lens_desktop.bench.report import load_bench
-    from kl_lens_desktop.files import read_json
-    from kl_lens_desktop.plan.document import load_plan
-    from kl_lens_desktop.sensitivity.scores import load_scores
-
-    problems: list[str] = []
-
-    def read(path: Path, reader: Any) -> Any:
-        try:
-            return reader(path) if path.is_file() else None
-        except KLLensError as error:
-            problems.append(str(error))
-            return None
-
-    scores = read(workspace.scores, load_scores)
-    known = {weight["name"] for weight in model.weights}
-    if scores is not None and not known.issuperset(scores.shapes):
-        problems.append(
-            tr("{scores} was measured on another model and is ignored.").format(scores=workspace.scores)
-        )
-        scores = None
-    plan = read(workspace.plan, load_plan)
-    if plan is not None and not known.issuperset(plan.assignments):
-        problems.append(tr("{plan} is for another model and is ignored.").format(plan=workspace.plan))
-        plan = None
-    beside = [read(path, load_plan) for path in sorted(workspace.baselines.glob("[!.]*.json"))]
-    baselines = [p for p in beside if p is not None and scores and p.model.sha256 == scores.model.sha256]
-    elsewhere = {name: folder for name, folder in known_exports.items() if (folder / MODEL_XML).is_file()}
-    exports = workspace.exported() | elsewhere
-    damaged = {name: why for name, folder in exports.items() if (why := damage(folder))}
-    problems += [
-        tr("Cannot use {exports}: {why}. Export it again.").format(exports=exports[name], why=why)
-        for name, why in damaged.items()
-    ]
-    exports = {name: folder for name, folder in exports.items() if name not in damaged}
-    audits = {name: audit for name, folder in exports.items() if (audit := _read_audit(folder)) is not None}
-    return _Results(
-        model,
-        scores,
-        plan,
-        baselines,
-        exports,
-        audits,
-        read(workspace.bench, load_bench),
-        read(workspace.agree, read_json),
-        problems,
-    )
-
-
-def _read_audit(folder: Path) -> dict[str, Any] | None:
-    """What was found when the exported weights were read back, and the plan they were held against."""
-    from kl_lens_desktop.files import read_json
-    from kl_lens_desktop.plan.document import assignments_sha256
-
-    try:
-        card = read_json(folder / "kl_lens.json")
-        audit: dict[str, Any] = {**card["audit"], "proof": card.get("proof", {})}
-        assignments = read_json(folder / "plan.json")["assignments"]
-        return {**audit, "assignments": assignments, "plan_sha256": assignments_sha256(assignments)}
-    except (
-        InputError,
-        KeyError,
-        TypeError,
-    ):  # somebody else's folder, or an older one: it has no such record
-        return None
 
 
 def _identity(model: Model) -> "ModelIdentity":
