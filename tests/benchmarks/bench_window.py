@@ -12,6 +12,7 @@ import argparse
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -53,20 +54,29 @@ def main() -> None:
     parser.add_argument("model", choices=["sample", *SHAPES])
     parser.add_argument("--minutes", type=float, default=0.0, help="begin no further job after these")
     parser.add_argument("--tokens", type=int, help="of the text that weights are measured on")
+    parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.build:
+        _build(options.model, options.build)
+        return
     with tempfile.TemporaryDirectory(prefix="kl-lens-window-", ignore_cleanup_errors=True) as folder:
         os.environ["KL_LENS_HOME"] = str(Path(folder) / "home")
         if not os.environ.get("DISPLAY"):
             os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-        model = "sample" if options.model == "sample" else str(_built(options.model, Path(folder) / "model"))
+        model = options.model
+        if model != "sample":  # built in a process of its own, so that its memory is not the window's
+            place = str(Path(folder) / "model")
+            build = [sys.executable, "-m", "tests.benchmarks.bench_window", model, "--build", place]
+            subprocess.run(build, check=True)
+            model = place
         _jobs(model, options.minutes, options.tokens)
 
 
-def _built(shape: str, folder: Path) -> Path:
+def _build(shape: str, folder: Path) -> None:
     from tests.benchmarks.bench_export import build_shape
     from tests.models import saved
 
-    return saved(build_shape(shape).bfloat16(), folder)
+    saved(build_shape(shape).bfloat16(), folder)
 
 
 def _jobs(model: str, minutes: float, tokens: int | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pyqtgraph as pg
 import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtWidgets import QMessageBox
+from PySide6.QtWidgets import QApplication, QMessageBox
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.gui.export.page import weight_bytes
@@ -599,6 +599,7 @@ def test_a_rounding_is_explained_and_its_gain_stands_in_the_chart(scored: Window
     assert not card._rounding.isVisible()
     assert not card.figures["there"].isVisible()
     scored.session.set_plan(fitted.with_measured({**_measured(0.01), **both}))
+    QApplication.processEvents()
     diamonds = [
         item.getData()[1]
         for item in page.chart.getPlotItem().items

@@ -7,10 +7,12 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench.settings import Benchmark
-from kl_lens_desktop.files import NPU_MODEL, read_json
+from kl_lens_desktop.exporting import ExportAllJob, ExportJob
+from kl_lens_desktop.files import MODEL_XML, NPU_MODEL, WEIGHTS, read_json
 from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.export.page import BASELINES, ExportPage
 from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.hub.resolve import LocalModel
 from tests.gui.conftest import JOB_MS, SMALL
 
@@ -87,6 +89,19 @@ def test_the_end_of_compress_leaves_a_person_where_they_turned(
     assert end("finished", "Log") == "Log"
     assert end("failed") == "Sensitivity"
     assert end("finished") == "Benchmark"
+
+
+def test_models_written_elsewhere_before_a_cancel_are_known(
+    opened: Window, qtbot: QtBot, tmp_path: Path
+) -> None:
+    session = opened.session
+    for name in (MODEL_XML, WEIGHTS):
+        (tmp_path / "fp16").mkdir(exist_ok=True)
+        (tmp_path / "fp16" / name).write_text("<net/>", encoding="utf-8")
+    job = ExportAllJob(tuple(ExportJob("sample", tmp_path / name, format=name) for name in BASELINES))
+    session.job.cancelled.emit(Step(job))
+    session.job.ended.emit("cancelled")
+    qtbot.waitUntil(lambda: session.audits == {} and session.exports == {"fp16": tmp_path / "fp16"})
 
 
 def test_export_and_benchmark_run_from_their_buttons_and_a_message_is_answered(

@@ -41,7 +41,6 @@ from kl_lens_desktop.gui.kit.controls import (
 )
 from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.words import plain_tip
-from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import MISSING, Model, Session
 from kl_lens_desktop.gui.state.stages import PLAN, is_stale_export
 from kl_lens_desktop.gui.state.translation import tr
@@ -303,7 +302,7 @@ class ExportPage(Page):
     def _export(self) -> None:
         session = self.session
         assert session.model is not None
-        steps = []
+        jobs = []
         try:
             check_writable(self.folder)
             for variant in self.variants():
@@ -321,11 +320,11 @@ class ExportPage(Page):
                     job = replace(job, plan=session.workspace.plan)
                 else:
                     job = replace(job, format=variant.name)
-                steps.append(Step(job, variant.name))
+                jobs.append(job)
         except InputError as error:
             session.say_error(error)
             return
-        session.start(*steps)
+        session.export(jobs)
 
     def _upload(self) -> None:
         dialog = UploadDialog(self, self.session, self.session.exports)

@@ -15,7 +15,7 @@ from kl_lens_desktop.bench.jobs import BenchJob, DevicesJob
 from kl_lens_desktop.errors import Cancelled, HubError, InputError, KLLensError, ModelError
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exported import damage
-from kl_lens_desktop.exporting import ExportJob
+from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.files import MODEL_XML, reason, set_aside
 from kl_lens_desktop.gui.state import bench_history, unfinished
 from kl_lens_desktop.gui.state.background import Background
@@ -47,7 +47,7 @@ from kl_lens_desktop.sensitivity.jobs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kl_lens_desktop.course import Course
     from kl_lens_desktop.plan.document import Plan
@@ -466,6 +466,11 @@ class Session(QObject):
         assert self.model is not None
         self.start(Step(AnalyzeJob(self.model.reference, self.workspace.scores, self.analysis)))
 
+    def export(self, jobs: "Sequence[ExportJob]") -> None:
+        """Write models of the open one, each called as its folder is; several in one process."""
+        names = ", ".join(job.out.name for job in jobs)
+        self.start(Step(jobs[0] if len(jobs) == 1 else ExportAllJob(tuple(jobs)), names))
+
     def choose_devices(self, names: tuple[str, ...] | None) -> None:
         """Benchmark on these from now on; None for all there are."""
         self.chosen_devices = names
@@ -687,7 +692,7 @@ class Session(QObject):
             self.stages_changed.emit()
             if isinstance(current.job, RunJob) and progress.stage in ("verify", "export", "bench"):
                 self.reload()
-        elif progress.stage == "export" and progress.done >= progress.total:
+        elif progress.stage == "export" and (progress.done >= progress.total or _is_between(progress)):
             self.reload()
 
     def _step_started(self, step: Step) -> None:
@@ -704,9 +709,9 @@ class Session(QObject):
             self.settings.keep_paces(self.course.paces())
         if isinstance(job, InspectJob):
             self._take_model(job.model, job.result(finished))
-        elif isinstance(job, ExportJob):
-            self.exports[step.about] = Path(job.result(finished)["folder"])
-            self._written.append(self.exports[step.about])
+        elif isinstance(job, (ExportJob, ExportAllJob)):
+            self._take_exports(job)
+            self._written = [each.out for each in _exports_of(job)]
             self.reload()
         elif isinstance(job, VerifyFilesJob):
             self._say_verified(job.result(finished))
@@ -721,6 +726,11 @@ class Session(QObject):
         elif isinstance(job, (AnalyzeJob, VerifyJob, BaselinesJob, BenchJob, RunJob)):
             self._read_bench_again()
             self.reload()
+
+    def _take_exports(self, job: ExportJob | ExportAllJob) -> None:
+        """Know the models that a job has written, wherever that is."""
+        written = {each.out.name: each.out for each in _exports_of(job) if (each.out / MODEL_XML).is_file()}
+        self.exports = self.exports | written
 
     def _say_verified(self, found: Verified) -> None:
         damaged = ", ".join(found["damaged"])
@@ -743,10 +753,14 @@ class Session(QObject):
         sentence = str(KLLensError(failure.what, failure.why, failure.next_step))
         if page := self.running_page:
             self.failures.add(page)
+        if isinstance(step.job, ExportAllJob):
+            self._take_exports(step.job)  # those before the one that failed
         self.said.emit("error", sentence)
         self.write_log("error", sentence, failure.traceback, routine=failure.kind in _ROUTINE)
 
     def _step_cancelled(self, step: Step) -> None:
+        if isinstance(step.job, ExportAllJob):
+            self._take_exports(step.job)
         kept = self._kept_of_bench() if isinstance(step.job, BenchJob) else tr("What was measured is kept.")
         self.say(
             "warning",
@@ -870,6 +884,7 @@ STAGE_NAMES = {
     "repair": tr("Repairing the plan"),
     "baselines": tr("Measuring the baselines"),
     "export": tr("Exporting"),
+    "export-all": tr("Exporting"),
     "push": tr("Uploading"),
     "bench": tr("Benchmarking"),
     "bench-fp16": tr("Benchmarking FP16 too"),
@@ -878,6 +893,15 @@ STAGE_NAMES = {
     "agree": tr("Measuring each weight's perplexity"),
     "run": tr("Compressing"),
 }
+
+
+def _exports_of(job: ExportJob | ExportAllJob) -> "Sequence[ExportJob]":
+    return job.variants if isinstance(job, ExportAllJob) else (job,)
+
+
+def _is_between(progress: Progress) -> bool:
+    """Whether one of several models is written and the next not begun."""
+    return progress.unit == "models" and progress.done == int(progress.done) > 0
 
 
 def _step_words(step: Step) -> str:

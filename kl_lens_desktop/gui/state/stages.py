@@ -28,6 +28,7 @@ PAGE_OF = {
     "baselines": "Plan",
     "prices": "Plan",
     "export": "Export",
+    "export-all": "Export",
     "push": "Export",
     "bench": "Benchmark",
 }
