@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from kl_lens_desktop.bench.jobs import Asked
+from kl_lens_desktop.errors import KLLensError
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Progress
+from kl_lens_desktop.process.events import Event, Exported, Finished, Note, Progress
 from kl_lens_desktop.process.job import Job
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from kl_lens_desktop.export.bundle import Traced
 
 
-class Exported(TypedDict):
+class ExportResult(TypedDict):
     """An exported folder, as its card says: see `export.bundle`; and what the devices here answer."""
 
     folder: str
@@ -27,7 +28,7 @@ class Exported(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class ExportJob(Job[Exported]):
+class ExportJob(Job[ExportResult]):
     """Write an OpenVINO folder.
 
     Attributes
@@ -88,7 +89,7 @@ class ExportJob(Job[Exported]):
 class ExportedAll(TypedDict):
     """What became of each variant, by name."""
 
-    variants: dict[str, Exported]
+    variants: dict[str, ExportResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +116,32 @@ class ExportAllJob(Job[ExportedAll]):
         from kl_lens_desktop.bench.devices import list_devices
         from kl_lens_desktop.export.bundle import Traced
 
-        listed, results = list_devices(cancel), dict[str, Exported]()
+        listed, results = list_devices(cancel), dict[str, ExportResult]()
         shared: dict[tuple[str, bool], Traced] = {}
         for place, variant in enumerate(self.variants):
-            name = variant.out.name
-            for event in _exported_and_asked(
-                variant, cancel, listed, shared.setdefault((variant.model, variant.paged), Traced())
-            ):
-                if isinstance(event, Finished):
-                    results[name] = variant.result(event)
-                elif isinstance(event, Progress):
-                    part = min(event.done / event.total, 1.0) if event.total else 0.0
-                    yield Progress(
-                        "export", place + part, len(self.variants), f"{name}: {event.message}", "models"
-                    )
-                else:
-                    yield event
+            name, part = variant.out.name, 0.0
+            traced = shared.setdefault((variant.model, variant.paged), Traced())
+            try:
+                for event in _exported_and_asked(variant, cancel, listed, traced):
+                    if isinstance(event, Finished):
+                        results[name] = variant.result(event)
+                    elif isinstance(event, Progress):
+                        part = max(part, _part(event))
+                        words = f"{name}: {event.message}"
+                        yield Progress("export", place + part, len(self.variants), words, "models")
+                    else:
+                        yield event
+            except KLLensError:
+                yield Note(f"{name} was not exported", "warning")
+                raise
         yield self.finished({"variants": results})
+
+
+def _part(progress: Progress) -> float:
+    """How much of one model is done, from 0 to 1: first what is rounded anew, last what devices answer."""
+    start, end = {"roundings": (0.0, 0.4), "devices": (0.9, 1.0)}.get(progress.unit, (0.4, 0.9))
+    done = min(progress.done / progress.total, 1.0) if progress.total else 0.0
+    return start + (end - start) * done
 
 
 def _exported_and_asked(
@@ -146,6 +156,7 @@ def _exported_and_asked(
                 result |= event.result
             else:
                 yield event
+    yield Exported(str(job.out))
     yield Finished(result)
 
 

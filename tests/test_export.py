@@ -47,7 +47,7 @@ from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable, 
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.propose import predicted, propose, uniform_plan
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Finished
+from kl_lens_desktop.process.events import Exported, Finished, Progress
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
@@ -651,9 +651,12 @@ def test_several_exports_of_a_model_trace_it_once_and_give_the_bytes_of_single_o
     formats = {"fp16": "fp16", "int4": "int4_sym_g64"}
     model = str(short_sample.folder)
     jobs = [ExportJob(model, tmp_path / name, format=fmt, npu=True) for name, fmt in formats.items()]
-    *_, finished = ExportAllJob(tuple(jobs)).run(Cancel())
+    *events, finished = ExportAllJob(tuple(jobs)).run(Cancel())
     assert traced == [False, True]
     assert isinstance(finished, Finished)
+    told = [(event.done, event.total) for event in events if isinstance(event, Progress)]
+    assert told == sorted(told), "the bar of a job goes forward"
+    assert [event.folder for event in events if isinstance(event, Exported)] == [str(job.out) for job in jobs]
     for job, alone in zip(jobs, short_ir.values(), strict=True):
         ours, single = (ov.Core().read_model(folder / "openvino_model.xml") for folder in (job.out, alone))
         constants, expected = weight_constants(ours), weight_constants(single)

@@ -43,7 +43,8 @@ def check_answers(folder: Path, cancel: Cancel, listed: list[Device] | None = No
     asked = [device for device in listed if device.available and device.name != "CPU"]
     asked = [each for each in asked if not needs_fixed_shapes(each.name) or has_graph_for_npu(folder)]
     for number, device in enumerate(asked):
-        yield Progress(STAGE, number, len(asked), f"Checking the answers of {folder.name} on {device.name}")
+        words = f"Checking the answers of {folder.name} on {device.name}"
+        yield Progress(STAGE, number, len(asked), words, "devices")
         status, gate = "failed: it did not answer", None
         job = AnswersJob(folder.absolute(), device.name)
         try:

@@ -75,6 +75,13 @@ class Repaired:
 
 
 @dataclass(frozen=True, slots=True)
+class Exported:
+    """A model is written into a folder, and the devices here were asked about it; others may follow."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a job that takes orders answers to one of them, as the job documents."""
 
@@ -129,7 +136,18 @@ class Failed:
 
 
 Event = (
-    Progress | Note | Weights | Scored | Measured | Repaired | Answer | Memory | Generated | Finished | Failed
+    Progress
+    | Note
+    | Weights
+    | Scored
+    | Measured
+    | Repaired
+    | Exported
+    | Answer
+    | Memory
+    | Generated
+    | Finished
+    | Failed
 )
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Event)}
 

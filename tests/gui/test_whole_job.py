@@ -14,6 +14,7 @@ from kl_lens_desktop.gui.export.page import BASELINES, ExportPage
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.process.events import Exported
 from tests.gui.conftest import JOB_MS, SMALL
 
 VARIANTS = {"plan", *BASELINES}
@@ -99,9 +100,20 @@ def test_models_written_elsewhere_before_a_cancel_are_known(
         (tmp_path / "fp16").mkdir(exist_ok=True)
         (tmp_path / "fp16" / name).write_text("<net/>", encoding="utf-8")
     job = ExportAllJob(tuple(ExportJob("sample", tmp_path / name, format=name) for name in BASELINES))
-    session.job.cancelled.emit(Step(job))
-    session.job.ended.emit("cancelled")
-    qtbot.waitUntil(lambda: session.audits == {} and session.exports == {"fp16": tmp_path / "fp16"})
+    taken: list[object] = []
+    session.background._answered.connect(lambda *_: taken.append(_))
+
+    def cancel() -> None:
+        session.job.cancelled.emit(Step(job))
+        session.job.ended.emit("cancelled")
+        qtbot.waitUntil(lambda: bool(taken))
+
+    cancel()
+    assert session.exports == {}, "what lies there was written by nobody knows whom"
+    session.job.exported.emit(Exported(str(tmp_path / "fp16")))
+    cancel()
+    qtbot.wait(50)
+    assert session.exports == {"fp16": tmp_path / "fp16"}
 
 
 def test_export_and_benchmark_run_from_their_buttons_and_a_message_is_answered(

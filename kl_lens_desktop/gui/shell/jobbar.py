@@ -188,4 +188,4 @@ def _count(progress: Progress) -> str:
     if progress.unit in _BYTES:
         pace = tr(", {per_s}/s").format(per_s=quantities.size(progress.per_s)) if progress.per_s else ""
         return f"{quantities.size(progress.done)} / {quantities.size(progress.total)}{pace}"
-    return f"{progress.done:,.0f} / {progress.total:,.0f} {progress.unit}".rstrip()
+    return f"{int(progress.done):,} / {progress.total:,.0f} {progress.unit}".rstrip()

@@ -21,6 +21,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import (
     Event,
+    Exported,
     Failed,
     Finished,
     Measured,
@@ -70,7 +71,7 @@ class Runner(QObject):
         The first job's name.
     step_started(Step), step_finished(Step, Finished)
     progress(Progress), note(Note), weights(list), scored(Entry JSON), measured(dict), repaired(Repaired),
-    memory(Memory)
+    exported(Exported), memory(Memory)
         As the stages yield them.
     delivered()
         After each batch of events: the time to repaint.
@@ -96,6 +97,7 @@ class Runner(QObject):
     scored = Signal(object)
     measured = Signal(object)
     repaired = Signal(object)
+    exported = Signal(object)
     memory = Signal(object)
     delivered = Signal()
     failed = Signal(object, object)
@@ -200,6 +202,8 @@ class Runner(QObject):
             self.measured.emit(event.row)
         elif isinstance(event, Repaired):
             self.repaired.emit(event)
+        elif isinstance(event, Exported):
+            self.exported.emit(event)
         elif isinstance(event, Weights):
             self.weights.emit(event.weights)
         elif isinstance(event, Note):

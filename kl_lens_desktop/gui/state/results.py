@@ -92,7 +92,10 @@ class ResultsReader:
     def _scores(self, path: Path) -> "Scores":
         from kl_lens_desktop.sensitivity.scores import load_scores
 
-        found = path.stat()
+        try:
+            found = path.stat()
+        except OSError:  # gone meanwhile, which is said in words
+            return load_scores(path)
         file = path, found.st_ino, found.st_mtime_ns, found.st_size
         last = self._last
         if last is None or last[0] != file:

@@ -33,7 +33,7 @@ from kl_lens_desktop.model.jobs import About, Inspected, InspectJob, Need
 from kl_lens_desktop.plan.jobs import VerifyJob
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
-from kl_lens_desktop.process.events import Failed, Finished, Note, Progress, Repaired
+from kl_lens_desktop.process.events import Exported, Failed, Finished, Note, Progress, Repaired
 from kl_lens_desktop.process.record import decode
 from kl_lens_desktop.publishing import PushJob
 from kl_lens_desktop.run import RunJob
@@ -212,6 +212,7 @@ class Session(QObject):
         job.scored.connect(self._take_score)
         job.measured.connect(self._take_row)
         job.repaired.connect(self._take_repaired)
+        job.exported.connect(self._take_export)
         job.delivered.connect(self._announce_entries)
         job.progress.connect(self._watch_stage)
         job.paused_changed.connect(self._pause_course)
@@ -692,8 +693,6 @@ class Session(QObject):
             self.stages_changed.emit()
             if isinstance(current.job, RunJob) and progress.stage in ("verify", "export", "bench"):
                 self.reload()
-        elif progress.stage == "export" and (progress.done >= progress.total or _is_between(progress)):
-            self.reload()
 
     def _step_started(self, step: Step) -> None:
         self._stage = ""
@@ -709,10 +708,6 @@ class Session(QObject):
             self.settings.keep_paces(self.course.paces())
         if isinstance(job, InspectJob):
             self._take_model(job.model, job.result(finished))
-        elif isinstance(job, (ExportJob, ExportAllJob)):
-            self._take_exports(job)
-            self._written = [each.out for each in _exports_of(job)]
-            self.reload()
         elif isinstance(job, VerifyFilesJob):
             self._say_verified(job.result(finished))
         elif isinstance(job, PushJob):
@@ -727,10 +722,14 @@ class Session(QObject):
             self._read_bench_again()
             self.reload()
 
-    def _take_exports(self, job: ExportJob | ExportAllJob) -> None:
-        """Know the models that a job has written, wherever that is."""
-        written = {each.out.name: each.out for each in _exports_of(job) if (each.out / MODEL_XML).is_file()}
-        self.exports = self.exports | written
+    def _take_export(self, event: Exported) -> None:
+        """Know a model that was written, wherever that is, and what else is there now."""
+        folder = Path(event.folder)
+        self.exports = {**self.exports, folder.name: folder}
+        self._taken = self._asked  # what is being read does not know of it
+        if self.job.current and not isinstance(self.job.current.job, RunJob):
+            self._written.append(folder)
+        self.reload()
 
     def _say_verified(self, found: Verified) -> None:
         damaged = ", ".join(found["damaged"])
@@ -753,14 +752,10 @@ class Session(QObject):
         sentence = str(KLLensError(failure.what, failure.why, failure.next_step))
         if page := self.running_page:
             self.failures.add(page)
-        if isinstance(step.job, ExportAllJob):
-            self._take_exports(step.job)  # those before the one that failed
         self.said.emit("error", sentence)
         self.write_log("error", sentence, failure.traceback, routine=failure.kind in _ROUTINE)
 
     def _step_cancelled(self, step: Step) -> None:
-        if isinstance(step.job, ExportAllJob):
-            self._take_exports(step.job)
         kept = self._kept_of_bench() if isinstance(step.job, BenchJob) else tr("What was measured is kept.")
         self.say(
             "warning",
@@ -893,15 +888,6 @@ STAGE_NAMES = {
     "agree": tr("Measuring each weight's perplexity"),
     "run": tr("Compressing"),
 }
-
-
-def _exports_of(job: ExportJob | ExportAllJob) -> "Sequence[ExportJob]":
-    return job.variants if isinstance(job, ExportAllJob) else (job,)
-
-
-def _is_between(progress: Progress) -> bool:
-    """Whether one of several models is written and the next not begun."""
-    return progress.unit == "models" and progress.done == int(progress.done) > 0
 
 
 def _step_words(step: Step) -> str:
