@@ -46,6 +46,7 @@ def verify_job(arguments: Arguments) -> VerifyJob:
         refine=arguments.refine,
         refine_text=arguments.refine_text,
         consent=arguments.other_revision,
+        cluster=arguments.cluster,
     )
 
 
