@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from kl_lens_desktop.cli.arguments import parser
-from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.errors import Cancelled, InputError
+from kl_lens_desktop.export.baseline_plans import baselines
+from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.load import load_model, open_model
@@ -174,6 +176,31 @@ def test_a_plan_is_repaired_and_verified_alike_though_a_worker_is_killed(
     assert total <= exchanges + 2, "no more than what the worker had in hand is handed out again"
 
 
+def test_what_a_cluster_measured_of_the_baselines_is_not_measured_again(
+    short_sample: LocalModel, poor: Path, address: str
+) -> None:
+    folders = [poor.with_name(name) for name in ("by-one", "by-both")]
+    one, both = (
+        BaselinesJob(
+            "short", poor.with_name("scores.json"), poor, folder, None, 512, 64, only=("uniform", "random")
+        )
+        for folder in folders
+    )
+    cancel = Cancel()
+    with pytest.raises(Cancelled):
+        for event in baselines(short_sample, replace(both, cluster=address), cancel):
+            if isinstance(event, Progress) and event.done == 4:
+                cancel.cancel()
+    begun = {path: path.stat().st_mtime_ns for path in folders[1].iterdir()}
+    assert len(begun) == 4
+    for job in (one, both):
+        list(baselines(short_sample, job, Cancel()))
+    assert all(path.stat().st_mtime_ns == written for path, written in begun.items())
+    found, wanted = ({path.name: _figures(path) for path in folder.iterdir()} for folder in folders)
+    assert len(found) > 6
+    assert found == wanted
+
+
 def _figures(path: Path) -> dict[str, Any]:
     """What a file says, but for when it was made."""
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -201,7 +228,7 @@ def test_a_worker_measures_plans_as_the_computer_that_asks(short_sample: LocalMo
     assert [joint_of(tally) for tally in found] == wanted
 
 
-@pytest.mark.parametrize("command", ["analyze", "run", "verify"])
+@pytest.mark.parametrize("command", ["analyze", "run", "verify", "baselines"])
 @pytest.mark.parametrize("address", ["", "host", "host:0", "host:99999", "http://host:80", "a b:1", "ray://"])
 def test_an_address_that_is_none_is_refused(
     command: str, address: str, capsys: pytest.CaptureFixture[str]

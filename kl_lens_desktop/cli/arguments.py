@@ -462,6 +462,7 @@ def _add_baselines(commands: Commands) -> None:
         "--only", metavar="FAMILIES", help=f"comma-separated: {_usual(BaselinesJob, 'only')} (default: all)"
     )
     command.add_argument("--gamma", type=_percent, help=f"γ of the paper's greedy method (default {gamma})")
+    _add_cluster(command)
 
 
 def _add_export(commands: Commands) -> None:

@@ -58,6 +58,7 @@ def baselines_job(arguments: Arguments) -> BaselinesJob:
         tokens=_given(arguments.tokens, usual.tokens),
         gamma=_given(arguments.gamma, usual.gamma),
         only=_given(_names(arguments.only), usual.only),
+        cluster=arguments.cluster,
     )
 
 
