@@ -148,7 +148,8 @@ def compress_model(local: LocalModel, job: RunJob, cancel: Cancel) -> Iterator[E
     scores = load_scores(scores_path)
     plan = yield from _planned(scores, scores_path, plan_path, job, limits, names)
     if plan.measured is None:
-        yield from _stage(VerifyJob(model, plan_path, tokens=job.verify_tokens), cancel)
+        measuring_plan = VerifyJob(model, plan_path, tokens=job.verify_tokens, cluster=job.analysis.cluster)
+        yield from _stage(measuring_plan, cancel)
 
     variants = {name: ExportJob(model, out / name, format=name, npu=npu) for name in BASELINES}
     variants["plan"] = ExportJob(model, out / "plan", plan=plan_path, npu=npu)

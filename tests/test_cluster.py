@@ -1,6 +1,7 @@
-"""An analysis on a Ray cluster of two computers, both of them this one."""
+"""Measuring on a Ray cluster of two computers, both of them this one."""
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -11,14 +12,32 @@ from typing import Any
 import psutil
 import pytest
 
-from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.cli.arguments import parser
+from kl_lens_desktop.errors import Cancelled, InputError
+from kl_lens_desktop.export.baseline_plans import baselines
+from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.model.checkpoint import weights_sha256
+from kl_lens_desktop.model.load import load_model, open_model
+from kl_lens_desktop.plan.baselines import random_assignment
+from kl_lens_desktop.plan.cluster_worker import PlanWorker
+from kl_lens_desktop.plan.document import load_plan, save_plan
+from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
+from kl_lens_desktop.plan.joint import Bench, joint_of
+from kl_lens_desktop.plan.options import weight_options
+from kl_lens_desktop.plan.propose import predicted, propose, rounded
+from kl_lens_desktop.plan.verify import verify
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Note, Scored
+from kl_lens_desktop.process.cores import usable_cores
+from kl_lens_desktop.process.events import Event, Note, Progress, Scored
+from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.sensitivity import cluster as cluster_module
 from kl_lens_desktop.sensitivity import cluster_worker
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.jobs import Analysis
+from kl_lens_desktop.sensitivity.scores import load_scores
+from kl_lens_desktop.text.bundled import calibration_text
+from kl_lens_desktop.text.windows import windows
 
 ROOT = Path(__file__).resolve().parents[1]
 STORE = {"object_store_memory": 100 * 2**20}
@@ -64,15 +83,7 @@ def test_two_workers_give_the_same_bytes(
 def test_a_killed_worker_costs_what_it_was_measuring(
     short_sample: LocalModel, alone: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = []
-    revive = cluster_module.Cluster._revive
-    lost: list[Any] = []
-
-    def revived(self: cluster_module.Cluster, place: Any) -> None:
-        lost.append(place.host)
-        revive(self, place)
-
-    monkeypatch.setattr(cluster_module.Cluster, "_revive", revived)
+    measured, lost = [], _lost(monkeypatch)
     path = tmp_path / "scores.json"
     for event in analyze(short_sample, path, replace(HOW, cluster=address), Cancel()):
         if isinstance(event, Scored):
@@ -83,14 +94,154 @@ def test_a_killed_worker_costs_what_it_was_measuring(
     assert path.read_bytes() == alone.read_bytes()
 
 
-def _workers() -> list[int]:
+def _lost(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list to which the computers of lost workers are added."""
+    revive = cluster_module.Workers._revive
+    lost: list[str] = []
+
+    def revived(self: cluster_module.Workers, place: Any) -> None:
+        lost.append(place.host)
+        revive(self, place)
+
+    monkeypatch.setattr(cluster_module.Workers, "_revive", revived)
+    return lost
+
+
+def _workers(kind: str = "Worker") -> list[int]:
     """The processes of the cluster's workers."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if "ray::Worker" in " ".join(process.cmdline()):
+            if f"ray::{kind}" in " ".join(process.cmdline()):
                 found.append(process.pid)
     return found
+
+
+@pytest.fixture(scope="module")
+def poor(alone: Path) -> Path:
+    """A plan of formats drawn by chance, rounded by data, beside its scores and integers."""
+    scores = load_scores(alone)
+    options = weight_options(scores)
+    size = 6 * sum(option.parameters for option in options) // 8
+    chosen = random_assignment(options, int(0.99 * size), size, 0)
+    plan = replace(propose(scores, bits=6), assignments=chosen, predicted=predicted(scores, chosen))
+    fitted, record = rounded(scores, chosen)
+    assert fitted
+    path = alone.with_name("poor.json")
+    save_plan(path, replace(plan, roundings=fitted, rounding=record))
+    return path
+
+
+def _verify(model: LocalModel, poor: Path, name: str, cluster: str | None) -> Iterator[Event]:
+    """Repair and verify the plan as NAME.json beside it."""
+    path = poor.with_name(f"{name}.json")
+    save_plan(path, load_plan(poor))
+    by = RepairSettings(poor.with_name("scores.json"), tokens=1024, minutes=60)
+    return verify(model, VerifyJob("short", path, None, 512, 64, by, cluster=cluster), Cancel())
+
+
+def test_a_plan_is_repaired_and_verified_alike_though_a_worker_is_killed(
+    short_sample: LocalModel, poor: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 4)  # unlike the workers' computers
+    list(_verify(short_sample, poor, "one", None))
+    lost, handed = _lost(monkeypatch), list[int]()
+    hand_out = cluster_module.Workers._hand_out
+
+    def handing(self: cluster_module.Workers, waiting: Any, ask: Any, *how: Any) -> None:
+        def asked(worker: Any, some: list[int]) -> Any:
+            handed.extend(some)
+            return ask(worker, some)
+
+        hand_out(self, waiting, asked, *how)
+
+    monkeypatch.setattr(cluster_module.Workers, "_hand_out", handing)
+    exchanges, total = 0, 0
+    for event in _verify(short_sample, poor, "two", address):
+        if isinstance(event, Progress) and "exchanges" in event.message:
+            exchanges += 1
+            if exchanges == 1:
+                handed.clear()
+            if exchanges == 3:
+                os.kill(_workers("PlanWorker")[0], signal.SIGKILL)
+            if event.done == 1:
+                total = len(handed)
+    one, two = (_figures(poor.with_name(f"{name}.json")) for name in ("one", "two"))
+    assert one == two
+    assert one["assignments"] != _figures(poor)["assignments"]
+    assert one["measured"]["nearest"]
+    one, two = (_figures(poor.with_name(f"{name}.joint.json"))["measurements"] for name in ("one", "two"))
+    assert one.items() <= two.items()
+    assert len(lost) == 1
+    assert total <= exchanges + 2, "no more than what the worker had in hand is handed out again"
+
+
+def test_what_a_cluster_measured_of_the_baselines_is_not_measured_again(
+    short_sample: LocalModel, poor: Path, address: str
+) -> None:
+    folders = [poor.with_name(name) for name in ("by-one", "by-both")]
+    one, both = (
+        BaselinesJob(
+            "short", poor.with_name("scores.json"), poor, folder, None, 512, 64, only=("uniform", "random")
+        )
+        for folder in folders
+    )
+    cancel = Cancel()
+    with pytest.raises(Cancelled):
+        for event in baselines(short_sample, replace(both, cluster=address), cancel):
+            if isinstance(event, Progress) and event.done == 4:
+                cancel.cancel()
+    begun = {path: path.stat().st_mtime_ns for path in folders[1].iterdir()}
+    assert len(begun) == 4
+    for job in (one, both):
+        list(baselines(short_sample, job, Cancel()))
+    assert all(path.stat().st_mtime_ns == written for path, written in begun.items())
+    found, wanted = ({path.name: _figures(path) for path in folder.iterdir()} for folder in folders)
+    assert len(found) > 6
+    assert found == wanted
+
+
+def _figures(path: Path) -> dict[str, Any]:
+    """What a file says, but for when it was made."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    value.get("provenance", {}).pop("made", None)
+    return value
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_worker_measures_plans_as_the_computer_that_asks(short_sample: LocalModel, mapped: bool) -> None:
+    loaded = (open_model if mapped else load_model)(short_sample.folder)
+    ids, _ = windows(loaded, [calibration_text()], 512, 64)
+    bench = Bench(loaded, ids, Cancel())
+    plan = dict.fromkeys(bench.weights, "int8_sym")
+    moves = [(name, fmt) for name in list(bench.weights)[::3] for fmt in ("int4_sym_g64", "fp16")]
+    wanted = [bench.measure(plan), *(joint for _, joint in bench.neighbours(plan, moves))]
+    worker = PlanWorker(usable_cores(), mapped)
+    assert worker.find(short_sample, weights_sha256(loaded.files))
+    assert worker.open().mapped == mapped
+    changes = {name: parse_format(fmt) for name, fmt in plan.items()}
+    found = worker.whole(ids, changes)
+    worker.around(ids, changes)
+    given = [(bench.weights[name], parse_format(fmt)) for name, fmt in moves]
+    for place in range(0, len(given), 3):
+        found += worker.moved(given[place : place + 3])
+    assert [joint_of(tally) for tally in found] == wanted
+
+
+@pytest.mark.parametrize("command", ["analyze", "run", "verify", "baselines"])
+@pytest.mark.parametrize("address", ["", "host", "host:0", "host:99999", "http://host:80", "a b:1", "ray://"])
+def test_an_address_that_is_none_is_refused(
+    command: str, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--scores", "a.json"] if command == "baselines" else []
+    files += ["--plan", "b.json"] if command in ("verify", "baselines") else []
+    out = [] if command == "verify" else ["--out", "c"]
+    with pytest.raises(SystemExit):
+        parser().parse_args([command, "sample", *files, *out, "--cluster", address])
+    assert "is not HOST:PORT" in capsys.readouterr().err
+    good = ["ray://host-1.lan:10001", "192.168.0.2:6379", "[::1]:6379", "auto", "local"]
+    for each in good:
+        assert parser().parse_args([command, "sample", *files, *out, "--cluster", each]).cluster == each
 
 
 def test_a_model_that_a_computer_lacks_is_sent_to_it(

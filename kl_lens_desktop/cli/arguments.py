@@ -441,6 +441,7 @@ def _add_verify(commands: Commands) -> None:
         ]
     )
     command.add_argument("--other-revision", action="store_true", help=OTHER_REVISION)
+    _add_cluster(command)
 
 
 def _add_baselines(commands: Commands) -> None:
@@ -461,6 +462,7 @@ def _add_baselines(commands: Commands) -> None:
         "--only", metavar="FAMILIES", help=f"comma-separated: {_usual(BaselinesJob, 'only')} (default: all)"
     )
     command.add_argument("--gamma", type=_percent, help=f"γ of the paper's greedy method (default {gamma})")
+    _add_cluster(command)
 
 
 def _add_export(commands: Commands) -> None:
@@ -749,8 +751,13 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
             "rounds each number on its own"
         ),
     )
+    _add_cluster(command)
+
+
+def _add_cluster(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--cluster",
+        type=_address,
         metavar="ADDRESS",
         help="measure on the computers of a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto on one of them",
     )
@@ -776,6 +783,14 @@ def _pin(text: str) -> tuple[str, str]:
     if not equals or not weight:
         raise argparse.ArgumentTypeError(f"{text!r} is not WEIGHT=FORMAT")
     return weight, name
+
+
+def _address(text: str) -> str:
+    host, _, port = text.removeprefix("ray://").rpartition(":")
+    is_port = port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535
+    if text not in ("auto", "local") and not (is_port and re.fullmatch(r"[\w.-]+|\[[\da-fA-F:.]+\]", host)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, ray://HOST:PORT or auto")
+    return text
 
 
 def _lengths(text: str) -> tuple[int, ...]:

@@ -46,6 +46,7 @@ def verify_job(arguments: Arguments) -> VerifyJob:
         refine=arguments.refine,
         refine_text=arguments.refine_text,
         consent=arguments.other_revision,
+        cluster=arguments.cluster,
     )
 
 
@@ -57,6 +58,7 @@ def baselines_job(arguments: Arguments) -> BaselinesJob:
         tokens=_given(arguments.tokens, usual.tokens),
         gamma=_given(arguments.gamma, usual.gamma),
         only=_given(_names(arguments.only), usual.only),
+        cluster=arguments.cluster,
     )
 
 

@@ -26,6 +26,7 @@ from kl_lens_desktop.plan.baselines import (
     paper_walk,
     random_assignment,
 )
+from kl_lens_desktop.plan.cluster import PlanCluster, plan_cluster
 from kl_lens_desktop.plan.document import ROUNDED_BY, Plan, load_plan, save_plan
 from kl_lens_desktop.plan.joint import Bench
 from kl_lens_desktop.plan.options import WeightOptions, total, weight_options
@@ -37,7 +38,7 @@ from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.quant.integers import SUFFIX
 from kl_lens_desktop.quant.roundings import NEAREST, Roundings
 from kl_lens_desktop.sensitivity.data_rounding import calibration_of, roundings_of
-from kl_lens_desktop.sensitivity.engine import measure_plan
+from kl_lens_desktop.sensitivity.engine import figures_of, measure_plan
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
 from kl_lens_desktop.text.bundled import SCORED_TOKENS, calibration_text, held_out_text, remarks
 from kl_lens_desktop.text.windows import windows
@@ -102,14 +103,17 @@ def baselines(local: LocalModel, job: BaselinesJob, cancel: Cancel) -> Iterator[
     if len(families) < len(job.only):
         yield Note("NNCF needs all weights in memory to choose. Its plans are left out", "warning")
     names = [name for family in families for name in _NAMES[family]]
-    making = _Making(loaded, scores, plan, job, cancel, roundings, held_out)
-    if "nncf" in families and making.is_tied:
-        yield Note("NNCF's LoRA correction is left out: it fails where the embedding is also the head")
-    for family in families:
-        for made in making.of(family):
-            cancel.check()
-            yield Progress(STAGE, len(making.written), len(names), made.name, "plans")
-            making.measure(made, family)
+    with plan_cluster(job.cluster, loaded, cancel) as cluster:
+        making = _Making(loaded, scores, plan, job, cancel, roundings, held_out, cluster)
+        if "nncf" in families and making.is_tied:
+            yield Note("NNCF's LoRA correction is left out: it fails where the embedding is also the head")
+        if cluster:
+            yield from cluster.begin(STAGE, local, identity.sha256)
+            if "nncf" in families:
+                yield Note("NNCF works on this computer, and the graphs of its algorithms are measured here")
+        for family in families:
+            for batch in making.of(family):
+                yield from making.measure(batch, family, len(names))
     yield from (Note(why, "warning") for why in making.failed)
     if missing := sorted(set(names) - set(making.written)):
         yield Note(f"No plan {', '.join(missing)}: impossible at this size or with the scored formats")
@@ -128,103 +132,151 @@ class _Making:
     cancel: Cancel
     roundings: Roundings
     held_out: Path
+    cluster: PlanCluster | None = None
     written: dict[str, str] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     _losses: dict[str, float] = field(default_factory=dict)
 
     @functools.cached_property
-    def _text(self) -> dict[str, Any]:
-        """What plan files say of the text that all are measured on."""
-        return windows(self.loaded, [self.held_out], self.job.tokens, self.job.window)[1].as_dict()
+    def _windows(self) -> tuple[Tensor, dict[str, Any]]:
+        """The text that all are measured on, and what plan files say of it."""
+        ids, text = windows(self.loaded, [self.held_out], self.job.tokens, self.job.window)
+        return ids, text.as_dict()
 
     @property
     def is_tied(self) -> bool:
         model = self.loaded.model
         return model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
-    def of(self, family: str) -> Iterator[_Made]:
+    def of(self, family: str) -> Iterator[Iterator[_Made]]:
+        """The baselines of a family; what is drawn of one iterator may be measured at the same time."""
         options = weight_options(self.scores)
         assigned = {o.weight: self.plan.assignments.get(o.weight, "fp16") for o in options}
         size, _, _ = total(options, assigned)
         if family == "uniform":
             every = [weight["name"] for weight in self.scores.weights if weight["kind"] != "conv"]
-            for name in UNIFORMS:
-                yield _Made(f"uniform-{name}", dict.fromkeys(every, name))
+            yield (_Made(f"uniform-{name}", dict.fromkeys(every, name)) for name in UNIFORMS)
         elif family == "metrics":
-            for method, metric in _METRICS.items():
-                yield _Made(method, Front(weight_options(self.scores, metric)).no_smaller(size))
+            fronts = ((name, Front(weight_options(self.scores, each))) for name, each in _METRICS.items())
+            yield (_Made(method, front.no_smaller(size)) for method, front in fronts)
         elif family == "paper":
-            yield from self._paper(weight_options(self.scores, "kl_qp"), options, size)
+            ranked = weight_options(self.scores, "kl_qp")
+            yield self._paper(ranked, options, size)
+            if _has_papers_formats(ranked):
+                yield self._gamma(ranked)
         elif family == "random":
-            for name in _NAMES["random"]:
-                with contextlib.suppress(InputError):  # too few formats to come near those bytes by chance
-                    drawn = random_assignment(options, size, int(RANDOM_ROOM * size), int(name[-1]))
-                    yield _Made(name, drawn)
+            yield self._random(options, size)
         else:
             yield from self._nncf(options, size)
 
-    def measure(self, made: _Made, family: str) -> None:
-        """Measure a baseline and write it, unless it is there already; or note that NNCF failed."""
-        plan = _plan(self.scores, made.name, made.assignments)
+    def measure(self, batch: Iterator[_Made], family: str, count: int) -> Iterator[Event]:
+        """Measure baselines and write each, unless it is there already; or note that NNCF failed."""
+        waiting: list[tuple[_Made, Plan, Roundings]] = []
+        for made in batch:
+            self.cancel.check()
+            yield Progress(STAGE, len(self.written), count, made.name, "plans")
+            plan, rounding = self._planned(made, family)
+            measured = _measured(self._path(made), plan, self._windows[1])
+            if measured is not None:
+                self._note(made, measured)
+            elif self.cluster and not made.graph:
+                waiting.append((made, plan, rounding))
+            else:
+                self._measure_here(made, plan, rounding)
+        if not self.cluster:
+            return
+        ids, text = self._windows
+        found = self.cluster.whole(
+            [(ids, rounding.changes(made.assignments)) for made, _, rounding in waiting]
+        )
+        for (made, plan, _), tally in zip(waiting, found, strict=True):
+            self.cancel.check()
+            self._write(made, plan, {"text": text, **figures_of(tally)})
+            yield Progress(STAGE, len(self.written), count, made.name, "plans")
+
+    def _planned(self, made: _Made, family: str) -> tuple[Plan, Roundings]:
+        """The plan that is written of a baseline, and what rounds it."""
+        plan, rounding = _plan(self.scores, made.name, made.assignments), self.roundings
         if family in ("nncf", "uniform"):  # as others round
+            rounding = NEAREST
             if plan.roundings:
                 sums = {"kl": None, "se": None, "bytes": plan.predicted["bytes"]}
                 plan = replace(plan, predicted=sums, roundings={}, rounding=None)
-            rounding = NEAREST
-        else:
-            rounding = self.roundings
         if made.graph:
             plan = replace(plan, provenance={**plan.provenance, ROUNDED_BY: made.name})
-        path = self.job.out / f"{made.name}.json"
+        return plan, rounding
+
+    def _measure_here(self, made: _Made, plan: Plan, rounding: Roundings) -> None:
         texts, tokens, window = [self.held_out], self.job.tokens, self.job.window
-        measured = _measured(path, plan, self._text)
-        if measured is None:
-            try:
-                measured = (
-                    measure_graph(self.loaded, made.graph(), texts, tokens, window, self.cancel)
-                    if made.graph
-                    else measure_plan(
-                        self.loaded, made.assignments, texts, tokens, window, self.cancel, rounding
-                    )
-                )
-            except ExportError as error:
-                self.failed.append(str(error))
-                return
-            save_plan(path, replace(plan, measured=measured))
-        self.written[made.name] = str(path)
+        try:
+            measured = (
+                measure_graph(self.loaded, made.graph(), texts, tokens, window, self.cancel)
+                if made.graph
+                else measure_plan(self.loaded, made.assignments, texts, tokens, window, self.cancel, rounding)
+            )
+        except ExportError as error:
+            self.failed.append(str(error))
+            return
+        self._write(made, plan, measured)
+
+    def _write(self, made: _Made, plan: Plan, measured: dict[str, Any]) -> None:
+        save_plan(self._path(made), replace(plan, measured=measured))
+        self._note(made, measured)
+
+    def _note(self, made: _Made, measured: Mapping[str, Any]) -> None:
+        self.written[made.name] = str(self._path(made))
         self._losses[made.name] = measured["kl_pq"]["mean"]
+
+    def _path(self, made: _Made) -> Path:
+        return self.job.out / f"{made.name}.json"
+
+    def _random(self, options: list[WeightOptions], size: int) -> Iterator[_Made]:
+        for name in _NAMES["random"]:
+            with contextlib.suppress(InputError):  # too few formats to come near those bytes by chance
+                drawn = random_assignment(options, size, int(RANDOM_ROOM * size), int(name[-1]))
+                yield _Made(name, drawn)
 
     def _paper(self, ranked: list[WeightOptions], sizes: list[WeightOptions], least: int) -> Iterator[_Made]:
         walk = [chosen for chosen in paper_walk(ranked) if total(sizes, chosen)[0] >= least]
         yield _Made("paper", walk[-1])
-        if all({*PAPER_FORMATS} <= {choice.format for choice in option.choices} for option in ranked):
-            for name, assignments in paper_prefixes(ranked).items():
-                yield _Made(name, assignments)
-            bench = Bench(self.loaded, self._calibration(), self.cancel, roundings=self.roundings)
-            found = paper_gamma(ranked, lambda plan: bench.measure(plan).perplexity_ratio, self.job.gamma)
-            yield _Made("paper-gamma", found)
+        if _has_papers_formats(ranked):
+            yield from (_Made(name, assignments) for name, assignments in paper_prefixes(ranked).items())
 
-    def _nncf(self, options: list[WeightOptions], least: int) -> Iterator[_Made]:
+    def _gamma(self, ranked: list[WeightOptions]) -> Iterator[_Made]:
+        ids = self._calibration()
+        bench = Bench(self.loaded, ids, self.cancel, roundings=self.roundings, cluster=self.cluster)
+        found = paper_gamma(ranked, lambda plan: bench.measure(plan).perplexity_ratio, self.job.gamma)
+        yield _Made("paper-gamma", found)
+
+    def _nncf(self, options: list[WeightOptions], least: int) -> Iterator[Iterator[_Made]]:
         """The low format is the finest that leaves NNCF something to choose."""
         shapes = {option.weight: option.shape for option in options}
         sizes = {low: sum(stored_bytes(s, parse_format(low)) for s in shapes.values()) for low in NNCF_LOWS}
         low = next((low for low in NNCF_LOWS if sizes[low] < least), NNCF_LOWS[-1])
         with contextlib.closing(Chooser(self.loaded, self._fitted_to(), self.cancel)) as chooser:
             found: dict[str, tuple[float, dict[str, str]]] = {}
-            for metric in NNCF_METRICS:
-                order = chooser.order(metric)
-                count = order.count(least, low)
-                if count is not None:
-                    ratio = order.ratio(count)
-                    found[metric] = ratio, chooser.choose(metric, low, ratio)
-                    yield _Made(f"nncf-{metric}", found[metric][1])
+            yield self._chosen(chooser, low, least, found)
             if not found:
                 return
             best = min(found, key=lambda metric: self._losses[f"nncf-{metric}"])
             ratio, assignments = found[best]
-            for name in NNCF_ALGORITHMS:
-                graph = functools.partial(chooser.same, assignments, best, low, ratio, name)
-                yield _Made(f"nncf-{name}", assignments, graph)
+            graphs = (
+                (name, functools.partial(chooser.same, assignments, best, low, ratio, name))
+                for name in NNCF_ALGORITHMS
+            )
+            yield (_Made(f"nncf-{name}", assignments, graph) for name, graph in graphs)
+
+    def _chosen(
+        self, chooser: Chooser, low: str, least: int, found: dict[str, tuple[float, dict[str, str]]]
+    ) -> Iterator[_Made]:
+        """NNCF's own choices, which are entered in `found` by metric, with the share of low formats."""
+        for metric in NNCF_METRICS:
+            order = chooser.order(metric)
+            count = order.count(least, low)
+            if count is not None:
+                ratio = order.ratio(count)
+                found[metric] = ratio, chooser.choose(metric, low, ratio)
+                yield _Made(f"nncf-{metric}", found[metric][1])
 
     def _calibration(self) -> Tensor:
         tokens = min(int(self.scores.text.get("tokens") or SCORED_TOKENS), SCORED_TOKENS)
@@ -236,6 +288,10 @@ class _Making:
             with contextlib.suppress(InputError):
                 return calibration_of(self.loaded, self.scores.rounding, ()).fit
         return self._calibration()
+
+
+def _has_papers_formats(options: list[WeightOptions]) -> bool:
+    return all({*PAPER_FORMATS} <= {choice.format for choice in option.choices} for option in options)
 
 
 def _plan(scores: Scores, name: str, assignments: dict[str, str]) -> Plan:

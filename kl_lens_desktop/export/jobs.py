@@ -38,6 +38,8 @@ class BaselinesJob(Job[Baselines]):
         Of the paper's greedy.
     only : tuple of str
         Which of `plan.baselines.FAMILIES`.
+    cluster : str, optional
+        Address of a Ray cluster whose computers measure; see `sensitivity.cluster.joined`.
     """
 
     NAME: ClassVar[str] = "baselines"
@@ -52,6 +54,7 @@ class BaselinesJob(Job[Baselines]):
     window: int = WINDOW
     gamma: float = 1.1
     only: tuple[str, ...] = FAMILIES
+    cluster: str | None = None
 
     def writes(self) -> set[Path]:
         return {self.out}

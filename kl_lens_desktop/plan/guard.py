@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from kl_lens_desktop.model.load import LoadedModel
+from kl_lens_desktop.plan.cluster import PlanCluster
 from kl_lens_desktop.plan.document import Plan
-from kl_lens_desktop.plan.joint import Joint, Passes, joint_of, standard_error, tallies
+from kl_lens_desktop.plan.joint import Joint, Way, joint_of, standard_error, tallies
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note
 from kl_lens_desktop.quant.roundings import NEAREST, Roundings
@@ -28,6 +29,7 @@ def measured(
     window: int,
     cancel: Cancel,
     stage: str,
+    cluster: PlanCluster | None = None,
 ) -> Generator[Event, None, dict[str, Any]]:
     """Measure a plan on held-out text.
 
@@ -44,20 +46,16 @@ def measured(
     Progress, and a warning if the plan is better at home and worse elsewhere by more than two paired errors.
     """
     ids, text = windows(loaded, [held_out], tokens, window)
-    ways = [(roundings, "Measuring the whole plan on held-out text")]
+    ways = [Way(ids, roundings, "Measuring the whole plan on held-out text")]
     if not plan.roundings:
-        passes = Passes(stage, 2 * ids.numel())
-        (tally,) = yield from tallies(loaded, ids, cancel, plan.assignments, ways, passes)
+        (tally,) = yield from tallies(loaded, cancel, plan.assignments, ways, stage, cluster)
         return {"text": text.as_dict(), **figures_of(tally)}
-    ways.append((NEAREST, "Measuring the same formats rounded to nearest"))
     other = dialogue_text() if held_out != dialogue_text() else held_out_text()
     ids_there, about = windows(loaded, [other], max(tokens // 2, 2 * window), window)
-    passes = Passes(stage, 3 * (ids.numel() + ids_there.numel()))
-    tally, plain = yield from tallies(loaded, ids, cancel, plan.assignments, ways, passes)
-    home, plain_home = joint_of(tally), joint_of(plain)
-    ways = [(each, "Measuring both on text of another kind") for each, _ in ways]
-    found = yield from tallies(loaded, ids_there, cancel, plan.assignments, ways, passes)
-    there, plain_there = map(joint_of, found)
+    ways.append(Way(ids, NEAREST, "Measuring the same formats rounded to nearest"))
+    ways += [Way(ids_there, each, "Measuring both on text of another kind") for each in (roundings, NEAREST)]
+    tally, *others = yield from tallies(loaded, cancel, plan.assignments, ways, stage, cluster)
+    home, (plain_home, there, plain_there) = joint_of(tally), map(joint_of, others)
     if why := worse_elsewhere(home, plain_home, there, plain_there):
         yield Note(f"Rounding by the data is better on {held_out.name}, and worse on {other.name}: {why}. "
                    "Calibrate on text of your own kind, or round to nearest", "warning")  # fmt: skip

@@ -84,6 +84,8 @@ class VerifyJob(Job[VerifiedPlan]):
         The text that they were fitted to, if it is not the bundled one.
     consent : bool
         Apply a plan of another revision whose names and shapes match.
+    cluster : str, optional
+        Address of a Ray cluster whose computers measure; see `sensitivity.cluster.joined`.
     """
 
     NAME: ClassVar[str] = "verify"
@@ -98,6 +100,7 @@ class VerifyJob(Job[VerifiedPlan]):
     refine: bool = False
     refine_text: Path | None = None
     consent: bool = False
+    cluster: str | None = None
 
     def writes(self) -> set[Path]:
         return {self.plan}

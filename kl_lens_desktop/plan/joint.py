@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,20 +17,18 @@ from torch import Tensor
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_text
 from kl_lens_desktop.kernels.replace import fast_kernels
-from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
+from kl_lens_desktop.model.inventory import inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.model.mapped import pieces
+from kl_lens_desktop.plan.cluster import OnCluster, PlanCluster
+from kl_lens_desktop.plan.whole import Measures, measures_here
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress, returned
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.rounding import fake_quantize
-from kl_lens_desktop.quant.roundings import NEAREST, Change, Roundings, changed_values
-from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
+from kl_lens_desktop.quant.roundings import NEAREST, Roundings
 from kl_lens_desktop.sensitivity.engine import in_forward_order, use_cores
-from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.metrics import Tally
-from kl_lens_desktop.sensitivity.stream import Changed, Stream, changed
-from kl_lens_desktop.sensitivity.walk import Walk
 from kl_lens_desktop.text.bundled import REPAIR_WINDOWS, check_repair_tokens, read_text
 from kl_lens_desktop.text.windows import first_ids
 
@@ -38,6 +36,7 @@ SCHEMA = "kl-lens/joint/1"
 MEMORY_S = 5.0  # between writes of the memory
 _SPREAD_TOKENS = 2**20  # of a longer text no more is tokenized, which is millions of characters
 T = TypeVar("T")
+Plan = TypeVar("Plan", bound=Mapping[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +104,8 @@ class Bench:
         What the memory is of: a measurement counts only where this is the same.
     roundings : Roundings
         What rounds each weight in each format.
+    cluster : PlanCluster, optional
+        Whose computers measure, instead of this one.
     """
 
     def __init__(
@@ -115,12 +116,15 @@ class Bench:
         memory: Path | None = None,
         about: Mapping[str, Any] | None = None,
         roundings: Roundings = NEAREST,
+        cluster: PlanCluster | None = None,
     ) -> None:
         use_cores()
         self.roundings = roundings
         self._model, self._ids = loaded.model, ids
         self.weights = {w.name: w for w in in_forward_order(quantizable(inventory(loaded.model)))}
-        self._measures = _OnDisk(loaded, ids, cancel) if loaded.mapped else _InMemory(loaded, ids, cancel)
+        here = measures_here(loaded, ids, cancel)
+        self._originals, self._cluster = here.originals, cluster
+        self._measures: Measures = OnCluster(cluster, ids) if cluster else here
         self._memory, self._about = memory, dict(about or {})
         self._known = _remembered(memory, self._about)
         self._written = time.monotonic()
@@ -139,6 +143,22 @@ class Bench:
         if (known := self._known.get(self._key(assignments))) is not None:
             return known
         return self._keep(assignments, (yield from self.tallying(assignments)))
+
+    @property
+    def measures_together(self) -> bool:
+        """Whether several plans are measured at the same time."""
+        return self._cluster is not None
+
+    def each(self, plans: Iterable[Plan]) -> Iterator[tuple[Plan, Joint]]:
+        """Plans with what `measure` says of them, as they are drawn; together, where that is possible."""
+        if self._cluster is None:
+            yield from ((plan, self.measure(plan)) for plan in plans)
+            return
+        every = [(plan, self._key(plan)) for plan in plans]
+        new = {key: self.roundings.changes(plan) for plan, key in every if key not in self._known}
+        found = self._cluster.whole([(self._ids, changes) for changes in new.values()])
+        for plan, key in every:
+            yield plan, self._known.get(key) or self._keep(plan, next(found))
 
     def measure_nearest(self, assignments: Mapping[str, str]) -> Joint:
         """The same formats, every weight rounded to nearest."""
@@ -200,7 +220,7 @@ class Bench:
     def weight_error(self, name: str, fmt: str) -> float:
         """The squared error of a weight in a format, relative to its squared norm."""
         error = norm = 0.0
-        for piece in pieces(self._measures.originals[name]):
+        for piece in pieces(self._originals[name]):
             weight = piece.float()
             error += float((fake_quantize(weight, parse_format(fmt)) - weight).square().sum())
             norm += float(weight.square().sum())
@@ -257,94 +277,51 @@ class Passes:
                 return found
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A text and a rounding that a plan is measured with, and what is said meanwhile."""
+
+    ids: Tensor
+    roundings: Roundings
+    message: str
+
+
 def tallies(
     loaded: LoadedModel,
-    ids: Tensor,
     cancel: Cancel,
     assignments: Mapping[str, str],
-    ways: Sequence[tuple[Roundings, str]],
-    passes: Passes,
+    ways: Sequence[Way],
+    stage: str,
+    cluster: PlanCluster | None = None,
 ) -> Generator[Event, None, list[Tally]]:
-    """A plan on one text, with each of some roundings; beside them stands what is said meanwhile."""
-    bench, found = Bench(loaded, ids, cancel), list[Tally]()
-    for roundings, message in ways:
-        steps = bench.tallying(assignments, roundings)
-        found.append((yield from passes.of(steps, ids.numel(), message)))
-    return found
+    """A plan in several ways, those with one text after another; on a cluster all at the same time."""
+    texts = {id(way.ids): way.ids for way in ways}
+    tokens = sum(way.ids.numel() for way in ways) + sum(ids.numel() for ids in texts.values())
+    passes = Passes(stage, tokens)
+    if cluster is not None:
+        found = cluster.whole([(way.ids, way.roundings.changes(assignments)) for way in ways])
+        return (yield from passes.of(counted(found, len(ways)), tokens, "Measuring on the cluster"))
+    measured, bench = list[Tally](), None
+    for place, way in enumerate(ways):
+        if bench is None or way.ids is not ways[place - 1].ids:
+            bench = Bench(loaded, way.ids, cancel)
+        steps = bench.tallying(assignments, way.roundings)
+        measured.append((yield from passes.of(steps, way.ids.numel(), way.message)))
+    return measured
+
+
+def counted(found: Iterable[T], count: int) -> Generator[float, None, list[T]]:
+    """All that comes; on the way, which share of them is there."""
+    every = []
+    for each in found:
+        every.append(each)
+        yield len(every) / count
+    return every
 
 
 def joint_of(tally: Tally) -> Joint:
     """What a plan's measurement says, window by window."""
     return Joint(*(tuple(tally.by_window(column)) for column in ("kl_pq", "ce", "ce_full")))
-
-
-def _tally_of(
-    results: Iterator[Tally | float], passed: float, share: float = 1.0
-) -> Generator[float, None, Tally]:
-    """The tally; on the way, how often the text has passed if what precedes it is that share of a pass."""
-    while not isinstance(found := next(results), Tally):
-        yield passed + share * found
-    yield passed + 1
-    return found
-
-
-class _InMemory:
-    """Plans measured with all weights in memory."""
-
-    def __init__(self, loaded: LoadedModel, ids: Tensor, cancel: Cancel) -> None:
-        self._ids, self._lane = ids, Lane(loaded.model, cancel)
-        self.originals: dict[str, Tensor] = {
-            name: parameter.data for name, parameter in self._lane.parameters.items()
-        }
-        self._start: Walk | None = None  # at the model's first block, for whole plans
-
-    def whole(self, plan: Mapping[str, Change]) -> Generator[float, None, Tally]:
-        passed = 0.0
-        if self._start is None:
-            start = Walk(self._lane, self._ids, begun=False)
-            yield from start.begin()
-            self._start, passed = start, 1.0
-        return (yield from _tally_of(self._start.comparing(self._rounded(plan)), passed))
-
-    def moved(self, plan: Mapping[str, Change], moves: Sequence[tuple[Weight, Change]]) -> Iterator[Tally]:
-        self._start = None  # one set of full-precision logits in memory is enough
-        walk = Walk(self._lane, self._ids, plan=self._rounded(plan))
-        for weight, change in moves:
-            if weight.block is not None:
-                walk.advance(weight.block)
-            # The last state that is held is the full-precision model's, so the head takes the trunk too.
-            yield walk.compare(self._rounded({weight.name: change}))
-
-    def _rounded(self, changes: Mapping[str, Change]) -> dict[str, Tensor]:
-        return {name: changed_values(self.originals[name], each) for name, each in changes.items()}
-
-
-class _OnDisk:
-    """Plans measured with the weights of one block in memory."""
-
-    def __init__(self, loaded: LoadedModel, ids: Tensor, cancel: Cancel) -> None:
-        self._ids, self._lanes = ids, DiskLanes(loaded.model, cancel)
-        self.originals = self._lanes.main.stored
-        blocks = sum(p.numel() for p in self._lanes.main.blocks.parameters())
-        self._trunk = blocks / (blocks + self._lanes.main.stored_head.numel())
-        self._start: Stream | None = None
-
-    def whole(self, plan: Mapping[str, Change]) -> Generator[float, None, Tally]:
-        passed = 0.0
-        with self._lanes:
-            if self._start is None:
-                start = Stream(self._lanes, self._ids, begun=False)
-                yield from (self._trunk * share for share in start.begin())
-                self._start, passed = start, 1.0
-            results = self._start.compare([Changed(plan, 0)])
-            return (yield from _tally_of(results, passed, self._trunk))
-
-    def moved(self, plan: Mapping[str, Change], moves: Sequence[tuple[Weight, Change]]) -> Iterator[Tally]:
-        self._start = None
-        with self._lanes:
-            stream = Stream(self._lanes, self._ids, plan=plan)
-            found = stream.compare([changed(weight, change) for weight, change in moves])
-            yield from (tally for tally in found if not isinstance(tally, float))
 
 
 def spread_windows(

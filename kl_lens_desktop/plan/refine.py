@@ -9,11 +9,12 @@ from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.model.load import LoadedModel
+from kl_lens_desktop.plan.cluster import PlanCluster
 from kl_lens_desktop.plan.document import Plan, save_plan
 from kl_lens_desktop.plan.guard import ERRORS
 from kl_lens_desktop.plan.integers import save_integers
 from kl_lens_desktop.plan.jobs import RefineDone
-from kl_lens_desktop.plan.joint import Passes, joint_of, spread_windows, tallies
+from kl_lens_desktop.plan.joint import Way, joint_of, spread_windows, tallies
 from kl_lens_desktop.plan.repair import is_better
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Note
@@ -45,6 +46,7 @@ def refined(
     cancel: Cancel,
     stage: str,
     texts: Sequence[Path] = (),
+    cluster: PlanCluster | None = None,
 ) -> Generator[Event, None, Refined]:
     """Round a plan in sequence, and write it to `path` if that lowers its joint KL by more than its error.
 
@@ -79,18 +81,21 @@ def refined(
         judged_on = str(plan.rounding["text"])
         yield Note(f"{held_out.name} has too little text beyond the verdict's. The new integers are judged "
                    f"on windows of {judged_on} that they are not fitted to")  # fmt: skip
+    if cluster is not None:
+        yield Note("This computer rounds in sequence, and the cluster measures both roundings")
     record, work = record_of(plan.rounding, plan.sha256), path.with_name(f"{path.stem}.sequence{SUFFIX}")
     sequential = yield from round_in_sequence(
         loaded, plan.model.sha256, work, plan.assignments, roundings, by.fit, record, cancel, stage
     )
     other = dialogue_text() if held_out != dialogue_text() else held_out_text()
     elsewhere, _ = windows(loaded, [other], max(tokens // 2, 2 * window), window)
-    passes = Passes(stage, 3 * (judging.numel() + elsewhere.numel()))
-    ways = [(each, "Comparing both roundings") for each in (roundings, sequential)]
-    found = yield from tallies(loaded, judging, cancel, plan.assignments, ways, passes)
-    before, after = map(joint_of, found)
-    found = yield from tallies(loaded, elsewhere, cancel, plan.assignments, ways, passes)
-    before_there, after_there = map(joint_of, found)
+    ways = [
+        Way(ids, each, "Comparing both roundings")
+        for ids in (judging, elsewhere)
+        for each in (roundings, sequential)
+    ]
+    found = yield from tallies(loaded, cancel, plan.assignments, ways, stage, cluster)
+    before, after, before_there, after_there = map(joint_of, found)
     loss, loss_se = before_there.less_than(after_there)
     gain, gain_se = after.less_than(before)
     better = is_better(after, before)

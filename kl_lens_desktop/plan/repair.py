@@ -92,10 +92,14 @@ def repair(
         )
     size = search.size(now)
     limit = size if budget is None else budget
+    others = [{option.weight: other.get(option.weight, "fp16") for option in options} for other in starts]
+    others = [other for other in others if search.keeps(other) and search.size(other) <= limit]
+    if bench.measures_together:
+        for place, _ in enumerate(bench.each([now, *others])):
+            yield Progress(STAGE, place + 1, len(others) + 1, "Measuring plans by all metrics", "plans")
     joint = start = yield from _measured(bench, now, "Measuring the plan")
-    for other in starts:
-        other = {option.weight: other.get(option.weight, "fp16") for option in options}
-        if other != now and search.keeps(other) and search.size(other) <= limit:
+    for other in others:
+        if other != now:
             joint_there = yield from _measured(bench, other, "Measuring plans by other metrics")
             if is_better(joint_there, joint):
                 yield _repaired(now, other, joint, joint_there)
@@ -176,10 +180,10 @@ class _Search:
         }
         for move, joint in self._bench.neighbours(now, list(single)):
             yield single[move], joint
-        for place, name in wanted:
-            if len(self._items[place].weights) > 1:
-                together = dict.fromkeys(self._items[place].weights, name)
-                yield (place, name), self._bench.measure({**now, **together})
+        groups = [(place, name) for place, name in wanted if len(self._items[place].weights) > 1]
+        plans = ({**now, **dict.fromkeys(self._items[place].weights, name)} for place, name in groups)
+        for group, (_, joint) in zip(groups, self._bench.each(plans), strict=True):
+            yield group, joint
 
     def best_beyond_error(
         self, now: Assignment, joint: Joint, moves: Moves, limit: int, judge: int
@@ -188,25 +192,30 @@ class _Search:
 
         The half `judge` of the windows decides whether it is better, the other half made it.
         """
-        chosen_on = {move: measured.half(1 - judge) for move, measured in moves.items()}
-        tried: list[Assignment] = [now]
         found: tuple[Assignment, Joint] | None = None
-        for caution in CAUTION:
-            options = [
-                self._with_differences(place, item, now, joint.half(1 - judge), chosen_on, caution)
-                for place, item in enumerate(self._items)
-            ]
-            plan = self._spread(Front(options).within_bytes(limit))
-            if plan in tried:
-                continue
-            tried.append(plan)
-            measured = self._bench.measure(plan)
+        for plan, measured in self._bench.each(self._cautious(now, joint, moves, limit, judge)):
             verdict = is_better(measured.half(judge), joint.half(judge))
             if verdict and (found is None or measured.mean < found[1].mean):
                 found = plan, measured
             elif found is not None:
                 break
         return found
+
+    def _cautious(
+        self, now: Assignment, joint: Joint, moves: Moves, limit: int, judge: int
+    ) -> Iterator[Assignment]:
+        """The knapsack's plan on the half that does not judge, with more and more caution."""
+        chosen_on = {move: measured.half(1 - judge) for move, measured in moves.items()}
+        tried: list[Assignment] = [now]
+        for caution in CAUTION:
+            options = [
+                self._with_differences(place, item, now, joint.half(1 - judge), chosen_on, caution)
+                for place, item in enumerate(self._items)
+            ]
+            plan = self._spread(Front(options).within_bytes(limit))
+            if plan not in tried:
+                tried.append(plan)
+                yield plan
 
     def _with_differences(
         self, place: int, item: Item, now: Assignment, joint: Joint, moves: Moves, caution: float

@@ -11,6 +11,7 @@ from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_or_open
 from kl_lens_desktop.plan.allocate import Front
+from kl_lens_desktop.plan.cluster import PlanCluster, plan_cluster
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
 from kl_lens_desktop.plan.guard import measured
@@ -68,23 +69,29 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
         plan = plan.without_strange_figures
     held_out = job.text or held_out_text()
     yield from remarks(held_out)
-    plan, roundings, repaired = yield from _with_repair(loaded, plan, job, held_out, cancel)
     refining: Refined | None = None
-    if job.refine:
-        refining = yield from refined(
-            loaded,
-            path,
-            plan,
-            roundings,
-            held_out,
-            job.tokens,
-            job.window,
-            cancel,
-            STAGE,
-            [job.refine_text] if job.refine_text else (),
+    with plan_cluster(job.cluster, loaded, cancel) as cluster:
+        if cluster:
+            yield from cluster.begin(STAGE, local, identity.sha256)
+        plan, roundings, repaired = yield from _with_repair(loaded, plan, job, held_out, cancel, cluster)
+        if job.refine:
+            refining = yield from refined(
+                loaded,
+                path,
+                plan,
+                roundings,
+                held_out,
+                job.tokens,
+                job.window,
+                cancel,
+                STAGE,
+                [job.refine_text] if job.refine_text else (),
+                cluster,
+            )
+            plan, roundings = refining.plan, refining.roundings
+        figures = yield from measured(
+            loaded, plan, roundings, held_out, job.tokens, job.window, cancel, STAGE, cluster
         )
-        plan, roundings = refining.plan, refining.roundings
-    figures = yield from measured(loaded, plan, roundings, held_out, job.tokens, job.window, cancel, STAGE)
     if not load_plan(path).is_same_as(plan):
         raise InputError(
             f"{path} changed while it was measured", "the measurement is for the earlier plan", "Verify again"
@@ -100,7 +107,12 @@ def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]
 
 
 def _with_repair(
-    loaded: LoadedModel, plan: Plan, job: VerifyJob, held_out: Path, cancel: Cancel
+    loaded: LoadedModel,
+    plan: Plan,
+    job: VerifyJob,
+    held_out: Path,
+    cancel: Cancel,
+    cluster: PlanCluster | None,
 ) -> Generator[Event, None, tuple[Plan, Roundings, RepairDone | None]]:
     """The plan, repaired where the job says so, what rounds it, and what came of the repair."""
     path, given = job.plan, plan
@@ -110,7 +122,7 @@ def _with_repair(
     if job.repair is None:
         return plan, roundings, None
     found, repaired = plan, None
-    for event in _repaired(loaded, path, plan, job.repair, job.window, held_out, cancel, roundings):
+    for event in _repaired(loaded, path, plan, job.repair, job.window, held_out, cancel, roundings, cluster):
         if isinstance(event, Plan):
             found = event
         elif isinstance(event, dict):
@@ -169,6 +181,7 @@ def _repaired(
     held_out: Path,
     cancel: Cancel,
     roundings: Roundings,
+    cluster: PlanCluster | None,
 ) -> Iterator[Event | Plan | dict[str, Any]]:
     """The events of a repair, each better plan once it is saved, and at the end what came of it."""
     scores = tried(load_scores(by.scores), plan) if by.scores else None
@@ -183,7 +196,7 @@ def _repaired(
     about = {"model": plan.model.sha256, **read}
     if plan.rounding:
         about["rounding"] = plan.rounding
-    bench = Bench(loaded, ids, cancel, path.with_suffix(".joint.json"), about, roundings)
+    bench = Bench(loaded, ids, cancel, path.with_suffix(".joint.json"), about, roundings, cluster)
     options = weight_options(scores) if scores else unscored_options(bench, plan)
     if strange := set(plan.assignments) - {option.weight for option in options}:
         raise InputError(

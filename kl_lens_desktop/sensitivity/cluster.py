@@ -1,7 +1,7 @@
-"""Candidates measured by the computers of a Ray cluster, as one computer would have measured them.
+"""The computers of a Ray cluster, and the candidates they measure as one computer would have measured them.
 
-Ray is an optional package. Each computer gets one worker with all of its cores. Candidates are handed out a
-few at a time, so that the loss of a worker costs no more than what it was measuring.
+Ray is an optional package. Each computer gets one worker with all of its cores. Work is handed out a little
+at a time, so that the loss of a worker costs no more than what it was measuring.
 """
 
 import collections
@@ -11,15 +11,14 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kl_lens_desktop.errors import ChildError, InputError
+from kl_lens_desktop.errors import ChildError, InputError, KLLensError
 from kl_lens_desktop.files import reason
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.model.inventory import blocks
@@ -27,8 +26,9 @@ from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress
+from kl_lens_desktop.quantities import plural
 from kl_lens_desktop.repository.model_files import model_files
-from kl_lens_desktop.sensitivity.cluster_worker import OpenedModel, Worker, sent, versions
+from kl_lens_desktop.sensitivity.cluster_worker import ModelWorker, OpenedModel, Worker, sent, versions
 from kl_lens_desktop.sensitivity.measuring import Candidate, Found
 from kl_lens_desktop.sensitivity.metrics import Tally
 
@@ -37,6 +37,8 @@ _ANSWER_S = 5.0
 _PART = 2**26  # bytes of a file that are sent at a time
 _TOGETHER = 32  # candidates that pass a model on disk together: one widening of a block serves them all
 _REVIVALS = 3  # of a worker on the same computer
+Ask = Callable[[Any, list[int]], Any]
+"""Has a worker measure some of the things to be measured, by number; a list of what it found comes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,41 +63,36 @@ class _Place:
     under_way: dict[Any, list[int]] = field(default_factory=dict)
 
 
-class Cluster:
-    """The workers of one analysis; see `joined`.
+class Workers:
+    """A worker on each computer of a cluster, all with the same model; see `joined`.
 
     Parameters
     ----------
     ray : module
-    loaded : LoadedModel
-        The same model, on this computer.
+    cancel : Cancel
     """
 
-    together = False
-
-    def __init__(self, ray: Any, loaded: LoadedModel, precision: str, cancel: Cancel) -> None:
-        self._ray, self._cancel, self._precision = ray, cancel, precision
-        self.model: PreTrainedModel = loaded.model
-        self.depth = len(blocks(loaded.model))
+    def __init__(self, ray: Any, cancel: Cancel) -> None:
+        self._ray, self._cancel = ray, cancel
         self._places = [
             _Place(node["NodeID"], int(node["Resources"]["CPU"]), host=node["NodeManagerHostname"])
             for node in ray.nodes()
             if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
         ]
-        self._key, self._ids = 0, torch.empty(0)
+        self._told: tuple[str, tuple[Any, ...]] | None = None
 
-    @property
-    def count(self) -> int:
-        """How many candidates are measured at the same time."""
-        return sum(place.opened.count for place in self._places if place.opened)
+    def _kind(self, cores: int) -> tuple[type[ModelWorker], tuple[Any, ...]]:
+        """What a worker with so many cores is, and what it is made with."""
+        raise NotImplementedError
 
     def begin(self, stage: str, model: LocalModel, sha256: str) -> Iterator[Event]:
         """Start a worker on each computer and have it open the model, which is sent where it is not."""
         if not self._places:
             raise _none_left()
         for place in self._places:
-            yield Progress(stage, 0, 0, f"Starting on {place.host}")
             self._start(place)
+        for place in self._places:
+            yield Progress(stage, 0, 0, f"Starting on {place.host}")
             self._check_versions(place)
             if not self._get(place.actor.find.remote(model, sha256)):
                 yield from self._send(stage, place, model, sha256)
@@ -109,54 +106,55 @@ class Cluster:
             place.opened = self._get(reference)
         self._model, self._sha256 = model, sha256
         hosts = ", ".join(f"{place.host} ({place.cores})" for place in self._places)
-        yield Note(f"Measuring on {len(self._places)} computers of the cluster (cores): {hosts}")
+        count = plural(len(self._places), "computer")
+        yield Note(f"Measuring on {count} of the cluster (cores): {hosts}")
 
-    def open(self, ids: Tensor) -> RemoteText:
-        """As `Measuring.open`: every worker runs the text; the first to finish tells of it."""
-        self._key, self._ids = self._key + 1, ids
-        references = [place.actor.text.remote(self._key, ids) for place in self._places]
-        signal, finite = self._get(*references)
-        return RemoteText(self._key, signal, finite)
+    def _tell(self, method: str, *arguments: Any) -> list[Any]:
+        """Have every worker do this first, and later those that are started again."""
+        self._told = method, arguments
+        return [getattr(place.actor, method).remote(*arguments) for place in self._places]
 
-    def found(self, text: RemoteText, todo: Sequence[Candidate]) -> Generator[Found | float]:
-        """As `Measuring.found`."""
-        waiting = collections.deque(range(len(todo)))
-        results: dict[int, Found] = {}
-        for wanted in range(len(todo)):
+    def _in_order(self, count: int, ask: Ask, ahead: int = 2, size: int | None = None) -> Iterator[Any]:
+        """What workers find for each of `count` things, in their order; the next call ends this one.
+
+        Parameters
+        ----------
+        ask : Ask
+        ahead : int
+            How many lists a worker is given: what it measures now, and what it measures next.
+        size : int, optional
+            Of a list; by default what suits the worker's model.
+        """
+        for place in self._places:
+            place.under_way.clear()  # of a caller that wanted no more
+        waiting = collections.deque(range(count))
+        results: dict[int, Any] = {}
+        for wanted in range(count):
             while wanted not in results:
-                self._hand_out(text, todo, waiting)
+                for turn in range(1, ahead + 1):
+                    self._hand_out(waiting, ask, turn, size)
                 results.update(self._collected(waiting))
             yield results.pop(wanted)
 
-    def noise(self, text: RemoteText) -> Tally:
-        """As `Measuring.noise`."""
-        found: Tally = self._get(*(place.actor.noise.remote(text.key) for place in self._places[:1]))
-        return found
-
-    def broken(self) -> Iterator[str]:
-        """As `Measuring.broken`."""
-        yield from self._get(self._places[0].actor.broken.remote())
-
-    def _hand_out(self, text: RemoteText, todo: Sequence[Candidate], waiting: collections.deque[int]) -> None:
-        """Give each worker what it measures now, and what it measures next."""
+    def _hand_out(self, waiting: collections.deque[int], ask: Ask, most: int, size: int | None) -> None:
+        """Give a list to each worker that has fewer than so many."""
         for place in self._places:
             assert place.opened is not None
-            size = _TOGETHER if place.opened.mapped else place.opened.count
-            while waiting and len(place.under_way) < 2:
-                some = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-                given = [sent(todo[index]) for index in some]
-                place.under_way[place.actor.measure.remote(text.key, given)] = some
+            length = size or (_TOGETHER if place.opened.mapped else place.opened.count)
+            if waiting and len(place.under_way) < most:
+                some = [waiting.popleft() for _ in range(min(length, len(waiting)))]
+                place.under_way[ask(place.actor, some)] = some
 
-    def _collected(self, waiting: collections.deque[int]) -> dict[int, Found]:
+    def _collected(self, waiting: collections.deque[int]) -> dict[int, Any]:
         """What has come in; what a lost worker had in hand is waiting again, first in line."""
         self._cancel.check()
         references = [reference for place in self._places for reference in place.under_way]
         done, _ = self._ray.wait(references, num_returns=1, timeout=_POLL_S)
-        found: dict[int, Found] = {}
+        found: dict[int, Any] = {}
         for place in list(self._places):
             for reference in [each for each in place.under_way if each in done]:
                 try:
-                    results = self._ray.get(reference)
+                    results = self._result(reference)
                 except self._ray.exceptions.RayActorError:
                     lost = sorted(index for some in place.under_way.values() for index in some)
                     waiting.extendleft(reversed(lost))
@@ -170,8 +168,9 @@ class Cluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         strategy = NodeAffinitySchedulingStrategy(place.node, soft=False)
-        remote = self._ray.remote(Worker).options(num_cpus=place.cores, scheduling_strategy=strategy)
-        place.actor = remote.remote(place.cores, self._precision)
+        kind, made_with = self._kind(place.cores)
+        remote = self._ray.remote(kind).options(num_cpus=place.cores, scheduling_strategy=strategy)
+        place.actor = remote.remote(*made_with)
 
     def _revive(self, place: _Place) -> None:
         """Start a lost worker again where its computer is still there; its calls wait for the model."""
@@ -185,7 +184,9 @@ class Cluster:
         self._start(place)
         place.actor.find.remote(self._model, self._sha256)
         place.actor.open.remote()
-        place.actor.text.remote(self._key, self._ids)
+        if self._told:
+            method, arguments = self._told
+            getattr(place.actor, method).remote(*arguments)
 
     def _check_versions(self, place: _Place) -> None:
         place.host, theirs = self._get(place.actor.about.remote())
@@ -219,16 +220,78 @@ class Cluster:
             done, _ = self._ray.wait(left, num_returns=1, timeout=_POLL_S)
             for reference in done:
                 try:
-                    return self._ray.get(reference)
+                    return self._result(reference)
                 except self._ray.exceptions.RayActorError as error:
                     left.remove(reference)
                     if not left:
                         raise _none_left() from error
 
+    def _result(self, reference: Any) -> Any:
+        """What a call gave; what we raise there is raised here in its own words."""
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, KLLensError):
+                raise error.cause from error
+            raise
+
+
+class Cluster(Workers):
+    """The workers of one analysis.
+
+    Parameters
+    ----------
+    ray : module
+    loaded : LoadedModel
+        The same model, on this computer.
+    precision : str
+        As `sensitivity.jobs.Analysis` has it.
+    cancel : Cancel
+    """
+
+    together = False
+
+    def __init__(self, ray: Any, loaded: LoadedModel, precision: str, cancel: Cancel) -> None:
+        super().__init__(ray, cancel)
+        self._precision, self._key = precision, 0
+        self.model: PreTrainedModel = loaded.model
+        self.depth = len(blocks(loaded.model))
+
+    @property
+    def count(self) -> int:
+        """How many candidates are measured at the same time."""
+        return sum(place.opened.count for place in self._places if place.opened)
+
+    def open(self, ids: Tensor) -> RemoteText:
+        """As `Measuring.open`: every worker runs the text; the first to finish tells of it."""
+        self._key += 1
+        signal, finite = self._get(*self._tell("text", self._key, ids))
+        return RemoteText(self._key, signal, finite)
+
+    def found(self, text: RemoteText, todo: Sequence[Candidate]) -> Generator[Found | float]:
+        """As `Measuring.found`."""
+
+        def ask(worker: Any, some: Sequence[int]) -> Any:
+            return worker.measure.remote(text.key, [sent(todo[index]) for index in some])
+
+        yield from self._in_order(len(todo), ask)
+
+    def noise(self, text: RemoteText) -> Tally:
+        """As `Measuring.noise`."""
+        found: Tally = self._get(*(place.actor.noise.remote(text.key) for place in self._places[:1]))
+        return found
+
+    def broken(self) -> Iterator[str]:
+        """As `Measuring.broken`."""
+        yield from self._get(self._places[0].actor.broken.remote())
+
+    def _kind(self, cores: int) -> tuple[type[ModelWorker], tuple[Any, ...]]:
+        return Worker, (cores, self._precision)
+
 
 @contextlib.contextmanager
-def joined(address: str, loaded: LoadedModel, precision: str, cancel: Cancel) -> Iterator[Cluster]:
-    """The Ray cluster at an address, for the length of the block.
+def joined(address: str) -> Iterator[Any]:
+    """Ray's module, connected to the cluster at an address for the length of the block.
 
     Parameters
     ----------
@@ -267,7 +330,7 @@ def joined(address: str, loaded: LoadedModel, precision: str, cancel: Cancel) ->
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, heard)  # Ray puts its own in its place
     try:
-        yield Cluster(ray, loaded, precision, cancel)
+        yield ray
     finally:
         ray.shutdown()
 

@@ -1,4 +1,4 @@
-"""What a computer of a cluster does for an analysis: it opens the model once and measures what it is given.
+"""What a computer of a cluster does: it finds the model or receives it, opens it once, and measures.
 
 The figures are those of `measuring` on one computer, bit for bit, as long as the processors know the same
 instructions.
@@ -22,6 +22,7 @@ from kl_lens_desktop.hub.resolve import LocalModel, resolve_model
 from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.load import load_or_open
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import returned
 from kl_lens_desktop.quant.integers import Integers
 from kl_lens_desktop.quant.roundings import KeptRounding
 from kl_lens_desktop.repository.model_files import model_files
@@ -52,24 +53,18 @@ class OpenedModel:
     mapped: bool
 
 
-class Worker:
-    """An actor of Ray's, one on each computer; its methods are called one after the other.
+class ModelWorker:
+    """An actor of Ray's, one on each computer, that has the model; its methods run one after the other.
 
     Parameters
     ----------
     threads : int
         That it may compute with.
-    precision : str
-        As `sensitivity.jobs.Analysis` has it.
     """
 
-    def __init__(self, threads: int, precision: str) -> None:
+    def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._precision = precision
-        self._stack = contextlib.ExitStack()
         self._folder: Path | None = None
-        self._key = 0
-        self._text: Any = None
 
     def about(self) -> tuple[str, dict[str, str]]:
         """The computer's name, and `versions` there."""
@@ -95,10 +90,29 @@ class Worker:
             file.seek(start)
             file.write(data)
 
+
+class Worker(ModelWorker):
+    """Measures the candidates of an analysis.
+
+    Parameters
+    ----------
+    threads : int
+        That it may compute with.
+    precision : str
+        As `sensitivity.jobs.Analysis` has it.
+    """
+
+    def __init__(self, threads: int, precision: str) -> None:
+        super().__init__(threads)
+        self._precision = precision
+        self._stack = contextlib.ExitStack()
+        self._key = 0
+        self._text: Any = None
+
     def open(self) -> OpenedModel:
         """Open the model that was found."""
         assert self._folder is not None
-        loaded = _last(load_or_open(self._folder, "analyze"))
+        loaded = returned(load_or_open(self._folder, "analyze"))
         self._measuring: Measuring[Any] = self._stack.enter_context(
             measuring_here(loaded, self._precision, Cancel())
         )
@@ -129,12 +143,3 @@ class Worker:
 
 def _received(sha256: str) -> Path:
     return home() / "cluster" / sha256[:16]
-
-
-def _last(steps: Any) -> Any:
-    """What a generator of events returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as ended:
-            return ended.value

@@ -194,10 +194,8 @@ class _Measurement:
         with contextlib.ExitStack() as stack:
             stack.callback(self._ledger.save, now=True)
             if self._how.cluster:
-                address = self._how.cluster
-                self._cluster = stack.enter_context(
-                    joined(address, self._loaded, self._precision, self._cancel)
-                )
+                ray = stack.enter_context(joined(self._how.cluster))
+                self._cluster = Cluster(ray, self._loaded, self._precision, self._cancel)
                 yield from self._cluster.begin(STAGE, self._local, self._ledger.model_sha256)
             roundings = yield from self._rounded(pairs)
             if self._by_menu:
