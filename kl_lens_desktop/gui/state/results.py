@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class ModelResults:
     """All that was found for the model called `reference`, and in `problems` what was not usable."""
 
     reference: str
@@ -43,7 +43,7 @@ class ResultsReader:
 
     def read(
         self, reference: str, weights: Collection[str], workspace: Workspace, known_exports: dict[str, Path]
-    ) -> Results:
+    ) -> ModelResults:
         """What is there for a model with these weights; exports elsewhere stay as long as they are there."""
         from kl_lens_desktop.bench.report import load_bench
         from kl_lens_desktop.files import read_json
@@ -77,7 +77,7 @@ class ResultsReader:
             for name, why in damaged.items()
         ]
         exports = {name: folder for name, folder in exports.items() if name not in damaged}
-        return Results(
+        return ModelResults(
             reference,
             scores,
             plan,

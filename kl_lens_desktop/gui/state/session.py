@@ -22,7 +22,7 @@ from kl_lens_desktop.gui.state.background import Background
 from kl_lens_desktop.gui.state.chat import Chat
 from kl_lens_desktop.gui.state.job import Runner, Step
 from kl_lens_desktop.gui.state.job_queue import JobQueue
-from kl_lens_desktop.gui.state.results import Results, ResultsReader
+from kl_lens_desktop.gui.state.results import ModelResults, ResultsReader
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.stages import PAGE_OF, Stage, measured_weights, stages
 from kl_lens_desktop.gui.state.translation import tr
@@ -818,7 +818,7 @@ class Session(QObject):
         for signal in self._all_changed():
             signal.emit()
 
-    def _take_results(self, results: Results, asked: int) -> None:
+    def _take_results(self, results: ModelResults, asked: int) -> None:
         """Show what was read, unless something else is open or a later reading is shown already."""
         if asked <= self._taken or self.model is None or results.reference != self.model.reference:
             return
