@@ -107,6 +107,12 @@ def test_the_front_is_optimal_at_every_size_it_passes() -> None:
             assert loss == pytest.approx(_brute_force(options, point.bytes))
 
 
+def test_where_no_loss_is_worth_the_bytes_the_front_ends_with_the_least_loss() -> None:
+    choices = (Choice("fp16", 200, 0.0, 0.0), Choice("int8_sym", 100, -0.1, 0.1))  # by noise
+    front = Front([WeightOptions("w.weight", "mlp", 0, (1, 1), choices)])
+    assert front.no_smaller(100) == front.no_smaller(150) == {"w.weight": "int8_sym"}
+
+
 def test_between_those_sizes_too_it_is_the_optimum_of_brute_force() -> None:
     for seed in range(200):
         options = _options(random.Random(seed).choice((3, 4, 5, 6)), seed)

@@ -56,13 +56,17 @@ class Front:
         return self.points[-1].bytes
 
     def no_smaller(self, least: int, budget: int | None = None) -> dict[str, str]:
-        """The assignment for `budget` bytes, or `least`, or for the next more that takes up `least`."""
+        """The assignment for `budget` bytes, or `least`, or for the next more that takes up `least`.
+
+        Where formats that save bytes have losses below 0, by noise, no loss is worth that many bytes: then it
+        is the assignment of least loss.
+        """
         start = budget or least
         for more in range(start, 2 * start, max(start // 5000, 1)):
             solution = self._by_size.solve(more)
             if solution is not None and solution.weight >= least:
                 return self._assignment(solution.chosen)
-        raise AssertionError("no plan of the front is that large")
+        return self._assignment(self._by_size.along_hull(0))
 
     def within_bytes(self, budget: int) -> dict[str, str]:
         """The assignment of least loss in at most `budget` bytes.
