@@ -18,7 +18,7 @@ import tempfile
 import time
 from array import array
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", choices=["sample", *SHAPES])
     parser.add_argument("--minutes", type=float, default=0.0, help="begin no further job after these")
-    parser.add_argument("--tokens", type=int, help="of the text that weights are measured on")
+    parser.add_argument("--small", action="store_true", help="the smallest analysis and benchmark there are")
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.build:
@@ -69,7 +69,7 @@ def main() -> None:
             build = [sys.executable, "-m", "tests.benchmarks.bench_window", model, "--build", place]
             subprocess.run(build, check=True)
             model = place
-        _jobs(model, options.minutes, options.tokens)
+        _jobs(model, options.minutes, options.small)
 
 
 def _build(shape: str, folder: Path) -> None:
@@ -79,10 +79,11 @@ def _build(shape: str, folder: Path) -> None:
     saved(build_shape(shape).bfloat16(), folder)
 
 
-def _jobs(model: str, minutes: float, tokens: int | None) -> None:
+def _jobs(model: str, minutes: float, small: bool) -> None:
     """Compress the model, again from nothing while there are minutes left, and print what the window did."""
     from PySide6.QtCore import Qt, QTimer
 
+    from kl_lens_desktop.gui.shell.self_test import SHORT_ANALYSIS, SHORT_BENCHMARK
     from kl_lens_desktop.gui.state.session import QUICK
     from tests.contact_sheet import opened_window, wait
     from tests.gui.test_analysis import waited_for_a_core_s
@@ -102,8 +103,9 @@ def _jobs(model: str, minutes: float, tokens: int | None) -> None:
         session.effort = QUICK
         session.open_model(model)
         wait(lambda: session.model is not None and not session.job.running, _LONG_S)
-        if tokens:
-            session.set_analysis(replace(session.analysis, tokens=tokens))
+        if small:
+            session.set_analysis(SHORT_ANALYSIS)
+            session.settings.benchmark = SHORT_BENCHMARK
         timer = QTimer(interval=TICK_MS, timerType=Qt.TimerType.PreciseTimer)
         timer.timeout.connect(tick)
         started, memory = time.monotonic(), []
