@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.bench.settings import Benchmark
@@ -13,6 +15,7 @@ from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.export.page import BASELINES, ExportPage
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state.job import Step
+from kl_lens_desktop.gui.state.session import QUICK
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.process.events import Exported
 from tests.gui.conftest import JOB_MS, SMALL
@@ -35,6 +38,43 @@ def short(window: Window, short_sample: LocalModel, qtbot: QtBot) -> Window:
     session.set_analysis(SMALL)
     session.settings.benchmark = BRIEF
     return window
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_keys", [False, True], ids=["clicks", "keys"])
+def test_from_the_first_start_to_the_result_it_takes_two_steps(
+    window: Window, qtbot: QtBot, by_keys: bool
+) -> None:
+    """The sample as a newcomer compresses it: by two clicks, or by the keyboard alone."""
+    session = window.session
+    session.effort = QUICK
+    steps = 0
+
+    def press(button: QPushButton) -> None:
+        nonlocal steps
+        steps += 1
+        if not by_keys:
+            qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+            return
+        for _ in range(60):
+            if window.focusWidget() is button:
+                break
+            qtbot.keyClick(window.focusWidget() or window, Qt.Key.Key_Tab)
+        assert window.focusWidget() is button
+        qtbot.keyClick(button, Qt.Key.Key_Return)
+
+    page = window.page("Model")
+    (sample,) = (b for b in page.findChildren(QPushButton) if b.accessibleName() == "Try the sample")
+    press(sample)
+    qtbot.waitUntil(lambda: session.model is not None and not session.job.running, timeout=JOB_MS)
+    with qtbot.waitSignal(session.job.ended, timeout=4 * JOB_MS) as ended:
+        press(window.compress)
+    assert ended.args == ["finished"], session.log[-1]
+    bench = window.page("Benchmark")
+    assert isinstance(bench, BenchmarkPage)
+    qtbot.waitUntil(lambda: window.shown == "Benchmark" and bench.result.isVisible())
+    assert "of next words unchanged" in bench.sentence.text()
+    assert steps == 2
 
 
 def test_compress_takes_a_model_to_measured_ones_and_fills_every_page(short: Window, qtbot: QtBot) -> None:
