@@ -17,7 +17,7 @@ import pytest
 DURATIONS = Path(__file__).with_name("durations.json")
 PROPERTY = "processor_s"
 MOMENT_S = 0.2  # shorter ones are not recorded
-QUICK_SHARE = 0.005  # of the time of all tests: ``launch.py test --fast`` runs the shortest that take no more
+QUICK_SHARE = 0.002  # of the time of all tests: ``launch.py test --fast`` runs the shortest that take no more
 
 # Made once for a file and dear: all tests of the file that use one run on the same worker, one after another.
 # What else has the scope of a module is made again whenever tests of other files come between.
