@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,7 @@ class _Place:
     under_way: dict[Any, list[int]] = field(default_factory=dict)
 
 
-class Workers:
+class Workers(ABC):
     """A worker on each computer of a cluster, all with the same model; see `joined`.
 
     Parameters
@@ -81,9 +82,9 @@ class Workers:
         ]
         self._told: tuple[str, tuple[Any, ...]] | None = None
 
+    @abstractmethod
     def _kind(self, cores: int) -> tuple[type[ModelWorker], tuple[Any, ...]]:
         """What a worker with so many cores is, and what it is made with."""
-        raise NotImplementedError
 
     def begin(self, stage: str, model: LocalModel, sha256: str) -> Iterator[Event]:
         """Start a worker on each computer and have it open the model, which is sent where it is not."""

@@ -17,18 +17,18 @@ from pytestqt.qtbot import QtBot
 from kl_lens_desktop.files import read_json, write_json
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.shell import application
+from kl_lens_desktop.gui.shell.self_test import SHORT_ANALYSIS
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.events import Finished
-from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, save_scores
 from tests.machine import slowness
 
 OURS = ("job", "resources", "background", "chat")
-SMALL = Analysis(tokens=512, window=128, formats=("int4_sym_g64", "int8_sym"), rounding="nearest")
+SMALL = SHORT_ANALYSIS
 JOB_MS = 300_000
 
 

@@ -1,6 +1,5 @@
 """From weights to measured models: once through the one button, and once page by page."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +7,11 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
-from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
 from kl_lens_desktop.files import MODEL_XML, NPU_MODEL, WEIGHTS, read_json
 from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.export.page import BASELINES, ExportPage
+from kl_lens_desktop.gui.shell.self_test import SHORT_BENCHMARK
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.session import QUICK
@@ -23,12 +22,6 @@ from tests.gui.conftest import JOB_MS, SMALL
 VARIANTS = {"plan", *BASELINES}
 
 
-# One turn of few tokens, for what is done with the figures, not for the figures.
-BRIEF = replace(
-    Benchmark().quick, tokens=512, prompt_tokens=32, new_tokens=8, repeats=1, rounds=1, max_rounds=1
-)
-
-
 @pytest.fixture
 def short(window: Window, short_sample: LocalModel, qtbot: QtBot) -> Window:
     """The window with two of the sample's blocks open, and nothing measured yet."""
@@ -36,7 +29,7 @@ def short(window: Window, short_sample: LocalModel, qtbot: QtBot) -> Window:
     session.open_model(str(short_sample.folder))
     qtbot.waitUntil(lambda: session.model is not None and not session.job.running, timeout=JOB_MS)
     session.set_analysis(SMALL)
-    session.settings.benchmark = BRIEF
+    session.settings.benchmark = SHORT_BENCHMARK
     return window
 
 
@@ -164,7 +157,7 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_message_is_answered(
     assert isinstance(export, ExportPage)
     for name in ("fp16", "int8_sym"):
         export.choose(name, False)
-    session.settings.benchmark = BRIEF
+    session.settings.benchmark = SHORT_BENCHMARK
     session.devices = [{"name": "NPU", "available": True}]  # as where there is one
     session.devices_changed.emit()
     session.devices = []

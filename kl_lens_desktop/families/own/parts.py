@@ -30,8 +30,7 @@ class Masks:
 
 
 class WithHead:
-    """
-    For a class with the blocks in `model` and an output embedding in `lm_head`: logits.
+    """For a class with the blocks in `model` and an output embedding in `lm_head`: logits.
 
     `GenerationMixin` stays among the class's own bases: transformers looks for it there, and nowhere else.
     """
