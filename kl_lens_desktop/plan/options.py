@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from kl_lens_desktop.errors import InputError
@@ -85,7 +86,7 @@ def weight_options(
         if not entries:
             continue
         shape = tuple(weight["shape"])
-        full = Choice("fp16", stored_bytes(shape, parse_format("fp16")), 0.0, 0.0)
+        full = Choice("fp16", _stored_bytes(shape, "fp16"), 0.0, 0.0)
         rest = [
             choice
             for entry in entries
@@ -100,7 +101,7 @@ def weight_options(
 
 
 def _choice(entry: Entry, shape: tuple[int, ...], metric: str) -> Choice | None:
-    size = stored_bytes(shape, parse_format(entry.format))
+    size = _stored_bytes(shape, entry.format)
     if metric == "sqnr":
         loss = 10 ** (-entry.sqnr_db.mean / 10)
         return Choice(entry.format, size, loss, loss * entry.sqnr_db.se * 0.2302585)
@@ -110,6 +111,12 @@ def _choice(entry: Entry, shape: tuple[int, ...], metric: str) -> Choice | None:
         return Choice(entry.format, size, entry.delta_ce.mean, entry.delta_ce.se)
     estimate = {"kl": entry.kl_pq, "kl_qp": entry.kl_qp, "mse": entry.mse}[metric]
     return Choice(entry.format, size, max(estimate.mean, 0.0), estimate.se) if estimate.n else None
+
+
+@lru_cache(maxsize=1024)
+def _stored_bytes(shape: tuple[int, ...], name: str) -> int:
+    """`stored_bytes`, computed once for the many weights of one shape."""
+    return stored_bytes(shape, parse_format(name))
 
 
 def _priced(choice: Choice, weight: Mapping[str, Any], prices: ModelPrices) -> Choice | None:

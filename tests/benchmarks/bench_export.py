@@ -272,6 +272,7 @@ def main() -> None:
     parser.add_argument(
         "--f32", action="store_true", help="with the hint f32 instead of the device's default"
     )
+    parser.add_argument("--free", action="store_true", help="peers: not held to Lunar Lake's instructions")
     parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--export-plainly-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
@@ -283,7 +284,7 @@ def main() -> None:
     if options.peers:
         from tests.benchmarks.bench_peers import compare
 
-        compare(options.peers.resolve(), options.shape or "granite", options.turns)
+        compare(options.peers.resolve(), options.shape or "granite", options.turns, free=options.free)
     elif options.export_to:
         print(json.dumps(export(options.shape, options.export_to)))
     elif options.export_plainly_to:

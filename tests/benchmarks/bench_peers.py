@@ -3,12 +3,15 @@
 A folder keeps what is fetched (llama.cpp as npm's node-llama-cpp brings it, optimum-intel in an environment
 of its own) and what is made of random weights; a second call only measures. Every variant is a process with
 one thread and its client's defaults, and they take turns; what is printed is the median of the turns and of
-the ratios within a turn. oneDNN is held to Lunar Lake's instructions; a processor without AVX-VNNI has fewer.
+the ratios within a turn. All are held to Lunar Lake's instructions: oneDNN by its own variable, llama.cpp by
+taking away its libraries for AVX-512; a processor without AVX-VNNI has fewer. Products are in f32, as there,
+where no processor computes in bf16. With `free` each takes all the instructions that there are.
 """
 
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from tests.benchmarks.bench_export import build_shape
 from tests.models import saved
 
 NODE_LLAMA, OPTIMUM = "3.22.1", "2.2.0"
+WITHOUT_AVX_512 = ("alderlake", "haswell", "ivybridge", "piledriver", "sandybridge", "sse42", "x64")
 HERE = Path(__file__).parent
 PROMPT, DECODED = 512, 32
 OURS = {
@@ -33,17 +37,17 @@ OURS = {
 }
 
 
-def compare(folder: Path, shape: str, turns: int) -> None:
+def compare(folder: Path, shape: str, turns: int, *, free: bool = False) -> None:
     """Print what each variant of granite or mamba2, which llama.cpp knows, takes."""
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / shape
     if not model.exists():
         _build(shape, folder / "part")
         (folder / "part").rename(model)
-    commands = {**_llama(folder, model), **_optimum(folder, model), **_ours(folder, model)}
+    commands = {**_llama(folder, model, free), **_optimum(folder, model), **_ours(folder, model)}
     times: dict[tuple[str, str], list[float]] = {}
     with contextlib.ExitStack() as stack:
-        servers = {name: stack.enter_context(_started(command)) for name, command in commands.items()}
+        servers = {name: stack.enter_context(_started(command, free)) for name, command in commands.items()}
         for turn in range(turns + 1):  # the first turn warms up
             for what, count in (("decode", DECODED), ("prefill", PROMPT)):
                 for name, server in servers.items():
@@ -74,8 +78,23 @@ def llama_library(folder: Path) -> Path:
     return next(npm.glob("node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libllama.v*.so"))
 
 
-def _llama(folder: Path, model: Path) -> dict[str, list[str]]:
-    npm, library, commands = folder / "npm", llama_library(folder), {}
+def _held(npm: Path) -> Path:
+    """A copy of what npm fetched, without llama.cpp's libraries for instructions that Lunar Lake lacks."""
+    held = npm.with_name("npm-without-avx-512")
+    if not held.exists():
+        part = npm.with_name("part-npm")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(npm, part, symlinks=True)
+        for library in part.glob("node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-cpu-*.so"):
+            if library.stem.removeprefix("libggml-cpu-") not in WITHOUT_AVX_512:
+                library.unlink()
+        part.rename(held)
+    return held
+
+
+def _llama(folder: Path, model: Path, free: bool) -> dict[str, list[str]]:
+    library, commands = llama_library(folder), {}
+    npm = folder / "npm" if free else _held(folder / "npm")
     for name, kind in (("llama.cpp, Q4_0", "q4"), ("llama.cpp, Q8_0", "q8")):
         gguf = model / f"{kind}.gguf"
         if not gguf.exists():
@@ -123,7 +142,7 @@ def _ours(folder: Path, model: Path) -> dict[str, list[str]]:
 
 
 def _pipeline(python: Path, folder: Path) -> list[str]:
-    properties = json.dumps({"INFERENCE_NUM_THREADS": 1})
+    properties = json.dumps({"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
     return [str(python), str(HERE / "pipeline_times.py"), str(folder), properties]
 
 
@@ -146,8 +165,10 @@ def _same(*packages: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _started(command: list[str]) -> Iterator[Any]:
-    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2_VNNI", "OMP_NUM_THREADS": "1"}
+def _started(command: list[str], free: bool) -> Iterator[Any]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if not free:
+        environment["ONEDNN_MAX_CPU_ISA"] = "AVX2_VNNI"
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, **pipes)
     try:

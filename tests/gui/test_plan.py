@@ -20,6 +20,7 @@ from kl_lens_desktop.gui.plan.draft import Draft
 from kl_lens_desktop.gui.plan.page import PlanPage
 from kl_lens_desktop.gui.plan.table import FORMAT, LOSS
 from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.gui.state.results import ModelResults
 from kl_lens_desktop.plan.baselines import random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import load_plan, save_plan
@@ -67,6 +68,25 @@ def test_a_front_for_a_large_model_is_asked_within_fifty_milliseconds(sample_sco
     assignments = draft.assign("kl", (draft.smallest + draft.largest) // 2, Constraints())
     draft.totals(assignments)
     assert time.thread_time() - started < 0.05 * slowness()
+
+
+def test_a_plan_that_comes_with_its_scores_is_shown_and_none_is_made_before_it(
+    scored: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, page = scored.session, page_of(scored)
+    kept, plan = session.scores, session.plan
+    assert kept is not None
+    assert plan is not None
+    assert session.model is not None
+    fine = replace(plan, assignments=dict.fromkeys(plan.assignments, "int8_sym"), method="uniform-int8_sym")
+    session.forget_results()
+    shown = []
+    session.plan_changed.connect(lambda: shown.append(session.plan))
+    found = ModelResults(session.model.reference, kept, fine, [], {}, {}, None, None, [])
+    session._take_results(found, session._asked + 1)
+    assert {id(each) for each in shown} == {id(fine)}
+    assert page.budget.method.currentData() == "uniform-int8_sym"
+    assert session.plan is fine
 
 
 def test_an_override_is_a_pin_that_can_be_undone_and_redone(scored: Window, qtbot: QtBot) -> None:

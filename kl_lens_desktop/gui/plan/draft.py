@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from kl_lens_desktop import quantities
 from kl_lens_desktop.errors import InputError
@@ -81,6 +82,7 @@ class Draft:
         self._choices = {(o.weight, c.format): c for o in self.options for c in o.choices}
         self._by_metric: dict[str, list[WeightOptions]] = {"kl": self.options}
         self._fronts: dict[tuple[str, str], Front] = {}
+        self._uniform: dict[str, Totals] = {}
         self.change_rate = change_rate(scores)
 
     def front(self, metric: str = "kl", constraints: Constraints | None = None) -> Front:
@@ -98,14 +100,14 @@ class Draft:
             self._fronts[key] = Front(self._options_in(metric), constraints)
         return self._fronts[key]
 
-    @property
-    def formats(self) -> list[str]:
+    @cached_property
+    def formats(self) -> tuple[str, ...]:
         """The formats measured for every weight, FP16 first."""
-        return [
+        return tuple(
             name for name in all_formats() if all((o.weight, name) in self._choices for o in self.options)
-        ]
+        )
 
-    @property
+    @cached_property
     def smallest(self) -> int:
         return self.fixed + self.front().smallest
 
@@ -114,7 +116,10 @@ class Draft:
         return self.uniform("fp16").bytes
 
     def uniform(self, name: str) -> Totals:
-        return self.totals({option.weight: name for option in self.options})
+        """What one format for every weight costs."""
+        if name not in self._uniform:
+            self._uniform[name] = self.totals({option.weight: name for option in self.options})
+        return self._uniform[name]
 
     def choice(self, weight: str, name: str) -> Choice | None:
         """A weight's choice of a format, if it was measured."""

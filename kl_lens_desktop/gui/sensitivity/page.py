@@ -287,7 +287,8 @@ class SensitivityPage(Page):
         if model is None:
             return 0
         analysis, entries = self.settings_row.analysis, self.session.entries
-        wanted = {(w["name"], name) for w in model.matrices for name in self._offered(analysis)}
+        offered = self._offered(analysis)
+        wanted = {(w["name"], name) for w in model.matrices for name in offered}
         if not analysis.continues(self.session.analysis):
             return len(wanted)
         scores = self.session.scores

@@ -825,13 +825,16 @@ class Session(QObject):
         self._taken = asked
         for problem in results.problems:
             self.say("warning", problem)
+        another_plan = results.plan is not None and results.plan != self.plan
+        if another_plan:  # before its scores are told of, which would have a plan made where there is none
+            self.plan = results.plan
         if results.scores is not None and results.scores != self.scores:
             self.scores = results.scores
             self.entries = {(e.weight, e.format): e for e in results.scores.entries} | self.entries
             self.entries_changed.emit()
             self.scores_changed.emit()
-        if results.plan is not None and results.plan != self.plan:
-            self.set_plan(results.plan)
+        if another_plan:
+            self.plan_changed.emit()
         if results.baselines != self.baselines:
             self.baselines = results.baselines
             self.baselines_changed.emit()
