@@ -1,6 +1,6 @@
 """The plan as a map: the format of each weight, block by component."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from PySide6.QtCore import QPoint, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
@@ -97,7 +97,7 @@ class FormatKey(QWidget):
         self._names: list[str] = []
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
-    def show_formats(self, names: list[str]) -> None:
+    def show_formats(self, names: Sequence[str]) -> None:
         """One of each colour, by the number of bits."""
         by_colour = {theme.format_colour(name).name(): name for name in reversed(names)}
         self._names = sorted(by_colour.values(), key=lambda name: -parse_format(name).bits)

@@ -124,7 +124,7 @@ class WeightsCard(QWidget):
         """The weights of these scores, and the formats they can be set to."""
         self.table.show_draft(draft)
         self.map.show_draft(draft)
-        self.key.show_formats(draft.formats if draft else [])
+        self.key.show_formats(draft.formats if draft else ())
         self._formats.clear()
         for name in draft.formats if draft else ():
             self._formats.addAction(parse_format(name).label, partial(self._set_selected, name))
