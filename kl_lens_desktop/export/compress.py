@@ -19,6 +19,7 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import compress_model_transformation
 
 from kl_lens_desktop.errors import ExportError
+from kl_lens_desktop.export.scaled import divide_inputs
 from kl_lens_desktop.export.streamed import HollowWeights, piece_by_piece
 from kl_lens_desktop.export.trace import COMPUTED, CONSTANT_PREFIX, all_ops
 from kl_lens_desktop.export.values import found_sha256, given
@@ -157,6 +158,13 @@ def compress(
         backend.transform_model(graph, nncf_graph, taken)
     if weights:
         fill(graph, weights, weights.tensors.keys() - dict(pairs).keys(), cancel)
+    powers = {
+        name: found
+        for name, each in kept.items()
+        if (found := each.integers.exponents(each.pair)) is not None
+    }
+    if powers:
+        divide_inputs(graph, weight_constants(graph), powers)
 
 
 def _taken(

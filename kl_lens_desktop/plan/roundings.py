@@ -58,9 +58,9 @@ def plan_roundings(
     apart = files[0].with_name(f"{files[0].stem}.apart{SUFFIX}")
     try:
         weights = quantizable(inventory(loaded.model))
-        base = yield from round_by_data(
-            loaded, sha256, apart, weights, without_place(loaded, plan.assignments), by, cancel, stage
-        )
+        # Scaled columns are so in either order.
+        pairs = plan.fitted if by.record.get("scaled") else without_place(loaded, plan.assignments)
+        base = yield from round_by_data(loaded, sha256, apart, weights, pairs, by, cancel, stage)
         return (
             yield from round_in_sequence(
                 loaded, sha256, files[0], plan.assignments, base, by.fit, record, cancel, stage

@@ -112,11 +112,23 @@ def _inverse_turned(lower: Tensor, cancel: Cancel | None) -> Tensor:
     return found
 
 
-def gptq(weight: Tensor, about: Curvature, fmt: Format, cancel: Cancel, threads: Threads = map) -> Quantized:
+def gptq(
+    weight: Tensor,
+    about: Curvature,
+    fmt: Format,
+    cancel: Cancel,
+    threads: Threads = map,
+    exponents: Tensor | None = None,
+) -> Quantized:
     """Round a matrix (rows, channels) to a format of 2 to 4 bits, for inputs of that curvature.
+
+    Of 8 bits, each element becomes the nearest: that is of use where columns are multiplied.
 
     Parameters
     ----------
+    exponents : Tensor, optional
+        Powers of two (channels,) by which its columns are multiplied first; `about` is of inputs divided by
+        them.
     threads : callable
         As `map`: what it calls is independent, and torch does it best in one thread each.
 
@@ -131,9 +143,17 @@ def gptq(weight: Tensor, about: Curvature, fmt: Format, cancel: Cancel, threads:
 
     def rounded(piece: Tensor) -> Quantized:
         cancel.check()
-        return _part(piece.half().float().cpu(), about, fmt, size, cancel)
+        piece = scaled_columns(piece, exponents).half().float().cpu()
+        return quantize(piece, fmt) if fmt.bits > 4 else _part(piece, about, fmt, size, cancel)
 
     return combined(list(threads(rounded, weight.detach().split(rows))), torch.cat)
+
+
+def scaled_columns(matrix: Tensor, exponents: Tensor | None) -> Tensor:
+    """A matrix with its columns multiplied by powers of two, if there are any: in float32 then."""
+    if exponents is None:
+        return matrix
+    return torch.ldexp(matrix.detach().float(), exponents.to(matrix.device))
 
 
 def row_errors(error: Tensor, second_moment: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 Each weight has three tensors, ``WEIGHT|FORMAT|elements`` (…, rows, bytes), ``…|scale`` (…, rows, groups) and,
 where the format has them, ``…|zero_point``. Elements count from the lowest of the format; of 4 and 3 bits two
-share a byte, of 2 bits four, the first lowest. The metadata names the model, the text the rounding looked at,
-the pairs for which nearest rounding is better, and the SHA-256 of each pair.
+share a byte, of 2 bits four, the first lowest; one of 8 bits has its own. A matrix whose columns were
+multiplied by powers of two before they were rounded has ``…|exponents`` (1, channels) too, and what it is
+multiplied with is divided by them. The metadata names the model, the text the rounding looked at, the pairs
+for which nearest rounding is better, and the SHA-256 of each pair.
 """
 
 import contextlib
@@ -29,9 +31,10 @@ SCHEMA = "kl-lens/integers/1"
 SUFFIX = ".safetensors"
 BY_DATA, IN_SEQUENCE = "gptq", "gptaq"  # how integers are chosen: see `sensitivity.sequential`
 _HEADER_LIMIT = 64 * 2**20
-_PAIR_HEADER = 1200  # bytes that a pair takes in the header, with the longest name of a weight, at most
+_PAIR_HEADER = 1700  # bytes that a pair takes in the header, with the longest name of a weight, at most
 _RECORD_BYTES = 8192
-_DTYPES: dict[str, type[np.generic]] = {"U8": np.uint8, "F16": np.float16}
+_DTYPES: dict[str, type[np.generic]] = {"U8": np.uint8, "F16": np.float16, "I8": np.int8}
+_PARTS = ("elements", "scale", "zero_point")  # of each row
 _BUFFER = 2**24
 
 Pair = tuple[str, str]  # weight, format
@@ -39,22 +42,38 @@ Pair = tuple[str, str]  # weight, format
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One weight in one format, as the file holds it: elements and zero points uint8, scales float16."""
+    """One weight in one format, as the file holds it: elements and zero points uint8, scales float16.
+
+    `powers` are the exponents of two (1, channels), int8, by which its columns were multiplied before they
+    were rounded, if they were.
+    """
 
     elements: NDArray[np.uint8]
     scale: NDArray[np.float16]
     zero_point: NDArray[np.uint8] | None
+    powers: NDArray[np.int8] | None = None
 
     @property
     def parts(self) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {"elements": self.elements, "scale": self.scale}
-        return found if self.zero_point is None else {**found, "zero_point": self.zero_point}
+        if self.zero_point is not None:
+            found["zero_point"] = self.zero_point
+        return found if self.powers is None else {**found, "exponents": self.powers}
 
     def rows(self, pair: Pair, start: int, stop: int) -> "Packed":
         """Some rows, whose leading axes count as one; `pair` is what it holds, as of `Integers.rows`."""
         del pair
-        flat = {name: part.reshape(-1, part.shape[-1])[start:stop] for name, part in self.parts.items()}
-        return Packed(flat["elements"], flat["scale"], flat.get("zero_point"))
+        flat = {
+            name: part.reshape(-1, part.shape[-1])[start:stop]
+            for name, part in self.parts.items()
+            if name in _PARTS
+        }
+        return Packed(flat["elements"], flat["scale"], flat.get("zero_point"), self.powers)
+
+    def exponents(self, pair: Pair) -> NDArray[np.int8] | None:
+        """Of each column; as `Integers.exponents`."""
+        del pair
+        return None if self.powers is None else self.powers[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +135,34 @@ class Integers:
         }
         if fmt.has_zero_point:
             wanted["zero_point"] = np.uint8, (*lead, groups)
+        if "exponents" in places and len(shape) == 2:
+            wanted["exponents"] = np.int8, (1, channels)
         return wanted == {name: (place.dtype, place.shape) for name, place in places.items()}
 
     def rows(self, pair: Pair, start: int, stop: int) -> Packed:
         """Some rows of a weight, whose leading axes count as one."""
+        places = self._places[pair]
         with _in_words(self.path), self.path.open("rb") as file:
-            read = {name: _read(file, place, start, stop) for name, place in self._places[pair].items()}
-        return Packed(read["elements"], read["scale"], read.get("zero_point"))
+            read = {name: _read(file, places[name], start, stop) for name in _PARTS if name in places}
+        return Packed(read["elements"], read["scale"], read.get("zero_point"), self._powers(pair))
+
+    def exponents(self, pair: Pair) -> NDArray[np.int8] | None:
+        """Of two, by which each column was multiplied before it was rounded; None for as they are."""
+        powers = self._powers(pair)
+        return None if powers is None else powers[0]
+
+    def _powers(self, pair: Pair) -> NDArray[np.int8] | None:
+        if (place := self._places[pair].get("exponents")) is None:
+            return None
+        with _in_words(self.path), self.path.open("rb") as file:
+            return _read(file, place, 0, 1)
 
     def whole(self, pair: Pair) -> Packed:
         """A weight in its own shape."""
         places = self._places[pair]
         flat = self.rows(pair, 0, places["elements"].rows)
         shaped = {name: part.reshape(places[name].shape) for name, part in flat.parts.items()}
-        return Packed(shaped["elements"], shaped["scale"], shaped.get("zero_point"))
+        return Packed(shaped["elements"], shaped["scale"], shaped.get("zero_point"), shaped.get("exponents"))
 
     def is_sound(self, pair: Pair) -> bool:
         """Whether a pair's tensors have the hash that the file says."""
@@ -138,7 +171,7 @@ class Integers:
 
 def per_byte(fmt: Format) -> int:
     """How many elements share a byte."""
-    return 4 if fmt.bits == 2 else 2
+    return {2: 4, 8: 1}.get(fmt.bits, 2)
 
 
 def bytes_of_row(fmt: Format, channels: int) -> int:
@@ -147,10 +180,15 @@ def bytes_of_row(fmt: Format, channels: int) -> int:
 
 
 def packed_bytes(shape: Sequence[int], fmt: Format) -> int:
-    """Bytes in the file of a weight of `shape` (…, channels)."""
+    """Bytes in the file of a weight of `shape` (…, channels), whose columns are as they were."""
     groups = shape[-1] // group_size(fmt, shape[-1])
     per_row = bytes_of_row(fmt, shape[-1]) + groups * (SCALE_BYTES + fmt.has_zero_point)
     return math.prod(shape[:-1]) * per_row
+
+
+def most_packed_bytes(shape: Sequence[int], fmt: Format) -> int:
+    """As `packed_bytes`, if its columns are scaled, too."""
+    return packed_bytes(shape, fmt) + (shape[-1] if len(shape) == 2 else 0)
 
 
 def packed_sha256(packed: Packed) -> str:
@@ -201,7 +239,7 @@ def _opened(path: Path, header: dict[str, Any], start: int, size: int) -> Intege
     places: dict[Pair, dict[str, _Place]] = {}
     for name, tensor in header.items():
         weight, fmt, part = name.split("|")
-        if parse_format(fmt).bits > 4 or part not in ("elements", "scale", "zero_point"):
+        if parse_format(fmt).bits > 8 or part not in (*_PARTS, "exponents"):
             raise ValueError("a tensor of another kind")
         place = _Place(_DTYPES[tensor["dtype"]], tuple(map(int, tensor["shape"])), start + _first(tensor))
         if not 2 <= len(place.shape) <= 4 or min(place.shape) < 1:
@@ -257,7 +295,7 @@ class Writer:
         for name, part in packed.parts.items():
             data = np.ascontiguousarray(part).view(np.uint8).reshape(-1).data
             self._file.write(data)
-            dtype = "F16" if part.dtype == np.float16 else "U8"
+            dtype = next(key for key, kind in _DTYPES.items() if part.dtype == kind)
             offsets = [end, end + len(data)]
             tensors["|".join((*pair, name))] = {
                 "dtype": dtype, "shape": list(part.shape), "data_offsets": offsets

@@ -56,8 +56,14 @@ class KeptRounding:
         record = self.integers.record if isinstance(self.integers, Integers) else {}
         return str(record.get("method", BY_DATA))
 
+    @property
+    def exponents(self) -> Tensor | None:
+        """Of two, int8 (channels,), by which the columns were multiplied before they were rounded."""
+        found = self.integers.exponents(self.pair)
+        return None if found is None else torch.from_numpy(found)
+
     def write(self, into: Tensor, at: int | slice | Tensor | None = None) -> None:
-        """Write the float32 values that the runtime computes with.
+        """Write the float32 values that the runtime computes with, in place of the weight as it was.
 
         Parameters
         ----------
@@ -75,7 +81,10 @@ class KeptRounding:
         self._write(matrix, first * inner)
 
     def pieces(self, rows: int) -> Iterator[Quantized]:
-        """So many rows after the other, as the file holds them; leading axes count as one."""
+        """So many rows after the other, as the file holds them; leading axes count as one.
+
+        They are those of the weight with its columns multiplied, where it has `exponents`.
+        """
         every = int(np.prod(self.shape[:-1], dtype=np.int64))
         for start in range(0, every, rows):
             yield self._rows(start, min(start + rows, every))
@@ -84,7 +93,7 @@ class KeptRounding:
         rows = max(1, _PIECE // self.shape[-1])
         for place in range(0, len(matrix), rows):
             stop = min(place + rows, len(matrix))
-            matrix[place:stop] = self._rows(start + place, start + stop).dequantize()
+            matrix[place:stop] = self._values(self.integers.rows(self.pair, start + place, start + stop))
 
     def _write_rows(self, matrix: Tensor, rows: Tensor) -> None:
         """Rows by number, in any order. Those between them are read, a few at a time, and not unpacked."""
@@ -94,7 +103,13 @@ class KeptRounding:
             wanted = rows[places].numpy()
             first = int(wanted[0])
             read = self.integers.rows(self.pair, first, int(wanted[-1]) + 1)
-            matrix[places] = unpacked(_picked(read, wanted - first), self.format, self.shape[-1]).dequantize()
+            matrix[places] = self._values(_picked(read, wanted - first))
+
+    def _values(self, read: Packed) -> Tensor:
+        values = unpacked(read, self.format, self.shape[-1]).dequantize()
+        if read.powers is None:
+            return values
+        return torch.ldexp(values, -torch.from_numpy(read.powers[0]).int())
 
     def _rows(self, start: int, stop: int) -> Quantized:
         return unpacked(self.integers.rows(self.pair, start, stop), self.format, self.shape[-1])
@@ -155,8 +170,8 @@ def kept_in(integers: Integers, shapes: Mapping[str, Sequence[int]]) -> dict[Pai
     }
 
 
-def packed(stored: Quantized) -> Packed:
-    """A weight (…, groups, group) as `quant.integers` keeps it."""
+def packed(stored: Quantized, exponents: Tensor | None = None) -> Packed:
+    """A weight (…, groups, group) as `quant.integers` keeps it, its columns scaled by those powers of two."""
     codes = (stored.elements + _offset(stored.fmt)).to(torch.uint8).flatten(-2)
     share = per_byte(stored.fmt)
     spare = bytes_of_row(stored.fmt, codes.shape[-1]) * share - codes.shape[-1]
@@ -165,12 +180,13 @@ def packed(stored: Quantized) -> Packed:
     for place in range(share):
         elements |= codes[..., place::share] << (8 // share * place)
     zero = None if stored.zero_point is None else stored.zero_point.to(torch.uint8)[..., 0].numpy()
-    return Packed(elements.numpy(), stored.scale[..., 0].numpy(), zero)
+    powers = None if exponents is None else exponents.to(torch.int8)[None].numpy()
+    return Packed(elements.numpy(), stored.scale[..., 0].numpy(), zero, powers)
 
 
 def _picked(kept: Packed, rows: NDArray[np.int64]) -> Packed:
     zero = None if kept.zero_point is None else kept.zero_point[rows]
-    return Packed(kept.elements[rows], kept.scale[rows], zero)
+    return Packed(kept.elements[rows], kept.scale[rows], zero, kept.powers)
 
 
 def unpacked(kept: Packed, fmt: Format, channels: int) -> Quantized:

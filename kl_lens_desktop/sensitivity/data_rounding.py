@@ -24,13 +24,13 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import Format, parse_format
-from kl_lens_desktop.quant.gptq import Curvature, Threads, gptq
+from kl_lens_desktop.quant.gptq import Curvature, Threads, gptq, scaled_columns
 from kl_lens_desktop.quant.growing import Growing
 from kl_lens_desktop.quant.integers import (
     Pair,
     held_integers,
+    most_packed_bytes,
     open_integers,
-    packed_bytes,
 )
 from kl_lens_desktop.quant.rounding import Quantized, combined, fake_quantize
 from kl_lens_desktop.quant.roundings import NEAREST, KeptRounding, Roundings, kept_in, packed
@@ -49,7 +49,7 @@ from kl_lens_desktop.sensitivity.moments import (
 from kl_lens_desktop.text.bundled import calibration_text, text_sha256
 from kl_lens_desktop.text.windows import calibration_windows
 
-MOST_BITS = 4  # of eight, nearest rounding loses nothing that matters
+MOST_BITS = 4  # of eight, nearest rounding loses nothing that matters, but for small columns of large inputs
 _ERROR_ELEMENTS = 2**20  # of a weight at a time
 
 
@@ -76,7 +76,8 @@ class Calibration:
         return len(self.fit) + len(self.judge)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", Remembered(self.fit, self.judge))
+        scaled = bool(self.record.get("scaled"))
+        object.__setattr__(self, "inputs", Remembered(self.fit, self.judge, scaled=scaled))
 
 
 def calibration(
@@ -87,6 +88,7 @@ def calibration(
     skip: int | None = None,
     scored: int = 0,
     seed: int = 0,
+    scaled: bool = True,
 ) -> Calibration | None:
     """Windows of the first of `texts` (file, name) that is long enough; None if none is.
 
@@ -94,6 +96,9 @@ def calibration(
     ----------
     skip, scored, seed : int
         As for `text.windows.calibration_windows`.
+    scaled : bool
+        Whether columns of large inputs are scaled (see `outliers`), as in all roundings but those of older
+        versions.
     """
     for file, name in texts:
         found = calibration_windows(loaded, file, window, skip, scored, seed)
@@ -109,6 +114,7 @@ def calibration(
                 "seed": seed,
                 "damp": DAMP,
                 "damp_tied": DAMP_TIED,
+                **({"scaled": True} if scaled else {}),
             }
             return Calibration(fit, judge, record)
     return None
@@ -125,7 +131,9 @@ def calibration_of(loaded: LoadedModel, record: Mapping[str, Any], texts: Sequen
     for file in (*texts, calibration_text()):
         if text_sha256(file) == record["sha256"]:
             window, skip, seed = (int(record[key]) for key in ("window", "skip", "seed"))
-            found = calibration(loaded, [(file, str(record["text"]))], window, skip=skip, seed=seed)
+            scaled = bool(record.get("scaled"))
+            of_text = [(file, str(record["text"]))]
+            found = calibration(loaded, of_text, window, skip=skip, seed=seed, scaled=scaled)
             if found is not None and found.record == record:
                 return found
     raise InputError(
@@ -150,21 +158,21 @@ def round_by_data(
 ) -> Generator[Event, None, Roundings]:
     """The integers of every wanted pair, kept at `path`; what that file holds already is not computed again.
 
-    Formats of more than `MOST_BITS` bits are left out. A pair for which nearest rounding has the smaller
-    weighted error on the judging windows is noted and rounded so, unless `judged` is false. `noticed` is
-    called with what these weights have seen, as far as they have to be rounded. Where `cancel` says that the
-    time is up (see `clock.InTime`), what is not rounded by then stays as the nearest until another run.
+    Formats of which no integers are kept (`is_kept`) are left out. A pair for which nearest rounding has the
+    smaller weighted error on the judging windows is noted and rounded so, unless `judged` is false. `noticed`
+    is called with what these weights have seen, as far as they have to be rounded. Where `cancel` says that
+    the time is up (see `clock.InTime`), what is not rounded by then stays as the nearest until another run.
 
     Yields
     ------
     Progress, with the time left. Note, of what stays as the nearest for want of time or memory.
     """
     shapes = {weight.name: weight.shape for weight in weights}
-    pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if is_fitted(parse_format(fmt))]
+    pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if is_kept(parse_format(fmt), by.record)]
     grown = Growing(path, model_sha256, by.record, shapes)
     left = [pair for pair in pairs if pair not in grown.pairs]
     if left or grown.is_in_parts:
-        sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in left]
+        sizes = [most_packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in left]
         with grown.by(sizes) as writer:
             try:
                 if left:
@@ -264,6 +272,11 @@ def is_fitted(fmt: Format) -> bool:
     return fmt.bits <= MOST_BITS
 
 
+def is_kept(fmt: Format, record: Mapping[str, Any]) -> bool:
+    """Whether roundings of that record may keep integers: those of eight bits of scaled columns only."""
+    return is_fitted(fmt) or (fmt.bits == 8 and bool(record.get("scaled")))
+
+
 def _fitted(
     loaded: LoadedModel,
     pairs: Sequence[Pair],
@@ -346,15 +359,19 @@ def _round_seen(
     for weight in seen.weights:
         stored = parameters[weight.name]
         for fmt in formats[weight.name]:
+            if not is_fitted(fmt) and seen.exponents is None:
+                writer.add_nearest((weight.name, fmt.name))
+                continue
             if stored.dim() == 2:
-                matrices = [_round_matrix(stored, *seen.about(0, cancel), fmt, cancel, pool.map)]
+                about = seen.about(0, cancel)
+                matrices = [_round_matrix(stored, *about, fmt, cancel, pool.map, seen.exponents)]
             else:
                 matrices = _round_experts(stored, seen, fmt, cancel, pool)
             usable = [each.stored for each in matrices if each.stored is not None]
             better = sum(each.error for each in matrices) < sum(each.nearest for each in matrices)
             if len(usable) == len(matrices) and (better or not judged):
                 whole = usable[0] if stored.dim() == 2 else combined(usable, torch.stack)
-                writer.add((weight.name, fmt.name), packed(whole))
+                writer.add((weight.name, fmt.name), packed(whole, seen.exponents))
             else:
                 writer.add_nearest((weight.name, fmt.name))
 
@@ -383,31 +400,53 @@ def _round_experts(
 
 @torch.no_grad()
 def _round_matrix(
-    matrix: Tensor, about: Curvature | None, judge: Moment, fmt: Format, cancel: Cancel, threads: Threads
+    matrix: Tensor,
+    about: Curvature | None,
+    judge: Moment,
+    fmt: Format,
+    cancel: Cancel,
+    threads: Threads,
+    exponents: Tensor | None = None,
 ) -> _Fit:
+    """`exponents`, `about` and `judge` are as `Seen` has them: the scaled matrix is rounded."""
     cancel.check()
     if about is None:
         return _Fit(None)
-    rounded = gptq(matrix, about, fmt, cancel, threads)
-    return _Fit(rounded, *_errors(matrix, rounded, judge, cancel))
+    rounded = gptq(matrix, about, fmt, cancel, threads, exponents)
+    return _Fit(rounded, *_errors(matrix, rounded, judge, cancel, exponents))
 
 
 def errors_by_data(
-    about: Curvature | None, judge: Moment, rows: Tensor, formats: Sequence[Format], cancel: Cancel
+    about: Curvature | None,
+    judge: Moment,
+    rows: Tensor,
+    formats: Sequence[Format],
+    cancel: Cancel,
+    exponents: Tensor | None = None,
 ) -> dict[Format, tuple[float, bool]]:
-    """The weighted error of some rows of a matrix as they ship, and whether by rounding to nearest."""
+    """The weighted error of some rows of a matrix as they ship, and whether by rounding to nearest.
+
+    `exponents`, `about` and `judge` are as `Seen` has them.
+    """
     found = {}
     for fmt in formats:
-        fit = _round_matrix(rows, about, judge, fmt, cancel, map) if is_fitted(fmt) else _Fit(None)
+        is_tried = is_fitted(fmt) or (fmt.bits == 8 and exponents is not None)
+        fit = _round_matrix(rows, about, judge, fmt, cancel, map, exponents) if is_tried else _Fit(None)
         if fit.stored is not None and fit.error < fit.nearest:
             found[fmt] = fit.error, False
         else:
-            nearest = weighted_error(fake_quantize(rows, fmt) - rows, judge)
-            found[fmt] = nearest, True
+            found[fmt] = _nearest_error(rows, fmt, judge, exponents), True
     return found
 
 
-def _errors(matrix: Tensor, rounded: Quantized, judge: Moment, cancel: Cancel) -> tuple[float, float]:
+def _nearest_error(rows: Tensor, fmt: Format, judge: Moment, exponents: Tensor | None) -> float:
+    """Of rows rounded to nearest as they are, by the moment of inputs that are divided."""
+    return weighted_error(scaled_columns(fake_quantize(rows, fmt) - rows, exponents), judge)
+
+
+def _errors(
+    matrix: Tensor, rounded: Quantized, judge: Moment, cancel: Cancel, exponents: Tensor | None
+) -> tuple[float, float]:
     """The weighted error of a rounded matrix and that of nearest rounding."""
     ours = nearest = 0.0
     rows = max(1, _ERROR_ELEMENTS // matrix.shape[-1])
@@ -415,8 +454,9 @@ def _errors(matrix: Tensor, rounded: Quantized, judge: Moment, cancel: Cancel) -
         cancel.check()
         cut = slice(start, start + rows)
         piece = matrix[cut].float().cpu()
-        ours += weighted_error(_rows(rounded, cut).dequantize() - piece, judge)
-        nearest += weighted_error(fake_quantize(piece, rounded.fmt) - piece, judge)
+        error = _rows(rounded, cut).dequantize() - scaled_columns(piece, exponents)
+        ours += weighted_error(error, judge)
+        nearest += _nearest_error(piece, rounded.fmt, judge, exponents)
     return ours, nearest
 
 

@@ -184,7 +184,7 @@ class LocalErrors:
         # An expert that no judging token chose is judged by its layer's mean, and counts as one token.
         share = float(judge.tokens or 1) if len(seen.fit) > 1 else 1.0
         if self._by_data:
-            found = errors_by_data(about, judge, rows, formats, cancel)
+            found = errors_by_data(about, judge, rows, formats, cancel, seen.exponents)
             return [(fmt, share * error, nearest) for fmt, (error, nearest) in found.items()]
         cancel.check()
         return [

@@ -22,6 +22,7 @@ from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.quant.gptq import Curvature, curvature
+from kl_lens_desktop.sensitivity import outliers
 from kl_lens_desktop.sensitivity.forward import Beside, head_input, observed, trunk
 from kl_lens_desktop.sensitivity.products import Products
 
@@ -55,12 +56,16 @@ class Seen:
         made when it is asked for.
     damp : float
         How strongly to damp: see `DAMP`.
+    exponents : Tensor or None
+        Powers of two, int32 (channels,), by which the columns of these weights are to be multiplied: see
+        `outliers`. The moments are those of the inputs divided by them.
     """
 
     weights: tuple[Weight, ...]
     fit: Sequence[Moment]
     judge: Sequence[Moment]
     damp: float = DAMP
+    exponents: Tensor | None = None
     _made: dict[int, tuple[Curvature | None, Moment]] = field(default_factory=dict, repr=False)
 
     def about(self, place: int = 0, cancel: Cancel | None = None) -> tuple[Curvature | None, Moment]:
@@ -128,7 +133,13 @@ def weighted_error(error: Tensor, moment: Moment) -> float:
 
 
 def second_moments(
-    model: PreTrainedModel, fit: Tensor, judge: Tensor, cancel: Cancel, names: set[str] | None = None
+    model: PreTrainedModel,
+    fit: Tensor,
+    judge: Tensor,
+    cancel: Cancel,
+    names: set[str] | None = None,
+    *,
+    scaled: bool = False,
 ) -> Iterator[Seen | Unseen | float]:
     """The inputs of every quantizable weight, block by block; those of the embedding and the head last.
 
@@ -145,6 +156,8 @@ def second_moments(
         Token ids (windows, window), without a window in common.
     names : set of str, optional
         The weights that are wanted; all without it.
+    scaled : bool
+        Whether columns of large inputs may be scaled before they are rounded.
 
     Yields
     ------
@@ -152,7 +165,7 @@ def second_moments(
     """
     weights = [each for each in quantizable(inventory(model)) if names is None or each.name in names]
     with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel) as streamed:
-        yield from _Pass(streamed, fit, judge, weights).events()
+        yield from _Pass(streamed, fit, judge, weights, scaled).events()
 
 
 class Remembered:
@@ -162,10 +175,12 @@ class Remembered:
     ----------
     fit, judge : Tensor
         Token ids (windows, window), without a window in common.
+    scaled : bool
+        As for `second_moments`.
     """
 
-    def __init__(self, fit: Tensor, judge: Tensor) -> None:
-        self._fit, self._judge = fit, judge
+    def __init__(self, fit: Tensor, judge: Tensor, *, scaled: bool = False) -> None:
+        self._fit, self._judge, self._scaled = fit, judge, scaled
         self._held: list[Seen] = []
 
     @staticmethod
@@ -191,7 +206,7 @@ class Remembered:
             return
         self._held.clear()
         room: float = HELD_ELEMENTS
-        for seen in second_moments(model, self._fit, self._judge, cancel, names):
+        for seen in second_moments(model, self._fit, self._judge, cancel, names, scaled=self._scaled):
             if isinstance(seen, Seen):
                 room -= seen.held_elements
                 if room >= 0:
@@ -204,8 +219,10 @@ class Remembered:
 class _Pass:
     """One run of a text through a model."""
 
-    def __init__(self, streamed: ByBlock, fit: Tensor, judge: Tensor, weights: Sequence[Weight]) -> None:
-        self._streamed = streamed
+    def __init__(
+        self, streamed: ByBlock, fit: Tensor, judge: Tensor, weights: Sequence[Weight], scaled: bool
+    ) -> None:
+        self._streamed, self._scaled = streamed, scaled
         device = streamed.model.device
         fit, judge = fit.to(device), judge.to(device)
         self._ids = [
@@ -231,8 +248,22 @@ class _Pass:
                 with observed(self._streamed.blocks[block], None, beside if batch == 0 else []):
                     states[batch] = self._through(block, ids, half, states[batch], beside)
             yield (block + 1) / (depth + 1)
-            yield from self._watch.taken([key for key, last in self._last.items() if last == block])
+            for seen in self._watch.taken([key for key, last in self._last.items() if last == block]):
+                yield self._with_scales(seen) if isinstance(seen, Seen) and self._scaled else seen
         yield from self._ends(states)
+
+    def _with_scales(self, seen: Seen) -> Seen:
+        """With moments divided, in place, where columns are to be multiplied; experts stay as they are."""
+        if len(seen.weights[0].shape) != 2:
+            return seen
+        stored = [self._streamed.stored[weight.name] for weight in seen.weights]
+        found = outliers.exponents(stored, seen.fit[0].matrix)
+        if found is None:
+            return seen
+        scale = torch.exp2(-found.float())
+        for moment in (*seen.fit, *seen.judge):
+            moment.matrix.mul_(scale[:, None]).mul_(scale)
+        return replace(seen, exponents=found)
 
     def _through(
         self, block: int, ids: Tensor, half: int, hidden: Tensor | None, beside: Sequence[Beside]

@@ -25,15 +25,15 @@ from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Progress
 from kl_lens_desktop.quant.formats import parse_format
-from kl_lens_desktop.quant.gptq import Curvature, curvature, gptq
+from kl_lens_desktop.quant.gptq import Curvature, curvature, gptq, scaled_columns
 from kl_lens_desktop.quant.growing import Growing
 from kl_lens_desktop.quant.integers import (
     BY_DATA,
     IN_SEQUENCE,
     Integers,
     Pair,
+    most_packed_bytes,
     open_integers,
-    packed_bytes,
 )
 from kl_lens_desktop.quant.roundings import Change, KeptRounding, Roundings, kept_in, packed
 from kl_lens_desktop.sensitivity.data_rounding import is_fitted, lack_of_memory, threads
@@ -115,9 +115,9 @@ def round_in_sequence(
     weights = {weight.name: weight for weight in quantizable(inventory(loaded.model))}
     shapes = {name: weight.shape for name, weight in weights.items()}
     grown = Growing(path, model_sha256, record, shapes)
-    pairs = [pair for pair in assignments.items() if is_fitted(parse_format(pair[1]))]
+    pairs = [pair for pair in assignments.items() if is_fitted(parse_format(pair[1])) or pair in base.kept]
     apart = without_place(loaded, assignments)  # before stand-ins take the places of weights
-    sizes = [packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in pairs]
+    sizes = [most_packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in pairs]
     with (
         grown.by(sizes) as writer,
         threads() as pool,
@@ -289,7 +289,17 @@ class _Sequence:
                     self._keep(change)
         return lacking is not None
 
+    def _exponents(self, names: Sequence[str]) -> Tensor | None:
+        """Of the columns of weights with the same inputs, as rounding by data found them."""
+        for name in names:
+            base = self._base.change(name, self._assignments[name])
+            if isinstance(base, KeptRounding) and (found := base.exponents) is not None:
+                return found.int()
+        return None
+
     def _round(self, names: Sequence[str], pair: "_Pair") -> None:
+        if (exponents := self._exponents(names)) is not None:
+            pair.divide(exponents)
         about = curvature(pair.own(), DAMP, self._cancel)
         if about is None:  # inputs of no use
             self._changes |= {name: parse_format(self._assignments[name]) for name in names}
@@ -300,9 +310,11 @@ class _Sequence:
             fmt = parse_format(self._assignments[name])
             # Some rows at a time: in float64 a head alone may take more than there is.
             rows = self._streamed.stored[name].split(max(1, _MOVED // len(moved)))
-            target = torch.cat([(part.cpu().double() @ moved).float() for part in rows])
+            target = torch.cat(
+                [(scaled_columns(part.cpu(), exponents).double() @ moved).float() for part in rows]
+            )
             stored = gptq(target, about, fmt, self._cancel, self._pool.map)
-            kept = KeptRounding(packed(stored), (name, fmt.name), self._weights[name].shape)
+            kept = KeptRounding(packed(stored, exponents), (name, fmt.name), self._weights[name].shape)
             self._changes[name] = kept
             self._keep(kept)
 
@@ -325,6 +337,12 @@ class _Pair:
         self._own.addmm_(off.t(), off)
         self._cross.addmm_(right.t(), off)
         self._tokens += len(off)
+
+    def divide(self, exponents: Tensor) -> None:
+        """The sums of inputs divided by powers of two."""
+        scale = torch.exp2(-exponents.float())
+        for total in (self._own, self._cross):
+            total.mul_(scale[:, None]).mul_(scale)
 
     def own(self) -> Tensor:
         """X̃ᵀX̃ / tokens."""

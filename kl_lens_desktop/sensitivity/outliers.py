@@ -1,0 +1,81 @@
+"""Columns of large inputs, scaled up before a weight is rounded, and their inputs down: the function stays.
+
+Some channels of a large model's hidden states are many times as large as the others, and the columns that
+they meet are small. In a group with others these get a step as coarse as theirs, and large inputs multiply
+their error. So columns are multiplied by a power of the strength of their inputs before they are rounded, as
+in AWQ (Lin et al., arXiv 2306.00978): the nearest power of two, which no precision rounds. Where inputs have
+no such channels this makes a weight worse, so it is done only where it pays.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.rounding import fake_quantize
+
+_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the strength of the inputs, as exponents
+_TRIED = ("int4_sym_g64", "int3_sym_g64")
+_ROWS = 64  # of each weight, on which shares are compared
+_ENOUGH = 0.8  # of the error that is left: what scaling must bring
+_MOST = 12  # the largest exponent, either way
+_ROOM = 14  # bits before the point: scaled columns stay as far below the end of FP16
+_LEAST = 1e-8  # of the mean: strengths are told apart down to there
+
+
+@torch.no_grad()
+def exponents(weights: Sequence[Tensor], moment: Tensor) -> Tensor | None:
+    """By which powers of two to multiply the columns of weights with the same inputs; None for none.
+
+    Parameters
+    ----------
+    weights : sequence of Tensor
+        (rows, channels) each.
+    moment : Tensor
+        XᵀX / tokens of their inputs, float32 (channels, channels).
+
+    Returns
+    -------
+    Tensor or None
+        int32 (channels,). The weighted error of a few rows, rounded to nearest, is then at most `_ENOUGH` of
+        what it was: rounding by data gains less by it, but gains where that does.
+    """
+    strength = moment.diagonal().double()
+    mean = float(strength.mean())
+    if not (0 < mean < float("inf")):
+        return None
+    strength = strength.clamp(min=_LEAST * mean).log2() / 2
+    strength -= strength.mean()
+    ends = [torch.aminmax(weight.detach(), dim=0) for weight in weights]
+    largest = torch.stack([torch.maximum(-low, high).float().cpu() for low, high in ends]).amax(0)
+    room = (_ROOM - largest.clamp(min=2.0**-24).log2().ceil()).int()
+    rows = [_some(weight) for weight in weights]
+    found, least = None, _ENOUGH
+    before = _errors(rows, moment, None)
+    for share in _SHARES:
+        tried = (share * strength).round().int().clamp(-_MOST, _MOST).minimum(room)
+        if not tried.any() or not bool((before > 0).all()):
+            continue
+        left = float((_errors(rows, moment, tried) / before).log().mean().exp())
+        if left < least:
+            found, least = tried, left
+    return found
+
+
+def _some(weight: Tensor) -> Tensor:
+    places = torch.linspace(0, len(weight) - 1, min(_ROWS, len(weight)), device=weight.device).long()
+    return weight.detach()[places].float().cpu()
+
+
+def _errors(rows: Sequence[Tensor], moment: Tensor, tried: Tensor | None) -> Tensor:
+    """In each of the formats that are tried, of all weights together."""
+    return torch.tensor([sum(_error(part, moment, tried, name) for part in rows) for name in _TRIED])
+
+
+def _error(part: Tensor, moment: Tensor, tried: Tensor | None, name: str) -> float:
+    scaled = part if tried is None else torch.ldexp(part, tried)
+    error = fake_quantize(scaled, parse_format(name)) - scaled
+    if tried is not None:
+        error = torch.ldexp(error, -tried)
+    return float(((error @ moment) * error).sum())
