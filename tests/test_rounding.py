@@ -270,7 +270,7 @@ def test_a_small_model_reads_the_text_once_and_factors_each_moment_once(
     runs: list[int] = []
     factored: list[Tensor] = []
     pass_, factor = moments.second_moments, moments.curvature
-    monkeypatch.setattr(moments, "second_moments", lambda *args: runs.append(1) or pass_(*args))
+    monkeypatch.setattr(moments, "second_moments", lambda *args, **how: runs.append(1) or pass_(*args, **how))
     monkeypatch.setattr(moments, "curvature", lambda *args: factored.append(args[0]) or factor(*args))
     menu = ("int4_sym_g64", "int3_sym_g64", "int8_sym")
     scores = _analyze(small, tmp_path / "scores.json", formats=(), menu=menu, bits=4.0, minutes=minutes)

@@ -44,7 +44,8 @@ def divide_inputs(
         by_powers: dict[bytes, list[ov.Input]] = defaultdict(list)
         for port, raw in readers:
             by_powers[raw].append(port)
-        alone = len(by_powers) == 1 and len(readers) == len(source.get_target_inputs())
+        users = [port for port in source.get_target_inputs() if not _reads_shape(port.get_node())]
+        alone = len(by_powers) == 1 and len(readers) == len(users)
         for raw, same in by_powers.items():
             factors = np.ldexp(np.float32(1), -np.frombuffer(raw, np.int8).astype(np.int32))
             if not (alone and _divided_in_norm(source.get_node(), factors)):
@@ -93,6 +94,10 @@ def _divided_in_norm(norm: ov.Node, factors: NDArray[np.float32]) -> bool:
         made.set_friendly_name(constant.get_friendly_name())
         return True
     return False
+
+
+def _reads_shape(node: ov.Node) -> bool:
+    return bool(node.get_type_name() == "ShapeOf")
 
 
 def _last(value: ov.Output, channels: int) -> list[int]:
