@@ -16,6 +16,7 @@ from openvino import opset13 as ops
 
 from kl_lens_desktop.errors import ExportError
 
+_Division = tuple[bytes, bool]  # exponents, and whether channels are the last axis but one
 _BESIDE_WEIGHTS = ("Convert", "Subtract", "Multiply", "Reshape")  # what unpacks them
 
 
@@ -36,21 +37,21 @@ def divide_inputs(
     ExportError
         If the graph uses one of them in another way than as the second factor of a product.
     """
-    ports: dict[ov.Output, list[tuple[ov.Input, bytes]]] = defaultdict(list)
+    ports: dict[ov.Output, dict[_Division, list[ov.Input]]] = defaultdict(lambda: defaultdict(list))
     for name, powers in exponents.items():
         for port in _inputs_beside(name, constants[name].output(0)):
-            ports[port.get_source_output()].append((port, powers.tobytes()))
-    for source, readers in ports.items():
-        by_powers: dict[bytes, list[ov.Input]] = defaultdict(list)
-        for port, raw in readers:
-            by_powers[raw].append(port)
+            is_turned = bool(port.get_node().get_attributes()["transpose_a"])
+            ports[port.get_source_output()][powers.tobytes(), is_turned].append(port)
+    for source, divisions in ports.items():
         users = [port for port in source.get_target_inputs() if not _reads_shape(port.get_node())]
-        alone = len(by_powers) == 1 and len(readers) == len(users)
-        for raw, same in by_powers.items():
+        for (raw, is_turned), readers in divisions.items():
             factors = np.ldexp(np.float32(1), -np.frombuffer(raw, np.int8).astype(np.int32))
+            alone = len(readers) == len(users) and not is_turned
             if not (alone and _divided_in_norm(source.get_node(), factors)):
-                product = ops.multiply(source, ops.constant(factors.reshape(_last(source, len(factors)))))
-                for port in same:
+                shape = [1] * len(source.get_partial_shape())
+                shape[-2 if is_turned else -1] = len(factors)
+                product = ops.multiply(source, ops.constant(factors.reshape(shape)))
+                for port in readers:
                     port.replace_source_output(product.output(0))
     graph.validate_nodes_and_infer_types()
 
@@ -98,8 +99,3 @@ def _divided_in_norm(norm: ov.Node, factors: NDArray[np.float32]) -> bool:
 
 def _reads_shape(node: ov.Node) -> bool:
     return bool(node.get_type_name() == "ShapeOf")
-
-
-def _last(value: ov.Output, channels: int) -> list[int]:
-    """The shape of factors of the last axis."""
-    return [1] * (len(value.get_partial_shape()) - 1) + [channels]
