@@ -31,6 +31,7 @@ from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.integers import open_integers, writing
 from kl_lens_desktop.quant.rounding import fake_quantize, quantize
 from kl_lens_desktop.quant.roundings import NEAREST, Roundings, kept_in, packed
+from kl_lens_desktop.sensitivity import engine
 from kl_lens_desktop.sensitivity.data_rounding import Calibration, calibration, calibration_of
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.jobs import Analysis
@@ -40,6 +41,7 @@ from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.sensitivity.sequential import base_of, record_of, round_in_sequence
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
 from kl_lens_desktop.text.windows import windows
+from tests.models import build_folder
 from tests.stress import stressed_folder
 
 FORMATS = ("int4_sym_g64", "int8_sym")
@@ -205,6 +207,24 @@ def test_a_rounding_of_an_older_version_is_computed_again_as_it_was(stressed_mod
         if isinstance(seen, Seen)
     )
     assert first.exponents is None
+
+
+def test_scores_of_an_older_version_go_on_unscaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = LocalModel("small", build_folder("lfm2", tmp_path / "model"))
+    out = tmp_path / "scores.json"
+    how = Analysis((calibration_text(),), tokens=128, window=32, formats=("int4_sym_g64",))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            engine, "calibration", lambda *args, **named: calibration(*args, **{**named, "scaled": False})
+        )
+        list(analyze(local, out, how, Cancel()))
+    before = load_scores(out)
+    assert before.rounding is not None
+    assert "scaled" not in before.rounding
+    list(analyze(local, out, replace(how, formats=("int4_sym_g64", "int3_sym_g64")), Cancel()))
+    after = load_scores(out)
+    assert after.rounding == before.rounding
+    assert {entry.format for entry in after.entries} == {"int4_sym_g64", "int3_sym_g64"}
 
 
 def _plan(scored: Path, **formats: str) -> Plan:

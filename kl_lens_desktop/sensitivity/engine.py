@@ -280,15 +280,16 @@ def _calibration(
                    "choose another file name")  # fmt: skip
         return None
     skip = int(earlier["skip"]) if earlier else None
+    scaled = bool(earlier.get("scaled")) if earlier else True
     scored = how.tokens // len(sources)
-    found = calibration(loaded, sources, how.window, skip=skip, scored=scored, seed=how.seed)
+    found = calibration(loaded, sources, how.window, skip=skip, scored=scored, seed=how.seed, scaled=scaled)
     if found is not None and skip is not None and scored > skip:
         yield Note(f"From token {skip:,} on, the weights were fitted to windows that are scored now, and "
                    "score too well there. For more text, choose another file name", "warning")  # fmt: skip
     if found is None:
         yield Note("The text is too short to round by it as well: rounding by the bundled novels")
         bundled = [(calibration_text(), calibration_text().name)]
-        found = calibration(loaded, bundled, how.window, skip=skip, seed=how.seed)
+        found = calibration(loaded, bundled, how.window, skip=skip, seed=how.seed, scaled=scaled)
     if found is None:
         raise InputError(
             f"Cannot round by windows of {how.window} tokens",
