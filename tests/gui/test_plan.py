@@ -741,4 +741,5 @@ def test_a_measured_plan_has_a_measured_verdict(scored: Window) -> None:
     measured["top1_agreement"] = {"mean": 0.9, "se": 0.01, "n": 512}
     scored.session.set_plan(plan.with_measured(measured))
     assert page.verdict.words.text() == "Noticeable at times"
-    assert page.verdict.figures.text() == "Measured: KL 0.0100 nats per token, 90 % of next words unchanged."
+    words = page.verdict.figures.text().replace("\N{NO-BREAK SPACE}", " ")
+    assert words == "Measured: KL 0.0100 nats per token, 90 % of next words unchanged."

@@ -58,11 +58,10 @@ class VerdictLine(QWidget):
             if known
             else ""
         )
-        self.figures.setText(
-            tr("{source}: KL {kl} nats per token{share}.").format(
-                source=source, kl=quantities.significant(kl), share=share
-            )
+        words = tr("{source}: KL {kl} nats per token{share}.").format(
+            source=source, kl=quantities.significant(kl), share=share
         )
+        self.figures.setText(words.replace(" %", "\N{NO-BREAK SPACE}%"))
 
 
 def _explanation() -> str:
