@@ -1,7 +1,9 @@
 """Columns of large inputs are scaled before they are rounded, and nothing else of the model changes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -11,7 +13,7 @@ from openvino import opset13 as ops
 from safetensors import safe_open
 from torch import Tensor
 
-from kl_lens_desktop.errors import ExportError
+from kl_lens_desktop.errors import ExportError, InputError
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.compress import weight_constants
 from kl_lens_desktop.export.scaled import divide_inputs
@@ -27,12 +29,18 @@ from kl_lens_desktop.plan.propose import propose
 from kl_lens_desktop.plan.roundings import plan_roundings
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import returned
+from kl_lens_desktop.quant import growing
 from kl_lens_desktop.quant.formats import parse_format
 from kl_lens_desktop.quant.integers import open_integers, writing
 from kl_lens_desktop.quant.rounding import fake_quantize, quantize
 from kl_lens_desktop.quant.roundings import NEAREST, Roundings, kept_in, packed
 from kl_lens_desktop.sensitivity import engine
-from kl_lens_desktop.sensitivity.data_rounding import Calibration, calibration, calibration_of
+from kl_lens_desktop.sensitivity.data_rounding import (
+    Calibration,
+    calibration,
+    calibration_of,
+    round_by_data,
+)
 from kl_lens_desktop.sensitivity.engine import analyze
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.moments import Seen
@@ -100,6 +108,80 @@ def test_small_columns_of_large_inputs_are_multiplied() -> None:
 
 def test_columns_of_like_inputs_stay_as_they_are() -> None:
     assert exponents([_inputs(1.0)[0]], _inputs(1.0)[1]) is None
+
+
+def test_a_channel_that_is_silent_here_is_not_forgotten() -> None:
+    """It may speak on another text."""
+    weight, moment = _inputs(32.0)
+    moment[5] = moment[:, 5] = 0
+    found = exponents([weight], moment)
+    assert found is not None
+    scaled = torch.ldexp(weight, found)
+    back = torch.ldexp(fake_quantize(scaled, parse_format("int8_sym")), -found)
+    assert float((back - weight)[:, 5].norm() / weight[:, 5].norm()) < 0.1
+
+
+def test_exponents_are_those_of_all_weights_with_the_inputs_whoever_asks(
+    stressed_model: LoadedModel, tmp_path: Path
+) -> None:
+    """So a job that was killed between two of them goes on to the same bytes, and a norm can be divided."""
+    mixer = "model.layers.3.self_attn"
+    pairs = [(f"{mixer}.{name}.weight", "int4_sym_g64") for name in sorted(QKV)]
+    weights = quantizable(inventory(stressed_model.model))
+
+    def rounded(path: Path, wanted: list[tuple[str, str]]) -> None:
+        by = _calibration(stressed_model, scaled=True)
+        events = round_by_data(
+            stressed_model, "a" * 64, path, weights, wanted, by, Cancel(), "x", judged=False
+        )
+        returned(events)
+
+    whole, parted = tmp_path / "whole.safetensors", tmp_path / "parted.safetensors"
+    rounded(whole, pairs)
+    for place in range(3):
+        rounded(parted, pairs[2 - place :])
+    assert whole.read_bytes() == parted.read_bytes()
+    held = open_integers(whole)
+    powers = [held.exponents(pair) for pair in pairs]
+    assert powers[0] is not None
+    assert all(np.array_equal(powers[0], each) for each in powers)
+
+
+def test_no_room_is_asked_for_eight_bits_that_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_model(build_folder("lfm2", tmp_path / "model"))
+    weights = quantizable(inventory(loaded.model))
+    asked: list[int] = []
+    stock = growing.writing
+
+    def noted(path: Path, sha256: str, record: Any, sizes: Sequence[int], **how: bool) -> Any:
+        asked.append(sum(sizes))
+        return stock(path, sha256, record, sizes, **how)
+
+    monkeypatch.setattr(growing, "writing", noted)
+    most = []
+    for names in (FORMATS[:1], FORMATS):
+        by = calibration(loaded, [(calibration_text(), "a book")], 32)
+        assert by is not None
+        pairs = [(weight.name, name) for name in names for weight in weights]
+        path = tmp_path / f"{len(names)}.safetensors"
+        asked.clear()
+        returned(round_by_data(loaded, "a" * 64, path, weights, pairs, by, Cancel(), "x"))
+        most.append(max(asked))
+    assert most[0] == most[1] > 0
+    assert {name for _, name in open_integers(path).pairs} == {"int4_sym_g64"}
+
+
+def test_a_file_with_columns_scaled_beyond_measure_is_refused(tmp_path: Path) -> None:
+    path, pair = tmp_path / "x.safetensors", ("a.weight", "int4_sym_g64")
+    powers = torch.zeros(64, dtype=torch.int32)
+    powers[7] = -128
+    with writing(path, "a" * 64, {"text": "a book"}, [10_000]) as writer:
+        writer.add(pair, packed(quantize(torch.randn(4, 64), parse_format(pair[1])), powers))
+    kept = kept_in(open_integers(path), {"a.weight": (4, 64)})[pair]
+    with pytest.raises(InputError, match=r"a\.weight has columns scaled by more than 2 to the 12"):
+        kept.write(torch.empty(4, 64))
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])

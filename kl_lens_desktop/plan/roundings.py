@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.model.inventory import inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel
 from kl_lens_desktop.plan.document import Plan
@@ -56,6 +57,7 @@ def plan_roundings(
     yield Note(f"Rounding the plan in sequence again: {files[0].name} does not hold its integers")
     by = calibration_of(loaded, base_of(record), ())
     apart = files[0].with_name(f"{files[0].stem}.apart{SUFFIX}")
+    kept = False
     try:
         weights = quantizable(inventory(loaded.model))
         # Scaled columns are so in either order.
@@ -66,5 +68,9 @@ def plan_roundings(
                 loaded, sha256, files[0], plan.assignments, base, by.fit, record, cancel, stage
             )
         )
+    except Cancelled:  # the next time goes on from there
+        kept = True
+        raise
     finally:
-        remove(apart)
+        if not kept:
+            remove(apart)

@@ -34,6 +34,7 @@ _HEADER_LIMIT = 64 * 2**20
 _PAIR_HEADER = 1700  # bytes that a pair takes in the header, with the longest name of a weight, at most
 _RECORD_BYTES = 8192
 _DTYPES: dict[str, type[np.generic]] = {"U8": np.uint8, "F16": np.float16, "I8": np.int8}
+MOST_POWER = 12  # the largest exponent of two by which a column is multiplied, either way
 _PARTS = ("elements", "scale", "zero_point")  # of each row
 _BUFFER = 2**24
 
@@ -155,7 +156,14 @@ class Integers:
         if (place := self._places[pair].get("exponents")) is None:
             return None
         with _in_words(self.path), self.path.open("rb") as file:
-            return _read(file, place, 0, 1)
+            powers = _read(file, place, 0, 1)
+        if (np.abs(powers.astype(np.int32)) > MOST_POWER).any():
+            raise InputError(
+                f"Cannot use {self.path}",
+                f"{pair[0]} has columns scaled by more than 2 to the {MOST_POWER}",
+                "Analyze the model again",
+            )
+        return powers
 
     def whole(self, pair: Pair) -> Packed:
         """A weight in its own shape."""

@@ -172,7 +172,9 @@ def round_by_data(
     grown = Growing(path, model_sha256, by.record, shapes)
     left = [pair for pair in pairs if pair not in grown.pairs]
     if left or grown.is_in_parts:
-        sizes = [most_packed_bytes(shapes[name], parse_format(fmt)) for name, fmt in left]
+        # Of eight bits few are kept, if any: no room is asked for them beforehand.
+        asked = [(shapes[name], parse_format(fmt)) for name, fmt in left]
+        sizes = [most_packed_bytes(shape, fmt) if is_fitted(fmt) else 0 for shape, fmt in asked]
         with grown.by(sizes) as writer:
             try:
                 if left:

@@ -163,9 +163,10 @@ def second_moments(
     ------
     Seen, or Unseen where memory does not take it, and in between the share of the work that is done.
     """
-    weights = [each for each in quantizable(inventory(model)) if names is None or each.name in names]
+    weights = quantizable(inventory(model))
+    wanted = {weight.name for weight in weights if names is None or weight.name in names}
     with torch.no_grad(), fast_kernels(model), ByBlock(model, cancel) as streamed:
-        yield from _Pass(streamed, fit, judge, weights, scaled).events()
+        yield from _Pass(streamed, fit, judge, weights, wanted, scaled).events()
 
 
 class Remembered:
@@ -217,24 +218,40 @@ class Remembered:
 
 
 class _Pass:
-    """One run of a text through a model."""
+    """One run of a text through a model.
+
+    By which powers of two columns are scaled is told by all weights with the same inputs, whoever asks for
+    some of them: so, where they may be, the others of a block with one that is wanted are watched, too.
+    """
 
     def __init__(
-        self, streamed: ByBlock, fit: Tensor, judge: Tensor, weights: Sequence[Weight], scaled: bool
+        self,
+        streamed: ByBlock,
+        fit: Tensor,
+        judge: Tensor,
+        weights: Sequence[Weight],
+        wanted: set[str],
+        scaled: bool,
     ) -> None:
-        self._streamed, self._scaled = streamed, scaled
+        self._streamed, self._wanted, self._scaled = streamed, wanted, scaled
         device = streamed.model.device
         fit, judge = fit.to(device), judge.to(device)
         self._ids = [
             *((ids, 0) for ids in fit.split(max(1, BATCH_TOKENS // fit.shape[1]))),
             *((ids, 1) for ids in judge.split(max(1, BATCH_TOKENS // judge.shape[1]))),
         ]
-        self._weights = {id(streamed.stored[each.name]): each for each in weights}
         blocks = range(len(streamed.blocks))
-        readers = {
-            key: [block for block in blocks if streamed.reads(block, weight.name)]
-            for key, weight in self._weights.items()
+        reading = {
+            each.name: [block for block in blocks if streamed.reads(block, each.name)] for each in weights
         }
+        asked = {block for name in wanted for block in reading[name]}
+        self._weights = {
+            id(streamed.stored[each.name]): each
+            for each in weights
+            if each.name in wanted
+            or (scaled and len(each.shape) == 2 and asked.intersection(reading[each.name]))
+        }
+        readers = {key: reading[weight.name] for key, weight in self._weights.items()}
         self._last = {key: max(found, default=-1) for key, found in readers.items()}
         # Of weights that several blocks share, some have the same inputs in one block and not in another.
         self._watch = _Watch(self._weights, {key for key, found in readers.items() if len(found) == 1})
@@ -249,7 +266,10 @@ class _Pass:
                     states[batch] = self._through(block, ids, half, states[batch], beside)
             yield (block + 1) / (depth + 1)
             for seen in self._watch.taken([key for key, last in self._last.items() if last == block]):
-                yield self._with_scales(seen) if isinstance(seen, Seen) and self._scaled else seen
+                some = tuple(weight for weight in seen.weights if weight.name in self._wanted)
+                if some:
+                    scaled = self._with_scales(seen) if isinstance(seen, Seen) and self._scaled else seen
+                    yield replace(scaled, weights=some)
         yield from self._ends(states)
 
     def _with_scales(self, seen: Seen) -> Seen:
@@ -284,8 +304,9 @@ class _Pass:
     def _ends(self, states: Sequence[Tensor | None]) -> Iterator[Seen | Unseen | float]:
         model = self._streamed.model
         ends = {id(self._streamed.embedding), id(self._streamed.stored_head)}
-        for key in (key for key in self._weights if key in ends):
-            weight = self._weights[key]
+        for key, weight in self._weights.items():
+            if key not in ends or weight.name not in self._wanted:
+                continue
             tied = len(ends) == 1
             if lacking := lacking_memory(weight.shape[-1]):
                 yield Unseen((weight,), *lacking)

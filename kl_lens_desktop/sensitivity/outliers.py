@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.integers import MOST_POWER
 from kl_lens_desktop.quant.rounding import fake_quantize
 
 _SHARES = (0.25, 0.5, 0.75, 1.0)  # of the strength of the inputs, as exponents
 _TRIED = ("int4_sym_g64", "int3_sym_g64")
 _ROWS = 64  # of each weight, on which shares are compared
 _ENOUGH = 0.8  # of the error that is left: what scaling must bring
-_MOST = 12  # the largest exponent, either way
+_LEAST_POWER = -2  # a channel that is silent on this text may speak on another
 _ROOM = 14  # bits before the point: scaled columns stay as far below the end of FP16
 _LEAST = 1e-8  # of the mean: strengths are told apart down to there
 
@@ -46,7 +47,7 @@ def exponents(weights: Sequence[Tensor], moment: Tensor) -> Tensor | None:
     if not (0 < mean < float("inf")):
         return None
     strength = strength.clamp(min=_LEAST * mean).log2() / 2
-    strength -= strength.mean()
+    strength -= strength.median()
     ends = [torch.aminmax(weight.detach(), dim=0) for weight in weights]
     largest = torch.stack([torch.maximum(-low, high).float().cpu() for low, high in ends]).amax(0)
     room = (_ROOM - largest.clamp(min=2.0**-24).log2().ceil()).int()
@@ -54,7 +55,7 @@ def exponents(weights: Sequence[Tensor], moment: Tensor) -> Tensor | None:
     found, least = None, _ENOUGH
     before = _errors(rows, moment, None)
     for share in _SHARES:
-        tried = (share * strength).round().int().clamp(-_MOST, _MOST).minimum(room)
+        tried = (share * strength).round().int().clamp(_LEAST_POWER, MOST_POWER).minimum(room)
         if not tried.any() or not bool((before > 0).all()):
             continue
         left = float((_errors(rows, moment, tried) / before).log().mean().exp())
