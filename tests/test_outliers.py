@@ -49,6 +49,7 @@ from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.sensitivity.sequential import base_of, record_of, round_in_sequence
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
 from kl_lens_desktop.text.windows import windows
+from tests.little_text import read_little
 from tests.models import build_folder
 from tests.stress import stressed_folder
 
@@ -59,12 +60,7 @@ CHANNELS = 128
 
 @pytest.fixture(autouse=True)
 def little_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    _read_little(monkeypatch)
-
-
-def _read_little(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("kl_lens_desktop.text.windows.FIT_TOKENS", 1024)
-    patch.setattr("kl_lens_desktop.text.windows.JUDGE_TOKENS", 256)
+    read_little(monkeypatch, 1024, 256)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +75,7 @@ def scored(stressed: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("scored") / "scores.json"
     how = Analysis((calibration_text(),), tokens=256, window=64, formats=FORMATS)
     with pytest.MonkeyPatch.context() as patch:
-        _read_little(patch)
+        read_little(patch, 1024, 256)
         for _ in analyze(stressed, out, how, Cancel()):
             pass
     return out

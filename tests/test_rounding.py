@@ -49,6 +49,7 @@ from kl_lens_desktop.sensitivity.estimate import Costs, rounding_seconds
 from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores
 from kl_lens_desktop.text.bundled import calibration_text, dialogue_text, held_out_text, text_sha256
+from tests.little_text import read_little
 from tests.models import build_bf16_folder, build_folder
 
 LOW = [name for name in all_formats() if parse_format(name).bits <= 4]
@@ -57,12 +58,7 @@ RECORD = {"text": "a book"}
 
 @pytest.fixture(autouse=True)
 def little_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    _read_little(monkeypatch)
-
-
-def _read_little(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("kl_lens_desktop.text.windows.FIT_TOKENS", 512)
-    patch.setattr("kl_lens_desktop.text.windows.JUDGE_TOKENS", 128)
+    read_little(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +82,7 @@ def analyzed(small: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The folder of that model's scores and integers."""
     folder = tmp_path_factory.mktemp("analyzed")
     with pytest.MonkeyPatch.context() as patch:
-        _read_little(patch)
+        read_little(patch)
         _analyze(small, folder / "scores.json")
     return folder
 

@@ -32,6 +32,7 @@ from kl_lens_desktop.sensitivity.jobs import Analysis
 from kl_lens_desktop.sensitivity.scores import load_scores
 from kl_lens_desktop.sensitivity.sequential import round_in_sequence, without_place
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text, read_text
+from tests.little_text import read_little
 from tests.models import build_folder
 
 RECORD = {"method": IN_SEQUENCE, "text": "a book"}
@@ -185,8 +186,7 @@ def small(analyzed: tuple[LocalModel, Path], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _read_little(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("kl_lens_desktop.text.windows.FIT_TOKENS", 512)
-    patch.setattr("kl_lens_desktop.text.windows.JUDGE_TOKENS", 128)
+    read_little(patch)
     patch.setattr("kl_lens_desktop.plan.refine.REFINE_TOKENS", 256)
 
 

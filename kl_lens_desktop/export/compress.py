@@ -158,11 +158,7 @@ def compress(
         backend.transform_model(graph, nncf_graph, taken)
     if weights:
         fill(graph, weights, weights.tensors.keys() - dict(pairs).keys(), cancel)
-    powers = {
-        name: found
-        for name, each in kept.items()
-        if (found := each.integers.exponents(each.pair)) is not None
-    }
+    powers = {name: found.numpy() for name, each in kept.items() if (found := each.exponents) is not None}
     if powers:
         divide_inputs(graph, weight_constants(graph), powers)
 

@@ -14,6 +14,7 @@ from kl_lens_desktop.quant.integers import SUFFIX, Pair
 from kl_lens_desktop.quant.roundings import Roundings
 from kl_lens_desktop.sensitivity.data_rounding import (
     calibration_of,
+    is_scaled,
     kept_in_files,
     named,
     round_by_data,
@@ -61,7 +62,7 @@ def plan_roundings(
     try:
         weights = quantizable(inventory(loaded.model))
         # Scaled columns are so in either order.
-        pairs = plan.fitted if by.record.get("scaled") else without_place(loaded, plan.assignments)
+        pairs = plan.fitted if is_scaled(record) else without_place(loaded, plan.assignments)
         base = yield from round_by_data(loaded, sha256, apart, weights, pairs, by, cancel, stage)
         return (
             yield from round_in_sequence(

@@ -145,18 +145,19 @@ class Integers:
         places = self._places[pair]
         with _in_words(self.path), self.path.open("rb") as file:
             read = {name: _read(file, places[name], start, stop) for name in _PARTS if name in places}
-        return Packed(read["elements"], read["scale"], read.get("zero_point"), self._powers(pair))
+            powers = self._powers(file, pair)
+        return Packed(read["elements"], read["scale"], read.get("zero_point"), powers)
 
     def exponents(self, pair: Pair) -> NDArray[np.int8] | None:
         """Of two, by which each column was multiplied before it was rounded; None for as they are."""
-        powers = self._powers(pair)
+        with _in_words(self.path), self.path.open("rb") as file:
+            powers = self._powers(file, pair)
         return None if powers is None else powers[0]
 
-    def _powers(self, pair: Pair) -> NDArray[np.int8] | None:
+    def _powers(self, file: BinaryIO, pair: Pair) -> NDArray[np.int8] | None:
         if (place := self._places[pair].get("exponents")) is None:
             return None
-        with _in_words(self.path), self.path.open("rb") as file:
-            powers = _read(file, place, 0, 1)
+        powers = _read(file, place, 0, 1)
         if (np.abs(powers.astype(np.int32)) > MOST_POWER).any():
             raise InputError(
                 f"Cannot use {self.path}",

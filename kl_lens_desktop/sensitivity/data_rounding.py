@@ -76,8 +76,8 @@ class Calibration:
         return len(self.fit) + len(self.judge)
 
     def __post_init__(self) -> None:
-        scaled = bool(self.record.get("scaled"))
-        object.__setattr__(self, "inputs", Remembered(self.fit, self.judge, scaled=scaled))
+        inputs = Remembered(self.fit, self.judge, scaled=is_scaled(self.record))
+        object.__setattr__(self, "inputs", inputs)
 
 
 def calibration(
@@ -131,9 +131,8 @@ def calibration_of(loaded: LoadedModel, record: Mapping[str, Any], texts: Sequen
     for file in (*texts, calibration_text()):
         if text_sha256(file) == record["sha256"]:
             window, skip, seed = (int(record[key]) for key in ("window", "skip", "seed"))
-            scaled = bool(record.get("scaled"))
             of_text = [(file, str(record["text"]))]
-            found = calibration(loaded, of_text, window, skip=skip, seed=seed, scaled=scaled)
+            found = calibration(loaded, of_text, window, skip=skip, seed=seed, scaled=is_scaled(record))
             if found is not None and found.record == record:
                 return found
     raise InputError(
@@ -168,7 +167,8 @@ def round_by_data(
     Progress, with the time left. Note, of what stays as the nearest for want of time or memory.
     """
     shapes = {weight.name: weight.shape for weight in weights}
-    pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if is_kept(parse_format(fmt), by.record)]
+    scaled = is_scaled(by.record)
+    pairs = [(name, fmt) for name, fmt in dict.fromkeys(wanted) if is_kept(parse_format(fmt), scaled=scaled)]
     grown = Growing(path, model_sha256, by.record, shapes)
     left = [pair for pair in pairs if pair not in grown.pairs]
     if left or grown.is_in_parts:
@@ -274,9 +274,14 @@ def is_fitted(fmt: Format) -> bool:
     return fmt.bits <= MOST_BITS
 
 
-def is_kept(fmt: Format, record: Mapping[str, Any]) -> bool:
-    """Whether roundings of that record may keep integers: those of eight bits of scaled columns only."""
-    return is_fitted(fmt) or (fmt.bits == 8 and bool(record.get("scaled")))
+def is_scaled(record: Mapping[str, Any]) -> bool:
+    """Whether columns of large inputs are scaled in roundings of that record; not in older versions."""
+    return bool(record.get("scaled"))
+
+
+def is_kept(fmt: Format, *, scaled: bool) -> bool:
+    """Whether integers of a format are kept: those of eight bits of scaled columns only."""
+    return is_fitted(fmt) or (fmt.bits == 8 and scaled)
 
 
 def _fitted(
@@ -361,7 +366,7 @@ def _round_seen(
     for weight in seen.weights:
         stored = parameters[weight.name]
         for fmt in formats[weight.name]:
-            if not is_fitted(fmt) and seen.exponents is None:
+            if not is_kept(fmt, scaled=seen.exponents is not None):
                 writer.add_nearest((weight.name, fmt.name))
                 continue
             if stored.dim() == 2:
@@ -432,7 +437,7 @@ def errors_by_data(
     """
     found = {}
     for fmt in formats:
-        is_tried = is_fitted(fmt) or (fmt.bits == 8 and exponents is not None)
+        is_tried = is_kept(fmt, scaled=exponents is not None)
         fit = _round_matrix(rows, about, judge, fmt, cancel, map, exponents) if is_tried else _Fit(None)
         if fit.stored is not None and fit.error < fit.nearest:
             found[fmt] = fit.error, False

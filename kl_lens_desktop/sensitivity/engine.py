@@ -39,7 +39,13 @@ from kl_lens_desktop.sensitivity import race
 from kl_lens_desktop.sensitivity.calibrate import calibrate
 from kl_lens_desktop.sensitivity.clock import ROUNDING, Clock, InTime
 from kl_lens_desktop.sensitivity.cluster import Cluster, joined
-from kl_lens_desktop.sensitivity.data_rounding import Calibration, calibration, is_fitted, round_by_data
+from kl_lens_desktop.sensitivity.data_rounding import (
+    Calibration,
+    calibration,
+    is_fitted,
+    is_scaled,
+    round_by_data,
+)
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.estimate import MOMENT_WINDOWS, rounding_seconds
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, Analysis
@@ -280,7 +286,7 @@ def _calibration(
                    "choose another file name")  # fmt: skip
         return None
     skip = int(earlier["skip"]) if earlier else None
-    scaled = bool(earlier.get("scaled")) if earlier else True
+    scaled = is_scaled(earlier) if earlier else True
     scored = how.tokens // len(sources)
     found = calibration(loaded, sources, how.window, skip=skip, scored=scored, seed=how.seed, scaled=scaled)
     if found is not None and skip is not None and scored > skip:

@@ -280,9 +280,8 @@ class _Pass:
         found = outliers.exponents(stored, seen.fit[0].matrix)
         if found is None:
             return seen
-        scale = torch.exp2(-found.float())
         for moment in (*seen.fit, *seen.judge):
-            moment.matrix.mul_(scale[:, None]).mul_(scale)
+            outliers.divide(moment.matrix, found)
         return replace(seen, exponents=found)
 
     def _through(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.gptq import row_errors, scaled_columns
 from kl_lens_desktop.quant.integers import MOST_POWER
 from kl_lens_desktop.quant.rounding import fake_quantize
 
@@ -21,8 +22,8 @@ _TRIED = ("int4_sym_g64", "int3_sym_g64")
 _ROWS = 64  # of each weight, on which shares are compared
 _ENOUGH = 0.8  # of the error that is left: what scaling must bring
 _LEAST_POWER = -2  # a channel that is silent on this text may speak on another
-_ROOM = 14  # bits before the point: scaled columns stay as far below the end of FP16
-_LEAST = 1e-8  # of the mean: strengths are told apart down to there
+_ROOM = 14  # scaled columns stay below two to that, a quarter of the largest number of FP16
+_LEAST = 1e-8  # of the mean: weaker channels count as this strong
 
 
 @torch.no_grad()
@@ -53,10 +54,12 @@ def exponents(weights: Sequence[Tensor], moment: Tensor) -> Tensor | None:
     room = (_ROOM - largest.clamp(min=2.0**-24).log2().ceil()).int()
     rows = [_some(weight) for weight in weights]
     found, least = None, _ENOUGH
-    before = _errors(rows, moment, None)
+    before = _errors(rows, moment, torch.zeros_like(room))
+    if not bool((before > 0).all()):
+        return None
     for share in _SHARES:
         tried = (share * strength).round().int().clamp(_LEAST_POWER, MOST_POWER).minimum(room)
-        if not tried.any() or not bool((before > 0).all()):
+        if not tried.any():
             continue
         left = float((_errors(rows, moment, tried) / before).log().mean().exp())
         if left < least:
@@ -69,14 +72,18 @@ def _some(weight: Tensor) -> Tensor:
     return weight.detach()[places].float().cpu()
 
 
-def _errors(rows: Sequence[Tensor], moment: Tensor, tried: Tensor | None) -> Tensor:
+def divide(moment: Tensor, powers: Tensor) -> None:
+    """Make a moment XᵀX that of the inputs divided by powers of two, in place."""
+    scale = torch.exp2(-powers.float())
+    moment.mul_(scale[:, None]).mul_(scale)
+
+
+def _errors(rows: Sequence[Tensor], moment: Tensor, tried: Tensor) -> Tensor:
     """In each of the formats that are tried, of all weights together."""
     return torch.tensor([sum(_error(part, moment, tried, name) for part in rows) for name in _TRIED])
 
 
-def _error(part: Tensor, moment: Tensor, tried: Tensor | None, name: str) -> float:
-    scaled = part if tried is None else torch.ldexp(part, tried)
-    error = fake_quantize(scaled, parse_format(name)) - scaled
-    if tried is not None:
-        error = torch.ldexp(error, -tried)
-    return float(((error @ moment) * error).sum())
+def _error(part: Tensor, moment: Tensor, tried: Tensor, name: str) -> float:
+    scaled = scaled_columns(part, tried)
+    error = scaled_columns(fake_quantize(scaled, parse_format(name)) - scaled, -tried)
+    return float(row_errors(error, moment).sum())

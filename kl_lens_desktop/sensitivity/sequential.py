@@ -36,6 +36,7 @@ from kl_lens_desktop.quant.integers import (
     open_integers,
 )
 from kl_lens_desktop.quant.roundings import Change, KeptRounding, Roundings, kept_in, packed
+from kl_lens_desktop.sensitivity import outliers
 from kl_lens_desktop.sensitivity.data_rounding import is_fitted, lack_of_memory, threads
 from kl_lens_desktop.sensitivity.forward import Beside, head_input, observed, trunk
 from kl_lens_desktop.sensitivity.moments import BATCH_TOKENS, DAMP, Unseen, lacking_memory
@@ -340,9 +341,8 @@ class _Pair:
 
     def divide(self, exponents: Tensor) -> None:
         """The sums of inputs divided by powers of two."""
-        scale = torch.exp2(-exponents.float())
         for total in (self._own, self._cross):
-            total.mul_(scale[:, None]).mul_(scale)
+            outliers.divide(total, exponents)
 
     def own(self) -> Tensor:
         """X̃ᵀX̃ / tokens."""

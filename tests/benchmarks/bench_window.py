@@ -110,9 +110,8 @@ def _jobs(model: str, minutes: float, small: bool) -> None:
         timer.timeout.connect(tick)
         started, memory = time.monotonic(), []
         while not memory or time.monotonic() - started < 60 * minutes:
-            wait(
-                lambda: not session.job.running, _LONG_S
-            )  # the Benchmark page may have begun to look for devices
+            # The Benchmark page may have begun to look for devices.
+            wait(lambda: not session.job.running, _LONG_S)
             shutil.rmtree(session.workspace.folder, ignore_errors=True)
             session.forget_results()
             wait(lambda: False, 1.0)
