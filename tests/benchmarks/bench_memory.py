@@ -3,14 +3,18 @@
     python -m tests.benchmarks.bench_memory FOLDER                       # all shapes, analyze and verify
     python -m tests.benchmarks.bench_memory FOLDER 3b --stage baselines
     python -m tests.benchmarks.bench_memory FOLDER 1b --in-memory        # as where memory suffices
+    python -m tests.benchmarks.bench_memory FOLDER 3b --limit-mb 4608    # file cache included: Linux, as root
 
 The models, up to 14 GB, are written into FOLDER unless they are there. The stage runs in a child, as if no
 memory were free, for at most --seconds; little text is enough, for it is the peak that counts. Private memory
-is what the process alone holds: RssAnon on Linux, private bytes on Windows. Mapped files are not in it.
+is what the process alone holds: RssAnon on Linux, private bytes on Windows. Mapped files are not in it; with
+--limit-mb the system takes back what of them goes beyond, or ends the child.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -77,9 +81,13 @@ def main() -> None:
     parser.add_argument("--stage", choices=_STAGES, action="append")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--in-memory", action="store_true")
+    parser.add_argument("--limit-mb", type=int, help="of a control group, in which the stage runs")
+    parser.add_argument("--group", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     how = parser.parse_args()
     if how.child:
+        if how.group:  # before anything large is imported
+            (how.group / "cgroup.procs").write_text(str(os.getpid()), encoding="utf-8")
         return _perform(how.folder, how.stage[0], how.seconds, how.in_memory)
     for shape in how.shapes or SHAPES:
         folder = how.folder / shape
@@ -154,19 +162,45 @@ def measured(folder: Path, stage: str, how: argparse.Namespace) -> dict[str, Any
     ]
     command += ["--seconds", str(how.seconds), *(["--in-memory"] if how.in_memory else [])]
     started = time.monotonic()
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
-    peak, process = 0, psutil.Process(child.pid)
-    while child.poll() is None:
-        peak = max(peak, _private(process))
-        time.sleep(0.05)
-    assert child.stdout is not None
-    said = child.stdout.read().strip().splitlines()
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(_limited(how.limit_mb)) if how.limit_mb else None
+        command += ["--group", str(group)] if group else []
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
+        peak, process = 0, psutil.Process(child.pid)
+        while child.poll() is None:
+            peak = max(peak, _private(process))
+            time.sleep(0.05)
+        assert child.stdout is not None
+        said = child.stdout.read().strip().splitlines()
+        of_group = {"limit_mb": how.limit_mb, "group_mb": _group_peak(group) // 2**20} if group else {}
     sizes = folder_sizes(folder)
     fit = in_memory_mb(sizes, stage) if how.in_memory else sizes.on_disk_mb
     if stage.startswith("export"):
         fit = sizes.export_mb
     seconds = round(time.monotonic() - started, 1)
-    return {"private_mb": peak // 2**20, "fit_mb": fit, "seconds": seconds, "said": said[-1:]}
+    how_it_went = {"seconds": seconds, "said": said[-1:], "status": child.returncode}
+    return {"private_mb": peak // 2**20, "fit_mb": fit, **of_group, **how_it_went}
+
+
+@contextlib.contextmanager
+def _limited(limit_mb: int) -> Iterator[Path]:
+    """A control group of Linux that takes no more memory than that, mapped and cached files included."""
+    root = Path("/sys/fs/cgroup")
+    first = (root / "memory").is_dir()  # of version 1
+    group = (root / "memory" if first else root) / f"bench-memory-{os.getpid()}"
+    group.mkdir()
+    try:
+        limit = group / ("memory.limit_in_bytes" if first else "memory.max")
+        limit.write_text(str(limit_mb * 2**20), encoding="utf-8")
+        yield group
+    finally:
+        group.rmdir()
+
+
+def _group_peak(group: Path) -> int:
+    """The most that a control group took, in bytes."""
+    names = ("memory.max_usage_in_bytes", "memory.peak")
+    return next(int(found.read_text()) for name in names if (found := group / name).is_file())
 
 
 def _private(process: psutil.Process) -> int:
