@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kl_lens_desktop.errors import Cancelled
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format
-from kl_lens_desktop.quant.gptq import Curvature, compensated, curvature, gptq, row_errors
+from kl_lens_desktop.quant.gptq import Curvature, Grid, compensated, curvature, gptq, pieces, rounded_piece
 from kl_lens_desktop.quant.rounding import fake_quantize, quantize
+from kl_lens_desktop.quant.symmetric import row_errors
 
 LOW = [name for name in all_formats() if parse_format(name).bits <= 4]
 CHANNELS = 192
@@ -93,13 +94,39 @@ def test_nncf_finds_these_integers_in_the_values_at_these_scales(name: str) -> N
     assert np.array_equal(found.tensor.as_numpy_tensor().data, stored.elements.numpy())
 
 
+def test_all_formats_at_once_give_what_each_gives_alone() -> None:
+    """They go through the columns side by side, with other groups, limits and zero points."""
+    formats, weight = [parse_format(name) for name in all_formats() if name != "fp16"], _weight()
+    about = _about(_moment())
+    together = rounded_piece(weight, about, formats, Cancel(), None)
+    for fmt, stored in zip(formats, together, strict=True):
+        alone = gptq(weight, about, fmt, Cancel())
+        assert (stored.fmt, stored.elements.shape) == (fmt, alone.elements.shape)
+        # The product of more rows may differ in its last bits, and a half then falls to the other side.
+        same = (stored.elements == alone.elements).all(-1)
+        assert float(same.double().mean()) > 0.97, fmt.name
+        assert torch.equal(stored.scale[same], alone.scale[same]) or fmt.bits < 8
+        ours, theirs = (row_errors(each.dequantize() - weight, about.damped) for each in (stored, alone))
+        torch.testing.assert_close(ours.sum(), theirs.sum(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 40), (300, 768), (1025, 256), (3, 2048)])
+def test_pieces_are_two_at_least_and_none_is_large(shape: tuple[int, int]) -> None:
+    weight = torch.arange(shape[0] * shape[1]).view(shape)
+    parts = pieces(weight)
+    assert torch.equal(torch.cat(parts), weight)
+    assert len(parts) >= 2 or shape[0] <= 512
+    assert max(len(part) for part in parts) <= 1024
+    assert max(len(part) for part in parts) - min(len(part) for part in parts) <= len(parts)
+
+
 def test_columns_make_up_for_each_other_as_in_the_paper() -> None:
     """Against the paper's equations (2) and (3) as they stand: the inverse is updated column by column."""
     fmt, weight, moment = parse_format("int4_sym_pc"), _weight(12, 48), _moment(48)
     about = _about(moment)
     scale = quantize(weight, fmt).scale.float()
     scale[3] = 1.0  # a row of zeros, in which nothing is divided by a tiny number
-    found = compensated(weight, about, scale, None, fmt, Cancel())[:, 0].long()
+    found = compensated(weight, about, [Grid(fmt, scale, None)], Cancel())[0][:, 0].long()
     left, inverse = weight.double(), about.damped.double().inverse()
     expected = torch.zeros_like(found)
     for column in about.order.tolist():

@@ -15,7 +15,14 @@ from openvino.opset17 import grouped_matmul
 
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.quant.formats import all_formats, group_size, parse_format, stored_bytes
-from kl_lens_desktop.quant.rounding import fake_quantize, quantize
+from kl_lens_desktop.quant.rounding import (
+    NF4_BOUNDARIES,
+    NF4_VALUES,
+    fake_quantize,
+    nf4_elements,
+    nf4_values,
+    quantize,
+)
 
 nncf.set_log_level(logging.ERROR)
 LOW = [name for name in all_formats() if name != "fp16"]
@@ -29,6 +36,15 @@ def _weight(shape: tuple[int, ...]) -> np.ndarray:
     weight = generator.standard_normal(shape) * generator.lognormal(0, 2, (*shape[:-1], 1)) * 0.02
     weight[..., 3, :], weight[..., 4, :50] = 0, 1e-6
     return weight.astype(np.float16).astype(np.float32)
+
+
+def test_nf4_finds_its_level_by_cells_as_by_bisection() -> None:
+    up, down = (torch.nextafter(NF4_BOUNDARIES, torch.tensor(end)) for end in (9.0, -9.0))
+    odd = torch.tensor([-torch.inf, -1e30, -1.0, -0.0, 0.0, 1.0, 1e30, torch.inf, torch.nan])
+    values = torch.cat([NF4_BOUNDARIES, up, down, NF4_VALUES, odd, torch.linspace(-1.1, 1.1, 2_000_003)])
+    found = nf4_elements(values[None, :, None])[0, :, 0]
+    assert torch.equal(found.long(), torch.bucketize(values, NF4_BOUNDARIES))
+    assert torch.equal(nf4_values(found[None]), NF4_VALUES[None, found.long()])
 
 
 def _compressed(weight: np.ndarray, name: str) -> ov.Model:

@@ -7,17 +7,19 @@ fitted again to the integers found. Each row keeps what nearest rounding gives w
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.quant.formats import FP16_MOST, Format, group_size
-from kl_lens_desktop.quant.rounding import NF4_BOUNDARIES, NF4_VALUES, Quantized, combined, quantize
+from kl_lens_desktop.quant.formats import FP16_MOST, Format
+from kl_lens_desktop.quant.rounding import Quantized, combined, nf4_elements, nf4_values, quantize
+from kl_lens_desktop.quant.symmetric import row_errors
 
-_PART = 2**19  # elements of a weight at a time: enough to make little of the calls for each column
+_ROWS = 1024  # of a weight at a time: enough to make little of the calls for each column
+_PART = 2**21  # and elements, which is as much as memory should be asked for
 _SEARCHED = 2**16  # elements at a time in the search of scales: in a core's cache
 _FITTED = 2**18  # and in the fit of scales
 _SOLVED = 2**22  # elements of the systems that are solved at the same time
@@ -26,6 +28,7 @@ _COLUMNS = 32  # between updates of the columns that follow, and that are put in
 _LEAST_SCALE = 2.0**-24  # the smallest number of FP16
 _FACTORS = (0.45, 0.55, 0.62, 0.68, 0.73, 0.77, 0.81, 0.85, 0.88, 0.91, 0.94, 0.97, 1.0, 1.04)
 _RIDGE = 1e-4
+_SURELY = 1 - 1e-3  # of an error, which float32 does not blur
 
 Threads = Callable[[Callable[[Tensor], Quantized], Iterable[Tensor]], Iterable[Quantized]]
 
@@ -112,6 +115,36 @@ def _inverse_turned(lower: Tensor, cancel: Cancel | None) -> Tensor:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The values that the elements of a matrix may take.
+
+    Attributes
+    ----------
+    fmt : Format
+    scale : Tensor
+        Float32 (rows, groups, 1).
+    zero : Tensor or None
+        The zero point, likewise, where the format has one.
+    """
+
+    fmt: Format
+    scale: Tensor
+    zero: Tensor | None
+
+
+def pieces(weight: Tensor) -> tuple[Tensor, ...]:
+    """A matrix (rows, channels) in parts that are rounded at the same time: two, if it is no small one.
+
+    They depend on nothing else, and so do the elements, to the last of their bits.
+    """
+    rows, channels = weight.shape
+    most = min(_ROWS, max(1, _PART // channels))
+    parts = max(math.ceil(rows / most), min(2, math.ceil(rows / (most // 2 or 1))))
+    split: tuple[Tensor, ...] = weight.split(math.ceil(rows / parts))
+    return split
+
+
 def gptq(
     weight: Tensor,
     about: Curvature,
@@ -138,15 +171,27 @@ def gptq(
         With tr(δW·H·δWᵀ), for H as `about` has it damped, not above that of nearest rounding, row by row. Its
         scales are FP16 and its elements are those that rounding its values at these scales gives.
     """
-    size = group_size(fmt, weight.shape[-1])
-    rows = max(1, _PART // weight.shape[-1])
 
     def rounded(piece: Tensor) -> Quantized:
-        cancel.check()
-        piece = scaled_columns(piece, exponents).half().float().cpu()
-        return quantize(piece, fmt) if fmt.bits > 4 else _part(piece, about, fmt, size, cancel)
+        return rounded_piece(piece, about, [fmt], cancel, exponents)[0]
 
-    return combined(list(threads(rounded, weight.detach().split(rows))), torch.cat)
+    return combined(list(threads(rounded, pieces(weight.detach()))), torch.cat)
+
+
+def rounded_piece(
+    piece: Tensor, about: Curvature, formats: Sequence[Format], cancel: Cancel, exponents: Tensor | None
+) -> list[Quantized]:
+    """Some rows of a matrix in each of some formats, as `gptq` rounds them, in less time than one by one."""
+    piece = scaled_columns(piece.detach(), exponents).half().float().cpu()
+    found = {fmt: quantize(piece, fmt) for fmt in formats}
+    fitted = [each for each in found.values() if each.fmt.bits <= 4]
+    cancel.check()
+    if fitted:
+        outputs = piece @ about.damped
+        grids = [_searched(piece, about, nearest) for nearest in fitted]
+        for grid, nearest, codes in zip(grids, fitted, compensated(piece, about, grids, cancel), strict=True):
+            found[grid.fmt] = _better(piece, outputs, about, grid, codes, nearest, cancel)
+    return [found[fmt] for fmt in formats]
 
 
 def scaled_columns(matrix: Tensor, exponents: Tensor | None) -> Tensor:
@@ -156,32 +201,24 @@ def scaled_columns(matrix: Tensor, exponents: Tensor | None) -> Tensor:
     return torch.ldexp(matrix.detach().float(), exponents.to(matrix.device))
 
 
-def row_errors(error: Tensor, second_moment: Tensor) -> Tensor:
-    """δw·H·δwᵀ of each row of an error (rows, channels)."""
-    errors: Tensor = ((error @ second_moment) * error).sum(-1)
-    return errors
-
-
-def _part(weight: Tensor, about: Curvature, fmt: Format, size: int, cancel: Cancel) -> Quantized:
-    nearest = quantize(weight, fmt)
-    grouped = weight.unflatten(-1, (-1, size))
-    importance = about.damped.diagonal().reshape(-1, size)
-    scale, zero = _parameters(nearest)
-    if fmt.bits > 2:
-        scale, zero = _searched(grouped, importance, scale, zero, fmt)
-    codes = compensated(weight, about, scale, zero, fmt, cancel)
-    scale = _refitted(weight, _levels(codes, zero, fmt), scale, about.damped, cancel)
-    stored = None if zero is None else zero.to(torch.int16)
-    found = Quantized(codes.to(torch.int16), scale.half(), stored, fmt)
-    errors = [row_errors(each.dequantize() - weight, about.damped) for each in (found, nearest)]
-    better = (errors[0] < errors[1])[:, None, None]  # false for what is no number
+def _better(
+    weight: Tensor,
+    outputs: Tensor,
+    about: Curvature,
+    grid: Grid,
+    codes: Tensor,
+    nearest: Quantized,
+    cancel: Cancel,
+) -> Quantized:
+    """With scales fitted to the elements that were found, or as nearest rounding, row by row."""
+    levels = _levels(codes, grid.zero, grid.fmt)
+    scale, gained = _refitted(outputs, levels, grid.scale, about.damped, cancel)
+    stored = None if grid.zero is None else grid.zero.to(torch.int16)
+    found = Quantized(codes.to(torch.int16), scale.half(), stored, grid.fmt)
+    errors = (outputs * weight).sum(-1).double() + gained
+    theirs = row_errors(nearest.dequantize() - weight, about.damped)
+    better = (errors < _SURELY * theirs)[:, None, None]  # false for what is no number
     return combined([found, nearest], lambda both: torch.where(better, both[0], both[1]))
-
-
-def _parameters(nearest: Quantized) -> tuple[Tensor, Tensor | None]:
-    """Scale and zero point of nearest rounding, (rows, groups, 1); the scale as in FP16, and not zero."""
-    zero = nearest.zero_point
-    return _storable(nearest.scale.float()), None if zero is None else zero.float()
 
 
 def _storable(scale: Tensor) -> Tensor:
@@ -196,9 +233,9 @@ def _limits(fmt: Format) -> tuple[int, int]:
 
 
 def _rounded(scaled: Tensor, zero: Tensor | None, fmt: Format) -> Tensor:
-    """Codes of values divided by their scale; what it is given is overwritten."""
+    """Codes of values divided by their scale, float32 or of NF4 int32; what it is given is overwritten."""
     if fmt.scheme == "nf4":
-        return torch.bucketize(scaled, NF4_BOUNDARIES).float()
+        return nf4_elements(scaled)
     if zero is not None:
         scaled.add_(zero)
     return scaled.round_().clamp_(*_limits(fmt))
@@ -207,16 +244,22 @@ def _rounded(scaled: Tensor, zero: Tensor | None, fmt: Format) -> Tensor:
 def _levels(codes: Tensor, zero: Tensor | None, fmt: Format) -> Tensor:
     """What codes stand for, in units of the scale."""
     if fmt.scheme == "nf4":
-        return NF4_VALUES[codes.long()]
+        return nf4_values(codes)
     return codes if zero is None else codes - zero
 
 
-def _searched(
-    grouped: Tensor, importance: Tensor, scale: Tensor, zero: Tensor | None, fmt: Format
-) -> tuple[Tensor, Tensor | None]:
-    """Of those tried, each group's scale and zero point with the least sum of importance · error²."""
+def _searched(weight: Tensor, about: Curvature, nearest: Quantized) -> Grid:
+    """Of those tried, each group's scale and zero point with the least sum of importance · error².
+
+    The scale is as in FP16, and not zero. With four levels a search finds nothing that is of use.
+    """
+    fmt, scale = nearest.fmt, _storable(nearest.scale.float())
+    zero = None if nearest.zero_point is None else nearest.zero_point.float()
+    if fmt.bits == 2:
+        return Grid(fmt, scale, zero)
+    grouped = weight.view(nearest.elements.shape)
+    weights = about.damped.diagonal().reshape(grouped.shape[1:]).sqrt()
     scales, zeros = torch.empty_like(scale), None if zero is None else torch.empty_like(zero)
-    weights = importance.sqrt()
     rows = max(1, _SEARCHED // (grouped.shape[1] * grouped.shape[2]))
     for start in range(0, len(grouped), rows):
         cut = slice(start, start + rows)
@@ -225,7 +268,7 @@ def _searched(
         scales[cut] = search.scale
         if zeros is not None and search.zero is not None:
             zeros[cut] = search.zero
-    return scales, zeros
+    return Grid(fmt, scales, zeros)
 
 
 class _Search:
@@ -283,64 +326,130 @@ class _Search:
         return _storable(torch.where(fitted == 0, self.scale, fitted))
 
 
-def compensated(
-    weight: Tensor, about: Curvature, scale: Tensor, zero: Tensor | None, fmt: Format, cancel: Cancel
-) -> Tensor:
-    """The elements, float32 (rows, groups, size), that GPTQ finds for a matrix (rows, channels).
+def compensated(weight: Tensor, about: Curvature, grids: Sequence[Grid], cancel: Cancel) -> list[Tensor]:
+    """The elements that GPTQ finds for a matrix (rows, channels) on each grid: (rows, groups, size).
 
-    Parameters
-    ----------
-    scale, zero : Tensor
-        (rows, groups, 1); no zero point where the format has none.
+    They are float32, or of NF4 int32. All grids of integers go through the columns together, and so do those
+    of NF4.
     """
-    rows, channels = weight.shape
-    size = channels // scale.shape[1]
+    found: dict[int, Tensor] = {}
+    for is_nf4 in (False, True):
+        places = [place for place, grid in enumerate(grids) if (grid.fmt.scheme == "nf4") == is_nf4]
+        if places:
+            stack = _Stack([grids[place] for place in places], about.order)
+            found |= zip(places, _compensated(weight, about, stack, cancel), strict=True)
+    return [found[place] for place in range(len(grids))]
+
+
+def _compensated(weight: Tensor, about: Curvature, stack: "_Stack", cancel: Cancel) -> list[Tensor]:
+    channels = weight.shape[1]
     # A column of the matrix is a row here, which lies in one piece.
-    left, found = weight.t()[about.order].contiguous(), torch.empty(channels, rows)
-    scales = scale[..., 0].t().contiguous()
-    reciprocals = scales.reciprocal()
-    zeros = None if zero is None else zero[..., 0].t().contiguous()
-    groups = (about.order // size).tolist()
+    left = weight.t()[about.order].repeat(1, len(stack.grids))
+    found = torch.empty(left.shape, dtype=stack.dtype)
     for start in range(0, channels, _COLUMNS):
         cancel.check()
         stop = min(start + _COLUMNS, channels)
         corner = about.factor[start:stop, start:stop]
         own = corner.diagonal().tolist()
-        part, errors = left[start:stop], torch.empty(stop - start, rows)
+        part, errors = left[start:stop], torch.empty(stop - start, left.shape[1])
+        scales, shifts = stack.of_columns(start, stop)
+        reciprocals = scales.reciprocal()
         for k in range(stop - start):
-            group = groups[start + k]
-            shift = None if zeros is None else zeros[group]
-            codes = _rounded(part[k] * reciprocals[group], shift, fmt)
+            shift = None if shifts is None else shifts[k]
+            codes = stack.rounded(part[k] * reciprocals[k], shift)
             found[start + k] = codes
-            error = torch.addcmul(part[k], _levels(codes, shift, fmt), scales[group], value=-1)
+            error = torch.addcmul(part[k], stack.levels(codes, shift), scales[k], value=-1)
             torch.div(error, own[k], out=errors[k])
             part[k + 1 :].addr_(corner[k, k + 1 :], errors[k], alpha=-1)
         left[stop:].addmm_(about.factor[start:stop, stop:].t(), errors, alpha=-1)
     back = torch.argsort(about.order)
-    elements: Tensor = found[back].t().contiguous().unflatten(-1, (-1, size))
-    return elements
+    return [
+        each[back].t().contiguous().unflatten(-1, (grid.scale.shape[1], -1))
+        for each, grid in zip(found.split(len(weight), 1), stack.grids, strict=True)
+    ]
 
 
-def _refitted(weight: Tensor, levels: Tensor, scale: Tensor, damped: Tensor, cancel: Cancel) -> Tensor:
+class _Stack:
+    """Grids of which the rows lie side by side, of integers or of NF4, and their columns in another order."""
+
+    def __init__(self, grids: Sequence[Grid], order: Tensor) -> None:
+        self.grids = grids
+        self._fmt = grids[0].fmt
+        self.dtype = torch.int32 if self._fmt.scheme == "nf4" else torch.float32
+        self._groups = [order // (len(order) // grid.scale.shape[1]) for grid in grids]
+        self._scales = [grid.scale[..., 0].t().contiguous() for grid in grids]
+        self._zeros = None
+        if any(grid.zero is not None for grid in grids):
+            zeros = [torch.zeros_like(grid.scale) if grid.zero is None else grid.zero for grid in grids]
+            self._zeros = [zero[..., 0].t().contiguous() for zero in zeros]
+        ends = [_limits(grid.fmt) for grid in grids]
+        self._ends = None
+        if len(set(ends)) > 1:
+            rows = torch.tensor([len(grid.scale) for grid in grids])
+            self._ends = [
+                torch.tensor(end).float().repeat_interleave(rows) for end in zip(*ends, strict=True)
+            ]
+
+    def of_columns(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        """The scales and zero points of some columns, (columns, all rows)."""
+        found = [
+            torch.cat([each[groups[start:stop]] for each, groups in zip(all_, self._groups, strict=True)], 1)
+            for all_ in (self._scales, self._zeros)
+            if all_ is not None
+        ]
+        return found[0], found[1] if len(found) > 1 else None
+
+    def rounded(self, scaled: Tensor, shift: Tensor | None) -> Tensor:
+        """As `_rounded`, each row to what its grid allows."""
+        if self._ends is None:
+            return _rounded(scaled, shift, self._fmt)
+        if shift is not None:
+            scaled.add_(shift)
+        return scaled.round_().clamp_(*self._ends)
+
+    def levels(self, codes: Tensor, shift: Tensor | None) -> Tensor:
+        return _levels(codes, shift, self._fmt)
+
+
+def _refitted(
+    outputs: Tensor, levels: Tensor, scale: Tensor, damped: Tensor, cancel: Cancel
+) -> tuple[Tensor, Tensor]:
     """The scales with which those levels come nearest to the outputs: least squares, row by row.
 
     The error of a row is the quadratic form sᵀAs - 2bᵀs of its scales s, but for a constant.
+
+    Parameters
+    ----------
+    outputs : Tensor
+        Of the weight for the damped moment, W·H (rows, channels).
+
+    Returns
+    -------
+    Tensor, Tensor
+        Scales (rows, groups, 1), and that form of them (rows,) in float64.
     """
     _, groups, size = levels.shape
     rows = max(1, min(_SOLVED // groups**2, _FITTED // (groups * size)))
-    found = []
-    for part, own, kept in zip(weight.split(rows), levels.split(rows), scale.split(rows), strict=True):
+    found, least = [], []
+    for part, own, kept in zip(outputs.split(rows), levels.split(rows), scale.split(rows), strict=True):
         cancel.check()
-        b = ((part @ damped).unflatten(-1, (groups, size)) * own).sum(-1).double()[..., None]
-        a = torch.empty(len(part), groups, groups)
-        for g in range(groups):
-            product = own[:, g] @ damped[g * size : (g + 1) * size]
-            torch.sum(product.unflatten(-1, (groups, size)).mul_(own), -1, out=a[:, g])
-        a = a.double()
+        b = (part.unflatten(-1, (groups, size)) * own).sum(-1).double()[..., None]
+        half = torch.zeros(len(part), groups, groups)
+        for g in range(groups):  # of A, which is symmetric
+            if groups == 1:
+                half[:, 0, 0] = row_errors(own[:, 0], damped)
+                break
+            products = own[:, g] @ damped[g * size : (g + 1) * size, : (g + 1) * size]
+            torch.sum(
+                products.unflatten(-1, (g + 1, size)).mul_(own[:, : g + 1]), -1, out=half[:, g, : g + 1]
+            )
+        a = half.double()
+        a += a.tril(-1).mT
         ridged = a + torch.diag_embed(a.diagonal(dim1=1, dim2=2) * _RIDGE + 1e-12)
         solved, failed = torch.linalg.solve_ex(ridged, b)
         usable = solved.isfinite() & (solved != 0) & (failed == 0)[:, None, None]
         new = torch.where(usable, _storable(torch.where(usable, solved, 1.0).float()), kept)
         forms = [(each.mT @ (a @ each - 2 * b))[:, 0] for each in (new.double(), kept.double())]
         found.append(torch.where((forms[0] < forms[1])[..., None], new, kept))
-    return torch.cat(found)
+        least.append(torch.minimum(*forms)[:, 0])
+    return torch.cat(found), torch.cat(least)

@@ -24,7 +24,7 @@ from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Event, Note, Progress
 from kl_lens_desktop.quant.formats import Format, parse_format
-from kl_lens_desktop.quant.gptq import Curvature, Threads, gptq, scaled_columns
+from kl_lens_desktop.quant.gptq import Curvature, pieces, rounded_piece, scaled_columns
 from kl_lens_desktop.quant.growing import Growing
 from kl_lens_desktop.quant.integers import (
     Pair,
@@ -50,7 +50,6 @@ from kl_lens_desktop.text.bundled import calibration_text, text_sha256
 from kl_lens_desktop.text.windows import calibration_windows
 
 MOST_BITS = 4  # of eight, nearest rounding loses nothing that matters, but for small columns of large inputs
-_ERROR_ELEMENTS = 2**20  # of a weight at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,65 +361,99 @@ def _round_seen(
     cancel: Cancel,
     judged: bool,
 ) -> None:
-    """All formats of the weights that share inputs, one after the other: each is a copy of the weight."""
+    """All formats of the weights that share inputs: all at once, but of experts one format after another."""
+    started: list[tuple[Pair, Iterator[_Fit]]] = []
     for weight in seen.weights:
         stored = parameters[weight.name]
         for fmt in formats[weight.name]:
+            pair = weight.name, fmt.name
             if not is_kept(fmt, scaled=seen.exponents is not None):
-                writer.add_nearest((weight.name, fmt.name))
-                continue
-            if stored.dim() == 2:
+                started.append((pair, iter([_Fit(None)])))
+            elif stored.dim() == 2:
                 about = seen.about(0, cancel)
-                matrices = [_round_matrix(stored, *about, fmt, cancel, pool.map, seen.exponents)]
+                started.append((pair, _round_matrix(stored, *about, fmt, cancel, pool, seen.exponents)))
             else:
-                matrices = _round_experts(stored, seen, fmt, cancel, pool)
-            usable = [each.stored for each in matrices if each.stored is not None]
-            better = sum(each.error for each in matrices) < sum(each.nearest for each in matrices)
-            if len(usable) == len(matrices) and (better or not judged):
-                whole = usable[0] if stored.dim() == 2 else combined(usable, torch.stack)
-                writer.add((weight.name, fmt.name), packed(whole, seen.exponents))
-            else:
-                writer.add_nearest((weight.name, fmt.name))
+                experts = list(_round_experts(stored, seen, fmt, cancel, pool))
+                _write(writer, pair, _joined(experts, torch.stack), judged)
+    for pair, fits in started:
+        _write(writer, pair, _joined(list(fits), torch.cat), judged, seen.exponents)
 
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """A matrix rounded by data, where its inputs allow it; its weighted error and that of the nearest."""
+    """Rows rounded by data, where their inputs allow it; their weighted error and that of the nearest."""
 
     stored: Quantized | None
     error: float = 0.0
     nearest: float = 0.0
 
 
+def _joined(parts: Sequence[_Fit], how: Callable[[list[Tensor]], Tensor]) -> _Fit:
+    """One of several: usable where all of them are."""
+    usable = [each.stored for each in parts if each.stored is not None]
+    return _Fit(
+        combined(usable, how) if len(usable) == len(parts) else None,
+        sum(each.error for each in parts),
+        sum(each.nearest for each in parts),
+    )
+
+
+def _write(writer: Growing, pair: Pair, fit: _Fit, judged: bool, exponents: Tensor | None = None) -> None:
+    """Write what a weight is rounded to, or a note that nearest rounding is better."""
+    if fit.stored is not None and (fit.error < fit.nearest or not judged):
+        writer.add(pair, packed(fit.stored, exponents))
+    else:
+        writer.add_nearest(pair)
+
+
 def _round_experts(
     stack: Tensor, seen: Seen, fmt: Format, cancel: Cancel, pool: ThreadPoolExecutor
-) -> list[_Fit]:
+) -> Iterator[_Fit]:
     """Experts are small and many: a thread for each, as far as memory takes them side by side."""
     lanes = threading.Semaphore(moments_at_once(stack.shape[-1]))
 
     def run(place: int) -> _Fit:
         with lanes:
-            return _round_matrix(stack[place], *seen.about(place, cancel), fmt, cancel, map)
+            about, judge = seen.about(place, cancel)
+            parts = [_round_piece(piece, about, judge, fmt, cancel, None) for piece in pieces(stack[place])]
+            return _joined(parts, torch.cat)
 
-    return list(pool.map(run, range(len(stack))))
+    return pool.map(run, range(len(stack)))
 
 
-@torch.no_grad()
 def _round_matrix(
     matrix: Tensor,
     about: Curvature | None,
     judge: Moment,
     fmt: Format,
     cancel: Cancel,
-    threads: Threads,
-    exponents: Tensor | None = None,
+    pool: ThreadPoolExecutor,
+    exponents: Tensor | None,
+) -> Iterator[_Fit]:
+    """The pieces of a matrix, which are being rounded."""
+
+    def run(piece: Tensor) -> _Fit:
+        return _round_piece(piece, about, judge, fmt, cancel, exponents)
+
+    return pool.map(run, pieces(matrix.detach()))
+
+
+@torch.no_grad()
+def _round_piece(
+    piece: Tensor,
+    about: Curvature | None,
+    judge: Moment,
+    fmt: Format,
+    cancel: Cancel,
+    exponents: Tensor | None,
 ) -> _Fit:
-    """`exponents`, `about` and `judge` are as `Seen` has them: the scaled matrix is rounded."""
+    """`exponents`, `about` and `judge` are as `Seen` has them: the scaled rows are rounded."""
     cancel.check()
     if about is None:
         return _Fit(None)
-    rounded = gptq(matrix, about, fmt, cancel, threads, exponents)
-    return _Fit(rounded, *_errors(matrix, rounded, judge, cancel, exponents))
+    (rounded,) = rounded_piece(piece, about, [fmt], cancel, exponents)
+    cancel.check()
+    return _Fit(rounded, *_errors(piece, rounded, judge, exponents))
 
 
 def errors_by_data(
@@ -435,14 +468,14 @@ def errors_by_data(
 
     `exponents`, `about` and `judge` are as `Seen` has them.
     """
-    found = {}
-    for fmt in formats:
-        is_tried = is_kept(fmt, scaled=exponents is not None)
-        fit = _round_matrix(rows, about, judge, fmt, cancel, map, exponents) if is_tried else _Fit(None)
-        if fit.stored is not None and fit.error < fit.nearest:
-            found[fmt] = fit.error, False
-        else:
-            found[fmt] = _nearest_error(rows, fmt, judge, exponents), True
+    found = {fmt: (_nearest_error(rows, fmt, judge, exponents), True) for fmt in formats}
+    tried = [fmt for fmt in formats if about is not None and is_kept(fmt, scaled=exponents is not None)]
+    if about is not None and tried:
+        scaled = scaled_columns(rows, exponents)
+        for rounded in rounded_piece(rows, about, tried, cancel, exponents):
+            error = weighted_error(rounded.dequantize() - scaled, judge)
+            if error < found[rounded.fmt][0]:
+                found[rounded.fmt] = error, False
     return found
 
 
@@ -452,20 +485,9 @@ def _nearest_error(rows: Tensor, fmt: Format, judge: Moment, exponents: Tensor |
 
 
 def _errors(
-    matrix: Tensor, rounded: Quantized, judge: Moment, cancel: Cancel, exponents: Tensor | None
+    piece: Tensor, rounded: Quantized, judge: Moment, exponents: Tensor | None
 ) -> tuple[float, float]:
-    """The weighted error of a rounded matrix and that of nearest rounding."""
-    ours = nearest = 0.0
-    rows = max(1, _ERROR_ELEMENTS // matrix.shape[-1])
-    for start in range(0, len(matrix), rows):
-        cancel.check()
-        cut = slice(start, start + rows)
-        piece = matrix[cut].float().cpu()
-        error = _rows(rounded, cut).dequantize() - scaled_columns(piece, exponents)
-        ours += weighted_error(error, judge)
-        nearest += _nearest_error(piece, rounded.fmt, judge, exponents)
-    return ours, nearest
-
-
-def _rows(stored: Quantized, cut: slice) -> Quantized:
-    return combined([stored], lambda whole: whole[0][cut])
+    """The weighted error of rows as they are rounded and that of nearest rounding."""
+    piece = piece.float().cpu()
+    ours = weighted_error(rounded.dequantize() - scaled_columns(piece, exponents), judge)
+    return ours, _nearest_error(piece, rounded.fmt, judge, exponents)

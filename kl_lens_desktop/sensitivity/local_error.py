@@ -27,6 +27,7 @@ from kl_lens_desktop.sensitivity.scores import Pair
 
 _EXPERTS = 4  # of a stack, on which its formats are compared
 _DIGITS = 6  # in the file
+_TOGETHER = 4  # formats, at least, that a thread compares: fewer take little less time than all of them
 _FEWER = 4  # times, where there is little time
 _STRANGERS = 8  # weights of other parts, that a weight without its like is compared with
 _NUMBER = re.compile(r"\d+")
@@ -113,20 +114,27 @@ class LocalErrors:
             }
         # Operations on so few rows take ten times as long where threads share each of them.
         with ThreadPoolExecutor(usable_cores(), "local-error", partial(torch.set_num_threads, 1)) as pool:
-            for weight in (weight for weight in seen.weights if weight.name in lacking):
-                share = 1 if len(places) > 1 else usable_cores()
-                run = partial(self._of_part, seen, abouts, weight, cancel)
-                futures = [
-                    pool.submit(run, place, self._formats[start::share])
+            # Formats of one scheme are rounded together, so a thread gets some that follow each other.
+            formats = sorted(self._formats, key=lambda fmt: (fmt.scheme == "nf4", fmt.bits == 8))
+            share = 1 if len(places) > 1 else usable_cores()
+            together = max(math.ceil(len(formats) / share), _TOGETHER)
+            starts = range(0, len(formats), together)
+            started = {
+                weight.name: [
+                    pool.submit(self._of_part, seen, abouts, weight, cancel, place, formats[k : k + together])
                     for place in places
-                    for start in range(min(share, len(self._formats)))
+                    for k in starts
                 ]
+                for weight in seen.weights
+                if weight.name in lacking
+            }
+            for name, futures in started.items():
                 parts = [part for future in futures for part in result(future)]
                 for fmt in self._formats:
-                    error = math.fsum(value for name, value, _ in parts if name == fmt)
-                    nearest = all(nearest for name, _, nearest in parts if name == fmt)
+                    error = math.fsum(value for each, value, _ in parts if each == fmt)
+                    nearest = all(nearest for each, _, nearest in parts if each == fmt)
                     if math.isfinite(error):
-                        pair = weight.name, fmt.name
+                        pair = name, fmt.name
                         self._known.add_local_error(pair, float(f"{error:.{_DIGITS}g}"), nearest=nearest)
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.quant.gptq import Curvature, curvature
+from kl_lens_desktop.quant.symmetric import add_second_moment, mirror, row_errors
 from kl_lens_desktop.sensitivity import outliers
 from kl_lens_desktop.sensitivity.forward import Beside, head_input, observed, trunk
 from kl_lens_desktop.sensitivity.products import Products
@@ -128,7 +129,7 @@ def moments_at_once(channels: int) -> int:
 
 def weighted_error(error: Tensor, moment: Moment) -> float:
     """tr(δW·H·δWᵀ), the mean over tokens of |δW·x|², of an error (rows, channels) of a matrix."""
-    total = sum(float(((part @ moment.matrix) * part).sum()) for part in error.split(2**12))
+    total = sum(float(row_errors(part, moment.matrix).sum()) for part in error.split(2**12))
     return max(total, 0.0)  # of sums in float32, none is negative but for rounding
 
 
@@ -335,11 +336,12 @@ class _Sum:
 
     def add(self, rows: Tensor) -> None:
         rows = rows.float().cpu()
-        self._total.addmm_(rows.t(), rows)
+        add_second_moment(self._total, rows)
         self._tokens += len(rows)
 
     def moment(self) -> Moment:
         """Of all that was added; nothing can be added after."""
+        mirror(self._total)
         return Moment(self._total.div_(max(self._tokens, 1)), self._tokens)
 
 

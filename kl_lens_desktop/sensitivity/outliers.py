@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from kl_lens_desktop.quant.formats import parse_format
-from kl_lens_desktop.quant.gptq import row_errors, scaled_columns
+from kl_lens_desktop.quant.gptq import scaled_columns
 from kl_lens_desktop.quant.integers import MOST_POWER
 from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.quant.symmetric import row_errors
 
 _SHARES = (0.25, 0.5, 0.75, 1.0)  # of the strength of the inputs, as exponents
 _TRIED = ("int4_sym_g64", "int3_sym_g64")

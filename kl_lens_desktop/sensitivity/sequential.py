@@ -36,6 +36,7 @@ from kl_lens_desktop.quant.integers import (
     open_integers,
 )
 from kl_lens_desktop.quant.roundings import Change, KeptRounding, Roundings, kept_in, packed
+from kl_lens_desktop.quant.symmetric import add_second_moment, mirror
 from kl_lens_desktop.sensitivity import outliers
 from kl_lens_desktop.sensitivity.data_rounding import is_fitted, lack_of_memory, threads
 from kl_lens_desktop.sensitivity.forward import Beside, head_input, observed, trunk
@@ -335,7 +336,7 @@ class _Pair:
 
     def add(self, right: Tensor, off: Tensor) -> None:
         right, off = right.cpu(), off.cpu()
-        self._own.addmm_(off.t(), off)
+        add_second_moment(self._own, off)
         self._cross.addmm_(right.t(), off)
         self._tokens += len(off)
 
@@ -346,6 +347,7 @@ class _Pair:
 
     def own(self) -> Tensor:
         """X̃ᵀX̃ / tokens."""
+        mirror(self._own)
         return self._own.div_(max(self._tokens, 1))
 
     def moved(self, about: Curvature) -> Tensor:
