@@ -70,7 +70,7 @@ def expected(
     token_s = sum(costs.block_s) + costs.head_s
     measuring = estimate.seconds(costs, weights, job.analysis)
     by_data = job.analysis.rounding == "data"
-    rounding = estimate.rounding_seconds(weights) if by_data else 0.0
+    rounding = estimate.rounding_seconds(costs, weights) if by_data else 0.0
     left = 1 - done.analysis
     passes = _DATA_PASSES if by_data else _NEAREST_PASSES
     passing = passes * (job.verify_tokens * token_s + sum(costs.widen_s))

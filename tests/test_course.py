@@ -151,12 +151,12 @@ def test_what_is_done_already_takes_no_time(weights: list[dict[str, object]]) ->
 
 def test_a_slower_computer_is_expected_to_take_longer(weights: list[dict[str, object]]) -> None:
     fast = usual(weights)
-    slow = Costs(
-        fast.open_s, tuple(4 * s for s in fast.block_s), fast.widen_s, 4 * fast.head_s, fast.element_s
-    )
+    blocks = tuple(4 * s for s in fast.block_s)
+    slow = Costs(fast.open_s, blocks, fast.widen_s, 4 * fast.head_s, fast.element_s, 4 * fast.fitting)
     job = RunJob("sample", Path("out"))
     one, other = (expected(costs, weights, job) for costs in (fast, slow))
     assert other["scan"] > one["scan"]
+    assert other["round"] == pytest.approx(4 * one["round"])
     assert other["verify"] > one["verify"]
 
 

@@ -49,11 +49,12 @@ from kl_lens_desktop.plan.propose import predicted, propose, uniform_plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Exported, Finished, Progress
 from kl_lens_desktop.quant.formats import all_formats, parse_format, stored_bytes
-from kl_lens_desktop.quant.rounding import fake_quantize, quantize
-from kl_lens_desktop.quant.roundings import KeptRounding, Roundings, changed_values, packed
+from kl_lens_desktop.quant.rounding import fake_quantize
+from kl_lens_desktop.quant.roundings import changed_values
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores
 from tests.benchmarks.bench_memory import measured
 from tests.models import CONFIGURATIONS, PLAIN, VARIATIONS, build, build_bf16_folder, build_folder, saved
+from tests.rounded import round_to_fp16, scaled_roundings
 
 # What each kernel leaves in a graph of fixed shapes.
 _LOOPS = {
@@ -103,13 +104,6 @@ class Client:
         self.reset()
         ends = np.cumsum([0, *sizes])
         return np.concatenate([self(ids[:, a:b]) for a, b in pairwise(ends)], 1)
-
-
-def round_to_fp16(model: PreTrainedModel) -> None:
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "A_log" not in name:  # a graph holds the rates, in float32
-                parameter.copy_(parameter.half())
 
 
 @functools.lru_cache(2)  # the tests of a family run one after the other
@@ -276,7 +270,7 @@ def test_compressed_logits_are_those_of_rounded_weights(family: str) -> None:
     to_fp16(graph)
     round_to_fp16(model)
     parameters = weight_parameters(model)
-    roundings = _scaled(model, dict(list(assignments.items())[::2]))
+    roundings = scaled_roundings(model, dict(list(assignments.items())[::2]))
     compress(graph, assignments, Cancel(), roundings=roundings)
     assert audit(graph, assignments).checked == len(names)
     ids = torch.randint(1, 4000, (2, 40), generator=torch.Generator().manual_seed(2))
@@ -288,25 +282,6 @@ def test_compressed_logits_are_those_of_rounded_weights(family: str) -> None:
     off = np.abs(Client(graph).pieces(ids.numpy(), [30, 1, 9]) - expected).max(-1).ravel() / expected.std()
     # For one token of the eighty a router may choose between two experts that score all but alike.
     assert np.sort(off)[-2 if "with experts" in family else -1] < 5e-3
-
-
-def _scaled(model: PreTrainedModel, assignments: dict[str, str]) -> Roundings:
-    """Rounded to nearest after their columns were multiplied: what may be, but for embeddings and heads."""
-    parameters, kept = weight_parameters(model), {}
-    ends = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
-    random = torch.Generator().manual_seed(11)
-    for name, chosen in assignments.items():
-        weight, fmt = parameters[name].detach(), parse_format(chosen)
-        if (
-            fmt.bits <= 8
-            and weight.dim() == 2
-            and not any(weight.data_ptr() == end.data_ptr() for end in ends)
-        ):
-            powers = torch.randint(-2, 3, (weight.shape[1],), generator=random)
-            stored = packed(quantize(torch.ldexp(weight, powers), fmt), powers)
-            kept[name, chosen] = KeptRounding(stored, (name, chosen), tuple(weight.shape))
-    assert kept
-    return Roundings(kept)
 
 
 @pytest.mark.parametrize("family", PLAIN)
@@ -423,7 +398,7 @@ def test_only_chosen_experts_are_read_and_as_they_are_stored(
 def test_an_export_takes_the_memory_that_is_said_of_it(tmp_path: Path) -> None:
     sizes = {"hidden_size": 512, "shared_intermediate_size": 2048, "mamba_n_heads": 16, "mamba_d_head": 64}
     folder = build_bf16_folder("granitemoehybrid", tmp_path / "model", **sizes)
-    found = measured(folder, "export-fp16", Namespace(seconds=600, in_memory=False))
+    found = measured(folder, "export-fp16", Namespace(seconds=600, in_memory=False, limit_mb=None))
     assert (folder / "fp16" / CARD).is_file()
     assert found["private_mb"] < found["fit_mb"] < 2 * found["private_mb"]
 

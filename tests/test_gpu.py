@@ -28,8 +28,10 @@ from kl_lens_desktop.model.inventory import inventory, quantizable
 from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.formats import all_formats
+from kl_lens_desktop.quant.roundings import NEAREST
 from tests.gpu_on_cpu.compare import ROOT, TOLERANCE, Comparison, compared
 from tests.models import CONFIGURATIONS, build, build_folder
+from tests.rounded import scaled_roundings
 
 MOST_KL = {"f32": 1e-6, "f16": 1e-4}
 LAYER = {"num_hidden_layers": 1}
@@ -40,8 +42,8 @@ IN_FORMATS = 1e-2  # kernels that unpack weights round more than those that read
 IN_HALF = ("granitemoehybrid", "jamba", "qwen3_next", "lfm2")  # a family of each kind of recurrence
 
 
-def export(family: str, folder: Path, fmt: str = "fp16", **changes: object) -> Path:
-    """A small model's graph, every weight in one format."""
+def export(family: str, folder: Path, fmt: str = "fp16", *, scaled: bool = False, **changes: object) -> Path:
+    """A small model's graph, every weight in one format, and the columns of some scaled if so said."""
     model = build(family, **changes)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(trace_module, "grouped_experts", dense_experts)
@@ -51,8 +53,9 @@ def export(family: str, folder: Path, fmt: str = "fp16", **changes: object) -> P
         begin(graph, states, model)
     to_fp16(graph)
     if fmt != "fp16":
-        weights = quantizable(inventory(model))
-        compress(graph, {weight.name: fmt for weight in weights}, Cancel())
+        assignments = {weight.name: fmt for weight in quantizable(inventory(model))}
+        roundings = scaled_roundings(model, assignments) if scaled else NEAREST
+        compress(graph, assignments, Cancel(), roundings=roundings)
     ov.save_model(graph, folder / "openvino_model.xml", compress_to_fp16=False)
     model.config.save_pretrained(folder)
     return folder
@@ -89,6 +92,16 @@ def test_every_format_offered_for_a_gpu_is_right(emulated_gpu: dict[str, str], t
     changes = {**LAYER, "layer_types": ["full_attention"]}
     folders = [export("granitemoehybrid", tmp_path / name, name, **changes) for name in names]
     check(compared(folders, ["f32"], ["chunks"]), IN_FORMATS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", IN_HALF)
+def test_inputs_of_scaled_columns_are_divided(
+    family: str, emulated_gpu: dict[str, str], tmp_path: Path
+) -> None:
+    folder = export(family, tmp_path, "int8_sym", scaled=True)
+    check(compared([folder], ["f32"], ["whole", "mixed"]), IN_FORMATS)
+    check(compared([folder], ["f16"], ["whole", "mixed"]))
 
 
 def test_two_bit_embeddings_are_wrong_and_not_offered(emulated_gpu: dict[str, str], tmp_path: Path) -> None:

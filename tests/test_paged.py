@@ -11,14 +11,18 @@ import torch
 from transformers import PreTrainedModel
 
 from kl_lens_desktop.export.bundle import export_model
+from kl_lens_desktop.export.compress import compress, to_fp16
 from kl_lens_desktop.export.paged import runs_paged
 from kl_lens_desktop.export.stateful import make_stateful
 from kl_lens_desktop.export.trace import trace
 from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Finished, Note
+from kl_lens_desktop.quant.roundings import changed_values
 from tests.models import CONFIGURATIONS, build, build_folder
+from tests.rounded import round_to_fp16, scaled_roundings
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 KNOWN = {"short_convolution", "chunk_scan", "gated_delta_rule"}  # to OpenVINO 2026.4, with attention beside
@@ -83,6 +87,30 @@ def test_a_shared_prefix_comes_from_the_cache_and_beams_and_chunks_are_right(
     for end in ([5], [6, 7], [5]):
         assert asked(pipeline, shared + end, 24) == said(model, shared + end, 24), end
     assert asked(pipeline, shared, 12, num_beams=3) == said(model, shared, 12, beams=3)
+
+
+@pytest.mark.parametrize("family", ["granitemoehybrid", "qwen3_5_text", "lfm2"])
+def test_scaled_columns_leave_the_paged_runtime_its_kernels(
+    family: str, tmp_path: Path, sample_ir: dict[str, Path]
+) -> None:
+    model, folder = folder_of(family, tmp_path, sample_ir["fp16"])
+    graph = ov.Core().read_model(folder / "openvino_model.xml").clone()
+    to_fp16(graph)
+    round_to_fp16(model)
+    parameters = weight_parameters(model)
+    assignments = {weight.name: "int8_sym" for weight in quantizable(inventory(model))}
+    roundings = scaled_roundings(model, assignments)
+    compress(graph, assignments, Cancel(), roundings=roundings)
+    assert runs_paged(graph)
+    with torch.no_grad():
+        for name, chosen in assignments.items():
+            parameters[name].copy_(changed_values(parameters[name], roundings.change(name, chosen)))
+    (tmp_path / "scaled").mkdir()
+    for path in folder.glob("*.*"):
+        shutil.copy(path, tmp_path / "scaled")
+    ov.save_model(graph, tmp_path / "scaled" / "openvino_model.xml", compress_to_fp16=False)
+    pipeline = genai.LLMPipeline(str(tmp_path / "scaled"), "CPU", ATTENTION_BACKEND="PA", **F32)
+    assert asked(pipeline, prompt(70), 48) == said(model, prompt(70), 48)
 
 
 def test_the_paged_runtime_takes_a_small_hybrid_of_mamba2() -> None:

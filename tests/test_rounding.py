@@ -379,9 +379,10 @@ def test_minutes_that_rounding_itself_would_take_are_not_enough(
 ) -> None:
     """However fast the model reads the text that the weights are rounded by."""
     monkeypatch.setattr(clock.Clock, "left", property(lambda _: 100.0))
-    monkeypatch.setattr(engine, "calibrate", lambda *_: Costs(0.0, (0.0, 0.0), (0.0, 0.0), 0.0, 0.0))
+    costs = Costs(0.0, (0.0, 0.0), (0.0, 0.0), 0.0, 0.0, fitting=3.0)
+    monkeypatch.setattr(engine, "calibrate", lambda *_: costs)
     weights = [weight.as_dict() for weight in quantizable(inventory(load_model(small.folder).model))]
-    enough = rounding_seconds(weights) / engine._ROUNDING_SHARE / 60
+    enough = rounding_seconds(costs, weights) / engine._ROUNDING_SHARE / 60
     for name, minutes in (("short", 0.9 * enough), ("long", 1.1 * enough)):
         out = tmp_path / f"{name}.json"
         said = _said(list(analyze(small, out, _how(**MENU, minutes=minutes), Cancel())))

@@ -1,7 +1,8 @@
 """A few seconds of the work that an analysis does, timed: one block of each form, the head, and rounding."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -15,18 +16,22 @@ from kl_lens_desktop.model.load import open_model
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.quant.formats import parse_format
+from kl_lens_desktop.quant.gptq import curvature, rounded_piece
 from kl_lens_desktop.quant.rounding import fake_quantize
 from kl_lens_desktop.sensitivity.disk_lanes import DiskLanes
 from kl_lens_desktop.sensitivity.estimate import Costs
 from kl_lens_desktop.sensitivity.forward import Beside, head, observed, trunk
 from kl_lens_desktop.sensitivity.jobs import ANCHOR
 from kl_lens_desktop.sensitivity.metrics import Tally, reference
+from kl_lens_desktop.sensitivity.moments import DAMP
 
 _TOKENS, _HEAD_TOKENS = 256, 128  # of a lane
 _HEAD_ROWS = 8192  # that stand for all where they lie in memory
 _ELEMENTS = 2**20
 _TIMES = 2
 _LOAD_BYTES_S = 5e8  # a model into float32
+_FITTED, _FITTED_S = 512, 0.035  # rows and columns that are rounded by data, and what a slow core takes
+_USED = 4  # lanes: more of them wait for each other between the small steps of such rounding
 
 
 def calibrate(folder: Path, cancel: Cancel) -> Costs:
@@ -54,6 +59,7 @@ def calibrate(folder: Path, cancel: Cancel) -> Costs:
         tuple(widen if on_disk else 0.0 for _, widen in each),
         head_s,
         _rounding_seconds(lanes.count),
+        _fitting(lanes.count),
     )
 
 
@@ -133,10 +139,27 @@ def _head_seconds(lanes: DiskLanes, blocks: _Blocks, *, on_disk: bool) -> float:
 
 def _rounding_seconds(lanes: int) -> float:
     """Of an element in all lanes."""
-    values, threads = torch.randn(1024, _ELEMENTS // 1024), torch.get_num_threads()
+    values = torch.randn(1024, _ELEMENTS // 1024)
+    with _one_thread():
+        return _least(lambda: fake_quantize(values, parse_format(ANCHOR))) / (_ELEMENTS * lanes)
+
+
+def _fitting(lanes: int) -> float:
+    """What all lanes take for rounding by the data, over what two slow ones do."""
+    matrix = torch.randn(_FITTED, _FITTED, generator=torch.Generator().manual_seed(0))
+    about = curvature(torch.eye(_FITTED), DAMP)
+    assert about is not None
+    with _one_thread():
+        took = _least(lambda: rounded_piece(matrix, about, [parse_format(ANCHOR)], Cancel(), None))
+    return took / _FITTED_S * 2 / min(lanes, _USED)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _least(lambda: fake_quantize(values, parse_format(ANCHOR))) / (_ELEMENTS * lanes)
+        yield
     finally:
         torch.set_num_threads(threads)
 

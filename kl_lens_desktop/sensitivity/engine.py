@@ -317,9 +317,10 @@ def _has_time_to_round(
     if out.exists():
         return load_scores(out).rounding is not None
     yield Progress(STAGE, 0, 0, "Timing this computer")
-    pass_s = (FIT_TOKENS + JUDGE_TOKENS) * sum(calibrate(local.folder, cancel).block_s)
+    costs = calibrate(local.folder, cancel)
+    pass_s = (FIT_TOKENS + JUDGE_TOKENS) * sum(costs.block_s)
     formats = sum(is_fitted(parse_format(name)) for name in how.formats) if how.formats else 1
-    rounding_s = pass_s + rounding_seconds([weight.as_dict() for weight in weights], formats)
+    rounding_s = pass_s + rounding_seconds(costs, [weight.as_dict() for weight in weights], formats)
     if rounding_s <= _ROUNDING_SHARE * 60 * how.minutes:
         return True
     yield Note(

@@ -15,7 +15,7 @@ MOMENT_WINDOWS = 4  # of the text, from which second moments come
 MOST_ROWS, LEAST_ROWS, ROW_WORK = 256, 64, 2**26  # of a weight, by which formats are compared
 _FURTHER = 0.6  # entries of a menu that are measured beside the anchors, for each of these
 _BRIEF = race.FIRST_LOOK
-_COLUMN_S, _INTEGER_S, _PRODUCT_S = 4e-4, 1.5e-7, 5e-11  # rounding by the data, as two cores take it
+_COLUMN_S, _INTEGER_S, _PRODUCT_S = 4e-4, 1.5e-7, 5e-11  # rounding by the data, as two slow cores take it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,9 @@ class Costs:
     head_s : float
         A token in the head, and comparing its predictions.
     element_s : float
-        Rounding an element.
+        Rounding an element to nearest.
+    fitting : float
+        Rounding by the data, over what two slow cores take for it.
     """
 
     open_s: float
@@ -41,6 +43,7 @@ class Costs:
     widen_s: tuple[float, ...]
     head_s: float
     element_s: float
+    fitting: float = 1.0
 
 
 _USUAL_FLOPS, _USUAL_ELEMENT_S, _USUAL_BYTES_S = 5e10, 1e-8, 5e8  # of a laptop, with all cores busy
@@ -106,7 +109,7 @@ def seconds(costs: Costs, weights: Sequence[Mapping[str, Any]], analysis: Analys
     return float(found if analysis.minutes is None else min(found, 60 * analysis.minutes))
 
 
-def rounding_seconds(weights: Sequence[Mapping[str, Any]], formats: int = 1) -> float:
+def rounding_seconds(costs: Costs, weights: Sequence[Mapping[str, Any]], formats: int = 1) -> float:
     """Seconds for integers chosen by the data, for all weights that a format applies to, in so many formats.
 
     Parameters
@@ -119,7 +122,7 @@ def rounding_seconds(weights: Sequence[Mapping[str, Any]], formats: int = 1) -> 
     for shape in matrices:
         channels, elements = shape[-1], math.prod(shape)
         found += _COLUMN_S * channels + (_INTEGER_S + _PRODUCT_S * channels) * elements
-    return formats * found
+    return formats * costs.fitting * found
 
 
 def _from(trunk: Sequence[float], weight: Mapping[str, Any]) -> float:

@@ -173,6 +173,7 @@ class MeasuredCosts(TypedDict):
     widen_s: list[float]
     head_s: float
     element_s: float
+    fitting: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,7 @@ class CalibrateJob(Job[MeasuredCosts]):
                 "widen_s": list(costs.widen_s),
                 "head_s": costs.head_s,
                 "element_s": costs.element_s,
+                "fitting": costs.fitting,
             }
         )
 
