@@ -28,7 +28,7 @@ _COLUMNS = 32  # between updates of the columns that follow, and that are put in
 _LEAST_SCALE = 2.0**-24  # the smallest number of FP16
 _FACTORS = (0.45, 0.55, 0.62, 0.68, 0.73, 0.77, 0.81, 0.85, 0.88, 0.91, 0.94, 0.97, 1.0, 1.04)
 _RIDGE = 1e-4
-_SURELY = 1 - 1e-3  # of an error, which float32 does not blur
+_SURELY = 0.99  # of an error: what float32 blurs is less
 
 Threads = Callable[[Callable[[Tensor], Quantized], Iterable[Tensor]], Iterable[Quantized]]
 
@@ -215,7 +215,7 @@ def _better(
     scale, gained = _refitted(outputs, levels, grid.scale, about.damped, cancel)
     stored = None if grid.zero is None else grid.zero.to(torch.int16)
     found = Quantized(codes.to(torch.int16), scale.half(), stored, grid.fmt)
-    errors = (outputs * weight).sum(-1).double() + gained
+    errors = (outputs.double() * weight).sum(-1) + gained
     theirs = row_errors(nearest.dequantize() - weight, about.damped)
     better = (errors < _SURELY * theirs)[:, None, None]  # false for what is no number
     return combined([found, nearest], lambda both: torch.where(better, both[0], both[1]))
@@ -435,14 +435,12 @@ def _refitted(
         cancel.check()
         b = (part.unflatten(-1, (groups, size)) * own).sum(-1).double()[..., None]
         half = torch.zeros(len(part), groups, groups)
-        for g in range(groups):  # of A, which is symmetric
-            if groups == 1:
-                half[:, 0, 0] = row_errors(own[:, 0], damped)
-                break
+        if groups == 1:
+            half[:, 0, 0] = row_errors(own[:, 0], damped)
+        for g in range(groups if groups > 1 else 0):  # of A, which is symmetric
+            seen = slice(0, g + 1)
             products = own[:, g] @ damped[g * size : (g + 1) * size, : (g + 1) * size]
-            torch.sum(
-                products.unflatten(-1, (g + 1, size)).mul_(own[:, : g + 1]), -1, out=half[:, g, : g + 1]
-            )
+            torch.sum(products.unflatten(-1, (-1, size)).mul_(own[:, seen]), -1, out=half[:, g, seen])
         a = half.double()
         a += a.tril(-1).mT
         ridged = a + torch.diag_embed(a.diagonal(dim1=1, dim2=2) * _RIDGE + 1e-12)
@@ -450,6 +448,7 @@ def _refitted(
         usable = solved.isfinite() & (solved != 0) & (failed == 0)[:, None, None]
         new = torch.where(usable, _storable(torch.where(usable, solved, 1.0).float()), kept)
         forms = [(each.mT @ (a @ each - 2 * b))[:, 0] for each in (new.double(), kept.double())]
-        found.append(torch.where((forms[0] < forms[1])[..., None], new, kept))
-        least.append(torch.minimum(*forms)[:, 0])
+        is_less = forms[0] < forms[1]  # false for what is no number
+        found.append(torch.where(is_less[..., None], new, kept))
+        least.append(torch.where(is_less, forms[0], forms[1])[:, 0])
     return torch.cat(found), torch.cat(least)
