@@ -17,8 +17,10 @@ from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Finished, Progress, Weights
 from kl_lens_desktop.process.job import perform
+from kl_lens_desktop.process.record import decode
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.estimate import Costs, usual
+from kl_lens_desktop.sensitivity.jobs import CalibrateJob
 from tests.models import build_folder
 
 # Seconds by part of the sample's job as it ran on two cores that others were using.
@@ -147,6 +149,12 @@ def test_what_is_done_already_takes_no_time(weights: list[dict[str, object]]) ->
     nearest = replace(job, analysis=replace(job.analysis, rounding="nearest"))
     assert expected(costs, weights, nearest)["round"] == 0
     assert expected(costs, weights, job, paces={"bench": 3.0})["bench"] == pytest.approx(3 * fresh["bench"])
+
+
+def test_a_calibration_tells_how_fast_this_computer_rounds_by_data() -> None:
+    (done,) = (event for event in perform(CalibrateJob("sample"), Cancel()) if isinstance(event, Finished))
+    assert done.result["fitting"] > 0
+    assert decode(Costs, done.result).fitting == done.result["fitting"]
 
 
 def test_a_slower_computer_is_expected_to_take_longer(weights: list[dict[str, object]]) -> None:

@@ -19,6 +19,7 @@ from kl_lens_desktop.kernels.experts.forms import holds_experts
 from kl_lens_desktop.model.inventory import inventory, quantizable, weight_parameters
 from kl_lens_desktop.model.load import load_model, open_model
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.quant.gptq import pieces
 from kl_lens_desktop.sensitivity import moments
 from kl_lens_desktop.sensitivity.moments import DAMP, DAMP_TIED, Moment, Seen, second_moments, weighted_error
 from kl_lens_desktop.text.bundled import calibration_text, read_text
@@ -194,9 +195,16 @@ def test_memory_is_asked_only_for_what_is_large(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(moments.memory, "free_mb", lambda: 0)
     assert moments.lacking_memory(2048) is None
     assert moments.lacking_memory(4096) == (moments.memory.rounding_bytes(4096), 0)
-    monkeypatch.setattr(moments.memory, "free_mb", lambda: 500)
+    enough = 1 + int(moments.memory.rounding_bytes(4096) / 0.9) // 2**20
+    monkeypatch.setattr(moments.memory, "free_mb", lambda: enough)
     assert moments.lacking_memory(4096) is None
     assert moments.lacking_memory(4096, 100 * 2**20) is not None
+
+
+def test_each_thread_that_rounds_takes_memory() -> None:
+    one, seven = (moments.memory.rounding_bytes(8192, threads) for threads in (1, 7))
+    largest = max(part.numel() for part in pieces(torch.empty(2048, 8192, device="meta")))
+    assert seven - one > 6 * 40 * largest
 
 
 def test_the_weighted_error_is_the_error_of_the_outputs() -> None:

@@ -160,6 +160,39 @@ def test_a_local_error_is_the_mean_square_of_what_the_outputs_change_by(small: L
     assert not kept.fitted
 
 
+def test_local_errors_stand_for_all_rows_however_many_are_compared(small: LocalModel) -> None:
+    loaded = load_model(small.folder)
+    ids, _ = windows(loaded, [calibration_text()], 256, 64)
+    (weight,) = (each for each in quantizable(inventory(loaded.model)) if each.shape[0] > 2000)
+    found = []
+    for brief in (False, True):
+        kept, fmt = _Kept(), parse_format("int4_sym_g64")
+        errors = LocalErrors(loaded.model, [weight], [fmt], kept, by_data=False, brief=brief)
+        for _ in errors.collect(Remembered(ids[:2], ids[2:]), Cancel()):
+            pass
+        found.append(kept[weight.name, fmt.name])
+    assert found[1] == pytest.approx(found[0], rel=0.2)
+    assert found[1] != found[0]
+
+
+def test_local_errors_of_an_older_version_are_found_anew(
+    told: tuple[Path, Scores, Scores], small: LocalModel, tmp_path: Path
+) -> None:
+    """They were sums over the rows that were compared."""
+    path, scores, _ = told
+    held = json.loads(path.read_text(encoding="utf-8"))
+    assert held["settings"].pop("local_errors")
+    for item in held["local_errors"]:
+        item["errors"] = {name: 4 * error for name, error in item["errors"].items()}
+    old = tmp_path / "scores.json"
+    old.write_text(json.dumps(held), encoding="utf-8")
+    for _ in analyze(small, old, SMALL, Cancel()):
+        pass
+    after = load_scores(old)
+    assert after.local_errors == scores.local_errors
+    assert after.entries == scores.entries
+
+
 def test_a_guess_takes_from_its_neighbour_what_each_format_gains_by_data(small: LocalModel) -> None:
     loaded = load_model(small.folder)
     weights = [

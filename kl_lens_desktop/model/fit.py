@@ -40,6 +40,8 @@ _HEAD = 2**24  # elements at a time (`by_block.HEAD_ELEMENTS`)
 # for the second moments to fit to and to judge by, and for what `quant.gptq.curvature` makes of one; also
 # bytes for each element of a weight, for its integers in parts and joined.
 _MOMENTS, _CURVATURE, _INTEGERS = 8, 15, 4
+# And bytes for each element of the rows that a thread rounds at a time, which are so many, and elements.
+_FITTING, _FITTED_ROWS, _FITTED = 48, 2**10, 2**21
 _ALIKE = 3  # different inputs of one width that a block has, at most
 _SPARE = 0.9  # of the free memory is what a stage may plan with
 _BLOCK = re.compile(r".*?\.(\d+)\.(.*)")
@@ -79,7 +81,8 @@ class Sizes:
     def rounding_mb(self) -> int:
         """What rounding by data takes at its peak, beside the weights."""
         curvature = _CURVATURE * self.widest**2
-        return (_MOMENTS * self.inputs + max(curvature, curvature // 2 + _INTEGERS * self.largest)) // _MB
+        rounded = curvature // 2 + _INTEGERS * self.largest + usable_cores() * thread_bytes(self.widest)
+        return (_MOMENTS * self.inputs + max(curvature, rounded)) // _MB
 
     @property
     def on_disk_mb(self) -> int:
@@ -176,9 +179,18 @@ def in_memory_mb(sizes: Sizes, stage: str) -> int:
     return copies * 4 * sizes.parameters // _MB + _TORCH_MB + beside
 
 
-def rounding_bytes(channels: int) -> int:
-    """What rounding by data takes at its peak for weights that share so many inputs, beside these weights."""
-    return (_MOMENTS + _CURVATURE) * channels**2
+def rounding_bytes(channels: int, threads: int | None = None) -> int:
+    """What rounding by data takes at its peak for weights that share so many inputs, beside these weights.
+
+    `threads` round them: as many as there are cores, unless it is said.
+    """
+    at_work = usable_cores() if threads is None else threads
+    return (_MOMENTS + _CURVATURE) * channels**2 + at_work * thread_bytes(channels)
+
+
+def thread_bytes(channels: int) -> int:
+    """What a thread takes that rounds rows of so many elements (`quant.gptq.pieces`)."""
+    return _FITTING * min(_FITTED, _FITTED_ROWS * channels)
 
 
 def fits(need: StageNeed, folder: Path) -> str:

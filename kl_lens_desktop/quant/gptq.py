@@ -19,7 +19,7 @@ from kl_lens_desktop.quant.rounding import Quantized, combined, nf4_elements, nf
 from kl_lens_desktop.quant.symmetric import row_errors
 
 _ROWS = 1024  # of a weight at a time: enough to make little of the calls for each column
-_PART = 2**21  # and elements, which is as much as memory should be asked for
+_PART = 2**21  # and elements, for which memory is asked: see `model.fit.thread_bytes`
 _SEARCHED = 2**16  # elements at a time in the search of scales: in a core's cache
 _FITTED = 2**18  # and in the fit of scales
 _SOLVED = 2**22  # elements of the systems that are solved at the same time
@@ -28,7 +28,6 @@ _COLUMNS = 32  # between updates of the columns that follow, and that are put in
 _LEAST_SCALE = 2.0**-24  # the smallest number of FP16
 _FACTORS = (0.45, 0.55, 0.62, 0.68, 0.73, 0.77, 0.81, 0.85, 0.88, 0.91, 0.94, 0.97, 1.0, 1.04)
 _RIDGE = 1e-4
-_SURELY = 0.99  # of an error: what float32 blurs is less
 
 Threads = Callable[[Callable[[Tensor], Quantized], Iterable[Tensor]], Iterable[Quantized]]
 
@@ -212,12 +211,12 @@ def _better(
 ) -> Quantized:
     """With scales fitted to the elements that were found, or as nearest rounding, row by row."""
     levels = _levels(codes, grid.zero, grid.fmt)
-    scale, gained = _refitted(outputs, levels, grid.scale, about.damped, cancel)
+    scale = _refitted(outputs, levels, grid.scale, about.damped, cancel)
     stored = None if grid.zero is None else grid.zero.to(torch.int16)
     found = Quantized(codes.to(torch.int16), scale.half(), stored, grid.fmt)
-    errors = (outputs.double() * weight).sum(-1) + gained
-    theirs = row_errors(nearest.dequantize() - weight, about.damped)
-    better = (errors < _SURELY * theirs)[:, None, None]  # false for what is no number
+    # Of the errors themselves: their outputs' difference is lost in float32 where few inputs are massive.
+    errors = [row_errors(each.dequantize() - weight, about.damped) for each in (found, nearest)]
+    better = (errors[0] < errors[1])[:, None, None]  # false for what is no number
     return combined([found, nearest], lambda both: torch.where(better, both[0], both[1]))
 
 
@@ -411,9 +410,7 @@ class _Stack:
         return _levels(codes, shift, self._fmt)
 
 
-def _refitted(
-    outputs: Tensor, levels: Tensor, scale: Tensor, damped: Tensor, cancel: Cancel
-) -> tuple[Tensor, Tensor]:
+def _refitted(outputs: Tensor, levels: Tensor, scale: Tensor, damped: Tensor, cancel: Cancel) -> Tensor:
     """The scales with which those levels come nearest to the outputs: least squares, row by row.
 
     The error of a row is the quadratic form sᵀAs - 2bᵀs of its scales s, but for a constant.
@@ -422,15 +419,10 @@ def _refitted(
     ----------
     outputs : Tensor
         Of the weight for the damped moment, W·H (rows, channels).
-
-    Returns
-    -------
-    Tensor, Tensor
-        Scales (rows, groups, 1), and that form of them (rows,) in float64.
     """
     _, groups, size = levels.shape
     rows = max(1, min(_SOLVED // groups**2, _FITTED // (groups * size)))
-    found, least = [], []
+    found = []
     for part, own, kept in zip(outputs.split(rows), levels.split(rows), scale.split(rows), strict=True):
         cancel.check()
         b = (part.unflatten(-1, (groups, size)) * own).sum(-1).double()[..., None]
@@ -448,7 +440,5 @@ def _refitted(
         usable = solved.isfinite() & (solved != 0) & (failed == 0)[:, None, None]
         new = torch.where(usable, _storable(torch.where(usable, solved, 1.0).float()), kept)
         forms = [(each.mT @ (a @ each - 2 * b))[:, 0] for each in (new.double(), kept.double())]
-        is_less = forms[0] < forms[1]  # false for what is no number
-        found.append(torch.where(is_less[..., None], new, kept))
-        least.append(torch.where(is_less, forms[0], forms[1])[:, 0])
-    return torch.cat(found), torch.cat(least)
+        found.append(torch.where((forms[0] < forms[1])[..., None], new, kept))
+    return torch.cat(found)

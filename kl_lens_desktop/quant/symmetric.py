@@ -13,7 +13,7 @@ _COLUMNS = 256  # at a time
 
 def row_errors(error: Tensor, second_moment: Tensor) -> Tensor:
     """δw·H·δwᵀ of each row of an error (rows, channels), for a second moment H (channels, channels)."""
-    errors = torch.zeros(len(error), device=error.device)
+    errors = torch.zeros(len(error), dtype=error.dtype, device=error.device)
     for cut in _cuts(error.shape[1]):
         own = error[:, cut]
         products = own @ second_moment[cut, cut]

@@ -31,7 +31,7 @@ _ELEMENTS = 2**20
 _TIMES = 2
 _LOAD_BYTES_S = 5e8  # a model into float32
 _FITTED, _FITTED_S = 512, 0.035  # rows and columns that are rounded by data, and what a slow core takes
-_USED = 4  # lanes: more of them wait for each other between the small steps of such rounding
+_USED = 4  # cores: more of them wait for each other between the small steps of such rounding
 
 
 def calibrate(folder: Path, cancel: Cancel) -> Costs:
@@ -59,7 +59,7 @@ def calibrate(folder: Path, cancel: Cancel) -> Costs:
         tuple(widen if on_disk else 0.0 for _, widen in each),
         head_s,
         _rounding_seconds(lanes.count),
-        _fitting(lanes.count),
+        _fitting(),
     )
 
 
@@ -144,14 +144,14 @@ def _rounding_seconds(lanes: int) -> float:
         return _least(lambda: fake_quantize(values, parse_format(ANCHOR))) / (_ELEMENTS * lanes)
 
 
-def _fitting(lanes: int) -> float:
-    """What all lanes take for rounding by the data, over what two slow ones do."""
+def _fitting() -> float:
+    """What all cores take for rounding by the data, over what two slow ones do."""
     matrix = torch.randn(_FITTED, _FITTED, generator=torch.Generator().manual_seed(0))
     about = curvature(torch.eye(_FITTED), DAMP)
     assert about is not None
     with _one_thread():
         took = _least(lambda: rounded_piece(matrix, about, [parse_format(ANCHOR)], Cancel(), None))
-    return took / _FITTED_S * 2 / min(lanes, _USED)
+    return took / _FITTED_S * 2 / min(usable_cores(), _USED)
 
 
 @contextlib.contextmanager

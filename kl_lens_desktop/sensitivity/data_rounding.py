@@ -4,6 +4,7 @@ The windows that choose between the two are others than those the integers were 
 others than those on which sensitivity is measured.
 """
 
+import collections
 import contextlib
 import threading
 import time
@@ -49,6 +50,7 @@ from kl_lens_desktop.sensitivity.moments import (
 from kl_lens_desktop.text.bundled import calibration_text, text_sha256
 from kl_lens_desktop.text.windows import calibration_windows
 
+_AHEAD = 2  # weights that are rounded while another is written
 MOST_BITS = 4  # of eight, nearest rounding loses nothing that matters, but for small columns of large inputs
 
 
@@ -361,22 +363,29 @@ def _round_seen(
     cancel: Cancel,
     judged: bool,
 ) -> None:
-    """All formats of the weights that share inputs: all at once, but of experts one format after another."""
-    started: list[tuple[Pair, Iterator[_Fit]]] = []
+    """All formats of the weights that share inputs, of matrices a few ahead of what is written."""
+    ahead: collections.deque[tuple[Pair, Iterator[_Fit]]] = collections.deque()
+
+    def write_first() -> None:
+        pair, fits = ahead.popleft()
+        _write(writer, pair, _joined(list(fits), torch.cat), judged, seen.exponents)
+
     for weight in seen.weights:
         stored = parameters[weight.name]
         for fmt in formats[weight.name]:
             pair = weight.name, fmt.name
             if not is_kept(fmt, scaled=seen.exponents is not None):
-                started.append((pair, iter([_Fit(None)])))
+                ahead.append((pair, iter([_Fit(None)])))
             elif stored.dim() == 2:
                 about = seen.about(0, cancel)
-                started.append((pair, _round_matrix(stored, *about, fmt, cancel, pool, seen.exponents)))
+                ahead.append((pair, _round_matrix(stored, *about, fmt, cancel, pool, seen.exponents)))
             else:
                 experts = list(_round_experts(stored, seen, fmt, cancel, pool))
                 _write(writer, pair, _joined(experts, torch.stack), judged)
-    for pair, fits in started:
-        _write(writer, pair, _joined(list(fits), torch.cat), judged, seen.exponents)
+            if len(ahead) > _AHEAD:
+                write_first()
+    while ahead:
+        write_first()
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,11 +477,15 @@ def errors_by_data(
 
     `exponents`, `about` and `judge` are as `Seen` has them.
     """
-    found = {fmt: (_nearest_error(rows, fmt, judge, exponents), True) for fmt in formats}
+    found = {}
+    for fmt in formats:
+        cancel.check()
+        found[fmt] = _nearest_error(rows, fmt, judge, exponents), True
     tried = [fmt for fmt in formats if about is not None and is_kept(fmt, scaled=exponents is not None)]
     if about is not None and tried:
         scaled = scaled_columns(rows, exponents)
         for rounded in rounded_piece(rows, about, tried, cancel, exponents):
+            cancel.check()
             error = weighted_error(rounded.dequantize() - scaled, judge)
             if error < found[rounded.fmt][0]:
                 found[rounded.fmt] = error, False

@@ -51,7 +51,7 @@ from kl_lens_desktop.sensitivity.estimate import MOMENT_WINDOWS, rounding_second
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, Analysis
 from kl_lens_desktop.sensitivity.lanes import Lane
 from kl_lens_desktop.sensitivity.ledger import Ledger, open_ledger, order_of
-from kl_lens_desktop.sensitivity.local_error import LocalErrors
+from kl_lens_desktop.sensitivity.local_error import LOCAL_ERRORS, LocalErrors
 from kl_lens_desktop.sensitivity.means import SQNR_LIMIT_DB
 from kl_lens_desktop.sensitivity.measuring import Measuring, measuring_here
 from kl_lens_desktop.sensitivity.menu import Menu, Wish, note_time, tell_errors
@@ -334,6 +334,7 @@ def _settings(how: Analysis, precision: str, count: int, by: Calibration | None)
     """How so many windows are measured, as the score file says it."""
     return {
         **({} if by is None else {"rounding": dict(by.record)}),
+        "local_errors": LOCAL_ERRORS,
         "precision": precision,
         "standard_error": "batch means over windows",
         "sqnr_limit_db": SQNR_LIMIT_DB,

@@ -15,7 +15,8 @@ MOMENT_WINDOWS = 4  # of the text, from which second moments come
 MOST_ROWS, LEAST_ROWS, ROW_WORK = 256, 64, 2**26  # of a weight, by which formats are compared
 _FURTHER = 0.6  # entries of a menu that are measured beside the anchors, for each of these
 _BRIEF = race.FIRST_LOOK
-_COLUMN_S, _INTEGER_S, _PRODUCT_S = 4e-4, 1.5e-7, 5e-11  # rounding by the data, as two slow cores take it
+# Rounding by the data, as two slow cores take it: a column, an element, a product, a step of a factorisation.
+_COLUMN_S, _INTEGER_S, _PRODUCT_S, _FACTOR_S = 4e-4, 1.5e-7, 5e-11, 2.5e-11
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,9 @@ def rounding_seconds(costs: Costs, weights: Sequence[Mapping[str, Any]], formats
     matrices = [weight["shape"] for weight in weights if weight["kind"] != "conv"]
     found = 0.0
     for shape in matrices:
-        channels, elements = shape[-1], math.prod(shape)
+        channels, elements, experts = shape[-1], math.prod(shape), math.prod(shape[:-2])
         found += _COLUMN_S * channels + (_INTEGER_S + _PRODUCT_S * channels) * elements
+        found += experts * _FACTOR_S * channels**3
     return formats * costs.fitting * found
 
 

@@ -281,6 +281,8 @@ def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Le
             "Choose another file name",
         )
     windows = replace(windows, order=order)
+    # Those of older versions are sums over the rows that were compared, and would be taken for larger ones.
+    are_alike = kept.settings.get("local_errors") == fresh.settings.get("local_errors")
     return Ledger(
         path,
         replace(
@@ -289,8 +291,8 @@ def open_ledger(path: Path, fresh: Scores, held_ids_sha256: Sequence[str]) -> Le
             settings=settings,
             entries=kept.entries,
             unmeasurable=kept.unmeasurable,
-            local_errors=kept.local_errors,
-            fitted=kept.fitted,
+            local_errors=kept.local_errors if are_alike else {},
+            fitted=kept.fitted if are_alike else set(),
             prediction=kept.prediction,
             environment=kept.environment if kept.text == fresh.text else fresh.environment,
         ),

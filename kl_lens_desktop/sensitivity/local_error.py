@@ -3,9 +3,7 @@
 import math
 import re
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,12 +17,13 @@ from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.quant.formats import Format
 from kl_lens_desktop.quant.gptq import Curvature
 from kl_lens_desktop.quant.rounding import fake_quantize
-from kl_lens_desktop.sensitivity.data_rounding import errors_by_data
+from kl_lens_desktop.sensitivity.data_rounding import errors_by_data, threads
 from kl_lens_desktop.sensitivity.estimate import row_count
 from kl_lens_desktop.sensitivity.lanes import result
 from kl_lens_desktop.sensitivity.moments import Moment, Remembered, Seen, weighted_error
 from kl_lens_desktop.sensitivity.scores import Pair
 
+LOCAL_ERRORS = "of all rows"  # what they are, in the settings of a score file
 _EXPERTS = 4  # of a stack, on which its formats are compared
 _DIGITS = 6  # in the file
 _TOGETHER = 4  # formats, at least, that a thread compares: fewer take little less time than all of them
@@ -114,7 +113,7 @@ class LocalErrors:
                 for place in places
             }
         # Operations on so few rows take ten times as long where threads share each of them.
-        with ThreadPoolExecutor(usable_cores(), "local-error", partial(torch.set_num_threads, 1)) as pool:
+        with threads() as pool:
             # Formats of one scheme are rounded together, so a thread gets some that follow each other.
             formats = sorted(self._formats, key=lambda fmt: (fmt.scheme == "nf4", fmt.bits == 8))
             share = 1 if len(places) > 1 else usable_cores()
@@ -172,8 +171,8 @@ class LocalErrors:
 
     def _plain(self, name: str, fmt: Format) -> float:
         stored = self._stored[name].detach()
-        rows = self._some(stored[0] if stored.dim() == 3 else stored)
-        return float((fake_quantize(rows, fmt) - rows).square().sum())
+        rows, share = self._some(stored[0] if stored.dim() == 3 else stored)
+        return share * float((fake_quantize(rows, fmt) - rows).square().sum())
 
     @torch.no_grad()
     def _of_part(
@@ -185,13 +184,16 @@ class LocalErrors:
         place: int,
         formats: Sequence[Format],
     ) -> list[tuple[Format, float, bool]]:
-        """A matrix's errors, as often as the model uses it, and whether they are of nearest rounding."""
+        """A matrix's errors, as often as the model uses it, and whether they are of nearest rounding.
+
+        They stand for all of its rows, however many are compared.
+        """
         stored, (about, judge) = self._stored[weight.name].detach(), abouts[place]
         if stored.dim() == 3:
             stored = stored[place]
-        rows = self._some(stored)
+        rows, share = self._some(stored)
         # An expert that no judging token chose is judged by its layer's mean, and counts as one token.
-        share = float(judge.tokens or 1) if len(seen.fit) > 1 else 1.0
+        share *= float(judge.tokens or 1) if len(seen.fit) > 1 else 1.0
         if self._by_data:
             found = errors_by_data(about, judge, rows, formats, cancel, seen.exponents)
             return [(fmt, share * error, nearest) for fmt, (error, nearest) in found.items()]
@@ -200,12 +202,16 @@ class LocalErrors:
             (fmt, share * weighted_error(fake_quantize(rows, fmt) - rows, judge), True) for fmt in formats
         ]
 
-    def _some(self, matrix: Tensor) -> Tensor:
-        """Rows in float32, spread evenly over the matrix where it has more than are needed."""
+    def _some(self, matrix: Tensor) -> tuple[Tensor, float]:
+        """Rows in float32, spread evenly over the matrix where it has more than are needed.
+
+        With them, for how many rows each of them stands.
+        """
         most = row_count(matrix.shape[-1]) // self._fewer
         if len(matrix) <= most:
-            return matrix.float().cpu()
-        return matrix[torch.linspace(0, len(matrix) - 1, most, device=matrix.device).long()].float().cpu()
+            return matrix.float().cpu(), 1.0
+        places = torch.linspace(0, len(matrix) - 1, most, device=matrix.device).long()
+        return matrix[places].float().cpu(), len(matrix) / most
 
 
 def _part(name: str) -> str:

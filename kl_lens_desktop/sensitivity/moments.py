@@ -124,7 +124,7 @@ def moments_at_once(channels: int) -> int:
     """For how many weights with so many inputs memory takes their rounding side by side, one at least."""
     if channels**2 <= ALWAYS_ELEMENTS:
         return usable_cores()
-    return max(1, int(_SPARE * memory.free_mb() * 2**20) // memory.rounding_bytes(channels))
+    return max(1, int(_SPARE * memory.free_mb() * 2**20) // memory.rounding_bytes(channels, 1))
 
 
 def weighted_error(error: Tensor, moment: Moment) -> float:

@@ -166,6 +166,8 @@ def measured(folder: Path, stage: str, how: argparse.Namespace) -> dict[str, Any
         group = stack.enter_context(_limited(how.limit_mb, folder)) if how.limit_mb else None
         command += ["--group", str(group)] if group else []
         child = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
+        stack.callback(child.wait)
+        stack.callback(child.kill)  # if this is interrupted
         peak, process = 0, psutil.Process(child.pid)
         while child.poll() is None:
             peak = max(peak, _private(process))
@@ -206,7 +208,7 @@ def _limited(limit_mb: int, folder: Path) -> Iterator[Path]:
 def _group_peak(group: Path) -> int:
     """The most that a control group took, in bytes."""
     names = ("memory.max_usage_in_bytes", "memory.peak")
-    return next(int(found.read_text()) for name in names if (found := group / name).is_file())
+    return next((int(found.read_text()) for name in names if (found := group / name).is_file()), 0)
 
 
 def _private(process: psutil.Process) -> int:
