@@ -22,7 +22,7 @@ from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model import by_block, fit
 from kl_lens_desktop.model.by_block import ByBlock
 from kl_lens_desktop.model.head_parts import HeadParts
-from kl_lens_desktop.model.inventory import blocks, inventory, quantizable
+from kl_lens_desktop.model.inventory import blocks, experts_chosen, inventory, quantizable
 from kl_lens_desktop.model.load import LoadedModel, load_model, load_or_open, open_model
 from kl_lens_desktop.plan.document import load_plan, save_plan
 from kl_lens_desktop.plan.joint import Bench
@@ -40,7 +40,7 @@ from kl_lens_desktop.sensitivity.scores import METRICS, Scores, load_scores
 from kl_lens_desktop.sensitivity.stream import Stream, changed
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
 from kl_lens_desktop.text.calibration import source_text
-from kl_lens_desktop.text.windows import windows
+from kl_lens_desktop.text.windows import FIT_TOKENS, JUDGE_TOKENS, windows
 from tests.models import CONFIGURATIONS, build_bf16_folder
 
 # Shared blocks, experts that lie together and apart, tied and untied embeddings, Mamba-1 and no scan at all.
@@ -324,9 +324,11 @@ def test_cancel_is_heard_in_the_middle_and_the_model_is_as_before(with_experts: 
 def test_headers_tell_the_sizes_of_the_parts(family: str, tmp_path: Path) -> None:
     folder = build_bf16_folder(family, tmp_path / "model")
     model, sizes = open_model(folder).model, fit.folder_sizes(folder)
-    parts = []
+    parts, given = [], set()
     for block in blocks(model):
         of_experts = {id(p) for m in block.modules() if holds_experts(m) for p in m.parameters(recurse=False)}
+        stacks = [p for p in block.parameters() if id(p) in of_experts and p.dim() == 3]
+        given.add(sum({stack.shape[-1] for stack in stacks}))
         others = {id(p): p for p in block.parameters() if id(p) not in of_experts}.values()
         rows = sum(len(each) for each in others if each.dim() == 2)
         counts = [sum(p.numel() for p in block.parameters() if id(p) in of_experts)]
@@ -335,6 +337,11 @@ def test_headers_tell_the_sizes_of_the_parts(family: str, tmp_path: Path) -> Non
     # Files also hold what is no parameter, such as the bias of a router.
     assert found == pytest.approx([*(max(column) for column in zip(*parts, strict=True)), 4096], rel=0.01)
     assert sizes.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.01)
+    assert sizes.expert_inputs == experts_chosen(model.config) * max(given)
+
+
+def test_the_text_of_which_inputs_of_experts_are_kept_is_the_one_that_is_read() -> None:
+    assert fit.FITTED_TOKENS == FIT_TOKENS + JUDGE_TOKENS
 
 
 def test_weights_stay_on_disk_only_where_the_free_memory_is_too_small(

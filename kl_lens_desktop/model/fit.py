@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -15,7 +16,7 @@ from kl_lens_desktop.process.cores import usable_cores
 from kl_lens_desktop.process.events import Note
 from kl_lens_desktop.quant.formats import DEFAULT_BITS
 from kl_lens_desktop.quantities import size
-from kl_lens_desktop.repository.model_files import model_files
+from kl_lens_desktop.repository.model_files import CONFIG, model_files, read_object
 from kl_lens_desktop.repository.text_part import is_for_seeing
 
 BENCH_FP16 = "bench-fp16"  # in the list of stages; its row of a benchmark fails alone
@@ -43,6 +44,10 @@ _MOMENTS, _CURVATURE, _INTEGERS = 8, 15, 4
 # And bytes for each element of the rows that a thread rounds at a time, which are so many, and elements.
 _FITTING, _FITTED_ROWS, _FITTED = 48, 2**10, 2**21
 _ALIKE = 3  # different inputs of one width that a block has, at most
+HELD_ELEMENTS = 2**26  # of moments and curvatures that are kept for the next time, 256 MB
+FITTED_TOKENS = 10_240  # of the text (`text.windows`), for which the inputs of experts are kept
+# What configurations call how many experts of a layer a token passes.
+_CHOSEN = ("num_experts_per_tok", "num_experts_per_token")
 _SPARE = 0.9  # of the free memory is what a stage may plan with
 _BLOCK = re.compile(r".*?\.(\d+)\.(.*)")
 
@@ -66,6 +71,8 @@ class Sizes:
         The most inputs that a matrix has.
     inputs : int
         Sum of the squares of the widths of the inputs that a block has, at most.
+    expert_inputs : int
+        Elements of what the experts of a block are given for one token.
     """
 
     parameters: int
@@ -76,13 +83,15 @@ class Sizes:
     largest: int
     widest: int
     inputs: int
+    expert_inputs: int = 0
 
     @property
     def rounding_mb(self) -> int:
         """What rounding by data takes at its peak, beside the weights."""
         curvature = _CURVATURE * self.widest**2
         rounded = curvature // 2 + _INTEGERS * self.largest + usable_cores() * thread_bytes(self.widest)
-        return (_MOMENTS * self.inputs + max(curvature, rounded)) // _MB
+        of_experts = 4 * (FITTED_TOKENS * self.expert_inputs + HELD_ELEMENTS) if self.expert_inputs else 0
+        return (_MOMENTS * self.inputs + of_experts + max(curvature, rounded)) // _MB
 
     @property
     def on_disk_mb(self) -> int:
@@ -113,10 +122,11 @@ class StageNeed:
     disk_mb: int
 
 
-def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
-    """The sizes of a model by the shapes of its tensors."""
+def sizes_of(shapes: Mapping[str, tuple[int, ...]], chosen: int = 0) -> Sizes:
+    """The sizes of a model by the shapes of its tensors; a token passes `chosen` experts of a layer."""
     blocks: dict[str, list[int]] = {}
     widths: dict[str, list[int]] = {}
+    of_experts: dict[str, set[int]] = {}
     vocabulary = largest = widest = 0
     for name, shape in shapes.items():
         place = _BLOCK.fullmatch(name)
@@ -129,6 +139,7 @@ def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
         parts = blocks.setdefault(place[1], [0, 0, 0])
         if ".experts." in name or is_stack:
             parts[1] += math.prod(shape)
+            of_experts.setdefault(place[1], set()).add(shape[-1])
         else:
             parts[0] += math.prod(shape)
             parts[2] += shape[0] if len(shape) == 2 else 0
@@ -137,8 +148,9 @@ def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
     # Of the two weights that the experts of a layer make, one may have twice the parameters of the other.
     largest = max(largest, 2 * experts // 3)
     inputs = max((_different(each) for each in widths.values()), default=0)
+    given = chosen * max(map(sum, of_experts.values()), default=0)
     parameters = sum(map(math.prod, shapes.values()))
-    return Sizes(parameters, block, experts, rows, vocabulary, largest, widest, max(inputs, widest**2))
+    return Sizes(parameters, block, experts, rows, vocabulary, largest, widest, max(inputs, widest**2), given)
 
 
 def _different(widths: Sequence[int]) -> int:
@@ -147,15 +159,27 @@ def _different(widths: Sequence[int]) -> int:
 
 
 def folder_sizes(folder: Path) -> Sizes:
-    """The sizes of the model in a folder, from the headers of its files.
+    """The sizes of the model in a folder, from its config.json and the headers of its files.
 
     Raises
     ------
     ModelError
-        If `checkpoint.tensor_shapes` refuses them.
+        If `checkpoint.tensor_shapes` or `model_files.read_object` refuses them.
     """
-    shapes = tensor_shapes(model_files(folder))
-    return sizes_of({name: shape for name, shape in shapes.items() if not is_for_seeing(name)})
+    files = model_files(folder)
+    shapes = tensor_shapes(files)
+    return sizes_of(
+        {name: shape for name, shape in shapes.items() if not is_for_seeing(name)},
+        _experts_chosen(read_object(folder / CONFIG)),
+    )
+
+
+def _experts_chosen(config: Mapping[str, Any]) -> int:
+    """How many experts of a layer a token passes, as a model's configuration or its text part says."""
+    part = config.get("text_config")
+    both = [config, part] if isinstance(part, dict) else [config]
+    counts = [found.get(name) for found in both for name in _CHOSEN]
+    return max((count for count in counts if isinstance(count, int)), default=0)
 
 
 def memory_mb(model: str, stage: str) -> int | None:

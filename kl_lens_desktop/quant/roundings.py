@@ -4,9 +4,10 @@ Sensitivity, joint measurements, repair, export and its audit all ask `Roundings
 ships, bit for bit.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -182,6 +183,17 @@ def packed(stored: Quantized, exponents: Tensor | None = None) -> Packed:
     zero = None if stored.zero_point is None else stored.zero_point.to(torch.uint8)[..., 0].numpy()
     powers = None if exponents is None else exponents.to(torch.int8)[None].numpy()
     return Packed(elements.numpy(), stored.scale[..., 0].numpy(), zero, powers)
+
+
+def joined(parts: Sequence[Packed], how: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> Packed:
+    """A weight whose elements, scales and zero points are each what `how` makes of those of its parts."""
+    zeros = [part.zero_point for part in parts if part.zero_point is not None]
+    return Packed(
+        how([part.elements for part in parts]),
+        how([part.scale for part in parts]),
+        how(zeros) if zeros else None,
+        parts[0].powers,
+    )
 
 
 def _picked(kept: Packed, rows: NDArray[np.int64]) -> Packed:

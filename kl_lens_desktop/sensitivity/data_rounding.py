@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kl_lens_desktop.errors import InputError
@@ -28,13 +30,14 @@ from kl_lens_desktop.quant.formats import Format, parse_format
 from kl_lens_desktop.quant.gptq import Curvature, pieces, rounded_piece, scaled_columns
 from kl_lens_desktop.quant.growing import Growing
 from kl_lens_desktop.quant.integers import (
+    Packed,
     Pair,
     held_integers,
     most_packed_bytes,
     open_integers,
 )
-from kl_lens_desktop.quant.rounding import Quantized, combined, fake_quantize
-from kl_lens_desktop.quant.roundings import NEAREST, KeptRounding, Roundings, kept_in, packed
+from kl_lens_desktop.quant.rounding import Quantized, fake_quantize
+from kl_lens_desktop.quant.roundings import NEAREST, KeptRounding, Roundings, joined, kept_in, packed
 from kl_lens_desktop.quantities import plural, size
 from kl_lens_desktop.sensitivity.clock import TimeUp
 from kl_lens_desktop.sensitivity.moments import (
@@ -368,7 +371,7 @@ def _round_seen(
 
     def write_first() -> None:
         pair, fits = ahead.popleft()
-        _write(writer, pair, _joined(list(fits), torch.cat), judged, seen.exponents)
+        _write(writer, pair, _joined(list(fits), np.concatenate), judged)
 
     for weight in seen.weights:
         stored = parameters[weight.name]
@@ -381,7 +384,7 @@ def _round_seen(
                 ahead.append((pair, _round_matrix(stored, *about, fmt, cancel, pool, seen.exponents)))
             else:
                 experts = list(_round_experts(stored, seen, fmt, cancel, pool))
-                _write(writer, pair, _joined(experts, torch.stack), judged)
+                _write(writer, pair, _joined(experts, np.stack), judged)
             if len(ahead) > _AHEAD:
                 write_first()
     while ahead:
@@ -392,25 +395,25 @@ def _round_seen(
 class _Fit:
     """Rows rounded by data, where their inputs allow it; their weighted error and that of the nearest."""
 
-    stored: Quantized | None
+    stored: Packed | None
     error: float = 0.0
     nearest: float = 0.0
 
 
-def _joined(parts: Sequence[_Fit], how: Callable[[list[Tensor]], Tensor]) -> _Fit:
+def _joined(parts: Sequence[_Fit], how: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> _Fit:
     """One of several: usable where all of them are."""
     usable = [each.stored for each in parts if each.stored is not None]
     return _Fit(
-        combined(usable, how) if len(usable) == len(parts) else None,
+        joined(usable, how) if len(usable) == len(parts) else None,
         sum(each.error for each in parts),
         sum(each.nearest for each in parts),
     )
 
 
-def _write(writer: Growing, pair: Pair, fit: _Fit, judged: bool, exponents: Tensor | None = None) -> None:
+def _write(writer: Growing, pair: Pair, fit: _Fit, judged: bool) -> None:
     """Write what a weight is rounded to, or a note that nearest rounding is better."""
     if fit.stored is not None and (fit.error < fit.nearest or not judged):
-        writer.add(pair, packed(fit.stored, exponents))
+        writer.add(pair, fit.stored)
     else:
         writer.add_nearest(pair)
 
@@ -425,7 +428,7 @@ def _round_experts(
         with lanes:
             about, judge = seen.about(place, cancel)
             parts = [_round_piece(piece, about, judge, fmt, cancel, None) for piece in pieces(stack[place])]
-            return _joined(parts, torch.cat)
+            return _joined(parts, np.concatenate)
 
     return pool.map(run, range(len(stack)))
 
@@ -462,7 +465,7 @@ def _round_piece(
         return _Fit(None)
     (rounded,) = rounded_piece(piece, about, [fmt], cancel, exponents)
     cancel.check()
-    return _Fit(rounded, *_errors(piece, rounded, judge, exponents))
+    return _Fit(packed(rounded, exponents), *_errors(piece, rounded, judge, exponents))
 
 
 def errors_by_data(

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from kl_lens_desktop.kernels.replace import fast_kernels
 from kl_lens_desktop.model import fit as memory
 from kl_lens_desktop.model.by_block import ByBlock
+from kl_lens_desktop.model.fit import HELD_ELEMENTS
 from kl_lens_desktop.model.inventory import Weight, inventory, quantizable
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.cores import usable_cores
@@ -31,7 +32,7 @@ DAMP = 0.01  # share of the mean of the diagonal that is added to it
 DAMP_TIED = 1.0  # the head's inputs say nothing of the look-up that shares its weight
 BATCH_TOKENS = 512
 _HELD_MATRICES = 4  # of a Seen: both moments, the damped one and its factor
-HELD_ELEMENTS = 2**26  # of moments and curvatures that are kept for the next time, 256 MB
+_MADE_MATRICES = 3  # of an expert: but for the moment to fit to
 ALWAYS_ELEMENTS = 2**22  # of a second moment for which memory is not asked
 _SPARE = 0.9  # of the free memory is what may be planned with
 _LEAST_TOKENS = 16  # of its layer's mean that an expert's own tokens are mixed with
@@ -76,7 +77,7 @@ class Seen:
         """
         if (found := self._made.get(place)) is None:
             found = curvature(self.fit[place].matrix, self.damp, cancel), self.judge[place]
-            if len(self._made) * self._elements < HELD_ELEMENTS:
+            if (len(self._made) + 1) * _MADE_MATRICES * self._elements <= HELD_ELEMENTS or place == 0:
                 self._made[place] = found
         return found
 
