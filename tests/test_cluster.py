@@ -4,9 +4,13 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -260,6 +264,83 @@ def test_a_model_that_a_computer_lacks_is_sent_to_it(
     assert worker.find(elsewhere, sha256)
     assert worker.open().count >= 1
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("place", ["home", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", None])
+def test_ray_is_told_to_show_the_token_that_is_here(
+    place: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str | None] = []
+    ray: Any = ModuleType("ray")
+    ray.init = lambda **_: told.append(os.environ.get("RAY_AUTH_MODE"))
+    ray.shutdown = lambda: None
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "")  # so that what is set meanwhile is taken back
+        monkeypatch.delenv(name)
+    if place == "home":
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("secret", encoding="utf-8")
+    elif place:
+        monkeypatch.setenv(place, "secret")
+    with cluster_module.joined("auto"):
+        pass
+    assert told == ["token" if place else None]
+
+
+JOIN = """
+import sys
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.sensitivity.cluster import joined
+try:
+    with joined(sys.argv[1]) as ray:
+        print(len(ray.nodes()), "joined")
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_cluster_that_asks_for_a_token_is_joined_by_either_address(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    if tuple(map(int, ray.__version__.split(".")[:2])) < (2, 59):
+        pytest.skip("this Ray asks for no token by itself")
+    port, client = _free_port(), _free_port()
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env = {**own, "HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PYTHONPATH": str(ROOT)}
+
+    def run(*command: str, home: str = "") -> str:
+        elsewhere = {"HOME": home, "USERPROFILE": home} if home else {}
+        done = subprocess.run(
+            [sys.executable, *command],
+            capture_output=True,
+            encoding="utf-8",
+            env={**env, **elsewhere},
+            check=True,
+        )
+        return done.stdout
+
+    scripts = "-m", "ray.scripts.scripts"
+    run(*scripts, "get-auth-token", "--generate")
+    asked = "--head", "--block", "--num-cpus=1", "--include-dashboard=false", "--node-ip-address=127.0.0.1"
+    asked += f"--port={port}", f"--ray-client-server-port={client}", "--object-store-memory=100000000"
+    head = subprocess.Popen([sys.executable, *scripts, "start", *asked], env=env, stdout=subprocess.PIPE)
+    try:
+        assert head.stdout is not None
+        assert any(b"Ray runtime started" in line for line in head.stdout)
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}"):
+            assert "1 joined" in run("-c", JOIN, address)
+        (tmp_path / "stranger").mkdir()
+        refused = run("-c", JOIN, f"127.0.0.1:{port}", home=str(tmp_path / "stranger"))
+        assert "copy ~/.ray/auth_token" in refused
+    finally:
+        head.terminate()
+        head.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def test_an_address_where_nothing_answers_is_told(short_sample: LocalModel, tmp_path: Path) -> None:

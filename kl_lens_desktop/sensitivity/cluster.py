@@ -14,6 +14,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -306,6 +307,8 @@ def joined(address: str) -> Iterator[Any]:
         If Ray is not installed, or nothing answers there.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray's telemetry
+    if _has_token():  # which Ray shows only if told to; a cluster that wants none minds no token
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError as error:
@@ -326,14 +329,29 @@ def joined(address: str) -> Iterator[Any]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise _unreachable(address, " ".join(str(error).split())[:200]) from error
+    except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"Cannot join the Ray cluster at {address}",
+            " ".join(str(error).split())[:200],
+            "Use the same version of Ray on all computers. If the cluster asks for a token, copy "
+            "~/.ray/auth_token from its first computer to the same place here",
+        ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, heard)  # Ray puts its own in its place
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _has_token() -> bool:
+    """Whether this computer has the secret by which a cluster of Ray 2.59 and later may know its members.
+
+    Source: https://docs.ray.io/en/latest/ray-security/token-auth.html
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return True
+    return (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _check_answers(address: str) -> None:
