@@ -4,6 +4,7 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import re
 import shutil
 import sys
@@ -256,7 +257,12 @@ def test_a_graph_that_runs_in_pieces_answers_as_the_model(family: str) -> None:
     # Twice: a prompt begins where none came before, whatever the one before it has left.
     calls = 2 * list(pieces(ids[0].tolist(), (40, 1, 1, 40, 1, 7)))
     most = max(parameter.numel() for parameter in model.parameters()) // 8
-    logits = np.concatenate(list(InPieces(graph, calls, most).answers(Cancel())))
+    in_pieces = InPieces(graph, calls, most)
+    for piece in in_pieces.graphs:
+        shapes = [op.get_output_shape(0) for op in piece.get_ops() if op.get_type_name() == "Constant"]
+        weights = [count for count in map(math.prod, shapes) if count > 1024]
+        assert sum(weights) <= most or len(weights) == 1
+    logits = np.concatenate(list(in_pieces.answers(Cancel())))
     assert np.abs(logits - np.concatenate([expected, expected])).max() < 2e-3 * expected.std()
 
 

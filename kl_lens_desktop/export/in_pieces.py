@@ -106,6 +106,11 @@ class InPieces:
         self._last = {name: number for number, piece in enumerate(self._pieces) for name in piece.inputs}
         self._done = 0
 
+    @property
+    def graphs(self) -> list[ov.Model]:
+        """The pieces, in the order in which they run."""
+        return [piece.graph for piece in self._pieces]
+
     def prepare(self, cancel: Cancel) -> Iterator[float]:
         """Run all pieces but the last, which gives the logits; yields the share of them that is done."""
         count = len(self._pieces) - 1
@@ -147,7 +152,7 @@ def _cut(graph: ov.Model, most: int) -> tuple[list[_State], list[_Piece]]:
     logits = graph.output(_LOGITS).get_node().input_value(0)
     places, states = _places(nodes, most), _states(nodes)
     read = _reached([logits.get_node(), *(part.get_node() for state in states for part in state.parts)])
-    places = _joined(places, states)
+    places = _joined(_late(nodes, places, states), states)
     inputs = [*graph.get_parameters(), *(state.stand_in for state in states)]
     handed: dict[int, list[tuple[ov.Output, str]]] = {place: [] for place in range(max(places.values()) + 1)}
     for node in nodes:
@@ -165,7 +170,8 @@ def _cut(graph: ov.Model, most: int) -> tuple[list[_State], list[_Piece]]:
                 inputs.append(stand_in)
                 handed[place].append((output, stand_in.get_friendly_name()))
     handed[places[_id(logits.get_node())]].append((logits, _LOGITS))
-    return states, [_piece(place, outputs, places, states, inputs) for place, outputs in handed.items()]
+    pieces = [_piece(place, outputs, places, states, inputs) for place, outputs in handed.items()]
+    return states, [piece for piece in pieces if piece.handed or piece.written]
 
 
 def _piece(
@@ -242,29 +248,52 @@ def _first(read: ov.Node) -> NDArray[np.float32] | None:
     return None
 
 
+def _late(nodes: Sequence[ov.Node], places: dict[int, int], states: Sequence[_State]) -> dict[int, int]:
+    """With what is computed of a state where the state is written, if it came before: such as its length.
+
+    What depends on that moves with it. Where the state depends on it too, it is written still later.
+    """
+    least = {
+        _id(reader): place
+        for state, place in _whole(states, places)
+        for reader in _readers(state.stand_in, places)
+        if places[_id(reader)] < place
+    }
+    moved = dict(places)
+    for node in nodes if least else ():
+        if moved[_id(node)] >= 0:
+            sources = (moved.get(_id(value.get_node()), -1) for value in node.input_values())
+            moved[_id(node)] = max(moved[_id(node)], least.get(_id(node), -1), *sources)
+    return moved
+
+
 def _joined(places: dict[int, int], states: Sequence[_State]) -> dict[int, int]:
     """With those pieces as one in which a state would be read before it is written."""
     apart = np.ones(max(places.values()) + 1, int)
-    for state in states:
-        if len(state.parts) == 1:
-            first = _first_reader(state.stand_in, places)
-            apart[first + 1 : places[_id(state.parts[0].get_node())] + 1] = 0
+    for state, place in _whole(states, places):
+        first = min((places[_id(reader)] for reader in _readers(state.stand_in, places)), default=0)
+        apart[first + 1 : place + 1] = 0
     joined = apart.cumsum() - 1
     return {node: int(joined[place]) if place >= 0 else -1 for node, place in places.items()}
 
 
-def _first_reader(node: ov.Node, places: dict[int, int]) -> int:
-    """The first piece that computes something with a node."""
+def _whole(states: Sequence[_State], places: dict[int, int]) -> list[tuple[_State, int]]:
+    """The states that are written at once, and in which piece."""
+    return [(each, places[_id(each.parts[0].get_node())]) for each in states if len(each.parts) == 1]
+
+
+def _readers(node: ov.Node, places: dict[int, int]) -> list[ov.Node]:
+    """What of the pieces computes something with a node."""
     found, left, seen = [], [node], set()
     while left:
         for port in left.pop().output(0).get_target_inputs():
             reader = port.get_node()
             if places[_id(reader)] >= 0:
-                found.append(places[_id(reader)])
+                found.append(reader)
             elif _id(reader) not in seen:
                 seen.add(_id(reader))
                 left.append(reader)
-    return min(found, default=0)
+    return found
 
 
 def _reached(nodes: Sequence[ov.Node]) -> set[int]:

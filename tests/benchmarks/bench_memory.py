@@ -113,7 +113,8 @@ def write_model(folder: Path, model_type: str, sizes: dict[str, Any]) -> None:
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     copy_tokenizer(folder)
-    tensors = revert_weight_conversion(model, dict(model.named_parameters()))
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in model.state_dict()}
+    tensors = revert_weight_conversion(model, {**dict(model.named_parameters()), **buffers})
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in tensors.items():
