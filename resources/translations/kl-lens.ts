@@ -3600,11 +3600,11 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Measure, plan, export and benchmark this model with default settings (Ctrl+Enter)</source>
+        <source>Measure, plan, export and benchmark this model, as the pages are set (Ctrl+Enter)</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>All steps, with default settings</source>
+        <source>All steps, as the pages are set</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

@@ -9,11 +9,16 @@ import pytest
 from PySide6.QtCore import Qt, QTimer
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.sensitivity.heatmap import Heatmap, Legend
 from kl_lens_desktop.gui.sensitivity.measures import measure
 from kl_lens_desktop.gui.sensitivity.page import SensitivityPage
 from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.gui.state.job import Step
+from kl_lens_desktop.gui.state.session import QUICK
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
+from kl_lens_desktop.run import RunJob
+from kl_lens_desktop.sensitivity.estimate import usual
 from kl_lens_desktop.sensitivity.jobs import MENU
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
 from tests.gui.conftest import JOB_MS, SMALL, leftovers
@@ -290,3 +295,29 @@ def test_the_agreement_is_drawn_by_the_measure_that_is_chosen(opened: Window) ->
     assert drawn() == ("rank by KL full‖quantized (1 = worst)", [3.0, 2.0, 1.0])
     page.measure.setCurrentIndex(page.measure.findData("mse"))
     assert drawn() == ("rank by Logit error (MSE) (1 = worst)", [1.0, 2.0, 3.0])
+
+
+def test_compress_measures_what_the_page_says_and_its_time_follows(
+    opened: Window, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = opened.session
+    costs = usual(session.model.weights, session.model.about["experts_chosen"]) if session.model else None
+    monkeypatch.setattr(type(session), "costs", property(lambda _: costs))
+    page, bench = opened.page("Sensitivity"), opened.page("Benchmark")
+    assert isinstance(page, SensitivityPage)
+    assert isinstance(bench, BenchmarkPage)
+    before, words = session.whole_s, opened._about_compress.text()
+    bench.effort.setCurrentText(QUICK)
+    quick = session.whole_s
+    page.settings_row.tokens.setValue(8192)
+    assert before is not None
+    assert quick is not None
+    assert session.whole_s is not None
+    assert quick < min(before, session.whole_s)
+    assert words != opened._about_compress.text()
+    started: list[Step] = []
+    monkeypatch.setattr(session, "start", lambda *steps: started.extend(steps))
+    opened.compress.click()
+    (job,) = (step.job for step in started)
+    assert isinstance(job, RunJob)
+    assert job.analysis.tokens == session.analysis.tokens == 8192

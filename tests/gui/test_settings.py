@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,11 @@ from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.gui.more.settings import SettingsPage, sizes_that_fit
 from kl_lens_desktop.gui.shell import application
 from kl_lens_desktop.gui.shell.window import Window
+from kl_lens_desktop.gui.state.job import Step
 from kl_lens_desktop.gui.state.settings import Settings
 from kl_lens_desktop.gui.state.workspace import workspace_of
+from kl_lens_desktop.model.jobs import InspectJob
+from kl_lens_desktop.process.events import Finished
 from kl_lens_desktop.sensitivity.jobs import Analysis
 
 
@@ -150,6 +154,19 @@ def test_a_damaged_file_is_kept_and_said(damaged: bytes, home: Path) -> None:
     assert (home / "settings-before.json").read_bytes() == damaged
     settings.remember("a")
     assert (Settings().recent, Settings().problem) == (("a",), "")
+
+
+def test_where_no_folder_can_be_made_settings_last_until_the_window_closes(
+    home: Path, window: Window, inspected: Finished
+) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    home.write_bytes(b"")
+    settings = window.session.settings
+    settings.size = 125
+    window.session.job.step_finished.emit(Step(InspectJob("sample")), inspected)
+    assert (settings.size, settings.recent) == (125, ("sample",))
+    assert window.session.model is not None
+    home.unlink()
 
 
 def test_two_windows_lose_nothing_of_each_other(home: Path) -> None:

@@ -13,13 +13,16 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.files import MODEL_XML
+from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.more.about import diagnostics
 from kl_lens_desktop.gui.more.log import LogPage
 from kl_lens_desktop.gui.shell import application, crash
 from kl_lens_desktop.gui.shell.window import Window
 from kl_lens_desktop.gui.state import unfinished
 from kl_lens_desktop.gui.state.job import Step
+from kl_lens_desktop.gui.state.session import QUICK
 from kl_lens_desktop.hub.resolve import LocalModel
+from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import AnalyzeJob
 from kl_lens_desktop.sensitivity.scores import Scores, load_scores, save_scores
 from tests.gui.conftest import JOB_MS
@@ -66,6 +69,24 @@ def test_what_a_killed_window_was_doing_is_offered_and_goes_on(
     assert len(load_scores(scores).entries) == len(sample_scores.entries)
     assert list((home / "running").iterdir()) == [], "nothing is unfinished now"
     window.close()
+
+
+def test_a_whole_job_goes_on_with_its_course_its_effort_and_the_pages_in_turn(
+    opened: Window, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, started = opened.session, []
+    page = opened.page("Benchmark")
+    assert isinstance(page, BenchmarkPage)
+    monkeypatch.setattr(session, "start", lambda *steps: started.extend(steps))
+    job = RunJob("sample", session.workspace.folder).quick
+    session.go_on(unfinished.Unfinished("sample", (job,)))
+    qtbot.waitUntil(lambda: bool(started), timeout=JOB_MS)
+    assert [step.job for step in started] == [job]
+    assert session.course is not None
+    assert (session.effort, page.effort.currentText()) == (QUICK, QUICK)
+    assert opened.shown == "Sensitivity"
+    session.job.ended.emit("finished")
+    qtbot.waitUntil(lambda: opened.shown == "Benchmark")
 
 
 def test_what_was_to_follow_an_opening_that_failed_follows_no_other(

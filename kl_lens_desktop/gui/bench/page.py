@@ -226,7 +226,8 @@ class BenchmarkPage(Page):
         for across in (1, 3):
             self._devices.setColumnStretch(across, 1)
         self.effort = combo(tr("Effort"), [(words, words) for words in EFFORTS])
-        self.effort.currentTextChanged.connect(self._choose_effort)
+        self.effort.currentTextChanged.connect(self.session.choose_effort)
+        self.session.wanted_changed.connect(self._show_effort)
         self.effort.setToolTip(
             tr(
                 "Thorough: rounds continue until the speeds clearly differ or time is up.\n"
@@ -483,8 +484,8 @@ class BenchmarkPage(Page):
         self.session.choose_devices(None if all(here.values()) else chosen)
         self.run.refresh()
 
-    def _choose_effort(self, words: str) -> None:
-        self.session.effort = words
+    def _show_effort(self) -> None:
+        self.effort.setCurrentText(self.session.effort)
 
     def _ask_settings(self) -> None:
         session = self.session

@@ -102,6 +102,7 @@ class SensitivityPage(Page):
         self.heatmap.selected.connect(self.choose)
         self.bars.selected.connect(self.choose)
         self.settings_row.changed.connect(self._show_entries)
+        self.settings_row.changed.connect(lambda: session.choose_analysis(self.settings_row.analysis))
         session.model_changed.connect(self._show_model)
         session.entries_changed.connect(self._show_entries)
         session.scores_changed.connect(self._show_scores)

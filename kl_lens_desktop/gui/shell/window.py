@@ -96,7 +96,7 @@ class Window(QMainWindow):
             self.session,
             self._missing_for_compress,
             self._start_compress,
-            tr("Measure, plan, export and benchmark this model with default settings (Ctrl+Enter)"),
+            tr("Measure, plan, export and benchmark this model, as the pages are set (Ctrl+Enter)"),
             "compress",
             "compress",
         )
@@ -108,6 +108,7 @@ class Window(QMainWindow):
         self.session.queue.emptied.connect(self._sum_up)
         self.session.job.started.connect(self.banner.hide)
         self.session.unfinished_found.connect(self._offer_to_go_on)
+        self.session.whole_job_resumed.connect(self._follow)
         self.session.bundle_opened.connect(self._show_bundle)
         self.session.bench_opened.connect(partial(self._on_page, "Benchmark", "compare_with"))
         self.session.export_opened.connect(partial(self.show_page, "Benchmark"))
@@ -224,6 +225,7 @@ class Window(QMainWindow):
         self.compress.explained.connect(self._tell_compress)
         self.session.devices_chosen.connect(self.compress.refresh)
         self.session.costs_changed.connect(self._tell_compress)
+        self.session.wanted_changed.connect(self._tell_compress)
         self.session.stages_changed.connect(self._tell_compress)
         layout.addWidget(words)
         self.queue_button = QueueButton(self.session)
@@ -250,7 +252,7 @@ class Window(QMainWindow):
         words = self.compress.reason
         if not words:
             took = self.session.whole_s
-            words = tr("All steps, with default settings")
+            words = tr("All steps, as the pages are set")
             if took is not None:
                 words = tr("All steps: about {took} on this computer").format(took=about(took))
         self._about_compress.setText(words)
@@ -321,6 +323,10 @@ class Window(QMainWindow):
 
     def _start_compress(self) -> None:
         self.session.compress()
+        self._follow()
+
+    def _follow(self) -> None:
+        """Show the page of each step as the whole job reaches it, unless the person turns elsewhere."""
         self.show_page("Sensitivity")
         self._at_compress = True
 

@@ -148,8 +148,12 @@ class Session(QObject):
         Somebody shared this; it is checked.
     bench_opened(Path), export_opened()
         A bench file to compare with; an exported folder is among `exports` now.
+    wanted_changed()
+        The effort or the analysis that `compress` would take.
     unfinished_found(Unfinished, str)
         An earlier window ended in the midst of that, in words; `go_on` does it.
+    whole_job_resumed()
+        A whole job of an earlier window is about to go on.
     stages_changed()
         Anything of `stages`; after the signal of what changed.
     logged(LogLine)
@@ -170,11 +174,13 @@ class Session(QObject):
     bench_changed = Signal()
     devices_changed = Signal()
     devices_chosen = Signal()
+    wanted_changed = Signal()
     agreement_changed = Signal()
     bundle_opened = Signal(object)
     bench_opened = Signal(object)
     export_opened = Signal()
     unfinished_found = Signal(object, str)
+    whole_job_resumed = Signal()
     stages_changed = Signal()
     logged = Signal(object)
     offered = Signal(str, str, object)
@@ -193,6 +199,7 @@ class Session(QObject):
         self.devices: list[dict[str, Any]] = []
         self.effort = THOROUGH
         self.chosen_devices: tuple[str, ...] | None = None  # on the Benchmark page; None for all there are
+        self._chosen_analysis: Analysis | None = None  # on the Sensitivity page, where it was changed
         self._asked = self._taken = 0  # of the readings of the work folder: the last one, the last one shown
         self._forget_results()
         self._plan_to_apply: Path | None = None
@@ -429,6 +436,7 @@ class Session(QObject):
             self.entries_changed.emit()
             self.agreement_changed.emit()
         self.settings.keep_analysis(workspace, analysis)
+        self._chosen_analysis = None
 
     def time_computer(self) -> None:
         """Find out in the background what an analysis of the open model takes here: see `costs`."""
@@ -477,10 +485,31 @@ class Session(QObject):
         self.chosen_devices = names
         self.devices_chosen.emit()
 
+    def choose_effort(self, effort: str) -> None:
+        """Benchmark so from now on: `QUICK` or `THOROUGH`."""
+        self.effort = effort
+        self.wanted_changed.emit()
+
+    def choose_analysis(self, analysis: Analysis) -> None:
+        """What `compress` is to measure by; until then, what was measured otherwise stays."""
+        self._chosen_analysis = analysis
+        self.wanted_changed.emit()
+
     def compress(self) -> None:
         """All stages, as the Sensitivity and Benchmark pages say; what was measured already is used."""
-        from kl_lens_desktop.course import Course
+        self.set_analysis(self._chosen_analysis or self.analysis)
+        job = self._whole_job(self.analysis)
+        self._begin_course(job)
+        self.start(Step(job))
 
+    @property
+    def whole_s(self) -> float | None:
+        """Seconds that `compress` is expected to take; None while this computer is not timed yet."""
+        if self.model is None or self.costs is None:
+            return None
+        return sum(self._expected(self._whole_job(self._chosen_analysis or self.analysis)).values())
+
+    def _whole_job(self, analysis: Analysis) -> RunJob:
         assert self.model is not None
         job = RunJob(
             self.model.reference,
@@ -490,18 +519,12 @@ class Session(QObject):
         )
         job = job.quick if self.effort == QUICK else job
         # the text to measure on is as long as chosen, quick look or not: scores are only ever added to
-        job = replace(job, analysis=self.analysis)
-        self.course = Course(self._expected(job), self.settings.paces)
-        self.start(Step(job))
+        return replace(job, analysis=analysis)
 
-    @property
-    def whole_s(self) -> float | None:
-        """Seconds that `compress` is expected to take; None while this computer is not timed yet."""
-        if self.model is None or self.costs is None:
-            return None
-        job = RunJob(self.model.reference, self.workspace.folder, benchmark=self.settings.benchmark)
-        job = job.quick if self.effort == QUICK else job
-        return sum(self._expected(replace(job, analysis=self.analysis)).values())
+    def _begin_course(self, job: RunJob) -> None:
+        from kl_lens_desktop.course import Course
+
+        self.course = Course(self._expected(job), self.settings.paces)
 
     def _expected(self, job: RunJob) -> dict[str, float]:
         """Seconds by part of a whole job, as far as this computer is known; else by a usual one's speed."""
@@ -789,14 +812,24 @@ class Session(QObject):
         if self._to_go_on and self.model and self.model.reference == self._to_go_on.reference:
             jobs, self._to_go_on = self._to_go_on.jobs, None
             # once all have heard that the job ended
-            QTimer.singleShot(0, self, lambda: self.start(*map(Step, jobs)))
+            QTimer.singleShot(0, self, lambda: self._start_again(jobs))
         if self.model is not None and how != "finished":
             self._read_bench_again()
             self.workspace.sweep()
             self.reload()
 
+    def _start_again(self, jobs: tuple[Any, ...]) -> None:
+        """What an earlier window left; a whole job is followed as one that begins here."""
+        if isinstance(jobs[0], RunJob):
+            is_quick = jobs[0] == replace(jobs[0].quick, analysis=jobs[0].analysis)
+            self.choose_effort(QUICK if is_quick else THOROUGH)
+            self._begin_course(jobs[0])
+            self.whole_job_resumed.emit()
+        self.start(*map(Step, jobs))
+
     def _take_model(self, reference: str, found: Inspected) -> None:
         self.model = Model(reference, found["model"], found["weights"], found["kept_bytes"], found["fit"])
+        self._chosen_analysis = None
         self.settings.remember(reference)
         self.failures.clear()
         self.forget_results()

@@ -238,7 +238,8 @@ class Settings:
         """Change what the file holds now, which another window may have written."""
         latest = self._read()[0] if self._path.is_file() else self._kept
         self._kept = change(replace(latest, states={**latest.states, **self._kept.states}))
-        with contextlib.suppress(KLLensError):  # on a full disk a setting lasts until the window closes
+        # On a full disk, or where no folder can be made, a setting lasts until the window closes.
+        with contextlib.suppress(KLLensError, OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._path, encode(self._kept))
 
