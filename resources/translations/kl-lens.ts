@@ -3668,11 +3668,11 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>{name} could not start</source>
+        <source>The job could not start</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Close other programs and try again</source>
+        <source>Check that the work folder can be written to, close other programs, and try again</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

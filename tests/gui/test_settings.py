@@ -156,8 +156,8 @@ def test_a_damaged_file_is_kept_and_said(damaged: bytes, home: Path) -> None:
     assert (Settings().recent, Settings().problem) == (("a",), "")
 
 
-def test_where_no_folder_can_be_made_settings_last_until_the_window_closes(
-    home: Path, window: Window, inspected: Finished
+def test_where_no_folder_can_be_made_settings_last_and_a_job_says_so(
+    home: Path, window: Window, inspected: Finished, qtbot: QtBot
 ) -> None:
     shutil.rmtree(home, ignore_errors=True)
     home.write_bytes(b"")
@@ -166,6 +166,12 @@ def test_where_no_folder_can_be_made_settings_last_until_the_window_closes(
     window.session.job.step_finished.emit(Step(InspectJob("sample")), inspected)
     assert (settings.size, settings.recent) == (125, ("sample",))
     assert window.session.model is not None
+    said: list[str] = []
+    window.session.said.connect(lambda _, sentence: said.append(sentence))
+    with qtbot.waitSignal(window.session.job.ended):
+        window.compress.click()
+    assert "work folder can be written to" in said[-1]
+    assert "Errno" not in said[-1]
     home.unlink()
 
 

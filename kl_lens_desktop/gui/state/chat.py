@@ -13,7 +13,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 from kl_lens_desktop.bench.jobs import ChatJob, ChatOrder
 from kl_lens_desktop.bench.memory import fit_together
 from kl_lens_desktop.errors import Cancelled, KLLensError
-from kl_lens_desktop.files import WEIGHTS
+from kl_lens_desktop.files import WEIGHTS, reason
 from kl_lens_desktop.gui.state.job import CLOSE_S, DRAIN_MS, Runner
 from kl_lens_desktop.gui.state.translation import tr
 from kl_lens_desktop.process.cancel import Cancel
@@ -238,7 +238,9 @@ def _listen(partner: _Partner) -> None:
         partner.events.append(
             (
                 partner,
-                _Ended(tr("The chat could not start: {error}. Close other programs.").format(error=error)),
+                _Ended(
+                    tr("The chat could not start: {error}. Close other programs.").format(error=reason(error))
+                ),
             )
         )
 

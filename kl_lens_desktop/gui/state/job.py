@@ -15,7 +15,9 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from kl_lens_desktop.errors import Cancelled, ChildError, KLLensError
 from kl_lens_desktop.exclusive import exclusive
+from kl_lens_desktop.files import reason
 from kl_lens_desktop.gui.state.translation import tr
+from kl_lens_desktop.printable import printable
 from kl_lens_desktop.process.awake import awake, battery_notes
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.child import Child
@@ -259,10 +261,16 @@ def _listen(
             (
                 step,
                 Failed(
-                    tr("{name} could not start").format(name=step.name),
-                    str(error),
-                    tr("Close other programs and try again"),
+                    tr("The job could not start"),
+                    _refused(error),
+                    tr("Check that the work folder can be written to, close other programs, and try again"),
                 ),
             )
         )
         queue.append((step, _Outcome("failed")))
+
+
+def _refused(error: OSError) -> str:
+    """Why the system refused, and which file or folder, if it is about one."""
+    place = printable(str(error.filename)) if error.filename else ""
+    return f"{place}: {reason(error)}" if place else reason(error)
