@@ -410,7 +410,7 @@ def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
         wrong = sorted(name for name in set(plan.assignments.values()) if is_distrusted(device, name))
         if wrong:
             words = ", ".join(parse_format(name).label for name in wrong)
-            text = f"OpenVINO's {device} plugin computes {words} wrongly. Use another device."
+            text = f"Not for a {device}: OpenVINO computes {words} wrongly there"
             yield Note(text, "warning")
     if plan.rounded_by:
         yield Note(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
@@ -27,6 +28,7 @@ from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import SIDE
 from kl_lens_desktop.gui.kit.theme import DARK, LIGHT, Colours
 from kl_lens_desktop.gui.more.settings import SettingsPage
+from kl_lens_desktop.gui.shell import header
 from kl_lens_desktop.gui.shell.window import PAGES, STEPS, Window
 
 NAMES = [page[0] for page in PAGES]
@@ -186,3 +188,20 @@ def _is_inner(control: QWidget) -> bool:
             return True
         parent = parent.parentWidget()
     return False
+
+
+def test_meters_go_on_where_the_work_folder_is_gone(
+    tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(header, "PERIOD_MS", 10)
+    sampler = header.Sampler(tmp_path / "gone" / "work")
+    qtbot.waitUntil(lambda: sampler.latest is not None)
+    assert sampler.latest is not None
+    assert sampler.latest.disk_free
+
+    def refuse(folder: Path) -> int:
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(header, "free_bytes", refuse)
+    qtbot.waitUntil(lambda: sampler.latest is not None and sampler.latest.disk_free is None)
+    sampler.close()

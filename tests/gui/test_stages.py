@@ -199,6 +199,10 @@ def test_the_page_follows_compress_unless_the_person_turns_elsewhere(opened: Win
     job.step_started.emit(step)
     timeline = opened.jobbar.timeline
     assert timeline.isVisible()
+    for stage in ("inspect", "prices"):
+        job.progress.emit(Progress(stage, 1, 2))
+        running = [name for name, found in session.stages.items() if found.standing is Standing.RUNNING]
+        assert (running, timeline.accessibleDescription()[:11]) == (["Sensitivity"], "Step 2 of 5")
     seen, values = [], []
     for stage in ("analyze", "plan", "verify", "export", "bench"):
         job.progress.emit(Progress(stage, 1, 2))

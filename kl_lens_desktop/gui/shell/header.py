@@ -1,8 +1,10 @@
 """The line at the top: which model is open, and how busy the computer is."""
 
+import contextlib
 import threading
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt, QTimer
@@ -10,6 +12,7 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from PySide6.QtWidgets import QHBoxLayout, QWidget
 
 from kl_lens_desktop import quantities
+from kl_lens_desktop.disk_space import free_bytes
 from kl_lens_desktop.gui.kit import theme
 from kl_lens_desktop.gui.kit.controls import Elided, label
 from kl_lens_desktop.gui.state.session import Session
@@ -27,13 +30,13 @@ class Usage:
     ram_used: int
     ram_total: int
     app: int
-    disk_free: int
+    disk_free: int | None
 
 
 class Sampler:
     """Looks at the computer once a second in its own thread: listing processes would hold the window up."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.latest: Usage | None = None
         self._folder, self._stop = folder, threading.Event()
         self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
@@ -42,6 +45,12 @@ class Sampler:
     def close(self) -> None:
         self._stop.set()
         self._thread.join(2)
+
+    def _free(self) -> int | None:
+        """Of the disk; None where nothing tells it, such as a network drive that is gone."""
+        with contextlib.suppress(OSError):
+            return free_bytes(self._folder)
+        return None
 
     def _run(self) -> None:
         psutil.cpu_percent()
@@ -52,7 +61,7 @@ class Sampler:
                 memory.total - memory.available,
                 memory.total,
                 _own_bytes(),
-                psutil.disk_usage(self._folder).free,
+                self._free(),
             )
 
 
@@ -142,7 +151,7 @@ class Header(QWidget):
             layout.addWidget(figure)
         self._figures["This app"].setToolTip(tr("Memory (resident) of the window and its worker processes"))
         folder = session.settings.work_folder
-        self._sampler = Sampler(str(next(p for p in (folder, *folder.parents) if p.exists())))
+        self._sampler = Sampler(folder)
         self._timer = QTimer(self, interval=PERIOD_MS)
         self._timer.timeout.connect(self._show_usage)
         self._timer.start()
@@ -168,7 +177,9 @@ class Header(QWidget):
                 ram_used=usage.ram_used / 1000000000.0, total=total
             ),
             "This app": f"{usage.app / 1e9:.2f} GB",
-            "Disk": tr("{disk_free:,.0f} GB free").format(disk_free=usage.disk_free / 1000000000.0),
+            "Disk": "–"
+            if usage.disk_free is None
+            else tr("{disk_free:,.0f} GB free").format(disk_free=usage.disk_free / 1000000000.0),
         }
         for name, text in texts.items():
             self._figures[name].setText(text)

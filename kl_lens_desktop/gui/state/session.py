@@ -248,7 +248,9 @@ class Session(QObject):
         current = self.job.current
         if current is None:
             return ""
-        name = (self._stage or "analyze") if isinstance(current.job, RunJob) else current.name
+        name = current.name
+        if isinstance(current.job, RunJob):  # what it begins with, such as prices, is of its first step
+            name = (self.course.step if self.course else self._stage) or "analyze"
         return PAGE_OF.get(name, "")
 
     def _forget_results(self) -> None:
