@@ -23,7 +23,9 @@ def main() -> int:
         return run(sys.argv[1:])
     except signals.Stopped as stopped:
         signals.default()
-        print("Cancelled.", file=sys.stderr)
+        from kl_lens_desktop.cli.commands import cancelled
+
+        print(cancelled(sys.argv[1:]), file=sys.stderr)
         return stopped.status
 
 

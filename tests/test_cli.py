@@ -112,10 +112,17 @@ def test_every_command_has_help_with_examples(command: str) -> None:
         ["verify", "sample", "--plan", "p", "--repair", "--refine-text", "t.txt"],
         ["plan", "s.json", "--out", "p", "--bits", "4", "--pin", "a.weight"],
         ["plan", "s.json", "--out", "p", "--bits", "4", "--device", "TPU"],
+        ["plan", "s.json", "--out", "p"],
+        ["plan", "s.json", "--out", "p", "--bits", "4", "--fastest"],
     ],
 )
 def test_usage_errors_are_status_2(arguments: list[str]) -> None:
     assert "--help" in kl_lens(*arguments, status=2).stderr
+
+
+def test_all_budgets_are_named_where_there_is_none() -> None:
+    said = kl_lens("plan", "s.json", "--out", "p", status=2).stderr
+    assert "--size-mb, --bits, --max-kl, --max-perplexity-increase, --min-tokens-per-s or --memory-mb" in said
 
 
 def test_a_reader_of_the_completion_may_leave(monkeypatch: pytest.MonkeyPatch) -> None:

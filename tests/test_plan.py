@@ -392,6 +392,21 @@ def test_a_format_that_a_device_computes_wrongly_is_left_out(sample_scores: Scor
     assert constraints_of(gpu) == Constraints(device="GPU.0"), "and the plan's file says so"
 
 
+def test_more_bits_than_there_are_and_formats_that_are_none_are_told_apart_from_what_is_misspelt(
+    sample_scores: Scores,
+) -> None:
+    with pytest.raises(InputError, match="no weight has more than 16 bits"):
+        parse_limits(["ssm>=17"])
+    with pytest.raises(InputError, match="it is not KIND>=BITS"):
+        parse_limits(["ssm>7"])
+    weight = sample_scores.entries[0].weight
+    for name, said in (("int9", "Unknown format 'int9'"), ("int2_asym_g32", "Unknown format")):
+        with pytest.raises(InputError, match=said):
+            propose(sample_scores, bits=5, constraints=Constraints(pins={weight: name}))
+    with pytest.raises(InputError, match="that format was not measured for it"):
+        propose(sample_scores, bits=5, constraints=Constraints(pins={weight: "int2_sym_g32"}))
+
+
 def test_limits_that_leave_nothing_are_refused_in_words(sample_scores: Scores) -> None:
     with pytest.raises(InputError, match=r"No format is left for .*q_proj.weight: the limits exclude"):
         least, banned = parse_limits(["attention>=8", "!=int8_sym", "!=fp16"])

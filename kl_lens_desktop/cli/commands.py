@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,14 @@ if TYPE_CHECKING:
     from kl_lens_desktop.sensitivity.scores import Held
 
 FAILED = 1
+BUDGETS = ("size_mb", "bits", "max_kl", "max_perplexity_increase", "min_tokens_per_s", "memory_mb")
+_GOES_ON = "is kept, and the same command goes on from there."
+KEPT = {
+    "analyze": f"What was measured {_GOES_ON}",
+    "run": f"What was measured and exported {_GOES_ON}",
+    "pull": f"What was downloaded {_GOES_ON}",
+    "export": "No unfinished folder is left.",
+}
 Arguments = argparse.Namespace
 
 
@@ -111,6 +119,8 @@ def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
         whole.error("--self-test takes no command")
     if getattr(arguments, "diff", True) is None and not (arguments.scores and arguments.out):
         whole.error("plan needs a score file and --out, or --diff")
+    if getattr(arguments, "diff", True) is None:
+        _check_budget(whole, arguments)
     pinned: dict[str, str] = {}
     for weight, name in getattr(arguments, "pin", ()):
         if pinned.setdefault(weight, name) != name:
@@ -125,6 +135,22 @@ def _check_usage(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
         ]
         if given and idle.now(arguments):
             whole.error(f"{idle.why}; remove {', '.join(given)}")
+
+
+def _check_budget(whole: argparse.ArgumentParser, arguments: Arguments) -> None:
+    """Before the prices of formats are measured for a plan that could not be made."""
+    given = {name for name in BUDGETS if getattr(arguments, name) is not None}
+    if not given and not arguments.method.startswith("uniform-"):
+        options = [f"--{name.replace('_', '-')}" for name in BUDGETS]
+        whole.error(f"plan needs a budget: {', '.join(options[:-1])} or {options[-1]}")
+    if arguments.fastest and given & {"size_mb", "bits"}:
+        whole.error("--fastest needs --max-kl or --max-perplexity-increase instead of a size")
+
+
+def cancelled(argv: Sequence[str]) -> str:
+    """What a command that was ended says: that it was, and what is left of its work."""
+    command = next((each for each in argv if each in COMMANDS), "")
+    return " ".join(filter(None, ["Cancelled.", KEPT.get(command)]))
 
 
 def _app(arguments: Arguments) -> int:

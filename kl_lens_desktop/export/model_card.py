@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from kl_lens_desktop.quantities import plural
 from kl_lens_desktop.repository.names import is_owned_id
 
 README = "README.md"
@@ -41,7 +42,8 @@ def model_card(name: str, about: dict[str, Any], original: Path | None) -> str:
         tags=["openvino", "nncf"],
     )
     audit = about.get("audit", {})
-    formats = ", ".join(f"{count} weights in {each}" for each, count in audit.get("formats", {}).items())
+    counts = audit.get("formats", {}).items()
+    formats = ", ".join(f"{plural(count, 'weight')} in {each}" for each, count in counts)
     origin = f"[{base}](https://huggingface.co/{base})" if base else "a local model"
     text = [
         f"# {plain(base.rpartition('/')[2] or name)} for OpenVINO",

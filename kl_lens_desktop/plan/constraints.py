@@ -9,6 +9,8 @@ from kl_lens_desktop.plan.device_limits import is_distrusted
 from kl_lens_desktop.plan.options import Choice, WeightOptions
 from kl_lens_desktop.quant.formats import parse_format
 
+MOST_BITS = 16
+
 _FUSED = tuple(dict.fromkeys(parts for family in FAMILIES.values() for parts in family.fused))
 KINDS = ("ssm", "attention", "mlp", "embedding", "head")
 
@@ -87,7 +89,10 @@ def parse_limits(
     forbidden: list[tuple[str, str]] = []
     for text in texts:
         kind, bits = text.split(">=") if text.count(">=") == 1 else ("", "")
-        if kind in KINDS and bits.isdecimal() and int(bits) <= 16:
+        if kind in KINDS and bits.isdecimal():
+            if int(bits) > MOST_BITS:
+                why = f"no weight has more than {MOST_BITS} bits"
+                raise InputError(f"Cannot use the limit {text!r}", why, f"Choose 0 to {MOST_BITS}")
             if least.setdefault(kind, int(bits)) != int(bits):
                 why = f"{kind}>={least[kind]} limits the same weights"
                 raise InputError(f"Cannot use the limit {text!r}", why, "Choose one of them")

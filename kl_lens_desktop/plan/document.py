@@ -12,6 +12,7 @@ from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.files import read_json, write_json
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.quant.integers import BY_DATA, IN_SEQUENCE
+from kl_lens_desktop.quantities import plural
 from kl_lens_desktop.schema import check_schema
 from kl_lens_desktop.sensitivity.scores import ModelIdentity
 from kl_lens_desktop.text.bundled import check_unseen
@@ -236,7 +237,7 @@ def check_applies(plan: Plan, model: ModelIdentity, weights: Sequence[str], path
     unknown = [name for name in plan.assignments if name not in known]
     differences = plan.model.differences(model)
     if unknown:
-        differences.append(f"{len(unknown)} weights the model does not have, such as {unknown[0]}")
+        differences.append(f"{plural(len(unknown), 'weight')} the model does not have, such as {unknown[0]}")
     if differences:
         agree = "" if unknown else "; or, because all weights match by name, apply it with --other-revision"
         raise InputError(

@@ -46,10 +46,11 @@ class WeightOptions:
         return count
 
     def choice(self, name: str) -> Choice:
-        """The choice of format `name`; `InputError` if it was not measured for this weight."""
+        """The choice of format `name`; `InputError` if it is none, or not measured for this weight."""
         for choice in self.choices:
             if choice.format == name:
                 return choice
+        parse_format(name)  # of what is no format at all, it says so
         raise InputError(
             f"{self.weight} cannot be {name}",
             "that format was not measured for it",

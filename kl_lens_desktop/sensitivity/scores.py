@@ -137,7 +137,7 @@ class ModelIdentity:
         if self.sha256 == other.sha256:
             return []
         words = [
-            f"{name} {mine!r} against {theirs!r}"
+            f"{name} {repr(mine) if mine else 'none'} against {repr(theirs) if theirs else 'none'}"
             for name, mine, theirs in (("id", self.id, other.id), ("revision", self.revision, other.revision))
             if mine != theirs
         ]

@@ -8,6 +8,7 @@ from kl_lens_desktop.errors import InputError, in_words
 from kl_lens_desktop.model.config import vocabulary
 from kl_lens_desktop.model.tokenizer import check_tokenizer
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.quantities import plural
 from kl_lens_desktop.repository.model_files import CONFIG, TOKENIZER, TOKENIZER_CONFIG, listed, read_object
 from kl_lens_desktop.text import wikitext
 from kl_lens_desktop.text.bundled import CHARACTERS_PER_TOKEN
@@ -116,7 +117,8 @@ def windows(ids: list[int], window: int, tokens: int, stride: int | None = None)
         If `window` is shorter than two or there is not one whole window.
     """
     if window < 2 or tokens < window:
-        why = f"{tokens} tokens in windows of {window} leave nothing to predict"
+        verb = "leaves" if tokens == 1 else "leave"
+        why = f"{plural(tokens, 'token')} in windows of {window} {verb} nothing to predict"
         raise InputError(
             "Cannot cut the text", why, "Choose a window of at least 2 and as many tokens or more"
         )

@@ -210,7 +210,7 @@ def test_a_plan_of_another_revision_is_taken_only_by_consent(
             scored.session.load_plan(tmp_path / "earlier.json")
         question = page.findChild(QMessageBox)
         assert question is not None
-        assert "revision 'abc' against None" in question.text()
+        assert "revision 'abc' against none" in question.text()
         assert "weights 000000000000 against" in question.text()
         (answer,) = [b for b in question.buttons() if question.buttonRole(b) == role]
         answer.click()
