@@ -54,5 +54,8 @@ def _keyring(what: str, step: str, *, absent_is_well: bool = False) -> Iterator[
     try:
         with contextlib.suppress(*absent):
             yield keyring
+    except NoKeyringError as error:
+        why, instead = "this system has no keyring to store it in", "Set HF_TOKEN, or run `hf auth login`"
+        raise HubError(what, why, instead) from error
     except KeyringError as error:
         raise HubError(what, f"the system's keyring cannot be used ({error})", step) from error

@@ -101,8 +101,10 @@ def test_stop_ends_both_answers_and_keeps_them(panel: ChatPanel, qtbot: QtBot) -
     panel.tokens.setMaximum(100_000)
     panel.tokens.setValue(100_000)
     panel.prompt.setPlainText("The captain")
+    panel.go.setFocus()
     panel.go.click()
     assert panel.stop.isVisible()
+    assert panel.window().focusWidget() is panel.stop
     assert not panel.go.isVisible()
     qtbot.waitUntil(lambda: all(side.last and side.last.text for side in panel.sides), timeout=JOB_MS)
     panel.stop.click()
@@ -112,6 +114,7 @@ def test_stop_ends_both_answers_and_keeps_them(panel: ChatPanel, qtbot: QtBot) -
         assert side.last.text
         assert "stopped" in side.said
     assert panel.go.isVisible()
+    assert panel.window().focusWidget() is panel.prompt
 
 
 def test_a_job_and_an_answer_keep_out_of_each_others_way(

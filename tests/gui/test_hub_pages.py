@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import keyring
+import keyring.backends.fail
 import pytest
 from keyring.backend import KeyringBackend
 from PySide6.QtCore import QCoreApplication, QEvent
@@ -245,13 +246,32 @@ def test_the_token_goes_to_the_keyring_and_is_never_shown(
     assert isinstance(page, SettingsPage)
     page.token.setText("hf_secret")
     page.save_token.click()
-    assert page.token.text() == ""
-    qtbot.waitUntil(lambda: "stored" in page.token_state.text() and page.forget_token.isEnabled())
+    qtbot.waitUntil(
+        lambda: (
+            page.token.text() == "" and "stored" in page.token_state.text() and page.forget_token.isEnabled()
+        )
+    )
     assert list(vault.kept.values()) == ["hf_secret"]
     assert "hf_secret" not in page.token_state.text()
     assert all("hf_secret" not in line.text for line in window.session.log)
     page.forget_token.click()
     qtbot.waitUntil(lambda: vault.kept == {})
+
+
+def test_a_token_that_cannot_be_saved_stays_and_words_are_ours(
+    window: Window, qtbot: QtBot, vault: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring.set_keyring(keyring.backends.fail.Keyring())
+    page = window.page("Settings")
+    assert isinstance(page, SettingsPage)
+    page.token.setText("hf_secret")
+    page.save_token.click()
+    qtbot.waitUntil(lambda: bool(window.banner.text.text()))
+    assert window.banner.text.text() == (
+        "The token was not saved: this system has no keyring to store it in. "
+        "Set HF_TOKEN, or run `hf auth login`."
+    )
+    assert page.token.text() == "hf_secret"
 
 
 def test_an_address_that_is_none_is_refused(window: Window) -> None:

@@ -96,6 +96,8 @@ class ChatPanel(QWidget):
     def _send(self) -> None:
         text = self.prompt.toPlainText().strip()
         self._asked = [asked for asked in self._asked if asked != text] + [text]
+        if self.go.hasFocus():  # without a message it cannot be pressed, and would hand the focus on
+            self.prompt.setFocus()
         self.prompt.clear()
         seats = []
         for side in self.sides:

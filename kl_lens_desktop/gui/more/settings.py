@@ -203,11 +203,14 @@ class SettingsPage(Page):
         from kl_lens_desktop.hub import access_token
 
         token = self.token.text().strip()
-        self.token.clear()
+
+        def saved(_: None) -> None:
+            if self.token.text().strip() == token:
+                self.token.clear()
+            self.opened()
+
         if token:
-            self.session.background.run(
-                lambda: access_token.save_token(token), lambda _: self.opened(), self.session.say_error
-            )
+            self.session.background.run(lambda: access_token.save_token(token), saved, self.session.say_error)
 
     def _forget_token(self) -> None:
         from kl_lens_desktop.hub import access_token
