@@ -1028,14 +1028,6 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>The device&apos;s default</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>Full precision (f32)</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>AUTO:GPU,CPU HETERO:GPU,CPU</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1045,6 +1037,14 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
     </message>
     <message>
         <source>Cancel</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>At the device&apos;s own precision</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>In full precision (f32)</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -2819,7 +2819,7 @@ The line is the lowest predicted KL for each size. The filled point is the predi
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>hard to notice below</source>
+        <source>↓ hard to notice</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

@@ -56,7 +56,10 @@ class BenchSettings(QDialog):
         self.tokens = spin(tr("Tokens of text"), 512, 1_000_000, benchmark.tokens, 1024)
         self.precision = combo(
             tr("Precision of the quality run"),
-            [(tr("The device's default"), "user"), (tr("Full precision (f32)"), "f32")],
+            [
+                (tr("At the device's own precision"), "user"),
+                (tr("In full precision (f32)"), "f32"),
+            ],
         )
         self.precision.setCurrentIndex(self.precision.findData(benchmark.precision))
         self.devices = QLineEdit(" ".join(benchmark.combinations))

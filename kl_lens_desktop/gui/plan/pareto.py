@@ -260,7 +260,7 @@ class ParetoChart(Chart):
             self.addItem(pg.InfiniteLine(threshold, angle=0, pen=pen))
             if self.height() < _AXIS + _NAMED_LABELS * _LABEL:
                 return
-            words = pg.TextItem(tr("hard to notice below"), color=colours.secondary, anchor=(1, 1))
+            words = pg.TextItem(tr("↓ hard to notice"), color=colours.secondary, anchor=(1, 1))
             words.setFont(theme.text_font(9))
             self.addItem(words)
             words.setPos(right, threshold)  # where no mark is

@@ -230,7 +230,7 @@ class PlanView(QTableView):
     """The name takes what room the other columns leave, and never less than it needs to be read."""
 
     NAME_WIDTH = 128
-    WIDTHS = ((KIND, 100), (SHAPE, 112), (FORMAT, 136), (LOSS, 114), (SIZE, 72))
+    WIDTHS = ((KIND, 100), (SHAPE, 112), (FORMAT, 162), (LOSS, 114), (SIZE, 72))
 
     def __init__(self, model: PlanFilter) -> None:
         super().__init__()
@@ -276,7 +276,9 @@ class FormatDelegate(QStyledItemDelegate):
         painter.save()
         painter.setFont(options.font)
         painter.setPen(colours.text)
-        painter.drawText(area.adjusted(20, 0, -14, 0), Qt.AlignmentFlag.AlignVCenter, text)
+        room = area.adjusted(20, 0, -34 if index.data(PINNED_ROLE) else -14, 0)
+        shown = options.fontMetrics.elidedText(text, Qt.TextElideMode.ElideRight, room.width())
+        painter.drawText(room, Qt.AlignmentFlag.AlignVCenter, shown)
         painter.restore()
         if index.data(PINNED_ROLE):
             icons.draw(painter, "pin", QRectF(area.right() - 30, middle - 7, 14, 14), colours.accent)

@@ -124,7 +124,7 @@ class JobBar(QStackedWidget):
         stage = STAGE_NAMES.get(progress.stage, progress.stage.capitalize())
         self._stage.setText(stage)
         whole = self._session.course is not None
-        self._message.set_text(f"{stage}: {progress.message}" if whole else progress.message)
+        self._message.set_text(progress.message or stage)
         self._count.setText(_count(progress))
         if progress.total > 0:
             self._bar.setRange(0, 1000)
