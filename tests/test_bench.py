@@ -1235,6 +1235,15 @@ def test_two_files_are_compared_on_the_command_line_and_as_csv(
     assert len(lines) == sum(len(match.changes) for match in found.matches) > 10
     assert {line["ratio"] for line in lines if line["figure"] == "size_bytes"} == {"2.0"}
     assert all(line["variant_second"] == f"'={line['variant']}" for line in lines)
+    document["rows"] = [measured for measured in document["rows"] if measured["device"] == "CPU"]
+    other["rows"] = [{**measured, "device": "NPU"} for measured in document["rows"]]
+    benched = tmp_path / "mine.json"
+    benched.write_text(json.dumps(document), encoding="utf-8")
+    yours.write_text(json.dumps(other), encoding="utf-8")
+    assert commands.run(["bench", "--compare", str(benched), str(yours)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("No variant was measured on the same device in both")
+    assert "second to first" not in said
 
 
 def test_csv_and_html_hold_every_row_and_trust_no_name(benched: Path, tmp_path: Path) -> None:

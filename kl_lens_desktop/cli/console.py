@@ -184,9 +184,11 @@ def print_comparison(found: "Comparison", first: str, second: str) -> None:
         "variant": "variant", "other": "in the second", "device": "device", "figure": "figure",
         "first": first, "second": second, "ratio": "second to first (95 %)", "verdict": "the second is",
     }  # fmt: skip
-    lines = comparison_table(found)
-    print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
-    say(ratio_words("the first", "the second"))
+    if lines := comparison_table(found):
+        print_table(list(columns.values()), [[line[key] for key in columns] for line in lines])
+        say(ratio_words("the first", "the second"))
+    else:
+        say("No variant was measured on the same device in both, so there is nothing to compare.")
     for side, rows in ((first, found.only_first), (second, found.only_second)):
         for row in rows:
             say(f"Only in {side}: {row['variant']} on {row['device']}, {row['status']}")
