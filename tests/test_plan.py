@@ -326,7 +326,7 @@ def test_a_plan_for_other_weights_says_what_differs(sample_scores: Scores, tmp_p
     other = ModelIdentity("other", "abc", "b" * 64)
     with pytest.raises(InputError, match=r"id 'sample' against 'other'.*weights .* against bbbb"):
         check_applies(plan, other, list(plan.assignments), tmp_path / "plan.json")
-    with pytest.raises(InputError, match="weights the model does not have"):
+    with pytest.raises(InputError, match="1 weight the model does not have"):
         check_applies(plan, plan.model, list(plan.assignments)[1:], tmp_path / "plan.json")
 
 
