@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,13 +19,13 @@ from kl_lens_desktop.plan.baselines import random_assignment
 from kl_lens_desktop.plan.constraints import Constraints
 from kl_lens_desktop.plan.document import Plan, load_plan, save_plan
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
-from kl_lens_desktop.plan.joint import Bench, spread_windows
+from kl_lens_desktop.plan.joint import Bench, Joint, spread_windows
 from kl_lens_desktop.plan.options import weight_options
 from kl_lens_desktop.plan.propose import predicted, propose
 from kl_lens_desktop.plan.repair import Repair, repair
-from kl_lens_desktop.plan.verify import verify
+from kl_lens_desktop.plan.verify import more_tokens, verify
 from kl_lens_desktop.process.cancel import Cancel
-from kl_lens_desktop.process.events import Event, Finished, Progress, Repaired
+from kl_lens_desktop.process.events import Event, Finished, Note, Progress, Repaired
 from kl_lens_desktop.run import improved_before
 from kl_lens_desktop.sensitivity.scores import Scores
 from kl_lens_desktop.text.bundled import calibration_text, held_out_text
@@ -40,7 +41,7 @@ def loaded(sample: LocalModel) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def bench(loaded: LoadedModel) -> Bench:
-    ids, _ = spread_windows(loaded, calibration_text(), 8 * WINDOW, WINDOW, 512)
+    ids = spread_windows(loaded, calibration_text(), 8 * WINDOW, WINDOW, 512)
     return Bench(loaded, ids, Cancel())
 
 
@@ -187,6 +188,67 @@ def test_without_scores_the_plans_own_formats_are_tried(
     assert plan.predicted["kl"] is None or plan.assignments == poor.assignments
 
 
+def test_a_repair_that_finds_nothing_goes_on_with_more_text(
+    sample: LocalModel, loaded: LoadedModel, poor: Plan, tmp_path: Path
+) -> None:
+    path, text = tmp_path / "plan.json", tmp_path / "some.txt"
+    read = calibration_text().read_text(encoding="utf-8")
+    text.write_text(read[100_000:103_000], encoding="utf-8")
+    # What is pinned cannot be exchanged, so each round is short and finds nothing.
+    few = [name for name in poor.assignments if name.endswith("3.self_attn.k_proj.weight")]
+    save_plan(path, replace(poor, pins=[name for name in poor.assignments if name not in few]))
+    events = _run(sample, path, RepairSettings(text=text, tokens=4 * WINDOW, minutes=20))
+    said = [event.text for event in events if isinstance(event, Note) and "tokens" in event.text]
+    room = len(loaded.tokenizer(text.read_text(encoding="utf-8"))["input_ids"]) // WINDOW * WINDOW
+    assert room > 4 * WINDOW
+    assert said == [f"Nothing more was found on 512 tokens; trying {room:,}"]
+    assert _figures(path)["tokens"] == room
+    again = _run(sample, path, RepairSettings(text=text, tokens=4 * WINDOW, minutes=20))
+    assert not [event for event in again if isinstance(event, Note) and "trying" in event.text]
+    assert load_plan(path).assignments == poor.assignments
+
+
+def _figures(plan: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(plan.with_suffix(".joint.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_what_more_text_does_not_confirm_is_taken_back(
+    sample: LocalModel, poor: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, saved = tmp_path / "plan.json", []
+    name = min(poor.assignments)
+    other = {**poor.assignments, name: "fp16" if poor.assignments[name] != "fp16" else "int8_sym"}
+    joint = Joint((0.1, 0.1), (2.0, 2.0), (1.9, 1.9))
+
+    def scripted(
+        bench: Bench, now: dict[str, str], *_: object, starts: Any, **__: object
+    ) -> Iterator[Repair]:
+        longer = bench.tokens > 4 * WINDOW
+        assert now == poor.assignments
+        assert (starts[0] == other) is longer, "what was found on less text is measured again"
+        yield Repair(now if longer else other, joint, joint, 1, 0)
+        saved.append(load_plan(path).assignments)
+
+    monkeypatch.setattr("kl_lens_desktop.plan.verify.repair", scripted)
+    monkeypatch.setattr("kl_lens_desktop.plan.verify.MOST_REPAIR_TOKENS", 8 * WINDOW)
+    save_plan(path, poor)
+    _run(sample, path, RepairSettings(tokens=4 * WINDOW, minutes=1))
+    assert saved == [other, poor.assignments]
+    assert load_plan(path).assignments == poor.assignments
+    assert "repaired_on" not in load_plan(path).provenance
+
+
+@pytest.mark.parametrize(
+    ("spent_s", "left_s", "more"),
+    [(10, 100, 8000), (10, 20, 1000), (10, 0, 1000), (10, -5, 1000), (0, 1200, 2**15)],
+)
+def test_more_text_is_read_only_where_the_time_left_allows_twice_as_much(
+    spent_s: float, left_s: float, more: int
+) -> None:
+    assert more_tokens(1000, spent_s, left_s) == more
+
+
 def test_texts_that_overlap_are_refused(
     sample: LocalModel, loaded: LoadedModel, poor: Plan, sample_scores_path: Path, tmp_path: Path
 ) -> None:
@@ -199,7 +261,7 @@ def test_texts_that_overlap_are_refused(
     short.write_text(short.read_text(encoding="utf-8")[:2000], encoding="utf-8")
     with pytest.raises(InputError, match="were not used for scoring, and four windows need more"):
         _run(sample, path, replace(_how(sample_scores_path), text=short))
-    ids, _ = spread_windows(loaded, calibration_text(), 8 * WINDOW, WINDOW, 512)
+    ids = spread_windows(loaded, calibration_text(), 8 * WINDOW, WINDOW, 512)
     text = calibration_text().read_bytes().decode("utf-8")
     whole = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
     places = [_find(whole, window.tolist()) for window in ids]

@@ -417,7 +417,11 @@ def _add_verify(commands: Commands) -> None:
             metavar="FILE",
             help="text for the repair (default: the bundled novels, without what was scored of them)",
         ),
-        command.add_argument("--repair-tokens", type=_tokens, help=f"tokens of that text (default {tokens})"),
+        command.add_argument(
+            "--repair-tokens",
+            type=_tokens,
+            help=f"tokens of that text to begin with; more are read if time is left (default {tokens})",
+        ),
         command.add_argument(
             "--minutes", type=_minutes, help=f"longest time for the repair (default {minutes})"
         ),

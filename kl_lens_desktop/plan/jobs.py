@@ -23,6 +23,7 @@ class RepairSettings:
     text : Path, optional
         By default what the bundled calibration text holds beyond the tokens that were scored on.
     tokens : int
+        How much of it to begin with; more is read where nothing is found and time is left.
     minutes : float
         After which the best plan found so far is taken.
     """

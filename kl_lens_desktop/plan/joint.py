@@ -226,6 +226,14 @@ class Bench:
             norm += float(weight.square().sum())
         return error / max(norm, 1e-30)
 
+    @contextlib.contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Write the memory at the end, however that comes."""
+        try:
+            yield
+        finally:
+            self.remember()
+
     def remember(self) -> None:
         """Write the memory now; it is written every few seconds anyway."""
         if self._memory is not None:
@@ -324,23 +332,20 @@ def joint_of(tally: Tally) -> Joint:
     return Joint(*(tuple(tally.by_window(column)) for column in ("kl_pq", "ce", "ce_full")))
 
 
-def spread_windows(
-    loaded: LoadedModel, file: Path, tokens: int, window: int, skip: int
-) -> tuple[Tensor, str]:
+def spread_windows(loaded: LoadedModel, file: Path, tokens: int, window: int, skip: int) -> Tensor:
     """Windows spread evenly over the part of a text after its first `skip` tokens.
 
     Returns
     -------
-    Tensor, str
-        Token ids (windows, window), and the SHA-256 of the text.
+    Tensor
+        Token ids (windows, window).
 
     Raises
     ------
     InputError
         If that part, or `tokens`, holds fewer than four windows: two to choose and two to judge.
     """
-    text = read_text(file)
-    ids = first_ids(loaded, text, skip + _SPREAD_TOKENS, str(file))
+    ids = first_ids(loaded, read_text(file), skip + _SPREAD_TOKENS, str(file))
     check_repair_tokens(tokens, window)
     room = (len(ids) - skip) // window
     count = min(tokens // window, room)
@@ -352,17 +357,30 @@ def spread_windows(
             "Choose another text",
         )
     starts = [skip + window * (place * room // count) for place in range(count)]
-    pieces = torch.tensor([ids[start : start + window] for start in starts], dtype=torch.long)
-    return pieces, hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return torch.tensor([ids[start : start + window] for start in starts], dtype=torch.long)
+
+
+def tokens_remembered(memory: Path, about: Mapping[str, Any]) -> int:
+    """How many tokens a bench's memory is of; 0 if it is of another model or text, or cannot be read."""
+    tokens = _read_memory(memory, about).get("tokens")
+    return tokens if isinstance(tokens, int) else 0
+
+
+def _read_memory(memory: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """A memory of what `about` says, else nothing."""
+    try:
+        value = read_json(memory) if memory.is_file() else None
+    except InputError:
+        value = None
+    about = {"schema": SCHEMA, **about}
+    return value if isinstance(value, dict) and about.items() <= value.items() else {}
 
 
 def _remembered(memory: Path | None, about: Mapping[str, Any]) -> dict[str, Joint]:
-    if memory is None or not memory.is_file():
+    if memory is None:
         return {}
     try:
-        value = read_json(memory)
-        if value["schema"] != SCHEMA or any(value[key] != kept for key, kept in about.items()):
-            return {}
+        value = _read_memory(memory, about)
         found = {
             key: Joint(*(tuple(map(float, item[column])) for column in ("kl", "ce", "ce_full")))
             for key, item in value["measurements"].items()
@@ -370,5 +388,5 @@ def _remembered(memory: Path | None, about: Mapping[str, Any]) -> dict[str, Join
         columns = (column for joint in found.values() for column in (joint.kl, joint.ce, joint.ce_full))
         return found if len({len(column) for column in columns}) <= 1 else {}
     # A damaged memory costs time, nothing else.
-    except (InputError, KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         return {}

@@ -148,6 +148,6 @@ def _with_integers(
 def _judging(loaded: LoadedModel, held_out: Path, skip: int, window: int, judge: Tensor) -> Tensor:
     """Held-out windows that the verdict does not read; `judge`, of the calibration text, if none are left."""
     try:
-        return spread_windows(loaded, held_out, REFINE_TOKENS, window, skip)[0]
+        return spread_windows(loaded, held_out, REFINE_TOKENS, window, skip)
     except InputError:
         return judge

@@ -110,7 +110,7 @@ def repair(
         wanted = search.near(now, limit)
         for count, (move, measured) in enumerate(search.measured(now, wanted)):
             moves[move] = measured
-            message = f"Round {number}: {len(wanted)} exchanges near the margin"
+            message = f"Round {number} on {bench.tokens:,} tokens: {len(wanted)} exchanges near the margin"
             yield Progress(STAGE, number - 1 + (count + 1) / len(wanted), ROUNDS, message, "rounds")
             if time.monotonic() > until:
                 break

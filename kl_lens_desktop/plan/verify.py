@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any, cast
 
 from kl_lens_desktop.errors import InputError
@@ -17,7 +18,7 @@ from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_p
 from kl_lens_desktop.plan.guard import measured
 from kl_lens_desktop.plan.integers import beside
 from kl_lens_desktop.plan.jobs import RepairDone, RepairSettings, VerifiedPlan, VerifyJob
-from kl_lens_desktop.plan.joint import Bench, spread_windows
+from kl_lens_desktop.plan.joint import Bench, spread_windows, tokens_remembered
 from kl_lens_desktop.plan.options import Choice, WeightOptions, total, weight_options
 from kl_lens_desktop.plan.propose import METRIC_OF_METHOD, constraints_of, predicted, rounded
 from kl_lens_desktop.plan.refine import Refined, refined
@@ -39,6 +40,8 @@ from kl_lens_desktop.text.bundled import (
 )
 
 STAGE = "verify"
+MOST_REPAIR_TOKENS = 2**15  # on which a model with 1,000 channels keeps 128 MB of states
+_SURE = 0.8  # of the time left: what a round on more text is expected to take
 
 
 def verify(local: LocalModel, job: VerifyJob, cancel: Cancel) -> Iterator[Event]:
@@ -122,7 +125,10 @@ def _with_repair(
     if job.repair is None:
         return plan, roundings, None
     found, repaired = plan, None
-    for event in _repaired(loaded, path, plan, job.repair, job.window, held_out, cancel, roundings, cluster):
+    events = _repaired(
+        loaded, path, given, plan, job.repair, job.window, held_out, cancel, roundings, cluster
+    )
+    for event in events:
         if isinstance(event, Plan):
             found = event
         elif isinstance(event, dict):
@@ -175,7 +181,8 @@ def tried(scores: Scores, plan: Plan) -> Scores:
 def _repaired(
     loaded: LoadedModel,
     path: Path,
-    plan: Plan,
+    given: Plan,
+    begun: Plan,
     by: RepairSettings,
     window: int,
     held_out: Path,
@@ -183,50 +190,73 @@ def _repaired(
     roundings: Roundings,
     cluster: PlanCluster | None,
 ) -> Iterator[Event | Plan | dict[str, Any]]:
-    """The events of a repair, each better plan once it is saved, and at the end what came of it."""
-    scores = tried(load_scores(by.scores), plan) if by.scores else None
+    """The events of a repair, each better plan once it is saved, and at the end what came of it.
+
+    Small gains hide behind the error of a short text. Where nothing more is found and time is left, the
+    search goes on with as much more text as that time allows, from the better of two plans: the one that it
+    began with, and the one that it found on less text. `begun` is the plan of the file, `given`, with the
+    integers that a repair begins with.
+    """
+    scores = tried(load_scores(by.scores), begun) if by.scores else None
     if scores and by.scores:
-        scores.model.check_same(plan.model, by.scores, "Choose the score file that the plan was made from")
+        scores.model.check_same(begun.model, by.scores, "Choose the score file that the plan was made from")
     text = by.text or calibration_text()
     check_repair_text(text, held_out)
     yield from remarks(text)
-    skip = _scored(plan, scores, text)
-    ids, sha256 = spread_windows(loaded, text, by.tokens, window, skip)
-    read = {"text": sha256, "skip": skip, "tokens": ids.numel(), "window": window}
-    about = {"model": plan.model.sha256, **read}
-    if plan.rounding:
-        about["rounding"] = plan.rounding
-    bench = Bench(loaded, ids, cancel, path.with_suffix(".joint.json"), about, roundings, cluster)
-    options = weight_options(scores) if scores else unscored_options(bench, plan)
+    skip, limits, until = _scored(begun, scores, text), constraints_of(begun), monotonic() + 60 * by.minutes
+    about = {"model": begun.model.sha256, "text": text_sha256(text), "skip": skip, "window": window}
+    if begun.rounding:
+        about["rounding"] = begun.rounding
+    memory, options, found = path.with_suffix(".joint.json"), list[WeightOptions](), begun
+    last: Repair | None = None
+    done, tokens = 0, max(by.tokens, tokens_remembered(memory, about))
+    while (ids := spread_windows(loaded, text, tokens, window, skip)).numel() > done:
+        if done:
+            yield Note(f"Nothing more was found on {done:,} tokens; trying {ids.numel():,}")
+        began, done = monotonic(), ids.numel()
+        bench = Bench(loaded, ids, cancel, memory, {**about, "tokens": done}, roundings, cluster)
+        options = options or (weight_options(scores) if scores else unscored_options(bench, begun))
+        _check_scored(begun, options, by.scores)
+        others = [found.assignments, *(starts(scores, options, begun, limits) if scores else ())]
+        search = repair(
+            bench, begun.assignments, options, limits, starts=others, seconds=max(until - began, 0)
+        )
+        with bench.remembering():
+            for event in search:
+                if not isinstance(event, Repair):
+                    yield event
+                    continue
+                last = event
+                if event.assignments != begun.assignments:
+                    found = _replaced(begun, scores, event, text, roundings)
+                    save_plan(path, found)
+                    yield found
+                elif found is not begun:  # on more text it is no better
+                    found = begun
+                    save_plan(path, given)
+                    yield found
+        assert last is not None
+        tokens = more_tokens(done, (monotonic() - began) / last.rounds, until - monotonic())
+    assert last is not None
+    yield from _said(last)
+
+
+def more_tokens(tokens: int, spent_s: float, left_s: float) -> int:
+    """How many tokens a round may read in the time left, if one on `tokens` took `spent_s` seconds.
+
+    The same number where that is not twice as many.
+    """
+    most = min(int(tokens * _SURE * left_s / max(spent_s, 1e-3)), MOST_REPAIR_TOKENS)
+    return most if most >= 2 * tokens else tokens
+
+
+def _check_scored(plan: Plan, options: Sequence[WeightOptions], scores: Path | None) -> None:
     if strange := set(plan.assignments) - {option.weight for option in options}:
         raise InputError(
-            f"{by.scores} lacks {len(strange)} weights of the plan, such as {min(strange)}",
+            f"{scores} lacks {len(strange)} weights of the plan, such as {min(strange)}",
             "the analysis did not finish",
             "Finish the analysis, or repair without scores",
         )
-    limits = constraints_of(plan)
-    last: Repair | None = None
-    try:
-        for event in repair(
-            bench,
-            plan.assignments,
-            options,
-            limits,
-            starts=starts(scores, options, plan, limits) if scores else [],
-            seconds=60 * by.minutes,
-        ):
-            if isinstance(event, Repair):
-                last = event
-                if event.assignments != plan.assignments:
-                    plan = _replaced(plan, scores, event, text, roundings)
-                    save_plan(path, plan)
-                    yield plan
-            else:
-                yield event
-    finally:
-        bench.remember()
-    assert last is not None
-    yield from _said(last)
 
 
 def _said(last: Repair) -> Iterator[Event | dict[str, Any]]:

@@ -133,7 +133,7 @@ def compare(
     """The comparison at each budget, as it is done; of the plan rounded by data, where that is `fitted`."""
     cancel = Cancel()
     scored = int(scores.text["tokens"])
-    between, _ = spread_windows(loaded, calibration_text(), repair_tokens, WINDOW, scored)
+    between = spread_windows(loaded, calibration_text(), repair_tokens, WINDOW, scored)
     final, _ = windows(loaded, [held_out_text()], final_tokens, WINDOW)
     about = {"model": scores.model.sha256, "scored": scored, "window": WINDOW}
     remember = [memory and memory / f"{name}.json" for name in ("repair", "final")]
@@ -356,7 +356,7 @@ def compare_roundings(
     nearest = scores_of(local, kept / "scores.json", arguments.tokens, menu)
     data = scores_of(local, kept / "data.json", arguments.tokens, menu, "data")
     integers = Roundings(kept_in(open_integers(kept / "data.safetensors"), data.shapes))
-    between, _ = spread_windows(loaded, calibration_text(), arguments.repair_tokens, WINDOW, arguments.tokens)
+    between = spread_windows(loaded, calibration_text(), arguments.repair_tokens, WINDOW, arguments.tokens)
     texts = [held_out_text(), *arguments.domain]
     benches = {}
     for text in texts:
