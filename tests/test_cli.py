@@ -20,6 +20,7 @@ from kl_lens_desktop.bench.settings import Benchmark
 from kl_lens_desktop.cli.arguments import SHELLS, parser
 from kl_lens_desktop.cli.commands import held_lines, run
 from kl_lens_desktop.cli.jobs import bench_job
+from kl_lens_desktop.export.bundle import replacing
 from kl_lens_desktop.files import MODEL_XML
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.plan.constraints import Constraints
@@ -374,6 +375,16 @@ def test_what_was_exported_whole_is_not_exported_again(short_ir: dict[str, Path]
     assert is_exported(short_ir["int4"], plans["int4"])
     assert not is_exported(short_ir["int4"], plans["fp16"])
     assert not is_exported(tmp_path, plans["int4"])
+
+
+def test_an_export_in_the_place_of_another_plans_is_said(short_ir: dict[str, Path]) -> None:
+    plans = {name: load_plan(folder / "plan.json") for name, folder in short_ir.items()}
+    (said,) = replacing(short_ir["fp16"], plans["int4"])
+    assert said.text == "fp16 holds the export of another plan, which this one replaces"
+    assert not [
+        *replacing(short_ir["fp16"], plans["fp16"]),
+        *replacing(short_ir["fp16"] / "new", plans["fp16"]),
+    ]
 
 
 def test_a_plan_made_by_hand_is_kept_when_a_whole_job_makes_its_own(

@@ -460,6 +460,8 @@ def test_offline_in_all_its_forms(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
     go_offline(monkeypatch)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
         events_of("tiny/hybrid")
+    with pytest.raises(HubError, match="no folder here has that name, and HF_HUB_OFFLINE is set"):
+        events_of("hybrid")
 
 
 def test_a_silent_hub_is_not_waited_for_without_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,8 @@ def test_cancel_keeps_what_was_measured_and_resuming_gives_the_same_bits(
             if seen == 7:
                 cancel.cancel()
     assert len(load_scores(parted).entries) == 7
-    _run(small, parted, **options)
+    said = [event.text for event in _run(small, parted, **options) if isinstance(event, Note)]
+    assert f"Continuing parted.json: 7 of {len(load_scores(whole).entries)} weights are measured" in said
     assert load_scores(parted).entries == load_scores(whole).entries
 
 

@@ -19,7 +19,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from kl_lens_desktop import __version__
 from kl_lens_desktop.disk_space import room_for
-from kl_lens_desktop.errors import ExportError, in_words
+from kl_lens_desktop.errors import ExportError, InputError, in_words
 from kl_lens_desktop.export import traced
 from kl_lens_desktop.export.compress import Audit, audit, compress, fill, to_fp16
 from kl_lens_desktop.export.in_pieces import elements
@@ -55,7 +55,7 @@ from kl_lens_desktop.model.checkpoint import weights_sha256
 from kl_lens_desktop.model.inventory import inventory, kept_bytes, quantizable
 from kl_lens_desktop.model.load import LoadedModel, is_read_as, open_model, warnings
 from kl_lens_desktop.plan.device_limits import is_distrusted
-from kl_lens_desktop.plan.document import Plan, check_applies, save_plan
+from kl_lens_desktop.plan.document import Plan, check_applies, load_plan, save_plan
 from kl_lens_desktop.plan.integers import beside
 from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.plan.roundings import plan_roundings
@@ -186,6 +186,7 @@ def export_model(
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
         npu = npu and (yield from _takes_npu(family_of(loaded.model.config.model_type)))
         yield from _warnings(plan, npu)
+        yield from replacing(out, plan)
         yield from _frozen(loaded.model.config.get_text_config())
         plan = plan.without_strange_figures
         yield from warnings(loaded)
@@ -418,6 +419,13 @@ def _warnings(plan: Plan, npu: bool) -> Iterator[Note]:
             "are rounded to nearest",
             "warning",
         )
+
+
+def replacing(out: Path, plan: Plan) -> Iterator[Note]:
+    """That `out` holds the export of another plan, which this one takes the place of."""
+    with contextlib.suppress(InputError):  # there is none, or none that can be read
+        if not load_plan(behind_links(out) / "plan.json").is_same_as(plan):
+            yield Note(f"{out.name} holds the export of another plan, which this one replaces")
 
 
 def _frozen(config: Any) -> Iterator[Note]:

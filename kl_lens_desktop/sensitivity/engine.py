@@ -34,7 +34,7 @@ from kl_lens_desktop.process.events import Event, Note, Progress, Scored, Weight
 from kl_lens_desktop.quant.formats import formats_to_measure, parse_format
 from kl_lens_desktop.quant.integers import SUFFIX
 from kl_lens_desktop.quant.roundings import NEAREST, Roundings, changed_values
-from kl_lens_desktop.quantities import duration
+from kl_lens_desktop.quantities import duration, plural
 from kl_lens_desktop.sensitivity import race
 from kl_lens_desktop.sensitivity.calibrate import calibrate
 from kl_lens_desktop.sensitivity.clock import ROUNDING, Clock, InTime
@@ -125,11 +125,18 @@ def analyze(
         windows=Windows(hashes[-1], order_of([len(ids)], how.seed)),
     )
     ledger = open_ledger(out, fresh, hashes)
-    for entry in ledger.entries:
-        yield Scored(asdict(entry))
+    yield from _known(ledger, out, len(wish.weights))
     clock.note("opening the model")
     measurement = _Measurement(local, loaded, out, how, precision, wish, by, ids, ledger, clock, cancel)
     yield from measurement.events()
+
+
+def _known(ledger: Ledger, out: Path, count: int) -> Iterator[Event]:
+    """What the score file holds already."""
+    for entry in ledger.entries:
+        yield Scored(asdict(entry))
+    if measured := len({entry.weight for entry in ledger.entries if not entry.is_predicted}):
+        yield Note(f"Continuing {out.name}: {measured:,} of {plural(count, 'weight')} are measured")
 
 
 def _precision(how: Analysis) -> Generator[Event, None, str]:

@@ -948,6 +948,10 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>The share of next words that stay the same as in FP16, measured on this device. On the Plan page, Verify measures the weights alone, in FP32 and on more text: the two may differ a little.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Copy these lines</source>
         <translation type="unfinished"></translation>
     </message>
@@ -2426,6 +2430,18 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>The smallest plan takes {size} ({bits:.2f} bits)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>FP16 for all weights takes {size} ({bits:.2f} bits)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{said}, so that is the budget now.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>KL {plus_minus} nats per token on held-out text</source>
         <translation type="unfinished"></translation>
     </message>
@@ -3812,10 +3828,6 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Download</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>Downloading</source>
         <translation type="unfinished"></translation>
     </message>
@@ -4016,7 +4028,7 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>KL Lens ended before this was done: {stage}, {title}.{kept}</source>
+        <source>KL Lens closed unexpectedly while {stage} ({title}).{kept}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

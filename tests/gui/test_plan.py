@@ -14,6 +14,7 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtWidgets import QApplication, QMessageBox
 from pytestqt.qtbot import QtBot
 
+from kl_lens_desktop import quantities
 from kl_lens_desktop.gui.export.page import weight_bytes
 from kl_lens_desktop.gui.plan.difference import DifferenceDialog
 from kl_lens_desktop.gui.plan.draft import Draft
@@ -253,6 +254,28 @@ def test_a_budget_is_typed_in_any_unit(scored: Window) -> None:
         assert reached.get(unit, value) > 0.8 * value, "and most of it is spent"
         if unit == "bits":
             assert page.budget.readings["bits"].text().startswith(("5.9", "6.0"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "said"),
+    [
+        ("mb", 0.001, "The smallest plan takes"),
+        ("bits", 1.0, "The smallest plan takes"),
+        ("mb", 9000.0, "FP16 for all weights takes"),
+        ("bits", 17.0, "FP16 for all weights takes"),
+    ],
+)
+def test_a_typed_budget_beyond_what_there_is_says_what_it_is_instead(
+    scored: Window, unit: str, value: float, said: str
+) -> None:
+    page = page_of(scored)
+    page.set_budget(value, unit)
+    plan = scored.session.plan
+    assert plan is not None
+    sentence = scored.session.log[-1].text
+    assert sentence.startswith(said)
+    assert quantities.size(plan.predicted["bytes"] or 0) in sentence
+    assert page.budget.readings["bits"].text() in sentence
 
 
 @pytest.mark.parametrize("method", ["sqnr", "mse", "delta-ce", "paper", "uniform-int4_sym_g64"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QLabel, QPushButton
+from PySide6.QtWidgets import QAbstractButton, QApplication, QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.gui.model.page import ModelPage
@@ -21,7 +21,7 @@ HEAVY = ("torch", "transformers", "openvino", "openvino_genai", "nncf")
 BARE = """
 import time
 import pyqtgraph
-from PySide6.QtWidgets import QApplication
+
 app = QApplication([])
 chart = pyqtgraph.PlotWidget()
 chart.show()
@@ -128,6 +128,19 @@ def test_enter_presses_the_button_in_focus_and_the_window_fits_the_screen(
     least = window.minimumSize()
     assert window.width() <= max(screen.width(), least.width())
     assert window.height() <= max(screen.height(), least.height())
+
+
+def test_a_message_that_goes_gives_the_focus_back_to_where_it_was(opened: Window, qtbot: QtBot) -> None:
+    entry, pressed = opened.rail_entry(2), list[bool]()
+    entry.setFocus()
+    opened.banner.offer("Something happened.", "Do it", lambda: pressed.append(True))
+    for button in opened.banner.findChildren(QAbstractButton):
+        opened.banner.show()
+        button.setFocus()
+        qtbot.keyClick(button, Qt.Key.Key_Space)
+        assert not opened.banner.isVisible()
+        assert QApplication.focusWidget() is entry
+    assert pressed == [True]
 
 
 def test_ctrl_enter_compresses_and_ctrl_q_closes(opened: Window, qtbot: QtBot) -> None:

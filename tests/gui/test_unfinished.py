@@ -58,7 +58,7 @@ def test_what_a_killed_window_was_doing_is_offered_and_goes_on(
     window.show()
     qtbot.waitUntil(lambda: window.banner.action.isVisible(), timeout=JOB_MS)
     assert window.banner.text.text() == (
-        "KL Lens ended before this was done: measuring sensitivity, the sample. "
+        "KL Lens closed unexpectedly while measuring sensitivity (the sample). "
         f"{len(names) - 1} of {len(names)} weights are measured."
     )
     steps: list[Step] = []

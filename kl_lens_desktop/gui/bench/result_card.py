@@ -15,6 +15,7 @@ from kl_lens_desktop.gui.kit.controls import Elided, button, card, column, combo
 from kl_lens_desktop.gui.kit.desktop import open_folder
 from kl_lens_desktop.gui.kit.saving import ask_where, save_png
 from kl_lens_desktop.gui.kit.share import ShareButton
+from kl_lens_desktop.gui.kit.words import explain
 from kl_lens_desktop.gui.state.session import Session
 from kl_lens_desktop.gui.state.translation import tr
 
@@ -40,6 +41,14 @@ class ResultCard(QWidget):
         self.figures = tuple(_Figure() for _ in range(3))
         self.model = Elided("", "heading", Qt.TextElideMode.ElideMiddle)
         self.about = Elided("", "secondary")
+        explain(
+            self.figures[2],
+            tr(
+                "The share of next words that stay the same as in FP16, measured on this device. On the "
+                "Plan page, Verify measures the weights alone, in FP32 and on more text: the two may "
+                "differ a little."
+            ),
+        )
         across = row(*self.figures, spacing=16)
         for place in range(len(self.figures)):
             across.setStretch(place, 1)

@@ -286,6 +286,8 @@ class PlanPage(Page):
             return
         self.budget.take_method(method)
         self._spend_bytes(size)
+        if unit in ("mb", "bits") and (sentence := draft.out_of_range(size)):
+            self.session.say("warning", sentence)
         plan = self.session.plan
         if unit in ("kl", "perplexity") and plan is not None:
             limit = value if unit == "kl" else math.log1p(value / 100)

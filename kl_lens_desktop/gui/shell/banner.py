@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QWidget
+from PySide6.QtWidgets import QApplication, QFrame, QHBoxLayout, QWidget
+from shiboken6 import isValid
 
 from kl_lens_desktop.gui.kit.controls import Picture, button, label, tool
 from kl_lens_desktop.gui.state.translation import tr
@@ -21,6 +22,7 @@ class Banner(QWidget):
         self._picture = Picture("done", "good", 20)
         self.text = label("", wrap=True, select=True)
         self._level = "info"
+        self._before: QWidget | None = None  # what had the focus when the sentence came
         layout = QHBoxLayout(self._frame)
         layout.setContentsMargins(12, 6, 6, 6)
         layout.setSpacing(8)
@@ -30,13 +32,16 @@ class Banner(QWidget):
         self.action.hide()
         self._act_on: Callable[[], object] = lambda: None
         layout.addWidget(self.action)
-        layout.addWidget(tool("close", tr("Dismiss this message"), self.hide))
+        layout.addWidget(tool("close", tr("Dismiss this message"), self._leave))
         outer = QHBoxLayout(self)
         outer.setContentsMargins(24, 12, 24, 0)
         outer.addWidget(self._frame)
         self.hide()
 
     def say(self, level: str, sentence: str) -> None:
+        focus = QApplication.focusWidget()
+        if focus is None or not self.isAncestorOf(focus):
+            self._before = focus
         self._level = level if level in _ICONS else "info"
         self.text.setText(sentence)
         self.text.setAccessibleName(sentence)
@@ -57,5 +62,17 @@ class Banner(QWidget):
         self.action.show()
 
     def _act(self) -> None:
-        self.hide()
+        self._leave()
         self._act_on()
+
+    def _leave(self) -> None:
+        """Hide, and give the focus back to where it was, not to whatever comes next in the window."""
+        focus, before = QApplication.focusWidget(), self._before
+        inside = focus is not None and self.isAncestorOf(focus)
+        self.hide()
+        if not inside:
+            return
+        if before is not None and isValid(before) and before.isVisible():
+            before.setFocus()
+        elif (now := QApplication.focusWidget()) is not None:
+            now.clearFocus()

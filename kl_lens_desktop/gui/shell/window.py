@@ -303,7 +303,7 @@ class Window(QMainWindow):
 
     def _offer_to_go_on(self, found: Unfinished, sentence: str) -> None:
         if not self.session.job.running:
-            self.banner.offer(sentence, "Continue", partial(self.session.go_on, found))
+            self.banner.offer(sentence, tr("Continue"), partial(self.session.go_on, found))
 
     def tell_crash(self, trace: str) -> None:
         """This program crashed when it last ran; the trace says where."""

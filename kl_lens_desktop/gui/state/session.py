@@ -906,7 +906,7 @@ class Session(QObject):
 
 SOON_MS = 1500  # after a model is open, until the computer is timed: what was asked for comes first
 STAGE_NAMES = {
-    "pull": tr("Download"),
+    "pull": tr("Downloading"),
     "download": tr("Downloading"),
     "verify-files": tr("Verifying files"),
     "inspect": tr("Reading the model"),

@@ -71,7 +71,7 @@ def words(unfinished: Unfinished, title: str, stage: str) -> str:
     """The offer, with how much is measured already; reads the score file."""
     measured = next((_measured(path) for job in unfinished.jobs for path in _scores(job)), "")
     kept = f" {measured}" if measured else tr(" What was measured is kept.")
-    return tr("KL Lens ended before this was done: {stage}, {title}.{kept}").format(
+    return tr("KL Lens closed unexpectedly while {stage} ({title}).{kept}").format(
         stage=stage, title=title, kept=kept
     )
 
