@@ -44,6 +44,7 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(os.environ[home], ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     arrange(items)
 

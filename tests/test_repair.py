@@ -189,7 +189,11 @@ def test_without_scores_the_plans_own_formats_are_tried(
 
 
 def test_a_repair_that_finds_nothing_goes_on_with_more_text(
-    sample: LocalModel, loaded: LoadedModel, poor: Plan, tmp_path: Path
+    sample: LocalModel,
+    loaded: LoadedModel,
+    poor: Plan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path, text = tmp_path / "plan.json", tmp_path / "some.txt"
     read = calibration_text().read_text(encoding="utf-8")
@@ -197,13 +201,14 @@ def test_a_repair_that_finds_nothing_goes_on_with_more_text(
     # What is pinned cannot be exchanged, so each round is short and finds nothing.
     few = [name for name in poor.assignments if name.endswith("3.self_attn.k_proj.weight")]
     save_plan(path, replace(poor, pins=[name for name in poor.assignments if name not in few]))
-    events = _run(sample, path, RepairSettings(text=text, tokens=4 * WINDOW, minutes=20))
+    monkeypatch.setattr("kl_lens_desktop.plan.verify.REPAIR_TOKENS", 4 * WINDOW)
+    events = _run(sample, path, RepairSettings(text=text))
     said = [event.text for event in events if isinstance(event, Note) and "tokens" in event.text]
     room = len(loaded.tokenizer(text.read_text(encoding="utf-8"))["input_ids"]) // WINDOW * WINDOW
     assert room > 4 * WINDOW
     assert said == [f"Nothing more was found on 512 tokens; trying {room:,}"]
     assert _figures(path)["tokens"] == room
-    again = _run(sample, path, RepairSettings(text=text, tokens=4 * WINDOW, minutes=20))
+    again = _run(sample, path, RepairSettings(text=text))
     assert not [event for event in again if isinstance(event, Note) and "trying" in event.text]
     assert load_plan(path).assignments == poor.assignments
 
@@ -231,9 +236,10 @@ def test_what_more_text_does_not_confirm_is_taken_back(
         saved.append(load_plan(path).assignments)
 
     monkeypatch.setattr("kl_lens_desktop.plan.verify.repair", scripted)
+    monkeypatch.setattr("kl_lens_desktop.plan.verify.REPAIR_TOKENS", 4 * WINDOW)
     monkeypatch.setattr("kl_lens_desktop.plan.verify.MOST_REPAIR_TOKENS", 8 * WINDOW)
     save_plan(path, poor)
-    _run(sample, path, RepairSettings(tokens=4 * WINDOW, minutes=1))
+    _run(sample, path, RepairSettings())
     assert saved == [other, poor.assignments]
     assert load_plan(path).assignments == poor.assignments
     assert "repaired_on" not in load_plan(path).provenance

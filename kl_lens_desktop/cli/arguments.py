@@ -20,7 +20,7 @@ from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, ROUNDINGS, AgreeJob, Analysis
-from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS
+from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS, REPAIR_TOKENS
 
 USAGE = 2  # the exit status of arguments that are none
 MOST_PERCENT = 1e12
@@ -403,7 +403,7 @@ def _add_verify(commands: Commands) -> None:
             "it again to resume"
         ),
     )
-    tokens, minutes = _usual(RepairSettings, "tokens"), _usual(RepairSettings, "minutes")
+    minutes = _usual(RepairSettings, "minutes")
     repairing = [
         command.add_argument(
             "--scores",
@@ -420,7 +420,7 @@ def _add_verify(commands: Commands) -> None:
         command.add_argument(
             "--repair-tokens",
             type=_tokens,
-            help=f"tokens of that text to begin with; more are read if time is left (default {tokens})",
+            help=f"tokens of that text (default: {REPAIR_TOKENS}, and more while time is left)",
         ),
         command.add_argument(
             "--minutes", type=_minutes, help=f"longest time for the repair (default {minutes})"

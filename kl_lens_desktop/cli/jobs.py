@@ -115,7 +115,7 @@ def _repair(arguments: Arguments) -> RepairSettings:
     return RepairSettings(
         scores=arguments.scores or (beside if beside.is_file() else None),
         text=arguments.repair_text,
-        tokens=_given(arguments.repair_tokens, usual.tokens),
+        tokens=arguments.repair_tokens,
         minutes=_given(arguments.minutes, usual.minutes),
     )
 

@@ -22,15 +22,15 @@ class RepairSettings:
         it the formats of the plan and the usual ones are, ranked by how much they change the weights.
     text : Path, optional
         By default what the bundled calibration text holds beyond the tokens that were scored on.
-    tokens : int
-        How much of it to begin with; more is read where nothing is found and time is left.
+    tokens : int, optional
+        How much of it; without it 4,096, and more where nothing more is found and time is left.
     minutes : float
         After which the best plan found so far is taken.
     """
 
     scores: Path | None = None
     text: Path | None = None
-    tokens: int = REPAIR_TOKENS
+    tokens: int | None = None
     minutes: float = 20.0
 
 
@@ -129,7 +129,7 @@ class VerifyJob(Job[VerifiedPlan]):
         text = self.repair.text or bundled.calibration_text()
         bundled.check_text(text)
         bundled.check_repair_text(text, held_out)
-        bundled.check_repair_tokens(self.repair.tokens, self.window)
+        bundled.check_repair_tokens(self.repair.tokens or REPAIR_TOKENS, self.window)
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.obtain import obtain

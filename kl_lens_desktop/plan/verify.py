@@ -32,6 +32,7 @@ from kl_lens_desktop.quant.roundings import Roundings
 from kl_lens_desktop.sensitivity.scores import ModelIdentity, Scores, load_scores
 from kl_lens_desktop.sensitivity.sequential import base_of, is_in_sequence
 from kl_lens_desktop.text.bundled import (
+    REPAIR_TOKENS,
     calibration_text,
     check_repair_text,
     held_out_text,
@@ -192,10 +193,10 @@ def _repaired(
 ) -> Iterator[Event | Plan | dict[str, Any]]:
     """The events of a repair, each better plan once it is saved, and at the end what came of it.
 
-    Small gains hide behind the error of a short text. Where nothing more is found and time is left, the
-    search goes on with as much more text as that time allows, from the better of two plans: the one that it
-    began with, and the one that it found on less text. `begun` is the plan of the file, `given`, with the
-    integers that a repair begins with.
+    Small gains hide behind the error of a short text. Unless somebody chose how much to read, the search
+    goes on, where nothing more is found and time is left, with as much more text as that time allows: from
+    the better of the plan that it began with and the one that it found on less text. `begun` is the plan of
+    the file, `given`, with the integers that a repair begins with.
     """
     scores = tried(load_scores(by.scores), begun) if by.scores else None
     if scores and by.scores:
@@ -209,7 +210,7 @@ def _repaired(
         about["rounding"] = begun.rounding
     memory, options, found = path.with_suffix(".joint.json"), list[WeightOptions](), begun
     last: Repair | None = None
-    done, tokens = 0, max(by.tokens, tokens_remembered(memory, about))
+    done, tokens = 0, by.tokens or max(REPAIR_TOKENS, tokens_remembered(memory, about))
     while (ids := spread_windows(loaded, text, tokens, window, skip)).numel() > done:
         if done:
             yield Note(f"Nothing more was found on {done:,} tokens; trying {ids.numel():,}")
@@ -236,6 +237,8 @@ def _repaired(
                     save_plan(path, given)
                     yield found
         assert last is not None
+        if by.tokens is not None:
+            break
         tokens = more_tokens(done, (monotonic() - began) / last.rounds, until - monotonic())
     assert last is not None
     yield from _said(last)

@@ -21,7 +21,7 @@ HEAVY = ("torch", "transformers", "openvino", "openvino_genai", "nncf")
 BARE = """
 import time
 import pyqtgraph
-
+from PySide6.QtWidgets import QApplication
 app = QApplication([])
 chart = pyqtgraph.PlotWidget()
 chart.show()
