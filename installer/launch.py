@@ -22,7 +22,7 @@ VENV = ROOT / ".venv"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 GIGABYTES_NEEDED = 4
 CUDA_GIGABYTES = 6  # more, where only torch's CUDA build is to be had
-# Two at a time: each test process takes up to 2 GB, and its models compute on several cores themselves.
+# Two at a time: each test process takes up to 5 GB, and its models compute on several cores themselves.
 IN_PARALLEL = ["-n", "logical", "--maxprocesses", "2", "--dist", "loadgroup", "--no-loadscope-reorder"]
 FAST = ["-m", "not slow and not whole"]
 LONGEST_SAFE_ROOT = 55  # of the 260 characters of a Windows path, torch in .venv takes 200

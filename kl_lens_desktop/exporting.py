@@ -162,12 +162,13 @@ def _exported_and_asked(
 
 def _exported(job: ExportJob, cancel: Cancel, shared: "Traced | None") -> Iterator[Event]:
     from kl_lens_desktop.hub.obtain import obtain
-    from kl_lens_desktop.plan.consent import adapted_to
     from kl_lens_desktop.plan.document import load_plan
 
     local = yield from obtain(job.model, cancel)
     plan = load_plan(job.plan) if job.plan else job.format
     if job.plan and job.consent:
+        from kl_lens_desktop.plan.consent import adapted_to
+
         plan = adapted_to(local, load_plan(job.plan), job.plan)
     yield Progress("export", 0, 6, "Starting")
     from kl_lens_desktop.export.bundle import export_model

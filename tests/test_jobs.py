@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import subprocess
+import sys
 import types
 import typing
 from dataclasses import dataclass, replace
@@ -21,12 +23,13 @@ from kl_lens_desktop.errors import ChildError, InputError
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.jobs import NAMES, from_line, job_type
+from kl_lens_desktop.model.jobs import InspectJob
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
 from kl_lens_desktop.process.child import Child
 from kl_lens_desktop.process.job import Job, to_line
 from kl_lens_desktop.process.record import decode, decode_known, encode
 from kl_lens_desktop.run import RunJob
-from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, AnalyzeJob
+from kl_lens_desktop.sensitivity.jobs import AgreeJob, Analysis, AnalyzeJob, CalibrateJob
 
 PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(Path)
 SIMPLE = {
@@ -235,3 +238,36 @@ def test_quick_is_less_of_everything_but_what_was_asked_for() -> None:
     assert asked == replace(run, analysis=replace(run.analysis, tokens=512), benchmark=benchmark)
     assert _asked(cli.bench_job, "bench", "a", "--quick").benchmark == Benchmark().quick
     assert _asked(cli.bench_job, "bench", "a", "--quick", "--tokens", "9").benchmark.tokens == 9
+
+
+HASTY = """
+import sys
+from pathlib import Path
+from kl_lens_desktop.errors import InputError
+from kl_lens_desktop.jobs import from_line
+from kl_lens_desktop.process.cancel import Cancel
+for line in sys.stdin.read().splitlines():
+    try:
+        list(from_line(line.encode()).run(Cancel()))
+        print("done", line)
+    except InputError as error:
+        assert "there is no such folder" in str(error)
+print("loaded", [name for name in ("torch", "transformers", "openvino", "nncf") if name in sys.modules])
+"""
+
+
+def test_a_model_that_is_not_there_is_said_before_libraries_are_loaded(tmp_path: Path) -> None:
+    gone, file = str(tmp_path / "gone"), tmp_path / "file.json"
+    jobs: list[Job[Any]] = [
+        InspectJob(gone),
+        AnalyzeJob(gone, file),
+        CalibrateJob(gone),
+        AgreeJob(gone, file, file),
+        VerifyJob(gone, file),
+        ExportJob(gone, tmp_path),
+        RunJob(gone, tmp_path),
+    ]
+    given = "\n".join(map(to_line, jobs))
+    command = [sys.executable, "-c", HASTY]
+    done = subprocess.run(command, input=given, capture_output=True, encoding="utf-8", check=False)
+    assert done.stdout == "loaded []\n", done.stderr

@@ -369,10 +369,12 @@ class PricesJob(Job[Priced]):
             parse_format(name)
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
-        from kl_lens_desktop.bench.price_probe import measure_prices
         from kl_lens_desktop.hub.obtain import obtain
 
         local = yield from obtain(self.model, cancel)
+
+        from kl_lens_desktop.bench.price_probe import measure_prices
+
         yield from measure_prices(local, self, cancel)
 
 

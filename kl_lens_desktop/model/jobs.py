@@ -52,7 +52,9 @@ class InspectJob(Job[Inspected]):
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.obtain import obtain
-        from kl_lens_desktop.model.describe import describe
 
         local = yield from obtain(self.model, cancel)
+
+        from kl_lens_desktop.model.describe import describe
+
         yield from describe(local, self)

@@ -133,11 +133,13 @@ class VerifyJob(Job[VerifiedPlan]):
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.obtain import obtain
+
+        local = yield from obtain(self.model, cancel)
+
         from kl_lens_desktop.plan.consent import adapted_to
         from kl_lens_desktop.plan.document import load_plan, save_plan
         from kl_lens_desktop.plan.verify import verify
 
-        local = yield from obtain(self.model, cancel)
         if self.consent:
             save_plan(self.plan, adapted_to(local, load_plan(self.plan), self.plan))
         yield from verify(local, self, cancel)

@@ -158,9 +158,11 @@ class AnalyzeJob(Job[Analyzed]):
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.obtain import obtain
-        from kl_lens_desktop.sensitivity import engine
 
         local = yield from obtain(self.model, cancel)
+
+        from kl_lens_desktop.sensitivity import engine
+
         yield from engine.analyze(local, self.out, self.analysis, cancel)
         yield self.finished({"scores": str(self.out)})
 
@@ -186,9 +188,11 @@ class CalibrateJob(Job[MeasuredCosts]):
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.obtain import obtain
-        from kl_lens_desktop.sensitivity.calibrate import calibrate
 
         local = yield from obtain(self.model, cancel)
+
+        from kl_lens_desktop.sensitivity.calibrate import calibrate
+
         costs = calibrate(local.folder, cancel)
         yield self.finished(
             {
@@ -293,7 +297,9 @@ class AgreeJob(Job[Agreed]):
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.obtain import obtain
-        from kl_lens_desktop.sensitivity.agreement import agree
 
         local = yield from obtain(self.model, cancel)
+
+        from kl_lens_desktop.sensitivity.agreement import agree
+
         yield from agree(local, self, cancel)

@@ -61,7 +61,6 @@ def walked(
 
 
 @pytest.mark.whole
-@pytest.mark.xdist_group("tests/gui/walk.py")
 def test_every_word_on_every_page_is_translated(walked: dict[str, list[str]]) -> None:
     assert len(walked["translated"]) > 300
     titles = {family.title for family in FAMILIES.values()}
@@ -70,7 +69,6 @@ def test_every_word_on_every_page_is_translated(walked: dict[str, list[str]]) ->
 
 
 @pytest.mark.whole
-@pytest.mark.xdist_group("tests/gui/walk.py")
 def test_longer_words_have_room_in_a_window_of_1280_by_800(walked: dict[str, list[str]]) -> None:
     assert walked["cut"] == []
 

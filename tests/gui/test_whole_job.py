@@ -158,7 +158,7 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_message_is_answered(
     for name in ("fp16", "int8_sym"):
         export.choose(name, False)
     session.settings.benchmark = SHORT_BENCHMARK
-    session.devices = [{"name": "NPU", "available": True}]  # as where there is one
+    session.devices = [{"name": "NPU", "full_name": "NPU", "available": True, "reason": ""}]  # as where it is
     session.devices_changed.emit()
     session.devices = []
     with qtbot.waitSignal(session.job.ended, timeout=JOB_MS) as ended:
