@@ -200,7 +200,7 @@ class Side(QWidget):
         self.text.setPlaceholderText(tr("The answers appear here"))
         self.text.setTabChangesFocus(True)
         self.text.setMinimumHeight(48)
-        self.figures = label("", "secondary", wrap=True)
+        self.figures = Elided("", "secondary")
         head = row(self.variant, label(tr("on"), "secondary"), self.device, self.how)
         head.setStretch(3, 1)
         whole = column(head, self.text, self.figures, spacing=4)
@@ -292,7 +292,7 @@ class Side(QWidget):
         self.waits, self.said = waits, words
         self.figures.setProperty("role", "bad" if bad else "secondary")
         self.figures.style().polish(self.figures)
-        self.figures.setText(words)
+        self.figures.set_text(words)
 
     def tinted(self) -> str:
         """The marked tokens of the last answer, as they are shown."""
