@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import keyring
 import pytest
 from huggingface_hub import ModelInfo, constants
+from huggingface_hub.errors import OfflineModeIsEnabled
 from hypothesis import example, given
 from hypothesis import strategies as st
 from keyring.backend import KeyringBackend
@@ -458,8 +459,9 @@ def test_offline_in_all_its_forms(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> 
             client.search("hybrid")
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     go_offline(monkeypatch)
-    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set") as said:
         events_of("tiny/hybrid")
+    assert isinstance(said.value.__cause__, OfflineModeIsEnabled)
     with pytest.raises(HubError, match="no folder here has that name, and HF_HUB_OFFLINE is set"):
         events_of("hybrid")
 

@@ -242,7 +242,6 @@ def test_quick_is_less_of_everything_but_what_was_asked_for() -> None:
 
 HASTY = """
 import sys
-from pathlib import Path
 from kl_lens_desktop.errors import InputError
 from kl_lens_desktop.jobs import from_line
 from kl_lens_desktop.process.cancel import Cancel

@@ -82,7 +82,7 @@ def test_a_repair_lowers_the_joint_kl_in_no_more_bytes(
     for event in repair(bench, poor.assignments, options, Constraints(pinned), seconds=300, nearest=1):
         events.append(event)
         found = [event for event in events if isinstance(event, Repair)]
-        if len(found) == 3:
+        if len(found) == 4:
             break
     last = found[-1]
     gain, error = last.joint.less_than(last.start)

@@ -75,8 +75,11 @@ def pull(
             of = answer(lambda: client.repository(model_id, asked), cancel)
         except HubError as error:
             stored = store.find(model_id, revision)
+            if stored is None and "/" in model_id:
+                raise
             if stored is None:
-                raise _not_here(model_id, error) from error
+                why = f"no folder here has that name, and {error.why}"
+                raise HubError(error.what, why, error.next_step) from error
             yield Note(f"{error} Using the copy downloaded before, at {stored.revision[:7]}.", "warning")
         else:
             stored = store.find(of.id, of.commit)
@@ -171,13 +174,6 @@ def _transferred(of: Repository, groups: list[tuple[HubFile, ...]], cancel: Canc
             with room_for(of.id, needed, snapshot.repository, _ADVICE):
                 for group in filter(None, missing):
                     yield from transfer.files(group)
-
-
-def _not_here(name: str, error: HubError) -> HubError:
-    """What the Hub's error says, and of a name without an owner also that no folder has it."""
-    if "/" in name:
-        return error
-    return HubError(error.what, f"no folder here has that name, and {error.why}", error.next_step)
 
 
 @contextlib.contextmanager

@@ -129,7 +129,8 @@ class VerifyJob(Job[VerifiedPlan]):
         text = self.repair.text or bundled.calibration_text()
         bundled.check_text(text)
         bundled.check_repair_text(text, held_out)
-        bundled.check_repair_tokens(self.repair.tokens or REPAIR_TOKENS, self.window)
+        tokens = REPAIR_TOKENS if self.repair.tokens is None else self.repair.tokens
+        bundled.check_repair_tokens(tokens, self.window)
 
     def run(self, cancel: Cancel) -> Iterator[Event]:
         from kl_lens_desktop.hub.obtain import obtain

@@ -226,14 +226,6 @@ class Bench:
             norm += float(weight.square().sum())
         return error / max(norm, 1e-30)
 
-    @contextlib.contextmanager
-    def remembering(self) -> Iterator[None]:
-        """Write the memory at the end, however that comes."""
-        try:
-            yield
-        finally:
-            self.remember()
-
     def remember(self) -> None:
         """Write the memory now; it is written every few seconds anyway."""
         if self._memory is not None:

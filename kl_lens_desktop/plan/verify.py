@@ -211,7 +211,10 @@ def _repaired(
     memory, options, found = path.with_suffix(".joint.json"), list[WeightOptions](), begun
     last: Repair | None = None
     done, tokens = 0, by.tokens or max(REPAIR_TOKENS, tokens_remembered(memory, about))
-    while (ids := spread_windows(loaded, text, tokens, window, skip)).numel() > done:
+    while tokens > done:
+        ids = spread_windows(loaded, text, tokens, window, skip)
+        if ids.numel() <= done:
+            break  # the text has no more
         if done:
             yield Note(f"Nothing more was found on {done:,} tokens; trying {ids.numel():,}")
         began, done = monotonic(), ids.numel()
@@ -222,24 +225,24 @@ def _repaired(
         search = repair(
             bench, begun.assignments, options, limits, starts=others, seconds=max(until - began, 0)
         )
-        with bench.remembering():
+        try:
             for event in search:
                 if not isinstance(event, Repair):
                     yield event
                     continue
-                last = event
-                if event.assignments != begun.assignments:
-                    found = _replaced(begun, scores, event, text, roundings)
-                    save_plan(path, found)
+                last, is_new = event, event.assignments != begun.assignments
+                now = _replaced(begun, scores, event, text, roundings) if is_new else begun
+                if now != found:  # where more text says that it is no better, the one in the file comes back
+                    found = now
+                    save_plan(path, found if is_new else given)
                     yield found
-                elif found is not begun:  # on more text it is no better
-                    found = begun
-                    save_plan(path, given)
-                    yield found
+        finally:
+            bench.remember()
         assert last is not None
-        if by.tokens is not None:
-            break
-        tokens = more_tokens(done, (monotonic() - began) / last.rounds, until - monotonic())
+        if by.tokens is None:
+            tokens = more_tokens(done, (monotonic() - began) / last.rounds, until - monotonic())
+        else:
+            tokens = done
     assert last is not None
     yield from _said(last)
 

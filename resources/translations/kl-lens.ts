@@ -2430,18 +2430,6 @@ Or drag this button to a folder, a mail or a chat.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>The smallest plan takes {size} ({bits:.2f} bits)</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>FP16 for all weights takes {size} ({bits:.2f} bits)</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>{said}, so that is the budget now.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>KL {plus_minus} nats per token on held-out text</source>
         <translation type="unfinished"></translation>
     </message>
@@ -2467,6 +2455,14 @@ Or drag this button to a folder, a mail or a chat.</source>
     </message>
     <message>
         <source>{words} The best baseline of about that size is {method_name}: KL {plus_minus}, {bytes}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The smallest plan takes {size} ({bits:.2f} bits), so that is the budget now.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>FP16 for all weights takes {size} ({bits:.2f} bits), so that is the budget now.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

@@ -202,15 +202,16 @@ class Draft:
 
     def out_of_range(self, size: int) -> str:
         """That no plan has so few bytes or needs so many, and what the budget is instead; else empty."""
-        if size < self.smallest:
-            nearest, words = self.smallest, tr("The smallest plan takes {size} ({bits:.2f} bits)")
-        elif size > self.largest:
-            nearest, words = self.largest, tr("FP16 for all weights takes {size} ({bits:.2f} bits)")
-        else:
+        if self.smallest <= size <= self.largest:
             return ""
+        if size < self.smallest:
+            nearest = self.smallest
+            words = tr("The smallest plan takes {size} ({bits:.2f} bits), so that is the budget now.")
+        else:
+            nearest = self.largest
+            words = tr("FP16 for all weights takes {size} ({bits:.2f} bits), so that is the budget now.")
         bits = 8 * (nearest - self.fixed) / self._parameters
-        said = words.format(size=quantities.size(nearest), bits=bits)
-        return tr("{said}, so that is the budget now.").format(said=said)
+        return words.format(size=quantities.size(nearest), bits=bits)
 
     def plan_on_device(self, budget: float, unit: str, method: str, constraints: Constraints) -> Plan:
         """The plan of least loss that keeps a budget in one of `DEVICE_UNITS`, as the command line makes it.
