@@ -46,7 +46,8 @@ class ExportJob(Job[ExportResult]):
     paged : bool
         For servers: a graph that OpenVINO's paged runtime takes, with continuous batching and a prefix cache.
     activation_group : int
-        In groups of so many, devices quantize activations by default; 0 leaves it to them.
+        In groups of so many, devices quantize activations by default: a size or `quant.activations.LARGEST`;
+        0 leaves it to them.
     consent : bool
         Apply a plan of another revision whose names and shapes match.
     """

@@ -13,10 +13,12 @@ import pytest
 from kl_lens_desktop.bench.genai import open_pipeline
 from kl_lens_desktop.errors import InputError, ModelError
 from kl_lens_desktop.export.bundle import export_model
-from kl_lens_desktop.export.runtime_options import DYNAMIC_QUANTIZATION, check_groups
+from kl_lens_desktop.export.runtime_options import DYNAMIC_QUANTIZATION
 from kl_lens_desktop.files import CARD
 from kl_lens_desktop.hub.resolve import LocalModel
 from kl_lens_desktop.process.cancel import Cancel
+from kl_lens_desktop.process.events import Note
+from kl_lens_desktop.quant.activations import LARGEST, check_groups, largest_group
 from kl_lens_desktop.quant.formats import parse_format
 
 
@@ -79,3 +81,23 @@ def test_groups_of_activations_fit_those_of_the_weights(
     else:
         with pytest.raises(InputError, match="Cannot quantize activations"):
             check_groups(size, given)
+
+
+@pytest.mark.parametrize(("weights", "size"), [
+    ({"int8_sym": 768, "int4_sym_g128": 1536}, 128), ({"int8_sym": 768, "int4_sym_g64": 1536}, 64),
+    ({"int8_sym": 768, "int4_sym_g32": 1536}, 0), ({"int4_sym_pc": 192, "fp16": 100}, 64),
+    ({"int8_sym": 100}, 0), ({"fp16": 768}, 0), ({}, 0),
+])  # fmt: skip
+def test_the_largest_group_is_one_that_all_weights_allow(weights: dict[str, int], size: int) -> None:
+    assert largest_group((channels, parse_format(name)) for name, channels in weights.items()) == size
+
+
+@pytest.mark.parametrize(("name", "size"), [("int8_sym", 128), ("int4_sym_g64", 64), ("fp16", 32)])
+def test_an_export_takes_the_largest_group_and_says_so(
+    short_sample: LocalModel, tmp_path: Path, cancel: Cancel, name: str, size: int
+) -> None:
+    folder = tmp_path / name
+    events = export_model(short_sample, name, folder, cancel, activation_group=LARGEST)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("activations" in note and (str(size) in note) == (size > 32) for note in notes), notes
+    assert _group(folder) == size

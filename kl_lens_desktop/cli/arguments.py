@@ -18,6 +18,7 @@ from kl_lens_desktop.families import FAMILIES
 from kl_lens_desktop.hub.resolve import SAMPLE
 from kl_lens_desktop.plan.document import MOST_BITS, MOST_BYTES, MOST_KL
 from kl_lens_desktop.plan.jobs import RepairSettings, VerifyJob
+from kl_lens_desktop.quant.activations import GROUPS, LARGEST
 from kl_lens_desktop.run import RunJob
 from kl_lens_desktop.sensitivity.jobs import ANCHOR, ROUNDINGS, AgreeJob, Analysis
 from kl_lens_desktop.text.bundled import LONGEST_WINDOW, MOST_TOKENS, REPAIR_TOKENS
@@ -32,6 +33,7 @@ COMBINED = ", a combination such as AUTO:GPU,CPU last"
 OTHER_REVISION = (
     "apply a plan made for another model or revision whose weights have the same names and shapes"
 )
+_ACTIVATION_GROUPS = {str(size): size for size in GROUPS} | {"largest": LARGEST}
 
 
 SHELLS = ("bash", "zsh", "fish", "powershell", "tcsh")
@@ -496,9 +498,9 @@ def _add_export(commands: Commands) -> None:
     command.add_argument(
         "--activation-group",
         type=_group,
-        choices=(32, 64, 128),
-        help="let devices quantize activations in groups of so many, where nobody asks them otherwise: "
-        "larger groups are faster on processors with VNNI, and less exact",
+        metavar=f"{{{','.join(_ACTIVATION_GROUPS)}}}",
+        help="let devices quantize activations in groups of so many, at most those of the weights, where "
+        "nobody asks them otherwise: larger groups are faster on processors with VNNI, and less exact",
     )
 
 
@@ -816,6 +818,12 @@ def _whole(least: int, most: int, text: str) -> int:
     return int(text)
 
 
+def _group(text: str) -> int:
+    if text not in _ACTIVATION_GROUPS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(_ACTIVATION_GROUPS)}")
+    return _ACTIVATION_GROUPS[text]
+
+
 def _number(most: float, text: str) -> float:
     try:
         value = float(text)
@@ -829,7 +837,7 @@ def _number(most: float, text: str) -> float:
 # The files that these are written into take no more.
 _tokens, _window = partial(_whole, 1, MOST_TOKENS), partial(_whole, 1, LONGEST_WINDOW)
 _seed, _limit = partial(_whole, 0, LARGEST_SEED), partial(_whole, 1, MOST_HITS)
-_speed, _group = partial(_number, 1e6), partial(_whole, 32, 128)
+_speed = partial(_number, 1e6)
 _bits, _kl, _megabytes = (
     partial(_number, MOST_BITS),
     partial(_number, MOST_KL),

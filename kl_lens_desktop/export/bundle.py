@@ -36,12 +36,7 @@ from kl_lens_desktop.export.proof import (
     save_reference,
 )
 from kl_lens_desktop.export.proof import TOKENS as PROMPT_TOKENS
-from kl_lens_desktop.export.runtime_options import (
-    DYNAMIC_QUANTIZATION,
-    KEPT_IN_FP16,
-    check_groups,
-    set_options,
-)
+from kl_lens_desktop.export.runtime_options import DYNAMIC_QUANTIZATION, KEPT_IN_FP16, set_options
 from kl_lens_desktop.export.stateful import begin, make_stateful
 from kl_lens_desktop.export.static import free_of_beams, read_shared, share_weights
 from kl_lens_desktop.export.streamed import HollowWeights, weights_of
@@ -61,6 +56,7 @@ from kl_lens_desktop.plan.propose import uniform_plan
 from kl_lens_desktop.plan.roundings import plan_roundings
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.process.events import Event, Finished, Note, Progress
+from kl_lens_desktop.quant.activations import LARGEST, check_groups, largest_group
 from kl_lens_desktop.quant.formats import parse_format, stored_bytes
 from kl_lens_desktop.quant.roundings import Change, Roundings
 from kl_lens_desktop.repository.model_files import (
@@ -154,8 +150,8 @@ def export_model(
     shared : Traced, optional
         What earlier exports of this model have made, and what later ones may use.
     activation_group : int
-        In which devices are to quantize activations by default, see `export.runtime_options`; 0 leaves it to
-        them.
+        In groups of so many, devices are to quantize activations by default: a size or
+        `quant.activations.LARGEST`; 0 leaves it to them.
 
     Yields
     ------
@@ -184,6 +180,8 @@ def export_model(
         plan = _applicable(plan, local, loaded, source or out)
         options, needed = _options(loaded, plan, activation_group), _bytes_needed(loaded, plan, npu)
         stack.enter_context(room_for("the exported model", needed, behind_links(out).parent))
+        if activation_group == LARGEST:
+            yield Note(_taken_group(options))
         npu = npu and (yield from _takes_npu(family_of(loaded.model.config.model_type)))
         yield from _warnings(plan, npu)
         yield from replacing(out, plan)
@@ -355,8 +353,19 @@ def _options(loaded: LoadedModel, plan: Plan, activation_group: int) -> dict[str
         return dict(options)
     weights = quantizable(inventory(loaded.model))
     formats = [(w.shape[-1], parse_format(plan.assignments.get(w.name, "fp16"))) for w in weights]
-    check_groups(activation_group, formats)
-    return {**options, DYNAMIC_QUANTIZATION: str(activation_group)}
+    if activation_group == LARGEST:
+        activation_group = largest_group(formats)
+    else:
+        check_groups(activation_group, formats)
+    return {**options, DYNAMIC_QUANTIZATION: str(activation_group)} if activation_group else dict(options)
+
+
+def _taken_group(options: Mapping[str, str]) -> str:
+    """What became of the wish for the largest group, as a sentence."""
+    if DYNAMIC_QUANTIZATION in options:
+        size = options[DYNAMIC_QUANTIZATION]
+        return f"Devices quantize activations in groups of {size}, where nobody asks them otherwise."
+    return "Devices quantize activations as usual: the formats allow no larger groups."
 
 
 def _bytes_needed(loaded: LoadedModel, plan: Plan, npu: bool) -> int:

@@ -28,12 +28,17 @@ NODE_LLAMA, OPTIMUM = "3.22.1", "2.2.0"
 WITHOUT_AVX_512 = ("alderlake", "haswell", "ivybridge", "piledriver", "sandybridge", "sse42", "x64")
 HERE = Path(__file__).parent
 PROMPT, DECODED = 512, 32
+GROUPS = "--activation-group", "128"
 OURS = {
     "ours, INT4 g128": ("int4_sym_g128", ()),
-    "ours, INT4 g128, activations by 128": ("int4_sym_g128", ("--activation-group", "128")),
+    "ours, INT4 g128, activations by 128": ("int4_sym_g128", GROUPS),
     "ours, INT4 per channel": ("int4_sym_pc", ()),
+    "ours, INT4 per channel, activations by 128": ("int4_sym_pc", GROUPS),
     "ours, INT4 g128, paged": ("int4_sym_g128", ("--paged",)),
+    "ours, INT4 g128, paged, activations by 128": ("int4_sym_g128", ("--paged", *GROUPS)),
+    "ours, INT4 per channel, paged, activations by 128": ("int4_sym_pc", ("--paged", *GROUPS)),
     "ours, INT8": ("int8_sym", ()),
+    "ours, INT8, activations by 128": ("int8_sym", GROUPS),
 }
 
 
@@ -182,7 +187,7 @@ def _started(command: list[str], free: bool) -> Iterator[Any]:
 def _print(shape: str, names: list[str], times: dict[tuple[str, str], list[float]]) -> None:
     print(f"{shape}, processor ms a token with one thread; ratios are theirs / its own, above 1 it is faster")
     peers = [name for name in names if not name.startswith("ours")]
-    print(f"{'':40}decode  prefill   " + "   ".join(f"{peer}: decode, prefill" for peer in peers))
+    print(f"{'':52}decode  prefill   " + "   ".join(f"{peer}: decode, prefill" for peer in peers))
     for name in names:
         mine = {what: times[name, what] for what in ("decode", "prefill")}
         cells = [f"{statistics.median(mine['decode']):6.2f}   {statistics.median(mine['prefill']):6.2f}"]
@@ -192,4 +197,4 @@ def _print(shape: str, names: list[str], times: dict[tuple[str, str], list[float
                 for what in mine
             }
             cells.append(", ".join(f"{statistics.median(each):.2f}" for each in ratios.values()).rjust(20))
-        print(f"{name:40}{'  '.join(cells)}")
+        print(f"{name:52}{'  '.join(cells)}")

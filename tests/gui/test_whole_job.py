@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
 from kl_lens_desktop.exporting import ExportAllJob, ExportJob
-from kl_lens_desktop.files import MODEL_XML, NPU_MODEL, WEIGHTS, read_json
+from kl_lens_desktop.files import CARD, MODEL_XML, NPU_MODEL, WEIGHTS, read_json
 from kl_lens_desktop.gui.bench.page import BenchmarkPage
 from kl_lens_desktop.gui.export.page import BASELINES, ExportPage
 from kl_lens_desktop.gui.shell.self_test import SHORT_BENCHMARK
@@ -161,6 +161,7 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_message_is_answered(
     session.devices = [{"name": "NPU", "full_name": "NPU", "available": True, "reason": ""}]  # as where it is
     session.devices_changed.emit()
     session.devices = []
+    export.coarse.setChecked(True)
     with qtbot.waitSignal(session.job.ended, timeout=JOB_MS) as ended:
         export.start()
     assert ended.args == ["finished"], session.log[-1]
@@ -178,6 +179,8 @@ def test_export_and_benchmark_run_from_their_buttons_and_a_message_is_answered(
             written = (session.exports[variant.name] / "openvino_model.bin").stat().st_size
             assert variant.bytes is not None
             assert abs(written - variant.bytes) < 0.01 * variant.bytes
+    options = read_json(session.exports["int4_sym_g64"] / CARD)["runtime_options"]
+    assert options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] == "64"
 
     scored.show_page("Benchmark")  # looks for devices by itself the first time
     qtbot.waitUntil(lambda: bool(session.devices) and not session.job.running, timeout=JOB_MS)
