@@ -3632,6 +3632,14 @@ Pinned to {label} by hand</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>The work folder {folder} is missing. Connect its drive, or choose another folder.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Open the settings</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>KL Lens crashed when it last ran</source>
         <translation type="unfinished"></translation>
     </message>

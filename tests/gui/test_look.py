@@ -194,14 +194,21 @@ def test_meters_go_on_where_the_work_folder_is_gone(
     tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(header, "PERIOD_MS", 10)
-    sampler = header.Sampler(tmp_path / "gone" / "work")
+    asked = [tmp_path / "gone" / "work"]
+    sampler = header.Sampler(lambda: asked[-1])
     qtbot.waitUntil(lambda: sampler.latest is not None)
     assert sampler.latest is not None
     assert sampler.latest.disk_free
 
+    other = tmp_path / "other"
+
     def refuse(folder: Path) -> int:
+        if folder == other:  # another folder is looked at as soon as it is chosen
+            return 1
         raise FileNotFoundError(folder)
 
     monkeypatch.setattr(header, "free_bytes", refuse)
     qtbot.waitUntil(lambda: sampler.latest is not None and sampler.latest.disk_free is None)
+    asked.append(other)
+    qtbot.waitUntil(lambda: sampler.latest is not None and sampler.latest.disk_free == 1)
     sampler.close()

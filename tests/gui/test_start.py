@@ -16,6 +16,7 @@ from kl_lens_desktop.gui.more.help import HelpPage
 from kl_lens_desktop.gui.more.log import LogPage
 from kl_lens_desktop.gui.shell import application
 from kl_lens_desktop.gui.shell.window import PAGES, Window
+from kl_lens_desktop.gui.state.settings import Settings
 
 HEAVY = ("torch", "transformers", "openvino", "openvino_genai", "nncf")
 BARE = """
@@ -168,3 +169,21 @@ def test_who_has_opened_nothing_yet_is_welcomed_and_led_to_answers(window: Windo
     assert isinstance(help_page, HelpPage)
     assert help_page.text.file == "questions.md"
     assert "What do I do with the exported folder?" in help_page.text.toPlainText()
+
+
+def test_a_chosen_work_folder_that_is_gone_is_said_at_once(
+    home: Path, tmp_path: Path, qapp: QApplication, qtbot: QtBot
+) -> None:
+    Settings().work_folder = tmp_path / "another drive"
+    application.make_application()
+    window = application.make_window()
+    qtbot.addWidget(window)
+    window.show()
+    qtbot.waitUntil(window.banner.action.isVisible)
+    assert window.banner.text.text() == (
+        f"The work folder {tmp_path / 'another drive'} is missing. "
+        "Connect its drive, or choose another folder."
+    )
+    window.banner.action.click()
+    assert window.shown == "Settings"
+    window.close()

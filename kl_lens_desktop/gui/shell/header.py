@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +35,15 @@ class Usage:
 
 
 class Sampler:
-    """Looks at the computer once a second in its own thread: listing processes would hold the window up."""
+    """Looks at the computer once a second in its own thread: listing processes would hold the window up.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder : callable
+        Gives the folder whose disk is told, in that thread.
+    """
+
+    def __init__(self, folder: Callable[[], Path]) -> None:
         self.latest: Usage | None = None
         self._folder, self._stop = folder, threading.Event()
         self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
@@ -49,7 +56,7 @@ class Sampler:
     def _free(self) -> int | None:
         """Of the disk; None where nothing tells it, such as a network drive that is gone."""
         with contextlib.suppress(OSError):
-            return free_bytes(self._folder)
+            return free_bytes(self._folder())
         return None
 
     def _run(self) -> None:
@@ -150,8 +157,7 @@ class Header(QWidget):
             figure.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
             layout.addWidget(figure)
         self._figures["This app"].setToolTip(tr("Memory (resident) of the window and its worker processes"))
-        folder = session.settings.work_folder
-        self._sampler = Sampler(folder)
+        self._sampler = Sampler(lambda: session.settings.work_folder)
         self._timer = QTimer(self, interval=PERIOD_MS)
         self._timer.timeout.connect(self._show_usage)
         self._timer.start()

@@ -108,11 +108,13 @@ class Window(QMainWindow):
         self.session.queue.emptied.connect(self._sum_up)
         self.session.job.started.connect(self.banner.hide)
         self.session.unfinished_found.connect(self._offer_to_go_on)
+        self.session.work_folder_gone.connect(self._offer_settings)
         self.session.whole_job_resumed.connect(self._follow)
         self.session.bundle_opened.connect(self._show_bundle)
         self.session.bench_opened.connect(partial(self._on_page, "Benchmark", "compare_with"))
         self.session.export_opened.connect(partial(self.show_page, "Benchmark"))
         self.session.look_for_unfinished()
+        self.session.look_for_work_folder()
         self.session.job.ended.connect(self._show_outcome)
         self.session.stages_changed.connect(self._mark_stages)
         if settings.problem:
@@ -304,6 +306,12 @@ class Window(QMainWindow):
     def _offer_to_go_on(self, found: Unfinished, sentence: str) -> None:
         if not self.session.job.running:
             self.banner.offer(sentence, tr("Continue"), partial(self.session.go_on, found))
+
+    def _offer_settings(self, folder: str) -> None:
+        words = tr("The work folder {folder} is missing. Connect its drive, or choose another folder.")
+        self.banner.offer(
+            words.format(folder=folder), tr("Open the settings"), partial(self.show_page, "Settings")
+        )
 
     def tell_crash(self, trace: str) -> None:
         """This program crashed when it last ran; the trace says where."""

@@ -3,6 +3,7 @@
 The pages read from here and listen to its signals; none of them knows another.
 """
 
+import contextlib
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -152,6 +153,8 @@ class Session(QObject):
         The effort or the analysis that `compress` would take.
     unfinished_found(Unfinished, str)
         An earlier window ended in the midst of that, in words; `go_on` does it.
+    work_folder_gone(str)
+        The folder that a person chose for work is not there.
     whole_job_resumed()
         A whole job of an earlier window is about to go on.
     stages_changed()
@@ -180,6 +183,7 @@ class Session(QObject):
     bench_opened = Signal(object)
     export_opened = Signal()
     unfinished_found = Signal(object, str)
+    work_folder_gone = Signal(str)
     whole_job_resumed = Signal()
     stages_changed = Signal()
     logged = Signal(object)
@@ -652,6 +656,22 @@ class Session(QObject):
                 self.unfinished_found.emit(*found)
 
         self.background.run(look, tell, self.say_error)
+
+    def look_for_work_folder(self) -> None:
+        """Whether the chosen one is there, for its drive may not be connected: see `work_folder_gone`."""
+        folder = self.settings.work_folder
+
+        def look() -> bool:
+            with contextlib.suppress(OSError):
+                return folder.is_dir()
+            return False
+
+        def tell(is_there: bool) -> None:
+            if not is_there:
+                self.work_folder_gone.emit(str(folder))
+
+        if self.settings.chose_work_folder:
+            self.background.run(look, tell, self.say_error)
 
     def go_on(self, found: Unfinished) -> None:
         """Open the model of what was not finished, and do that."""

@@ -144,6 +144,11 @@ class Settings:
         self._change(lambda kept: replace(kept, work_folder=str(value)))
 
     @property
+    def chose_work_folder(self) -> bool:
+        """Whether it is another one than the usual."""
+        return bool(self._kept.work_folder)
+
+    @property
     def stay_awake(self) -> bool:
         return self._kept.stay_awake
 
