@@ -30,10 +30,10 @@ LONGEST_S = 7 * 24 * 3600
 LARGEST_SEED = 2**32 - 1
 MODEL = "a Hub id, a local folder, or `sample`"
 COMBINED = ", a combination such as AUTO:GPU,CPU last"
+ACTIVATION_GROUPS = {str(size): size for size in GROUPS} | {"largest": LARGEST}
 OTHER_REVISION = (
     "apply a plan made for another model or revision whose weights have the same names and shapes"
 )
-_ACTIVATION_GROUPS = {str(size): size for size in GROUPS} | {"largest": LARGEST}
 
 
 SHELLS = ("bash", "zsh", "fish", "powershell", "tcsh")
@@ -497,8 +497,7 @@ def _add_export(commands: Commands) -> None:
     )
     command.add_argument(
         "--activation-group",
-        type=_group,
-        metavar=f"{{{','.join(_ACTIVATION_GROUPS)}}}",
+        choices=tuple(ACTIVATION_GROUPS),
         help="let devices quantize activations in groups of so many, at most those of the weights, where "
         "nobody asks them otherwise: larger groups are faster on processors with VNNI, and less exact",
     )
@@ -816,12 +815,6 @@ def _whole(least: int, most: int, text: str) -> int:
     if not text.isdecimal() or len(text) > 20 or not least <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most:,}")
     return int(text)
-
-
-def _group(text: str) -> int:
-    if text not in _ACTIVATION_GROUPS:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(_ACTIVATION_GROUPS)}")
-    return _ACTIVATION_GROUPS[text]
 
 
 def _number(most: float, text: str) -> float:

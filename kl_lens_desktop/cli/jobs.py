@@ -8,6 +8,7 @@ from typing import TypeVar
 from kl_lens_desktop.bench.devices import device_names
 from kl_lens_desktop.bench.jobs import BenchJob
 from kl_lens_desktop.bench.settings import Benchmark
+from kl_lens_desktop.cli.arguments import ACTIVATION_GROUPS
 from kl_lens_desktop.export.jobs import BaselinesJob
 from kl_lens_desktop.exporting import ExportJob
 from kl_lens_desktop.files import MODEL_XML
@@ -71,7 +72,7 @@ def export_job(arguments: Arguments) -> ExportJob:
         npu=arguments.npu,
         paged=arguments.paged,
         consent=arguments.other_revision,
-        activation_group=arguments.activation_group or 0,
+        activation_group=ACTIVATION_GROUPS.get(arguments.activation_group, 0),
     )
 
 

@@ -348,16 +348,16 @@ def _roundings(
 
 def _options(loaded: LoadedModel, plan: Plan, activation_group: int) -> dict[str, str]:
     """The runtime options of the graph."""
-    options = KEPT_IN_FP16 if family_of(loaded.model.config.model_type).attends else {}
-    if not activation_group:
-        return dict(options)
+    options = dict(KEPT_IN_FP16) if family_of(loaded.model.config.model_type).attends else {}
     weights = quantizable(inventory(loaded.model))
     formats = [(w.shape[-1], parse_format(plan.assignments.get(w.name, "fp16"))) for w in weights]
     if activation_group == LARGEST:
         activation_group = largest_group(formats)
-    else:
+    elif activation_group:
         check_groups(activation_group, formats)
-    return {**options, DYNAMIC_QUANTIZATION: str(activation_group)} if activation_group else dict(options)
+    if activation_group:
+        options[DYNAMIC_QUANTIZATION] = str(activation_group)
+    return options
 
 
 def _taken_group(options: Mapping[str, str]) -> str:

@@ -35,10 +35,11 @@ def largest_group(weights: Iterable[tuple[int, Format]]) -> int:
     weights : iterable of (int, Format)
         Input channels and format of each.
     """
-    given = [(channels, fmt) for channels, fmt in weights if fmt.scheme != "fp16"]
-    larger = (size for size in reversed(GROUPS) if size > USUAL)
-    fitting = (size for size in larger if given and all(_fits(size, *each) for each in given))
-    return next(fitting, 0)
+    given = list(weights)
+    if all(fmt.scheme == "fp16" for _, fmt in given):
+        return 0
+    fitting = (size for size in GROUPS if size > USUAL and all(_fits(size, *each) for each in given))
+    return max(fitting, default=0)
 
 
 def _fits(size: int, channels: int, fmt: Format) -> bool:

@@ -1288,7 +1288,7 @@ Quick look: two rounds of short generations on less text. Faster, with wider err
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>On the CPU, OpenVINO rounds what the weights are multiplied with to 8 bits, in groups of 32. Groups of 64 or 128, as the formats allow, take up to 15 % less time on processors with AVX-VNNI, such as Lunar Lake&apos;s. Plans that are rounded by data lose little by it; uniform formats can lose more, where a few channels are large. See the benchmark. A GPU takes the option, too; it was not measured there.</source>
+        <source>On the CPU, OpenVINO rounds what the weights are multiplied with to 8 bits, in groups of 32. Groups of 64 or 128, as the formats allow, take up to 15 % less time on processors with AVX-VNNI, such as Lunar Lake&apos;s. Plans that are rounded by data lose little by it; uniform formats can lose more, where a few channels are large. See the benchmark. A GPU takes the option, too; its speed was not measured there.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

@@ -15,12 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import openvino as ov
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
+from kl_lens_desktop.bench.divergence import Doubles, kl_both_ways, probabilities
 from kl_lens_desktop.bench.stateful_model import StatefulModel
 from kl_lens_desktop.export.bundle import export_model
 from kl_lens_desktop.export.runtime_options import DYNAMIC_QUANTIZATION
@@ -28,6 +25,7 @@ from kl_lens_desktop.hub.resolve import SAMPLE, LocalModel, resolve_model
 from kl_lens_desktop.plan.document import load_plan
 from kl_lens_desktop.process.cancel import Cancel
 from kl_lens_desktop.quant.activations import GROUPS
+from kl_lens_desktop.sensitivity.means import mean
 from kl_lens_desktop.text.bundled import held_out_text, read_text
 from kl_lens_desktop.text.passage import token_ids, windows
 from tests.stress import stressed_folder
@@ -55,22 +53,19 @@ def _compare(name: str, model: LocalModel, out: Path, tokens: int) -> None:
     full = _answers(out / "fp16", pieces, 0)
     scores = out / "scores.json"
     _perform("analyze", str(model.folder), "--tokens", "2048", "--formats", PLANNED, "--out", str(scores))
-    for variant in (*FORMATS, *BITS):
-        folder = out / str(variant)
-        if isinstance(variant, int):
-            plan = out / f"plan-{variant}.json"
-            _perform("plan", str(scores), "--bits", str(variant), "--out", str(plan))
-            list(export_model(model, load_plan(plan), folder, Cancel(), plan))
-        else:
-            list(export_model(model, variant, folder, Cancel()))
-        exact = _answers(folder, pieces, 0)
+    for fmt in FORMATS:
+        list(export_model(model, fmt, out / fmt, Cancel()))
+    for bits in BITS:
+        plan, folder = out / f"plan-{bits}.json", out / f"plan of {bits} bits"
+        _perform("plan", str(scores), "--bits", str(bits), "--out", str(plan))
+        list(export_model(model, load_plan(plan), folder, Cancel(), plan))
+    for variant in (*FORMATS, *(f"plan of {bits} bits" for bits in BITS)):
+        exact = _answers(out / variant, pieces, 0)
         for group in (0, *GROUPS):
-            said = _answers(folder, pieces, group) if group else exact
-            lost, whole = (_mean(_kl(truth, said)) for truth in (exact, full))
-            title = f"plan of {variant} bits" if isinstance(variant, int) else variant
-            print(
-                f"{name}, {title}, groups of {group or 'none'}: {lost} to exact, {whole} to FP16", flush=True
-            )
+            said = _answers(out / variant, pieces, group) if group else exact
+            lost, whole = (_kl(truth, said) for truth in (exact, full))
+            where = f"{name}, {variant}, groups of {group or 'none'}"
+            print(f"{where}: {lost} to exact, {whole} to FP16", flush=True)
 
 
 def _perform(*arguments: str) -> None:
@@ -79,22 +74,20 @@ def _perform(*arguments: str) -> None:
     )
 
 
-def _answers(folder: Path, pieces: Sequence[list[int]], group: int) -> list[Tensor]:
+def _answers(folder: Path, pieces: Sequence[list[int]], group: int) -> list[tuple[Doubles, Doubles]]:
+    """`probabilities` of each piece."""
     hints = {"INFERENCE_PRECISION_HINT": "f32", DYNAMIC_QUANTIZATION: str(group)}
     model = StatefulModel(ov.Core(), folder, "CPU", hints, WINDOW)
-    found = []
-    for piece in pieces:
-        model.reset()
-        found.append(torch.from_numpy(model.step(piece).copy()).log_softmax(-1))
-    return found
+    return [probabilities(logits) for piece in pieces for logits in model.logits(piece)]
 
 
-def _kl(truth: Sequence[Tensor], said: Sequence[Tensor]) -> NDArray[np.float64]:
-    return np.array([float((p.exp() * (p - q)).sum(-1).mean()) for p, q in zip(truth, said, strict=True)])
-
-
-def _mean(values: NDArray[np.float64]) -> str:
-    return f"{values.mean():.5f} ± {values.std(ddof=1) / len(values) ** 0.5:.5f}"
+def _kl(truth: Sequence[tuple[Doubles, Doubles]], said: Sequence[tuple[Doubles, Doubles]]) -> str:
+    means = [
+        float(kl_both_ways(log_p, p, log_q)[0].mean())
+        for (log_p, p), (log_q, _) in zip(truth, said, strict=True)
+    ]
+    found = mean(means, WINDOW * len(means))
+    return f"{found.mean:.5f} ± {found.se:.5f}"
 
 
 if __name__ == "__main__":

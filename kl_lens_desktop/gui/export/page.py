@@ -195,7 +195,7 @@ class ExportPage(Page):
                 "of 32. Groups of 64 or 128, as the formats allow, take up to 15 % less time on processors "
                 "with AVX-VNNI, such as Lunar Lake's. Plans that are rounded by data lose little by it; "
                 "uniform formats can lose more, where a few channels are large. See the benchmark. "
-                "A GPU takes the option, too; it was not measured there."
+                "A GPU takes the option, too; its speed was not measured there."
             )
         )
         self.total = label("", "secondary", wrap=True)
@@ -247,10 +247,8 @@ class ExportPage(Page):
         )
         self.next.setEnabled(bool(self.session.exports))
         self.next.setToolTip(plain_tip("" if self.session.exports else tr("Export at least one model first")))
-        self.choose_button.setEnabled(not self.session.job.running)
-        self.npu.setEnabled(not self.session.job.running)
-        self.paged.setEnabled(not self.session.job.running)
-        self.coarse.setEnabled(not self.session.job.running)
+        for control in (self.choose_button, self.npu, self.paged, self.coarse):
+            control.setEnabled(not self.session.job.running)
         self.upload.setEnabled(bool(self.session.exports) and not self.session.job.running)
         self.export.refresh()
 
